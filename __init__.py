@@ -1,0 +1,32 @@
+"""tokexport: token compression inside exported model graphs, proved against PyTorch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .exporter.pipeline import export
+    from .graph_passes.compress import compress
+    from .graph_passes.compressors import methods
+    from .graph_passes.reference import reference
+    from .runtimes.load import load
+
+__version__ = "0.1.0"
+__all__ = ["compress", "export", "load", "methods", "reference"]
+
+_HOMES = {
+    "compress": ".graph_passes.compress",
+    "export": ".exporter.pipeline",
+    "load": ".runtimes.load",
+    "methods": ".graph_passes.compressors",
+    "reference": ".graph_passes.reference",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: `import tokexport` itself loads nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tokexport' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name], __name__), name)

@@ -1,0 +1,1 @@
+"""What each device and each TensorRT version can do."""

@@ -1,0 +1,64 @@
+"""The errors tokexport raises: what is wrong, where, and what to do next.
+
+Every error a user can cause is a `TokexportError`. The command line prints it as one paragraph and exits with its
+`exit_code`; it shows no traceback unless `--debug` asks for one. Anything else that escapes is a bug of ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TokexportError(Exception):
+    """Base of all errors: one paragraph made of what is wrong, where, and how to go on.
+
+    Args:
+        what: the fact, with the offending value in it.
+        where: the graph, node, tensor (with shape), file or option it was found in.
+        fix: what to type or change next.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        self.what, self.where, self.fix = what, where, fix
+        parts = [what.rstrip("."), f"({where})" if where else ""]
+        sentence = " ".join(part for part in parts if part) + "."
+        super().__init__(f"{sentence} {fix}".strip())
+
+
+class RequestError(TokexportError):
+    """The request itself is wrong: an unknown method, a ratio outside (0, 1), a seam that does not exist."""
+
+
+class GraphError(TokexportError):
+    """A model cannot be read, or its graph cannot live with the change that was asked for."""
+
+
+class BundleError(TokexportError):
+    """A bundle on disk is damaged, incomplete, too new, or in the way."""
+
+
+class MissingError(TokexportError):
+    """Something this needs is not on this machine; `fix` is the command that gets it."""
+
+    exit_code = 3
+
+
+class GateError(TokexportError):
+    """A proof or an accuracy gate failed: the result exists but must not be used."""
+
+    exit_code = 1
+
+
+def nearest(name: str, known: Iterable[str], *, kind: str) -> str:
+    """Say which known names are close to a wrong one, and list them all.
+
+    Returns:
+        A sentence such as ``Did you mean apet? Known methods: apet, topk.``
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(close)}? " if close else ""
+    return f"{hint}Known {kind}: {', '.join(names) or 'none'}."

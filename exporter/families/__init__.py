@@ -1,0 +1,1 @@
+"""One file per model family: its graphs and its seams."""

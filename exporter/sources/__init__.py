@@ -1,0 +1,1 @@
+"""Opens what the user names: a built-in model, a checkpoint, a module, an ONNX file."""

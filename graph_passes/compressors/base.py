@@ -1,0 +1,199 @@
+"""What a compressor is: the protocol, what it returns, and the registry.
+
+A compressor is a frozen dataclass of parameters in a file of its own, registered by the decorator `compressor`. The
+file imports neither torch nor onnx tools at its top: `tokexport methods` reads every one of them in milliseconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, runtime_checkable
+
+from ...errors import RequestError, nearest
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from ..builder import Builder
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Compressed(Generic[T]):
+    """What every compressor returns, as torch tensors (reference) or graph values (ONNX body).
+
+    Attributes:
+        tokens: [B, K, D'] in the dtype of the input tokens.
+        kept_indices: [B, K] int64, the position each slot inherits, in [0, N); ascending unless the method says not.
+        sizes: [B, K] float32, how many input tokens each slot stands for; 1 where nothing was merged into it.
+        assignment: [B, N] int64, the slot each token's content went into, -1 where it was lost.
+    """
+
+    tokens: T
+    kept_indices: T
+    sizes: T
+    assignment: T
+
+
+OUTPUTS = tuple(field.name for field in dataclasses.fields(Compressed))
+
+
+@dataclass(frozen=True)
+class Case:
+    """The static facts of one use of a compressor: what its domain is checked against and its body is built for.
+
+    Attributes:
+        tokens: N, tokens per set, prefix tokens not counted.
+        dim: D, channels.
+        keep: K, tokens kept per set.
+        dtype: of the tokens: float32, float16 or bfloat16. Selection arithmetic is float32 in every case.
+        grid: (height, width), (length,), (frames, height, width), or None where tokens have no grid.
+    """
+
+    tokens: int
+    dim: int
+    keep: int
+    dtype: str = "float32"
+    grid: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """The card of a compressor, as `tokexport methods` prints it.
+
+    Attributes:
+        name: as typed after ``--method``.
+        family: transformation, similarity, attention, query, algebraic or baseline.
+        modalities: any of image, video, audio.
+        merges: whether `sizes` can differ from 1.
+        source: paper or "tokexport".
+        seam: the seam of the paper, taken by ``--seam auto`` where the model has it.
+        summary: one line.
+        approximate: the paper is not followed exactly; the docstring says where.
+        positions: whether slots have positions (a resampler has none and is refused where positions matter).
+    """
+
+    name: str
+    family: str
+    modalities: tuple[str, ...]
+    merges: bool
+    source: str
+    summary: str
+    seam: str = "encoder_output"
+    approximate: bool = False
+    positions: bool = True
+
+
+@runtime_checkable
+class Compressor(Protocol):
+    """What the class in a method's file provides; its dataclass fields are the method's parameters."""
+
+    method: Method
+
+    def signals(self) -> tuple[str, ...]:
+        """Names of the signals read beside the tokens: cls_attention [B, N], keys [B, N, Dk], text [B, L, D]."""
+        ...
+
+    def check(self, case: Case) -> None:
+        """Raise `RequestError` where the method is not defined, naming the counts that are."""
+        ...
+
+    def reference(self, case: Case, tokens: torch.Tensor, **signals: torch.Tensor) -> Compressed[torch.Tensor]:
+        """Plain PyTorch that reads like the paper: tokens [B, N, D] -> `Compressed`. `case` was checked before."""
+        ...
+
+    def onnx(self, b: Builder, case: Case, tokens: ir.Value, **signals: ir.Value) -> Compressed[ir.Value]:
+        """Emit the static-shape body. Any batch size must work: B is not known here."""
+        ...
+
+
+_TABLE: dict[str, str] = {
+    "apet": ".apet",
+    "kcenter_merge": ".kcenter_merge",
+    "random": ".random",
+    "topk": ".topk",
+    "uniform": ".uniform",
+}
+_REGISTERED: dict[str, type[Compressor]] = {}
+_ENTRY_POINTS = "tokexport.compressors"
+
+
+def compressor(name: str, **card: Any) -> Callable[[type[T]], type[T]]:
+    """Register the decorated frozen dataclass as method `name`; the keywords are the fields of `Method`."""
+
+    def register(cls: type[T]) -> type[T]:
+        cls.method = Method(name=name, **card)  # type: ignore[attr-defined]
+        _REGISTERED[name] = cast("type[Compressor]", cls)
+        return cls
+
+    return register
+
+
+def names() -> list[str]:
+    """Every known method: the built-in table and installed entry points."""
+    return sorted({*_TABLE, *_REGISTERED, *(point.name for point in _entry_points())})
+
+
+def compressor_class(name: str) -> type[Compressor]:
+    """The class of a method.
+
+    Raises:
+        RequestError: unknown name; the nearest names are listed.
+    """
+    if name not in _REGISTERED:
+        if name in _TABLE:
+            importlib.import_module(_TABLE[name], __package__)
+        else:
+            point = next((p for p in _entry_points() if p.name == name), None)
+            if point is None:
+                raise RequestError(f"unknown method {name!r}", fix=nearest(name, names(), kind="methods"))
+            point.load()
+    return _REGISTERED[name]
+
+
+def make(name: str, params: Mapping[str, Any] | None = None) -> Compressor:
+    """A compressor with validated parameters; strings (from ``--set key=value``) are converted.
+
+    Raises:
+        RequestError: unknown method, unknown parameter, or a value out of range.
+    """
+    cls = compressor_class(name)
+    if not params:
+        return cls()
+    from pydantic import TypeAdapter, ValidationError
+
+    fields = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    unknown = [key for key in params if key not in fields]
+    if unknown:
+        raise RequestError(
+            f"method {name!r} has no parameter {unknown[0]!r}", fix=nearest(unknown[0], fields, kind="parameters")
+        )
+    try:
+        return cast("Compressor", TypeAdapter(cls).validate_python(dict(params)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RequestError(
+            f"parameter {where} of method {name!r} is {first['input']!r}: {first['msg']}",
+            fix=f"Change --set {where}=VALUE; `tokexport methods` lists parameters and defaults.",
+        ) from None
+
+
+def parameters(compressor: Compressor) -> dict[str, Any]:
+    """Parameter name -> value, in the order of the file."""
+    return dataclasses.asdict(compressor)  # type: ignore[call-overload, no-any-return]
+
+
+def methods() -> list[Method]:
+    """The cards of all methods, by name."""
+    return [compressor_class(name).method for name in names()]
+
+
+def _entry_points() -> list[importlib.metadata.EntryPoint]:
+    return list(importlib.metadata.entry_points(group=_ENTRY_POINTS))

@@ -1,0 +1,47 @@
+"""The PyTorch reference of any method, under one public function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RequestError
+from .compressors.base import Case, Compressed, make
+
+if TYPE_CHECKING:
+    import torch
+
+
+def reference(
+    method: str,
+    tokens: torch.Tensor,
+    *,
+    keep: int,
+    params: Mapping[str, Any] | None = None,
+    grid: tuple[int, ...] | None = None,
+    **signals: torch.Tensor,
+) -> Compressed[torch.Tensor]:
+    """Compress `tokens` in plain PyTorch, as the method's paper says.
+
+    Args:
+        method: its name; `tokexport.methods()` lists them.
+        tokens: [B, N, D] float32, float16 or bfloat16.
+        keep: K, tokens kept.
+        params: the method's parameters; defaults are the paper's.
+        grid: (height, width) where the method needs one.
+        signals: what the method reads beside the tokens, such as ``cls_attention`` [B, N].
+
+    Raises:
+        RequestError: unknown method or parameter, K outside the method's domain, a signal missing or not wanted.
+    """
+    compressor = make(method, params)
+    wanted = compressor.signals()
+    if set(signals) != set(wanted):
+        raise RequestError(
+            f"method {method!r} reads the signals {list(wanted)}, but was given {sorted(signals)}",
+            fix="Pass each as a keyword: reference(..., cls_attention=scores).",
+        )
+    _, n, dim = tokens.shape
+    case = Case(n, dim, keep, str(tokens.dtype).removeprefix("torch."), grid)
+    compressor.check(case)
+    return compressor.reference(case, tokens, **signals)

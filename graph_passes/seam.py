@@ -1,0 +1,76 @@
+"""The description of a seam: a named place in a graph where tokens flow."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+# Key of ir.Model.metadata_props under which graphs that we export carry their seams, as a JSON list of `Seam.to_json`.
+METADATA_KEY = "tokexport.seams"
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Where a signal can be read in the graph.
+
+    Attributes:
+        kind: ``attention`` (a value [B, H, n, n], the softmax of a self-attention), ``query_key`` (two values
+            [B, H, n, d] whose product gives it; `scale` is applied to it), or ``keys`` (a value [B, H, n, d]).
+        tensors: the value names.
+        scale: multiplies Q K^T for ``query_key``.
+    """
+
+    kind: str
+    tensors: tuple[str, ...]
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Seam:
+    """A place where a compressor can go.
+
+    Attributes:
+        name: ``encoder_output``, ``projector_input``, ``projector_output``, ``encoder_layer:<i>``,
+            ``decoder_layer:<i>`` or ``tensor:<value name>``.
+        tensor: name of the value [B, prefix + N, D] in the graph.
+        tokens: N, the prefix not counted.
+        dim: D.
+        dtype: of the value: float32, float16 or bfloat16.
+        batch: B, or None where it is dynamic.
+        prefix: leading tokens (CLS, registers) that are not counted and not touched.
+        grid: (height, width), (length,), or None.
+        signals: signal name -> where it is read: cls_attention, keys.
+        valid: whether selecting here is valid; `why` says why not.
+        found_by: metadata, scopes, names, structure or user.
+        module: for models we export, the torch module whose input or output this is, with `side`.
+        side: ``output`` or ``input`` of `module`.
+    """
+
+    name: str
+    tensor: str
+    tokens: int
+    dim: int
+    dtype: str = "float32"
+    batch: int | None = 1
+    prefix: int = 0
+    grid: tuple[int, ...] | None = None
+    signals: dict[str, Signal] = field(default_factory=dict)
+    valid: bool = True
+    why: str = ""
+    found_by: str = "user"
+    module: str = ""
+    side: str = "output"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; `from_json` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Seam:
+        """Read what `to_json` wrote."""
+        grid = tuple(data["grid"]) if data.get("grid") else None
+        signals = {
+            name: Signal(value["kind"], tuple(value["tensors"]), value.get("scale", 1.0))
+            for name, value in data.get("signals", {}).items()
+        }
+        return cls(**{**data, "grid": grid, "signals": signals})

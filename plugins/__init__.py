@@ -1,0 +1,1 @@
+"""TensorRT plugins for the compressors."""
