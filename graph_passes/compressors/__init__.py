@@ -1,6 +1,6 @@
 """One file per method: its parameters, domain, static-shape law, PyTorch reference and ONNX body."""
 
-from .base import OUTPUTS, Case, Compressed, Compressor, Method, compressor, make, methods, names, parameters
+from .base import OUTPUTS, Case, Compressed, Compressor, Method, compressor, make, methods, names, parameters, table
 
 __all__ = [
     "OUTPUTS",
@@ -13,4 +13,5 @@ __all__ = [
     "methods",
     "names",
     "parameters",
+    "table",
 ]

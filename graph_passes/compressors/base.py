@@ -190,6 +190,16 @@ def parameters(compressor: Compressor) -> dict[str, Any]:
     return dataclasses.asdict(compressor)  # type: ignore[call-overload, no-any-return]
 
 
+def table() -> list[dict[str, Any]]:
+    """What `tokexport methods` prints: the card of each method, its signals, and its parameters with their defaults."""
+    rows = []
+    for name in names():
+        default = make(name)
+        card = dataclasses.asdict(default.method)
+        rows.append({**card, "signals": list(default.signals()), "params": parameters(default)})
+    return rows
+
+
 def methods() -> list[Method]:
     """The cards of all methods, by name."""
     return [compressor_class(name).method for name in names()]

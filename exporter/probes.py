@@ -1,0 +1,92 @@
+"""What a proof compares: for one part of one graph, what goes in and what PyTorch says must come out.
+
+A probe names values of the graph, not files or modules. So the same probes prove the graph that was just made, a bundle
+on another machine without PyTorch, and an engine of another runtime.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import BundleError
+
+FILE = "proof.npz"
+
+
+@dataclass
+class Probe:
+    """One part of one graph on one input.
+
+    Attributes:
+        part: head, compressor, tail, or the role of a whole graph (embed, prefill, decode).
+        role: the graph it lies in.
+        inputs: value name -> array fed there; the graph is cut at these values.
+        expected: value name -> array that PyTorch computed.
+        method: for a compressor, how to rebuild it: name, params, tokens, dim, keep, dtype, grid.
+    """
+
+    part: str
+    role: str
+    inputs: dict[str, np.ndarray]
+    expected: dict[str, np.ndarray]
+    method: dict[str, Any] = field(default_factory=dict)
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    """bfloat16 has no place in an .npz: store its bits."""
+    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+
+
+def save(probes: list[Probe], path: Path) -> None:
+    """Write all probes into one compressed .npz: an index and the arrays."""
+    arrays: dict[str, np.ndarray] = {}
+    index = []
+    for number, probe in enumerate(probes):
+        entry: dict[str, Any] = {"part": probe.part, "role": probe.role, "method": probe.method}
+        for side in ("inputs", "expected"):
+            entry[side] = []
+            for i, (name, array) in enumerate(getattr(probe, side).items()):
+                key = f"{number}.{side}.{i}"
+                arrays[key] = _bits(array)
+                entry[side].append({"name": name, "key": key, "dtype": array.dtype.name})
+        index.append(entry)
+    np.savez_compressed(path, index=np.frombuffer(json.dumps(index).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+
+
+def load(path: Path) -> list[Probe]:
+    """Read what `save` wrote.
+
+    Raises:
+        BundleError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise BundleError(
+            f"the bundle has no {FILE}, so nothing can be proved again",
+            where=str(path),
+            fix="Export it again without --no-verify.",
+        )
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            index = json.loads(archive["index"].tobytes())
+            return [_probe(entry, archive) for entry in index]
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{FILE} is damaged: {error}", where=str(path), fix="Export the bundle again.") from None
+
+
+def _probe(entry: dict[str, Any], archive: Any) -> Probe:
+    import ml_dtypes
+
+    def arrays(side: str) -> dict[str, np.ndarray]:
+        found = {}
+        for item in entry[side]:
+            array = archive[item["key"]]
+            found[item["name"]] = array.view(ml_dtypes.bfloat16) if item["dtype"] == "bfloat16" else array
+        return found
+
+    return Probe(entry["part"], entry["role"], arrays("inputs"), arrays("expected"), entry["method"])

@@ -1,0 +1,159 @@
+"""The PyTorch side of the proof: a module's activations at a seam, and what it makes of compressed ones.
+
+Nothing here knows how the graph was rewritten. A hook at the seam reads the tokens or puts others in their place, and a
+tap on `scaled_dot_product_attention` reads CLS attention and keys, or adds the size bias, in the model's own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import GraphError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from ..graph_passes.seam import Seam
+
+
+@dataclass
+class Head:
+    """What the module holds at a seam.
+
+    Attributes:
+        tokens: [B, prefix + N, D].
+        signals: name -> value as a compressor reads it: cls_attention [B, N], keys [B, N, Dk].
+    """
+
+    tokens: torch.Tensor
+    signals: dict[str, torch.Tensor]
+
+
+@contextmanager
+def attention_tap(calls: list[dict[str, Any]], bias: list[torch.Tensor]) -> Iterator[None]:
+    """Record every scaled_dot_product_attention; once `bias` holds a [B, n] tensor, add it to the logits of n keys.
+
+    `calls` receives query and key [B, H, n, d] and the scale; `bias` may be filled while the tap is open.
+    """
+    from torch.nn import functional
+
+    original = functional.scaled_dot_product_attention
+
+    def tapped(query: Any, key: Any, value: Any, attn_mask: Any = None, *args: Any, **kwargs: Any) -> Any:
+        scale = kwargs.get("scale")
+        calls.append({"query": query, "key": key, "scale": query.shape[-1] ** -0.5 if scale is None else scale})
+        if bias and key.shape[-2] == bias[0].shape[-1]:
+            extra = bias[0][:, None, None, :]
+            attn_mask = extra if attn_mask is None else attn_mask + extra
+        return original(query, key, value, attn_mask, *args, **kwargs)
+
+    functional.scaled_dot_product_attention = tapped  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = original
+
+
+def head(module: nn.Module, inputs: Mapping[str, torch.Tensor], seam: Seam, signals: tuple[str, ...]) -> Head:
+    """Run `module` and read the seam.
+
+    Raises:
+        GraphError: the module never reached the seam, or its attention is not at hand for a signal.
+    """
+    import torch
+
+    found: list[torch.Tensor] = []
+    calls: list[dict[str, Any]] = []
+    before: list[dict[str, Any]] = []
+
+    def read(tokens: torch.Tensor) -> None:
+        found.append(tokens.detach().clone())
+        before.extend(calls)
+
+    with torch.no_grad(), attention_tap(calls, []), _at(module, seam, read):
+        module(*inputs.values())
+    if not found:
+        raise GraphError(f"the PyTorch module never ran {seam.module!r}", where=f"seam {seam.name}")
+    if signals and not before:
+        raise GraphError(
+            f"no scaled_dot_product_attention ran before {seam.module!r}, so {signals[0]} cannot be read in PyTorch",
+            where=f"seam {seam.name}",
+            fix="Load the model with attn_implementation='sdpa'.",
+        )
+    return Head(found[0], {name: _signal(name, before[-1], seam) for name in signals})
+
+
+def tail(
+    module: nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    seam: Seam,
+    tokens: torch.Tensor,
+    sizes: torch.Tensor | None,
+) -> tuple[torch.Tensor, ...]:
+    """Run `module` with `tokens` [B, prefix + K, D] in place of its own at the seam.
+
+    Args:
+        module: the whole encoder, as it was before compression.
+        inputs: of the module, by name, in order.
+        seam: where to put them.
+        tokens: the compressor's output behind its prefix.
+        sizes: [B, K]; their logarithm goes into every attention behind the seam. None: no size bias.
+
+    Returns:
+        The module's outputs.
+    """
+    import torch
+
+    bias: list[torch.Tensor] = []
+
+    def replace(_: torch.Tensor) -> torch.Tensor:
+        if sizes is not None:
+            prefix = sizes.new_zeros(sizes.shape[0], seam.prefix)
+            bias.append(torch.cat([prefix, sizes.log()], 1))
+        return tokens
+
+    with torch.no_grad(), attention_tap([], bias), _at(module, seam, replace):
+        result = module(*inputs.values())
+    return tuple(result) if isinstance(result, (tuple, list)) else (result,)
+
+
+@contextmanager
+def _at(module: nn.Module, seam: Seam, action: Any) -> Iterator[None]:
+    """Call `action` with the tensor at the seam; a tensor it returns takes its place."""
+    place = module.get_submodule(seam.module)
+
+    def first(value: Any) -> Any:
+        return value[0] if isinstance(value, (tuple, list)) else value
+
+    def with_first(value: Any, new: Any) -> Any:
+        return type(value)((new, *value[1:])) if isinstance(value, (tuple, list)) else new
+
+    def on_output(_: nn.Module, __: Any, output: Any) -> Any:
+        new = action(first(output))
+        return None if new is None else with_first(output, new)
+
+    def on_input(_: nn.Module, args: tuple[Any, ...]) -> Any:
+        new = action(args[0])
+        return None if new is None else (new, *args[1:])
+
+    if seam.side == "input":
+        handle = place.register_forward_pre_hook(on_input)
+    else:
+        handle = place.register_forward_hook(on_output)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _signal(name: str, call: dict[str, Any], seam: Seam) -> torch.Tensor:
+    query, key = call["query"].float(), call["key"].float()
+    prefix = key.shape[-2] - seam.tokens
+    if name == "keys":
+        return key[:, :, prefix:].mean(1)
+    weights = (query[:, :, :1] @ key.transpose(-1, -2) * call["scale"]).softmax(-1)
+    return weights[:, :, 0, prefix:].mean(1)

@@ -1,0 +1,43 @@
+"""Probes survive the file they are kept in."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from tokexport.errors import BundleError
+from tokexport.exporter.probes import FILE, Probe, load, save
+
+
+def probe() -> Probe:
+    rng = np.random.default_rng(1)
+    return Probe(
+        "compressor",
+        "encoder",
+        {"a/b": rng.standard_normal((1, 3, 2)).astype(np.float32), "h": np.ones((2, 2), np.float16)},
+        {"out": rng.standard_normal((1, 2)).astype(ml_dtypes.bfloat16), "i": np.arange(3)},
+        {"name": "apet", "params": {"basis": 4}, "grid": [12, 12]},
+    )
+
+
+def test_round_trip_keeps_names_types_and_values(tmp_path):
+    saved = probe()
+    save([saved, saved], tmp_path / FILE)
+    read = load(tmp_path / FILE)
+    assert len(read) == 2
+    for side in ("inputs", "expected"):
+        for name, array in getattr(saved, side).items():
+            back = getattr(read[1], side)[name]
+            assert back.dtype == array.dtype and np.array_equal(back, array)
+    assert (read[0].part, read[0].role, read[0].method) == (saved.part, saved.role, saved.method)
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path):
+    with pytest.raises(BundleError, match="without --no-verify"):
+        load(tmp_path / FILE)
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    save([probe()], tmp_path / FILE)
+    data = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_bytes(data[: len(data) // 2])
+    with pytest.raises(BundleError, match=r"proof.npz"):
+        load(tmp_path / FILE)

@@ -1,0 +1,97 @@
+"""Hooks and the attention tap, on a two-block toy whose right answers are computed by hand."""
+
+import pytest
+import torch
+from tokexport.errors import GraphError
+from tokexport.exporter import torch_parts
+from tokexport.graph_passes.seam import Seam
+from torch import nn
+from torch.nn import functional as F
+
+N, D = 5, 4
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k = nn.Linear(D, D), nn.Linear(D, D)
+
+    def forward(self, x):
+        return x + F.scaled_dot_product_attention(self.q(x)[:, None], self.k(x)[:, None], x[:, None])[:, 0]
+
+
+class Toy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Block(), Block()])
+        self.projector = nn.Linear(D, 3)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return self.projector(x[:, 1:])
+
+
+@pytest.fixture
+def toy():
+    torch.manual_seed(0)
+    return Toy().eval()
+
+
+@pytest.fixture
+def x():
+    return torch.randn(2, 1 + N, D, generator=torch.Generator().manual_seed(1))
+
+
+def seam(module: str, side: str = "output", prefix: int = 1) -> Seam:
+    return Seam("encoder_output", "t", N, D, prefix=prefix, module=module, side=side)
+
+
+def test_head_reads_the_output_of_a_module(toy, x):
+    assert torch.equal(torch_parts.head(toy, {"x": x}, seam("layers.0"), ()).tokens, toy.layers[0](x))
+
+
+def test_head_reads_the_input_of_a_module(toy, x):
+    found = torch_parts.head(toy, {"x": x}, seam("projector", "input", 0), ()).tokens
+    assert torch.equal(found, toy.layers[1](toy.layers[0](x))[:, 1:])
+
+
+def test_cls_attention_is_that_of_the_last_layer_before_the_seam(toy, x):
+    found = torch_parts.head(toy, {"x": x}, seam("layers.0"), ("cls_attention",)).signals["cls_attention"]
+    block = toy.layers[0]
+    weights = (block.q(x) @ block.k(x).transpose(1, 2) / D**0.5).softmax(-1)
+    assert torch.allclose(found, weights[:, 0, 1:], atol=1e-6)
+
+
+def test_keys_drop_the_prefix(toy, x):
+    found = torch_parts.head(toy, {"x": x}, seam("layers.0"), ("keys",)).signals["keys"]
+    assert torch.allclose(found, toy.layers[0].k(x)[:, 1:])
+
+
+def test_tail_puts_other_tokens_in_place(toy, x):
+    fewer = torch.randn(2, 1 + 2, D, generator=torch.Generator().manual_seed(2))
+    (got,) = torch_parts.tail(toy, {"x": x}, seam("layers.0"), fewer, None)
+    assert torch.allclose(got, toy.projector(toy.layers[1](fewer)[:, 1:]))
+
+
+def test_tail_adds_log_size_to_the_logits_behind_the_seam_only(toy, x):
+    """A token of size 3 must weigh what three equal tokens weigh."""
+    fewer = torch.randn(2, 1 + 2, D, generator=torch.Generator().manual_seed(3))
+    sizes = torch.tensor([[3.0, 1.0]]).expand(2, -1)
+    (got,) = torch_parts.tail(toy, {"x": x}, seam("layers.0"), fewer, sizes)
+    repeated = torch.cat([fewer[:, :2], fewer[:, 1:2], fewer[:, 1:2], fewer[:, 2:]], 1)
+    expected = toy.layers[1](repeated)[:, [1, 4]]
+    assert torch.allclose(got, toy.projector(expected), atol=1e-6)
+    assert not torch.allclose(got, torch_parts.tail(toy, {"x": x}, seam("layers.0"), fewer, None)[0], atol=1e-3)
+
+
+def test_the_tap_is_closed_again(toy, x):
+    original = F.scaled_dot_product_attention
+    torch_parts.head(toy, {"x": x}, seam("layers.1"), ("keys",))
+    assert F.scaled_dot_product_attention is original
+
+
+def test_a_signal_without_attention_is_refused(x):
+    plain = nn.Sequential(nn.Linear(D, D))
+    with pytest.raises(GraphError, match="attn_implementation"):
+        torch_parts.head(plain, {"x": x}, seam("0"), ("keys",))

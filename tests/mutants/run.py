@@ -1,0 +1,86 @@
+"""Break the code on purpose, one line at a time, and see the tests go red.
+
+Each mutant of mutants.toml is applied to a copy of the tree; the tests it names must then fail. A mutant that no test
+notices, or whose old text no longer stands in its file, is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_tests(package: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run the named tests of the copy at `package`, a folder called tokexport."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    environment = {**os.environ, "PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, cwd=package / "tests", env=environment, capture_output=True, text=True)
+
+
+def copy_tree(folder: Path) -> Path:
+    """Copy what git tracks, and new files it does not ignore, to `folder`/tokexport."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    package = folder / "tokexport"
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (package / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, package / name)
+    return package
+
+
+def try_mutant(mutant: dict[str, Any]) -> str:
+    """Return an empty string when the tests kill the mutant, else what went wrong."""
+    with tempfile.TemporaryDirectory() as scratch:
+        package = copy_tree(Path(scratch))
+        path = package / mutant["file"]
+        text = path.read_text()
+        if text.count(mutant["old"]) != 1:
+            return f"its old text stands {text.count(mutant['old'])} times in {mutant['file']}, not once"
+        path.write_text(text.replace(mutant["old"], mutant["new"]))
+        done = run_tests(package, mutant["tests"])
+        if done.returncode == 0:
+            return f"SURVIVED {' '.join(mutant['tests'])}"
+        # Exit 1 is a failed test; 2 an import error of the mutant, 4 a wrong test name, 5 no test at all.
+        return "" if done.returncode == 1 else f"pytest exit {done.returncode}: {done.stdout[-300:]}"
+
+
+def main() -> int:
+    mutants = tomllib.loads((Path(__file__).parent / "mutants.toml").read_text())["mutant"]
+    wanted = sys.argv[1:]
+    mutants = [m for m in mutants if not wanted or m["name"] in wanted]
+    with tempfile.TemporaryDirectory() as scratch:
+        tests = sorted({test for mutant in mutants for test in mutant["tests"]})
+        healthy = run_tests(copy_tree(Path(scratch)), tests)
+        if healthy.returncode:
+            print(healthy.stdout[-3000:], "\nthe tests fail without any mutant: nothing to learn")
+            return 1
+    failures = 0
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for mutant, problem in zip(mutants, pool.map(try_mutant, mutants)):
+            failures += bool(problem)
+            print(f"{'killed' if not problem else 'PROBLEM'}  {mutant['name']}  {problem}", flush=True)
+    print(f"{len(mutants) - failures} passed, {failures} failed")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
