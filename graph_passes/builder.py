@@ -32,10 +32,12 @@ class Builder:
 
     Args:
         prefix: prepended to every value name, so that two bodies in one graph stay apart.
+        exact_ties: the target promises no order among equal values in TopK and ArgMax, so bodies rank by counting.
     """
 
-    def __init__(self, prefix: str = "") -> None:
+    def __init__(self, prefix: str = "", *, exact_ties: bool = False) -> None:
         self.prefix = prefix
+        self.exact_ties = exact_ties
         self.nodes: list[ir.Node] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 

@@ -14,15 +14,24 @@ class Signal:
     """Where a signal can be read in the graph.
 
     Attributes:
-        kind: ``attention`` (a value [B, H, n, n], the softmax of a self-attention), ``query_key`` (two values
-            [B, H, n, d] whose product gives it; `scale` is applied to it), or ``keys`` (a value [B, H, n, d]).
+        kind: ``attention`` (one value [B, H, n, n] or [B * H, n, n], the softmax of a self-attention), ``query_key``
+            (queries and keys of an Attention node, whose product gives it) or ``keys`` (one value).
         tensors: the value names.
-        scale: multiplies Q K^T for ``query_key``.
+        scale: for ``query_key``, what multiplies Q K^T; for ``keys``, what the exporter multiplied the keys with.
+        prefix: leading tokens of the attention's own sequence n = prefix + N. It can be more than the seam's: a tower
+            that drops its CLS token at the end still has an attention with it.
+        layout: axes of queries and keys: B batch, H heads, N tokens, D channels of a head, E channels of all heads.
+        heads: where the layout has E.
+        output: for ``query_key``, the first output of the Attention node, whose mask and softcap apply.
     """
 
     kind: str
     tensors: tuple[str, ...]
     scale: float = 1.0
+    prefix: int = 0
+    layout: str = "BHND"
+    heads: int | None = None
+    output: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,8 +42,8 @@ class Seam:
         name: ``encoder_output``, ``projector_input``, ``projector_output``, ``encoder_layer:<i>``,
             ``decoder_layer:<i>`` or ``tensor:<value name>``.
         tensor: name of the value [B, prefix + N, D] in the graph.
-        tokens: N, the prefix not counted.
-        dim: D.
+        tokens: N, the prefix not counted; 0 where the token axis is dynamic.
+        dim: D; 0 where it is dynamic.
         dtype: of the value: float32, float16 or bfloat16.
         batch: B, or None where it is dynamic.
         prefix: leading tokens (CLS, registers) that are not counted and not touched.
@@ -70,7 +79,7 @@ class Seam:
         """Read what `to_json` wrote."""
         grid = tuple(data["grid"]) if data.get("grid") else None
         signals = {
-            name: Signal(value["kind"], tuple(value["tensors"]), value.get("scale", 1.0))
+            name: Signal(**{**value, "tensors": tuple(value["tensors"])})
             for name, value in data.get("signals", {}).items()
         }
         return cls(**{**data, "grid": grid, "signals": signals})

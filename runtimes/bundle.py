@@ -5,6 +5,10 @@ A bundle is a folder that holds everything a consumer needs and nothing about th
     manifest.json   encoder.onnx  encoder.plugin.onnx  encoder.onnx.data   embed / prefill / decode likewise
     processor/      parity.json
 
+Paths are relative, with forward slashes, and never leave the folder; no file is a symbolic link, because ONNX Runtime
+refuses links. The first variant is the default one. A folder with a `.tokexport-commit` inside is in the middle of
+being replaced: `open_bundle` finishes it (see swap.py).
+
 Graph roles and the tensors they take and give (roles on the left; `GraphRecord.inputs` and `.outputs` map a role to the
 graph's own tensor name, because a foreign file's names are never changed). B is 1 unless a shape says otherwise.
 
@@ -22,14 +26,21 @@ graph's own tensor name, because a foreign file's names are never changed). B is
 every decoder block, beside the causal mask. Positions follow the kept tokens: visual slot k stands at position
 offset + kept_indices[k], text behind the image at the position it had uncompressed, a decoded token at
 write_index + N - K. The KV cache has a fixed capacity per layer, P + K + max_new_tokens; the first decoded token is
-written at last_index + 1, over the padding, and keys behind the write position are masked.
+written at last_index + 1, over the padding, and keys behind the write position are masked. last_index and write_index
+count in the compressed sequence: the last word of n prompt ids stands at n + K - 1, so a prompt has at least
+image_span[0] ids, `bos` included. Generation stops at an `eos` id, which is not part of the answer, or after
+max_new_tokens.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import json
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 SCHEMA = "1.0"
 MANIFEST = "manifest.json"
@@ -37,17 +48,43 @@ MANIFEST = "manifest.json"
 Precision = Literal["fp32", "fp16", "bf16"]
 Form = Literal["portable", "plugin", "inlined"]
 Role = Literal["encoder", "embed", "prefill", "decode", "text"]
+DType = Literal["float32", "float16", "bfloat16", "float64", "int64", "int32", "int8", "uint8", "bool"]
+
+# Validation context of a manifest of a newer minor version, which may hold keys that this version does not know.
+LENIENT = {"lenient": True}
+
+
+def inside(path: str) -> str:
+    """Return `path` if it is a plain relative path with forward slashes that stays in its folder.
+
+    Raises:
+        ValueError: it is absolute, climbs with ``..``, or is written in another way than the one way it can be.
+    """
+    if re.search(r"[\\:\x00-\x1f]", path) or path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"path {path!r} leaves the bundle or has characters that paths in a bundle cannot have")
+    if path != str(PurePosixPath(path)) or path == ".":
+        raise ValueError(f"path {path!r} is not in its plain form")
+    return path
+
+
+BundlePath = Annotated[str, AfterValidator(inside)]
+
+
+def _close_schema(schema: dict[str, Any]) -> None:
+    """Say in the JSON schema what `Strict` does in Python."""
+    schema["additionalProperties"] = False
+    schema["patternProperties"] = {"^x-": {}}
 
 
 class Strict(BaseModel):
     """Unknown keys are refused by name, except those under ``x-``, which are kept as they are."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra=_close_schema, populate_by_name=True)
 
     @model_validator(mode="after")
-    def _only_private_extras(self) -> Strict:
+    def _only_private_extras(self, info: ValidationInfo) -> Strict:
         unknown = sorted(key for key in (self.model_extra or {}) if not key.startswith("x-"))
-        if unknown:
+        if unknown and not (info.context or {}).get("lenient"):
             raise ValueError(f"unknown key {unknown[0]!r}")
         return self
 
@@ -68,10 +105,10 @@ class SourceRecord(Strict):
 
 
 class TensorRecord(Strict):
-    """A graph input or output: its own name in the graph, dtype and static shape."""
+    """A graph input or output: its own name in the graph, dtype and shape; -1 is a dynamic axis of a foreign graph."""
 
     name: str
-    dtype: str
+    dtype: DType
     shape: list[int]
 
 
@@ -100,7 +137,7 @@ class CompressionRecord(Strict):
 class GraphRecord(Strict):
     """One role: its files by form, its precision, and its inputs and outputs by role."""
 
-    forms: dict[Form, str]
+    forms: dict[Form, BundlePath] = Field(min_length=1)
     precision: Precision
     inputs: dict[str, TensorRecord]
     outputs: dict[str, TensorRecord]
@@ -110,7 +147,7 @@ class GenerationRecord(Strict):
     """What greedy generation needs beside the graphs (see the module docstring).
 
     Attributes:
-        image_span: [offset, K] in the compressed sequence.
+        image_span: [offset, K] in the compressed sequence; offset ids stand before the image.
         tokens_in: N, the length of the span before compression: text positions behind the image count from it.
         prompt_length: P, the fixed length of the text, image span excluded.
         kv_capacity: key/value slots per layer.
@@ -119,14 +156,27 @@ class GenerationRecord(Strict):
     """
 
     image_span: tuple[int, int]
-    tokens_in: int
-    prompt_length: int
+    tokens_in: int = Field(ge=1)
+    prompt_length: int = Field(ge=1)
     kv_capacity: list[int]
-    max_new_tokens: int
-    vocabulary: int
+    max_new_tokens: int = Field(ge=1)
+    vocabulary: int = Field(ge=1)
     bos: int
     pad: int
-    eos: list[int]
+    eos: list[int] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GenerationRecord:
+        offset, kept = self.image_span
+        if not (0 <= offset <= self.prompt_length and 1 <= kept <= self.tokens_in):
+            raise ValueError(
+                f"image_span {list(self.image_span)} does not fit prompt_length {self.prompt_length} "
+                f"and tokens_in {self.tokens_in}"
+            )
+        outside = [i for i in (self.bos, self.pad, *self.eos) if not 0 <= i < self.vocabulary]
+        if outside:
+            raise ValueError(f"special id {outside[0]} is outside the vocabulary of {self.vocabulary}")
+        return self
 
 
 class Variant(Strict):
@@ -143,12 +193,15 @@ class PreprocessRecord(Strict):
 
     Attributes:
         size: [height, width] of the graph's input.
-        resample: of Pillow: nearest, bilinear, bicubic or lanczos; it antialiases when shrinking.
-        crop: ``none`` (stretch to size), ``center`` (shortest side to size, then crop) or ``pad`` (fit, then pad).
-        rescale: multiplies the 8-bit value, before mean and std.
+        resample: of Pillow, on 8-bit values: nearest, bilinear, bicubic or lanczos.
+        antialias: Pillow antialiases whenever it shrinks (except nearest); false is refused.
+        crop: ``none`` (stretch to size), ``center`` (the smallest size of the same shape that covers `size`, its longer
+            side rounded down, then the middle, its corner rounded down) or ``pad`` (the largest that fits, rounded, in
+            the middle of a canvas of the mean colour).
+        rescale: multiplies the 8-bit value, before mean and std: (rescale * value - mean) / std, float32.
     """
 
-    size: tuple[int, int]
+    size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
     resample: Literal["nearest", "bilinear", "bicubic", "lanczos"]
     antialias: bool = True
     crop: Literal["none", "center", "pad"] = "none"
@@ -162,7 +215,13 @@ class ProcessorRecord(Strict):
     """How text becomes ids: ``words`` (a vocabulary file, one word an id) or ``none``."""
 
     kind: Literal["words", "none"] = "none"
-    vocabulary: str | None = None
+    vocabulary: BundlePath | None = None
+
+    @model_validator(mode="after")
+    def _has_vocabulary(self) -> ProcessorRecord:
+        if self.kind == "words" and self.vocabulary is None:
+            raise ValueError("a words processor needs its vocabulary file")
+        return self
 
 
 class Manifest(Strict):
@@ -171,16 +230,34 @@ class Manifest(Strict):
     schema_: str = Field(alias="schema", default=SCHEMA)
     tokexport: str
     source: SourceRecord
-    files: dict[str, FileRecord]
+    files: dict[BundlePath, FileRecord]
     variants: list[Variant] = Field(min_length=1)
     preprocess: PreprocessRecord | None = None
     processor: ProcessorRecord = ProcessorRecord()
     parity: dict[str, Any] = {}
     versions: dict[str, str] = {}
 
-    model_config = ConfigDict(extra="allow", populate_by_name=True)
+    def named_files(self) -> Iterator[str]:
+        """Every path that a graph or the processor needs; all of them stand in `files`."""
+        for variant in self.variants:
+            for graph in variant.graphs.values():
+                yield from graph.forms.values()
+        if self.processor.vocabulary:
+            yield self.processor.vocabulary
+
+    def to_json(self) -> str:
+        """The text of manifest.json."""
+        data = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return json.dumps(data, indent=2, allow_nan=False) + "\n"
 
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of manifest.json, published as runtimes/manifest.schema.json."""
-    return Manifest.model_json_schema(by_alias=True)
+    schema = Manifest.model_json_schema(by_alias=True)
+    # The default is a convenience of the Python class; a file without its schema version cannot be read.
+    schema["required"] = ["schema", *schema["required"]]
+    return schema
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2))

@@ -1,0 +1,132 @@
+"""Checks a graph against `rules.toml`: what each version of TensorRT refuses or gets silently wrong.
+
+A parse on the device that will run the graph has the last word; the table speaks for devices that are not here.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RequestError, nearest
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+RUNTIMES = ("tensorrt", "tensorrt-rtx")
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A node that breaks a rule.
+
+    Attributes:
+        node: its name, after ``<function>/`` in the body of a local function.
+        op: its operator.
+        why: what is not supported, and what to use instead.
+        source: where that is written.
+    """
+
+    node: str
+    op: str
+    why: str
+    source: str
+
+
+@functools.cache
+def rules() -> tuple[Mapping[str, Any], ...]:
+    """The rows of `rules.toml`."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tuple(tomllib.loads(Path(__file__).with_name("rules.toml").read_text(encoding="utf-8"))["rule"])
+
+
+def violations(model: ir.Model, runtime: str, version: str) -> list[Violation]:
+    """Nodes of a model, its subgraphs and its local functions, that a version of TensorRT does not take.
+
+    Args:
+        model: only constants that are at hand are looked at; weights are not read.
+        runtime: one of `RUNTIMES`.
+        version: such as ``10.3`` or ``1.7.1.116``.
+
+    Raises:
+        RequestError: an unknown runtime, or a version that is no version.
+    """
+    if runtime not in RUNTIMES:
+        raise RequestError(f"unknown runtime {runtime!r}", fix=nearest(runtime, RUNTIMES, kind="runtimes"))
+    active: dict[str, list[Mapping[str, Any]]] = {}
+    for rule in rules():
+        if runtime in rule and _holds(rule[runtime], version):
+            active.setdefault(rule["op"], []).append(rule)
+    return [
+        Violation(name, node.op_type, rule["why"], rule["source"])
+        for name, node in _nodes(model)
+        if node.domain in ("", "ai.onnx")
+        for rule in active.get(node.op_type, ())
+        if _CHECKS[rule["check"]](node, rule)
+    ]
+
+
+def _nodes(model: ir.Model) -> Iterator[tuple[str, ir.Node]]:
+    import onnx_ir as ir
+
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        yield node.name or "", node
+    for function in model.functions.values():
+        for node in ir.traversal.RecursiveGraphIterator(function):
+            yield f"{function.name}/{node.name or ''}", node
+
+
+def _holds(versions: str, version: str) -> bool:
+    return not versions or _numbers(version) < _numbers(versions.removeprefix("<"))
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in version.split("."))
+    except ValueError:
+        raise RequestError(
+            f"{version!r} is not a version of TensorRT", fix="Write it with numbers, such as 10.3."
+        ) from None
+
+
+def _any(node: ir.Node, rule: Mapping[str, Any]) -> bool:
+    return True
+
+
+def _k_above(node: ir.Node, rule: Mapping[str, Any]) -> bool:
+    import onnx_ir as ir
+
+    value = node.inputs[1]
+    constant = ir.convenience.get_const_tensor(value) if value is not None else None
+    return constant is not None and int(constant.numpy().reshape(-1)[0]) > rule["limit"]
+
+
+def _attribute_set(node: ir.Node, rule: Mapping[str, Any]) -> bool:
+    attribute = node.attributes.get(rule["attribute"])
+    return attribute is not None and attribute.value != rule["allowed"]
+
+
+def _attribute_contains(node: ir.Node, rule: Mapping[str, Any]) -> bool:
+    attribute = node.attributes.get(rule["attribute"])
+    return attribute is not None and rule["text"] in str(attribute.value)
+
+
+def _dtype_not(node: ir.Node, rule: Mapping[str, Any]) -> bool:
+    value = node.inputs[0]
+    return value is not None and value.dtype is not None and value.dtype.name not in rule["allowed"]
+
+
+_CHECKS = {
+    "any": _any,
+    "k_above": _k_above,
+    "attribute_set": _attribute_set,
+    "attribute_contains": _attribute_contains,
+    "dtype_not": _dtype_not,
+}

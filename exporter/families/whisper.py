@@ -1,0 +1,79 @@
+"""Whisper: the encoder over thirty seconds of log-mel.
+
+    input_features [1, mels, 2 N] float32 -> tokens [1, N, D], N = 1500, behind the final layer norm
+
+There is no CLS token and no projector: the decoder's cross-attention reads these tokens as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import WhisperConfig, WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder as Encoder
+
+from ..source import GraphSource, Source
+from ..sources.synthetic import sound
+from ..sources.weights import without_weights
+
+if TYPE_CHECKING:
+    from ..sources.checkpoint import Checkpoint
+
+_HOP = 160
+
+
+class WhisperEncoder(nn.Module):
+    """The encoder as a function of one tensor to one tensor."""
+
+    def __init__(self, config: WhisperConfig) -> None:
+        super().__init__()
+        self.encoder = Encoder(config)
+
+    def forward(self, input_features: Tensor) -> Tensor:
+        """[1, mels, 2 N] float32 -> [1, N, D]."""
+        return self.encoder(input_features, return_dict=True).last_hidden_state
+
+
+@dataclass
+class WhisperSource(Source):
+    """A Whisper folder; see the module docstring."""
+
+    def real_inputs(self, n: int) -> list[dict[str, np.ndarray]]:
+        """`n` log-mel spectrograms of voiced glides between pauses, 16 kHz."""
+        _, mels, frames = self.encoder.inputs["input_features"].shape
+        extract = WhisperFeatureExtractor(feature_size=mels, chunk_length=math.ceil(frames * _HOP / 16000))
+        waves = [sound(i, frames * _HOP) for i in range(n)]
+        features = extract(waves, sampling_rate=16000, return_tensors="np").input_features[..., :frames]
+        return [{"input_features": np.ascontiguousarray(each[None], np.float32)} for each in features]
+
+
+def open_family(checkpoint: Checkpoint) -> WhisperSource:
+    """Open the encoder of a WhisperModel or WhisperForConditionalGeneration folder.
+
+    Raises:
+        RequestError: weights that do not belong to config.json.
+    """
+    config = WhisperConfig.from_dict(checkpoint.config)
+    with without_weights():
+        module = WhisperEncoder(config)
+    checkpoint.weights.load(module.encoder, "encoder")
+    tokens = config.max_source_positions
+    return WhisperSource(
+        kind="checkpoint",
+        name=checkpoint.name,
+        encoder=GraphSource(
+            role="encoder",
+            module=module.eval(),
+            inputs={"input_features": torch.zeros(1, config.num_mel_bins, 2 * tokens)},
+            outputs=("tokens",),
+            grid=(tokens,),
+        ),
+        files=checkpoint.weights.files,
+        # With nothing behind the encoder, what papers call the input or the output of the projector is the same place.
+        auto_seam=dict.fromkeys(("encoder_output", "projector_input", "projector_output"), "encoder_output"),
+    )

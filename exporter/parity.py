@@ -1,0 +1,243 @@
+"""The proof: every part of every graph against PyTorch, each fed what really reaches it.
+
+One comparison of the whole graph cannot judge a selection: rounding in the tokens legitimately flips a pick, and then
+everything behind it differs. So the encoder is cut at its compressor and proved in parts: the head against the module,
+the compressor against its reference fed the head's own tokens, the tail against the module fed the compressor's own
+output; the language graphs against their modules fed what the encoder gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import GraphError, MissingError
+from ..graph_passes.compressors import OUTPUTS, Case, Compressed, Compressor, make, parameters
+from . import torch_parts
+from .measures import Check, compare
+from .probes import Probe
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from ..graph_passes.insert import Inserted
+    from .source import GraphSource
+
+Feeds = Mapping[str, np.ndarray]
+# Turns a graph into a callable that runs it: one for ONNX Runtime, others for other runtimes.
+Runner = Callable[["ir.Model"], Callable[[Feeds], dict[str, np.ndarray]]]
+
+
+def between(model: ir.Model, inputs: Iterable[str], outputs: Iterable[str]) -> ir.Model:
+    """The part of `model` that computes `outputs` from `inputs`, cut free as a model of its own."""
+    from ..graph_passes.cut import cut
+
+    inputs, outputs = list(inputs), list(outputs)
+    part = model
+    if outputs != _names(model.graph.outputs):
+        part = cut(part, outputs)[0]
+    if set(inputs) != set(_names(part.graph.inputs)):
+        part = cut(part, inputs)[1]
+    return part
+
+
+def encoder_probes(
+    graph: GraphSource,
+    model: ir.Model,
+    inserted: Inserted,
+    compressor: Compressor,
+    samples: list[dict[str, np.ndarray]],
+    runner: Runner,
+) -> list[Probe]:
+    """Probes of the compressed encoder `model`: head, compressor and tail for each sample.
+
+    The head's own tokens and the compressor's own output come from running `model`; what must follow from them comes
+    from PyTorch. Without a module (a foreign ONNX file) or a module boundary at the seam only the compressor is proved.
+
+    Raises:
+        GraphError: NaN or inf in the activations at the seam.
+    """
+    seam, behind = inserted.seam, inserted.tokens_out
+    node = next(node for node in model.graph if node.name == inserted.node_name)
+    into = [value.name or "" for value in node.inputs if value is not None]
+    out = dict(zip(OUTPUTS, (value.name or "" for value in node.outputs)))
+    results = [value.name or "" for value in model.graph.outputs]
+    run = runner(between(model, _names(model.graph.inputs), dict.fromkeys([*into, *out.values(), behind])))
+    probes: list[Probe] = []
+    for sample in samples:
+        own = run(sample)
+        tokens = own[into[0]]
+        _finite(tokens, into[0], seam.name)
+        signals = dict(zip(compressor.signals(), into[1:]))
+        case = Case(tokens.shape[1], tokens.shape[2], inserted.keep, tokens.dtype.name, seam.grid)
+        reference = run_reference(compressor, case, tokens, {name: own[value] for name, value in signals.items()})
+        fed = {name: own[name] for name in into}
+        expected = {name: getattr(reference, field) for field, name in out.items()}
+        probes.append(Probe("compressor", graph.role, fed, expected, _card(compressor, case)))
+        if graph.module is None or not seam.module:
+            continue
+        feeds = _tensors(sample)
+        head = torch_parts.head(graph.module, feeds, seam, tuple(signals))
+        seen = {into[0]: head.tokens[:, seam.prefix :], **{signals[name]: head.signals[name] for name in signals}}
+        probes.append(Probe("head", graph.role, dict(sample), {name: value.numpy() for name, value in seen.items()}))
+        if behind in results:
+            continue
+        sizes = own[out["sizes"]] if inserted.biased else None
+        bias = _tensor(sizes) if sizes is not None else None
+        result = torch_parts.tail(graph.module, feeds, seam, _tensor(own[behind]).float(), bias)
+        fed = {behind: own[behind]} | ({out["sizes"]: sizes} if sizes is not None else {})
+        own_results = [name for name in results if name not in out.values()]
+        expected = dict(zip(own_results, (value.numpy() for value in result)))
+        probes.append(Probe("tail", graph.role, fed, expected))
+    return probes
+
+
+def language_probes(graphs: list[GraphSource], values: dict[str, np.ndarray]) -> list[Probe]:
+    """One probe for each language graph, fed along the chain embed -> prefill -> decode.
+
+    Args:
+        graphs: in that order.
+        values: what the encoder gave, by role: tokens, kept_indices, token_bias.
+    """
+    import torch
+
+    known = _tensors(values)
+    probes = []
+    for graph in graphs:
+        assert graph.module is not None
+        inputs = {name: known.get(name, torch.as_tensor(example)) for name, example in graph.inputs.items()}
+        with torch.no_grad():
+            result = graph.module(*inputs.values())
+        outputs = dict(zip(graph.outputs, result if isinstance(result, (tuple, list)) else (result,)))
+        probes.append(
+            Probe(
+                graph.role,
+                graph.role,
+                {name: value.numpy() for name, value in inputs.items()},
+                {name: value.numpy() for name, value in outputs.items()},
+            )
+        )
+        known |= outputs
+        known |= {name.replace("present_", "past_"): value for name, value in outputs.items()}
+    return probes
+
+
+def check(probes: list[Probe], models: Mapping[str, ir.Model], runner: Runner, precision: str) -> list[Check]:
+    """Run every probe and judge it; the worst sample speaks for a tensor.
+
+    Args:
+        probes: what goes in and what must come out.
+        models: graph by role.
+        runner: the runtime.
+        precision: of the graphs: fp32, fp16 or bf16; it sets the gates.
+    """
+    checks: dict[tuple[str, str], Check] = {}
+    runs: dict[tuple[str, ...], Callable[[Feeds], dict[str, np.ndarray]]] = {}
+    for probe in probes:
+        key = (probe.role, probe.part, *probe.inputs)
+        if key not in runs:
+            runs[key] = runner(between(models[probe.role], probe.inputs, probe.expected))
+        got = runs[key](probe.inputs)
+        for found in _judge(probe, got, precision):
+            worst = checks.get((found.part, found.tensor))
+            checks[found.part, found.tensor] = found if worst is None else _worse(worst, found)
+    return list(checks.values())
+
+
+def run_reference(
+    compressor: Compressor, case: Case, tokens: np.ndarray, signals: Mapping[str, np.ndarray]
+) -> Compressed[np.ndarray]:
+    """The compressor's PyTorch reference on arrays."""
+    result = compressor.reference(case, _tensor(tokens), **{name: _tensor(value) for name, value in signals.items()})
+    return Compressed(*(_array(getattr(result, field)) for field in OUTPUTS))
+
+
+def _judge(probe: Probe, got: dict[str, np.ndarray], precision: str) -> list[Check]:
+    if probe.part != "compressor":
+        return [compare(probe.part, name, array, got[name], precision) for name, array in probe.expected.items()]
+    from ..graph_passes.agreement import compare as agree
+
+    method = probe.method
+    grid = tuple(method["grid"]) if method["grid"] else None
+    case = Case(method["tokens"], method["dim"], method["keep"], method["dtype"], grid)
+    compressor = make(method["name"], method["params"])
+    tokens, *signals = probe.inputs.values()
+    name = next(iter(probe.expected))
+    result = Compressed(*(got[output] for output in probe.expected))
+    if find_spec("torch") is None:
+        return [_equal(probe, name, got, precision)]
+    found = agree(compressor, case, tokens, result, dict(zip(compressor.signals(), signals)))
+    far = np.abs(probe.expected[name].astype(np.float64) - got[name].astype(np.float64)).max()
+    detail = "" if found.ok else found.worst
+    return [Check("compressor", name, found.ok, found.cosine, 1 + found.norm_ratio, float(far), found.flipped, detail)]
+
+
+def _equal(probe: Probe, name: str, got: dict[str, np.ndarray], precision: str) -> Check:
+    """Without PyTorch a pick that differs cannot be judged, so all must be those of the stored reference."""
+    for output, array in probe.expected.items():
+        if array.dtype.kind in "iu" and not np.array_equal(array, got[output]):
+            raise MissingError(
+                "other tokens were picked than in the stored reference, and judging whether by rounding needs PyTorch",
+                where=f"tensor {output}",
+                fix='Install with: pip install "tokexport[export]"',
+            )
+    return compare("compressor", name, probe.expected[name], got[name], precision)
+
+
+def _worse(a: Check, b: Check) -> Check:
+    if a.ok != b.ok:
+        return b if a.ok else a
+    return b if (b.cosine, -abs(b.norm_ratio - 1)) < (a.cosine, -abs(a.norm_ratio - 1)) else a
+
+
+def _card(compressor: Compressor, case: Case) -> dict[str, Any]:
+    return {
+        "name": compressor.method.name,
+        "params": parameters(compressor),
+        "tokens": case.tokens,
+        "dim": case.dim,
+        "keep": case.keep,
+        "dtype": case.dtype,
+        "grid": list(case.grid) if case.grid else None,
+    }
+
+
+def _names(values: Iterable[ir.Value]) -> list[str]:
+    return [value.name or "" for value in values]
+
+
+def _finite(tokens: np.ndarray, tensor: str, seam: str) -> None:
+    bad = int((~np.isfinite(tokens.astype(np.float32))).sum())
+    if bad:
+        raise GraphError(
+            f"{bad} of {tokens.size} activations are NaN or inf",
+            where=f"tensor {tensor}, shape {list(tokens.shape)}, seam {seam}",
+            fix="Check the weights and the input range; in fp16 try --precision fp32 first.",
+        )
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    import torch
+
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.uint16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(np.array(array))
+
+
+def _tensors(arrays: Feeds) -> dict[str, torch.Tensor]:
+    return {name: _tensor(array) for name, array in arrays.items()}
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    import ml_dtypes
+    import torch
+
+    if tensor.dtype == torch.bfloat16:
+        bits: np.ndarray = tensor.view(torch.uint16).numpy()
+        return bits.view(ml_dtypes.bfloat16)
+    result: np.ndarray = tensor.numpy()
+    return result

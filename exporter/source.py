@@ -1,0 +1,111 @@
+"""What a source is: the one shape in which every model reaches the pipeline, whoever it came from."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ..runtimes.bundle import GenerationRecord, PreprocessRecord, ProcessorRecord, Role, SourceRecord
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
+
+Parts = Literal["encoder", "all"]
+Kind = Literal["builtin", "checkpoint", "module", "onnx"]
+
+
+@dataclass
+class GraphSource:
+    """One graph to export.
+
+    Attributes:
+        role: encoder, embed, prefill, decode or text.
+        module: float32, in eval mode; None for a foreign ONNX file, whose graph exists already.
+        inputs: example inputs by role name, which is also the graph's input name; static shapes, B = 1. Torch tensors;
+            numpy arrays where `module` is None, because a foreign file is compressed without torch.
+        outputs: output role names, which are also the graph's output names, in the order the module returns them.
+        grid: how the tokens lie, where the model says it: (height, width), or (length,) for sound.
+    """
+
+    role: Role
+    module: nn.Module | None
+    inputs: Mapping[str, torch.Tensor | np.ndarray]
+    outputs: tuple[str, ...]
+    grid: tuple[int, ...] | None = None
+
+
+@dataclass
+class Source(ABC):
+    """A model that was opened: its graphs, realistic inputs for the proof, and what a bundle records about it.
+
+    Attributes:
+        kind: as in the manifest.
+        name: short, without a path: tiny-vlm, the folder's name, the file's stem.
+        files: the weights, or the ONNX file; `sha256` is made of them.
+        encoder: the graph a compressor goes into.
+        model_path: the ONNX file of kind ``onnx``, None otherwise.
+        auto_seam: the seam kind a paper asks for -> the name of that seam in this model.
+        preprocess: how an image becomes the encoder's input, where that is known.
+        processor: how text becomes ids.
+        processor_files: path inside the bundle -> content.
+        has_task: whether right answers are known, so that accuracy can be measured.
+    """
+
+    kind: Kind
+    name: str
+    encoder: GraphSource
+    files: tuple[Path, ...] = ()
+    model_path: Path | None = None
+    auto_seam: dict[str, str] = field(default_factory=dict)
+    preprocess: PreprocessRecord | None = None
+    processor: ProcessorRecord = field(default_factory=ProcessorRecord)
+    processor_files: dict[str, bytes] = field(default_factory=dict)
+    has_task: bool = False
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """Of the one file; of several, over their hashes in the order of their names; None where there is none.
+
+        Read when it is first asked for: a 7B folder takes ten seconds.
+        """
+        hashes = []
+        for file in sorted(self.files, key=lambda file: file.name):
+            digest = hashlib.sha256()
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+            hashes.append(digest)
+        if len(hashes) > 1:
+            return hashlib.sha256(b"".join(each.digest() for each in hashes)).hexdigest()
+        return hashes[0].hexdigest() if hashes else None
+
+    @abstractmethod
+    def real_inputs(self, n: int) -> list[dict[str, np.ndarray]]:
+        """`n` realistic inputs of the encoder, by role, each with B = 1; the same ones on every call."""
+
+    def questions(self, n: int, seed: int) -> list[tuple[np.ndarray, str, str]]:
+        """`n` (image uint8 [H, W, 3], prompt, right answer), where `has_task`."""
+        return []
+
+    def uncompressed_accuracy(self, n: int, seed: int) -> float:
+        """Share of the same questions that the uncompressed module answers right, where `has_task`."""
+        return float("nan")
+
+    def language(self, keep: int) -> list[GraphSource]:
+        """The graphs embed, prefill and decode for K kept tokens; none where only the encoder is exported."""
+        return []
+
+    def generation(self, keep: int) -> GenerationRecord | None:
+        """What greedy generation needs for K kept tokens; None where `language` gives no graphs."""
+        return None
+
+    def record(self) -> SourceRecord:
+        """The manifest's entry."""
+        return SourceRecord(kind=self.kind, name=self.name, sha256=self.sha256)

@@ -1,0 +1,87 @@
+"""Opens a Hugging Face checkpoint folder: config.json names the family, the family makes the graphs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ...errors import RequestError
+from ..families import FAMILIES, family_of
+from ..source import Source
+from ..torch_export import need
+from .weights import Weights
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder in the layout of transformers; nothing is read before it is asked for.
+
+    Attributes:
+        folder: absolute.
+        name: of the model, for people.
+    """
+
+    folder: Path
+    name: str
+
+    @cached_property
+    def weights(self) -> Weights:
+        """The tensors; see `Weights` for what can be wrong with them."""
+        return Weights(self.folder)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.json as it stands.
+
+        Raises:
+            RequestError: absent, or not JSON.
+        """
+        path = self.folder / "config.json"
+        if not path.is_file():
+            raise RequestError(
+                "no config.json in this folder",
+                where=str(self.folder),
+                fix="Give a folder that save_pretrained wrote or that was downloaded whole from the hub.",
+            )
+        return _read(path)
+
+    def optional(self, *names: str) -> dict[str, Any]:
+        """The first of these JSON files that is there; empty where none is."""
+        return next((_read(self.folder / name) for name in names if (self.folder / name).is_file()), {})
+
+
+def open_checkpoint(folder: Path, name: str | None = None) -> Source:
+    """Open the encoder of a checkpoint folder; it is called `name`, or as the folder is.
+
+    Raises:
+        RequestError: no config.json, no or damaged weights, or an architecture that has no family here.
+        MissingError: torch or transformers is not installed.
+    """
+    checkpoint = Checkpoint(folder.resolve(), name or folder.resolve().name)
+    config = checkpoint.config
+    found = family_of(config.get("model_type", ""), config.get("architectures") or [])
+    if found is None:
+        named = " ".join(config.get("architectures") or []) or config.get("model_type") or "nothing"
+        raise RequestError(
+            f"no family for the architecture {named}",
+            where=str(folder / "config.json"),
+            fix=f"Known: {', '.join(name for names in FAMILIES.values() for name in names)}. For another model export "
+            "its vision encoder to ONNX and give that file, or give package.module:callable.",
+        )
+    need("torch", "transformers", "safetensors", to="open a checkpoint")
+    return found(checkpoint)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise RequestError(
+            f"{path.name} is not JSON: {error}", where=str(path), fix="Copy or download this file again."
+        ) from None
+    if not isinstance(content, dict):
+        raise RequestError(f"{path.name} holds a {type(content).__name__}, not an object", where=str(path))
+    return content

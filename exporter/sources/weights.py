@@ -1,0 +1,169 @@
+"""Weight files of a checkpoint folder, read by prefix: an encoder never pulls its language model into memory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import RequestError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+_SINGLE = ("model.safetensors", "pytorch_model.bin")
+_LFS = b"version https://git-lfs"
+
+
+class Weights:
+    """The tensors of a checkpoint folder by key, opened but not read.
+
+    Args:
+        folder: holds model.safetensors or pytorch_model.bin, or shards with their index.
+
+    Raises:
+        RequestError: no weights, a shard that its index names is absent, or a file that is cut short.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file_of = self._index()
+        self.files = tuple(sorted({folder / name for name in self.file_of.values()}))
+
+    def _index(self) -> dict[str, str]:
+        for name in _SINGLE:
+            index = self.folder / f"{name}.index.json"
+            if index.is_file():
+                file_of: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+                for shard in sorted(set(file_of.values())):
+                    if not (self.folder / shard).is_file():
+                        raise RequestError(
+                            f"{index.name} names the shard {shard}, which is not there",
+                            where=str(self.folder),
+                            fix="Copy or download the folder again, with all of its *.safetensors files.",
+                        )
+                return file_of
+            if (self.folder / name).is_file():
+                with _open(self.folder / name) as tensors:
+                    return dict.fromkeys(tensors.keys(), name)
+        raise RequestError(
+            "config.json is there, but no weights",
+            where=str(self.folder),
+            fix="Expected model.safetensors, or shards with model.safetensors.index.json: download the whole folder.",
+        )
+
+    def load(self, module: nn.Module, prefix: str, *, optional: tuple[str, ...] = ()) -> None:
+        """Give `module` (see `without_weights`) its parameters as float32, and nothing else of the folder.
+
+        Args:
+            module: its state's keys are looked up behind `prefix`.
+            prefix: name of the submodule in the checkpoint, such as ``vision_tower``. What stands before it
+                (``model.``), and an inner ``vision_model.`` that only one side has, depend on the version of
+                transformers that wrote the folder, and are passed over.
+            optional: submodules of `module` that the exported graph does not use; they may be absent.
+
+        Raises:
+            RequestError: a weight is absent or has another shape than config.json says.
+        """
+        import torch
+
+        found = {_plain(key, prefix): key for key in self.file_of if _plain(key, prefix)}
+        wanted = {_plain(f"{prefix}.{name}", prefix): name for name in module.state_dict()}
+        state: dict[str, torch.Tensor] = {}
+        for file in self.files:
+            keys = {plain: key for plain, key in found.items() if self.file_of[key] == file.name and plain in wanted}
+            if not keys:
+                continue
+            with _open(file) as tensors:
+                for plain, key in keys.items():
+                    state[wanted[plain]] = tensors.get_tensor(key).to(torch.float32).contiguous()
+        for name, empty in module.state_dict().items():
+            if name not in state:
+                if name.startswith(optional):
+                    # If it does reach an output after all, no proof passes.
+                    state[name] = torch.full(empty.shape, torch.nan)
+                    continue
+                raise RequestError(
+                    f"the checkpoint has no weight {prefix}.{name}",
+                    where=str(self.folder),
+                    fix="config.json and the weights do not belong together, or the download is incomplete.",
+                )
+            if state[name].shape != empty.shape:
+                raise RequestError(
+                    f"weight {prefix}.{name} is {list(state[name].shape)}, config.json says {list(empty.shape)}",
+                    where=str(self.folder),
+                    fix="config.json and the weights do not belong together.",
+                )
+        module.load_state_dict(state, assign=True, strict=False)
+
+
+def _plain(key: str, prefix: str) -> str | None:
+    """The key behind `prefix`, the same for every layout; None where the key lies elsewhere."""
+    inner = key.removeprefix("model.")
+    if not inner.startswith(f"{prefix}."):
+        return None
+    return inner.removeprefix(f"{prefix}.").removeprefix("vision_model.")
+
+
+@contextlib.contextmanager
+def without_weights() -> Iterator[None]:
+    """Modules made inside have parameters without memory, to be assigned; their buffers are real.
+
+    transformers fills modules with random numbers, which for a real encoder takes seconds and a gigabyte for nothing.
+    """
+    from torch import nn
+
+    original = nn.Module.register_parameter
+
+    def register(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        if param is not None:
+            param = nn.Parameter(param.to("meta"), requires_grad=False)
+        original(self, name, param)
+
+    nn.Module.register_parameter = register  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = original  # type: ignore[method-assign]
+
+
+class _Pickled:
+    """pytorch_model.bin with the face of an open safetensors file."""
+
+    def __init__(self, file: Path) -> None:
+        import torch
+
+        self._state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+
+    def keys(self) -> list[str]:
+        return list(self._state)
+
+    def get_tensor(self, key: str) -> torch.Tensor:
+        return self._state[key]
+
+
+@contextlib.contextmanager
+def _open(file: Path) -> Iterator[Any]:
+    with file.open("rb") as stream:
+        if stream.read(len(_LFS)) == _LFS:
+            raise RequestError(
+                f"{file.name} is a Git LFS pointer, not the weights", where=str(file), fix="Run `git lfs pull` there."
+            )
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            context: Any = safe_open(file, framework="pt")
+        else:
+            context = contextlib.nullcontext(_Pickled(file))
+    except Exception as error:
+        raise RequestError(
+            f"{file.name} cannot be read, it is cut short or damaged: {str(error).splitlines()[0]}",
+            where=f"{file}, {file.stat().st_size} bytes",
+            fix="Copy or download this file again.",
+        ) from error
+    with context as tensors:
+        yield tensors

@@ -1,0 +1,107 @@
+"""Asks tiny-vlm fresh questions in PyTorch, with or without a compressor between the encoder and the projector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .model import Decode, Embed, Prefill, TinyVLM
+from .questions import KINDS, questions
+from .scenes import pixel_values, scene
+from .text import EOS, PAD, detokenize, prompt
+
+# (features [B, N, Dv], cls_attention [B, N]) -> tokens [B, K, Dv], kept_indices int64 [B, K], sizes float32 [B, K]
+Compress = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+# Training draws from (1, step): a first word of its own keeps every evaluation seed apart from all of them.
+_STREAM = 0x7E57
+_ASKED = 2
+_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Questions with answers: pixels uint8 [S, 96, 96, 3], covered bool [S, 144]; scene, ids, last per question."""
+
+    pixels: NDArray[np.uint8]
+    covered: NDArray[np.bool_]
+    scene: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    last: NDArray[np.int64]
+    answers: list[str]
+    kinds: list[str]
+
+
+@lru_cache(maxsize=4)
+def exam(n: int, seed: int, length: int = 16) -> Exam:
+    """Draw `n` questions, two on each scene, that no training step has seen."""
+    rng = np.random.default_rng([_STREAM, seed])
+    drawn = [scene(rng) for _ in range(-(-n // _ASKED))]
+    asked = [(index, question) for index, item in enumerate(drawn) for question in questions(item, rng, _ASKED)][:n]
+    prompts = [prompt(question.text, length) for _, question in asked]
+    return Exam(
+        np.stack([item.image for item in drawn]),
+        np.stack([item.covered for item in drawn]),
+        np.array([index for index, _ in asked]),
+        np.array([ids for ids, _ in prompts]),
+        np.array([last for _, last in prompts]),
+        [question.answer for _, question in asked],
+        [question.kind for _, question in asked],
+    )
+
+
+@torch.inference_mode()
+def generate(
+    model: TinyVLM, ids: Tensor, last: Tensor, tokens: Tensor, kept_indices: Tensor, token_bias: Tensor
+) -> Tensor:
+    """Greedy answers int64 [B, <= max_new] behind the prompts, as the exported graphs produce them.
+
+    ids [B, P] and last [B] int64 (index in the prompt), tokens [B, K, D], kept_indices [B, K] int64, token_bias [B, K].
+    """
+    keep = tokens.shape[1]
+    index = last + keep
+    prefill, decode = Prefill(model, keep), Decode(model, keep)
+    logits, *cache = prefill(Embed(model)(ids, tokens), kept_indices, token_bias, index)
+    words, done = [], torch.zeros(len(ids), dtype=torch.bool)
+    for _ in range(model.config.max_new):
+        word = torch.where(done, PAD, logits.argmax(-1))
+        words.append(word)
+        done = done | (word == EOS)
+        if bool(done.all()):
+            break
+        index = index + 1
+        logits, *cache = decode(word[:, None], index, token_bias, *cache)
+    return torch.stack(words, 1)
+
+
+@torch.inference_mode()
+def evaluate(
+    model: TinyVLM, n: int = 8192, seed: int = 0, compress: Compress | None = None, size_bias: bool = True
+) -> dict[str, float]:
+    """Share of answers that match in full, over all and by kind; `compress` runs behind the encoder, CLS dropped."""
+    paper = exam(n, seed, model.config.prompt_length)
+    right: list[bool] = []
+    for start in range(0, len(paper.answers), _BATCH):
+        part = slice(start, start + _BATCH)
+        which, inverse = np.unique(paper.scene[part], return_inverse=True)
+        hidden, attention = model.vision.with_cls_attention(torch.from_numpy(pixel_values(paper.pixels[which])))
+        features = hidden[:, 1:]
+        kept = torch.arange(features.shape[1]).expand(len(features), -1)
+        bias = torch.zeros(kept.shape)
+        if compress is not None:
+            features, kept, sizes = compress(features, attention)
+            bias = sizes.float().log() if size_bias else torch.zeros(kept.shape)
+        tokens = model.projector(features)
+        ids, last = torch.from_numpy(paper.ids[part]), torch.from_numpy(paper.last[part])
+        said = generate(model, ids, last, tokens[inverse], kept[inverse], bias[inverse])
+        right += [detokenize(row) == answer for row, answer in zip(said.tolist(), paper.answers[part], strict=True)]
+    result = {"accuracy": float(np.mean(right))}
+    for kind in KINDS:
+        result[kind] = float(np.mean([ok for ok, of in zip(right, paper.kinds, strict=True) if of == kind]))
+    return result

@@ -1,0 +1,163 @@
+"""tiny-vlm and the four modules that are exported from it.
+
+The generation contract, shared by training and every exported graph:
+
+- A sequence is `<bos>`, the visual tokens, then the rest of the prompt, right padded: length P + K.
+- Positions are those of the uncompressed sequence: visual slot k sits at `offset + kept_indices[k]`, everything behind
+  the image keeps the position it would have had with all N tokens, so compression never moves the text.
+- `token_bias` = log(sizes) is added to the attention logits of the K visual keys in every decoder block.
+- Generated tokens are written at `last_index + 1`, `+ 2`, ... over the padding; keys behind the write are masked.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .layers import MASKED, Decoder, TinyVLMConfig, VisionTransformer
+
+__all__ = ["Decode", "Embed", "Encoder", "Prefill", "TinyVLM", "TinyVLMConfig", "load"]
+
+WEIGHTS = Path(__file__).with_name("weights.safetensors")
+
+
+class TinyVLM(nn.Module):
+    """The whole model; `forward` is the uncompressed pass it was trained with."""
+
+    def __init__(self, config: TinyVLMConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or TinyVLMConfig()
+        self.vision = VisionTransformer(config)
+        # Strictly per token and without a norm: a compressor may sit on either side of it.
+        self.projector = nn.Sequential(
+            nn.Linear(config.vision_dim, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
+        )
+        self.decoder = Decoder(config)
+
+    def encode(self, pixel_values: Tensor) -> Tensor:
+        """[B, 3, 96, 96] float32 -> visual tokens [B, N, D]."""
+        return self.projector(self.vision(pixel_values)[:, 1:])
+
+    def splice(self, input_ids: Tensor, tokens: Tensor) -> Tensor:
+        """Ids int64 [B, T] and visual tokens [B, K, D] -> embeddings [B, T + K, D], the image behind `<bos>`."""
+        text, offset = self.decoder.embedding(input_ids), self.config.offset
+        return torch.cat([text[:, :offset], tokens, text[:, offset:]], 1)
+
+    def forward(self, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
+        """[B, 3, 96, 96] float32 and ids int64 [B, T] -> logits of every position [B, T + N, V]."""
+        embeds = self.splice(input_ids, self.encode(pixel_values))
+        length = embeds.shape[1]
+        return self.decoder(embeds, torch.arange(length)[None], causal_mask(length))
+
+
+def causal_mask(length: int) -> Tensor:
+    """Additive causal mask [1, 1, length, length] float32."""
+    return torch.full((length, length), MASKED).triu(1)[None, None]
+
+
+def load(path: Path = WEIGHTS) -> TinyVLM:
+    """Read the shipped weights (stored as float16, returned as float32) into a model in eval mode."""
+    from safetensors.torch import load_file
+
+    model = TinyVLM()
+    model.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    return model.eval()
+
+
+class Encoder(nn.Module):
+    """pixel_values [B, 3, 96, 96] float32 -> tokens [B, N, D]."""
+
+    def __init__(self, model: TinyVLM) -> None:
+        super().__init__()
+        self.vision, self.projector = model.vision, model.projector
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """See the class."""
+        return self.projector(self.vision(pixel_values)[:, 1:])
+
+
+class Embed(nn.Module):
+    """input_ids [B, P] int64, tokens [B, K, D] -> inputs_embeds [B, P + K, D]; works for any K."""
+
+    def __init__(self, model: TinyVLM) -> None:
+        super().__init__()
+        self.embedding, self.offset = model.decoder.embedding, model.config.offset
+
+    def forward(self, input_ids: Tensor, tokens: Tensor) -> Tensor:
+        """See the class."""
+        text = self.embedding(input_ids)
+        return torch.cat([text[:, : self.offset], tokens, text[:, self.offset :]], 1)
+
+
+class Prefill(nn.Module):
+    """inputs_embeds [B, P + K, D], kept_indices [B, K] int64, token_bias [B, K] float32, last_index [B] int64 ->
+    logits [B, V] at last_index, then present_key_i, present_value_i [B, H, capacity, dh] of every layer.
+
+    last_index counts in the spliced sequence (K + index in the prompt); the caches are zero behind P + K.
+    """
+
+    mask: Tensor
+    text_positions: Tensor
+
+    def __init__(self, model: TinyVLM, keep: int) -> None:
+        super().__init__()
+        config = model.config
+        self.decoder, self.offset = model.decoder, config.offset
+        length = config.sequence(keep)
+        self.behind = length - config.offset - keep
+        self.spare = config.capacity(keep) - length
+        self.register_buffer("mask", causal_mask(length), persistent=False)
+        text = torch.arange(config.prompt_length)
+        text = torch.where(text < config.offset, text, text + config.tokens)
+        self.register_buffer("text_positions", text[None], persistent=False)
+
+    def forward(
+        self, inputs_embeds: Tensor, kept_indices: Tensor, token_bias: Tensor, last_index: Tensor
+    ) -> tuple[Tensor, ...]:
+        """See the class."""
+        text = self.text_positions.expand(inputs_embeds.shape[0], -1)
+        positions = torch.cat([text[:, : self.offset], kept_indices + self.offset, text[:, self.offset :]], 1)
+        mask = self.mask + F.pad(token_bias, (self.offset, self.behind))[:, None, None]
+        cos, sin = self.decoder.rotary(positions)
+        x, present = inputs_embeds, []
+        for layer in self.decoder.blocks:
+            query, key, value = layer.qkv(x, cos, sin)
+            x = layer.attend(x, query, key, value, mask)
+            present += [F.pad(key, (0, 0, 0, self.spare)), F.pad(value, (0, 0, 0, self.spare))]
+        last = x.gather(1, last_index[:, None, None].expand(-1, -1, x.shape[2]))
+        return self.decoder.logits(last[:, 0]), *present
+
+
+class Decode(nn.Module):
+    """input_ids [B, 1] int64, write_index [B] int64, token_bias [B, K] float32, past_key_i, past_value_i
+    [B, H, capacity, dh] of every layer -> logits [B, V], then the same caches with this token at write_index.
+    """
+
+    slots: Tensor
+
+    def __init__(self, model: TinyVLM, keep: int) -> None:
+        super().__init__()
+        config = model.config
+        self.decoder, self.offset = model.decoder, config.offset
+        capacity = config.capacity(keep)
+        self.behind = capacity - config.offset - keep
+        self.removed = config.tokens - keep
+        self.register_buffer("slots", torch.arange(capacity)[None], persistent=False)
+
+    def forward(self, input_ids: Tensor, write_index: Tensor, token_bias: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        index = write_index[:, None]
+        mask = torch.where(self.slots <= index, 0.0, MASKED) + F.pad(token_bias, (self.offset, self.behind))
+        write = (self.slots == index)[:, None, :, None]
+        cos, sin = self.decoder.rotary(index + self.removed)
+        x, present = self.decoder.embedding(input_ids), []
+        for number, layer in enumerate(self.decoder.blocks):
+            query, key, value = layer.qkv(x, cos, sin)
+            key = torch.where(write, key, past[2 * number])
+            value = torch.where(write, value, past[2 * number + 1])
+            x = layer.attend(x, query, key, value, mask[:, None, None])
+            present += [key, value]
+        return self.decoder.logits(x[:, 0]), *present

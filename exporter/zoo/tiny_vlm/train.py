@@ -1,0 +1,185 @@
+"""Trains the shipped weights: `python -m tokexport.exporter.zoo.tiny_vlm.train --out FILE`.
+
+Every step draws its scenes from (seed, step), so a run that was stopped and resumed sees the same data. Two losses
+besides the answers made it learn at all: each patch names what covers it, and CLS names what is in the image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import Process, Queue
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .layers import MASKED, TinyVLMConfig
+from .lessons import ASKED, IGNORED, SLOT, draw
+from .model import TinyVLM
+from .scenes import pixel_values
+from .text import BOS, COLOURS, SHAPES
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a run does; the defaults made the shipped weights."""
+
+    steps: int = 5500
+    alone: int = 1300  # first steps of the encoder without the decoder: cheap, and the decoder learns nothing before
+    images: int = 32
+    rate: float = 2e-3
+    warmup: int = 200
+    decay: float = 0.05
+    patch_weight: float = 0.5
+    cls_weight: float = 0.2
+    seed: int = 1
+
+
+def _produce(queue: Queue, recipe: Recipe, start: int) -> None:
+    for step in range(start, recipe.steps):
+        queue.put(draw(recipe.seed, step, recipe.images))
+
+
+def batches(recipe: Recipe, start: int) -> Iterator[Batch]:
+    """Batches from `start` on, drawn by a process beside the training."""
+    queue: Queue[dict[str, NDArray[np.generic]]] = Queue(8)
+    worker = Process(target=_produce, args=(queue, recipe, start), daemon=True)
+    worker.start()
+    for _ in range(start, recipe.steps):
+        arrays = queue.get()
+        arrays["pixels"] = pixel_values(arrays["pixels"])  # type: ignore[arg-type]
+        yield {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def packed_layout(config: TinyVLMConfig) -> tuple[Tensor, Tensor]:
+    """Positions int64 [1, S] and mask [1, 1, S, S] of one image with ASKED questions that do not see each other."""
+    prefix = config.offset + config.tokens
+    positions = torch.cat([torch.arange(prefix), prefix + torch.arange(SLOT).repeat(ASKED)])
+    group = torch.cat([torch.full((prefix,), -1), torch.arange(ASKED).repeat_interleave(SLOT)])
+    visible = (group[:, None] == group[None]) | (group[None] == -1)
+    mask = torch.where(visible.tril(), 0.0, MASKED)
+    return positions[None], mask[None, None]
+
+
+def grid_waves(config: TinyVLMConfig) -> Tensor:
+    """Sines and cosines of row and column [N, Dv]: a start from which neighbours find each other at once."""
+    quarter = config.vision_dim // 4
+    frequency = 10.0 ** (-2 * torch.arange(quarter) / quarter) * 2
+    row, column = torch.meshgrid(*(torch.arange(size) for size in config.grid), indexing="ij")
+    angles = [axis.flatten()[:, None] * frequency for axis in (row, column)]
+    return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], 1)
+
+
+class Trainee(nn.Module):
+    """The model with the heads that exist only in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = TinyVLM()
+        config = self.model.config
+        self.patch_head = nn.Linear(config.vision_dim, len(COLOURS) + 1 + len(SHAPES))
+        self.cls_head = nn.Linear(config.vision_dim, len(COLOURS) * len(SHAPES))
+        self.positions, self.mask = packed_layout(config)
+        depth = 2 * (config.vision_layers + config.layers)
+        for name, weight in self.model.named_parameters():
+            if name.endswith(("out_proj.weight", "fc2.weight", "down.weight")):
+                nn.init.normal_(weight, std=0.1 / math.sqrt(depth))
+            elif name.endswith("embedding.weight"):
+                nn.init.normal_(weight, std=0.1)
+        with torch.no_grad():
+            self.model.vision.positions[:, 1:].copy_(0.5 * grid_waves(config))
+
+    def forward(self, batch: Batch, recipe: Recipe, alone: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted loss and its parts; `alone` leaves the decoder out."""
+        model, config = self.model, self.model.config
+        seen = model.vision(batch["pixels"])
+        colour, shape = self.patch_head(seen[:, 1:]).split([len(COLOURS) + 1, len(SHAPES)], -1)
+        colour = F.cross_entropy(colour.flatten(0, 1), batch["patches"][..., 0].flatten(), ignore_index=IGNORED)
+        shape = F.cross_entropy(shape.flatten(0, 1), batch["patches"][..., 1].flatten(), ignore_index=IGNORED)
+        cls = F.binary_cross_entropy_with_logits(self.cls_head(seen[:, 0]), batch["present"])
+        parts = {"colour": colour, "shape": shape, "cls": cls}
+        loss = recipe.patch_weight * (colour + shape) + recipe.cls_weight * cls
+        if alone:
+            return loss, parts
+        ids = batch["ids"].flatten(1)
+        bos = torch.full((len(ids), config.offset), BOS)
+        embeds = model.splice(torch.cat([bos, ids], 1), model.projector(seen[:, 1:]))
+        logits = model.decoder(embeds, self.positions, self.mask)[:, -ids.shape[1] :]
+        answer = F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten(), ignore_index=IGNORED)
+        return loss + answer, {**parts, "answer": answer}
+
+
+def rate(recipe: Recipe, step: int) -> float:
+    """Learning rate: linear warm-up, then a cosine to zero."""
+    warm = min(1.0, (step + 1) / recipe.warmup)
+    return recipe.rate * warm * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+
+
+def save(trainee: Trainee, path: Path) -> None:
+    """Write the model without its training heads as float16, whole or not at all."""
+    beside = path.with_suffix(".part")
+    save_file({name: value.half().contiguous() for name, value in trainee.model.state_dict().items()}, beside)
+    beside.replace(path)
+
+
+def train(out: Path, recipe: Recipe) -> None:
+    """Train to the end of the recipe, from the newest checkpoint if `out` has one beside it."""
+    torch.manual_seed(recipe.seed)
+    trainee = Trainee()
+    grouped = [[p for p in trainee.parameters() if (p.ndim > 1) is matrix] for matrix in (True, False)]
+    optimizer = torch.optim.AdamW(
+        [{"params": grouped[0], "weight_decay": recipe.decay}, {"params": grouped[1], "weight_decay": 0.0}],
+        betas=(0.9, 0.95),
+        fused=True,
+    )
+    checkpoint, start, spent = out.with_suffix(".checkpoint"), 0, 0.0
+    if checkpoint.exists():
+        state = torch.load(checkpoint)
+        trainee.load_state_dict(state["trainee"])
+        optimizer.load_state_dict(state["optimizer"])
+        start, spent = state["step"], state["seconds"]
+    began = time.monotonic() - spent
+    shown: dict[str, float] = {}
+    for step, batch in enumerate(batches(recipe, start), start):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(recipe, step)
+        loss, parts = trainee(batch, recipe, alone=step < recipe.alone)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
+        optimizer.step()
+        for name, value in parts.items():
+            shown[name] = shown.get(name, value.item()) * 0.98 + value.item() * 0.02
+        if (step + 1) % 100 == 0:
+            named = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+            print(f"step {step + 1:5d}  {named}  {time.monotonic() - began:.0f} s", flush=True)
+        if (step + 1) % 250 == 0 or step + 1 == recipe.steps:
+            save(trainee, out)
+            state = {"trainee": trainee.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save({**state, "step": step + 1, "seconds": time.monotonic() - began}, checkpoint)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write; its checkpoint lies beside")
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--rate", type=float, default=Recipe.rate)
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    train(given.out, Recipe(steps=given.steps, rate=given.rate))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""Find attention in a graph by its pattern, whatever the exporter called it.
+
+Up to opset 22 attention is ``Softmax(scale * Q K^T + mask) V`` in many spellings: the scale on the product, on Q, or
+its square root on both; K transposed in one step or through a reshape; masks added or selected; a guard against rows
+that are masked completely. From opset 23 on exporters emit one `Attention` node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from .walk import Walk, attribute, dims, scalar
+
+_THROUGH = frozenset(
+    {"Add", "Cast", "Clip", "Div", "Identity", "Max", "Mul", "Reshape", "Squeeze", "Sub", "Tanh", "Unsqueeze", "Where"}
+)
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Queries or keys as they can be read in the graph.
+
+    Attributes:
+        value: the value.
+        layout: its axes: B batch, H heads, N tokens, D channels of a head, E channels of all heads.
+        scale: what the exporter multiplied them with already.
+    """
+
+    value: ir.Value
+    layout: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One attention.
+
+    Attributes:
+        node: the Softmax or the Attention node.
+        product: the two values whose product gives the logits.
+        logits: input of the Softmax; None for an Attention node.
+        weights: softmax output behind a guard, [B, H, n, m] or [B * H, n, m]; None for an Attention node.
+        query: for an Attention node.
+        key: None where its layout cannot be told.
+        scale: multiplies Q K^T in an Attention node.
+        heads: known only for an Attention node with rank-3 inputs.
+    """
+
+    node: ir.Node
+    product: tuple[ir.Value, ir.Value]
+    logits: ir.Value | None = None
+    weights: ir.Value | None = None
+    query: Operand | None = None
+    key: Operand | None = None
+    scale: float = 1.0
+    heads: int | None = None
+
+    @property
+    def lengths(self) -> tuple[int | None, int | None]:
+        """Number of queries and of keys."""
+        if self.weights is not None:
+            shape = dims(self.weights)
+            return (shape[-2], shape[-1]) if shape is not None and len(shape) >= 3 else (None, None)
+        query, key = dims(self.product[0]), dims(self.product[1])
+        return (query[-2] if query else None, key[-2] if key else None)
+
+
+def attentions(walk: Walk) -> list[Attention]:
+    """Every attention of the main graph, in its order."""
+    found = (match(walk, node) for node in walk.nodes)
+    return [attention for attention in found if attention is not None]
+
+
+def match(walk: Walk, node: ir.Node) -> Attention | None:
+    """The attention whose Softmax (over the last axis) or Attention node this is."""
+    if node.domain != "":
+        return None
+    if node.op_type == "Attention":
+        return _from_operator(node)
+    if node.op_type != "Softmax" or node.inputs[0] is None:
+        return None
+    logits = node.inputs[0]
+    rank = len(dims(logits) or ())
+    if attribute(node, "axis", -1) not in (-1, rank - 1):
+        return None
+    product = _product(walk, logits)
+    if product is None:
+        return None
+    weights = _behind_guard(node.outputs[0])
+    return Attention(node, product, logits=logits, weights=weights, key=_transposed_keys(walk, product[1]))
+
+
+def _from_operator(node: ir.Node) -> Attention | None:
+    query, key = node.inputs[0], node.inputs[1]
+    cached = any(value is not None for value in node.inputs[4:6])
+    if query is None or key is None or cached:
+        return None
+    rank = len(dims(query) or ())
+    layout = {3: "BNE", 4: "BHND"}.get(rank)
+    if layout is None:
+        return None
+    heads = int(attribute(node, "q_num_heads", 0)) or None  # type: ignore[call-overload]
+    shape = dims(query)
+    assert shape is not None
+    width = shape[-1] if rank == 4 else shape[-1] // heads if heads and shape[-1] else None
+    scale = attribute(node, "scale", None) or (width**-0.5 if width else 1.0)
+    return Attention(
+        node,
+        (query, key),
+        query=Operand(query, layout),
+        key=Operand(key, layout),
+        scale=float(scale),  # type: ignore[arg-type]
+        heads=heads,
+    )
+
+
+def _product(walk: Walk, logits: ir.Value) -> tuple[ir.Value, ir.Value] | None:
+    """The operands of the first product of two computed values above the logits."""
+    todo, seen = [logits], set()
+    while todo:
+        node = todo.pop(0).producer()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        inputs = [value for value in node.inputs if value is not None]
+        if node.op_type in ("MatMul", "FusedMatMul", "Einsum") and len(inputs) == 2:
+            if not walk.learned(inputs[0]) and not walk.learned(inputs[1]):
+                return inputs[0], inputs[1]
+        elif node.op_type in _THROUGH:
+            todo.extend(walk.inputs(node))
+    return None
+
+
+def _behind_guard(weights: ir.Value) -> ir.Value:
+    """Follow ``Where(IsNaN(x), 0, x)``, which exporters put behind the softmax of a masked attention."""
+    guards = [node for node in weights.consumers() if node.op_type == "Where" and node.inputs[2] is weights]
+    if len(guards) == 1 and any(node.op_type == "IsNaN" for node in weights.consumers()):
+        return guards[0].outputs[0]
+    return weights
+
+
+def _transposed_keys(walk: Walk, operand: ir.Value) -> Operand | None:
+    """Walk from K^T back through layout and scalar factors; axes are named, so n = d or H = n confuses nothing."""
+    node = operand.producer()
+    rank = len(dims(operand) or ())
+    if rank not in (3, 4) or (node is not None and node.op_type == "Einsum"):
+        return None
+    value = operand
+    axes: tuple[str, ...] = ("B", "H", "D", "N") if rank == 4 else ("BH", "D", "N")
+    best: tuple[ir.Value, str] | None = None
+    factor = 1.0
+    while True:
+        if len(axes) == 4:
+            best, factor = (value, "".join(axes)), 1.0
+        step = value.producer()
+        if step is None:
+            break
+        if step.op_type in ("Mul", "Div"):
+            value, number = _unscaled(walk, step)
+            if number is None:
+                break
+            factor *= number
+            continue
+        moved = _unmoved(step, axes)
+        if moved is None:
+            break
+        value, axes = moved
+    if best is None:
+        return None
+    return Operand(*best, factor)
+
+
+def _unscaled(walk: Walk, node: ir.Node) -> tuple[ir.Value, float | None]:
+    """The computed operand of a product with a scalar constant, and the factor."""
+    left, right = node.inputs[0], node.inputs[1]
+    assert left is not None and right is not None
+    if walk.constant(right):
+        number = scalar(right)
+        return left, None if not number else number if node.op_type == "Mul" else 1 / number
+    if node.op_type == "Mul" and walk.constant(left):
+        return right, scalar(left) or None
+    return left, None
+
+
+def _unmoved(node: ir.Node, axes: tuple[str, ...]) -> tuple[ir.Value, tuple[str, ...]] | None:
+    """Input of a layout node and the names of its axes, given those of its output."""
+    source = node.inputs[0] if node.inputs else None
+    shape = dims(source)
+    if source is None or shape is None:
+        return None
+    if node.op_type in ("Cast", "Identity"):
+        return source, axes
+    if node.op_type == "Transpose":
+        perm = attribute(node, "perm", None)
+        if perm is None or len(perm) != len(axes):  # type: ignore[arg-type]
+            return None
+        names = dict(zip(perm, axes))  # type: ignore[call-overload]
+        return source, tuple(names[i] for i in range(len(axes)))
+    if node.op_type != "Reshape":
+        return None
+    target = dims(node.outputs[0])
+    if shape == target:
+        return source, axes
+    if axes[:2] == ("B", "H") and len(shape) == 3:
+        return source, ("BH", *axes[2:])
+    if axes[0] == "BH" and len(shape) == 4:
+        return source, ("B", "H", *axes[1:])
+    if axes == ("B", "N", "H", "D") and len(shape) == 3:
+        return source, ("B", "N", "E")
+    return None

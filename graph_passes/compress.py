@@ -1,0 +1,111 @@
+"""`compress()`: put a token compressor into a model, whatever the model comes as."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from ..errors import RequestError
+from .budget import tokens_kept
+from .compressors import make
+from .compressors.base import OUTPUTS
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_graphsurgeon
+    import onnx_ir as ir
+
+    M = TypeVar("M", onnx.ModelProto, ir.Model, onnx_graphsurgeon.Graph)
+
+DEFAULT_RATIO = "0.85"
+Form = Literal["portable", "plugin", "inlined"]
+
+
+@overload
+def compress(model: str | Path, method: str = ..., ratio: float | str | None = ..., **options: Any) -> ir.Model: ...
+@overload
+def compress(model: M, method: str = ..., ratio: float | str | None = ..., **options: Any) -> M: ...
+def compress(
+    model: Any,
+    method: str = "apet",
+    ratio: float | str | None = None,
+    *,
+    keep: int | None = None,
+    seam: str = "auto",
+    params: Mapping[str, Any] | None = None,
+    form: Form = "portable",
+    outputs: Sequence[str] | Mapping[str, str] = OUTPUTS[1:],
+    size_bias: Literal["auto", "off"] = "auto",
+) -> Any:
+    """Put a compressor into a model and prove that the graph behind it lives with fewer tokens.
+
+    The model given is never changed. Weights are neither read nor copied: the result shares them, and an
+    `onnx_ir.Model` from a path refers to the same external data file.
+
+    Args:
+        model: path of an ONNX file (gives an `onnx_ir.Model`), or an `onnx.ModelProto`, an `onnx_ir.Model` or an
+            `onnx_graphsurgeon.Graph` (gives the same kind).
+        method: `tokexport.methods()` lists them.
+        ratio: share of tokens removed, 0.85 where neither it nor `keep` is given; ``"8/9"`` is read exactly.
+        keep: tokens kept instead.
+        seam: ``auto`` (the paper's), a seam that `tokexport inspect` lists, or ``tensor:<value name>``.
+        params: parameters of the method; defaults are the paper's.
+        form: ``portable`` (a node with its function), ``plugin`` (for TensorRT) or ``inlined`` (standard operators).
+        outputs: which of kept_indices [B, K] int64, sizes [B, K] float32, assignment [B, N] int64 become outputs of
+            the graph; a mapping gives them other names.
+        size_bias: ``auto`` adds log(sizes) to the attention behind a seam inside the encoder; ``off`` does not.
+
+    Returns:
+        A new model.
+
+    Raises:
+        RequestError: an unknown method, seam or parameter, or a count outside the method's domain.
+        GraphError: the model cannot be read, or cannot live with fewer tokens.
+    """
+    if form not in ("portable", "plugin", "inlined"):
+        raise RequestError(f"form {form!r} is unknown", fix="Use portable, plugin or inlined.")
+    if size_bias not in ("auto", "off"):
+        raise RequestError(f"size_bias {size_bias!r} is unknown", fix="Use auto or off.")
+    compressor = make(method, params)
+    if keep is None and ratio is None:
+        ratio = DEFAULT_RATIO
+    graph, give_back = _open(model)
+
+    from .forms import to_inlined, to_plugin
+    from .insert import insert
+    from .model_io import ensure_opset
+    from .seams import resolve
+
+    ensure_opset(graph)
+    place = resolve(graph, seam, compressor.method.seam)
+    kept = tokens_kept(place.tokens, ratio=ratio, keep=keep)
+    insert(graph, place, compressor, kept, outputs=outputs, size_bias=size_bias == "auto")
+    if form == "plugin":
+        graph = to_plugin(graph)
+    elif form == "inlined":
+        graph = to_inlined(graph)
+    return give_back(graph)
+
+
+def _open(model: Any) -> tuple[ir.Model, Any]:
+    """The model as a graph of our own to edit, and the way back to its kind."""
+    import onnx_ir as ir
+
+    if isinstance(model, (str, Path)):
+        from .model_io import load_model
+
+        return load_model(model), lambda graph: graph
+    if isinstance(model, ir.Model):
+        return model.clone(), lambda graph: graph
+    kind = f"{type(model).__module__}.{type(model).__qualname__}"
+    if kind.endswith(".ModelProto"):
+        return ir.from_proto(model), ir.to_proto
+    if kind.startswith("onnx_graphsurgeon.") and kind.endswith(".Graph"):
+        import onnx_graphsurgeon as gs
+
+        return ir.from_proto(gs.export_onnx(model)), lambda graph: gs.import_onnx(ir.to_proto(graph))
+    raise RequestError(
+        f"a {kind} is not a model",
+        fix="Give a path, an onnx.ModelProto, an onnx_ir.Model or an onnx_graphsurgeon.Graph.",
+    )

@@ -1,0 +1,71 @@
+"""random: keep K tokens drawn once, when the graph is made.
+
+The baseline every method has to beat. Nothing is random in the graph: the positions are constants, the same for every
+image and for the reference. They are the first K of a permutation that depends on the seed and N alone, so a smaller
+K keeps a subset. One seed can be lucky: report the mean over several. Law: any K from 1 to N; K = N is the identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import RequestError
+from . import select
+from .base import Case, Compressed, compressor
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from ..builder import Builder
+
+
+@compressor(
+    "random",
+    family="baseline",
+    modalities=("image", "video", "audio"),
+    merges=False,
+    source="tokexport",
+    summary="keeps tokens drawn once by a seed",
+)
+@dataclass(frozen=True)
+class Random:
+    """Parameters of random.
+
+    Attributes:
+        seed: of the permutation, 0 or more.
+    """
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise RequestError(f"seed {self.seed} is negative", where="method 'random'", fix="Use seed=0 or more.")
+
+    def signals(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def check(self, case: Case) -> None:
+        """1 <= K <= N."""
+        select.check_keep(case)
+
+    def kept(self, case: Case) -> np.ndarray:
+        """Ascending positions [K] int64."""
+        # NumPy keeps a bit generator's raw stream the same for ever, but not what a Generator makes of it.
+        raw = np.random.PCG64(self.seed).random_raw(case.tokens)
+        return np.sort(np.argsort(raw, kind="stable")[: case.keep])
+
+    def reference(self, case: Case, tokens: torch.Tensor) -> Compressed[torch.Tensor]:
+        """Index."""
+        import torch
+
+        kept = torch.from_numpy(self.kept(case)).to(tokens.device)
+        return select.selection(tokens, kept.repeat(tokens.shape[0], 1))
+
+    def onnx(self, b: Builder, case: Case, tokens: ir.Value) -> Compressed[ir.Value]:
+        """One Gather; everything else is constant."""
+        return select.emit_fixed(b, case, tokens, self.kept(case))

@@ -1,0 +1,201 @@
+"""Three forms of one graph.
+
+portable  a compressor is one node of domain ``tokexport`` whose function holds its body: what `insert` makes and ONNX
+          Runtime runs as it is.
+plugin    the function is gone and the node is called ``Tokexport<Method>``: TensorRT takes the plugin of that name.
+inlined   standard operators only, for parsers that know neither functions nor our plugins.
+
+Both conversions return a new model that shares its weights with the first, and read none of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import onnx_ir as ir
+
+from ..errors import GraphError
+from .builder import OPSET
+
+DOMAIN = "tokexport"
+METHOD_KEY, KEEP_KEY, PARAMS_KEY = "tokexport.method", "tokexport.keep", "tokexport.params"
+
+# Up to 10.9 TensorRT's parser reads the namespace from the attribute alone; from 10.10 the node's domain counts too,
+# and TensorRT-RTX 1.7 finds no plugin registered under another name when both are given. The same name for the domain,
+# the attribute and the creator's namespace is what every version finds. A domain that is not the standard one also
+# keeps onnx.checker from refusing the operator as an unknown standard one.
+PLUGIN_NAMESPACE = DOMAIN
+PLUGIN_VERSION = "1"
+_PLUGIN_ATTRIBUTES = ("keep", "plugin_version", "plugin_namespace")
+
+_PORTABLE_NAME = re.compile(r"(Tokexport[A-Z][A-Za-z0-9]*)_[0-9a-f]{8}")
+
+# Same signature in the schemas of both opsets, another meaning: scale and bias per group up to 20, per channel from 21.
+_REDEFINED = {"GroupNormalization"}
+
+
+def compressor_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """The compressors of a model, in its graph, its subgraphs and functions that are not ours."""
+    foreign = [function for function in model.functions.values() if function.domain != DOMAIN]
+    bodies: list[ir.Graph | ir.Function] = [model.graph, *foreign]
+    for body in bodies:
+        yield from (node for node in ir.traversal.RecursiveGraphIterator(body) if node.domain == DOMAIN)
+
+
+def to_plugin(model: ir.Model) -> ir.Model:
+    """The form that TensorRT runs with our plugins.
+
+    Every compressor node is renamed ``Tokexport<Method>`` and carries as attributes K (``keep``), each parameter of its
+    method (booleans as integers, None left out), ``plugin_version`` and ``plugin_namespace``. The functions are
+    stripped: up to TensorRT 10.6 a function wins over a plugin. Types and shapes of the outputs stay in the graph,
+    because shape inference stops at an operator without a body.
+
+    Raises:
+        GraphError: there is no compressor in portable form, its metadata is damaged, or an output has no type or shape.
+    """
+    result = model.clone()
+    nodes = list(compressor_nodes(result))
+    if not nodes:
+        raise GraphError(
+            "there is no compressor in portable form in this model",
+            where=f"graph {model.graph.name!r}",
+            fix="Insert one first: tokexport.compress(model, method=...).",
+        )
+    for node in nodes:
+        attributes = _plugin_attributes(node)
+        _require_types(node)
+        name = _PORTABLE_NAME.fullmatch(node.op_type)
+        if name is None:
+            raise _damaged(node, f"its operator {node.op_type!r} is not Tokexport<Method>_<8 hex digits>")
+        node.op_type = name[1]
+        node.attributes.clear()
+        node.attributes.update((attribute.name, attribute) for attribute in attributes)
+    for identifier in [key for key in result.functions if key[0] == DOMAIN]:
+        del result.functions[identifier]
+    return result
+
+
+def to_inlined(model: ir.Model) -> ir.Model:
+    """The form of standard operators only: every function is replaced by its body, at every call.
+
+    The nodes of a body inherit the metadata of the call, and their names and those of their values start with the
+    function's. A model without functions comes back as it is.
+
+    Raises:
+        GraphError: a body's opset differs from the model's in the meaning of one of its operators, or a compressor has
+            no body (the plugin form cannot be inlined).
+    """
+    from onnx_ir.passes.common import InlinePass, RemoveUnusedOpsetsPass
+
+    result = model.clone()
+    imports = result.graph.opset_imports
+    for function in result.functions.values():
+        _adopt_opset(function, imports.get("", imports.get("ai.onnx", OPSET)))
+        for node in ir.traversal.RecursiveGraphIterator(function):
+            node.name = f"{function.name}/{node.name}"
+            for output in node.outputs:
+                output.name = f"{function.name}/{output.name}" if output.name else output.name
+    InlinePass()(result)
+    result.functions.clear()  # InlinePass leaves those that nothing calls
+    RemoveUnusedOpsetsPass()(result)
+    for node in ir.traversal.RecursiveGraphIterator(result.graph):
+        if node.domain == DOMAIN:
+            raise GraphError(
+                f"compressor {node.op_type} has no body",
+                where=f"graph {model.graph.name!r}, node {node.name!r}",
+                fix="Inline the portable form of the graph; the plugin form has no bodies.",
+            )
+    return result
+
+
+def _plugin_attributes(node: ir.Node) -> list[ir.Attr]:
+    try:
+        keep = int(node.metadata_props[KEEP_KEY])
+        params = dict(json.loads(node.metadata_props[PARAMS_KEY]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise _damaged(node, f"its metadata cannot be read ({error})") from None
+    attributes = [ir.AttrInt64("keep", keep)]
+    for name, value in params.items():
+        if name in _PLUGIN_ATTRIBUTES:
+            raise _damaged(node, f"a parameter is called {name!r}, which every plugin has already")
+        if value is not None:
+            attributes.append(_attribute(node, name, value))
+    attributes.append(ir.AttrString("plugin_version", PLUGIN_VERSION))
+    attributes.append(ir.AttrString("plugin_namespace", PLUGIN_NAMESPACE))
+    return attributes
+
+
+def _attribute(node: ir.Node, name: str, value: Any) -> ir.Attr:
+    if isinstance(value, bool | int):
+        return ir.AttrInt64(name, int(value))
+    if isinstance(value, float):
+        return ir.AttrFloat32(name, value)
+    if isinstance(value, str):
+        return ir.AttrString(name, value)
+    if isinstance(value, list) and value and all(isinstance(item, bool | int) for item in value):
+        return ir.AttrInt64s(name, [int(item) for item in value])
+    if isinstance(value, list) and value and all(isinstance(item, int | float) for item in value):
+        return ir.AttrFloat32s(name, [float(item) for item in value])
+    raise _damaged(node, f"parameter {name!r} is {value!r}, which a plugin's attribute cannot hold")
+
+
+def _require_types(node: ir.Node) -> None:
+    for output in node.outputs:
+        if output.name and (output.dtype is None or output.shape is None):
+            raise _damaged(node, f"its output {output.name!r} has no type and shape")
+
+
+def _damaged(node: ir.Node, what: str) -> GraphError:
+    return GraphError(
+        f"compressor node {node.name!r} cannot become a plugin: {what}",
+        where=f"operator {node.op_type}",
+        fix="Insert the compressor again with this version of tokexport.",
+    )
+
+
+def _adopt_opset(function: ir.Function, opset: int) -> None:
+    """Give a body the model's opset, where each of its operators means the same in both."""
+    own = function.opset_imports.get("", opset)
+    for node in ir.traversal.RecursiveGraphIterator(function):
+        if own != opset and node.domain == "" and not _same_meaning(node.op_type, own, opset):
+            raise GraphError(
+                f"the body of {function.name} is written for opset {own}, the model has opset {opset}, and "
+                f"{node.op_type} differs between them",
+                where=f"function {function.name}, node {node.name!r}",
+                fix=f"Convert the model first: onnx.version_converter.convert_version(model, {own}).",
+            )
+    function.opset_imports[""] = opset
+
+
+def _same_meaning(op_type: str, old: int, new: int) -> bool:
+    """Whether a node of opset `old` can stand as it is in a model of opset `new`: only types and options were added."""
+    import onnx
+
+    try:
+        before = onnx.defs.get_schema(op_type, max_inclusive_version=old)
+        after = onnx.defs.get_schema(op_type, max_inclusive_version=new)
+    except onnx.defs.SchemaError:
+        return False
+    if before.since_version == after.since_version:
+        return True
+    if old > new or op_type in _REDEFINED:
+        return False
+    return (
+        [p.name for p in before.inputs] == [p.name for p in after.inputs][: len(before.inputs)]
+        and before.min_input == after.min_input
+        and len(before.outputs) <= len(after.outputs)
+        and all(_same_attribute(attribute, after.attributes.get(name)) for name, attribute in before.attributes.items())
+        and all(not attribute.required for name, attribute in after.attributes.items() if name not in before.attributes)
+    )
+
+
+def _same_attribute(before: Any, after: Any) -> bool:
+    return (
+        after is not None
+        and before.type == after.type
+        and before.required == after.required
+        and before.default_value == after.default_value
+    )

@@ -1,0 +1,290 @@
+"""Put a compressor at a seam, in portable form: one node with a local function of standard operators as its body.
+
+Stages: check the request -> prove the rest of the graph (`rest`, read-only) -> emit signals, node and function ->
+rewire what read the seam -> apply the rewrites of the proof -> size bias.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ..errors import GraphError, RequestError, nearest
+from .builder import DTYPES, OPSET, Builder
+from .compressors.base import OUTPUTS, Case, Compressor, parameters
+from .cut import values_by_name
+from .forms import DOMAIN, KEEP_KEY, METHOD_KEY, PARAMS_KEY
+from .model_io import ensure_opset, standard_opset
+from .rest import plan_rest
+from .seam import Seam
+
+EXTRA_OUTPUTS = OUTPUTS[1:]
+_TYPES = dict(zip(OUTPUTS[1:], (ir.DataType.INT64, ir.DataType.FLOAT, ir.DataType.INT64)))
+
+
+@dataclass(frozen=True)
+class Inserted:
+    """What `insert` did.
+
+    Attributes:
+        seam: where.
+        method: its name.
+        params: its parameters.
+        keep: K.
+        node_name: the compressor's node.
+        function_name: its op_type, which is also the name of its function.
+        rewritten: one line for each constant behind the seam that held the old token count.
+        outputs: kept_indices, sizes, assignment -> name of the graph output that was added for it.
+        tokens_in: name of the value before compression, [B, prefix + N, D].
+        tokens_out: name of the value after it, [B, prefix + K, D].
+        biased: attentions behind the seam that now read log(sizes).
+    """
+
+    seam: Seam
+    method: str
+    params: dict[str, Any]
+    keep: int
+    node_name: str
+    function_name: str
+    rewritten: list[str]
+    outputs: dict[str, str]
+    tokens_in: str
+    tokens_out: str
+    biased: list[str] = field(default_factory=list)
+
+
+def insert(
+    model: ir.Model,
+    seam: Seam,
+    compressor: Compressor,
+    keep: int,
+    *,
+    outputs: Sequence[str] | Mapping[str, str] = EXTRA_OUTPUTS,
+    size_bias: bool = True,
+) -> Inserted:
+    """Edit `model` in place; if this raises, nothing was edited.
+
+    Everything that read the seam's tensor reads the compressed tokens. Where that tensor is a graph output, the output
+    keeps its name and becomes the compressed one.
+
+    Args:
+        model: opset 18 or more.
+        seam: a valid one of this graph.
+        compressor: with its parameters.
+        keep: K, prefix tokens not counted.
+        outputs: which of kept_indices [B, K] int64, sizes [B, K] float32, assignment [B, N] int64 become graph
+            outputs; a mapping gives them other names.
+        size_bias: at a seam ``encoder_layer:<i>``, add log(sizes) to the attention of the layers behind, where the
+            method merges.
+
+    Raises:
+        RequestError: an invalid seam, a count or signal the method does not take there, an output name that is taken.
+        GraphError: a dynamic token axis, or a graph that cannot live with fewer tokens.
+    """
+    ensure_opset(model)
+    names = _output_names(model, outputs)
+    value = _seam_value(model, seam)
+    _refuse_missing(compressor, seam)
+    case = Case(seam.tokens, seam.dim, keep, seam.dtype, seam.grid)
+    compressor.check(case)
+    bias = size_bias and seam.name.startswith("encoder_layer:") and compressor.method.merges
+    if bias:
+        # Whether a bias can be added shows in the finished graph only: try it on a copy, which shares the weights.
+        copy = model.clone()
+        _edit(copy, seam, compressor, case, names, values_by_name(copy.graph)[seam.tensor], bias)
+    return _edit(model, seam, compressor, case, names, value, bias)
+
+
+def _edit(
+    model: ir.Model,
+    seam: Seam,
+    compressor: Compressor,
+    case: Case,
+    names: Mapping[str, str],
+    value: ir.Value,
+    bias: bool,
+) -> Inserted:
+    from .seams import refresh_seams
+    from .signals import emit_signal
+    from .size_bias import add_size_bias
+
+    graph, prefix = model.graph, seam.prefix
+    plan = plan_rest(model, value, 1, prefix + case.tokens, prefix + case.keep, prefix=prefix)
+    uses = value.uses()
+    before = set(graph)
+    signals = [emit_signal(model, seam, name) for name in compressor.signals()]
+    function = _function(model, compressor, case)
+
+    taken = {*values_by_name(graph), *names.values()}
+    tensor = value.name or seam.tensor
+    b = Builder(_unique(f"{tensor}.{compressor.method.name}", taken) + ".")
+    batch = value.shape[0] if value.shape is not None else None
+    last = np.iinfo(np.int64).max
+    tokens = b.op("Slice", value, [prefix], [last], [1]) if prefix else value
+    node = ir.Node(DOMAIN, function.name, [tokens, *signals], num_outputs=len(OUTPUTS), name=b.prefix.rstrip("."))
+    node.metadata_props[METHOD_KEY] = compressor.method.name
+    node.metadata_props[KEEP_KEY] = str(case.keep)
+    node.metadata_props[PARAMS_KEY] = json.dumps(parameters(compressor))
+    counts = {"tokens": case.keep, "kept_indices": case.keep, "sizes": case.keep, "assignment": case.tokens}
+    for output, name in zip(node.outputs, OUTPUTS):
+        output.name = names.get(name, f"{b.prefix}{name}")
+        output.dtype = _TYPES.get(name, value.dtype)
+        output.shape = ir.Shape([batch, counts[name], *([case.dim] if name == "tokens" else [])])
+    b.nodes.append(node)
+    shorter = node.outputs[0]
+    if prefix:
+        tokens.dtype, tokens.shape = value.dtype, ir.Shape([batch, case.tokens, case.dim])
+        head = b.op("Slice", value, [0], [prefix], [1])
+        head.dtype, head.shape = value.dtype, ir.Shape([batch, prefix, case.dim])
+        shorter = b.op("Concat", head, node.outputs[0], axis=1)
+        shorter.dtype, shorter.shape = value.dtype, ir.Shape([batch, prefix + case.keep, case.dim])
+    late = _place(graph, b.nodes, [value, *signals], before)
+
+    for use in uses:
+        use.node.replace_input_with(use.idx, shorter)
+    for i, output in enumerate(graph.outputs):
+        if output is value:
+            graph.outputs[i] = shorter
+            value.name = _unique(f"{tensor}.uncompressed", taken)
+            shorter.name = tensor
+    if late:
+        graph.sort()
+    graph.outputs.extend(node.outputs[OUTPUTS.index(name)] for name in names)
+    graph.opset_imports.setdefault(DOMAIN, 1)
+    rewritten = plan.apply(model)
+    biased = add_size_bias(model, shorter, node.outputs[2], prefix) if bias else []
+    refresh_seams(model)
+    return Inserted(
+        seam=seam,
+        method=compressor.method.name,
+        params=parameters(compressor),
+        keep=case.keep,
+        node_name=node.name or "",
+        function_name=function.name,
+        rewritten=rewritten,
+        outputs=dict(names),
+        tokens_in=value.name or "",
+        tokens_out=shorter.name or "",
+        biased=biased,
+    )
+
+
+def function_name(compressor: Compressor, case: Case, opset: int = OPSET) -> str:
+    """``Tokexport<Method>_<8 hex>``: one name for each body, because two bodies of one name are refused or confused."""
+    facts = {**asdict(case), "opset": opset, "params": parameters(compressor)}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return f"Tokexport{_camel(compressor.method.name)}_{digest[:8]}"
+
+
+def _camel(name: str) -> str:
+    return "".join(part[:1].upper() + part[1:] for part in name.replace("-", "_").split("_"))
+
+
+def _function(model: ir.Model, compressor: Compressor, case: Case) -> ir.Function:
+    """The body for this case: the one that is there, or a new one."""
+    opset = standard_opset(model)
+    name = function_name(compressor, case, opset)
+    if (DOMAIN, name, "") in model.functions:
+        return model.functions[DOMAIN, name, ""]
+    b = Builder()
+    tokens = ir.Value(name="input.tokens")
+    signals = {signal: ir.Value(name=f"input.{signal}") for signal in compressor.signals()}
+    result = compressor.onnx(b, case, tokens, **signals)
+    outputs = {output: getattr(result, output) for output in OUTPUTS}
+    function = b.function(DOMAIN, name, [tokens, *signals.values()], outputs)
+    # Operators of our bodies only gained types since opset 18, but onnx.checker refuses a function that imports an
+    # operator in another version than its model does.
+    function.opset_imports[""] = opset
+    model.functions[function.identifier()] = function
+    return function
+
+
+def _place(graph: ir.Graph, nodes: Sequence[ir.Node], reads: Sequence[ir.Value], before: set[ir.Node]) -> bool:
+    """Insert behind what the nodes read; whether that is behind a reader of the tokens, so that a sort is due."""
+    producers = {value.producer() for value in reads} - {None}
+    if not producers:
+        graph.insert_before(graph[0], nodes) if len(graph) else graph.extend(nodes)
+        return False
+    remaining, anchor, late = set(producers), None, False
+    readers = {node for node in reads[0].consumers() if node in before}
+    for node in graph:
+        late = late or (node in readers and bool(remaining))
+        if node in remaining:
+            remaining.discard(node)
+            anchor = node
+    assert anchor is not None
+    graph.insert_after(anchor, nodes)
+    return late
+
+
+def _output_names(model: ir.Model, outputs: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    names = dict(outputs) if isinstance(outputs, Mapping) else {name: name for name in outputs}
+    for name in names:
+        if name not in EXTRA_OUTPUTS:
+            raise RequestError(
+                f"a compressor has no output {name!r} to add", fix=nearest(name, EXTRA_OUTPUTS, kind="outputs")
+            )
+    if len(set(names.values())) < len(names):
+        raise RequestError(f"two outputs have one name in {names}", fix="Give each its own.")
+    taken = {*values_by_name(model.graph)}
+    for name, wanted in names.items():
+        if wanted in taken:
+            raise RequestError(
+                f"the graph has a tensor {wanted!r} already",
+                where=f"graph {model.graph.name}",
+                fix=f"Name the new output otherwise, outputs={{{name!r}: {wanted + '_2'!r}}}, or leave it out.",
+            )
+    return names
+
+
+def _seam_value(model: ir.Model, seam: Seam) -> ir.Value:
+    where = f"graph {model.graph.name}, tensor {seam.tensor}"
+    if not seam.valid:
+        raise RequestError(f"selecting at seam {seam.name!r} is not valid: {seam.why}", where=where)
+    value = values_by_name(model.graph).get(seam.tensor)
+    if value is None:
+        raise GraphError(
+            f"seam {seam.name!r}: its tensor is not in the graph", where=where, fix="Find the seams again."
+        )
+    shape = None if value.shape is None else list(value.shape)
+    if shape is None or len(shape) != 3:
+        raise GraphError(f"tokens must be [B, N, D], but the shape is {shape}", where=where)
+    if not isinstance(shape[1], int) or not isinstance(shape[2], int):
+        raise GraphError(
+            f"tokens and channels must be fixed numbers, but the shape is [{', '.join(map(str, shape))}]",
+            where=where,
+            fix="Fix the input sizes: `python -m onnxruntime.tools.make_dynamic_shape_fixed --input_name NAME "
+            "--input_shape 1,3,H,W MODEL.onnx FIXED.onnx`, or export again without dynamic axes.",
+        )
+    if shape[1:] != [seam.prefix + seam.tokens, seam.dim] or value.dtype != DTYPES.get(seam.dtype):
+        raise GraphError(
+            f"seam {seam.name!r} says {seam.prefix} + {seam.tokens} tokens of {seam.dim} channels {seam.dtype}, the "
+            f"graph has {shape} {value.dtype}",
+            where=where,
+            fix="Find the seams again after editing the graph.",
+        )
+    return value
+
+
+def _refuse_missing(compressor: Compressor, seam: Seam) -> None:
+    """`emit_signal` says which methods work; ask it for the missing one before anything is edited."""
+    for name in compressor.signals():
+        if name not in seam.signals:
+            from .signals import emit_signal
+
+            emit_signal(ir.Model(ir.Graph([], [], nodes=[]), ir_version=10), seam, name)
+            raise AssertionError(name)
+
+
+def _unique(base: str, taken: set[str]) -> str:
+    name, i = base, 2
+    while name in taken or any(other.startswith(f"{name}.") for other in taken):
+        name, i = f"{base}_{i}", i + 1
+    taken.add(name)
+    return name

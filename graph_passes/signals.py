@@ -1,0 +1,187 @@
+"""Compute in the graph what a method reads beside the tokens: the CLS row of an attention, the keys of an attention."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ..errors import GraphError, RequestError
+from .builder import Builder
+from .seam import Seam, Signal
+from .walk import attribute, dims
+
+
+def emit_signal(model: ir.Model, seam: Seam, name: str) -> ir.Value:
+    """Add the nodes that compute a signal of a seam, in front of it.
+
+    Args:
+        model: the graph to add to, of opset 18 or more.
+        seam: a seam of this graph.
+        name: ``cls_attention``: what CLS pays each token in the last attention before the seam, mean over heads,
+            [B, N] float32. ``keys``: keys of that attention without any scale, mean over heads, [B, N, Dk], in the
+            dtype of the model. Prefix tokens are left out of both.
+
+    Returns:
+        The value that holds it.
+
+    Raises:
+        RequestError: the seam has no such signal; the methods that work there are listed.
+        GraphError: a tensor that the seam names is not in the graph.
+    """
+    signal = seam.signals.get(name)
+    if signal is None:
+        raise RequestError(
+            f"seam {seam.name!r} has no signal {name!r}",
+            where=f"tensor {seam.tensor}, signals: {', '.join(sorted(seam.signals)) or 'none'}",
+            fix=f"Methods that work there: {', '.join(_methods_for(seam)) or 'none'}.",
+        )
+    by_name = {value.name: value for node in model.graph for value in node.outputs}
+    by_name.update({value.name: value for value in model.graph.inputs})
+    read = [*signal.tensors, *([signal.output] if signal.output else [])]
+    absent = [tensor for tensor in read if tensor not in by_name]
+    if absent:
+        raise GraphError(
+            f"the signal {name!r} is read from the tensor {absent[0]!r}, which is not in the graph",
+            where=f"seam {seam.name}",
+            fix="Find the seams again after editing the graph.",
+        )
+    b = Builder(f"{seam.tensor}.{name}.")
+    sources = [by_name[tensor] for tensor in signal.tensors]
+    if name == "keys":
+        result = _keys(b, signal, sources[0])
+        shape: tuple[int | None, ...] = (seam.batch, seam.tokens, _width(signal, sources[0]))
+    else:
+        if signal.kind == "query_key":
+            operator = by_name[signal.output].producer()
+            assert operator is not None
+            weights = _first_row(b, signal, sources[0], sources[1], operator)
+        else:
+            weights = _row_of(b, sources[0], seam.batch)
+        result = _mean_of_tokens(b, weights, signal.prefix, sources[0].dtype)
+        shape = (seam.batch, seam.tokens)
+    result.name = f"{seam.tensor}.{name}"
+    result.shape = ir.Shape([dim if dim is not None else "batch" for dim in shape])
+    result.dtype = sources[0].dtype if name == "keys" else ir.DataType.FLOAT  # type: ignore[assignment]
+    insert_behind(model.graph, [*sources, *_operands(signal, by_name)], b.nodes)
+    return result
+
+
+def _methods_for(seam: Seam) -> list[str]:
+    from .compressors.base import make, names
+
+    found = []
+    for method in names():
+        try:
+            wanted = make(method).signals()
+        except (ImportError, TypeError, RequestError):
+            # A method of another package that is not installed whole, or has parameters without defaults.
+            continue
+        if set(wanted) <= set(seam.signals):
+            found.append(method)
+    return found
+
+
+def _row_of(b: Builder, weights: ir.Value, batch: int | None) -> ir.Value:
+    """Row of the first token of softmax weights [B, H, n, n] or [B * H, n, n], as [B, H, 1, n]."""
+    rank = len(dims(weights) or ())
+    row = b.op("Slice", weights, [0], [1], [rank - 2])
+    if rank == 4:
+        return row
+    if batch is None:
+        raise GraphError(
+            "attention of heads and batch in one axis cannot be taken apart where the batch size is dynamic",
+            where=f"tensor {weights.name}",
+            fix="Export the model with a fixed batch size.",
+        )
+    length = (dims(weights) or (None,))[-1]
+    return b.op("Reshape", row, [batch, -1, 1, length or 0])
+
+
+def _mean_of_tokens(b: Builder, row: ir.Value, prefix: int, dtype: ir.DataType | None) -> ir.Value:
+    """[B, H, 1, prefix + N] -> [B, N] float32, mean over heads."""
+    columns = b.op("Slice", row, [prefix], [np.iinfo(np.int64).max], [3])
+    if dtype != ir.DataType.FLOAT:
+        columns = b.cast(columns, "float32")
+    return b.op("Squeeze", b.op("ReduceMean", columns, [1], keepdims=0), [1])
+
+
+def _first_row(b: Builder, signal: Signal, query: ir.Value, key: ir.Value, operator: ir.Node) -> ir.Value:
+    """Softmax of the first query's logits, [B, H, 1, n], as the Attention node computes them for that row."""
+    query = b.op("Slice", query, [0], [1], [signal.layout.index("N")])
+    rows, keys = (_to(b, x, signal.layout, signal.heads, "BHND") for x in (query, key))
+    # Half of the scale on each side, as the operator's definition has it: that keeps float16 in range.
+    half = b.op("CastLike", float(abs(signal.scale) ** 0.5), query)
+    logits = b.op("MatMul", b.op("Mul", rows, half), b.op("Transpose", b.op("Mul", keys, half), perm=[0, 1, 3, 2]))
+    if signal.scale < 0:
+        logits = b.op("Neg", logits)
+    softcap = float(attribute(operator, "softcap", 0.0))  # type: ignore[arg-type]
+    if softcap:
+        cap = b.op("CastLike", softcap, query)
+        logits = b.op("Mul", b.op("Tanh", b.op("Div", logits, cap)), cap)
+    mask = operator.inputs[3] if len(operator.inputs) > 3 else None
+    if mask is not None:
+        rank = len(dims(mask) or ())
+        row = mask if (dims(mask) or (1, 1))[-2] == 1 else b.op("Slice", mask, [0], [1], [rank - 2])
+        if mask.dtype == ir.DataType.BOOL:
+            nothing = b.op("CastLike", float("-inf"), query)
+            logits = b.op("Where", row, logits, nothing)
+        else:
+            logits = b.op("Add", logits, row)
+    return b.op("Softmax", logits, axis=-1)
+
+
+def _keys(b: Builder, signal: Signal, key: ir.Value) -> ir.Value:
+    """[B, N, Dk], mean over heads, the exporter's scale taken back."""
+    layout = signal.layout
+    if "E" in layout:
+        key, layout = b.op("Reshape", key, [0, 0, signal.heads or 1, -1]), "BNHD"
+    if layout[-1] == "N" or layout.index("D") < layout.index("N"):
+        key, layout = _permuted(b, key, layout, "BHND"), "BHND"
+    mean = b.op("ReduceMean", key, [layout.index("H")], keepdims=0)
+    if layout.replace("H", "") != "BND":
+        mean = _permuted(b, mean, layout.replace("H", ""), "BND")
+    if signal.scale != 1.0:
+        mean = b.op("Mul", mean, b.op("CastLike", 1 / signal.scale, mean))
+    if signal.prefix:
+        mean = b.op("Slice", mean, [signal.prefix], [np.iinfo(np.int64).max], [1])
+    return b.op("Identity", mean)
+
+
+def _to(b: Builder, value: ir.Value, layout: str, heads: int | None, wanted: str) -> ir.Value:
+    if "E" in layout:
+        value, layout = b.op("Reshape", value, [0, 0, heads or 1, -1]), "BNHD"
+    return value if layout == wanted else _permuted(b, value, layout, wanted)
+
+
+def _permuted(b: Builder, value: ir.Value, layout: str, wanted: str) -> ir.Value:
+    return b.op("Transpose", value, perm=[layout.index(axis) for axis in wanted])
+
+
+def _width(signal: Signal, key: ir.Value) -> int | None:
+    shape = dims(key)
+    if shape is None:
+        return None
+    if "E" in signal.layout:
+        return shape[-1] // (signal.heads or 1) if shape[-1] else None
+    return shape[signal.layout.index("D")]
+
+
+def _operands(signal: Signal, by_name: dict[str | None, ir.Value]) -> list[ir.Value]:
+    """What the emitted nodes read beside the signal's tensors: the mask of an Attention node."""
+    if not signal.output:
+        return []
+    operator = by_name[signal.output].producer()
+    mask = operator.inputs[3] if operator is not None and len(operator.inputs) > 3 else None
+    return [mask] if mask is not None else []
+
+
+def insert_behind(graph: ir.Graph, values: list[ir.Value], nodes: list[ir.Node]) -> None:
+    """Insert nodes behind the last node that gives one of `values`, so that the graph stays sorted."""
+    producers = {value.producer() for value in values}
+    last = next((node for node in reversed(graph) if node in producers), None)
+    if last is not None:
+        graph.insert_after(last, nodes)
+    elif len(graph):
+        graph.insert_before(graph[0], nodes)
+    else:
+        graph.extend(nodes)

@@ -1,0 +1,121 @@
+"""How single nodes treat the token axis of [B, n, D]: keep every token in its place, drop leading ones, or mix them."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from .walk import FLOATS, Walk, attribute, dims, integers, scalar
+
+# fmt: off
+_ELEMENTWISE = frozenset({
+    "Abs", "Add", "And", "BiasGelu", "Cast", "Celu", "Clip", "DequantizeLinear", "Div", "Dropout", "Elu", "Equal",
+    "Erf", "Exp", "FastGelu", "Gelu", "Greater", "HardSigmoid", "HardSwish", "Identity", "IsNaN", "LeakyRelu", "Less",
+    "Log", "Max", "Min", "Mish", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "QuantizeLinear", "QuickGelu",
+    "Reciprocal", "Relu", "Rsqrt", "Selu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Swish", "Tanh", "ThresholdedRelu",
+    "Where",
+})
+# fmt: on
+NORMS = frozenset({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"})
+_CHANNELWISE = NORMS | {"SkipLayerNormalization", "SkipSimplifiedLayerNormalization"}
+_REDUCE = frozenset({"ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2", "ReduceSumSquare"})
+
+
+def weight_product(walk: Walk, node: ir.Node) -> bool:
+    """Whether the node multiplies tokens with a learned matrix: the way a linear layer is exported."""
+    if node.op_type not in ("MatMul", "Gemm", "FusedMatMul", "MatMulNBits", "MatMulInteger", "QLinearMatMul"):
+        return False
+    left, right = node.inputs[0], node.inputs[1]
+    return not walk.constant(left) and right is not None and walk.learned(right)
+
+
+def keeps_tokens(walk: Walk, node: ir.Node) -> bool:
+    """Whether every output token is computed from the input tokens of its own place only.
+
+    Reshapes and transposes that only split or join heads keep tokens. Where a shape is not known the answer is no.
+    """
+    op = node.op_type
+    if node.domain not in ("", "com.microsoft"):
+        return False
+    if _beside(node) or op in _ELEMENTWISE or op in _CHANNELWISE or weight_product(walk, node):
+        return True
+    source, target = dims(node.inputs[0]) if node.inputs else None, dims(node.outputs[0])
+    if source is None or target is None:
+        return False
+    if op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
+        return _layout_only(source, target)
+    if op == "Transpose":
+        given = attribute(node, "perm", tuple(reversed(range(len(source)))))
+        perm = tuple(given)  # type: ignore[call-overload]
+        return perm in ((0, 1, 2), (0, 2, 1, 3), tuple(range(len(source))))
+    if op in ("Slice", "Split", "Concat", "Softmax") or op in _REDUCE:
+        last = len(source) - 1
+        axes = _axes(node, len(source))
+        return axes == (last,) and last >= 2
+    return False
+
+
+def token_slice(node: ir.Node) -> tuple[int, int] | None:
+    """(start, end) of a Slice [B, start:end, D] of step 1, both within the tokens; None for any other node."""
+    source = dims(node.inputs[0]) if node.inputs else None
+    if node.op_type != "Slice" or source is None or len(source) != 3 or _axes(node, 3) != (1,):
+        return None
+    start, end = integers(node.inputs[1]), integers(node.inputs[2])
+    steps = integers(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else (1,)
+    n = source[1]
+    if start is None or end is None or steps != (1,) or n is None:
+        return None
+    first, last = (max(0, min(i + n if i < 0 else i, n)) for i in (start[0], end[0]))
+    return (first, last) if first < last else None
+
+
+def prefix_dropped(node: ir.Node) -> int:
+    """Leading tokens a Slice [B, p:, D] drops; 0 for any other node."""
+    span = token_slice(node)
+    source = dims(node.inputs[0]) if node.inputs else None
+    return span[0] if span is not None and source is not None and span[1] == source[1] else 0
+
+
+def ends_tokens(node: ir.Node, prefix: int = 1) -> bool:
+    """Whether the node takes one summary out of the tokens (a prefix token, a mean): what follows are no tokens.
+
+    Such a node works with any number of tokens.
+    """
+    source = dims(node.inputs[0]) if node.inputs else None
+    if source is None or len(source) != 3:
+        return False
+    axes = _axes(node, 3)
+    if node.op_type in _REDUCE:
+        return axes == (1,)
+    if node.op_type == "Gather":
+        index = scalar(node.inputs[1])
+        return axes == (1,) and index is not None and 0 <= index < max(prefix, 1)
+    span = token_slice(node)
+    return span is not None and span[1] <= max(prefix, 1)
+
+
+def _beside(node: ir.Node) -> bool:
+    """Shapes, indices and masks are computed beside the tokens, not from them."""
+    return node.op_type == "Shape" or all(
+        output.dtype is not None and output.dtype not in FLOATS for output in node.outputs
+    )
+
+
+def _layout_only(source: tuple[int | None, ...], target: tuple[int | None, ...]) -> bool:
+    ranks = {len(source), len(target)}
+    if source == target:
+        return True
+    if ranks == {2, 3}:
+        return source[-1] == target[-1]
+    return ranks == {3, 4} and (source[:2] == target[:2] or source[-2:] == target[-2:])
+
+
+def _axes(node: ir.Node, rank: int) -> tuple[int, ...] | None:
+    if node.op_type == "Slice":
+        raw = integers(node.inputs[3]) if len(node.inputs) > 3 else None
+    elif node.op_type in _REDUCE:
+        given = attribute(node, "axes", None)
+        raw = tuple(given) if given else integers(node.inputs[1]) if len(node.inputs) > 1 else None  # type: ignore[arg-type]
+    else:
+        default = -1 if node.op_type == "Softmax" else 0
+        raw = (int(attribute(node, "axis", default)),)  # type: ignore[call-overload]
+    return None if raw is None else tuple(axis % rank for axis in raw)

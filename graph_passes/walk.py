@@ -1,0 +1,155 @@
+"""Read-only questions about a graph that every pass asks: what is constant, what comes before, what comes after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import onnx_ir as ir
+
+FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
+
+# Pass a parameter on unchanged in kind: what they give is still a parameter where their first input is one.
+_CARRIERS = frozenset({"Cast", "Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Tile", "Transpose", "Unsqueeze"})
+_MIXERS = frozenset({"Add", "Concat", "Div", "Mul", "Sub"})
+
+
+class Walk:
+    """An index over the main graph of a model, valid as long as the graph is not edited.
+
+    Values without a shape or type get them by inference first, which annotates the model and changes nothing else.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        infer_missing_shapes(model)
+        self.model, self.graph = model, model.graph
+        self.nodes: list[ir.Node] = list(model.graph)
+        self.order: dict[ir.Node, int] = {node: i for i, node in enumerate(self.nodes)}
+        self._constant: dict[ir.Value, bool] = {}
+        self._learned: dict[ir.Value, bool] = {}
+        # In order, so that a producer is always judged before its consumers and nothing recurses.
+        for node in self.nodes:
+            inputs = [value for value in node.inputs if value is not None]
+            constant = not _has_subgraph(node) and all(self.constant(value) for value in inputs)
+            learned = constant or bool(
+                inputs
+                and (
+                    (node.op_type in _CARRIERS and self.learned(inputs[0]))
+                    or (node.op_type in _MIXERS and all(self.learned(value) for value in inputs))
+                )
+            )
+            for output in node.outputs:
+                self._constant[output], self._learned[output] = constant, learned
+
+    def value(self, name: str) -> ir.Value | None:
+        """The value of that name in the main graph."""
+        return self._by_name().get(name)
+
+    def names(self) -> list[str]:
+        """Names of all values that nodes or inputs of the main graph give."""
+        return list(self._by_name())
+
+    def constant(self, value: ir.Value | None) -> bool:
+        """Whether the value depends on no graph input."""
+        if value is None or value.is_initializer() or value.const_value is not None:
+            return True
+        return self._constant.get(value, False)
+
+    def learned(self, value: ir.Value) -> bool:
+        """Whether the value is a parameter, perhaps expanded to a batch size that is only known at run time."""
+        return self.constant(value) or self._learned.get(value, False)
+
+    def inputs(self, node: ir.Node) -> list[ir.Value]:
+        """The inputs that depend on a graph input and are not integers (shapes and indices flow beside the tokens)."""
+        return [
+            value
+            for value in node.inputs
+            if value is not None and not self.constant(value) and (value.dtype is None or value.dtype in FLOATS)
+        ]
+
+    def ancestors(self, value: ir.Value, until: Callable[[ir.Node], bool] | None = None) -> set[ir.Node]:
+        """Nodes that `value` is computed from; the walk does not go above a node for which `until` is true."""
+        found: set[ir.Node] = set()
+        todo = [value]
+        while todo:
+            node = todo.pop().producer()
+            if node is None or node in found:
+                continue
+            found.add(node)
+            if until is None or not until(node):
+                todo.extend(x for x in node.inputs if x is not None and not self.constant(x))
+        return found
+
+    def descendants(self, value: ir.Value, until: Callable[[ir.Node], bool] | None = None) -> set[ir.Node]:
+        """Nodes that use `value`, directly or not; the walk does not go below a node for which `until` is true."""
+        found: set[ir.Node] = set()
+        todo = [value]
+        while todo:
+            for node in todo.pop().consumers():
+                if node not in found and node in self.order:
+                    found.add(node)
+                    if until is None or not until(node):
+                        todo.extend(node.outputs)
+        return found
+
+    def sorted(self, nodes: Iterable[ir.Node]) -> list[ir.Node]:
+        """In the order of the graph."""
+        return sorted(nodes, key=self.order.__getitem__)
+
+    def _by_name(self) -> dict[str, ir.Value]:
+        values = [*self.graph.inputs, *(output for node in self.nodes for output in node.outputs)]
+        return {value.name: value for value in values if value.name}
+
+
+def dims(value: ir.Value | None) -> tuple[int | None, ...] | None:
+    """Shape of a value with None for dynamic dimensions, or None where the rank is not known."""
+    if value is None or value.shape is None:
+        return None
+    return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
+
+
+def array(value: ir.Value | None) -> np.ndarray | None:
+    """What an initializer or a Constant node holds, or None; only small values should be asked for."""
+    tensor = _tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def scalar(value: ir.Value | None) -> float | None:
+    """The number in a constant that holds a single one."""
+    tensor = _tensor(value)
+    return float(tensor.numpy().reshape(-1)[0]) if tensor is not None and tensor.size == 1 else None
+
+
+def integers(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The integers in a short constant, such as axes or a shape."""
+    tensor = _tensor(value)
+    return None if tensor is None or tensor.size > 16 else tuple(int(x) for x in tensor.numpy().reshape(-1))
+
+
+def attribute(node: ir.Node, name: str, default: ir.Attr | int | float | tuple[int, ...] | None) -> object:
+    """The plain value of an attribute, or the default of the operator."""
+    found = node.attributes.get(name)
+    return default if found is None else found.value
+
+
+def infer_missing_shapes(model: ir.Model) -> None:
+    """Annotate values with shapes and types where the file says none; a file that says all is left alone."""
+    values = (output for node in model.graph for output in node.outputs if output.name)
+    if all(value.shape is not None and value.dtype is not None for value in values):
+        return
+    from onnx_ir.passes.common import ShapeInferencePass
+
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+
+
+def _tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
+    while value is not None and value.const_value is None:
+        node = value.producer()
+        if node is None or node.op_type != "Identity":
+            return ir.convenience.get_const_tensor(value)
+        value = node.inputs[0]
+    return None if value is None else value.const_value
+
+
+def _has_subgraph(node: ir.Node) -> bool:
+    return any(attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attr in node.attributes.values())

@@ -1,0 +1,41 @@
+"""`tokexport.load`: a bundle, ready to run."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RequestError, nearest
+
+if TYPE_CHECKING:
+    from .reader import Bundle
+    from .session import Session
+
+# Name -> (module, class); a module is imported when it is asked for.
+RUNTIMES = {"ort": (".ort", "OrtSession")}
+
+
+def load(bundle: Bundle | Path | str, runtime: str = "ort", **options: Any) -> Session:
+    """Open a bundle for running.
+
+    Args:
+        bundle: its folder, or an opened one.
+        runtime: ``ort``.
+        options: of the runtime's session: variant, threads, providers, ...; see `OrtSession`.
+
+    Returns:
+        A session with `run`, `encode` and `generate`.
+
+    Raises:
+        RequestError: no such runtime or option.
+        BundleError: no bundle, damaged, incomplete or too new.
+        MissingError: the runtime is not installed.
+    """
+    from .reader import Bundle, open_bundle
+
+    if runtime not in RUNTIMES:
+        raise RequestError(f"unknown runtime {runtime!r}", fix=nearest(runtime, RUNTIMES, kind="runtimes"))
+    module, name = RUNTIMES[runtime]
+    session: type[Session] = getattr(import_module(module, __package__), name)
+    return session(bundle if isinstance(bundle, Bundle) else open_bundle(bundle), **options)

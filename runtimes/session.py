@@ -1,0 +1,166 @@
+"""What every runtime offers: `run`, `encode` and `generate` over the graphs of a bundle, with checked inputs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import BundleError, RequestError, nearest
+from .bundle import GraphRecord, TensorRecord
+from .generate import Answer, greedy
+from .preprocess import pixel_values
+from .reader import Bundle
+from .words import Words
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class Session(ABC):
+    """A bundle that is ready to run. A runtime implements `execute`; all the rest is the same everywhere.
+
+    Args:
+        bundle: opened.
+        variant: name of one of its variants; None: the first.
+    """
+
+    def __init__(self, bundle: Bundle, *, variant: str | None = None) -> None:
+        self.bundle = bundle
+        self.variant = bundle.variant(variant)
+
+    @abstractmethod
+    def execute(self, role: str, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run a graph on checked inputs; names on both sides are those of the graph."""
+
+    def run(self, role: str, /, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Run one graph.
+
+        Args:
+            role: encoder, embed, prefill, decode or text.
+            inputs: arrays by role name, with exactly the dtype and shape that the manifest gives.
+
+        Returns:
+            Arrays by role name.
+
+        Raises:
+            RequestError: the graph is not in the bundle, or an input is missing, unknown, or of another dtype or shape.
+        """
+        record = self.bundle.graph(role, self.variant.name)
+        feeds = {record.inputs[name].name: array for name, array in _checked(role, record, inputs).items()}
+        results = self.execute(role, feeds)
+        return {name: results[tensor.name] for name, tensor in record.outputs.items()}
+
+    def encode(self, image: Image.Image | np.ndarray | Path | str, **extra: np.ndarray) -> dict[str, np.ndarray]:
+        """Run the encoder on an image, or on an array that is its input already.
+
+        Args:
+            image: a file, a Pillow image, 8-bit RGB [height, width, 3], or the encoder's own input (pixel_values
+                [B, 3, H, W] or input_features [B, mels, frames], float32).
+            extra: further encoder inputs by role name, where the method reads a text.
+
+        Returns:
+            tokens [B, K, D], and kept_indices, sizes, assignment where the bundle has them.
+        """
+        inputs = self.bundle.graph("encoder", self.variant.name).inputs
+        main = next(name for name in inputs if name not in extra)
+        return self.run("encoder", **{main: self._input(image)}, **extra)
+
+    def generate(
+        self,
+        image: Image.Image | np.ndarray | Path | str,
+        prompt: str | Sequence[int],
+        max_new_tokens: int | None = None,
+    ) -> Answer:
+        """Answer a prompt about an image, greedily.
+
+        Args:
+            image: see `encode`.
+            prompt: text, or ids with `bos` where the bundle has no text processor.
+            max_new_tokens: at most this many; None: the bundle's own limit.
+
+        Raises:
+            RequestError: no language graphs, a prompt that is too long, an unknown word, a bad image.
+            GraphError: the graphs return NaN.
+        """
+        if self.variant.generation is None:
+            raise RequestError(
+                "the bundle has no language graphs", where=str(self.bundle.path), fix="Export it with --parts all."
+            )
+        if not isinstance(prompt, str):
+            ids = list(prompt)
+        elif self.words is not None:
+            ids = self.words.prompt(prompt)
+        else:
+            raise RequestError("the bundle has no text processor", fix="Pass the prompt as a list of ids.")
+        answer, kept, sizes = greedy(self.run, self.variant, self.encode(image), ids, max_new_tokens)
+        return Answer(self.words.detokenize(answer) if self.words else "", answer, kept, sizes)
+
+    @cached_property
+    def words(self) -> Words | None:
+        """The text processor, None where the bundle has none.
+
+        Raises:
+            BundleError: its special ids are not those of the generation record.
+        """
+        processor, generation = self.bundle.manifest.processor, self.variant.generation
+        if processor.kind == "none" or processor.vocabulary is None:
+            return None
+        words = Words.load(self.bundle.file(processor.vocabulary))
+        if generation and (words.bos, words.pad, list(words.eos)) != (generation.bos, generation.pad, generation.eos):
+            raise BundleError(
+                f"bos, pad and eos of {processor.vocabulary} are not those of the manifest's generation record",
+                where=str(self.bundle.path),
+                fix="Export the bundle again.",
+            )
+        return words
+
+    def _input(self, image: Any) -> np.ndarray:
+        record = self.bundle.manifest.preprocess
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8:
+                return image
+            if image.ndim != 3 or image.shape[2] != 3:
+                raise RequestError(f"an 8-bit image is [height, width, 3], not {list(image.shape)}")
+            from PIL import Image
+
+            image = Image.fromarray(image)
+        if record is None:
+            raise RequestError(
+                "the bundle does not say how an image becomes the encoder's input",
+                where=str(self.bundle.path),
+                fix="Pass the encoder's input as an array.",
+            )
+        return pixel_values(image, record)
+
+
+def _checked(role: str, record: GraphRecord, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    unknown = sorted(inputs.keys() - record.inputs.keys())
+    if unknown:
+        fix = nearest(unknown[0], record.inputs, kind="inputs")
+        raise RequestError(f"{role} has no input {unknown[0]!r}", fix=fix)
+    missing = sorted(record.inputs.keys() - inputs.keys())
+    if missing:
+        raise RequestError(f"{role} needs input {missing[0]!r}", fix=f"Pass {_text(record.inputs[missing[0]])}.")
+    for name, tensor in record.inputs.items():
+        array = inputs[name]
+        if not isinstance(array, np.ndarray):
+            raise RequestError(f"input {name!r} of {role} is a {type(array).__name__}, not a numpy array")
+        fits = len(array.shape) == len(tensor.shape) and all(
+            want in (-1, axis) for want, axis in zip(tensor.shape, array.shape)
+        )
+        if array.dtype.name != tensor.dtype or not fits:
+            raise RequestError(
+                f"input {name!r} of {role} is {array.dtype.name} {list(array.shape)}",
+                where=f"tensor {tensor.name}",
+                fix=f"Expected {_text(tensor)}.",
+            )
+    return dict(inputs)
+
+
+def _text(tensor: TensorRecord) -> str:
+    return f"{tensor.dtype} [{', '.join('any' if axis == -1 else str(axis) for axis in tensor.shape)}]"

@@ -1,0 +1,117 @@
+"""Which folders a bundle may be written to: asked before any work is done."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from ..errors import BundleError
+from .bundle import MANIFEST
+
+# Hidden names of ours, inside a bundle: the staging folder of a mount point, and a replacement that is under way.
+OURS = ".tokexport-"
+ENGINES = "engines"
+
+
+def failed_path(out: Path) -> Path:
+    """Where the result goes whose proof failed: ``<out>.failed`` beside it."""
+    return out.with_name(out.name + ".failed")
+
+
+def check_target(out: Path | str, *, force: bool = False) -> Path:
+    """Check that a bundle can be written to `out`, and its failed result beside it.
+
+    Args:
+        out: a new or empty folder, or one that holds a bundle and nothing else.
+        force: also accept a folder that holds other files; all of them are deleted when the bundle is written.
+
+    Returns:
+        The absolute path, links resolved.
+
+    Raises:
+        BundleError: the parent is missing or not writable, `out` is a file, would delete files that tokexport did not
+            write, or is the current folder, a home folder, a repository, or a parent of one of them.
+    """
+    path = Path(os.path.realpath(out))
+    for guarded in (Path.cwd(), Path.home()):
+        real = Path(os.path.realpath(guarded))
+        if path == real or path in real.parents:
+            raise BundleError(
+                "a bundle replaces its whole folder, and this one holds more than a bundle",
+                where=str(path),
+                fix="Name a folder of its own: -o NAME.",
+            )
+    if not path.parent.is_dir():
+        what = "is not a folder" if path.parent.exists() else "does not exist"
+        raise BundleError(
+            f"the parent folder {what}", where=str(path.parent), fix=f"mkdir -p {path.parent}, or use -o."
+        )
+    for target in (path, failed_path(path)):
+        _check_replaceable(target, force)
+    _check_writable(staging_parent(path))
+    return path
+
+
+def staging_parent(out: Path) -> Path:
+    """Where the new bundle is built: beside `out`, or inside it where `out` is a mount point and cannot be renamed."""
+    return out if os.path.ismount(out) else out.parent
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The parsed manifest of a folder that holds a bundle of any version; None for every other folder."""
+    try:
+        data = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(data, dict) or not {"schema", "tokexport"} <= data.keys():
+        return None
+    return data if isinstance(data.get("files"), dict) else None
+
+
+def foreign_files(folder: Path) -> list[str]:
+    """Files in a folder that tokexport did not write, by their relative paths; engines are a cache of ours."""
+    manifest = read_manifest(folder)
+    known = {MANIFEST, *manifest["files"]} if manifest else set()
+    found = []
+    for base, folders, names in os.walk(folder):
+        relative = Path(base).relative_to(folder)
+        if base == str(folder):
+            folders[:] = [name for name in folders if not name.startswith(OURS) and (name != ENGINES or not manifest)]
+        found += [(relative / name).as_posix() for name in names if (relative / name).as_posix() not in known]
+    return sorted(found)
+
+
+def _check_replaceable(folder: Path, force: bool) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise BundleError("the output is a file, not a folder", where=str(folder), fix="Name another folder with -o.")
+    if (folder / ".git").exists():
+        raise BundleError(
+            "the output folder is a git repository, and a bundle replaces its whole folder",
+            where=str(folder),
+            fix="Write the bundle into a new folder inside it: -o NAME.",
+        )
+    foreign = foreign_files(folder)
+    if foreign and not force:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise BundleError(
+            f"the output folder holds files that tokexport did not write: {foreign[0]}{more}",
+            where=str(folder),
+            fix="Name another folder with -o, or add --force to delete everything in this one.",
+        )
+
+
+def _check_writable(folder: Path) -> None:
+    """Try it: permission bits do not know about read-only mounts, quotas or root."""
+    probe = folder / f"{OURS}probe-{secrets.token_hex(4)}"
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise BundleError(
+            f"cannot write there: {error.strerror}", where=str(folder), fix="Name a folder you can write with -o."
+        ) from None

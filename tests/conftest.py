@@ -1,0 +1,51 @@
+"""Models shared by the tests, made once a session; nothing heavy is imported before a test asks for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny_checkpoints
+
+
+@pytest.fixture(scope="session")
+def tiny_llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LLaVA: 36 tokens (6 x 6) of 32 channels, projected to 48; CLS, three layers of which two are used."""
+    pytest.importorskip("transformers")
+    return tiny_checkpoints.llava(tmp_path_factory.mktemp("checkpoints") / "tiny-llava")
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Whisper: 100 tokens of 32 channels, two layers."""
+    pytest.importorskip("transformers")
+    return tiny_checkpoints.whisper(tmp_path_factory.mktemp("checkpoints") / "tiny-whisper")
+
+
+@pytest.fixture(scope="session")
+def tiny_vlm_encoder_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The encoder of tiny-vlm as an ONNX file with its seams: pixel_values [1, 3, 96, 96] -> tokens [1, 144, 96]."""
+    return _export(None, tmp_path_factory.mktemp("onnx") / "tiny-vlm.onnx")
+
+
+@pytest.fixture(scope="session")
+def tiny_llava_encoder_onnx(tiny_llava_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The encoder of `tiny_llava_folder` as an ONNX file: pixel_values [1, 3, 84, 84] -> tokens [1, 36, 48]."""
+    return _export(tiny_llava_folder, tmp_path_factory.mktemp("onnx") / "tiny-llava.onnx")
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper_encoder_onnx(tiny_whisper_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The encoder of `tiny_whisper_folder` as an ONNX file: input_features [1, 80, 200] -> tokens [1, 100, 32]."""
+    return _export(tiny_whisper_folder, tmp_path_factory.mktemp("onnx") / "tiny-whisper.onnx")
+
+
+def _export(source: Path | None, target: Path) -> Path:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    from tokexport.exporter.sources import open_source
+    from tokexport.exporter.torch_export import export_graph
+    from tokexport.graph_passes.model_io import save_model
+
+    save_model(export_graph(open_source(source and str(source)).encoder), target)
+    return target

@@ -1,0 +1,91 @@
+"""Rules by version of TensorRT: which nodes break them."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from tokexport.devices import rules
+from tokexport.errors import RequestError
+
+
+def single(op_type: str, *inputs: ir.Value, domain: str = "", **attributes: object) -> ir.Model:
+    node = ir.node(op_type, list(inputs), attributes, domain=domain, name="n")
+    return ir.Model(ir.Graph([], node.outputs, nodes=[node], opset_imports={"": 18}), ir_version=10)
+
+
+def value(dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
+    return ir.val("x", dtype, (1, 5000))
+
+
+def count(k: int) -> ir.Value:
+    return ir.Value(name="k", const_value=ir.tensor(np.array([k])))
+
+
+def broken(model: ir.Model, runtime: str = "tensorrt", version: str = "10.3") -> list[str]:
+    return [violation.op for violation in rules.violations(model, runtime, version)]
+
+
+@pytest.mark.parametrize("runtime", rules.RUNTIMES)
+def test_topk_takes_3840(runtime: str) -> None:
+    assert broken(single("TopK", value(), count(3840)), runtime) == []
+    assert broken(single("TopK", value(), count(3841)), runtime) == ["TopK"]
+
+
+def test_topk_with_a_count_from_the_graph_is_not_judged() -> None:
+    assert broken(single("TopK", value(), ir.val("k", ir.DataType.INT64, (1,)))) == []
+
+
+def test_topk_in_a_function_is_found_with_a_count_from_a_constant_node() -> None:
+    model = single("Relu", value())
+    constant = ir.node("Constant", [], {"value": ir.tensor(np.array([4000]))})
+    x = ir.val("x")
+    topk = ir.node("TopK", [x, constant.outputs[0]], num_outputs=2, name="rank")
+    body = ir.Graph([x], topk.outputs, nodes=[constant, topk], opset_imports={"": 18}, name="f")
+    model.functions[("d", "f", "")] = ir.Function("d", "f", graph=body, attributes=())
+    (found,) = rules.violations(model, "tensorrt", "10.3")
+    assert (found.node, found.op) == ("f/rank", "TopK")
+    assert "3840" in found.why
+    assert "NvInfer.h" in found.source
+
+
+def test_reductions_antialias_and_ellipsis_are_judged_by_their_attributes() -> None:
+    assert broken(single("ScatterElements", value(), value(), value(), reduction="add")) == ["ScatterElements"]
+    assert broken(single("ScatterElements", value(), value(), value(), reduction="none")) == []
+    assert broken(single("ScatterElements", value(), value(), value())) == []
+    assert broken(single("Resize", value(), antialias=1)) == ["Resize"]
+    assert broken(single("Resize", value(), antialias=0)) == []
+    assert broken(single("Einsum", value(), equation="...i->...")) == ["Einsum"]
+    assert broken(single("Einsum", value(), equation="bi->b")) == []
+
+
+def test_versions_decide() -> None:
+    ellipsis = single("Einsum", value(), equation="...i->...")
+    assert broken(ellipsis, version="10.11.3") == ["Einsum"]
+    assert broken(ellipsis, version="10.12") == []
+    assert broken(ellipsis, "tensorrt-rtx", "1.7.1.116") == []
+    integers = single("CumSum", value(ir.DataType.INT64))
+    assert broken(integers, version="10.7") == ["CumSum"]
+    assert broken(integers, version="10.8") == []
+    assert broken(single("CumSum", value()), version="10.7") == []
+    assert broken(single("NonZero", value()), "tensorrt-rtx", "1.7") == ["NonZero"]
+    assert broken(single("NonZero", value())) == []
+
+
+def test_other_domains_are_not_judged() -> None:
+    assert broken(single("Unique", value())) == ["Unique"]
+    assert broken(single("Unique", value(), domain="elsewhere")) == []
+
+
+def test_every_rule_says_why_and_where_it_is_written() -> None:
+    for rule in rules.rules():
+        assert rule["why"] and rule["source"], rule
+        assert set(rule) & set(rules.RUNTIMES), rule
+        assert broken(single("Relu", value())) == []
+
+
+def test_wrong_requests_are_named() -> None:
+    with pytest.raises(RequestError, match=r"'tensort'.*Did you mean tensorrt"):
+        rules.violations(single("Relu", value()), "tensort", "10.3")
+    with pytest.raises(RequestError, match="'ten' is not a version"):
+        rules.violations(single("Relu", value()), "tensorrt", "ten")

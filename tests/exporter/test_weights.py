@@ -1,0 +1,118 @@
+"""Weights are found in every layout, read only where they are needed, and missed by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from safetensors.torch import load_file, save_file  # noqa: E402
+from tokexport.errors import RequestError  # noqa: E402
+from tokexport.exporter.source import Source  # noqa: E402
+from tokexport.exporter.sources import open_source, weights  # noqa: E402
+
+
+def tokens(source: Source, x: dict[str, np.ndarray]) -> np.ndarray:
+    with torch.no_grad():
+        return source.encoder.module(*map(torch.from_numpy, x.values())).numpy()
+
+
+def test_llava_never_reads_its_language_model(tmp_path, tiny_llava_folder, monkeypatch):
+    import safetensors
+
+    read = []
+    opened = safetensors.safe_open
+
+    class Spy:
+        def __init__(self, *args, **kwargs):
+            self.context = opened(*args, **kwargs)
+
+        def __enter__(self):
+            self.file = self.context.__enter__()
+            return self
+
+        def __exit__(self, *args):
+            return self.context.__exit__(*args)
+
+        def keys(self):
+            return self.file.keys()
+
+        def get_tensor(self, key):
+            read.append(key)
+            return self.file.get_tensor(key)
+
+    monkeypatch.setattr(safetensors, "safe_open", Spy)
+    open_source(str(tiny_llava_folder))
+    assert len(read) > 40 and not [key for key in read if "language_model" in key]
+
+
+OLDER = {
+    "before 4.52": lambda key: key.replace("vision_tower.", "vision_tower.vision_model."),
+    "4.52": lambda key: "lm_head.weight" if "lm_head" in key else f"model.{key}",
+    "4.52 with vision_model": lambda key: f"model.{key.replace('vision_tower.', 'vision_tower.vision_model.')}",
+}
+
+
+@pytest.mark.parametrize("rename", OLDER.values(), ids=OLDER)
+@pytest.mark.parametrize("form", ["one file", "shards", "pickled"])
+def test_llava_folders_of_every_layout_are_the_same_model(tmp_path, tiny_llava_folder, rename, form):
+    state = {rename(key): value for key, value in load_file(tiny_llava_folder / "model.safetensors").items()}
+    state["vision_tower.vision_model.embeddings.position_ids"] = torch.arange(37)[None]
+    for file in ("config.json", "preprocessor_config.json"):
+        (tmp_path / file).write_bytes((tiny_llava_folder / file).read_bytes())
+    if form == "one file":
+        save_file(state, tmp_path / "model.safetensors")
+    elif form == "pickled":
+        torch.save(state, tmp_path / "pytorch_model.bin")
+    else:
+        halves = sorted(state)[::2], sorted(state)[1::2]
+        for i, keys in enumerate(halves):
+            save_file({key: state[key] for key in keys}, tmp_path / f"model-{i}.safetensors")
+        index = {"weight_map": {key: f"model-{i}.safetensors" for i, keys in enumerate(halves) for key in keys}}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    source, same = open_source(str(tmp_path)), open_source(str(tiny_llava_folder))
+    assert len(source.files) == (2 if form == "shards" else 1)
+    (x,) = source.real_inputs(1)
+    np.testing.assert_array_equal(tokens(source, x), tokens(same, x))
+
+
+def edited(folder: Path, target: Path, change) -> Path:
+    state = load_file(folder / "model.safetensors")
+    change(state)
+    save_file(state, target / "model.safetensors")
+    (target / "config.json").write_bytes((folder / "config.json").read_bytes())
+    return target
+
+
+def test_a_weight_that_is_absent_is_named(tmp_path, tiny_llava_folder):
+    folder = edited(tiny_llava_folder, tmp_path, lambda state: state.pop("multi_modal_projector.linear_2.bias"))
+    with pytest.raises(RequestError, match=r"no weight multi_modal_projector\.linear_2\.bias"):
+        open_source(str(folder))
+
+
+def test_a_pooling_norm_that_the_graph_does_not_use_may_be_absent(tmp_path, tiny_llava_folder):
+    folder = edited(tiny_llava_folder, tmp_path, lambda state: state.pop("vision_tower.post_layernorm.weight"))
+    source, whole = open_source(str(folder)), open_source(str(tiny_llava_folder))
+    (x,) = whole.real_inputs(1)
+    np.testing.assert_array_equal(tokens(source, x), tokens(whole, x))
+
+
+def test_a_weight_of_another_shape_is_named_with_both(tmp_path, tiny_llava_folder):
+    def cut(state):
+        state["multi_modal_projector.linear_1.weight"] = torch.zeros(48, 31)
+
+    with pytest.raises(RequestError, match=r"linear_1\.weight is \[48, 31\], config\.json says \[48, 32\]"):
+        open_source(str(edited(tiny_llava_folder, tmp_path, cut)))
+
+
+def test_modules_made_without_weights_hold_none_and_nothing_stays_patched():
+    before = torch.nn.Module.register_parameter
+    with weights.without_weights():
+        module = torch.nn.BatchNorm1d(4)
+    assert module.weight.is_meta and not module.running_mean.is_meta
+    assert torch.nn.Module.register_parameter is before and not torch.nn.Linear(2, 2).weight.is_meta

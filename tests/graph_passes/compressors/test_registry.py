@@ -1,0 +1,122 @@
+import dataclasses
+import importlib.metadata
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from tokexport.errors import RequestError
+from tokexport.graph_passes.compressors import base
+from tokexport.graph_passes.compressors.base import Case, Compressor, compressor, make, methods, names, parameters
+from tokexport.graph_passes.compressors.replay import Replays
+from tokexport.graph_passes.reference import reference
+
+BUILT_IN = ["apet", "kcenter_merge", "random", "topk", "uniform"]
+FAMILIES = {"transformation", "similarity", "attention", "query", "algebraic", "baseline"}
+
+
+def test_built_in_methods():
+    assert set(BUILT_IN) <= set(names())
+    assert names() == sorted(names())
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_card(name):
+    made = make(name)
+    assert isinstance(made, Compressor)
+    assert made.method.name == name
+    assert made.method.family in FAMILIES
+    assert set(made.method.modalities) <= {"image", "video", "audio"}
+    assert made.method.summary and made.method.source
+    assert dataclasses.is_dataclass(made)
+    assert made == type(made)(**parameters(made))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.start = 1
+
+
+def test_methods_whose_choices_depend_on_rounding_can_be_replayed():
+    assert [name for name in BUILT_IN if isinstance(make(name), Replays)] == ["apet", "kcenter_merge", "topk"]
+
+
+def test_listing_methods_imports_nothing_heavy():
+    code = (
+        "import sys; from tokexport.graph_passes.compressors import methods; methods();"
+        "print(sorted({'torch', 'onnx', 'onnx_ir', 'onnxruntime', 'pydantic', 'onnxscript'} & set(sys.modules)))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert printed.stdout.strip() == "[]"
+
+
+def test_parameters_are_converted_from_strings():
+    made = make("apet", {"basis": "12", "merge": "false", "basis_slots": "none", "ridge": "1e-1"})
+    assert parameters(made) == {
+        "basis": 12,
+        "merge": False,
+        "basis_slots": "none",
+        "start": "first",
+        "ridge": 0.1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("apett", None, r"unknown method 'apett'.*Did you mean apet\?.*Known methods: apet"),
+        ("apet", {"bases": 3}, r"'apet' has no parameter 'bases'.*Did you mean basis"),
+        ("apet", {"basis": "many"}, "parameter basis of method 'apet' is 'many'"),
+        ("apet", {"start": "last"}, "parameter start of method 'apet' is 'last'.*farthest_from_mean"),
+        ("topk", {"score": "luck"}, "parameter score of method 'topk' is 'luck'"),
+        ("uniform", {"seed": 1}, "method 'uniform' has no parameter 'seed'"),
+    ],
+)
+def test_wrong_requests(name, params, message):
+    with pytest.raises(RequestError, match=message):
+        make(name, params)
+
+
+@pytest.fixture
+def clean_registry(monkeypatch):
+    monkeypatch.setattr(base, "_REGISTERED", dict(base._REGISTERED))
+
+
+def test_another_package_adds_a_method_by_entry_point(clean_registry, monkeypatch):
+    def load():
+        @compressor("halves", family="baseline", modalities=("image",), merges=False, source="test", summary="a test")
+        @dataclasses.dataclass(frozen=True)
+        class Halves:
+            def signals(self):
+                return ()
+
+    module = types.ModuleType("their_package")
+    module.load = load
+    monkeypatch.setitem(sys.modules, "their_package", module)
+    point = importlib.metadata.EntryPoint("halves", "their_package", "tokexport.compressors")
+    monkeypatch.setattr(importlib.metadata.EntryPoint, "load", lambda self: load())
+    monkeypatch.setattr(base, "_entry_points", lambda: [point])
+    assert "halves" in names()
+    assert make("halves").method.summary == "a test"
+    assert "halves" in [method.name for method in methods()]
+
+
+def test_reference_takes_the_public_names():
+    tokens = torch.arange(24, dtype=torch.float16).reshape(1, 12, 2)
+    result = reference("topk", tokens, keep=2, params={"score": "norm"})
+    assert result.tokens.dtype == torch.float16
+    assert result.kept_indices.tolist() == [[10, 11]]
+    with pytest.raises(RequestError, match=r"keep 13 is outside 1\.\.12"):
+        reference("uniform", tokens, keep=13)
+    with pytest.raises(RequestError, match="reads the signals"):
+        reference("uniform", tokens, keep=3, cls_attention=torch.zeros(1, 12))
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_keeping_all_is_the_identity(name):
+    tokens = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 12, 4)).astype(np.float32))
+    made = make(name)
+    case = Case(12, 4, 12)
+    made.check(case)
+    result = made.reference(case, tokens, **{signal: torch.rand(2, 12) for signal in made.signals()})
+    assert torch.equal(result.tokens, tokens)
+    assert result.assignment.tolist() == [list(range(12))] * 2

@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toy_bundle
+from pydantic import ValidationError
+from tokexport.runtimes import bundle as contract
+from tokexport.runtimes.bundle import GenerationRecord, Manifest, ProcessorRecord, inside, json_schema
+
+
+def data() -> dict[str, Any]:
+    graphs = {"encoder": toy_bundle.record(toy_bundle.model(toy_bundle.ENCODER), "encoder.onnx")}
+    found: dict[str, Any] = json.loads(toy_bundle.manifest(graphs).to_json())
+    return found
+
+
+def test_published_schema_is_what_the_classes_say() -> None:
+    # Stale? python -m tokexport.runtimes.bundle > runtimes/manifest.schema.json
+    published = Path(contract.__file__).with_name("manifest.schema.json")
+    assert json.loads(published.read_text()) == json_schema()
+
+
+def test_json_schema_refuses_what_the_classes_refuse() -> None:
+    schema = json_schema()
+    assert "schema" in schema["required"]
+    for part in (schema, *schema["$defs"].values()):
+        assert part["additionalProperties"] is False
+        assert list(part["patternProperties"]) == ["^x-"]
+
+
+def test_manifest_survives_its_own_json() -> None:
+    manifest = Manifest.model_validate(data())
+    assert json.loads(manifest.to_json()) == data()
+    assert data()["schema"] == "1.0"
+
+
+def test_unknown_key_is_refused_by_name_at_every_level() -> None:
+    with pytest.raises(ValidationError, match="unknown key 'colour'"):
+        Manifest.model_validate(data() | {"colour": 1})
+    deep = data()
+    deep["variants"][0]["graphs"]["encoder"]["inputs"]["pixel_values"]["stride"] = 2
+    with pytest.raises(ValidationError, match="unknown key 'stride'"):
+        Manifest.model_validate(deep)
+    Manifest.model_validate(deep, context=contract.LENIENT)
+
+
+def test_private_keys_are_kept() -> None:
+    own = data()
+    own["x-team"] = {"any": ["thing"]}
+    own["variants"][0]["x-note"] = "hello"
+    assert json.loads(Manifest.model_validate(own).to_json()) == own
+
+
+@pytest.mark.parametrize("path", ["encoder.onnx", "processor/words.json", "a..b", "ö/x y"])
+def test_plain_relative_paths_are_inside(path: str) -> None:
+    assert inside(path) == path
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../x", "a/../../x", "/etc/passwd", "a\\b", "C:/x", "a//b", "./a", "a/", "", ".", "..", "a\nb", "a\0b"],
+)
+def test_other_paths_are_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="path"):
+        inside(path)
+
+
+@pytest.mark.parametrize("place", ["files", "forms", "vocabulary"])
+def test_every_path_of_the_manifest_is_checked(place: str) -> None:
+    wrong = data()
+    if place == "files":
+        wrong["files"]["../x"] = {"size": 0, "sha256": "0" * 64}
+    elif place == "forms":
+        wrong["variants"][0]["graphs"]["encoder"]["forms"]["portable"] = "../x"
+    else:
+        wrong["processor"]["vocabulary"] = "../x"
+    with pytest.raises(ValidationError, match="leaves the bundle"):
+        Manifest.model_validate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_span": [1, 5]}, "image_span"),
+        ({"image_span": [6, 2]}, "image_span"),
+        ({"eos": []}, "eos"),
+        ({"eos": [10]}, "special id 10"),
+        ({"pad": -1}, "special id -1"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+    ],
+)
+def test_generation_record_must_fit_together(change: dict[str, Any], message: str) -> None:
+    good = toy_bundle.generation().model_dump()
+    GenerationRecord.model_validate(good)
+    with pytest.raises(ValidationError, match=message):
+        GenerationRecord.model_validate(good | change)
+
+
+def test_words_processor_needs_a_vocabulary() -> None:
+    with pytest.raises(ValidationError, match="vocabulary"):
+        ProcessorRecord(kind="words")
+
+
+def test_named_files_are_graphs_and_vocabulary() -> None:
+    manifest = Manifest.model_validate(data())
+    assert list(manifest.named_files()) == ["encoder.onnx", "processor/words.json"]

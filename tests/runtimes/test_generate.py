@@ -1,0 +1,185 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import toy_bundle
+from tokexport.errors import GraphError, RequestError
+from tokexport.runtimes.bundle import Variant
+from tokexport.runtimes.generate import Answer, greedy
+
+P, K, N, V, NEW = toy_bundle.P, toy_bundle.K, toy_bundle.N, toy_bundle.V, toy_bundle.NEW
+Calls = list[tuple[str, dict[str, np.ndarray]]]
+
+
+def encoded(**changes: Any) -> dict[str, np.ndarray]:
+    outputs = {
+        "tokens": np.zeros((1, K, 3), np.float16),
+        "kept_indices": np.array([[1, 3]]),
+        "sizes": np.array([[3, 1]], np.float32),
+    }
+    return {name: value for name, value in (outputs | changes).items() if value is not None}
+
+
+def recorder(answers: list[int], calls: Calls, dtype: type = np.float32) -> Callable[..., dict[str, np.ndarray]]:
+    """Graphs that answer with the given ids, and number their caches by the call that made them."""
+    left = iter(answers)
+
+    def run(role: str, /, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        calls.append((role, inputs))
+        if role == "embed":
+            return {"inputs_embeds": np.full((1, P + K, 3), 7, np.float16)}
+        logits = np.zeros((1, V), dtype)
+        logits[0, next(left)] = 1
+        caches = {
+            f"present_{kind}_{layer}": np.full((1,), 100 * layer + len(calls), np.float16)
+            for kind in ("key", "value")
+            for layer in (0, 1)
+        }
+        return {"logits": logits, **caches}
+
+    return run
+
+
+def toy(size_bias: bool = True) -> Variant:
+    return toy_bundle.variant({}, size_bias=size_bias)
+
+
+def test_every_value_reaches_its_graph() -> None:
+    calls: Calls = []
+    answer, kept, sizes = greedy(recorder([5, 6, 2], calls), toy(), encoded(), [1, 3, 4])
+    assert answer == [5, 6]
+    np.testing.assert_array_equal(kept, [1, 3])
+    np.testing.assert_array_equal(sizes, [3, 1])
+    assert [role for role, _ in calls] == ["embed", "prefill", "decode", "decode"]
+    embed, prefill, first, second = (inputs for _, inputs in calls)
+    np.testing.assert_array_equal(embed["input_ids"], [[1, 3, 4, 0, 0]])
+    assert embed["input_ids"].dtype == np.int64
+    assert embed["tokens"].dtype == np.float16
+    assert (prefill["inputs_embeds"] == 7).all()
+    np.testing.assert_array_equal(prefill["kept_indices"], [[1, 3]])
+    np.testing.assert_array_equal(prefill["last_index"], [3 + K - 1])
+    for inputs in (prefill, first, second):
+        np.testing.assert_allclose(inputs["token_bias"], [[np.log(3), 0]], rtol=1e-6)
+        assert inputs["token_bias"].dtype == np.float32
+    np.testing.assert_array_equal(first["input_ids"], [[5]])
+    np.testing.assert_array_equal(second["input_ids"], [[6]])
+    np.testing.assert_array_equal(first["write_index"], [3 + K])
+    np.testing.assert_array_equal(second["write_index"], [3 + K + 1])
+    assert first["write_index"].dtype == first["input_ids"].dtype == np.int64
+
+
+def test_caches_go_from_call_to_call_layer_by_layer() -> None:
+    calls: Calls = []
+    greedy(recorder([5, 6, 2], calls), toy(), encoded(), [1, 3])
+    for made_by, (_, inputs) in zip((2, 3), calls[2:]):
+        for layer in (0, 1):
+            assert inputs[f"past_key_{layer}"] == inputs[f"past_value_{layer}"] == 100 * layer + made_by
+            assert inputs[f"past_key_{layer}"].dtype == np.float16
+
+
+def test_without_size_bias_the_bias_is_zero() -> None:
+    calls: Calls = []
+    greedy(recorder([2], calls), toy(size_bias=False), encoded(), [1, 3])
+    np.testing.assert_array_equal(calls[1][1]["token_bias"], np.zeros((1, K), np.float32))
+
+
+def test_sizes_of_a_seam_in_the_decoder_are_not_the_encoders() -> None:
+    calls: Calls = []
+    variant = toy()
+    variant.compression[0].seam.graph = "prefill"
+    greedy(recorder([2], calls), variant, encoded(), [1, 3])
+    np.testing.assert_array_equal(calls[1][1]["token_bias"], np.zeros((1, K), np.float32))
+
+
+@pytest.mark.parametrize("limit", [1, 2, NEW, None])
+def test_stops_at_the_limit_without_a_decode_too_many(limit: int | None) -> None:
+    calls: Calls = []
+    answer, _, _ = greedy(recorder([5] * 20, calls), toy(), encoded(), [1, 3], limit)
+    assert len(answer) == (limit or NEW)
+    assert len(calls) == 1 + (limit or NEW)
+
+
+def test_eos_at_once_is_an_empty_answer() -> None:
+    assert greedy(recorder([2], []), toy(), encoded(), [1])[0] == []
+
+
+def test_ties_go_to_the_lowest_id() -> None:
+    def run(role: str, /, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        logits = np.zeros((1, V), np.float16)
+        logits[0, [4, 7]] = 1
+        return {"inputs_embeds": np.zeros(1), "logits": logits}
+
+    assert greedy(run, toy(), encoded(), [1], 1)[0] == [4]
+
+
+@pytest.mark.parametrize("limit", [0, -1, NEW + 1])
+def test_limit_outside_is_refused_not_clamped(limit: int) -> None:
+    with pytest.raises(RequestError, match=rf"max_new_tokens {limit} is outside 1\.\.{NEW}"):
+        greedy(recorder([2], []), toy(), encoded(), [1], limit)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [([1, 3, 3, 3, 3, 3], "6 ids, and the graphs take at most 5"), ([], "0 ids"), ([1, V], f"id {V}"), ([-1], "id -1")],
+)
+def test_prompt_must_fit(prompt: list[int], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        greedy(recorder([2], []), toy(), encoded(), prompt)
+
+
+def test_longest_prompt_fits() -> None:
+    calls: Calls = []
+    greedy(recorder([5, 2], calls), toy(), encoded(), [1, 3, 3, 3, 3])
+    np.testing.assert_array_equal(calls[1][1]["last_index"], [P + K - 1])
+
+
+def test_prompt_must_reach_the_image() -> None:
+    variant = toy()
+    assert variant.generation is not None
+    variant.generation.image_span = (3, K)
+    with pytest.raises(RequestError, match="2 ids, and 3 stand before the image"):
+        greedy(recorder([2], []), variant, encoded(), [1, 3])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0, -1])
+def test_sizes_must_be_finite_and_positive(value: float) -> None:
+    with pytest.raises(GraphError, match=r"sizes\[1\]"):
+        greedy(recorder([2], []), toy(), encoded(sizes=np.array([[1, value]], np.float32)), [1])
+
+
+@pytest.mark.parametrize(("answers", "role", "step"), [([], "prefill", 0), ([5], "decode", 1)])
+def test_nan_logits_are_an_error_with_their_step(answers: list[int], role: str, step: int) -> None:
+    good = recorder(answers, [])
+
+    def run(asked: str, /, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        try:
+            return good(asked, **inputs)
+        except StopIteration:
+            logits = np.zeros((1, V), np.float16)
+            logits[0, 3] = np.nan
+            return {"logits": logits}
+
+    with pytest.raises(GraphError, match=rf"1 of {V} logits are NaN at token {step} \(output logits of {role}\)"):
+        greedy(run, toy(), encoded(), [1])
+
+
+def test_encoder_that_keeps_all_tokens_needs_no_indices() -> None:
+    calls: Calls = []
+    variant = toy()
+    assert variant.generation is not None
+    variant.generation.tokens_in = K
+    greedy(recorder([2], calls), variant, encoded(kept_indices=None, sizes=None), [1])
+    np.testing.assert_array_equal(calls[1][1]["kept_indices"], [[0, 1]])
+    np.testing.assert_array_equal(calls[1][1]["token_bias"], [[0, 0]])
+
+
+@pytest.mark.parametrize("lacking", [["kept_indices"], ["sizes"], ["kept_indices", "sizes"]])
+def test_encoder_that_compresses_must_say_what_it_kept(lacking: list[str]) -> None:
+    with pytest.raises(GraphError, match=f"no output {lacking[0]}"):
+        greedy(recorder([2], []), toy(), encoded(**dict.fromkeys(lacking)), [1])
+
+
+def test_answer_is_json() -> None:
+    answer = Answer("a", [3], np.array([1, 3]), np.array([3, 1], np.float32))
+    assert answer.to_json() == {"text": "a", "ids": [3], "kept_indices": [1, 3], "sizes": [3.0, 1.0]}

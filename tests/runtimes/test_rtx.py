@@ -1,0 +1,109 @@
+"""TensorRT-RTX without a GPU: what it refuses is named, and nothing it does can take us down."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from tokexport.errors import GraphError, MissingError, RequestError
+from tokexport.runtimes import rtx
+
+pytest.importorskip("tensorrt_rtx")
+
+
+def write(path: Path, op_type: str, *inputs: object, n: int = 1, **attributes: object) -> Path:
+    """A MatMul with a weight in external data, and one node behind it."""
+    x = ir.val("x", ir.DataType.FLOAT, (1, 4000, 8))
+    w = ir.Value(name="w", const_value=ir.tensor(np.eye(8, dtype=np.float32)), shape=ir.Shape((8, 8)),
+                 type=ir.TensorType(ir.DataType.FLOAT))  # fmt: skip
+    constants = [ir.Value(name=f"c{i}", const_value=ir.tensor(np.asarray(c))) for i, c in enumerate(inputs)]
+    project = ir.node("MatMul", [x, w], name="project")
+    node = ir.node(op_type, [*project.outputs, *constants], attributes, num_outputs=n, name="suspect")
+    project.outputs[0].name = "projected"
+    for i, value in enumerate(node.outputs):
+        value.name = f"y{i}"
+    node.outputs[0].type = x.type
+    graph = ir.Graph([x], node.outputs[:1], nodes=[project, node], initializers=[w, *constants],
+                     opset_imports={"": 18}, name="g")  # fmt: skip
+    ir.save(ir.Model(graph, ir_version=10), path, external_data="w.data", size_threshold_bytes=100)
+    assert (path.parent / "w.data").stat().st_size >= 256
+    return path
+
+
+def test_supported_graph_with_external_data_parses_and_builds(tmp_path: Path) -> None:
+    model = write(tmp_path / "m.onnx", "TopK", [3840], n=2, axis=1)
+    assert rtx.parse(model) == []
+    engine = tmp_path / "m.engine"
+    built = rtx.build(model, sm="89", engine=engine)
+    assert built.ok and not built.errors
+    assert built.bytes == engine.stat().st_size > 1000
+    assert 0 < built.seconds < 60
+
+
+def test_parser_errors_name_node_operator_and_reason(tmp_path: Path) -> None:
+    model = write(tmp_path / "m.onnx", "NonZero")
+    (error,) = rtx.parse(model)
+    assert (error.node, error.op) == ("suspect", "NonZero")
+    assert "plugin registry" in error.reason
+    assert str(error).startswith("NonZero 'suspect': ")
+    assert error in rtx.build(model).errors
+
+
+def test_failed_build_names_the_rule_and_the_node(tmp_path: Path) -> None:
+    model = write(tmp_path / "m.onnx", "TopK", [3841], n=2, axis=1)
+    assert rtx.parse(model) == []
+    built = rtx.build(model, engine=tmp_path / "none")
+    assert not built.ok and built.bytes == 0
+    assert any((e.node, e.op) == ("suspect", "TopK") and "3840" in e.reason for e in built.errors)
+    assert not (tmp_path / "none").exists()
+
+
+def test_serialized_models_and_what_is_no_model(tmp_path: Path) -> None:
+    x = ir.val("x", ir.DataType.FLOAT, (1, 4))
+    relu = ir.node("Relu", [x], name="relu")
+    relu.outputs[0].name, relu.outputs[0].type = "y", x.type
+    model = ir.Model(ir.Graph([x], relu.outputs, nodes=[relu], opset_imports={"": 18}, name="g"), ir_version=10)
+    assert rtx.parse(ir.to_proto(model).SerializeToString()) == []
+    assert rtx.parse(b"not a model") != []
+    assert not rtx.build(b"not a model").ok
+
+
+@pytest.mark.parametrize("script", ["import os; os.abort()", "import os; os.kill(os.getpid(), 9)"])
+def test_a_child_that_dies_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    model = write(tmp_path / "m.onnx", "Relu")
+    real = subprocess.run
+
+    def run(command: list[str], **keywords: Any) -> Any:
+        return real([command[0], "-c", f"import sys; print('last words', file=sys.stderr, flush=True); {script}"],
+                    **keywords)  # fmt: skip
+
+    monkeypatch.setattr(rtx.subprocess, "run", run)
+    (error,) = rtx.parse(model)
+    assert "ended with -" in error.reason and "last words" in error.reason
+
+
+def test_a_child_that_hangs_is_a_result(tmp_path: Path) -> None:
+    (error,) = rtx.parse(write(tmp_path / "m.onnx", "Relu"), timeout=0.001)
+    assert "stopped after 0.001 seconds" in error.reason
+
+
+def test_environment_has_the_name_that_the_wheel_lacks(tmp_path: Path) -> None:
+    """The plugin registry opens it, and ends the process where it is not found."""
+    opens = [sys.executable, "-c", "import tensorrt_rtx, ctypes; ctypes.CDLL('libtensorrt_rtx.so')"]
+    assert subprocess.run(opens, env=rtx.environment(tmp_path), capture_output=True, check=False).returncode == 0
+    assert (tmp_path / "libtensorrt_rtx.so").resolve().name.startswith("libtensorrt_rtx.so.")
+
+
+def test_wrong_requests_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(GraphError, match=r"no file .*missing\.onnx"):
+        rtx.parse(tmp_path / "missing.onnx")
+    with pytest.raises(RequestError, match=r"'87'.*75, 86, 89, 120"):
+        rtx.build(tmp_path / "missing.onnx", sm="87")
+    monkeypatch.setattr(rtx.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingError, match="pip install 'tensorrt-rtx"):
+        rtx.parse(tmp_path / "missing.onnx")

@@ -1,0 +1,111 @@
+import json
+from pathlib import Path
+
+import pytest
+import toy_bundle
+from tokexport.errors import BundleError
+from tokexport.runtimes import target
+from tokexport.runtimes.target import check_target, failed_path
+
+
+def test_new_and_empty_folders_are_fine(tmp_path: Path) -> None:
+    assert check_target(tmp_path / "new") == tmp_path / "new"
+    (tmp_path / "empty").mkdir()
+    check_target(tmp_path / "empty")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
+
+
+def test_links_are_resolved(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert check_target(tmp_path / "link") == tmp_path / "real"
+
+
+def test_bundle_is_replaced_without_force(tmp_path: Path) -> None:
+    out = toy_bundle.write(tmp_path / "toy")
+    (out / "engines/orin").mkdir(parents=True)
+    (out / "engines/orin/a.plan").touch()
+    check_target(out)
+
+
+def test_files_beside_a_bundle_need_force(tmp_path: Path) -> None:
+    out = toy_bundle.write(tmp_path / "toy")
+    (out / "notes.txt").touch()
+    (out / "processor/more.txt").touch()
+    with pytest.raises(BundleError, match=r"notes\.txt and 1 more.*--force"):
+        check_target(out)
+    check_target(out, force=True)
+
+
+@pytest.mark.parametrize(
+    "manifest", [None, "{", "[]", '{"schema": "1.0"}', '{"schema": "1", "tokexport": "1", "files": 1}']
+)
+def test_other_folders_need_force(tmp_path: Path, manifest: str | None) -> None:
+    out = tmp_path / "mine"
+    (out / "engines").mkdir(parents=True)
+    (out / "engines/thesis.tex").touch()
+    if manifest is not None:
+        (out / "manifest.json").write_text(manifest)
+    with pytest.raises(BundleError, match=r"engines/thesis\.tex.*--force"):
+        check_target(out)
+    check_target(out, force=True)
+
+
+def test_bundle_of_a_newer_version_is_a_bundle(tmp_path: Path) -> None:
+    out = tmp_path / "new"
+    out.mkdir()
+    (out / "manifest.json").write_text(json.dumps({"schema": "9.0", "tokexport": "9", "files": {"a": 1}}))
+    (out / "a").touch()
+    check_target(out)
+
+
+@pytest.mark.parametrize("guarded", ["cwd", "above", "root", "home"])
+@pytest.mark.parametrize("force", [False, True])
+def test_guarded_folders_are_never_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guarded: str, force: bool
+) -> None:
+    inner = tmp_path / "a/b"
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    out = {"cwd": Path(), "above": tmp_path / "a", "root": Path("/"), "home": tmp_path / "home"}[guarded]
+    with pytest.raises(BundleError, match="holds more than a bundle"):
+        check_target(out, force=force)
+
+
+def test_repository_is_never_accepted(tmp_path: Path) -> None:
+    (tmp_path / "repo/.git").mkdir(parents=True)
+    with pytest.raises(BundleError, match="git repository"):
+        check_target(tmp_path / "repo", force=True)
+
+
+def test_parent_must_be_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"does not exist.*mkdir -p"):
+        check_target(tmp_path / "a/b")
+    (tmp_path / "file").touch()
+    with pytest.raises(BundleError, match="is not a folder"):
+        check_target(tmp_path / "file/b")
+    with pytest.raises(BundleError, match="is a file"):
+        check_target(tmp_path / "file")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that even root cannot write")
+def test_parent_must_be_writable() -> None:
+    with pytest.raises(BundleError, match="cannot write there"):
+        check_target("/proc/bundle")
+
+
+def test_failed_result_must_have_a_place_too(tmp_path: Path) -> None:
+    out = tmp_path / "toy-0.5"
+    assert failed_path(out) == tmp_path / "toy-0.5.failed"
+    failed_path(out).mkdir()
+    (failed_path(out) / "thesis.tex").touch()
+    with pytest.raises(BundleError, match=r"thesis\.tex"):
+        check_target(out)
+
+
+def test_mount_point_is_written_from_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target.os.path, "ismount", lambda path: path == tmp_path / "mount")
+    assert target.staging_parent(tmp_path / "mount") == tmp_path / "mount"
+    assert target.staging_parent(tmp_path / "other") == tmp_path
