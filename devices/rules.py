@@ -110,7 +110,7 @@ def _k_above(node: ir.Node, rule: Mapping[str, Any]) -> bool:
 
 def _attribute_set(node: ir.Node, rule: Mapping[str, Any]) -> bool:
     attribute = node.attributes.get(rule["attribute"])
-    return attribute is not None and attribute.value != rule["allowed"]
+    return attribute is not None and attribute.value != rule.get("allowed")
 
 
 def _attribute_contains(node: ir.Node, rule: Mapping[str, Any]) -> bool:

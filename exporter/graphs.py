@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..errors import GraphError
 from ..graph_passes.budget import tokens_kept
-from ..graph_passes.compressors import OUTPUTS, Compressor
+from ..graph_passes.compressors import OUTPUTS, Compressor, make
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -102,13 +102,14 @@ def write(
     for path, content in source.processor_files.items():
         writer.add_file(path, content)
     seam = inserted.seam
+    merges = make(inserted.method, inserted.params).method.merges
     record = CompressionRecord(
         method=inserted.method,
         params=inserted.params,
         ratio=budget if not budget.startswith("keep") else str(1 - Fraction(inserted.keep, seam.tokens)),
         tokens_in=seam.tokens,
         tokens_out=inserted.keep,
-        size_bias=size_bias == "auto" and (len(models) > 1 or bool(inserted.biased)),
+        size_bias=size_bias == "auto" and bool(inserted.biased or (merges and len(models) > 1)),
         seam=SeamRecord(
             kind=seam.name,
             graph="encoder",

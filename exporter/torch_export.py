@@ -128,8 +128,6 @@ def _check_signature(model: ir.Model, graph: GraphSource) -> None:
 
 def _strip(model: ir.Model) -> None:
     """Drop metadata that names files of this machine, and counters that differ from one export to the next."""
-    model.metadata_props.clear()
-    model.doc_string = model.graph.doc_string = None
     model.graph.metadata_props.clear()
     for value in (*model.graph.inputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
@@ -137,7 +135,6 @@ def _strip(model: ir.Model) -> None:
         kept = {key: node.metadata_props[key] for key in _KEPT_METADATA if key in node.metadata_props}
         node.metadata_props.clear()
         node.metadata_props.update(kept)
-        node.doc_string = None
         for output in node.outputs:
             output.metadata_props.clear()
 

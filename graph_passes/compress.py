@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import RequestError
 from .budget import tokens_kept
@@ -12,20 +12,12 @@ from .compressors import make
 from .compressors.base import OUTPUTS
 
 if TYPE_CHECKING:
-    import onnx
-    import onnx_graphsurgeon
     import onnx_ir as ir
-
-    M = TypeVar("M", onnx.ModelProto, ir.Model, onnx_graphsurgeon.Graph)
 
 DEFAULT_RATIO = "0.85"
 Form = Literal["portable", "plugin", "inlined"]
 
 
-@overload
-def compress(model: str | Path, method: str = ..., ratio: float | str | None = ..., **options: Any) -> ir.Model: ...
-@overload
-def compress(model: M, method: str = ..., ratio: float | str | None = ..., **options: Any) -> M: ...
 def compress(
     model: Any,
     method: str = "apet",

@@ -62,7 +62,10 @@ def cut(model: ir.Model, tensors: Sequence[str]) -> tuple[ir.Model, ir.Model]:
 
 def values_by_name(graph: ir.Graph) -> dict[str, ir.Value]:
     """Every value of the graph itself (not of its subgraphs) by name."""
-    return dict(ir.convenience.create_value_mapping(graph, include_subgraphs=False))
+    values = {value.name: value for node in graph for value in node.outputs if value.name}
+    values.update((value.name, value) for value in graph.inputs if value.name)
+    values.update(graph.initializers)
+    return values
 
 
 def _inputs_needed(graph: ir.Graph, at: Collection[ir.Value]) -> set[ir.Value]:

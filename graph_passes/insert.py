@@ -116,6 +116,8 @@ def _edit(
 
     graph, prefix = model.graph, seam.prefix
     plan = plan_rest(model, value, 1, prefix + case.tokens, prefix + case.keep, prefix=prefix)
+    # Behind the last layer nothing attends any more, so there is nothing that sizes could weigh.
+    bias = bias and plan.attends
     uses = value.uses()
     before = set(graph)
     signals = [emit_signal(model, seam, name) for name in compressor.signals()]
@@ -134,16 +136,16 @@ def _edit(
     counts = {"tokens": case.keep, "kept_indices": case.keep, "sizes": case.keep, "assignment": case.tokens}
     for output, name in zip(node.outputs, OUTPUTS):
         output.name = names.get(name, f"{b.prefix}{name}")
-        output.dtype = _TYPES.get(name, value.dtype)
+        output.type = ir.TensorType(_TYPES[name]) if name in _TYPES else value.type
         output.shape = ir.Shape([batch, counts[name], *([case.dim] if name == "tokens" else [])])
     b.nodes.append(node)
     shorter = node.outputs[0]
     if prefix:
-        tokens.dtype, tokens.shape = value.dtype, ir.Shape([batch, case.tokens, case.dim])
+        tokens.type, tokens.shape = value.type, ir.Shape([batch, case.tokens, case.dim])
         head = b.op("Slice", value, [0], [prefix], [1])
-        head.dtype, head.shape = value.dtype, ir.Shape([batch, prefix, case.dim])
+        head.type, head.shape = value.type, ir.Shape([batch, prefix, case.dim])
         shorter = b.op("Concat", head, node.outputs[0], axis=1)
-        shorter.dtype, shorter.shape = value.dtype, ir.Shape([batch, prefix + case.keep, case.dim])
+        shorter.type, shorter.shape = value.type, ir.Shape([batch, prefix + case.keep, case.dim])
     late = _place(graph, b.nodes, [value, *signals], before)
 
     for use in uses:

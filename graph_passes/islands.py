@@ -2,7 +2,8 @@
 
 In a strongly typed TensorRT network the type of its inputs is the precision a layer computes in
 (`INormalizationLayer::setComputePrecision` in NvInfer.h 10.3 says so, and refuses to be called): float32 accumulation
-inside a normalisation or a softmax exists only where the graph casts to float32 before it.
+inside a normalisation or a softmax exists only where the graph casts to float32 before it. The fused `Attention` of
+opset 23 is one operator and stays in half precision whole: TensorRT refuses its attribute `softmax_precision`.
 """
 
 from __future__ import annotations

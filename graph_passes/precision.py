@@ -218,8 +218,6 @@ def _retype_attributes(node: ir.Node, half: ir.DataType) -> None:
         given = node.attributes.get("value")
         array = given.as_tensor().numpy() if given is not None else np.zeros(1, np.float32)
         node.attributes["value"] = ir.AttrTensor("value", ir.Tensor(array.astype(half.numpy()), dtype=half))
-    elif node.op_type == "Attention" and "softmax_precision" not in node.attributes:
-        node.attributes["softmax_precision"] = ir.AttrInt64("softmax_precision", int(FLOAT))
 
 
 def _lift_constants(graph: ir.Graph) -> None:

@@ -25,10 +25,12 @@ class Plan:
     Attributes:
         edits: constants to rewrite.
         shapes: value -> its shape after compression, for every value with a token axis but the first.
+        attends: whether tokens attend to each other somewhere behind.
     """
 
     edits: list[Edit]
     shapes: dict[ir.Value, ir.Shape]
+    attends: bool = False
 
     def apply(self, model: ir.Model) -> list[str]:
         """Edit the graph; returns one line for each constant that changed."""
@@ -45,7 +47,7 @@ class Plan:
             inputs = [constant] if edit.source.op_type == "ConstantOfShape" else [edit.source.inputs[0], constant]
             copy = ir.Node("", edit.source.op_type, inputs, list(edit.source.attributes.values()))
             copy.outputs[0].name = _unique(f"{base}_value", taken)
-            copy.outputs[0].dtype = edit.source.outputs[0].dtype
+            copy.outputs[0].type = edit.source.outputs[0].type
             copy.outputs[0].shape = ir.Shape([int(x) for x in edit.array])
             model.graph.insert_before(edit.node, copy)
             edit.node.replace_input_with(edit.index, copy.outputs[0])
@@ -95,9 +97,15 @@ def plan_rest(model: ir.Model, value: ir.Value, axis: int, old: int, new: int, *
         for v, axes in rest.axes.items()
         if axes and v is not value and v.shape is not None
     }
-    plan = Plan(list(rest.edits.values()), shapes)
+    plan = Plan(list(rest.edits.values()), shapes, any(_attends(rest, node) for node in cone))
     check(rest, cone, plan.edits, plan.shapes, value)
     return plan
+
+
+def _attends(rest: Rest, node: ir.Node) -> bool:
+    if node.op_type == "Softmax":
+        return len(rest.axes.get(node.inputs[0], {})) > 1  # type: ignore[arg-type]
+    return node.op_type == "Attention" and all(rest.axes.get(x) for x in node.inputs[:2] if x is not None)
 
 
 def _visit(rest: Rest, node: ir.Node, sized: set[ir.Value]) -> bool:

@@ -37,8 +37,10 @@ def check(
     axes = rest.axes[value]
     first = ir.Shape([axes[i].kept if i in axes else dim for i, dim in enumerate(value.shape or ())])
     proto = _proto(rest, cone, {(e.node, e.index): e for e in edits}, value, first)
+    # Following the content of shapes takes much memory (100 MB for 3,000 nodes) and matters only where they are computed.
+    computed = any(node.op_type in ("Shape", "Size") for node in cone)
     try:
-        inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=True, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=True, data_prop=computed)
     except onnx.shape_inference.InferenceError as error:
         raise GraphError(
             f"shape inference refuses the graph with fewer tokens: {str(error).strip().splitlines()[-1]}",
@@ -70,7 +72,8 @@ def _proto(
     for node in cone:
         proto = graph.node.add()
         proto.op_type, proto.domain, proto.name = node.op_type, node.domain, node.name or ""
-        proto.attribute.extend(ir.to_proto(attribute) for attribute in node.attributes.values())
+        for attribute in node.attributes.values():
+            ir.serde.serialize_attribute_into(proto.attribute.add(), attribute)
         proto.output.extend(output.name or "" for output in node.outputs)
         for i, x in enumerate(node.inputs):
             edit = edits.get((node, i))
@@ -92,11 +95,13 @@ def _proto(
             initializer.CopyFrom(ir.to_proto(tensor))
             initializer.name = x.name or ""
         elif tensor is not None:
-            graph.input.append(_info(x.name or "", tensor.dtype, ir.Shape(tensor.shape.dims)))
+            graph.input.append(_info(x.name or "", tensor.dtype, ir.Shape(tensor.shape.numpy())))
         elif (known := rest.sizes.data(x)) is not None and _settled(known) and x.dtype == ir.DataType.INT64:
             # A shape computed before the seam: what it comes to is known.
             dims = [] if x.shape is not None and x.shape.rank() == 0 else [len(known)]
-            graph.initializer.append(onnx.helper.make_tensor(x.name, 7, dims, [a for a, _ in known]))
+            graph.initializer.append(
+                onnx.helper.make_tensor(x.name or "", onnx.TensorProto.INT64, dims, [a for a, _ in known])
+            )
         else:
             graph.input.append(_info(x.name or "", x.dtype, x.shape))
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in model.graph.opset_imports.items()]

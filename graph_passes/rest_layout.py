@@ -70,7 +70,7 @@ def slice_(rest: Rest, node: ir.Node) -> list[Axes]:
             rest.refuse(node, f"its bounds on the token axis {at} cannot be worked out")
         start, end = (_bound(pair[0], axis.size) for pair in (starts[i], ends[i]))
         moved = (axis.move(start), axis.move(end)) if axis.plain else (None, None)
-        if None in moved or steps[i] != 1 or end <= start:
+        if moved[0] is None or moved[1] is None or steps[i] != 1 or end <= start:
             rest.refuse(
                 node,
                 f"[{starts[i][0]}:{ends[i][0]}:{steps[i]}] on axis {at} takes {max(end - start, 0)} of {axis.size} "

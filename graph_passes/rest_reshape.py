@@ -70,6 +70,13 @@ def _find_axes(
                 break
             start *= size
         else:
+            if any(rest.sizes.symbolic(size) for size in (*source, *wanted)):
+                rest.refuse(
+                    node,
+                    f"where the {axis.old} tokens of {_sizes(rest, source)} go in {_sizes(rest, wanted)} depends on a "
+                    "dynamic dimension",
+                    fix="Export the model with static shapes, or run shape inference (data_prop=True) on it.",
+                )
             rest.refuse(
                 node,
                 f"it spreads the {axis.old} tokens of {_sizes(rest, source)} over several axes of "

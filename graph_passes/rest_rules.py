@@ -91,7 +91,7 @@ def along(rest: Rest, node: ir.Node) -> list[Axes]:
     """TopK, CumSum and their kin: not along tokens."""
     rank = len(rest.dims(node, node.inputs[0]))
     if node.op_type == "CumSum":
-        axis = (rest.ints(node, 1) or [None])[0]
+        axis = next(iter(rest.ints(node, 1) or ()), None)
     else:
         axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
     axes = rest.axes.get(node.inputs[0], {})  # type: ignore[arg-type]

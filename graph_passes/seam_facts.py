@@ -64,7 +64,7 @@ class Facts:
             self.signals(value, before, tokens),
             valid=not why,
             why=why,
-            **common,  # type: ignore[arg-type]
+            **common,
         )
 
     def prefix(self, value: ir.Value) -> int:

@@ -77,8 +77,13 @@ def checked(walk: Walk, seam: Seam) -> Seam:
             where=f"tensor {seam.tensor}",
             fix=fix,
         )
-    fresh = Facts.dtype(value) if value is not None else seam.dtype
-    return replace(seam, found_by="metadata", dtype=fresh, batch=shape[0] if len(shape) == 3 else seam.batch)
+    assert value is not None
+    batch = shape[0] if len(shape) == 3 else seam.batch
+    seam = replace(seam, found_by="metadata", dtype=Facts.dtype(value), batch=batch)
+    behind = next((node for node in walk.sorted(walk.descendants(value)) if node.domain == "tokexport"), None)
+    if behind is None:
+        return seam
+    return replace(seam, valid=False, why=f"{behind.op_type} {behind.name!r} behind it was built for these tokens")
 
 
 def _by_scopes(facts: Facts, scopes: Scopes, result: Search) -> bool:

@@ -126,7 +126,7 @@ def moved_behind(walk: Walk, value: ir.Value) -> str:
 def _last_move(
     walk: Walk, value: ir.Value, way: list[ir.Node], moving: set[ir.Node], weight: ir.Node | None
 ) -> ir.Value | None:
-    """The value after the last node that moves or joins tokens, if everything from there to the weights goes through it."""
+    """The value after the last node that moves or joins tokens, if all from there to the weights goes through it."""
     if weight is None or weight.op_type == "Conv":
         return None
     moves = [node for node in way if node in moving or prefix_dropped(node)]

@@ -22,7 +22,7 @@ def emit_signal(model: ir.Model, seam: Seam, name: str) -> ir.Value:
             dtype of the model. Prefix tokens are left out of both.
 
     Returns:
-        The value that holds it.
+        The value that holds it; the same one when asked again.
 
     Raises:
         RequestError: the seam has no such signal; the methods that work there are listed.
@@ -37,6 +37,9 @@ def emit_signal(model: ir.Model, seam: Seam, name: str) -> ir.Value:
         )
     by_name = {value.name: value for node in model.graph for value in node.outputs}
     by_name.update({value.name: value for value in model.graph.inputs})
+    result_name = f"{seam.tensor}.{name}"
+    if result_name in by_name:
+        return by_name[result_name]
     read = [*signal.tensors, *([signal.output] if signal.output else [])]
     absent = [tensor for tensor in read if tensor not in by_name]
     if absent:
@@ -45,7 +48,7 @@ def emit_signal(model: ir.Model, seam: Seam, name: str) -> ir.Value:
             where=f"seam {seam.name}",
             fix="Find the seams again after editing the graph.",
         )
-    b = Builder(f"{seam.tensor}.{name}.")
+    b = Builder(f"{result_name}.")
     sources = [by_name[tensor] for tensor in signal.tensors]
     if name == "keys":
         result = _keys(b, signal, sources[0])
@@ -59,7 +62,7 @@ def emit_signal(model: ir.Model, seam: Seam, name: str) -> ir.Value:
             weights = _row_of(b, sources[0], seam.batch)
         result = _mean_of_tokens(b, weights, signal.prefix, sources[0].dtype)
         shape = (seam.batch, seam.tokens)
-    result.name = f"{seam.tensor}.{name}"
+    result.name = result_name
     result.shape = ir.Shape([dim if dim is not None else "batch" for dim in shape])
     result.dtype = sources[0].dtype if name == "keys" else ir.DataType.FLOAT  # type: ignore[assignment]
     insert_behind(model.graph, [*sources, *_operands(signal, by_name)], b.nodes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx_ir as ir
 
 from .walk import FLOATS, Walk, attribute, dims, integers, scalar
@@ -44,9 +46,8 @@ def keeps_tokens(walk: Walk, node: ir.Node) -> bool:
     if op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
         return _layout_only(source, target)
     if op == "Transpose":
-        given = attribute(node, "perm", tuple(reversed(range(len(source)))))
-        perm = tuple(given)  # type: ignore[call-overload]
-        return perm in ((0, 1, 2), (0, 2, 1, 3), tuple(range(len(source))))
+        given: Any = attribute(node, "perm", tuple(reversed(range(len(source)))))
+        return tuple(given) in ((0, 1, 2), (0, 2, 1, 3), tuple(range(len(source))))
     if op in ("Slice", "Split", "Concat", "Softmax") or op in _REDUCE:
         last = len(source) - 1
         axes = _axes(node, len(source))

@@ -90,6 +90,7 @@ class BundleWriter:
         precision: Precision,
         *,
         folder: str = "",
+        data: str | None = None,
     ) -> GraphRecord:
         """Write a role's portable graph and, where it holds a compressor, its plugin form; returns the manifest entry.
 
@@ -101,6 +102,7 @@ class BundleWriter:
             roles: (inputs, outputs), each role name -> the graph's own tensor name.
             precision: as recorded.
             folder: subfolder, for a bundle of several variants.
+            data: see `add_model`: prefill and decode, which have the same weights, can share them.
 
         Raises:
             GraphError: a named input or output is not there or has no known shape or dtype.
@@ -111,12 +113,12 @@ class BundleWriter:
             for named, values in zip(roles, (model.graph.inputs, model.graph.outputs))
         )
         portable = plugin = f"{prefix}{role}.onnx"
-        self.add_model(portable, model)
+        self.add_model(portable, model, data=data)
         if any(node.domain == "tokexport" for node in model.graph):
             from ..graph_passes.forms import to_plugin
 
             plugin = f"{prefix}{role}.plugin.onnx"
-            self.add_model(plugin, to_plugin(model))
+            self.add_model(plugin, to_plugin(model), data=data)
         return GraphRecord(
             forms={"portable": portable, "plugin": plugin}, precision=precision, inputs=inputs, outputs=outputs
         )

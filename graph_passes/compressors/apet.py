@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
     from ..builder import Builder
 
-# Below this share of its length, what is left of a basis token is rounding: it lies in the span of those before it.
-_DEPENDENT = 1e-6
+# Gram-Schmidt passes over a row: one loses orthogonality where rows are alike, two do not (Kahan: twice is enough).
+_PASSES = 2
 _NOT_KEPT = -2.0
 
 
@@ -239,22 +239,21 @@ class Apet:
     def _emit_errors(self, b: Builder, x: ir.Value, basis: ir.Value, dim: int) -> ir.Value:
         """e [B, N]: ridge least squares as plain least squares with zeros appended to x and sqrt(ridge) I to S.
 
-        The basis is orthonormalised row by row, twice each, which keeps it orthonormal however alike its tokens are;
-        then all tokens are projected at once. The zeros appended to x meet only the appended columns of the
-        orthonormal rows, so neither has to be written down.
+        The basis is orthonormalised row by row, and all tokens are projected at once. The zeros appended to x meet only
+        the appended columns of the orthonormal rows, so neither has to be written down. A row that repeats others keeps
+        its own sqrt(ridge), so none vanishes.
+
+        Limit of float32, measured as the largest error of e in units of the token's norm: 2e-6 at norms of 1e2; where
+        all long basis tokens lie on one line or plane, 3e-4 at norms of 1e3 and 3e-2 at 1e4.
         """
         ridge = np.eye(self.basis, dtype=np.float32) * np.float32(self.ridge**0.5)
         extended = b.op("Concat", basis, select.emit_rows(b, basis, ridge), axis=2)
         q = qt = None
         for j in range(self.basis):
-            row = b.op("Slice", extended, [j], [j + 1], [1])
-            rest = row
-            for _ in range(2 if q is not None else 0):
+            rest = b.op("Slice", extended, [j], [j + 1], [1])
+            for _ in range(_PASSES if q is not None else 0):
                 rest = b.op("Sub", rest, b.op("MatMul", b.op("MatMul", rest, qt), q))
-            length = b.op("ReduceL2", rest, [2], keepdims=1)
-            least = b.op("Mul", b.op("ReduceL2", row, [2], keepdims=1), _DEPENDENT)
-            length = b.op("Where", b.op("Greater", length, least), length, float("inf"))
-            unit = b.op("Div", rest, length)
+            unit = b.op("Div", rest, b.op("ReduceL2", rest, [2], keepdims=1))
             q = unit if q is None else b.op("Concat", q, unit, axis=1)
             qt = b.op("Transpose", q, perm=[0, 2, 1])
         q = b.op("Slice", q, [0], [dim], [2])

@@ -81,7 +81,7 @@ def emit_farthest(
         distances.append(emit_square_sum(b, b.op("Sub", x, points[-1]), keepdims=True))
         if step == k - 1:
             break
-        nearest = b.op("Min", nearest, distances[-1]) if nearest else distances[-1]
+        nearest = b.op("Min", nearest, distances[-1]) if nearest is not None else distances[-1]
         nearest = b.op("Where", b.op("Equal", picks[-1], emit_iota(b, 1, n, 1)), -1.0, nearest)
         picks.append(emit_argmax(b, nearest, 1, (1, n, 1)))
     positions = b.op("Squeeze", b.op("Concat", *picks, axis=1), [2])

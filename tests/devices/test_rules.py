@@ -57,6 +57,8 @@ def test_reductions_antialias_and_ellipsis_are_judged_by_their_attributes() -> N
     assert broken(single("Resize", value(), antialias=0)) == []
     assert broken(single("Einsum", value(), equation="...i->...")) == ["Einsum"]
     assert broken(single("Einsum", value(), equation="bi->b")) == []
+    assert broken(single("Attention", value(), softmax_precision=1), "tensorrt-rtx", "1.7") == ["Attention"]
+    assert broken(single("Attention", value()), "tensorrt-rtx", "1.7") == []
 
 
 def test_versions_decide() -> None:

@@ -84,10 +84,19 @@ def test_weights_stay_in_the_storage_of_the_module():
     assert {module.weight.data_ptr(), module.bias.data_ptr()} <= weights
 
 
-def test_an_encoder_carries_its_seams_and_the_grid_that_the_source_knows(tiny_whisper_encoder_onnx):
+def test_an_encoder_carries_its_seams(tiny_whisper_encoder_onnx):
     seams = {seam.name: seam for seam in find_seams(ir.load(tiny_whisper_encoder_onnx))}
     assert {seam.found_by for seam in seams.values()} == {"metadata"}
     assert seams["encoder_output"].tokens == 100 and seams["encoder_output"].grid == (100,)
+
+
+def test_the_grid_that_the_source_knows_stands_over_a_guess(tiny_llava_encoder_onnx):
+    model = ir.load(tiny_llava_encoder_onnx)
+    assert {seam.grid for seam in find_seams(model)} == {(6, 6)}
+    torch_export._write_seams(model, (4, 9))
+    assert {seam.grid for seam in find_seams(model)} == {(4, 9)}
+    torch_export._write_seams(model, (5, 9))
+    assert {seam.grid for seam in find_seams(model)} == {(6, 6)}
 
 
 def test_only_encoders_are_searched_for_seams(summed):

@@ -248,6 +248,17 @@ def test_selection_inside_the_encoder_needs_no_size_bias() -> None:
     assert insert(toy_vit(), seam, FirstK(), 5).biased == []
 
 
-def test_size_bias_that_cannot_be_added_leaves_the_graph_alone() -> None:
+def test_behind_the_last_layer_there_is_nothing_to_bias() -> None:
+    model = toy_vit()
     seam = encoder_output(name="encoder_layer:1", tensor="h2", signals={})
-    refused(toy_vit(), seam, "self-attention", method=make("kcenter_merge"))
+    assert insert(model, seam, make("kcenter_merge"), 5).biased == []
+    assert run(model)["out"].shape == (1, 5, 12)
+
+
+def test_size_bias_that_cannot_be_added_leaves_the_graph_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **more: object) -> list[str]:
+        raise GraphError("no place for a bias")
+
+    monkeypatch.setattr("tokexport.graph_passes.size_bias.add_size_bias", fail)
+    seam = encoder_output(name="encoder_layer:0", tensor="h1", signals={})
+    refused(toy_vit(), seam, "no place for a bias", method=make("kcenter_merge"))

@@ -125,6 +125,26 @@ def test_metadata_comes_first_and_is_checked() -> None:
         find_seams(model)
 
 
+def test_a_seam_in_front_of_a_compressor_is_not_valid_any_more() -> None:
+    model = exported("llava")
+    write_seams(model)
+    (read,) = [node for node in model.graph if node.op_type == "Slice"]
+    node = ir.node("TokexportToy", [read.inputs[0]], domain="tokexport", name="compressor")
+    node.outputs[0].name, node.outputs[0].shape, node.outputs[0].dtype = (
+        "short",
+        ir.Shape([1, 7, 32]),
+        ir.DataType.FLOAT,
+    )
+    model.graph.insert_before(read, node)
+    read.replace_input_with(0, node.outputs[0])
+    read.outputs[0].shape = ir.Shape([1, 6, 32])
+    refresh_seams(model)
+    seams = by_name(model)
+    assert "projector_input" not in seams and not seams["encoder_output"].valid
+    with pytest.raises(RequestError, match="'compressor'"):
+        resolve(model, "encoder_output")
+
+
 def stripped_metadata_of_nodes(model: ir.Model) -> ir.Model:
     for node in model.graph:
         node.metadata_props.clear()
@@ -216,6 +236,28 @@ def test_a_learned_token_expanded_to_a_dynamic_batch_is_a_prefix() -> None:
     assert (output.batch, output.prefix, output.tokens) == (None, 1, 16)
 
 
+def test_registers_put_between_cls_and_patches_are_prefix_too() -> None:
+    """DINOv2 adds positions first, then rebuilds [CLS | registers | patches] from slices."""
+    toy = Toy()
+    x = toy.op("Concat", toy.weight(1, 1, 8), toy.patches(toy.input("pixels", 1, 3, 16, 16), 8, 4), axis=1)
+    x = toy.op("Add", x, toy.weight(1, 17, 8))
+    zero, one, big, axis = (toy.const([i]) for i in (0, 1, np.iinfo(np.int64).max, 1))
+    cls, patches = toy.op("Slice", x, zero, one, axis), toy.op("Slice", x, one, big, axis)
+    x = toy.op("Concat", cls, toy.weight(1, 4, 8), patches, axis=1)
+    x = toy.block(toy.block(x, 8, 2), 8, 2)
+    output = by_name(toy.output(toy.op("Identity", x)))["encoder_output"]
+    assert (output.prefix, output.tokens, output.grid) == (5, 16, (4, 4))
+
+
+@pytest.mark.parametrize(("index", "valid"), [(0, True), (3, False)])
+def test_a_head_may_read_the_cls_token_but_no_patch_by_its_place(index: int, valid: bool) -> None:
+    toy = Toy()
+    x = toy.op("Concat", toy.weight(1, 1, 8), toy.op("Relu", toy.input("tokens", 1, 6, 8)), axis=1)
+    picked = toy.op("Gather", toy.block(x, 8, 2), toy.const(np.array(index)), axis=1)
+    output = by_name(toy.output(toy.op("MatMul", picked, toy.weight(8, 2))))["encoder_output"]
+    assert output.valid is valid
+
+
 def test_a_slice_behind_proves_the_prefix_alone() -> None:
     toy = Toy()
     x = toy.op("Relu", toy.input("tokens", 1, 17, 8))
@@ -248,6 +290,7 @@ def test_features_of_several_layers_cannot_be_cut_at_one_of_them() -> None:
     joined = toy.op("Concat", last, first, axis=2, name="joined")
     seams = by_name(toy.output(toy.op("MatMul", joined, toy.weight(16, 6))))
     assert not seams["encoder_output"].valid and "joins" in seams["encoder_output"].why
+    assert seams["projector_input"].tensor == "joined" and seams["projector_input"].valid
 
 
 def test_unknown_seam_lists_those_that_exist() -> None:

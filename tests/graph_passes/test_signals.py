@@ -8,7 +8,6 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from exported_models import HEADS, Toy, example, exported, module, run, stripped
-
 from tokexport.errors import GraphError, RequestError
 from tokexport.graph_passes.seam import Seam
 from tokexport.graph_passes.seams import find_seams, resolve
@@ -18,6 +17,7 @@ from tokexport.graph_passes.signals import emit_signal
 def emitted(model: ir.Model, seam: Seam, name: str, feeds: dict[str, np.ndarray]) -> np.ndarray:
     before = [value.name for value in model.graph.outputs]
     value = emit_signal(model, seam, name)
+    assert emit_signal(model, seam, name) is value
     assert [value.name for value in model.graph.outputs] == before
     (result,) = run(model, feeds, [value])
     declared = value.shape
@@ -135,7 +135,7 @@ def test_beside_an_attention_node_the_row_is_that_of_the_operator(rank: int, mas
 
 
 def spelled(spelling: str) -> tuple[ir.Model, ir.Value, ir.Value]:
-    """One layer on CLS + 3 tokens with 2 heads of 4 channels: H, n, d are such that a wrong axis is not noticed by shape.
+    """One layer on CLS + 3 tokens with 2 heads of 4 channels: no shape tells n from d.
 
     Returns:
         The model, the softmax weights [B, H, n, n], and the unscaled keys [B, n, D].

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import toy_bundle
-from pydantic import ValidationError
+from pydantic import VERSION, ValidationError
 from tokexport.runtimes import bundle as contract
 from tokexport.runtimes.bundle import GenerationRecord, Manifest, ProcessorRecord, inside, json_schema
 
@@ -15,6 +15,7 @@ def data() -> dict[str, Any]:
     return found
 
 
+@pytest.mark.skipif(tuple(map(int, VERSION.split(".")[:2])) < (2, 9), reason="older pydantic writes it differently")
 def test_published_schema_is_what_the_classes_say() -> None:
     # Stale? python -m tokexport.runtimes.bundle > runtimes/manifest.schema.json
     published = Path(contract.__file__).with_name("manifest.schema.json")

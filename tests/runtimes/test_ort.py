@@ -111,6 +111,7 @@ def test_8_bit_array_must_be_an_image(session: Session) -> None:
         ({"pixel_values": PIXELS.astype(np.float64)}, r"is float64 \[1, 3, 4, 4\].*Expected float32 \[1, 3, 4, 4\]"),
         ({"pixel_values": PIXELS[:, :2]}, r"is float32 \[1, 2, 4, 4\].*Expected float32"),
         ({"pixel_values": PIXELS[0]}, r"is float32 \[3, 4, 4\]"),
+        ({"pixel_values": PIXELS[..., None]}, r"is float32 \[1, 3, 4, 4, 1\]"),
         ({"pixel_values": PIXELS.tolist()}, "is a list, not a numpy array"),
     ],
 )

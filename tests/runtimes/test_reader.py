@@ -44,12 +44,22 @@ def test_wrong_content_of_the_right_size_is_found_by_hash(folder: Path) -> None:
         verify_hashes(bundle)
 
 
-def test_wrong_size_is_found_on_opening(folder: Path) -> None:
+@pytest.mark.parametrize("difference", [-1, 1])
+def test_wrong_size_is_found_on_opening(folder: Path, difference: int) -> None:
     path = folder / "prefill.onnx"
-    size = path.stat().st_size
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(BundleError, match=rf"prefill\.onnx has {size - 1} bytes, not {size}"):
+    content = path.read_bytes()
+    path.write_bytes((content + b"+")[: len(content) + difference])
+    message = rf"prefill\.onnx has {len(content) + difference} bytes, not {len(content)}"
+    with pytest.raises(BundleError, match=message):
         open_bundle(folder)
+
+
+def test_interrupted_replacement_is_finished_on_opening(folder: Path) -> None:
+    new = toy_bundle.write(folder.parent / "new", size_bias=False)
+    new.rename(folder / ".tokexport-commit")
+    bundle = open_bundle(folder)
+    assert not bundle.manifest.variants[0].compression[0].size_bias
+    assert verify_hashes(bundle) == 5
 
 
 def test_missing_file_is_named(folder: Path) -> None:

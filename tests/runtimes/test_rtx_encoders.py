@@ -1,4 +1,4 @@
-"""Real encoders, compressed: TensorRT parses and builds what we merge, and refuses the plugin form only for the plugin."""
+"""Real encoders, compressed: TensorRT builds what we merge, and refuses the plugin form only for want of the plugin."""
 
 from __future__ import annotations
 

@@ -113,6 +113,7 @@ def test_interrupted_it_leaves_the_old_bundle(tmp_path: Path, error: type[BaseEx
         toy_bundle.fill(writer, size_bias=False)
         writer.add_model("extra.onnx", model(a=ones(1000)))
         raise error("stop")
+    assert all(file._file.closed for file in writer._open.values())
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["toy"]
 
@@ -222,5 +223,7 @@ def test_graph_of_a_role_gets_its_record(tmp_path: Path) -> None:
         assert record.outputs["tokens"].model_dump() == {"name": "tokens", "dtype": "float32", "shape": [1, 2, 1]}
         assert list(record.inputs) == ["pixel_values"]
         assert writer.add_graph("encoder", source, roles, "fp32", folder="b").forms["portable"] == "b/encoder.onnx"
+        writer.add_graph("prefill", model(a=ones(1000)), ({}, {"y": "y"}), "fp32", data="language.onnx.data")
+        assert (writer.folder / "language.onnx.data").stat().st_size == 4000
         with pytest.raises(GraphError, match=r"no 'nothing'.*tokens"):
             writer.add_graph("text", source, ({}, {"x": "nothing"}), "fp32")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,9 +16,9 @@ SLOT = 11  # words of the longest question with its answer and <eos>
 IGNORED = -100
 
 
-def draw(seed: int, step: int, images: int) -> dict[str, NDArray[np.generic]]:
+def draw(seed: tuple[int, ...], images: int) -> dict[str, NDArray[Any]]:
     """One batch as numpy arrays: pixels uint8, ids and targets [B, ASKED, SLOT], patch classes, what is present."""
-    rng = np.random.default_rng([seed, step])
+    rng = np.random.default_rng(seed)
     pixels, patches, present = [], [], []
     ids = np.full((images, ASKED, SLOT), PAD, np.int64)
     targets = np.full((images, ASKED, SLOT), IGNORED, np.int64)

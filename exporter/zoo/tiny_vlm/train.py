@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import argparse
 import math
+import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import Process, Queue
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn import functional as F
 
 from .layers import MASKED, TinyVLMConfig
@@ -27,6 +26,7 @@ from .model import TinyVLM
 from .scenes import pixel_values
 from .text import BOS, COLOURS, SHAPES
 
+WORKERS = 2  # processes of one thread: they wait for each other once a step, not after every operator
 Batch = dict[str, Tensor]
 
 
@@ -34,7 +34,7 @@ Batch = dict[str, Tensor]
 class Recipe:
     """What a run does; the defaults made the shipped weights."""
 
-    steps: int = 5500
+    steps: int = 4200
     alone: int = 1300  # first steps of the encoder without the decoder: cheap, and the decoder learns nothing before
     images: int = 32
     rate: float = 2e-3
@@ -43,22 +43,6 @@ class Recipe:
     patch_weight: float = 0.5
     cls_weight: float = 0.2
     seed: int = 1
-
-
-def _produce(queue: Queue, recipe: Recipe, start: int) -> None:
-    for step in range(start, recipe.steps):
-        queue.put(draw(recipe.seed, step, recipe.images))
-
-
-def batches(recipe: Recipe, start: int) -> Iterator[Batch]:
-    """Batches from `start` on, drawn by a process beside the training."""
-    queue: Queue[dict[str, NDArray[np.generic]]] = Queue(8)
-    worker = Process(target=_produce, args=(queue, recipe, start), daemon=True)
-    worker.start()
-    for _ in range(start, recipe.steps):
-        arrays = queue.get()
-        arrays["pixels"] = pixel_values(arrays["pixels"])  # type: ignore[arg-type]
-        yield {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def packed_layout(config: TinyVLMConfig) -> tuple[Tensor, Tensor]:
@@ -132,11 +116,23 @@ def save(trainee: Trainee, path: Path) -> None:
     beside.replace(path)
 
 
-def train(out: Path, recipe: Recipe) -> None:
-    """Train to the end of the recipe, from the newest checkpoint if `out` has one beside it."""
+def average(parameters: list[nn.Parameter]) -> None:
+    """Replace each gradient by its mean over the workers, in one exchange."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient) / WORKERS)
+
+
+def work(rank: int, out: Path, recipe: Recipe, meeting: str) -> None:
+    """Train to the end of the recipe, from the newest checkpoint if `out` has one beside it; worker 0 writes."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=WORKERS)
     torch.manual_seed(recipe.seed)
     trainee = Trainee()
-    grouped = [[p for p in trainee.parameters() if (p.ndim > 1) is matrix] for matrix in (True, False)]
+    parameters = list(trainee.parameters())
+    grouped = [[p for p in parameters if (p.ndim > 1) is matrix] for matrix in (True, False)]
     optimizer = torch.optim.AdamW(
         [{"params": grouped[0], "weight_decay": recipe.decay}, {"params": grouped[1], "weight_decay": 0.0}],
         betas=(0.9, 0.95),
@@ -148,16 +144,23 @@ def train(out: Path, recipe: Recipe) -> None:
         trainee.load_state_dict(state["trainee"])
         optimizer.load_state_dict(state["optimizer"])
         start, spent = state["step"], state["seconds"]
+    dist.barrier()
     began = time.monotonic() - spent
     shown: dict[str, float] = {}
-    for step, batch in enumerate(batches(recipe, start), start):
+    for step in range(start, recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = rate(recipe, step)
+        arrays = draw((recipe.seed, step, rank), recipe.images // WORKERS)
+        arrays["pixels"] = pixel_values(arrays["pixels"])
+        batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
         loss, parts = trainee(batch, recipe, alone=step < recipe.alone)
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
+        average(parameters)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
+        if rank:
+            continue
         for name, value in parts.items():
             shown[name] = shown.get(name, value.item()) * 0.98 + value.item() * 0.02
         if (step + 1) % 100 == 0:
@@ -169,15 +172,19 @@ def train(out: Path, recipe: Recipe) -> None:
             torch.save({**state, "step": step + 1, "seconds": time.monotonic() - began}, checkpoint)
 
 
+def train(out: Path, recipe: Recipe) -> None:
+    """Run the workers of one training to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        spawn(work, (out, recipe, f"{folder}/meeting"), nprocs=WORKERS)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="safetensors file to write; its checkpoint lies beside")
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--rate", type=float, default=Recipe.rate)
-    parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
     train(given.out, Recipe(steps=given.steps, rate=given.rate))
 
 

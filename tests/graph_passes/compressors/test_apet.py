@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from body_runner import body_model, every_way
+from body_runner import body_model, body_session, every_way
 from tokexport.errors import RequestError
+from tokexport.graph_passes.agreement import compare
 from tokexport.graph_passes.compressors import Case, make
 
 # One basis token, (1, 0): it explains what lies along x, so the error of a token is its second coordinate.
@@ -88,6 +89,17 @@ def test_follows_the_released_steps():
         assert got.kept_indices[0].tolist() == slots.tolist(), way
         np.testing.assert_allclose(got.tokens[0], content[slots], atol=1e-5, err_msg=way)
         assert got.sizes[0].tolist() == count[slots].tolist(), way
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_basis_tokens_on_one_line_stay_orthogonal(seed):
+    """Half of the tokens are long and nearly parallel: what is left of the next one is small beside its rounding."""
+    rng = np.random.default_rng(seed)
+    line = 1000 * rng.standard_normal((20, 1)) * rng.standard_normal(32)
+    tokens = np.concatenate([line, rng.standard_normal((20, 32))]).astype(np.float32)[None]
+    compressor, case = make("apet", {"basis": 8, "basis_slots": "none"}), Case(40, 32, 12)
+    agreement = compare(compressor, case, tokens, body_session(compressor, case)(tokens))
+    assert agreement.ok, agreement
 
 
 @pytest.mark.parametrize("slots", ["overwrite", "blend"])
