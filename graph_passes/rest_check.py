@@ -37,7 +37,7 @@ def check(
     axes = rest.axes[value]
     first = ir.Shape([axes[i].kept if i in axes else dim for i, dim in enumerate(value.shape or ())])
     proto = _proto(rest, cone, {(e.node, e.index): e for e in edits}, value, first)
-    # Following the content of shapes takes much memory (100 MB for 3,000 nodes) and matters only where they are computed.
+    # Following the content of shapes takes memory (100 MB for 3,000 nodes) and matters only where they are computed.
     computed = any(node.op_type in ("Shape", "Size") for node in cone)
     try:
         inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=True, data_prop=computed)

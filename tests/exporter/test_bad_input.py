@@ -123,7 +123,9 @@ def test_a_seam_that_does_not_exist_lists_those_that_do(refused):
 
 def test_a_tensor_that_does_not_exist(refused, tmp_path):
     file = plain(tmp_path / "m.onnx")
-    refused("model", file, "--method", "uniform", "--keep", "3", "--seam", "tensor:featurs", says=("featurs", "features"))
+    refused(
+        "model", file, "--method", "uniform", "--keep", "3", "--seam", "tensor:featurs", says=("featurs", "features")
+    )
 
 
 def test_a_signal_that_the_seam_lacks_names_methods_that_work(refused, tmp_path):
@@ -179,7 +181,9 @@ def test_a_folder_without_weights(refused, tmp_path):
 def test_an_unknown_architecture_lists_the_known(refused, tmp_path):
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert/config.json").write_text(json.dumps({"model_type": "bert"}))
-    refused("model", "bert", "--method", "apet", "--ratio", "0.5", says=("bert", "LlavaForConditionalGeneration", "Whisper"))
+    refused(
+        "model", "bert", "--method", "apet", "--ratio", "0.5", says=("bert", "LlavaForConditionalGeneration", "Whisper")
+    )
 
 
 def test_an_output_folder_that_is_not_empty(refused, tmp_path):
@@ -226,7 +230,18 @@ def bundle(tmp_path_factory) -> Path:
     """A small bundle, made once; tests work on copies."""
     folder = tmp_path_factory.mktemp("bundles")
     file = plain(folder / "m.onnx")
-    arguments = ["model", file, "--method", "kcenter_merge", "--keep", "3", "--seam", "tensor:features", "-o", folder / "b"]
+    arguments = [
+        "model",
+        file,
+        "--method",
+        "kcenter_merge",
+        "--keep",
+        "3",
+        "--seam",
+        "tensor:features",
+        "-o",
+        folder / "b",
+    ]
     result = CliRunner().invoke(main, [str(a) for a in arguments])
     assert result.exit_code == 0, result.output
     return folder / "b"
@@ -247,7 +262,7 @@ def spoil(kind: str, folder: Path) -> tuple[str, ...]:
         return "encoder.onnx", "missing"
     manifest |= {"schema": {"schema": "2.0"}, "key": {"colour": 1}}[kind]
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    return ("2.0", "pip install -U tokexport") if "schema" == kind else ("'colour'", "manifest.json")
+    return ("2.0", "pip install -U tokexport") if kind == "schema" else ("'colour'", "manifest.json")
 
 
 @pytest.mark.parametrize("kind", ["hash", "size", "missing", "key"])
