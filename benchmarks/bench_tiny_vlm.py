@@ -1,4 +1,4 @@
-"""tiny-vlm in ONNX Runtime: what compression saves in the encoder, in prefill and in decode, beside the share of tokens.
+"""tiny-vlm in ONNX Runtime: what compression saves in encoder, prefill and decode, beside the share of tokens.
 
 All bundles run in turns in one process on one thread; ratios are to the uncompressed one (K = N).
 """
@@ -6,6 +6,7 @@ All bundles run in turns in one process on one thread; ratios are to the uncompr
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,11 +38,11 @@ def main() -> None:
                 export("tiny-vlm", Path(scratch) / name, method=method, keep=keep, verify=False)
                 sessions[name] = load(Path(scratch) / name, threads=1)
         tasks = {
-            (name, role): (lambda s=session, r=role, f=feeds(session, role, pixels): s.run(r, **f))
+            f"{name}/{role}": partial(session.run, role, **feeds(session, role, pixels))
             for name, session in sessions.items()
             for role in ("encoder", "prefill", "decode")
         }
-        times = interleaved({f"{name}/{role}": task for (name, role), task in tasks.items()}, ROUNDS)
+        times = interleaved(tasks, ROUNDS)
     base = {role: times[f"uncompressed/{role}"] for role in ("encoder", "prefill", "decode")}
     rows = {}
     for name in sessions:

@@ -95,10 +95,12 @@ def write(
     """Add every graph and file to the bundle; returns its manifest, to be committed."""
     from ..runtimes.bundle import CompressionRecord, Manifest, SeamRecord, Variant
 
-    graphs: Any = {
-        role: writer.add_graph(role, model, _roles(source, role, model, inserted), precision)  # type: ignore[arg-type]
-        for role, model in models.items()
-    }
+    graphs: Any = {}
+    for role, model in models.items():
+        # embed, prefill and decode read the same weights: one file holds them once.
+        data = None if role == "encoder" else "language.onnx.data"
+        roles = _roles(source, role, model, inserted)
+        graphs[role] = writer.add_graph(role, model, roles, precision, data=data)  # type: ignore[arg-type]
     for path, content in source.processor_files.items():
         writer.add_file(path, content)
     seam = inserted.seam

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -300,7 +299,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert "disk is full" in done.stderr and "Traceback" not in done.stderr
-    assert os.listdir(tmp_path) == []
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("delay", [0.5, 2.5, 5.0])
@@ -314,4 +313,4 @@ def test_ctrl_c_in_the_middle_leaves_the_old_bundle(bundle, tmp_path, delay):
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
-    assert snapshot(tmp_path) == before and os.listdir(tmp_path) == ["out"]
+    assert snapshot(tmp_path) == before and [p.name for p in tmp_path.iterdir()] == ["out"]

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -91,6 +92,15 @@ def test_merging_into_the_wrong_slot_is_seen(method):
     assert agreement.regret > 1e-3
 
 
+def test_losing_a_token_that_has_to_be_merged_is_no_tie():
+    compressor, x = make("kcenter_merge"), tokens()
+    got = result(compressor, x)
+    i = next(i for i in range(N) if i not in got.kept_indices[0])
+    got.sizes[0, got.assignment[0, i]] -= 1
+    got.assignment[0, i] = -1
+    assert compare(compressor, CASE, x, got).regret == np.inf
+
+
 def test_wrong_values_are_named():
     compressor, x = make("kcenter_merge"), tokens()
     got = result(compressor, x)
@@ -114,6 +124,7 @@ def test_a_basis_slot_too_few_is_no_tie():
     ("name", "change", "message"),
     [
         ("kept_indices", lambda a: a[:, ::-1], "do not ascend"),
+        ("kept_indices", lambda a: np.repeat(a[:, ::2], 2, axis=1), "do not ascend"),
         ("kept_indices", lambda a: a + N, "leave"),
         ("kept_indices", lambda a: a.astype(np.int32), "kept_indices is int32"),
         ("assignment", lambda a: a + K, "leaves"),
@@ -128,8 +139,6 @@ def test_a_broken_contract_is_named(name, change, message):
     got = result(compressor, x)
     agreement = compare(compressor, CASE, x, dataclasses.replace(got, **{name: change(getattr(got, name))}))
     assert not agreement.ok
-    import re
-
     assert re.search(message, agreement.worst), agreement.worst
 
 

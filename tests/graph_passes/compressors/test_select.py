@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from body_runner import BodySession, body_model
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make, select
@@ -67,3 +68,8 @@ def test_arithmetic_is_float32_whatever_the_tokens_are(method, params, dtype):
 def test_check_keep_names_the_legal_range():
     with pytest.raises(RequestError, match=r"keep 12 is outside 3\.\.9: because.*Use --keep 3 to 9"):
         select.check_keep(Case(9, 4, 12), 3, "because")
+
+
+def test_top_k_of_the_reference_is_stable():
+    scores = torch.tensor([0.5, 0.25]).repeat(1, 2000)
+    assert select.top_k(scores, 2100)[0].tolist() == [*range(0, 4000, 2), *range(1, 200, 2)]
