@@ -76,7 +76,7 @@ def build(folder: Path, layers: int, blocks: int, width: int) -> dict[str, Any]:
         return op("Add", [weight(f"{name}.bias", out), y], [1, n, out]) if bias else y
 
     def heads(x: str, n: int, dim: int, h: int) -> str:
-        split = op("Reshape", [x, small(f"heads_{n}_{h}", 1, n, h, dim // h)], [1, n, h, dim // h])
+        split = op("Reshape", [x, small(f"heads_{n}_{h}_{dim}", 1, n, h, dim // h)], [1, n, h, dim // h])
         return op("Transpose", [split], [1, h, n, dim // h], perm=[0, 2, 1, 3])
 
     def layer(x: str, name: str, n: int, dim: int, h: int, inner: int, gated: bool) -> str:
@@ -225,7 +225,7 @@ def main() -> None:
                 if "failed" in row[tool]:
                     alive.remove(tool)
                 else:
-                    for field in ("call_seconds", "peak_rss_mb"):
+                    for field in ("call_seconds", "call_cpu_seconds", "peak_rss_mb"):
                         row[tool][f"{field}_ratio"] = round(row[tool][field] / row["tokexport"][field], 1)
             report["beside_peers"].append(row)
     full = report["full"]["tokexport"]

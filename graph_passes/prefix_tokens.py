@@ -29,6 +29,13 @@ def learned_tokens(walk: Walk, before: set[ir.Node], after: set[ir.Node], length
             found = _ends(walk, node.outputs[0])
             if found != (0, 0) and sum(found) < length:
                 return found
+        span = token_slice(node)
+        if span is not None and node.inputs[0] is not None and _length(node.outputs[0]) == length:
+            # A slice behind the encoder may leave a part of the prefix, such as registers without CLS.
+            whole = _length(node.inputs[0]) or length
+            front, back = learned_tokens(walk, walk.ancestors(node.inputs[0]), set(), whole)
+            if front or back:
+                return max(front - span[0], 0), max(back - (whole - span[1]), 0)
     for node in walk.sorted(after):
         dropped = prefix_dropped(node)
         if dropped and _length(node.inputs[0]) == length:

@@ -169,7 +169,35 @@ def test_attention_operator_with_baked_mask_is_refused() -> None:
     refuse(model(ATTENTION.format(mask=", m"), f"int64[4] split = {{1,9,2,4}}, {mask}", opset=23), "Attention", "m ")
 
 
+def test_attention_operator_with_other_keys_than_values_is_refused() -> None:
+    body = "q = Reshape(x, split) h = Transpose<perm=[0,2,1,3]>(q) y = Attention(h, z, h)"
+    m = model(body, "int64[4] split = {1,9,2,4}", x="float[1,9,8] x, float[1,2,9,4] z", opset=23)
+    refuse(m, "only one of keys and values")
+
+
+def test_causal_attention_to_a_sequence_of_its_own_is_refused() -> None:
+    body = "q = Reshape(x, split) h = Transpose<perm=[0,2,1,3]>(q) y = Attention<is_causal={causal}>(h, z, z)"
+    x = "float[1,9,8] x, float[1,2,9,4] z"
+    refuse(model(body.format(causal=1), "int64[4] split = {1,9,2,4}", x=x, opset=23), "causal")
+    prove(model(body.format(causal=0), "int64[4] split = {1,-1,2,4}", x=x, opset=23))
+
+
+def test_gemm_with_a_table_as_bias_is_refused() -> None:
+    table = f"float[9,5] t = {{{','.join(map(str, range(45)))}}}, float[5,8] w = {{{','.join('1' * 40)}}}"
+    refuse(model("h = Squeeze(x, z) y = Gemm<transB=1>(h, w, t)", table + ", int64[1] z = {0}"), "Gemm", "t [9, 5]")
+
+
 # Reshapes
+
+
+def test_two_token_axes_do_not_merge() -> None:
+    body = "t = Transpose<perm=[0,2,1]>(x) s = MatMul(x, t) y = Reshape(s, flat)"
+    refuse(model(body, "int64[1] flat = {-1}"), "two token axes")
+
+
+def test_two_dynamic_dimensions_stay_dynamic() -> None:
+    m = model("y = Reshape(x, s)", "int64[3] s = {0,9,-1}", x='float["b",9,"d"] x')
+    accept(m, [2, 4, 2], rewritten=1)
 
 
 def test_open_dimension_needs_no_rewrite() -> None:
@@ -253,6 +281,19 @@ def test_taking_the_prefix_alone_leaves_no_token_axis() -> None:
         "int64[1] a = {0}, int64[1] e = {1}, int64[1] i = {1}, float[2,1] w = {1,1}",
     )
     accept(m, [1, 2, 8])
+
+
+def test_after_one_of_two_prefix_tokens_went_one_is_left() -> None:
+    body = "s = Slice(x, a, e, i) y = Gather<axis=1>(s, g)"
+    weights = "int64[1] a = {1}, int64[1] e = {9}, int64[1] i = {1}, int64 g = {%s}"
+    accept(model(body, weights % 0), [1, 8], prefix=2)
+    refuse(model(body, weights % 1), "Gather", prefix=2)
+
+
+def test_taking_a_table_as_long_as_the_tokens_is_refused() -> None:
+    body = "n = Shape<start=1,end=2>(x) r = Slice(t, a, n, a) u = Unsqueeze(r, i) y = Add(x, u)"
+    table = f"float[12] t = {{{','.join(map(str, range(12)))}}}"
+    refuse(model(body, table + ", int64[1] a = {0}, int64[2] i = {0,2}"), "Slice", "t ")
 
 
 def test_taking_some_tokens_is_refused() -> None:
@@ -387,6 +428,18 @@ def test_topk_and_cumsum_along_tokens_are_refused() -> None:
     refuse(model("y, i = TopK<axis=1>(x, k)", "int64[1] k = {2}"), "TopK")
     refuse(model("y = CumSum(x, a)", "int64 a = {1}"), "CumSum")
     accept(model("y = CumSum(x, a)", "int64 a = {2}"), [1, 4, 8])
+
+
+def test_parameters_per_token_are_refused() -> None:
+    weights = ", ".join(f"float[9] {name} = {{1,1,1,1,1,1,1,1,1}}" for name in "abcd")
+    refuse(model("y = BatchNormalization(x, a, b, c, d)", weights), "BatchNormalization", "a ")
+
+
+def test_squeeze_of_all_ones_would_take_a_single_token() -> None:
+    m = model("y = Squeeze(x)")
+    with pytest.raises(GraphError, match="single token"):
+        prove_rest(m, m.graph.inputs[0], 1, OLD, 1)
+    accept(model("y = Squeeze(x)"), [4, 8])
 
 
 # What is not known

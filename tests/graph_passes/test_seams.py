@@ -231,6 +231,14 @@ def test_learned_tokens_in_front_are_the_prefix(registers: int, drop: int | None
     assert entry.signals["cls_attention"].prefix == 1 + registers
 
 
+def test_a_slice_may_leave_registers_and_may_take_patches() -> None:
+    left = by_name(with_prefix(registers=4, drop=1))["projector_input"]
+    assert (left.prefix, left.tokens, left.signals["cls_attention"].prefix) == (4, 16, 5)
+    # Two patches are gone: what the attention says about 16 tokens does not fit 14.
+    taken = by_name(with_prefix(registers=4, drop=7))["projector_input"]
+    assert (taken.prefix, taken.tokens, taken.signals) == (0, 14, {})
+
+
 def test_a_learned_token_expanded_to_a_dynamic_batch_is_a_prefix() -> None:
     output = by_name(with_prefix(expand=True))["encoder_output"]
     assert (output.batch, output.prefix, output.tokens) == (None, 1, 16)

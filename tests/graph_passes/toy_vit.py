@@ -27,7 +27,7 @@ _TEXT = """<ir_version: 8, opset_import: ["" : 20]> toy (float[{b},16,6] pixels)
 
 
 def toy_vit(outputs: str = "float[1,16,12] out", b: int = 1, more: str = "") -> ir.Model:
-    """pixels [b, 16, 6] -> out [b, 16, 12], through `encoded` [b, 17, 8] and `patches` [b, 16, 8]; `more` at the end."""
+    """pixels [b, 16, 6] -> out [b, 16, 12], through `encoded` [b, 17, 8] and `patches` [b, 16, 8], then `more`."""
     blocks = "".join(_BLOCK.format(i=i, j=i + 1) for i in range(2))
     proto = onnx.parser.parse_model(_TEXT.format(b=b, outputs=outputs, blocks=blocks, more=more))
     rng = np.random.default_rng(0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ Batch = dict[str, Tensor]
 class Recipe:
     """What a run does; the defaults made the shipped weights."""
 
-    steps: int = 4200
+    steps: int = 5500
     alone: int = 1300  # first steps of the encoder without the decoder: cheap, and the decoder learns nothing before
     images: int = 32
     rate: float = 2e-3
@@ -127,6 +128,7 @@ def average(parameters: list[nn.Parameter]) -> None:
 
 def work(rank: int, out: Path, recipe: Recipe, meeting: str) -> None:
     """Train to the end of the recipe, from the newest checkpoint if `out` has one beside it; worker 0 writes."""
+    launcher = os.getppid()
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=WORKERS)
     torch.manual_seed(recipe.seed)
@@ -148,6 +150,9 @@ def work(rank: int, out: Path, recipe: Recipe, meeting: str) -> None:
     began = time.monotonic() - spent
     shown: dict[str, float] = {}
     for step in range(start, recipe.steps):
+        # A worker that outlived its launcher would go on writing over the next run's checkpoint.
+        if os.getppid() != launcher:
+            raise SystemExit("the launcher of this training is gone")
         for group in optimizer.param_groups:
             group["lr"] = rate(recipe, step)
         arrays = draw((recipe.seed, step, rank), recipe.images // WORKERS)
