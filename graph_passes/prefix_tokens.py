@@ -24,19 +24,20 @@ def learned_tokens(walk: Walk, before: set[ir.Node], after: set[ir.Node], length
         after: nodes that use it.
         length: tokens in it.
     """
-    for node in reversed(walk.sorted(before)):
-        if node.op_type == "Concat" and _length(node.outputs[0]) == length:
+    joins = [node for node in before if node.op_type in ("Concat", "Slice") and _length(node.outputs[0]) == length]
+    for node in reversed(walk.sorted(joins)):
+        if node.op_type == "Concat":
             found = _ends(walk, node.outputs[0])
             if found != (0, 0) and sum(found) < length:
                 return found
         span = token_slice(node)
-        if span is not None and node.inputs[0] is not None and _length(node.outputs[0]) == length:
+        if span is not None and node.inputs[0] is not None:
             # A slice behind the encoder may leave a part of the prefix, such as registers without CLS.
             whole = _length(node.inputs[0]) or length
             front, back = learned_tokens(walk, walk.ancestors(node.inputs[0]), set(), whole)
             if front or back:
                 return max(front - span[0], 0), max(back - (whole - span[1]), 0)
-    for node in walk.sorted(after):
+    for node in walk.sorted(node for node in after if node.op_type == "Slice"):
         dropped = prefix_dropped(node)
         if dropped and _length(node.inputs[0]) == length:
             return dropped, 0

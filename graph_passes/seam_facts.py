@@ -80,9 +80,8 @@ class Facts:
         A square patch grid that was merged f x f behind the convolution proves its (h / f, w / f) too.
         """
         patches: tuple[int, ...] | None = None
-        for node in reversed(self.walk.sorted(before)):
-            if node.op_type not in ("Conv", "AveragePool", "MaxPool"):
-                continue
+        steps = [node for node in before if node.op_type in ("Conv", "AveragePool", "MaxPool")]
+        for node in reversed(self.walk.sorted(steps)):
             shape = dims(node.outputs[0])
             places = shape[2:] if shape is not None else ()
             if not places or None in places or len(places) > 2:

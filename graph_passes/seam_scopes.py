@@ -52,10 +52,14 @@ class Scopes:
             if any(paths.values()):
                 self.paths, self.found_by = paths, found_by
                 break
+        self._inside: dict[str, list[ir.Node]] = {}
+        for node, path in self.paths.items():
+            for parent in self._chain(path):
+                self._inside.setdefault(parent, []).append(node)
 
     def inside(self, path: str) -> list[ir.Node]:
         """Nodes of a module and its children, in the order of the graph."""
-        return [node for node, own in self.paths.items() if own == path or own.startswith(f"{path}.")]
+        return self._inside.get(path, [])
 
     def leaving(self, path: str) -> list[ir.Value]:
         """Computed float values of rank 2 or more that the module gives to others or to the caller."""

@@ -101,6 +101,16 @@ def test_losing_a_token_that_has_to_be_merged_is_no_tie():
     assert compare(compressor, CASE, x, got).regret == np.inf
 
 
+def test_a_selection_that_claims_a_merge_is_no_tie():
+    compressor, x = make("topk", {"score": "norm"}), tokens()
+    got = result(compressor, x)
+    i = next(i for i in range(N) if i not in got.kept_indices[1])
+    got.assignment[1, i], got.sizes[1, 0] = 0, 2
+    agreement = compare(compressor, CASE, x, got)
+    assert not agreement.ok
+    assert agreement.worst == f"assignment[1, {i}] is 0, not -1"
+
+
 def test_wrong_values_are_named():
     compressor, x = make("kcenter_merge"), tokens()
     got = result(compressor, x)
