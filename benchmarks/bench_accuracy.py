@@ -37,7 +37,7 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
     ("kcenter_merge", {}),
 ]
 SOURCE = open_source("tiny-vlm", parts="all")
-MODEL = encoder(SOURCE, "fp32")
+MODEL, _ = encoder(SOURCE, "fp32")
 SEAM = resolve(MODEL, "encoder_output")
 
 

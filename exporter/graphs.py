@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import GraphError
 from ..graph_passes.budget import tokens_kept
-from ..graph_passes.compressors import OUTPUTS, Compressor, make
+from ..graph_passes.compressors import OUTPUTS, Compressor
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from ..graph_passes.insert import Inserted
-    from ..runtimes.bundle import Manifest
+    from ..runtimes.bundle import GraphRecord, Manifest, Precision, Role
     from ..runtimes.writer import BundleWriter
+    from .render import Step
     from .source import GraphSource, Source
 
 HALF = {"fp16": "float16", "bf16": "bfloat16"}
@@ -24,94 +26,98 @@ _RANGE_SAMPLES = 3
 _VERSIONED = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
 
 
-def encoder(source: Source, precision: str) -> ir.Model:
-    """The uncompressed encoder in `precision`; what a reader must know of it is in ``model.meta["notes"]``.
+@dataclass(frozen=True)
+class Plan:
+    """What was asked for, in any precision; the fields are the arguments of `pipeline.export`."""
+
+    source: Source
+    compressor: Compressor
+    ratio: str | float | Fraction | None
+    keep: int | None
+    seam: str
+    parts: str
+    size_bias: str
+
+
+@dataclass(frozen=True)
+class Built:
+    """Graphs in one precision.
+
+    Attributes:
+        models: by role, in portable form.
+        inserted: where the compressor sits in the encoder.
+        language: the modules of embed, prefill and decode.
+        notes: fp32 islands and what else a reader must know.
+    """
+
+    models: dict[Role, ir.Model]
+    inserted: Inserted
+    language: list[GraphSource]
+    notes: list[str]
+
+
+def build(plan: Plan, precision: Precision, step: Step) -> Built:
+    """Export, type and compress the encoder; export the language graphs for the tokens that it keeps."""
+    step("exporting the encoder")
+    model, notes = encoder(plan.source, precision)
+    step(f"inserting {plan.compressor.method.name}")
+    inserted = compress(plan, model)
+    language = plan.source.language(inserted.keep) if plan.parts == "all" else []
+    models: dict[Role, ir.Model] = {"encoder": model}
+    for graph in language:
+        step(f"exporting {graph.role}")
+        models[graph.role] = _typed(_export(graph), precision)[0]
+    return Built(models, inserted, language, notes)
+
+
+def encoder(source: Source, precision: str) -> tuple[ir.Model, list[str]]:
+    """The uncompressed encoder in `precision`, and what a reader must know of it.
 
     Half precision comes before the compressor, so that its body is built for the type it will see.
     """
-    from ..graph_passes.model_io import load_model
+    if source.model_path is None:
+        model = _export(source.encoder)
+    else:
+        from ..graph_passes.model_io import load_model
 
-    if source.model_path is not None:
         model = load_model(source.model_path)
         _fix_batch(model)
-    else:
-        from .torch_export import export_graph
-
-        model = export_graph(source.encoder)
-    model.meta["notes"] = []
-    if precision in HALF:
-        from ..graph_passes.precision import to_half
-        from ..graph_passes.ranges import find_islands
-
-        islands = find_islands(model, source.real_inputs(_RANGE_SAMPLES)) if precision == "fp16" else {}
-        report = to_half(model, HALF[precision], islands, typed_io=_typed_io(model))  # type: ignore[arg-type]
-        model.meta["notes"] += [f"fp32 island {name}: {why}" for name, why in islands.items()]
-        kept = len(report.islands) - len(islands)
-        model.meta["notes"].append(f"{report.nodes} nodes compute in {precision}, {kept} by their kind in fp32")
-    return model
+    return _typed(model, precision, source)
 
 
-def language(graph: GraphSource, precision: str) -> ir.Model:
-    """embed, prefill or decode in `precision`."""
-    from .torch_export import export_graph
-
-    model = export_graph(graph)
-    if precision in HALF:
-        from ..graph_passes.precision import to_half
-
-        to_half(model, HALF[precision], typed_io=_typed_io(model))  # type: ignore[arg-type]
-    return model
-
-
-def compress(
-    source: Source,
-    model: ir.Model,
-    compressor: Compressor,
-    *,
-    ratio: str | float | Fraction | None,
-    keep: int | None,
-    seam: str,
-    size_bias: str,
-) -> Inserted:
+def compress(plan: Plan, model: ir.Model) -> Inserted:
     """Insert the compressor into `model` where it was asked for, or where its paper puts it in this family."""
     from ..graph_passes.insert import insert
     from ..graph_passes.seams import resolve
 
-    paper = source.auto_seam.get(compressor.method.seam, compressor.method.seam)
-    found = resolve(model, seam, paper)
-    kept = tokens_kept(found.tokens, ratio=ratio, keep=keep)
-    return insert(model, found, compressor, kept, size_bias=size_bias == "auto" and source.model_path is None)
+    source, method = plan.source, plan.compressor.method
+    found = resolve(model, plan.seam, source.auto_seam.get(method.seam, method.seam))
+    kept = tokens_kept(found.tokens, ratio=plan.ratio, keep=plan.keep)
+    owned = source.model_path is None
+    return insert(model, found, plan.compressor, kept, size_bias=plan.size_bias == "auto" and owned)
 
 
-def write(
-    writer: BundleWriter,
-    source: Source,
-    models: dict[str, ir.Model],
-    inserted: Inserted,
-    budget: str,
-    precision: str,
-    size_bias: str,
-) -> Manifest:
+def write(writer: BundleWriter, plan: Plan, built: Built, budget: str, precision: Precision) -> Manifest:
     """Add every graph and file to the bundle; returns its manifest, to be committed."""
     from ..runtimes.bundle import CompressionRecord, Manifest, SeamRecord, Variant
 
-    graphs: Any = {}
+    source, inserted, models = plan.source, built.inserted, built.models
+    graphs: dict[Role, GraphRecord] = {}
     for role, model in models.items():
         # embed, prefill and decode read the same weights: one file holds them once.
         data = None if role == "encoder" else "language.onnx.data"
-        roles = _roles(source, role, model, inserted)
-        graphs[role] = writer.add_graph(role, model, roles, precision, data=data)  # type: ignore[arg-type]
+        graphs[role] = writer.add_graph(role, model, _roles(source, role, model, inserted), precision, data=data)
     for path, content in source.processor_files.items():
         writer.add_file(path, content)
     seam = inserted.seam
-    merges = make(inserted.method, inserted.params).method.merges
+    biased = bool(inserted.biased or (plan.compressor.method.merges and built.language))
     record = CompressionRecord(
         method=inserted.method,
         params=inserted.params,
-        ratio=budget if not budget.startswith("keep") else str(1 - Fraction(inserted.keep, seam.tokens)),
+        ratio=budget if plan.keep is None else str(1 - Fraction(inserted.keep, seam.tokens)),
         tokens_in=seam.tokens,
         tokens_out=inserted.keep,
-        size_bias=size_bias == "auto" and bool(inserted.biased or (merges and len(models) > 1)),
+        size_bias=plan.size_bias == "auto" and biased,
         seam=SeamRecord(
             kind=seam.name,
             graph="encoder",
@@ -124,7 +130,7 @@ def write(
         name=f"{inserted.method}-{budget.replace('/', '_')}",
         compression=[record],
         graphs=graphs,
-        generation=source.generation(inserted.keep) if len(models) > 1 else None,
+        generation=source.generation(inserted.keep) if built.language else None,
     )
     return Manifest(
         tokexport=__version__,
@@ -135,6 +141,26 @@ def write(
         processor=source.processor,
         versions=_versions(),
     )
+
+
+def _export(graph: GraphSource) -> ir.Model:
+    from .torch_export import export_graph
+
+    return export_graph(graph)
+
+
+def _typed(model: ir.Model, precision: str, source: Source | None = None) -> tuple[ir.Model, list[str]]:
+    """`model` in `precision`; real inputs of `source` say which of its sums float16 cannot hold."""
+    if precision not in HALF:
+        return model, []
+    from ..graph_passes.precision import to_half
+    from ..graph_passes.ranges import find_islands
+
+    islands = find_islands(model, source.real_inputs(_RANGE_SAMPLES)) if source and precision == "fp16" else {}
+    report = to_half(model, HALF[precision], islands, typed_io=_typed_io(model))  # type: ignore[arg-type]
+    notes = [f"fp32 island {name}: {why}" for name, why in islands.items()]
+    kept = len(report.islands) - len(islands)
+    return model, [*notes, f"{report.nodes} nodes compute in {precision}, {kept} by their kind in fp32"]
 
 
 def _roles(source: Source, role: str, model: ir.Model, inserted: Inserted) -> tuple[dict[str, str], dict[str, str]]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..graph_passes.insert import Inserted
+    from ..runtimes.bundle import Role
     from .source import GraphSource
 
 Feeds = Mapping[str, np.ndarray]
@@ -126,7 +127,7 @@ def language_probes(graphs: list[GraphSource], values: dict[str, np.ndarray]) ->
     return probes
 
 
-def check(probes: list[Probe], models: Mapping[str, ir.Model], runner: Runner, precision: str) -> list[Check]:
+def check(probes: list[Probe], models: Mapping[Role, ir.Model], runner: Runner, precision: str) -> list[Check]:
     """Run every probe and judge it; the worst sample speaks for a tensor.
 
     Args:

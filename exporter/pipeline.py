@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import GateError, RequestError
 from ..graph_passes.budget import parse_ratio, tokens_kept
 from ..graph_passes.compressors import make
 from .render import Step
+
+if TYPE_CHECKING:
+    from ..runtimes.bundle import Precision
+    from .source import Parts
 
 QUESTIONS = 256
 
@@ -52,8 +56,8 @@ def export(
     keep: int | None = None,
     seam: str = "auto",
     params: Mapping[str, Any] | None = None,
-    precision: str = "fp32",
-    parts: str = "all",
+    precision: Precision = "fp32",
+    parts: Parts = "all",
     size_bias: str = "auto",
     verify: bool = True,
     force: bool = False,
@@ -91,34 +95,28 @@ def export(
     budget = _budget(ratio, keep)
     step("opening the model")
     opened = open_source(source, parts=parts)
-    if min_accuracy is not None and not (opened.has_task and parts == "all" and verify):
+    if min_accuracy is not None and not (opened.has_task and parts == "all" and verify and precision != "bf16"):
         raise RequestError(
             f"--min-accuracy needs a model with questions, all its graphs, and the proof (asked: {opened.name})",
-            fix="Leave it out, or use it with a built-in model, --parts all, and without --no-verify.",
+            fix="Use it with a built-in model, --parts all, in fp32 or fp16, without --no-verify.",
         )
     target = Path(out) if out is not None else Path(f"{opened.name}-{method}-{budget.replace('/', '_')}")
     check_target(target, force=force)
 
-    step("exporting the encoder")
-    encoder = graphs.encoder(opened, precision)
-    step(f"inserting {method}")
-    inserted = graphs.compress(opened, encoder, compressor, ratio=ratio, keep=keep, seam=seam, size_bias=size_bias)
-    step("exporting the language graphs")
-    language = opened.language(inserted.keep) if parts == "all" else []
-    models = {"encoder": encoder, **{graph.role: graphs.language(graph, precision) for graph in language}}
-
+    plan = graphs.Plan(opened, compressor, ratio, keep, seam, parts, size_bias)
+    built = graphs.build(plan, precision, step)
+    # ONNX Runtime's CPU cannot run bfloat16: what can be proved here are the same graphs before their types changed.
+    proven = graphs.build(plan, "fp32", step) if precision == "bf16" and verify else built
     step("writing the bundle")
     with BundleWriter(target, force=force) as writer:
-        manifest = graphs.write(writer, opened, models, inserted, budget, precision, size_bias)
+        manifest = graphs.write(writer, plan, built, budget, precision)
         record = manifest.variants[0].compression[0]
-        result = Exported(target, opened.name, precision, [record.model_dump()], notes=list(encoder.meta["notes"]))
+        result = Exported(target, opened.name, precision, [record.model_dump()], notes=built.notes)
         if verify:
             step("proving every part against PyTorch")
-            result.proof, result.drift = prove.prove(
-                writer, opened, models, language, inserted, compressor, precision, result.notes
-            )
-            manifest.parity["checks"] = result.proof["checks"]
-        if verify and opened.has_task and language:
+            result.proof, result.drift = prove.prove(writer, plan, proven, precision, result.notes)
+            manifest.parity |= {"checks": result.proof["checks"], "notes": result.notes}
+        if verify and opened.has_task and built.language and precision != "bf16":
             step(f"answering {QUESTIONS} questions")
             writer.finish(manifest)
             result.accuracy = accuracy.measure(opened, writer.folder, QUESTIONS)

@@ -6,15 +6,19 @@ on another machine without PyTorch, and an engine of another runtime.
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import BundleError
+
+if TYPE_CHECKING:
+    from ..runtimes.bundle import Role
 
 FILE = "proof.npz"
 
@@ -32,7 +36,7 @@ class Probe:
     """
 
     part: str
-    role: str
+    role: Role
     inputs: dict[str, np.ndarray]
     expected: dict[str, np.ndarray]
     method: dict[str, Any] = field(default_factory=dict)
@@ -43,8 +47,8 @@ def _bits(array: np.ndarray) -> np.ndarray:
     return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
 
 
-def save(probes: list[Probe], path: Path) -> None:
-    """Write all probes into one compressed .npz: an index and the arrays."""
+def to_bytes(probes: list[Probe]) -> bytes:
+    """All probes as one compressed .npz: an index and the arrays."""
     arrays: dict[str, np.ndarray] = {}
     index = []
     for number, probe in enumerate(probes):
@@ -56,11 +60,13 @@ def save(probes: list[Probe], path: Path) -> None:
                 arrays[key] = _bits(array)
                 entry[side].append({"name": name, "key": key, "dtype": array.dtype.name})
         index.append(entry)
-    np.savez_compressed(path, index=np.frombuffer(json.dumps(index).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, index=np.frombuffer(json.dumps(index).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
 
 
 def load(path: Path) -> list[Probe]:
-    """Read what `save` wrote.
+    """Read what `to_bytes` made.
 
     Raises:
         BundleError: the file is missing or damaged.

@@ -2,45 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import GraphError
 from ..graph_passes.compressors import Compressor
 from . import probes as probe_file
 from .measures import compare
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
     from ..graph_passes.insert import Inserted
     from ..runtimes.writer import BundleWriter
-    from .probes import Probe
-    from .source import GraphSource, Source
+    from .graphs import Built, Plan
+    from .source import Source
 
 SAMPLES = 3
 
 
 def prove(
-    writer: BundleWriter,
-    source: Source,
-    models: dict[str, ir.Model],
-    language: list[GraphSource],
-    inserted: Inserted,
-    compressor: Compressor,
-    precision: str,
-    notes: list[str],
+    writer: BundleWriter, plan: Plan, built: Built, precision: str, notes: list[str]
 ) -> tuple[dict[str, Any], dict[str, float] | None]:
     """Prove the written graphs part by part.
 
     Args:
         writer: its folder holds the graphs; the probes and parity.json are added to it.
-        source: for real inputs and modules.
-        models: graphs by role, as they were given to the writer.
-        language: the modules of embed, prefill and decode.
-        inserted: where the compressor is.
-        compressor: with its parameters.
-        precision: of the graphs.
+        plan: for the source, its real inputs and its modules.
+        built: the graphs as they were written; for bf16, their twins in fp32.
+        precision: of the bundle.
         notes: receives what a reader of the proof must know.
 
     Returns:
@@ -50,27 +40,23 @@ def prove(
     from ..runtimes.ort_graph import ort_runner
     from .parity import check, encoder_probes, language_probes
 
-    written = {role: load_model(writer.folder / f"{role}.onnx") for role in models}
+    source, inserted = plan.source, built.inserted
+    models = built.models
+    if precision == "bf16":
+        _check_types(writer, models)
+    else:
+        models = {role: load_model(writer.folder / f"{role}.onnx") for role in models}
     samples = source.real_inputs(SAMPLES)
-    whole = ort_runner(written["encoder"])
-    probes = encoder_probes(source.encoder, written["encoder"], inserted, compressor, samples, ort_runner)
+    whole = ort_runner(models["encoder"])
+    probes = encoder_probes(source.encoder, models["encoder"], inserted, plan.compressor, samples, ort_runner)
     parts = {probe.part for probe in probes}
-    if source.encoder.module is None:
-        notes.append("a foreign ONNX file: the compressor is proved, head and tail are the file's own")
-    elif "head" not in parts:
-        notes.append(f"seam {inserted.seam.name} is no boundary of a PyTorch module: only the compressor is proved")
-    elif "tail" not in parts:
-        notes.append("nothing lies behind the compressor in the encoder: there is no tail to prove")
-    if language:
+    if built.language:
         own = whole(samples[0])
-        sizes = own[inserted.outputs["sizes"]]
-        values = {"tokens": own["tokens"], "kept_indices": own["kept_indices"], "token_bias": np.log(sizes)}
-        probes += language_probes(language, {name: _float32(array) for name, array in values.items()})
-    checks = check(probes, written, ort_runner, precision)
-    if precision == "fp16":
-        notes.append(
-            "ONNX Runtime's CPU computes fp16 partly in fp32: this proves types; ranges were checked on the fp32 graph"
-        )
+        bias = np.log(own["sizes"])
+        values = {"tokens": own["tokens"], "kept_indices": own["kept_indices"], "token_bias": bias}
+        probes += language_probes(built.language, {name: _float32(array) for name, array in values.items()})
+    checks = check(probes, models, ort_runner, "fp32" if precision == "bf16" else precision)
+    notes += _remarks(source, inserted, parts, precision)
     proof = {
         "runtime": "onnxruntime-cpu",
         "precision": precision,
@@ -78,15 +64,45 @@ def prove(
         "checks": [found.to_json() for found in checks],
         "notes": list(notes),
     }
-    probe_file.save(probes, writer.folder / probe_file.FILE)
-    content = (writer.folder / probe_file.FILE).read_bytes()
-    (writer.folder / probe_file.FILE).unlink()
-    writer.add_file(probe_file.FILE, content)
+    writer.add_file(probe_file.FILE, probe_file.to_bytes(probes))
     writer.add_json("parity.json", proof)
-    drift = None
-    if "head" in parts:
-        drift = _drift(source, inserted, compressor, samples, whole, probes)
+    drift = _drift(source, inserted, plan.compressor, samples, whole) if "head" in parts else None
     return proof, drift
+
+
+def _check_types(writer: BundleWriter, roles: Iterable[str]) -> None:
+    """Where a graph cannot be run, the ONNX checker still proves its types and shapes."""
+    import onnx
+
+    for role in roles:
+        try:
+            onnx.checker.check_model(str(writer.folder / f"{role}.onnx"), full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise GraphError(
+                f"the typed graph is not valid: {str(error).strip().splitlines()[0]}",
+                where=f"{role}.onnx",
+                fix="Try --precision fp32 or fp16, and report this.",
+            ) from error
+
+
+def _remarks(source: Source, inserted: Inserted, parts: set[str], precision: str) -> list[str]:
+    remarks = []
+    if source.encoder.module is None:
+        remarks.append("a foreign ONNX file: the compressor is proved, head and tail are the file's own")
+    elif "head" not in parts:
+        remarks.append(f"seam {inserted.seam.name} is no boundary of a PyTorch module: only the compressor is proved")
+    elif "tail" not in parts:
+        remarks.append("nothing lies behind the compressor in the encoder: there is no tail to prove")
+    if precision == "fp16":
+        remarks.append(
+            "ONNX Runtime's CPU computes fp16 partly in fp32: this proves types; ranges were checked on the fp32 graph"
+        )
+    if precision == "bf16":
+        remarks.append(
+            "ONNX Runtime's CPU cannot run bf16: these are checks of the same graphs in fp32; of the bf16 graphs the "
+            "types and shapes were checked, their values were not"
+        )
+    return remarks
 
 
 def _drift(
@@ -95,7 +111,6 @@ def _drift(
     compressor: Compressor,
     samples: list[dict[str, np.ndarray]],
     run: Any,
-    probes: list[Probe],
 ) -> dict[str, float]:
     """End to end: the graph against PyTorch from the pixels on, where every flip of a pick counts."""
     from ..graph_passes.compressors import Case
@@ -127,4 +142,3 @@ def _drift(
 
 def _float32(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32) if array.dtype.kind not in "iu" else array
-

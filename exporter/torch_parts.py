@@ -51,7 +51,7 @@ def attention_tap(calls: list[dict[str, Any]], bias: list[torch.Tensor]) -> Iter
             attn_mask = extra if attn_mask is None else attn_mask + extra
         return original(query, key, value, attn_mask, *args, **kwargs)
 
-    functional.scaled_dot_product_attention = tapped  # type: ignore[assignment]
+    functional.scaled_dot_product_attention = tapped
     try:
         yield
     finally:

@@ -100,7 +100,7 @@ def _proto(
             # A shape computed before the seam: what it comes to is known.
             dims = [] if x.shape is not None and x.shape.rank() == 0 else [len(known)]
             graph.initializer.append(
-                onnx.helper.make_tensor(x.name or "", onnx.TensorProto.INT64, dims, [a for a, _ in known])
+                onnx.helper.make_tensor(x.name or "", onnx.TensorProto.INT64, dims, [old or 0 for old, _ in known])
             )
         else:
             graph.input.append(_info(x.name or "", x.dtype, x.shape))

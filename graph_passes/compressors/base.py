@@ -175,7 +175,7 @@ def make(name: str, params: Mapping[str, Any] | None = None) -> Compressor:
             f"method {name!r} has no parameter {unknown[0]!r}", fix=nearest(unknown[0], fields, kind="parameters")
         )
     try:
-        return cast("Compressor", TypeAdapter(cls).validate_python(dict(params)))
+        return TypeAdapter(cls).validate_python(dict(params))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -187,7 +187,7 @@ def make(name: str, params: Mapping[str, Any] | None = None) -> Compressor:
 
 def parameters(compressor: Compressor) -> dict[str, Any]:
     """Parameter name -> value, in the order of the file."""
-    return dataclasses.asdict(compressor)  # type: ignore[call-overload, no-any-return]
+    return dataclasses.asdict(compressor)  # type: ignore[call-overload]
 
 
 def table() -> list[dict[str, Any]]:

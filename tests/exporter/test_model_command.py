@@ -18,9 +18,7 @@ LITERAL = ["model", "--method", "apet", "--ratio", "0.85"]
 
 
 def tokexport(*arguments: object, folder: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [TOKEXPORT, *map(str, arguments)], cwd=folder, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([TOKEXPORT, *map(str, arguments)], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
     return done
 
@@ -136,7 +134,17 @@ def test_the_bundle_tells_nothing_of_the_machine_that_made_it(bundle):
 
 def test_fp16_is_typed_and_proved(tmp_path):
     done = tokexport(
-        "model", "--method", "kcenter_merge", "--keep", "36", "--precision", "fp16", "-o", "b", "--json", folder=tmp_path
+        "model",
+        "--method",
+        "kcenter_merge",
+        "--keep",
+        "36",
+        "--precision",
+        "fp16",
+        "-o",
+        "b",
+        "--json",
+        folder=tmp_path,
     )
     data = json.loads(done.stdout)
     assert all(check["ok"] for check in data["proof"]["checks"])
@@ -152,7 +160,9 @@ def test_an_in_encoder_seam_carries_the_size_bias_through_the_blocks_behind(tmp_
     data = json.loads(done.stdout)
     assert data["compression"][0]["size_bias"] and all(check["ok"] for check in data["proof"]["checks"])
     assert {check["part"] for check in data["proof"]["checks"]} == {"head", "compressor", "tail"}
-    off = json.loads(tokexport("model", *arguments, "--size-bias", "off", "-o", "off", "--json", folder=tmp_path).stdout)
+    off = json.loads(
+        tokexport("model", *arguments, "--size-bias", "off", "-o", "off", "--json", folder=tmp_path).stdout
+    )
     assert not off["compression"][0]["size_bias"] and all(check["ok"] for check in off["proof"]["checks"])
     with_bias, without = (onnx.load(tmp_path / name / "encoder.onnx") for name in ("on", "off"))
     assert sum(node.op_type == "Log" for node in with_bias.graph.node) == 1

@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from tokexport.errors import BundleError
-from tokexport.exporter.probes import FILE, Probe, load, save
+from tokexport.exporter.probes import FILE, Probe, load, to_bytes
 
 
 def probe() -> Probe:
@@ -20,7 +20,7 @@ def probe() -> Probe:
 
 def test_round_trip_keeps_names_types_and_values(tmp_path):
     saved = probe()
-    save([saved, saved], tmp_path / FILE)
+    (tmp_path / FILE).write_bytes(to_bytes([saved, saved]))
     read = load(tmp_path / FILE)
     assert len(read) == 2
     for side in ("inputs", "expected"):
@@ -36,8 +36,7 @@ def test_a_missing_file_says_how_to_get_one(tmp_path):
 
 
 def test_a_damaged_file_is_named(tmp_path):
-    save([probe()], tmp_path / FILE)
-    data = (tmp_path / FILE).read_bytes()
+    data = to_bytes([probe()])
     (tmp_path / FILE).write_bytes(data[: len(data) // 2])
     with pytest.raises(BundleError, match=r"proof.npz"):
         load(tmp_path / FILE)

@@ -8,7 +8,9 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from tokexport.errors import GraphError
+from tokexport.graph_passes import rest_rules
 from tokexport.graph_passes.rest import plan_rest, prove_rest
+from tokexport.graph_passes.rest_state import Axis
 
 OLD, NEW = 9, 4
 
@@ -328,6 +330,12 @@ def test_two_spans_on_one_axis_are_refused() -> None:
     refuse(model("y = Concat<axis=1>(x, x)"), "2 spans")
 
 
+def test_text_in_front_of_the_tokens_counts_as_prefix() -> None:
+    body = "c = Concat<axis=1>(t, x) y = Slice(c, a, e, i)"
+    weights = f"float[1,2,8] t = {{{','.join('1' * 16)}}}, int64[1] a = {{3}}, int64[1] e = {{11}}, int64[1] i = {{1}}"
+    accept(model(body, weights), [1, 3, 8])
+
+
 def test_gather_of_the_prefix() -> None:
     accept(model("y = Gather<axis=1>(x, i)", "int64 i = {0}"), [1, 8])
 
@@ -369,7 +377,7 @@ def test_padding_counts_as_no_token() -> None:
 
 def test_tile() -> None:
     accept(model("y = Tile(x, r)", "int64[3] r = {2,1,1}"), [2, 4, 8])
-    refuse(model("y = Tile(x, r)", "int64[3] r = {1,2,1}"), "Tile")
+    refuse(model("y = Tile(x, r)", "int64[3] r = {1,2,1}"), "Tile", "repeats the token axis 1 2 times")
 
 
 # Normalisation, reduction, windows
@@ -432,7 +440,9 @@ def test_topk_and_cumsum_along_tokens_are_refused() -> None:
 
 def test_parameters_per_token_are_refused() -> None:
     weights = ", ".join(f"float[9] {name} = {{1,1,1,1,1,1,1,1,1}}" for name in "abcd")
-    refuse(model("y = BatchNormalization(x, a, b, c, d)", weights), "BatchNormalization", "a ")
+    refuse(
+        model("y = BatchNormalization(x, a, b, c, d)", weights), "BatchNormalization", "a has one entry for each token"
+    )
 
 
 def test_squeeze_of_all_ones_would_take_a_single_token() -> None:
@@ -466,13 +476,16 @@ def test_local_function_is_refused() -> None:
     refuse(ir.from_proto(onnx.parser.parse_model(text)), "local function f::act")
 
 
-def test_wrong_rule_would_be_caught_by_inference(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tokexport.graph_passes import rest_rules
-
-    monkeypatch.setitem(rest_rules.RULES, "Relu", lambda rest, node: [{}])
-    m = model("h = Relu(x) y = Add(h, x)")
-    with pytest.raises(GraphError):
-        prove(m)
+@pytest.mark.parametrize(
+    ("claim", "words"),
+    [
+        ({1: Axis(9, 5, 1)}, "shape inference gives h [1, 4, 8] where [1, 5, 8] was worked out"),
+        ({2: Axis(9, 4, 1)}, "h is declared as [1, 9, 8], but axis 2 has 9 entries"),
+    ],
+)
+def test_a_wrong_rule_is_caught(monkeypatch: pytest.MonkeyPatch, claim: dict[int, Axis], words: str) -> None:
+    monkeypatch.setitem(rest_rules.RULES, "Relu", lambda rest, node: [claim])
+    refuse(model("h = Relu(x) y = ReduceMean(h)"), words)
 
 
 def test_plan_reads_only() -> None:
