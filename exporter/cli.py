@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
 from .. import __version__
 from ..errors import RequestError, TokexportError
+from . import interrupt
 
 F = TypeVar("F", bound=Callable[..., Any])
 OUT = click.Path(path_type=Path)
@@ -24,15 +25,17 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; `TokexportError.exit_code` becomes the exit code."""
         try:
-            return super().invoke(ctx)
+            with interrupt.remembered():
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:
-            click.echo("\ninterrupted; nothing was written", err=True)
-            sys.exit(130)
+            _interrupted()
         except BrokenPipeError:
             sys.exit(0)
         except Exception as error:
+            if interrupt.asked():
+                _interrupted()
             if "--debug" in sys.argv:
                 raise
             if isinstance(error, TokexportError):
@@ -44,6 +47,11 @@ class Group(click.Group):
                 err=True,
             )
             sys.exit(BUG)
+
+
+def _interrupted() -> NoReturn:
+    click.echo("\ninterrupted; nothing was written", err=True)
+    sys.exit(130)
 
 
 def common(command: F) -> F:

@@ -10,6 +10,9 @@ import numpy as np
 # Precision -> (least cosine, largest distance of the norm ratio from 1).
 GATES = {"fp32": (0.9999, 1e-3), "fp16": (0.999, 1e-2), "bf16": (0.99, 3e-2)}
 
+# What a distance is where there is none to measure: JSON has no infinity.
+LARGEST = float(np.finfo(np.float32).max)
+
 
 @dataclass(frozen=True)
 class Check:
@@ -46,14 +49,14 @@ def compare(part: str, tensor: str, reference: np.ndarray, got: np.ndarray, prec
     """
     if reference.shape != got.shape:
         detail = f"shape {list(got.shape)} instead of {list(reference.shape)}"
-        return Check(part, tensor, False, 0.0, 0.0, float("inf"), detail=detail)
+        return Check(part, tensor, False, 0.0, 0.0, LARGEST, detail=detail)
     if reference.dtype.kind in "iub":
         wrong = int((reference != got).sum())
         detail = f"{wrong} of {reference.size} integers differ" if wrong else ""
         return Check(part, tensor, not wrong, float(not wrong), 1.0, float(wrong), detail=detail)
     a, b = reference.astype(np.float64), got.astype(np.float64)
     if not np.isfinite(b).all():
-        return Check(part, tensor, False, 0.0, 0.0, float("inf"), detail=f"{int((~np.isfinite(b)).sum())} NaN or inf")
+        return Check(part, tensor, False, 0.0, 0.0, LARGEST, detail=f"{int((~np.isfinite(b)).sum())} NaN or inf")
     if a.size > 1 and np.ptp(a) == 0:
         detail = f"the reference is {a.flat[0]:g} everywhere, so agreement would prove nothing"
         return Check(part, tensor, False, 0.0, 0.0, 0.0, detail=detail)

@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import GraphError, MissingError
 from ..graph_passes.compressors import OUTPUTS, Case, Compressed, Compressor, make, parameters
 from . import torch_parts
-from .measures import Check, compare
+from .measures import LARGEST, Check, compare
 from .probes import Probe
 
 if TYPE_CHECKING:
@@ -173,8 +173,9 @@ def _judge(probe: Probe, got: dict[str, np.ndarray], precision: str) -> list[Che
         return [_equal(probe, name, got, precision)]
     found = agree(compressor, case, tokens, result, dict(zip(compressor.signals(), signals)))
     far = np.abs(probe.expected[name].astype(np.float64) - got[name].astype(np.float64)).max()
+    off = min(found.norm_ratio, LARGEST)
     detail = "" if found.ok else found.worst
-    return [Check("compressor", name, found.ok, found.cosine, 1 + found.norm_ratio, float(far), found.flipped, detail)]
+    return [Check("compressor", name, found.ok, found.cosine, 1 + off, float(min(far, LARGEST)), found.flipped, detail)]
 
 
 def _equal(probe: Probe, name: str, got: dict[str, np.ndarray], precision: str) -> Check:

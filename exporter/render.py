@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import interrupt
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -22,10 +24,15 @@ def progress(*, quiet: bool = False) -> Iterator[Step]:
 
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        yield lambda text: None
+        yield lambda text: interrupt.check()
         return
     with console.status("starting") as status:
-        yield lambda text: status.update(text)
+
+        def step(text: str) -> None:
+            interrupt.check()
+            status.update(text)
+
+        yield step
 
 
 def result(data: Any, as_json: bool, show: Callable[[Any], None]) -> None:

@@ -143,7 +143,8 @@ def _at(module: nn.Module, seam: Seam, action: Any) -> Iterator[None]:
     if seam.side == "input":
         handle = place.register_forward_pre_hook(on_input)
     else:
-        handle = place.register_forward_hook(on_output)
+        # First, so that hooks of the model's own that collect hidden states see the new tokens too.
+        handle = place.register_forward_hook(on_output, prepend=True)
     try:
         yield
     finally:

@@ -73,10 +73,12 @@ class Apet:
 
     def __post_init__(self) -> None:
         if self.basis < 1:
-            raise RequestError(f"basis {self.basis} is not positive", where="method 'apet'", fix="Use basis=10.")
+            raise RequestError(f"basis {self.basis} is not positive", where="method 'apet'", fix="Use --set basis=10.")
         if not self.ridge >= 1e-9:
             raise RequestError(
-                f"ridge {self.ridge} is below 1e-9", where="method 'apet'", fix="Use ridge=1e-5, as the released code."
+                f"ridge {self.ridge} is below 1e-9",
+                where="method 'apet'",
+                fix="Use --set ridge=1e-5, as the released code.",
             )
 
     def signals(self) -> tuple[str, ...]:
@@ -87,7 +89,7 @@ class Apet:
         """K > M unless the basis has no slots; M <= N."""
         if self.basis > case.tokens:
             raise RequestError(
-                f"basis {self.basis} is more than the {case.tokens} tokens", fix=f"Use basis=1 to {case.tokens}."
+                f"basis {self.basis} is more than the {case.tokens} tokens", fix=f"Use --set basis=1 to {case.tokens}."
             )
         if self.basis_slots == "none":
             select.check_keep(case)

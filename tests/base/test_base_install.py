@@ -1,4 +1,4 @@
-"""What a Jetson needs works without torch, transformers or onnxruntime being imported; runs alone on Python 3.10 too."""
+"""What a Jetson needs works without importing torch or transformers; these tests run alone on Python 3.10 too."""
 
 import importlib.util
 import json

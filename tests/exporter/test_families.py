@@ -173,7 +173,7 @@ def test_tiny_vlm_generation_fits_its_graphs(tiny_vlm):
     last = int(prefill.inputs["last_index"])
     assert int(decode.inputs["write_index"]) == last + 1
     # The example is a question: the word before the padding is its last.
-    words = json.loads(tiny_vlm.processor_files["processor/vocabulary.json"])
+    words = json.loads(tiny_vlm.processor_files["processor/vocabulary.json"])["words"]
     ids = embed.inputs["input_ids"][0].tolist()
     assert words[ids[last - keep]] == "?" and ids[last - keep + 1] == record.pad and len(words) == record.vocabulary
     assert words[record.bos] == "<bos>" and [words[i] for i in record.eos] == ["<eos>"]

@@ -1,6 +1,6 @@
 """Draws coloured shapes on cluttered grounds and asks about them; the same seed gives the same scene everywhere.
 
-Everything is numpy on small windows: about a thousand scenes a second on one core, so training never repeats one.
+Everything is numpy on small windows: about nine hundred scenes a second on one core, so training never repeats one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Trains the shipped weights: `python -m tokexport.exporter.zoo.tiny_vlm.train --out FILE`.
 
-Every step draws its scenes from (seed, step), so a run that was stopped and resumed sees the same data. Two losses
-besides the answers made it learn at all: each patch names what covers it, and CLS names what is in the image.
+Every worker draws its scenes from (seed, step, worker), so a run that was stopped and resumed sees the same data. Two
+losses besides the answers teach the encoder: each patch names what covers it, CLS names what is in the image. Without
+the first, an earlier model of this kind stuck at half of the answers.
 """
 
 from __future__ import annotations
