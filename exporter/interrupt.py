@@ -13,7 +13,7 @@ _asked = False
 
 @contextmanager
 def remembered() -> Iterator[None]:
-    """Within this, SIGINT raises KeyboardInterrupt as ever, and `asked` and `check` know of it even if it was caught."""
+    """Within this, SIGINT raises KeyboardInterrupt as ever, and `asked` and `check` know of it ever after."""
     global _asked
     _asked = False
     if threading.current_thread() is not threading.main_thread():
