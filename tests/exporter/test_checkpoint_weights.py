@@ -116,3 +116,18 @@ def test_modules_made_without_weights_hold_none_and_nothing_stays_patched():
         module = torch.nn.BatchNorm1d(4)
     assert module.weight.is_meta and not module.running_mean.is_meta
     assert torch.nn.Module.register_parameter is before and not torch.nn.Linear(2, 2).weight.is_meta
+
+
+def test_absent_weights_that_should_not_be_used_are_nan_so_that_their_use_shows(tmp_path, tiny_llava_folder):
+    folder = tmp_path / "no-head"
+    folder.mkdir()
+    for file in tiny_llava_folder.iterdir():
+        if file.suffix != ".safetensors":
+            (folder / file.name).write_bytes(file.read_bytes())
+    (shard,) = tiny_llava_folder.glob("*.safetensors")
+    kept = {key: value for key, value in load_file(shard).items() if "post_layernorm" not in key}
+    save_file(kept, folder / shard.name, metadata={"format": "pt"})
+    state = open_source(str(folder)).encoder.module.state_dict()
+    absent = [value for key, value in state.items() if "post_layernorm" in key]
+    assert absent and all(value.isnan().all() for value in absent)
+    assert not any(value.isnan().any() for key, value in state.items() if "post_layernorm" not in key)
