@@ -59,6 +59,6 @@ def nearest(name: str, known: Iterable[str], *, kind: str) -> str:
         A sentence such as ``Did you mean apet? Known methods: apet, topk.``
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     return f"{hint}Known {kind}: {', '.join(names) or 'none'}."

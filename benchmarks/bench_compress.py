@@ -1,6 +1,6 @@
 """What `tokexport.compress` costs on a graph of the size of a 7B model, beside onnxslim and onnxsim.
 
-    python benchmarks/bench_compress.py [--out benchmarks/results/compress.json]
+    python benchmarks/bench_compress.py
 
 The model is a vision tower of 24 layers, a projector and 32 decoder blocks: about 4,000 nodes over 13 GB of weights in
 a sparse file, so that it needs no disk. The compressor goes between tower and projector, so the proof has most of the
@@ -12,11 +12,8 @@ the same form that grow until one is not done in `PEER_LIMIT_S` or fails.
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -25,8 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from report import write
+
 PEER_LIMIT_S = 180
-PACKAGES = ("tokexport", "onnx", "onnx-ir", "onnxslim", "onnxsim")
 LIMIT_S, LIMIT_MB = 1.0, 200
 VISION_DIM, TOKENS, PATCH = 1024, 576, 588
 # (layers of the vision tower, blocks of the decoder, its width): the first is what we are measured on.
@@ -202,7 +200,6 @@ def measure(tool: str, folder: Path, repeats: int, limit: float) -> dict[str, An
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "compress.json")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -236,26 +233,9 @@ def main() -> None:
         and full.get("weights_mapped") == 0
         and full.get("read_bytes", 1e18) < 2 * full.get("graph_bytes", 0) + 2**20
     )
-    report["date"] = datetime.date.today().isoformat()
-    report["machine"] = {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.platform(terse=True)}
-    report["machine"]["load_before"] = load
-    report["versions"] = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
+    report["load_before"] = load
+    write("compress", report, "python benchmarks/bench_compress.py")
     sys.exit(not report["within_bounds"])
-
-
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from ..graph_passes.budget import tokens_kept
 from ..graph_passes.compressors import OUTPUTS, Compressor
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
 
     from ..graph_passes.insert import Inserted
@@ -62,11 +63,16 @@ def build(plan: Plan, precision: Precision, step: Step) -> Built:
     model, notes = encoder(plan.source, precision)
     step(f"inserting {plan.compressor.method.name}")
     inserted = compress(plan, model)
+    wanted = plan.source.auto_seam.get(plan.compressor.method.seam, plan.compressor.method.seam)
+    if plan.seam == "auto" and inserted.seam.name != wanted:
+        notes.append(f"{wanted}, the method's own seam, cannot be used here: {inserted.seam.name} was taken")
     language = plan.source.language(inserted.keep) if plan.parts == "all" else []
     models: dict[Role, ir.Model] = {"encoder": model}
+    samples = _language_samples(language, model, plan.source) if precision == "fp16" and language else {}
     for graph in language:
         step(f"exporting {graph.role}")
-        models[graph.role] = _typed(_export(graph), precision)[0]
+        models[graph.role], said = _typed(_export(graph), precision, samples.get(graph.role))
+        notes += [f"{graph.role}: {note}" for note in said]
     return Built(models, inserted, language, notes)
 
 
@@ -75,14 +81,17 @@ def encoder(source: Source, precision: str) -> tuple[ir.Model, list[str]]:
 
     Half precision comes before the compressor, so that its body is built for the type it will see.
     """
+    fixed: list[str] = []
     if source.model_path is None:
         model = _export(source.encoder)
     else:
         from ..graph_passes.model_io import load_model
 
         model = load_model(source.model_path)
-        _fix_batch(model)
-    return _typed(model, precision, source)
+        fixed = _fix_batch(model)
+    samples = source.real_inputs(_RANGE_SAMPLES) if precision == "fp16" else None
+    model, notes = _typed(model, precision, samples)
+    return model, [*fixed, *notes]
 
 
 def compress(plan: Plan, model: ir.Model) -> Inserted:
@@ -149,18 +158,35 @@ def _export(graph: GraphSource) -> ir.Model:
     return export_graph(graph)
 
 
-def _typed(model: ir.Model, precision: str, source: Source | None = None) -> tuple[ir.Model, list[str]]:
-    """`model` in `precision`; real inputs of `source` say which of its sums float16 cannot hold."""
+def _typed(
+    model: ir.Model, precision: str, samples: list[dict[str, np.ndarray]] | None = None
+) -> tuple[ir.Model, list[str]]:
+    """`model` in `precision`; real inputs `samples` say which of its sums float16 cannot hold."""
     if precision not in HALF:
         return model, []
     from ..graph_passes.precision import to_half
     from ..graph_passes.ranges import find_islands
 
-    islands = find_islands(model, source.real_inputs(_RANGE_SAMPLES)) if source and precision == "fp16" else {}
+    islands = find_islands(model, samples) if samples else {}
     report = to_half(model, HALF[precision], islands, typed_io=_typed_io(model))  # type: ignore[arg-type]
     notes = [f"fp32 island {name}: {why}" for name, why in islands.items()]
     kept = len(report.islands) - len(islands)
     return model, [*notes, f"{report.nodes} nodes compute in {precision}, {kept} by their kind in fp32"]
+
+
+def _language_samples(
+    graphs: list[GraphSource], compressed: ir.Model, source: Source
+) -> dict[str, list[dict[str, np.ndarray]]]:
+    """What really reaches each language graph, in float32, by role: made from the encoder's own tokens."""
+    from ..runtimes.ort_graph import ort_runner
+    from .parity import language_probes, language_values
+
+    run = ort_runner(compressed)
+    samples: dict[str, list[dict[str, np.ndarray]]] = {}
+    for sample in source.real_inputs(_RANGE_SAMPLES):
+        for probe in language_probes(graphs, language_values(run(sample))):
+            samples.setdefault(probe.role, []).append(probe.inputs)
+    return samples
 
 
 def _roles(source: Source, role: str, model: ir.Model, inserted: Inserted) -> tuple[dict[str, str], dict[str, str]]:
@@ -182,12 +208,13 @@ def _typed_io(model: ir.Model) -> list[str]:
     return [name for name in ends if name in ("tokens", "inputs_embeds") or name.startswith(("past_", "present_"))]
 
 
-def _fix_batch(model: ir.Model) -> None:
-    """A bundle's shapes are static: where only the batch of a foreign file is dynamic, it becomes 1."""
+def _fix_batch(model: ir.Model) -> list[str]:
+    """A bundle's shapes are static: a batch of a foreign file that is dynamic becomes 1; returns a note on each."""
     import onnx_ir as ir
 
     from ..graph_passes.walk import infer_missing_shapes
 
+    notes = []
     for value in model.graph.inputs:
         shape = value.shape
         if shape is None or not len(shape) or isinstance(shape[0], int):
@@ -198,10 +225,12 @@ def _fix_batch(model: ir.Model) -> None:
                 fix="Export it again with static shapes.",
             )
         value.shape = ir.Shape([1, *list(shape)[1:]])
+        notes.append(f"the batch of input {value.name} was dynamic ({shape[0]}) and is 1 now")
         for node in model.graph:
             for output in node.outputs:
                 output.shape = None
     infer_missing_shapes(model)
+    return notes
 
 
 def _versions() -> dict[str, str]:

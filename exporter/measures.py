@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ..graph_passes import agreement
+
 # Precision -> (least cosine, largest distance of the norm ratio from 1).
-GATES = {"fp32": (0.9999, 1e-3), "fp16": (0.999, 1e-2), "bf16": (0.99, 3e-2)}
+_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+GATES = {precision: agreement.GATES[dtype] for precision, dtype in _DTYPES.items()}
 
 # What a distance is where there is none to measure: JSON has no infinity.
 LARGEST = float(np.finfo(np.float32).max)
@@ -55,6 +58,9 @@ def compare(part: str, tensor: str, reference: np.ndarray, got: np.ndarray, prec
         detail = f"{wrong} of {reference.size} integers differ" if wrong else ""
         return Check(part, tensor, not wrong, float(not wrong), 1.0, float(wrong), detail=detail)
     a, b = reference.astype(np.float64), got.astype(np.float64)
+    if not np.isfinite(a).all():
+        count = int((~np.isfinite(a)).sum())
+        return Check(part, tensor, False, 0.0, 0.0, LARGEST, detail=f"{count} NaN or inf in the reference")
     if not np.isfinite(b).all():
         return Check(part, tensor, False, 0.0, 0.0, LARGEST, detail=f"{int((~np.isfinite(b)).sum())} NaN or inf")
     if a.size > 1 and np.ptp(a) == 0:

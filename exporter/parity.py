@@ -62,12 +62,16 @@ def encoder_probes(
     Raises:
         GraphError: NaN or inf in the activations at the seam.
     """
+    import torch
+
     seam, behind = inserted.seam, inserted.tokens_out
     node = next(node for node in model.graph if node.name == inserted.node_name)
     into = [value.name or "" for value in node.inputs if value is not None]
     out = dict(zip(OUTPUTS, (value.name or "" for value in node.outputs)))
     results = [value.name or "" for value in model.graph.outputs]
-    run = runner(between(model, _names(model.graph.inputs), dict.fromkeys([*into, *out.values(), behind])))
+    own_results = [name for name in results if name not in inserted.outputs.values()]
+    read = dict.fromkeys([inserted.tokens_in, *into, *out.values(), behind])
+    run = runner(between(model, _names(model.graph.inputs), read))
     probes: list[Probe] = []
     for sample in samples:
         own = run(sample)
@@ -83,18 +87,32 @@ def encoder_probes(
             continue
         feeds = _tensors(sample)
         head = torch_parts.head(graph.module, feeds, seam, tuple(signals))
-        seen = {into[0]: head.tokens[:, seam.prefix :], **{signals[name]: head.signals[name] for name in signals}}
+        seen = {inserted.tokens_in: head.tokens, into[0]: head.tokens[:, seam.prefix :]}
+        seen |= {signals[name]: head.signals[name] for name in signals}
         probes.append(Probe("head", graph.role, dict(sample), {name: value.numpy() for name, value in seen.items()}))
-        if behind in results:
+        # Without a prefix the compressor's tokens may be the result itself, and are proved already.
+        judged = [name for name in own_results if seam.prefix or name != behind]
+        if not judged:
             continue
-        sizes = own[out["sizes"]] if inserted.biased else None
-        bias = _tensor(sizes) if sizes is not None else None
-        result = torch_parts.tail(graph.module, feeds, seam, _tensor(own[behind]).float(), bias)
-        fed = {behind: own[behind]} | ({out["sizes"]: sizes} if sizes is not None else {})
-        own_results = [name for name in results if name not in out.values()]
-        expected = dict(zip(own_results, (value.numpy() for value in result)))
+        fed = {out["tokens"]: own[out["tokens"]]}
+        shorter = _tensor(own[out["tokens"]]).float()
+        if seam.prefix:
+            # Cut before the prefix is put back, so that the graph's way of doing it is part of what is proved.
+            fed[inserted.tokens_in] = own[inserted.tokens_in]
+            shorter = torch.cat([_tensor(own[inserted.tokens_in]).float()[:, : seam.prefix], shorter], 1)
+        if inserted.biased:
+            fed[out["sizes"]] = own[out["sizes"]]
+        bias = _tensor(own[out["sizes"]]) if inserted.biased else None
+        result = torch_parts.tail(graph.module, feeds, seam, shorter, bias)
+        expected = {name: value.numpy() for name, value in zip(own_results, result, strict=True) if name in judged}
         probes.append(Probe("tail", graph.role, fed, expected))
     return probes
+
+
+def language_values(encoded: Feeds) -> dict[str, np.ndarray]:
+    """What the language graphs read of an encoder's outputs, by role, in float32: tokens, kept_indices, token_bias."""
+    values = {name: encoded[name] for name in ("tokens", "kept_indices")} | {"token_bias": np.log(encoded["sizes"])}
+    return {name: x if x.dtype.kind in "iu" else x.astype(np.float32) for name, x in values.items()}
 
 
 def language_probes(graphs: list[GraphSource], values: dict[str, np.ndarray]) -> list[Probe]:
@@ -135,7 +153,12 @@ def check(probes: list[Probe], models: Mapping[Role, ir.Model], runner: Runner, 
         models: graph by role.
         runner: the runtime.
         precision: of the graphs: fp32, fp16 or bf16; it sets the gates.
+
+    Raises:
+        GraphError: no probe of a compressor: an empty proof is none.
     """
+    if not any(probe.part == "compressor" for probe in probes):
+        raise GraphError("there is nothing to prove a compressor with", fix="Export again, with inputs for the proof.")
     checks: dict[tuple[str, str], Check] = {}
     runs: dict[tuple[str, ...], Callable[[Feeds], dict[str, np.ndarray]]] = {}
     for probe in probes:
@@ -170,7 +193,10 @@ def _judge(probe: Probe, got: dict[str, np.ndarray], precision: str) -> list[Che
     name = next(iter(probe.expected))
     result = Compressed(*(got[output] for output in probe.expected))
     if find_spec("torch") is None:
-        return [_equal(probe, name, got, precision)]
+        return _equal(probe, name, got, precision)
+    if np.ptp(tokens.astype(np.float32)) == 0:
+        # Whatever is picked of equal tokens is right, so agreement would prove nothing.
+        return [compare("compressor", name, probe.expected[name], got[name], precision)]
     found = agree(compressor, case, tokens, result, dict(zip(compressor.signals(), signals)))
     far = np.abs(probe.expected[name].astype(np.float64) - got[name].astype(np.float64)).max()
     off = min(found.norm_ratio, LARGEST)
@@ -178,7 +204,7 @@ def _judge(probe: Probe, got: dict[str, np.ndarray], precision: str) -> list[Che
     return [Check("compressor", name, found.ok, found.cosine, 1 + off, float(min(far, LARGEST)), found.flipped, detail)]
 
 
-def _equal(probe: Probe, name: str, got: dict[str, np.ndarray], precision: str) -> Check:
+def _equal(probe: Probe, tokens: str, got: dict[str, np.ndarray], precision: str) -> list[Check]:
     """Without PyTorch a pick that differs cannot be judged, so all must be those of the stored reference."""
     for output, array in probe.expected.items():
         if array.dtype.kind in "iu" and not np.array_equal(array, got[output]):
@@ -187,7 +213,13 @@ def _equal(probe: Probe, name: str, got: dict[str, np.ndarray], precision: str) 
                 where=f"tensor {output}",
                 fix='Install with: pip install "tokexport[export]"',
             )
-    return compare("compressor", name, probe.expected[name], got[name], precision)
+    sizes = list(probe.expected)[OUTPUTS.index("sizes")]
+    # Exact counts, all 1 where nothing was merged: judged bit for bit, because a constant has no direction.
+    counts = (probe.expected[sizes].view(np.int32), got[sizes].view(np.int32))
+    return [
+        compare("compressor", tokens, probe.expected[tokens], got[tokens], precision),
+        compare("compressor", sizes, *counts, precision),
+    ]
 
 
 def _worse(a: Check, b: Check) -> Check:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GateError, RequestError
-from ..graph_passes.budget import parse_ratio, tokens_kept
+from ..graph_passes.budget import check_budget
 from ..graph_passes.compressors import make
 from .render import Step
 
@@ -100,6 +100,8 @@ def export(
             f"--min-accuracy needs a model with questions, all its graphs, and the proof (asked: {opened.name})",
             fix="Use it with a built-in model, --parts all, in fp32 or fp16, without --no-verify.",
         )
+    if min_accuracy is not None and not 0 <= min_accuracy <= 1:
+        raise RequestError(f"--min-accuracy {min_accuracy} is outside 0..1", fix="For 95 % write --min-accuracy 0.95.")
     target = Path(out) if out is not None else Path(f"{opened.name}-{method}-{budget.replace('/', '_')}")
     check_target(target, force=force)
 
@@ -138,11 +140,8 @@ _WHAT_TO_TRY = (
 
 def _budget(ratio: str | float | Fraction | None, keep: int | None) -> str:
     """The budget as text, checked as far as it can be before N is known."""
-    if ratio is None or keep is not None:
-        tokens_kept(keep or 1, ratio=ratio, keep=keep)
-        return f"keep{keep}"
-    parse_ratio(ratio)
-    return str(ratio).strip()
+    check_budget(ratio=ratio, keep=keep)
+    return f"keep{keep}" if ratio is None else str(ratio).strip()
 
 
 def _failure(result: Exported, min_accuracy: float | None) -> str:

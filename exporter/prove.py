@@ -38,7 +38,7 @@ def prove(
     """
     from ..graph_passes.model_io import load_model
     from ..runtimes.ort_graph import ort_runner
-    from .parity import check, encoder_probes, language_probes
+    from .parity import check, encoder_probes, language_probes, language_values
 
     source, inserted = plan.source, built.inserted
     models = built.models
@@ -51,10 +51,7 @@ def prove(
     probes = encoder_probes(source.encoder, models["encoder"], inserted, plan.compressor, samples, ort_runner)
     parts = {probe.part for probe in probes}
     if built.language:
-        own = whole(samples[0])
-        bias = np.log(own["sizes"])
-        values = {"tokens": own["tokens"], "kept_indices": own["kept_indices"], "token_bias": bias}
-        probes += language_probes(built.language, {name: _float32(array) for name, array in values.items()})
+        probes += language_probes(built.language, language_values(whole(samples[0])))
     checks = check(probes, models, ort_runner, "fp32" if precision == "bf16" else precision)
     notes += _remarks(source, inserted, parts, precision)
     proof = {
@@ -138,7 +135,3 @@ def _drift(
         found = [compare("drift", name, value.numpy(), got[name], "bf16") for name, value in zip(names, outputs)]
         cosines += [one.cosine for one in found]
     return {"kept_overlap": float(np.mean(overlaps)), "cosine": float(min(cosines))}
-
-
-def _float32(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float32) if array.dtype.kind not in "iu" else array

@@ -47,7 +47,9 @@ def attention_tap(calls: list[dict[str, Any]], bias: list[torch.Tensor]) -> Iter
         scale = kwargs.get("scale")
         calls.append({"query": query, "key": key, "scale": query.shape[-1] ** -0.5 if scale is None else scale})
         if bias and key.shape[-2] == bias[0].shape[-1]:
-            extra = bias[0][:, None, None, :]
+            extra = bias[0][:, None, None, :].to(query.dtype)
+            if attn_mask is not None and not attn_mask.is_floating_point():
+                attn_mask = extra.new_zeros(attn_mask.shape).masked_fill(~attn_mask, float("-inf"))
             attn_mask = extra if attn_mask is None else attn_mask + extra
         return original(query, key, value, attn_mask, *args, **kwargs)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
+import re
 from fractions import Fraction
+from typing import Any
 
 from ..errors import RequestError
 
@@ -14,8 +17,10 @@ def parse_ratio(ratio: str | float | Fraction) -> Fraction:
     Raises:
         RequestError: not a number, or not strictly between 0 and 1.
     """
+    text = str(ratio).strip()
     try:
-        value = Fraction(str(ratio).strip())
+        # An exact 1e-999999999 would fill the memory.
+        value = Fraction("" if re.search(r"[eE][+-]?\d{4}", text) else text)
     except (ValueError, ZeroDivisionError):
         raise RequestError(f"ratio {ratio!r} is not a number", fix="Write --ratio 0.85 or --ratio 8/9.") from None
     if 0 < value < 1:
@@ -27,15 +32,40 @@ def parse_ratio(ratio: str | float | Fraction) -> Fraction:
     )
 
 
+def whole_keep(keep: Any) -> int:
+    """K as an int, whatever kind of whole number it comes as.
+
+    Raises:
+        RequestError: not a whole number; 5.0, "5" and True are none.
+    """
+    try:
+        if isinstance(keep, bool):
+            raise TypeError
+        return operator.index(keep)
+    except TypeError:
+        raise RequestError(f"keep {keep!r} is not a whole number", fix="Write for example keep=86.") from None
+
+
+def check_budget(*, ratio: str | float | Fraction | None, keep: int | None) -> None:
+    """What can be checked before the number of tokens is known.
+
+    Raises:
+        RequestError: both or neither given, a ratio outside (0, 1), or K below 1.
+    """
+    _one_of(ratio, keep)
+    if keep is None:
+        parse_ratio(ratio)  # type: ignore[arg-type]
+    elif whole_keep(keep) < 1:
+        raise RequestError(f"keep {keep} leaves no token", fix="Use --keep 1 or more.")
+
+
 def tokens_kept(n: int, *, ratio: str | float | Fraction | None = None, keep: int | None = None) -> int:
     """K for `n` tokens: ``n - ceil(ratio * n)``, or `keep` itself.
 
     Raises:
         RequestError: both or neither given, a ratio outside (0, 1), K outside [1, n], or nothing left.
     """
-    if (ratio is None) == (keep is None):
-        given = "both ratio and keep were given" if keep is not None else "neither ratio nor keep was given"
-        raise RequestError(given, fix="Give one of them: --ratio 0.85 (share removed) or --keep 86 (tokens kept).")
+    _one_of(ratio, keep)
     if keep is None:
         value = parse_ratio(ratio)  # type: ignore[arg-type]
         kept = n - math.ceil(value * n)
@@ -44,6 +74,13 @@ def tokens_kept(n: int, *, ratio: str | float | Fraction | None = None, keep: in
                 f"ratio {ratio} leaves no token of {n}", fix=f"Use --keep 1, or a ratio of at most {n - 1}/{n}."
             )
         return kept
-    if not 1 <= keep <= n:
-        raise RequestError(f"keep {keep} is outside 1..{n}", fix=f"The seam has {n} tokens: use --keep 1 to {n}.")
-    return keep
+    whole = whole_keep(keep)
+    if not 1 <= whole <= n:
+        raise RequestError(f"keep {whole} is outside 1..{n}", fix=f"The seam has {n} tokens: use --keep 1 to {n}.")
+    return whole
+
+
+def _one_of(ratio: str | float | Fraction | None, keep: int | None) -> None:
+    if (ratio is None) == (keep is None):
+        given = "both ratio and keep were given" if keep is not None else "neither ratio nor keep was given"
+        raise RequestError(given, fix="Give one of them: --ratio 0.85 (share removed) or --keep 86 (tokens kept).")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -226,12 +226,16 @@ def _place(graph: ir.Graph, nodes: Sequence[ir.Node], reads: Sequence[ir.Value],
 
 
 def _output_names(model: ir.Model, outputs: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    if isinstance(outputs, str) or not isinstance(outputs, Iterable):
+        raise RequestError(f"outputs {outputs!r} is not a list of names", fix="Write for example outputs=['sizes'].")
     names = dict(outputs) if isinstance(outputs, Mapping) else {name: name for name in outputs}
     for name in names:
         if name not in EXTRA_OUTPUTS:
             raise RequestError(
                 f"a compressor has no output {name!r} to add", fix=nearest(name, EXTRA_OUTPUTS, kind="outputs")
             )
+    if not all(isinstance(name, str) and name for name in names.values()):
+        raise RequestError(f"an output without a name in {names}", fix="Name it, or leave it out.")
     if len(set(names.values())) < len(names):
         raise RequestError(f"two outputs have one name in {names}", fix="Give each its own.")
     taken = {*values_by_name(model.graph)}

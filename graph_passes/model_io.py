@@ -37,7 +37,7 @@ def load_model(path: str | Path) -> ir.Model:
     from google.protobuf.message import DecodeError
 
     try:
-        model = ir.load(path)
+        model = ir.load(path, format="protobuf")
     except (DecodeError, ValueError, ir.serde.SerdeError) as error:
         raise GraphError(
             f"{path} is not an ONNX model, or was cut off ({path.stat().st_size} bytes)",

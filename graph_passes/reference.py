@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
+from .budget import whole_keep
 from .compressors.base import Case, Compressed, make
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def reference(
         signals: what the method reads beside the tokens, such as ``cls_attention`` [B, N].
 
     Raises:
-        RequestError: unknown method or parameter, K outside the method's domain, a signal missing or not wanted.
+        RequestError: unknown method or parameter, K outside the method's domain, tokens that are not
+            floating point [B, N, D], a signal missing, not wanted, or not of these tokens.
     """
     compressor = make(method, params)
     wanted = compressor.signals()
@@ -41,7 +43,15 @@ def reference(
             f"method {method!r} reads the signals {list(wanted)}, but was given {sorted(signals)}",
             fix="Pass each as a keyword: reference(..., cls_attention=scores).",
         )
+    if len(tokens.shape) != 3 or not tokens.is_floating_point():
+        raise RequestError(f"tokens are {tokens.dtype} {list(tokens.shape)}", fix="Pass floating point [B, N, D].")
+    for name in signals.keys() & {"cls_attention", "keys"}:
+        if signals[name].shape[:2] != tokens.shape[:2]:
+            raise RequestError(
+                f"signal {name!r} is {list(signals[name].shape)} and the tokens are {list(tokens.shape)}",
+                fix="Pass one entry for each token, without those of CLS or other prefix tokens.",
+            )
     _, n, dim = tokens.shape
-    case = Case(n, dim, keep, str(tokens.dtype).removeprefix("torch."), grid)
+    case = Case(n, dim, whole_keep(keep), str(tokens.dtype).removeprefix("torch."), grid)
     compressor.check(case)
     return compressor.reference(case, tokens, **signals)

@@ -82,6 +82,8 @@ def resolve(model: ir.Model, name: str = "auto", method_seam: str = "encoder_out
         RequestError: no such seam; those that exist are listed. Or selecting there is not valid; it says why.
         GraphError: the token axis is dynamic, or the value is not [B, N, D] in a float type.
     """
+    if not isinstance(name, str):
+        raise RequestError(f"seam {name!r} is not a name", fix='Write "auto", a seam\'s name or "tensor:NAME".')
     if name.startswith("tensor:"):
         return _usable(model, _user_seam(model, name.removeprefix("tensor:")), [])
     result = search(model)

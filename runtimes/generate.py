@@ -104,6 +104,8 @@ def greedy(
 def _limit(record: GenerationRecord, asked: int | None) -> int:
     if asked is None:
         return record.max_new_tokens
+    if isinstance(asked, bool) or not hasattr(asked, "__index__"):
+        raise RequestError(f"max_new_tokens {asked!r} is not a whole number")
     if not 1 <= asked <= record.max_new_tokens:
         raise RequestError(
             f"max_new_tokens {asked} is outside 1..{record.max_new_tokens}",

@@ -88,6 +88,10 @@ def _read(image: Image.Image | Path | str) -> Image.Image:
     name = str(image) if isinstance(image, (str, Path)) else "the image"
     try:
         opened = Image.open(image) if isinstance(image, (str, Path)) else image
+        if not isinstance(opened, Image.Image):
+            raise RequestError(
+                f"a {type(image).__name__} is not an image", fix="Give a path, a Pillow image or an array."
+            )
         if opened.mode not in _EIGHT_BIT:
             raise RequestError(
                 f"{name} has mode {opened.mode}, more than 8 bits a channel", fix="Convert it to an 8-bit image first."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -91,8 +92,10 @@ class Session(ABC):
             raise RequestError(
                 "the bundle has no language graphs", where=str(self.bundle.path), fix="Export it with --parts all."
             )
+        if isinstance(prompt, str) and not prompt.strip():
+            raise RequestError("the prompt is empty", fix="Ask something: --prompt 'what colour is the circle ?'")
         if not isinstance(prompt, str):
-            ids = list(prompt)
+            ids = _ids(prompt)
         elif self.words is not None:
             ids = self.words.prompt(prompt)
         else:
@@ -136,6 +139,13 @@ class Session(ABC):
                 fix="Pass the encoder's input as an array.",
             )
         return pixel_values(image, record)
+
+
+def _ids(prompt: Any) -> list[int]:
+    try:
+        return [operator.index(i) for i in prompt]
+    except TypeError:
+        raise RequestError(f"prompt {prompt!r} is neither text nor a list of ids") from None
 
 
 def _checked(role: str, record: GraphRecord, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

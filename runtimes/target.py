@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ def check_target(out: Path | str, *, force: bool = False) -> Path:
     if not path.parent.is_dir():
         what = "is not a folder" if path.parent.exists() else "does not exist"
         raise BundleError(
-            f"the parent folder {what}", where=str(path.parent), fix=f"mkdir -p {path.parent}, or use -o."
+            f"the parent folder {what}",
+            where=str(path.parent),
+            fix=f"mkdir -p {shlex.quote(str(path.parent))}, or use -o.",
         )
     for target in (path, failed_path(path)):
         _check_replaceable(target, force)

@@ -49,3 +49,13 @@ def test_every_other_block_runs_in_an_empty_folder(block, tmp_path):
             run(command, tmp_path)
         else:
             assert (ROOT / shlex.split(command)[-1]).is_file() or command.startswith("make "), command
+
+
+def test_the_tables_are_those_of_the_results():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import tables
+
+    text = (ROOT / "README.md").read_text()
+    assert text.count("<!-- end -->") == len(tables.TABLES)
+    assert tables.fill(text) == text, "run python benchmarks/tables.py"
+    assert "@" not in re.sub(r"`[^`]*`|github.com\S*", "", text)

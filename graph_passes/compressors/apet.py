@@ -74,9 +74,9 @@ class Apet:
     def __post_init__(self) -> None:
         if self.basis < 1:
             raise RequestError(f"basis {self.basis} is not positive", where="method 'apet'", fix="Use --set basis=10.")
-        if not self.ridge >= 1e-9:
+        if not 1e-9 <= self.ridge <= 1e9:
             raise RequestError(
-                f"ridge {self.ridge} is below 1e-9",
+                f"ridge {self.ridge} is outside 1e-9..1e9",
                 where="method 'apet'",
                 fix="Use --set ridge=1e-5, as the released code.",
             )

@@ -168,6 +168,8 @@ def make(name: str, params: Mapping[str, Any] | None = None) -> Compressor:
         return cls()
     from pydantic import TypeAdapter, ValidationError
 
+    if not isinstance(params, Mapping):
+        raise RequestError(f"params {params!r} is not a mapping", fix="Write for example params={'basis': 16}.")
     fields = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     unknown = [key for key in params if key not in fields]
     if unknown:

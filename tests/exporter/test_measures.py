@@ -62,3 +62,10 @@ def test_a_row_that_must_vanish_may_not_come_alive():
     got[0, 2, 0] = 0.5
     assert compare("head", "x", reference, reference.copy(), "fp32").ok
     assert not compare("head", "x", reference, got, "fp32").ok
+
+
+def test_nan_in_the_reference_fails():
+    reference = REFERENCE.copy()
+    reference[0, 0, 0] = np.inf
+    check = compare("tail", "x", reference, REFERENCE, "fp32")
+    assert not check.ok and "1 NaN or inf in the reference" in check.detail

@@ -96,11 +96,10 @@ def test_verify_exits_1_when_a_weight_was_changed_with_a_right_hash(bundle, tmp_
 def test_run_answers_a_question_about_an_image(bundle, tmp_path):
     drawn = scene(np.random.default_rng(5))
     (tmp_path / "scene.png").write_bytes(drawn.to_png())
-    colours = {thing.colour for thing in drawn.objects}
     prompt = f"is there a {drawn.objects[0].colour} {drawn.objects[0].shape} ?"
     done = tokexport("run", bundle, "--image", "scene.png", "--prompt", prompt, "--json", folder=tmp_path)
     answer = json.loads(done.stdout)
-    assert answer["text"] in ("yes", "no") and colours
+    assert answer["text"] == "yes"
     assert len(answer["kept_indices"]) == 21 and sum(answer["sizes"]) > 21
 
 
@@ -149,6 +148,7 @@ def test_fp16_is_typed_and_proved(tmp_path):
     data = json.loads(done.stdout)
     assert all(check["ok"] for check in data["proof"]["checks"])
     assert any("proves types" in note for note in data["notes"])
+    assert not any("fp32 island" in note for note in data["notes"])
     model = onnx.load(tmp_path / "b/encoder.onnx", load_external_data=False)
     kinds = [tensor.data_type for tensor in model.graph.initializer if np.prod(tensor.dims) > 4096]
     assert kinds and set(kinds) == {onnx.TensorProto.FLOAT16}

@@ -95,3 +95,12 @@ def test_a_signal_without_attention_is_refused(x):
     plain = nn.Sequential(nn.Linear(D, D))
     with pytest.raises(GraphError, match="attn_implementation"):
         torch_parts.head(plain, {"x": x}, seam("0"), ("keys",))
+
+
+def test_the_bias_leaves_a_boolean_mask_a_mask(x):
+    query, bias = x[:, None], torch.tensor([[0.0, 1.0, 0.5, 0.0, 0.0, 0.0]])
+    mask = torch.ones(1 + N, 1 + N, dtype=torch.bool).tril()
+    with torch_parts.attention_tap([], [bias]):
+        got = F.scaled_dot_product_attention(query, query, query, attn_mask=mask)
+    logits = (query @ query.transpose(-1, -2) / D**0.5 + bias[0]).masked_fill(~mask, -torch.inf)
+    assert torch.allclose(got, logits.softmax(-1) @ query, atol=1e-6)

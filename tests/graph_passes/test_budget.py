@@ -1,8 +1,9 @@
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from tokexport.errors import RequestError
-from tokexport.graph_passes.budget import parse_ratio, tokens_kept
+from tokexport.graph_passes.budget import check_budget, parse_ratio, tokens_kept, whole_keep
 
 
 @pytest.mark.parametrize(
@@ -55,5 +56,27 @@ def test_a_percentage_is_recognised():
 
 @pytest.mark.parametrize("ratio", ["most", "1/0", "", "nan", "inf"])
 def test_ratio_that_is_no_number(ratio):
+    with pytest.raises(RequestError, match="is not a number"):
+        parse_ratio(ratio)
+
+
+@pytest.mark.parametrize("keep", [True, 5.0, "5", None, [5]])
+def test_keep_is_a_whole_number_and_nothing_like_it(keep):
+    with pytest.raises(RequestError, match="is not a whole number"):
+        whole_keep(keep)
+
+
+def test_keep_of_numpy_becomes_an_int():
+    assert type(tokens_kept(9, keep=np.int64(5))) is int  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("keep", [0, -3])
+def test_keep_is_refused_before_the_tokens_are_known(keep):
+    with pytest.raises(RequestError, match=rf"keep {keep} leaves no token. Use --keep 1"):
+        check_budget(ratio=None, keep=keep)
+
+
+@pytest.mark.parametrize("ratio", ["1e-999999999", "9E+999999999"])
+def test_an_endless_exponent_is_no_ratio(ratio):
     with pytest.raises(RequestError, match="is not a number"):
         parse_ratio(ratio)

@@ -115,3 +115,22 @@ def test_what_is_no_model() -> None:
         compress({}, "uniform")  # type: ignore[call-overload]
     with pytest.raises(GraphError, match="does not exist"):
         compress("/nowhere.onnx", "uniform")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep": "5"}, "keep '5' is not a whole number"),
+        ({"seam": None}, "seam None is not a name"),
+        ({"params": 3}, "params 3 is not a mapping"),
+        ({"params": {3: 1}}, "no parameter 3"),
+        ({"method": None}, "unknown method None"),
+        ({"outputs": "sizes"}, "outputs 'sizes' is not a list"),
+        ({"outputs": None}, "outputs None is not a list"),
+        ({"outputs": {"sizes": ""}}, "output without a name"),
+        ({"outputs": {"sizes": 3}}, "output without a name"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        compress(toy_vit(), **{"method": "uniform", "seam": SEAM, **options})  # type: ignore[arg-type]

@@ -43,6 +43,12 @@ def test_forms_without_a_plugin_build(encoder: Path, method: str, form: Any, tmp
     assert_builds(saved(compress(encoder, method, keep=KEEP, form=form), tmp_path))
 
 
+@pytest.mark.parametrize("method", ["random", "topk", "uniform"])
+@pytest.mark.parametrize("form", ["portable", "inlined"])
+def test_the_other_bodies_are_parsed(tiny_llava_encoder_onnx: Path, method: str, form: Any, tmp_path: Path) -> None:
+    assert rtx.parse(saved(compress(tiny_llava_encoder_onnx, method, keep=KEEP, form=form), tmp_path)) == []
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_plugin_form_is_refused_only_for_want_of_the_plugin(encoder: Path, method: str, tmp_path: Path) -> None:
     (error,) = rtx.parse(saved(compress(encoder, method, keep=KEEP, form="plugin"), tmp_path))

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from .text import VOCABULARY
 
-# Finite, so that it also survives a cast to float16: exp(-3e4) is exactly 0 in every precision.
-MASKED = -3.0e4
+# Finite and far inside float16, also with a logit added: exp(-1e4) is exactly 0 in every precision.
+MASKED = -1.0e4
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,115 @@
+"""Writes the README's tables from benchmarks/results/*.json: `python benchmarks/tables.py`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def results(name: str) -> Any:
+    """What a benchmark wrote."""
+    return json.loads((RESULTS / f"{name}.json").read_text())["results"]
+
+
+def accuracy() -> str:
+    """Exact answers of tiny-vlm by method and tokens kept, without / with the size bias."""
+    data = results("accuracy")
+    n = data["kept_of"]
+    rows = {label: cells for label, cells in data["accuracy"].items() if label != "uncompressed"}
+    kept = list(next(iter(rows.values())))
+    head = [f"{k} ({1 - int(k) / n:.0%} removed)" for k in kept]
+    lines = [f"| kept of {n} | " + " | ".join(head) + " |", "|---" * (len(kept) + 1) + "|"]
+    best = {k: max(cells[k]["on"] for cells in rows.values()) for k in kept}
+    for label, cells in sorted(rows.items(), key=lambda item: -item[1][kept[2]]["on"]):
+        shown = []
+        for k in kept:
+            cell = cells[k]
+            text = _share(cell["on"])
+            if cell["on"] == best[k]:
+                text = f"**{text}**"
+            if "deviation" in cell:
+                text += f" ± {_share(cell['deviation'])}"
+            # Where nothing merges there is no bias to add.
+            if "off" in cell and cell["off"] != cell["on"]:
+                text = f"{_share(cell['off'])} / {text}"
+            shown.append(text)
+        name, _, params = label.partition(" ")
+        lines.append(f"| `{name}`{' ' + params if params else ''} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def speed() -> str:
+    """Times of tiny-vlm's graphs against the uncompressed ones."""
+    lines = ["| tiny-vlm, one thread | tokens | encoder | prefill | decode |", "|---|---|---|---|---|"]
+    for name, row in results("tiny_vlm").items():
+        if name != "uncompressed":
+            times = [f"{row[f'{role}_speedup']:.2f}x" for role in ("encoder", "prefill", "decode")]
+            lines.append(f"| {name} | {row['share_of_tokens']:.0%} | " + " | ".join(times) + " |")
+    return "\n".join(lines)
+
+
+def real_size() -> str:
+    """Compressors at real size beside their tower and their PyTorch reference."""
+    lines = [
+        "| ONNX Runtime, two cores | tokens | the node | share of the tower | against its PyTorch reference |",
+        "|---|---|---|---|---|",
+    ]
+    for tower, methods in results("apet").items():
+        for method, row in methods.items():
+            share, ratio = row["onnx_over_tower"], row["onnx_over_reference"]
+            lines.append(
+                f"| {method}, {tower} | {row['tokens'].replace('->', 'to')} | {row['onnx_ms']:.1f} ms | {share:.2%} | "
+                f"{ratio:.2f} of its time |"
+            )
+    return "\n".join(lines)
+
+
+def export() -> str:
+    """Seconds of whole commands, and what `compress()` costs on a 7B-class graph beside peers."""
+    commands, compress = results("export"), results("compress")
+    full, largest = compress["full"], compress["beside_peers"][-1]
+    lines = ["| what | figure | command |", "|---|---|---|"]
+    for row in commands.values():
+        lines.append(f"| `{row['command']}` | {row['seconds']:.2f} s | `python benchmarks/bench_export.py` |")
+    own = full["tokexport"]
+    lines.append(
+        f"| `compress()`, {full['nodes']:,} nodes, {full['weights_bytes'] / 1e9:.1f} GB of weights | "
+        f"{own['call_seconds']:.2f} s, {own['peak_rss_mb']:.0f} MB, {own['read_bytes'] / 1e6:.1f} MB read | "
+        "`python benchmarks/bench_compress.py` |"
+    )
+    peers = "; ".join(
+        f"{name} {largest[name]['call_seconds']:.1f} s, {largest[name]['peak_rss_mb'] / 1e3:.1f} GB"
+        for name in ("onnxslim", "onnxsim")
+        if name in largest
+    )
+    lines.append(
+        f"| the same on {largest['nodes']:,} nodes, {largest['weights_bytes'] / 1e9:.1f} GB, beside simplifiers | "
+        f"{largest['tokexport']['call_seconds']:.2f} s, {largest['tokexport']['peak_rss_mb'] / 1e3:.2f} GB; {peers} | "
+        "`python benchmarks/bench_compress.py` |"
+    )
+    return "\n".join(lines)
+
+
+def fill(text: str) -> str:
+    """`text` with every table between ``<!-- name -->`` and ``<!-- end -->`` made anew."""
+    for table in TABLES:
+        pattern = rf"(<!-- {table.__name__} -->\n).*?(<!-- end -->)"
+        # No backslash of a table may be read as a group.
+        made = table().replace("\\", r"\\")
+        text = re.sub(pattern, rf"\g<1>{made}\n\g<2>", text, flags=re.DOTALL)
+    return text
+
+
+def _share(value: float) -> str:
+    return f"{value:.3f}".replace("0.", ".", 1)
+
+
+TABLES = (accuracy, speed, real_size, export)
+
+if __name__ == "__main__":
+    readme = Path(__file__).resolve().parents[1] / "README.md"
+    readme.write_text(fill(readme.read_text()))

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from tokexport.errors import RequestError
+from tokexport.graph_passes.reference import reference
+
+
+@pytest.mark.parametrize("n", [15, 17])
+def test_a_signal_of_other_tokens_is_refused(n: int) -> None:
+    with pytest.raises(RequestError, match=rf"'cls_attention' is \[1, {n}\]"):
+        reference("topk", torch.ones(1, 16, 4), keep=3, cls_attention=torch.ones(1, n))
+
+
+@pytest.mark.parametrize(
+    "tokens", [torch.ones(16, 4), torch.ones(1, 2, 16, 4), torch.ones(1, 16, 4, dtype=torch.int64)]
+)
+def test_tokens_are_floating_point_of_rank_3(tokens: torch.Tensor) -> None:
+    with pytest.raises(RequestError, match="floating point"):
+        reference("kcenter_merge", tokens, keep=3)
+
+
+def test_keep_is_whole() -> None:
+    with pytest.raises(RequestError, match="whole number"):
+        reference("uniform", torch.ones(1, 16, 4), keep=True)
