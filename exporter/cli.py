@@ -129,6 +129,8 @@ def run(bundle: Path, image: Path, prompt: str, max_new_tokens: int | None, as_j
     from ..runtimes.load import load
     from . import render
 
+    if not prompt.strip():
+        raise RequestError("the prompt is empty", fix="Ask something: --prompt 'what colour is the circle ?'")
     answer = load(bundle).generate(image, prompt, max_new_tokens=max_new_tokens)
     render.result(answer.to_json(), as_json, lambda data: click.echo(data["text"]))
 

@@ -102,8 +102,7 @@ def compress(plan: Plan, model: ir.Model) -> Inserted:
     source, method = plan.source, plan.compressor.method
     found = resolve(model, plan.seam, source.auto_seam.get(method.seam, method.seam))
     kept = tokens_kept(found.tokens, ratio=plan.ratio, keep=plan.keep)
-    owned = source.model_path is None
-    return insert(model, found, plan.compressor, kept, size_bias=plan.size_bias == "auto" and owned)
+    return insert(model, found, plan.compressor, kept, size_bias=plan.size_bias == "auto")
 
 
 def write(writer: BundleWriter, plan: Plan, built: Built, budget: str, precision: Precision) -> Manifest:

@@ -17,12 +17,12 @@ import numpy as np
 from ..errors import GraphError, MissingError
 from ..graph_passes.compressors import OUTPUTS, Case, Compressed, Compressor, make, parameters
 from . import torch_parts
+from .arrays import to_array, to_tensor, to_tensors
 from .measures import LARGEST, Check, compare
 from .probes import Probe
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-    import torch
 
     from ..graph_passes.insert import Inserted
     from ..runtimes.bundle import Role
@@ -85,7 +85,7 @@ def encoder_probes(
         probes.append(Probe("compressor", graph.role, fed, expected, _card(compressor, case)))
         if graph.module is None or not seam.module:
             continue
-        feeds = _tensors(sample)
+        feeds = to_tensors(sample)
         head = torch_parts.head(graph.module, feeds, seam, tuple(signals))
         seen = {inserted.tokens_in: head.tokens, into[0]: head.tokens[:, seam.prefix :]}
         seen |= {signals[name]: head.signals[name] for name in signals}
@@ -95,14 +95,14 @@ def encoder_probes(
         if not judged:
             continue
         fed = {out["tokens"]: own[out["tokens"]]}
-        shorter = _tensor(own[out["tokens"]]).float()
+        shorter = to_tensor(own[out["tokens"]]).float()
         if seam.prefix:
             # Cut before the prefix is put back, so that the graph's way of doing it is part of what is proved.
             fed[inserted.tokens_in] = own[inserted.tokens_in]
-            shorter = torch.cat([_tensor(own[inserted.tokens_in]).float()[:, : seam.prefix], shorter], 1)
+            shorter = torch.cat([to_tensor(own[inserted.tokens_in]).float()[:, : seam.prefix], shorter], 1)
         if inserted.biased:
             fed[out["sizes"]] = own[out["sizes"]]
-        bias = _tensor(own[out["sizes"]]) if inserted.biased else None
+        bias = to_tensor(own[out["sizes"]]) if inserted.biased else None
         result = torch_parts.tail(graph.module, feeds, seam, shorter, bias)
         expected = {name: value.numpy() for name, value in zip(own_results, result, strict=True) if name in judged}
         probes.append(Probe("tail", graph.role, fed, expected))
@@ -124,7 +124,7 @@ def language_probes(graphs: list[GraphSource], values: dict[str, np.ndarray]) ->
     """
     import torch
 
-    known = _tensors(values)
+    known = to_tensors(values)
     probes = []
     for graph in graphs:
         assert graph.module is not None
@@ -176,8 +176,10 @@ def run_reference(
     compressor: Compressor, case: Case, tokens: np.ndarray, signals: Mapping[str, np.ndarray]
 ) -> Compressed[np.ndarray]:
     """The compressor's PyTorch reference on arrays."""
-    result = compressor.reference(case, _tensor(tokens), **{name: _tensor(value) for name, value in signals.items()})
-    return Compressed(*(_array(getattr(result, field)) for field in OUTPUTS))
+    result = compressor.reference(
+        case, to_tensor(tokens), **{name: to_tensor(value) for name, value in signals.items()}
+    )
+    return Compressed(*(to_array(getattr(result, field)) for field in OUTPUTS))
 
 
 def _judge(probe: Probe, got: dict[str, np.ndarray], precision: str) -> list[Check]:
@@ -252,26 +254,3 @@ def _finite(tokens: np.ndarray, tensor: str, seam: str) -> None:
             where=f"tensor {tensor}, shape {list(tokens.shape)}, seam {seam}",
             fix="Check the weights and the input range; in fp16 try --precision fp32 first.",
         )
-
-
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    import torch
-
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.uint16).copy()).view(torch.bfloat16)
-    return torch.from_numpy(np.array(array))
-
-
-def _tensors(arrays: Feeds) -> dict[str, torch.Tensor]:
-    return {name: _tensor(array) for name, array in arrays.items()}
-
-
-def _array(tensor: torch.Tensor) -> np.ndarray:
-    import ml_dtypes
-    import torch
-
-    if tensor.dtype == torch.bfloat16:
-        bits: np.ndarray = tensor.view(torch.uint16).numpy()
-        return bits.view(ml_dtypes.bfloat16)
-    result: np.ndarray = tensor.numpy()
-    return result

@@ -54,6 +54,10 @@ def prove(
         probes += language_probes(built.language, language_values(whole(samples[0])))
     checks = check(probes, models, ort_runner, "fp32" if precision == "bf16" else precision)
     notes += _remarks(source, inserted, parts, precision)
+    if plan.compressor.method.merges and plan.size_bias == "auto" and not (built.language or inserted.biased):
+        notes.append(
+            "merged tokens keep their weight only if log(sizes) is added to the attention of your language model"
+        )
     proof = {
         "runtime": "onnxruntime-cpu",
         "precision": precision,
@@ -85,7 +89,8 @@ def _check_types(writer: BundleWriter, roles: Iterable[str]) -> None:
 def _remarks(source: Source, inserted: Inserted, parts: set[str], precision: str) -> list[str]:
     remarks = []
     if source.encoder.module is None:
-        remarks.append("a foreign ONNX file: the compressor is proved, head and tail are the file's own")
+        but = f", but for the size bias in {len(inserted.biased)} attentions" if inserted.biased else ""
+        remarks.append(f"a foreign ONNX file: the compressor is proved, head and tail are the file's own{but}")
     elif "head" not in parts:
         remarks.append(f"seam {inserted.seam.name} is no boundary of a PyTorch module: only the compressor is proved")
     elif "tail" not in parts:
@@ -112,14 +117,15 @@ def _drift(
     """End to end: the graph against PyTorch from the pixels on, where every flip of a pick counts."""
     from ..graph_passes.compressors import Case
     from . import torch_parts
-    from .parity import _tensor, _tensors, run_reference
+    from .arrays import to_tensor, to_tensors
+    from .parity import run_reference
 
     seam = inserted.seam
     overlaps, cosines = [], []
     assert source.encoder.module is not None
     for sample in samples:
         got = run(sample)
-        feeds = _tensors(sample)
+        feeds = to_tensors(sample)
         head = torch_parts.head(source.encoder.module, feeds, seam, compressor.signals())
         tokens = head.tokens[:, seam.prefix :]
         case = Case(seam.tokens, seam.dim, inserted.keep, "float32", seam.grid)
@@ -128,8 +134,8 @@ def _drift(
         kept = [set(map(int, row)) for row in reference.kept_indices]
         own = [set(map(int, row)) for row in got[inserted.outputs["kept_indices"]]]
         overlaps += [len(a & b) / inserted.keep for a, b in zip(kept, own)]
-        fewer = _tensor(np.concatenate([head.tokens[:, : seam.prefix].numpy(), reference.tokens], 1))
-        bias = _tensor(reference.sizes) if inserted.biased else None
+        fewer = to_tensor(np.concatenate([head.tokens[:, : seam.prefix].numpy(), reference.tokens], 1))
+        bias = to_tensor(reference.sizes) if inserted.biased else None
         outputs = torch_parts.tail(source.encoder.module, feeds, seam, fewer, bias)
         names = [name for name in got if name not in inserted.outputs.values()]
         found = [compare("drift", name, value.numpy(), got[name], "bf16") for name, value in zip(names, outputs)]

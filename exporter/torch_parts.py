@@ -37,23 +37,31 @@ class Head:
 def attention_tap(calls: list[dict[str, Any]], bias: list[torch.Tensor]) -> Iterator[None]:
     """Record every scaled_dot_product_attention; once `bias` holds a [B, n] tensor, add it to the logits of n keys.
 
-    `calls` receives query and key [B, H, n, d] and the scale; `bias` may be filled while the tap is open.
+    `calls` receives query and key [B, H, n, d], the scale, and whether the bias was added; `bias` may be filled while
+    the tap is open.
     """
+    import torch
     from torch.nn import functional
 
     original = functional.scaled_dot_product_attention
 
-    def tapped(query: Any, key: Any, value: Any, attn_mask: Any = None, *args: Any, **kwargs: Any) -> Any:
-        scale = kwargs.get("scale")
-        calls.append({"query": query, "key": key, "scale": query.shape[-1] ** -0.5 if scale is None else scale})
-        if bias and key.shape[-2] == bias[0].shape[-1]:
+    def tapped(
+        query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
+        **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        scale = kwargs.get("scale") or query.shape[-1] ** -0.5
+        biased = bool(bias) and key.shape[-2] == bias[0].shape[-1]
+        calls.append({"query": query, "key": key, "scale": scale, "biased": biased})
+        if biased:
+            if is_causal:
+                attn_mask, is_causal = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril(), False
             extra = bias[0][:, None, None, :].to(query.dtype)
             if attn_mask is not None and not attn_mask.is_floating_point():
                 attn_mask = extra.new_zeros(attn_mask.shape).masked_fill(~attn_mask, float("-inf"))
             attn_mask = extra if attn_mask is None else attn_mask + extra
-        return original(query, key, value, attn_mask, *args, **kwargs)
+        return original(query, key, value, attn_mask, dropout_p, is_causal, **kwargs)
 
-    functional.scaled_dot_product_attention = tapped
+    functional.scaled_dot_product_attention = tapped  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -107,6 +115,9 @@ def tail(
 
     Returns:
         The module's outputs.
+
+    Raises:
+        GraphError: `sizes` are given, but no attention behind the seam could take them.
     """
     import torch
 
@@ -118,8 +129,16 @@ def tail(
             bias.append(torch.cat([prefix, sizes.log()], 1))
         return tokens
 
-    with torch.no_grad(), attention_tap([], bias), _at(module, seam, replace):
+    calls: list[dict[str, Any]] = []
+    with torch.no_grad(), attention_tap(calls, bias), _at(module, seam, replace):
         result = module(*inputs.values())
+    if sizes is not None and not any(call["biased"] for call in calls):
+        raise GraphError(
+            "the module's attention behind the seam is not scaled_dot_product_attention, so PyTorch cannot follow the "
+            "size bias",
+            where=f"seam {seam.name}",
+            fix="Load the model with attn_implementation='sdpa', or leave the bias out with --size-bias off.",
+        )
     return tuple(result) if isinstance(result, (tuple, list)) else (result,)
 
 

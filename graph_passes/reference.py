@@ -43,6 +43,10 @@ def reference(
             f"method {method!r} reads the signals {list(wanted)}, but was given {sorted(signals)}",
             fix="Pass each as a keyword: reference(..., cls_attention=scores).",
         )
+    if not hasattr(tokens, "is_floating_point"):
+        raise RequestError(
+            f"tokens are a {type(tokens).__name__}", fix="Pass a torch.Tensor, floating point [B, N, D]."
+        )
     if len(tokens.shape) != 3 or not tokens.is_floating_point():
         raise RequestError(f"tokens are {tokens.dtype} {list(tokens.shape)}", fix="Pass floating point [B, N, D].")
     for name in signals.keys() & {"cls_attention", "keys"}:

@@ -92,8 +92,6 @@ class Session(ABC):
             raise RequestError(
                 "the bundle has no language graphs", where=str(self.bundle.path), fix="Export it with --parts all."
             )
-        if isinstance(prompt, str) and not prompt.strip():
-            raise RequestError("the prompt is empty", fix="Ask something: --prompt 'what colour is the circle ?'")
         if not isinstance(prompt, str):
             ids = _ids(prompt)
         elif self.words is not None:

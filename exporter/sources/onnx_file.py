@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import GraphError
-from ...graph_passes.model_io import load_model
+from ...graph_passes.model_io import external_tensors, load_model
 from ..source import GraphSource, Source
 from .synthetic import image
 
@@ -32,7 +32,9 @@ def open_onnx(path: Path) -> Source:
     Raises:
         GraphError: not an ONNX file, external data that is not there, or an input with a dynamic axis beside the batch.
     """
-    graph = load_model(path).graph
+    model = load_model(path)
+    graph = model.graph
+    data = {path.parent / str(tensor.location) for tensor in external_tensors(model)}
     given = [value for value in graph.inputs if value.name not in graph.initializers]
     inputs = {value.name or "": np.zeros(_shape(value, path), _dtype(value, path)) for value in given}
     return OnnxSource(
@@ -44,7 +46,7 @@ def open_onnx(path: Path) -> Source:
             inputs=inputs,
             outputs=tuple(value.name or "" for value in graph.outputs),
         ),
-        files=(path,),
+        files=(path, *sorted(data)),
         model_path=path,
     )
 

@@ -314,3 +314,18 @@ def test_ctrl_c_in_the_middle_leaves_the_old_bundle(bundle, tmp_path, delay):
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert snapshot(tmp_path) == before and [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("share", ["nan", "85", "-1"])
+def test_a_least_accuracy_outside_0_and_1(refused, share):
+    refused("model", "--method", "uniform", "--keep", "9", f"--min-accuracy={share}", says=("outside 0..1", "0.95"))
+
+
+@pytest.mark.parametrize("keep", ["0", "-3"])
+def test_keep_below_1(refused, keep):
+    refused("model", "--method", "uniform", f"--keep={keep}", says=(f"keep {keep} leaves no token", "--keep 1"))
+
+
+@pytest.mark.parametrize("prompt", ["", " \t"])
+def test_an_empty_prompt(refused, bundle, prompt):
+    refused("run", bundle, "--image", "i.png", "--prompt", prompt, says=("the prompt is empty", "--prompt"))

@@ -54,10 +54,15 @@ def test_typed_twice_it_replaces_the_bundle_and_json_is_the_whole_of_stdout(made
     assert sorted(path.name for path in made.iterdir()) == ["first.txt", "second.json", bundle.name]
 
 
-def test_compression_costs_little(made):
-    accuracy = json.loads((made / "second.json").read_text())["accuracy"]
-    assert accuracy["uncompressed"] >= 0.95
-    assert accuracy["compressed"] >= 0.78  # .866 on 1,024 questions, .778 without the size bias
+def test_kcenter_merge_at_85_percent_costs_nearly_nothing_with_the_bias_and_much_without(tmp_path):
+    arguments = ["model", "--method", "kcenter_merge", "--ratio", "0.85", "--json"]
+    on, off = (
+        json.loads(tokexport(*arguments, "--size-bias", bias, "-o", bias, folder=tmp_path).stdout)["accuracy"]
+        for bias in ("auto", "off")
+    )
+    assert on["uncompressed"] >= 0.98 and off["uncompressed"] == on["uncompressed"]
+    assert on["compressed"] >= on["uncompressed"] - 0.02
+    assert off["compressed"] <= on["compressed"] - 0.1
 
 
 def test_verify_proves_it_again_without_torch(bundle, made):

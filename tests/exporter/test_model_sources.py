@@ -45,7 +45,7 @@ def test_a_whisper_folder_whose_tokens_lie_on_a_line(tiny_whisper_folder, tmp_pa
     data = model(tiny_whisper_folder, tmp_path / "b", "--method", method, "--ratio", "0.85")
     (done,) = data["compression"]
     assert (done["tokens_in"], done["tokens_out"], done["seam"]["grid"]) == (100, 15, [100])
-    assert any("no tail" in note for note in data["notes"])
+    assert any("no tail" in note for note in data["notes"]) and any("log(sizes)" in note for note in data["notes"])
 
 
 def test_whisper_inside_its_encoder(tiny_whisper_folder, tmp_path):

@@ -28,3 +28,14 @@ def test_an_encoder_of_real_size(tmp_path: Path, name: str, shape: tuple[int, ..
     assert got.shape == wanted.shape == shape and wanted.std(1).min() > 1e-3
     cosine = (got * wanted).sum() / np.linalg.norm(got) / np.linalg.norm(wanted)
     assert cosine > 0.9999 and abs(np.linalg.norm(got) / np.linalg.norm(wanted) - 1) < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kept"), [("llava", 86), ("whisper", 225)])
+def test_an_encoder_of_real_size_compressed_and_proved(tmp_path: Path, name: str, kept: int) -> None:
+    from tokexport.exporter.pipeline import export
+
+    done = export(str(real_size.MODELS[name](tmp_path / name)), tmp_path / "bundle", method="apet", ratio="0.85")
+    assert done.compression[0]["tokens_out"] == kept
+    assert done.proof is not None and all(check["ok"] for check in done.proof["checks"])
+    assert done.drift is not None and done.drift["kept_overlap"] > 0.98

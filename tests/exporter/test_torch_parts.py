@@ -104,3 +104,19 @@ def test_the_bias_leaves_a_boolean_mask_a_mask(x):
         got = F.scaled_dot_product_attention(query, query, query, attn_mask=mask)
     logits = (query @ query.transpose(-1, -2) / D**0.5 + bias[0]).masked_fill(~mask, -torch.inf)
     assert torch.allclose(got, logits.softmax(-1) @ query, atol=1e-6)
+
+
+def test_a_causal_attention_keeps_its_mask_under_the_bias():
+    query = torch.randn(1, 1, 3, D, generator=torch.Generator().manual_seed(4))
+    sizes = torch.tensor([[1.0, 2.0, 1.0]])
+    repeated = query[:, :, [0, 1, 1, 2]]
+    with torch_parts.attention_tap([], [sizes.log()]):
+        got = F.scaled_dot_product_attention(query, query, query, is_causal=True)
+    mask = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]], dtype=torch.bool)
+    assert torch.allclose(got, F.scaled_dot_product_attention(query, repeated, repeated, mask), atol=1e-6)
+
+
+def test_an_attention_that_cannot_take_the_bias_is_refused(x):
+    plain = nn.Sequential(nn.Linear(D, D), nn.Linear(D, D))
+    with pytest.raises(GraphError, match="--size-bias off"):
+        torch_parts.tail(plain, {"x": x}, seam("0"), x, torch.ones(2, N))

@@ -137,3 +137,11 @@ def test_the_command_of_the_error_converts(tmp_path: Path) -> None:
     command = convert_command("old.onnx", "new.onnx").replace("python ", f"{sys.executable} ", 1)
     subprocess.run(command, shell=True, cwd=tmp_path, check=True)
     ensure_opset(load_model(tmp_path / "new.onnx"))
+
+
+@pytest.mark.parametrize("suffix", [".json", ".textproto", ".onnxtxt"])
+def test_text_is_not_onnx_whatever_its_suffix(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"manifest{suffix}"
+    path.write_text('{"schema": "1.0"}')
+    with pytest.raises(GraphError, match="is not an ONNX model"):
+        load_model(path)

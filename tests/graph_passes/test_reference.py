@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from tokexport.errors import RequestError
@@ -23,3 +26,9 @@ def test_tokens_are_floating_point_of_rank_3(tokens: torch.Tensor) -> None:
 def test_keep_is_whole() -> None:
     with pytest.raises(RequestError, match="whole number"):
         reference("uniform", torch.ones(1, 16, 4), keep=True)
+
+
+@pytest.mark.parametrize("tokens", [None, np.ones((1, 16, 4), np.float32)])
+def test_tokens_are_a_tensor(tokens: Any) -> None:
+    with pytest.raises(RequestError, match=r"Pass a torch\.Tensor"):
+        reference("uniform", tokens, keep=3)

@@ -183,3 +183,9 @@ def test_encoder_that_compresses_must_say_what_it_kept(lacking: list[str]) -> No
 def test_answer_is_json() -> None:
     answer = Answer("a", [3], np.array([1, 3]), np.array([3, 1], np.float32))
     assert answer.to_json() == {"text": "a", "ids": [3], "kept_indices": [1, 3], "sizes": [3.0, 1.0]}
+
+
+@pytest.mark.parametrize("limit", [1.5, "3", True])
+def test_limit_is_a_whole_number(limit: Any) -> None:
+    with pytest.raises(RequestError, match="is not a whole number"):
+        greedy(recorder([2], []), toy(), encoded(), [1], limit)

@@ -200,3 +200,9 @@ def test_special_ids_must_agree(folder: Path) -> None:
     bundle.manifest.variants[0].generation.eos = [3]
     with pytest.raises(BundleError, match="bos, pad and eos"):
         load(bundle).generate(IMAGE, "a")
+
+
+@pytest.mark.parametrize("prompt", [None, 3, [1.5]])
+def test_prompt_is_text_or_ids(session: Session, prompt: Any) -> None:
+    with pytest.raises(RequestError, match="neither text nor a list of ids"):
+        session.generate(Image.new("RGB", (8, 8)), prompt)

@@ -121,3 +121,9 @@ def test_damaged_image_is_named(tmp_path: Path, content: bytes | str) -> None:
 def test_folder_is_no_image(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="cannot be read as an image"):
         pixel_values(tmp_path, record())
+
+
+@pytest.mark.parametrize("image", [None, 3])
+def test_what_is_no_image_is_refused(image: Any) -> None:
+    with pytest.raises(RequestError, match="is not an image"):
+        pixel_values(image, record())

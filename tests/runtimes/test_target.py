@@ -109,3 +109,8 @@ def test_mount_point_is_written_from_inside(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(target.os.path, "ismount", lambda path: path == tmp_path / "mount")
     assert target.staging_parent(tmp_path / "mount") == tmp_path / "mount"
     assert target.staging_parent(tmp_path / "other") == tmp_path
+
+
+def test_the_command_for_a_missing_parent_is_quoted(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"mkdir -p '.*/two words'"):
+        check_target(tmp_path / "two words/b")

@@ -113,7 +113,12 @@ def test_basis_needs_room(slots):
 
 @pytest.mark.parametrize(
     ("params", "message"),
-    [({"basis": 0}, "basis 0 is not positive"), ({"ridge": 0}, "ridge 0.0 is outside"), ({"ridge": "inf"}, "ridge inf"), ({"ridge": "nan"}, "ridge nan")],
+    [
+        ({"basis": 0}, "basis 0 is not positive"),
+        ({"ridge": 0}, "ridge 0.0 is outside"),
+        ({"ridge": "inf"}, "ridge inf"),
+        ({"ridge": "nan"}, "ridge nan"),
+    ],
 )
 def test_parameters_out_of_range(params, message):
     with pytest.raises(RequestError, match=message):
