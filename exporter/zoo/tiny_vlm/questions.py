@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .scenes import Scene
+from .scenes import Object, Scene
 from .text import COLOURS, NUMBERS, SHAPES
 
 KINDS: tuple[str, ...] = ("colour", "shape", "count", "existence")
@@ -32,22 +32,21 @@ def questions(scene: Scene, rng: np.random.Generator, count: int = 8) -> list[Qu
     return asked
 
 
+def _only(scene: Scene, rng: np.random.Generator, trait: str) -> Object | None:
+    """An object whose colour or shape no other has, so that naming that trait means it alone."""
+    number = Counter(getattr(item, trait) for item in scene.objects)
+    single = [item for item in scene.objects if number[getattr(item, trait)] == 1]
+    return single[rng.integers(len(single))] if single else None
+
+
 def _colour(scene: Scene, rng: np.random.Generator) -> Question | None:
-    number = Counter(item.shape for item in scene.objects)
-    single = [item for item in scene.objects if number[item.shape] == 1]
-    if not single:
-        return None
-    item = single[rng.integers(len(single))]
-    return Question("colour", f"what colour is the {item.shape} ?", f"it is {item.colour}")
+    item = _only(scene, rng, "shape")
+    return item and Question("colour", f"what colour is the {item.shape} ?", f"it is {item.colour}")
 
 
 def _shape(scene: Scene, rng: np.random.Generator) -> Question | None:
-    number = Counter(item.colour for item in scene.objects)
-    single = [item for item in scene.objects if number[item.colour] == 1]
-    if not single:
-        return None
-    item = single[rng.integers(len(single))]
-    return Question("shape", f"what shape is the {item.colour} object ?", f"a {item.shape}")
+    item = _only(scene, rng, "colour")
+    return item and Question("shape", f"what shape is the {item.colour} object ?", f"a {item.shape}")
 
 
 def _count(scene: Scene, rng: np.random.Generator) -> Question | None:
