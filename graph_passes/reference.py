@@ -34,7 +34,7 @@ def reference(
 
     Raises:
         RequestError: unknown method or parameter, K outside the method's domain, tokens that are not
-            floating point [B, N, D], a signal missing, not wanted, or not of these tokens.
+            finite floating point [B, N, D], a signal missing, not wanted, or not of these tokens.
     """
     compressor = make(method, params)
     wanted = compressor.signals()
@@ -49,6 +49,9 @@ def reference(
         )
     if len(tokens.shape) != 3 or not tokens.is_floating_point():
         raise RequestError(f"tokens are {tokens.dtype} {list(tokens.shape)}", fix="Pass floating point [B, N, D].")
+    bad = int((~tokens.isfinite()).sum())
+    if bad:
+        raise RequestError(f"{bad} values of the tokens are NaN or inf", fix="No method is defined on them.")
     for name in signals.keys() & {"cls_attention", "keys"}:
         if signals[name].shape[:2] != tokens.shape[:2]:
             raise RequestError(

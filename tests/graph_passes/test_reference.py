@@ -32,3 +32,10 @@ def test_keep_is_whole() -> None:
 def test_tokens_are_a_tensor(tokens: Any) -> None:
     with pytest.raises(RequestError, match=r"Pass a torch\.Tensor"):
         reference("uniform", tokens, keep=3)
+
+
+def test_tokens_that_are_not_finite_are_refused():
+    tokens = torch.zeros(1, 6, 4)
+    tokens[0, 2, 1] = float("nan")
+    with pytest.raises(RequestError, match="1 values of the tokens are NaN"):
+        reference("kcenter_merge", tokens, keep=3)
