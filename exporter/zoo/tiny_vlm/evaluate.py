@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .model import Decode, Embed, Prefill, TinyVLM
+from .model import Decode, Embed, Prefill, TinyVLM, load
 from .questions import KINDS, questions
 from .scenes import pixel_values, scene
 from .text import EOS, PAD, detokenize, prompt
@@ -105,3 +106,35 @@ def evaluate(
     for kind in KINDS:
         result[kind] = float(np.mean([ok for ok, of in zip(right, paper.kinds, strict=True) if of == kind]))
     return result
+
+
+def by_method(method: str, keep: int, **params: int) -> Compress:
+    """A method's PyTorch reference as a `Compress`."""
+    from ....graph_passes.reference import reference
+
+    def compress(features: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found = reference(method, features, keep=keep, params=params)
+        return found.tokens, found.kept_indices, found.sizes
+
+    return compress
+
+
+def main() -> None:
+    """Command line: the shipped weights uncompressed, at random, and merged with and without the size bias."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--questions", type=int, default=8192)
+    parser.add_argument("--keep", type=int, default=21)
+    parser.add_argument("--seeds", type=int, default=10, help="of random")
+    asked = parser.parse_args()
+    model = load()
+    print("uncompressed", evaluate(model, asked.questions), flush=True)
+    for bias in (False, True):
+        found = evaluate(model, asked.questions, compress=by_method("kcenter_merge", asked.keep), size_bias=bias)
+        print(f"kcenter_merge {asked.keep} bias {bias}", found, flush=True)
+    chances = [by_method("random", asked.keep, seed=seed) for seed in range(asked.seeds)]
+    right = [evaluate(model, asked.questions, compress=chance)["accuracy"] for chance in chances]
+    print(f"random {asked.keep}: mean {np.mean(right):.4f}, deviation {np.std(right):.4f}, {asked.seeds} seeds")
+
+
+if __name__ == "__main__":
+    main()

@@ -41,12 +41,12 @@ def _only(scene: Scene, rng: np.random.Generator, trait: str) -> Object | None:
 
 def _colour(scene: Scene, rng: np.random.Generator) -> Question | None:
     item = _only(scene, rng, "shape")
-    return item and Question("colour", f"what colour is the {item.shape} ?", f"it is {item.colour}")
+    return Question("colour", f"what colour is the {item.shape} ?", f"it is {item.colour}") if item else None
 
 
 def _shape(scene: Scene, rng: np.random.Generator) -> Question | None:
     item = _only(scene, rng, "colour")
-    return item and Question("shape", f"what shape is the {item.colour} object ?", f"a {item.shape}")
+    return Question("shape", f"what shape is the {item.colour} object ?", f"a {item.shape}") if item else None
 
 
 def _count(scene: Scene, rng: np.random.Generator) -> Question | None:
