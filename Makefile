@@ -1,7 +1,7 @@
 # make demo   the main job on the built-in model     make test   every check     make mutants   do the tests bite?
 PYTHON ?= python3
 VENV   ?= .venv
-BIN    := $(VENV)/bin
+BIN    := $(abspath $(VENV))/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 OUT    ?= demo
 
@@ -26,10 +26,10 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m tokexport.exporter.zoo.tiny_vlm.demo $(OUT)
 
 test: $(VENV)/.test lint
-	cd tests && ../$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+	cd tests && $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/.test
-	cd tests && ../$(BIN)/python -m pytest -q -m slow
+	cd tests && $(BIN)/python -m pytest -q -m slow
 
 # mypy must see the folder under its package name, whatever the checkout is called.
 lint: $(VENV)/.test

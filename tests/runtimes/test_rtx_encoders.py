@@ -110,3 +110,15 @@ def test_half_precision_agrees_with_float32(encoder: Path) -> None:
     assert got @ expected / np.linalg.norm(got) / np.linalg.norm(expected) > 0.9999
     assert {node.op_type for node in model.graph if node.name in report.islands} >= {"LayerNormalization", "Softmax"}
     assert 0 < len(report.islands) < report.nodes
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_every_graph_of_a_bundle_builds(tmp_path: Path, precision: Any) -> None:
+    from tokexport.exporter.pipeline import export
+    from tokexport.runtimes.reader import open_bundle
+
+    done = export(out=tmp_path / "b", method="kcenter_merge", keep=21, precision=precision, verify=False)
+    graphs = open_bundle(done.bundle).variant().graphs
+    assert set(graphs) == {"encoder", "embed", "prefill", "decode"}
+    for record in graphs.values():
+        assert_builds(done.bundle / record.forms["portable"])
