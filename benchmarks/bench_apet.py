@@ -30,7 +30,7 @@ from tokexport.graph_passes.seams import resolve
 from tokexport.runtimes.ort_graph import ort_runner
 
 METHODS = ("apet", "kcenter_merge", "topk")
-ROUNDS = 5
+ROUNDS = 7
 
 
 def measure(name: str, folder: Path, ratio: float, methods: tuple[str, ...]) -> dict[str, Any]:
@@ -61,6 +61,7 @@ def measure(name: str, folder: Path, ratio: float, methods: tuple[str, ...]) -> 
             },
             ROUNDS,
             warmup=1,
+            pause=0.5,
         )
         onnx_ms = times["onnx"] / 5
         rows[method] = {
