@@ -6,7 +6,6 @@ baked counts that must change and refuses what it cannot prove.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -141,15 +140,7 @@ def concat(rest: Rest, node: ir.Node) -> list[Axes]:
             behind = sum(d[i] for d in dims[carriers[0] + 1 :])
             if rest.sizes.symbolic(before + behind):
                 rest.refuse(node, f"it joins tokens and a dynamic count on axis {i}", fix="Export with static shapes.")
-            more = before + behind
-            axis = replace(
-                axis,
-                old=axis.old + more,
-                new=axis.new + more,
-                prefix=axis.prefix + before,
-                suffix=axis.suffix + behind,
-                uniform=False,
-            )
+            axis = axis.between(before, behind)
         out[i] = axis
     return [out]
 
@@ -208,15 +199,7 @@ def pad(rest: Rest, node: ir.Node) -> list[Axes]:
         axis = axes[at]
         if not axis.plain or before < 0 or behind < 0 or mode != "constant":
             rest.refuse(node, f"it pads the token axis {at} ({mode}, {before} before, {behind} behind)")
-        more = before + behind
-        axes[at] = replace(
-            axis,
-            old=axis.old + more,
-            new=axis.new + more,
-            prefix=axis.prefix + before,
-            suffix=axis.suffix + behind,
-            uniform=False,
-        )
+        axes[at] = axis.between(before, behind)
     return [axes]
 
 

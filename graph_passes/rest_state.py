@@ -38,6 +38,18 @@ class Axis:
     inner: int = 1
     uniform: bool = False
 
+    def between(self, before: int, behind: int) -> Axis:
+        """The axis with so many more entries that are no tokens at its ends."""
+        more = before + behind
+        return replace(
+            self,
+            old=self.old + more,
+            new=self.new + more,
+            prefix=self.prefix + before,
+            suffix=self.suffix + behind,
+            uniform=False,
+        )
+
     @property
     def size(self) -> int:
         """Entries before compression."""
