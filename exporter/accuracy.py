@@ -15,7 +15,7 @@ def measure(source: Source, folder: Path, questions: int) -> dict[str, Any]:
     """Ask the bundle at `folder` in ONNX Runtime, and the uncompressed model in PyTorch, the same questions.
 
     Args:
-        source: a built-in model; `Source.questions` gives (image uint8 [H, W, 3], prompt, answer).
+        source: a built-in model.
         folder: the bundle.
         questions: how many.
 
@@ -26,9 +26,9 @@ def measure(source: Source, folder: Path, questions: int) -> dict[str, Any]:
 
     asked = source.questions(questions, SEED)
     session = load(folder)
-    right = sum(session.generate(image, prompt).text == answer for image, prompt, answer in asked)
+    said = [session.generate(question.input, question.prompt).text for question in asked]
     return {
         "questions": len(asked),
-        "compressed": right / len(asked),
+        "compressed": source.score(said, [question.answer for question in asked]),
         "uncompressed": source.uncompressed_accuracy(questions, SEED),
     }

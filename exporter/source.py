@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +41,23 @@ class GraphSource:
     grid: tuple[int, ...] | None = None
 
 
+@dataclass(frozen=True)
+class Question:
+    """One item of a model's task.
+
+    Attributes:
+        input: what `Session.encode` takes: an image uint8 [H, W, 3], or a waveform float32 [samples].
+        prompt: text; empty where the model needs none.
+        answer: the right one.
+        content: bool [N], the tokens that show what is asked for: an oracle keeps these first.
+    """
+
+    input: np.ndarray
+    prompt: str
+    answer: str
+    content: np.ndarray
+
+
 @dataclass
 class Source(ABC):
     """A model that was opened: its graphs, realistic inputs for the proof, and what a bundle records about it.
@@ -56,6 +73,7 @@ class Source(ABC):
         processor: how text becomes ids.
         processor_files: path inside the bundle -> content.
         has_task: whether right answers are known, so that accuracy can be measured.
+        metric: what `score` measures, in words.
     """
 
     kind: Kind
@@ -68,6 +86,7 @@ class Source(ABC):
     processor: ProcessorRecord = field(default_factory=ProcessorRecord)
     processor_files: dict[str, bytes] = field(default_factory=dict)
     has_task: bool = False
+    metric: str = "answers right"
 
     @cached_property
     def sha256(self) -> str | None:
@@ -90,9 +109,13 @@ class Source(ABC):
     def real_inputs(self, n: int) -> list[dict[str, np.ndarray]]:
         """`n` realistic inputs of the encoder, by role, each with B = 1; the same ones on every call."""
 
-    def questions(self, n: int, seed: int) -> list[tuple[np.ndarray, str, str]]:
-        """`n` (image uint8 [H, W, 3], prompt, right answer), where `has_task`."""
+    def questions(self, n: int, seed: int) -> list[Question]:
+        """`n` items of the task, the same ones for the same `seed`, where `has_task`."""
         return []
+
+    def score(self, said: Sequence[str], answers: Sequence[str]) -> float:
+        """How good answers are, 0 to 1: here the share that is right in full."""
+        return sum(one == right for one, right in zip(said, answers, strict=True)) / len(answers)
 
     def uncompressed_accuracy(self, n: int, seed: int) -> float:
         """Share of the same questions that the uncompressed module answers right, where `has_task`."""

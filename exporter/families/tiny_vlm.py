@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ...runtimes.bundle import GenerationRecord, PreprocessRecord, ProcessorRecord
-from ..source import GraphSource, Parts, Source
+from ..source import GraphSource, Parts, Question, Source
 from ..zoo.tiny_vlm import model as zoo
 from ..zoo.tiny_vlm.evaluate import evaluate, exam
 from ..zoo.tiny_vlm.scenes import pixel_values, scene
@@ -37,11 +37,14 @@ class TinyVLMSource(Source):
         """`n` drawn scenes."""
         return [{"pixel_values": pixel_values(image[None])} for image in self._scenes(n)]
 
-    def questions(self, n: int, seed: int) -> list[tuple[np.ndarray, str, str]]:
+    def questions(self, n: int, seed: int) -> list[Question]:
         """See `Source`; two questions on each scene."""
         paper = exam(n, seed, self.model.config.prompt_length)
         texts = (detokenize(row) for row in paper.ids.tolist())
-        return [(paper.pixels[at], text, answer) for at, text, answer in zip(paper.scene, texts, paper.answers)]
+        return [
+            Question(paper.pixels[at], text, answer, paper.covered[at])
+            for at, text, answer in zip(paper.scene, texts, paper.answers)
+        ]
 
     def uncompressed_accuracy(self, n: int, seed: int) -> float:
         """See `Source`."""

@@ -1,0 +1,34 @@
+"""`tokexport inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import render
+from .shared import OUT, common
+
+
+@click.command()
+@click.argument("path", metavar="MODEL.onnx", type=OUT)
+@common
+def inspect(path: Path, as_json: bool) -> None:
+    """List the seams of an ONNX file: where a compressor can go, and what can be read there."""
+    from ...graph_passes.model_io import load_model
+    from ...graph_passes.seams import describe
+
+    render.result(describe(load_model(path)), as_json, inspected)
+
+
+def inspected(data: dict[str, Any]) -> None:
+    """After `tokexport inspect`."""
+    for key, value in data.items():
+        if key != "seams":
+            click.echo(f"{key}: {render.flat(value)}")
+    if data["seams"]:
+        rows = render.table(*data["seams"][0])
+        for seam in data["seams"]:
+            rows.add_row(*(render.flat(value) for value in seam.values()))
+        render.show(rows)

@@ -1,0 +1,68 @@
+"""`tokexport model`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .. import render
+from .shared import OUT, common, settings
+
+
+@click.command()
+@click.argument("source", required=False)
+@click.option("--method", required=True, help="Compressor; `tokexport methods` lists them.")
+@click.option("--ratio", help="Share of tokens removed, read exactly: 0.85 or 8/9.")
+@click.option("--keep", type=int, help="Tokens kept, instead of --ratio.")
+@click.option("--seam", default="auto", show_default=True, help="Where; `tokexport inspect` lists the seams of a file.")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A parameter of the method; repeatable.")
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp32", show_default=True)
+@click.option("--parts", type=click.Choice(["encoder", "all"]), default="all", show_default=True)
+@click.option("--size-bias", type=click.Choice(["auto", "off"]), default="auto", show_default=True)
+@click.option("--min-accuracy", type=float, help="Fail (exit 1) below this share of right answers; built-in models.")
+@click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle then says so.")
+@click.option("--force", is_flag=True, help="Replace a folder that is not a bundle of ours.")
+@click.option("-o", "--out", type=OUT, help="Bundle folder.  [default: ./<source>-<method>-<ratio>]")
+@common
+def model(as_json: bool, pairs: tuple[str, ...], no_verify: bool, **request: Any) -> None:
+    """Compress SOURCE, prove the result, and write a bundle.
+
+    SOURCE is a built-in model (default tiny-vlm), a checkpoint folder, an ONNX file, or package.module:callable that
+    returns an nn.Module and example inputs.
+    """
+    from ..pipeline import export
+
+    with render.progress(quiet=as_json) as step:
+        result = export(params=settings(pairs), verify=not no_verify, step=step, **request)
+    render.result(result.to_json(), as_json, exported)
+
+
+def exported(data: dict[str, Any]) -> None:
+    """After `tokexport model`: what was done, the proof, and where the bundle is."""
+    for done in data["compression"]:
+        seam = done["seam"]
+        click.echo(
+            f"{data['source']}: {done['method']} at {seam['kind']} ({seam['tensor']}), "
+            f"{done['tokens_in']} -> {done['tokens_out']} tokens, "
+            f"size bias {'on' if done['size_bias'] else 'off'}, {data['precision']}"
+        )
+    for note in data["notes"]:
+        click.echo(f"note: {note}")
+    if data["proof"]:
+        render.proof_table(data["proof"]["checks"])
+    else:
+        click.echo("NOT VERIFIED (--no-verify)")
+    if data.get("drift"):
+        drift = data["drift"]
+        click.echo(
+            f"end to end against PyTorch: {drift['kept_overlap']:.1%} of the kept tokens are the same, "
+            f"worst cosine of the outputs {drift['cosine']:.5f}"
+        )
+    if data.get("accuracy"):
+        accuracy = data["accuracy"]
+        click.echo(
+            f"accuracy on {accuracy['questions']} questions: {accuracy['compressed']:.1%} "
+            f"(uncompressed {accuracy['uncompressed']:.1%})"
+        )
+    click.echo(f"bundle: {data['bundle']}")

@@ -1,0 +1,33 @@
+"""What several commands share: options, and KEY=VALUE settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ...errors import RequestError
+
+F = TypeVar("F", bound=Callable[..., Any])
+OUT = click.Path(path_type=Path)
+
+
+def common(command: F) -> F:
+    """The options of every command with a result."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(command)
+    return click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")(command)
+
+
+def settings(pairs: tuple[str, ...]) -> dict[str, str]:
+    """What --set said, by key."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise RequestError(f"--set {pair!r} is not KEY=VALUE", fix="Write for example --set basis=16.")
+        if key in found:
+            raise RequestError(f"--set {key} was given twice", fix="Give each parameter once.")
+        found[key] = value
+    return found
