@@ -4,8 +4,9 @@ VENV   ?= .venv
 BIN    := $(abspath $(VENV))/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 OUT    ?= demo
+TESTS  ?=
 
-.PHONY: demo test test-slow lint mutants bench clean
+.PHONY: demo test test-slow test-gpu lint mutants bench showcase clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -18,7 +19,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(PIP) install -q --no-build-isolation -c constraints.txt -e ".[export,ort,rtx,dev,peers]"
+	$(PIP) install -q --no-build-isolation -c constraints.txt -e ".[export,ort,rtx,audio,junit,dev,peers]"
 	touch $@
 
 demo: $(VENV)/.demo
@@ -26,12 +27,16 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m tokexport.exporter.zoo.tiny_vlm.demo $(OUT)
 
 test: $(VENV)/.test lint
-	cd tests && $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+	cd tests && $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(TESTS)
 
 test-slow: $(VENV)/.test
 	cd tests && $(BIN)/python -m pytest -q -m slow
 
 # mypy must see the folder under its package name, whatever the checkout is called.
+# On a machine with an NVIDIA GPU, nvcc, cmake and a torch built for CUDA: each kernel against its PyTorch reference.
+test-gpu: $(VENV)/.test
+	cd tests && $(BIN)/python -m pytest -q -rs gpu
+
 lint: $(VENV)/.test
 	mkdir -p build/types && ln -sfn ../.. build/types/tokexport
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -42,6 +47,10 @@ mutants: $(VENV)/.test
 
 bench: $(VENV)/.test
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+# Both sweeps, the overlay picture, and the README's tables of them.
+showcase: $(VENV)/.test
+	$(BIN)/python benchmarks/showcase.py
 
 clean:
 	rm -rf $(VENV) build demo

@@ -46,6 +46,10 @@ class MissingError(TokexportError):
     exit_code = 3
 
 
+class UnprovableError(MissingError):
+    """Nothing here can compute what a bundle computes, whatever is installed: it is neither proved nor disproved."""
+
+
 class GateError(TokexportError):
     """A proof or an accuracy gate failed: the result exists but must not be used."""
 

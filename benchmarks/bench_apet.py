@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from report import interleaved, write
+from report import write
+from tokexport.exporter.timing import interleaved
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 

@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from report import interleaved, write
+from report import write
 from tokexport.exporter.pipeline import export
 from tokexport.exporter.sources import open_source
+from tokexport.exporter.timing import interleaved
 from tokexport.runtimes.load import load
 from tokexport.runtimes.session import Session
 

@@ -16,30 +16,53 @@ def results(name: str) -> Any:
 
 
 def accuracy() -> str:
-    """Exact answers of tiny-vlm by method and tokens kept, without / with the size bias."""
-    data = results("accuracy")
-    n = data["kept_of"]
-    rows = {label: cells for label, cells in data["accuracy"].items() if label != "uncompressed"}
-    kept = list(next(iter(rows.values())))
-    head = [f"{k} ({1 - int(k) / n:.0%} removed)" for k in kept]
-    lines = [f"| kept of {n} | " + " | ".join(head) + " |", "|---" * (len(kept) + 1) + "|"]
-    best = {k: max(cells[k]["on"] for cells in rows.values()) for k in kept}
-    for label, cells in sorted(rows.items(), key=lambda item: -item[1][kept[2]]["on"]):
-        shown = []
-        for k in kept:
-            cell = cells[k]
-            text = _share(cell["on"])
-            if cell["on"] == best[k]:
-                text = f"**{text}**"
-            if "deviation" in cell:
-                text += f" ± {_share(cell['deviation'])}"
-            # Where nothing merges there is no bias to add.
-            if "off" in cell and cell["off"] != cell["on"]:
-                text = f"{_share(cell['off'])} / {text}"
-            shown.append(text)
-        name, _, params = label.partition(" ")
-        lines.append(f"| `{name}`{' ' + params if params else ''} | " + " | ".join(shown) + " |")
+    """tiny-vlm by method and ratio, of `tokexport sweep`."""
+    return _sweep("sweep_tiny_vlm")
+
+
+def listening() -> str:
+    """tiny-asr by method and ratio, of `tokexport sweep`."""
+    return _sweep("sweep_tiny_asr")
+
+
+def _sweep(name: str) -> str:
+    """A row for each method, a column for each ratio, and two lines in a cell: what is left, and what it saves."""
+    data = json.loads((RESULTS / f"{name}.json").read_text())
+    figure, rows = data["figure"], data["rows"]
+    kept = {row["ratio"]: row["keep"] for row in rows if row["method"] == "uniform"}
+    methods: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        methods.setdefault(row["method"], {})[row["ratio"]] = row
+    head = [f"{keep} ({float(ratio):.0%} removed)" for ratio, keep in kept.items()]
+    lines = [f"| kept of {data['tokens']} | " + " | ".join(head) + " |", "|---" * (len(kept) + 1) + "|"]
+    best = {ratio: max(row.get(figure, 0) for row in rows if row["ratio"] == ratio) for ratio in kept}
+
+    def place(item: tuple[str, dict[str, Any]]) -> tuple[bool, float]:
+        shown = [row[figure] for row in item[1].values() if figure in row]
+        return any(row["baseline"] for row in item[1].values()), -sum(shown) / max(len(shown), 1)
+
+    for label, cells in sorted(methods.items(), key=place):
+        method, _, params = label.partition(":")
+        cells_shown = [_cell(cells[ratio], figure, best[ratio], kept[ratio]) for ratio in kept]
+        lines.append(f"| `{method}`{' ' + params if params else ''} | " + " | ".join(cells_shown) + " |")
     return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any], figure: str, best: float, kept: int) -> str:
+    if "reason" in row:
+        return ""
+    text = _share(row[figure])
+    text = f"**{text}**" if row[figure] == best else text
+    if "deviation" in row:
+        text += f" ± {_share(row['deviation'])}"
+    if f"{figure}_without_bias" in row:
+        text = f"{_share(row[f'{figure}_without_bias'])} / {text}"
+    if row["keep"] != kept:
+        text = f"{row['keep']} tokens: {text}"
+    saved = [f"{row['share']:.1%}"]
+    if "encoder_gain" in row:
+        saved += [f"{row['encoder_gain']:.2f}x", f"{row['prefill_gain']:.2f}x", f"{row['compressor_ms']:.2f} ms"]
+    return f"{text}<br><sub>{' · '.join(saved)}</sub>"
 
 
 def speed() -> str:
@@ -108,7 +131,7 @@ def _share(value: float) -> str:
     return f"{value:.3f}".replace("0.", ".", 1)
 
 
-TABLES = (accuracy, speed, real_size, export)
+TABLES = (accuracy, listening, speed, real_size, export)
 
 if __name__ == "__main__":
     readme = Path(__file__).resolve().parents[1] / "README.md"

@@ -22,11 +22,11 @@ RUNTIMES = ("tensorrt", "tensorrt-rtx")
 
 @dataclass(frozen=True)
 class Violation:
-    """A node that breaks a rule.
+    """A node, or a graph as a whole, that breaks a rule.
 
     Attributes:
-        node: its name, after ``<function>/`` in the body of a local function.
-        op: its operator.
+        node: its name, after ``<function>/`` in the body of a local function; empty where the whole graph is meant.
+        op: its operator; what of the graph, such as ``opset 18``.
         why: what is not supported, and what to use instead.
         source: where that is written.
     """
@@ -38,17 +38,30 @@ class Violation:
 
 
 @functools.cache
-def rules() -> tuple[Mapping[str, Any], ...]:
-    """The rows of `rules.toml`."""
+def rules(kind: str = "rule") -> tuple[Mapping[str, Any], ...]:
+    """The rows of `rules.toml`: of operators (``rule``), or of graphs as a whole (``graph``)."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
-    return tuple(tomllib.loads(Path(__file__).with_name("rules.toml").read_text(encoding="utf-8"))["rule"])
+    return tuple(tomllib.loads(Path(__file__).with_name("rules.toml").read_text(encoding="utf-8"))[kind])
+
+
+def binding(runtime: str, version: str) -> list[Mapping[str, Any]]:
+    """The rows of both kinds that hold for a version of a runtime.
+
+    Raises:
+        RequestError: an unknown runtime, or a version that is no version.
+    """
+    if runtime not in RUNTIMES:
+        raise RequestError(f"unknown runtime {runtime!r}", fix=nearest(runtime, RUNTIMES, kind="runtimes"))
+    return [row for row in (*rules(), *rules("graph")) if runtime in row and _holds(row[runtime], version)]
 
 
 def violations(model: ir.Model, runtime: str, version: str) -> list[Violation]:
-    """Nodes of a model, its subgraphs and its local functions, that a version of TensorRT does not take.
+    """What a version of TensorRT does not take in a model: of the graph as a whole, then its nodes.
+
+    Nodes are those of the model, its subgraphs and its local functions.
 
     Args:
         model: only constants that are at hand are looked at; weights are not read.
@@ -58,13 +71,14 @@ def violations(model: ir.Model, runtime: str, version: str) -> list[Violation]:
     Raises:
         RequestError: an unknown runtime, or a version that is no version.
     """
-    if runtime not in RUNTIMES:
-        raise RequestError(f"unknown runtime {runtime!r}", fix=nearest(runtime, RUNTIMES, kind="runtimes"))
     active: dict[str, list[Mapping[str, Any]]] = {}
-    for rule in rules():
-        if runtime in rule and _holds(rule[runtime], version):
+    found = []
+    for rule in binding(runtime, version):
+        if "op" in rule:
             active.setdefault(rule["op"], []).append(rule)
-    return [
+        elif what := _GRAPH_CHECKS[rule["check"]](model, rule):
+            found.append(Violation("", what, rule["why"], rule["source"]))
+    return found + [
         Violation(name, node.op_type, rule["why"], rule["source"])
         for name, node in _nodes(model)
         if node.domain in ("", "ai.onnx")
@@ -129,4 +143,37 @@ _CHECKS = {
     "attribute_set": _attribute_set,
     "attribute_contains": _attribute_contains,
     "dtype_not": _dtype_not,
+}
+
+
+def _opset_above(model: ir.Model, rule: Mapping[str, Any]) -> str:
+    imports = model.graph.opset_imports
+    opset = max(imports.get("", 0), imports.get("ai.onnx", 0))
+    return f"opset {opset}" if opset not in range(rule["limit"] + 1) else ""
+
+
+def _functions(model: ir.Model, rule: Mapping[str, Any]) -> str:
+    return f"function {next(iter(model.functions))[1]}" if model.functions else ""
+
+
+def _custom(model: ir.Model, rule: Mapping[str, Any]) -> str:
+    for _, node in _nodes(model):
+        if node.domain not in ("", "ai.onnx") and node.op_identifier() not in model.functions:
+            return f"{node.domain}.{node.op_type}"
+    return ""
+
+
+def _dtype_held(model: ir.Model, rule: Mapping[str, Any]) -> str:
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    values += [output for _, node in _nodes(model) for output in node.outputs]
+    held = any(value.dtype is not None and value.dtype.name == rule["dtype"] for value in values)
+    return str(rule["dtype"]).lower() if held else ""
+
+
+# What of the graph breaks the rule, or nothing.
+_GRAPH_CHECKS = {
+    "opset_above": _opset_above,
+    "functions": _functions,
+    "custom": _custom,
+    "holds": _dtype_held,
 }

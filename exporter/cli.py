@@ -10,10 +10,13 @@ import click
 from .. import __version__
 from ..errors import TokexportError
 from . import interrupt
+from .commands.devices import devices
+from .commands.doctor import doctor
 from .commands.inspect import inspect
 from .commands.methods import methods
 from .commands.model import model
 from .commands.run import run
+from .commands.sweep import sweep
 from .commands.verify import verify
 
 # EX_SOFTWARE of sysexits: 0 to 3 have meanings of their own, and a bug of ours is none of them.
@@ -68,5 +71,5 @@ def main() -> None:
     """
 
 
-for command in (model, verify, run, inspect, methods):
+for command in (model, verify, run, sweep, inspect, methods, devices, doctor):
     main.add_command(command)

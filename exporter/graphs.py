@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..errors import GraphError
+from ..errors import GraphError, RequestError
 from ..graph_passes.budget import tokens_kept
 from ..graph_passes.compressors import OUTPUTS, Compressor
 
@@ -46,12 +46,14 @@ class Built:
 
     Attributes:
         models: by role, in portable form.
+        uncompressed: the encoder in the same precision, without the compressor.
         inserted: where the compressor sits in the encoder.
         language: the modules of embed, prefill and decode.
         notes: fp32 islands and what else a reader must know.
     """
 
     models: dict[Role, ir.Model]
+    uncompressed: ir.Model
     inserted: Inserted
     language: list[GraphSource]
     notes: list[str]
@@ -60,20 +62,34 @@ class Built:
 def build(plan: Plan, precision: Precision, step: Step) -> Built:
     """Export, type and compress the encoder; export the language graphs for the tokens that it keeps."""
     step("exporting the encoder")
-    model, notes = encoder(plan.source, precision)
+    uncompressed, notes = encoder(plan.source, precision)
+    model = uncompressed.clone()
     step(f"inserting {plan.compressor.method.name}")
     inserted = compress(plan, model)
     wanted = plan.source.auto_seam.get(plan.compressor.method.seam, plan.compressor.method.seam)
     if plan.seam == "auto" and inserted.seam.name != wanted:
         notes.append(f"{wanted}, the method's own seam, cannot be used here: {inserted.seam.name} was taken")
     language = plan.source.language(inserted.keep) if plan.parts == "all" else []
+    _check_width(model, inserted, language)
     models: dict[Role, ir.Model] = {"encoder": model}
     samples = _language_samples(language, model, plan.source) if precision == "fp16" and language else {}
     for graph in language:
         step(f"exporting {graph.role}")
         models[graph.role], said = _typed(_export(graph), precision, samples.get(graph.role))
         notes += [f"{graph.role}: {note}" for note in said]
-    return Built(models, inserted, language, notes)
+    return Built(models, uncompressed, inserted, language, notes)
+
+
+def _check_width(model: ir.Model, inserted: Inserted, language: list[GraphSource]) -> None:
+    """The language graphs must take tokens of as many channels as the encoder gives."""
+    given = next(value for value in model.graph.outputs if value.name not in inserted.outputs.values())
+    for graph in language:
+        if "tokens" in graph.inputs and given.shape is not None and given.shape[2] != graph.inputs["tokens"].shape[2]:
+            raise RequestError(
+                f"{inserted.method} at seam {inserted.seam.name} gives tokens of {given.shape[2]} channels, and the "
+                f"{graph.role} graph takes {graph.inputs['tokens'].shape[2]}",
+                fix="Leave --seam out, or export --parts encoder for a language model that takes them.",
+            )
 
 
 def encoder(source: Source, precision: str) -> tuple[ir.Model, list[str]]:
@@ -147,7 +163,7 @@ def write(writer: BundleWriter, plan: Plan, built: Built, budget: str, precision
         variants=[variant],
         preprocess=source.preprocess,
         processor=source.processor,
-        versions=_versions(),
+        versions=versions(),
     )
 
 
@@ -202,9 +218,10 @@ def _roles(source: Source, role: str, model: ir.Model, inserted: Inserted) -> tu
 
 
 def _typed_io(model: ir.Model) -> list[str]:
-    """What one half-precision graph hands to the next: tokens, embeddings and the KV cache."""
+    """What one half-precision graph hands to the next: tokens, embeddings and the KV caches."""
+    caches = ("past_", "present_", "cross_")
     ends = [value.name or "" for value in (*model.graph.inputs, *model.graph.outputs)]
-    return [name for name in ends if name in ("tokens", "inputs_embeds") or name.startswith(("past_", "present_"))]
+    return [name for name in ends if name in ("tokens", "inputs_embeds") or name.startswith(caches)]
 
 
 def _fix_batch(model: ir.Model) -> list[str]:
@@ -232,7 +249,8 @@ def _fix_batch(model: ir.Model) -> list[str]:
     return notes
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of the installed packages that graphs and figures depend on."""
     found = {}
     for name in _VERSIONED:
         try:

@@ -20,6 +20,7 @@ from . import torch_parts
 from .arrays import to_array, to_tensor, to_tensors
 from .measures import LARGEST, Check, compare
 from .probes import Probe
+from .render import Step
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -145,7 +146,13 @@ def language_probes(graphs: list[GraphSource], values: dict[str, np.ndarray]) ->
     return probes
 
 
-def check(probes: list[Probe], models: Mapping[Role, ir.Model], runner: Runner, precision: str) -> list[Check]:
+def check(
+    probes: list[Probe],
+    models: Mapping[Role, ir.Model],
+    runner: Runner,
+    precision: str,
+    step: Step = lambda text: None,
+) -> list[Check]:
     """Run every probe and judge it; the worst sample speaks for a tensor.
 
     Args:
@@ -153,6 +160,7 @@ def check(probes: list[Probe], models: Mapping[Role, ir.Model], runner: Runner, 
         models: graph by role.
         runner: the runtime.
         precision: of the graphs: fp32, fp16 or bf16; it sets the gates.
+        step: called with "part: ..." as each probe begins.
 
     Raises:
         GraphError: no probe of a compressor: an empty proof is none.
@@ -162,6 +170,7 @@ def check(probes: list[Probe], models: Mapping[Role, ir.Model], runner: Runner, 
     checks: dict[tuple[str, str], Check] = {}
     runs: dict[tuple[str, ...], Callable[[Feeds], dict[str, np.ndarray]]] = {}
     for probe in probes:
+        step(f"{probe.part}: against PyTorch's values")
         key = (probe.role, probe.part, *probe.inputs)
         if key not in runs:
             runs[key] = runner(between(models[probe.role], probe.inputs, probe.expected))
@@ -194,7 +203,7 @@ def _judge(probe: Probe, got: dict[str, np.ndarray], precision: str) -> list[Che
     tokens, *signals = probe.inputs.values()
     name = next(iter(probe.expected))
     result = Compressed(*(got[output] for output in probe.expected))
-    if find_spec("torch") is None:
+    if not _has_torch():
         return _equal(probe, name, got, precision)
     if np.ptp(tokens.astype(np.float32)) == 0:
         # Whatever is picked of equal tokens is right, so agreement would prove nothing.
@@ -204,6 +213,21 @@ def _judge(probe: Probe, got: dict[str, np.ndarray], precision: str) -> list[Che
     off = min(found.norm_ratio, LARGEST)
     detail = "" if found.ok else found.worst
     return [Check("compressor", name, found.ok, found.cosine, 1 + off, float(min(far, LARGEST)), found.flipped, detail)]
+
+
+def _has_torch() -> bool:
+    """Whether PyTorch is here to judge picks that differ; one that is installed and broken is no answer."""
+    if find_spec("torch") is None:
+        return False
+    try:
+        import torch  # noqa: F401
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise MissingError(
+            f"torch is installed and cannot be imported: {type(error).__name__}: {first}",
+            fix="Run: pip install --force-reinstall torch. Or remove it: without it picks are compared one by one.",
+        ) from error
+    return True
 
 
 def _equal(probe: Probe, tokens: str, got: dict[str, np.ndarray], precision: str) -> list[Check]:

@@ -8,16 +8,17 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import GateError, RequestError
+from ..errors import GateError, MissingError, RequestError
 from ..graph_passes.budget import check_budget
 from ..graph_passes.compressors import make
+from . import gate
 from .render import Step
 
 if TYPE_CHECKING:
     from ..runtimes.bundle import Precision
     from .source import Parts
 
-QUESTIONS = 256
+QUESTIONS = 512
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Exported:
         compression: one record for each compressor, as in the manifest.
         proof: the checks by part, or None with ``verify=False``.
         drift: end to end against PyTorch, where there is a module.
+        device: what it was fitted to, where one was named.
         accuracy: on a built-in model's task.
         notes: what a reader must know: fp32 islands, what could not be run here.
     """
@@ -39,6 +41,7 @@ class Exported:
     compression: list[dict[str, Any]]
     proof: dict[str, Any] | None = None
     drift: dict[str, float] | None = None
+    device: dict[str, Any] | None = None
     accuracy: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -56,7 +59,8 @@ def export(
     keep: int | None = None,
     seam: str = "auto",
     params: Mapping[str, Any] | None = None,
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
+    device: str | None = None,
     parts: Parts = "all",
     size_bias: str = "auto",
     verify: bool = True,
@@ -74,7 +78,9 @@ def export(
         keep: tokens kept, instead of `ratio`.
         seam: where; ``auto`` takes the place of the method's paper.
         params: of the method.
-        precision: fp32, fp16 or bf16, as types in the graph.
+        precision: fp32, fp16 or bf16, as types in the graph; None: fp32, or what is recommended for `device`.
+        device: the device it is for, ``NAME`` or ``NAME@TENSORRT`` (`devices.profiles.target`): what it cannot run is
+            refused, and what was chosen for it is in the notes and in the manifest.
         parts: ``encoder`` leaves the language graphs out.
         size_bias: ``auto`` gives merged tokens their weight wherever we own the graph behind the seam.
         verify: prove every part; a failed proof is a `GateError`.
@@ -88,43 +94,58 @@ def export(
         GateError: exit 1; the result is in ``<out>.failed``.
     """
     from ..runtimes.writer import BundleWriter, check_target
-    from . import accuracy, graphs, prove
+    from . import accuracy, device_fit, graphs, prove
+    from .report import page
     from .sources import open_source
 
     compressor = make(method, params)
     budget = _budget(ratio, keep)
+    goal = device_fit.target(device)
+    precision, chosen = device_fit.precision(goal, precision)
     step("opening the model")
-    opened = open_source(source, parts=parts)
+    opened = open_source(source, parts=parts).prepared(compressor)
     if min_accuracy is not None and not (opened.has_task and parts == "all" and verify and precision != "bf16"):
         raise RequestError(
             f"--min-accuracy needs a model with questions, all its graphs, and the proof (asked: {opened.name})",
             fix="Use it with a built-in model, --parts all, in fp32 or fp16, without --no-verify.",
         )
-    if min_accuracy is not None and not 0 <= min_accuracy <= 1:
-        raise RequestError(f"--min-accuracy {min_accuracy} is outside 0..1", fix="For 95 % write --min-accuracy 0.95.")
+    gate.check_least(min_accuracy)
+    if min_accuracy is not None:
+        # What the questions need is missed now, not after the export.
+        opened.questions(1, accuracy.SEED)
     target = Path(out) if out is not None else Path(f"{opened.name}-{method}-{budget.replace('/', '_')}")
     check_target(target, force=force)
 
     plan = graphs.Plan(opened, compressor, ratio, keep, seam, parts, size_bias)
     built = graphs.build(plan, precision, step)
+    fitted, found = device_fit.fit(goal, built.models)
+    built.notes[:0] = [*chosen, *found]
     # ONNX Runtime's CPU cannot run bfloat16: what can be proved here are the same graphs before their types changed.
     proven = graphs.build(plan, "fp32", step) if precision == "bf16" and verify else built
     step("writing the bundle")
     with BundleWriter(target, force=force) as writer:
         manifest = graphs.write(writer, plan, built, budget, precision)
+        manifest.variants[0].device = fitted
         record = manifest.variants[0].compression[0]
         result = Exported(target, opened.name, precision, [record.model_dump()], notes=built.notes)
+        result.device = fitted.model_dump() if fitted else None
+        encoded: list[prove.Encoded] = []
         if verify:
             step("proving every part against PyTorch")
-            result.proof, result.drift = prove.prove(writer, plan, proven, precision, result.notes)
+            result.proof, result.drift, encoded = prove.prove(writer, plan, proven, precision, result.notes)
             manifest.parity |= {"checks": result.proof["checks"], "notes": result.notes}
         if verify and opened.has_task and built.language and precision != "bf16":
             step(f"answering {QUESTIONS} questions")
             writer.finish(manifest)
-            result.accuracy = accuracy.measure(opened, writer.folder, QUESTIONS)
-            manifest.parity["accuracy"] = result.accuracy
-        step("putting the bundle in place")
+            try:
+                result.accuracy = accuracy.measure(plan, proven, writer.folder, precision, QUESTIONS)
+                manifest.parity["accuracy"] = result.accuracy
+            except MissingError as missing:
+                result.notes.append(f"accuracy was not measured: {missing}")
         failure = _failure(result, min_accuracy)
+        step("writing the report")
+        page.add(writer, plan, proven, manifest, result, encoded, failure)
+        step("putting the bundle in place")
         if failure:
             failed = writer.commit_failed(manifest)
             raise GateError(failure, where=f"kept for inspection in {failed}", fix=_WHAT_TO_TRY)
@@ -154,6 +175,4 @@ def _failure(result: Exported, min_accuracy: float | None) -> str:
             f"{first['part']}, tensor {first['tensor']}: cosine {first['cosine']:.6f}, norm ratio "
             f"{first['norm_ratio']:.5f}; {first['detail']}"
         )
-    if min_accuracy is not None and result.accuracy and result.accuracy["compressed"] < min_accuracy:
-        return f"accuracy {result.accuracy['compressed']:.4f} is below --min-accuracy {min_accuracy}"
-    return ""
+    return gate.shortfall(result.accuracy, min_accuracy)

@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 
 SAMPLES = 3
 
+# (input by role, outputs by the graph's names) of one run of the whole encoder.
+Encoded = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+
 
 def prove(
     writer: BundleWriter, plan: Plan, built: Built, precision: str, notes: list[str]
-) -> tuple[dict[str, Any], dict[str, float] | None]:
+) -> tuple[dict[str, Any], dict[str, float] | None, list[Encoded]]:
     """Prove the written graphs part by part.
 
     Args:
@@ -34,7 +37,8 @@ def prove(
         notes: receives what a reader of the proof must know.
 
     Returns:
-        (what parity.json holds, drift end to end or None where there is no module).
+        (what parity.json holds, drift end to end or None where there is no module, what the encoder made of each
+        input).
     """
     from ..graph_passes.model_io import load_model
     from ..runtimes.ort_graph import ort_runner
@@ -48,10 +52,11 @@ def prove(
         models = {role: load_model(writer.folder / f"{role}.onnx") for role in models}
     samples = source.real_inputs(SAMPLES)
     whole = ort_runner(models["encoder"])
+    encoded = [(sample, whole(sample)) for sample in samples]
     probes = encoder_probes(source.encoder, models["encoder"], inserted, plan.compressor, samples, ort_runner)
     parts = {probe.part for probe in probes}
     if built.language:
-        probes += language_probes(built.language, language_values(whole(samples[0])))
+        probes += language_probes(built.language, language_values(encoded[0][1]))
     checks = check(probes, models, ort_runner, "fp32" if precision == "bf16" else precision)
     notes += _remarks(source, inserted, parts, precision)
     if plan.compressor.method.merges and plan.size_bias == "auto" and not (built.language or inserted.biased):
@@ -67,8 +72,8 @@ def prove(
     }
     writer.add_file(probe_file.FILE, probe_file.to_bytes(probes))
     writer.add_json("parity.json", proof)
-    drift = _drift(source, inserted, plan.compressor, samples, whole) if "head" in parts else None
-    return proof, drift
+    drift = _drift(source, inserted, plan.compressor, encoded) if "head" in parts else None
+    return proof, drift, encoded
 
 
 def _check_types(writer: BundleWriter, roles: Iterable[str]) -> None:
@@ -107,13 +112,7 @@ def _remarks(source: Source, inserted: Inserted, parts: set[str], precision: str
     return remarks
 
 
-def _drift(
-    source: Source,
-    inserted: Inserted,
-    compressor: Compressor,
-    samples: list[dict[str, np.ndarray]],
-    run: Any,
-) -> dict[str, float]:
+def _drift(source: Source, inserted: Inserted, compressor: Compressor, encoded: list[Encoded]) -> dict[str, float]:
     """End to end: the graph against PyTorch from the pixels on, where every flip of a pick counts."""
     from ..graph_passes.compressors import Case
     from . import torch_parts
@@ -123,8 +122,7 @@ def _drift(
     seam = inserted.seam
     overlaps, cosines = [], []
     assert source.encoder.module is not None
-    for sample in samples:
-        got = run(sample)
+    for sample, got in encoded:
         feeds = to_tensors(sample)
         head = torch_parts.head(source.encoder.module, feeds, seam, compressor.signals())
         tokens = head.tokens[:, seam.prefix :]
@@ -134,7 +132,8 @@ def _drift(
         kept = [set(map(int, row)) for row in reference.kept_indices]
         own = [set(map(int, row)) for row in got[inserted.outputs["kept_indices"]]]
         overlaps += [len(a & b) / inserted.keep for a, b in zip(kept, own)]
-        fewer = to_tensor(np.concatenate([head.tokens[:, : seam.prefix].numpy(), reference.tokens], 1))
+        first = [head.tokens[:, : seam.prefix].numpy()] if seam.prefix else []
+        fewer = to_tensor(np.concatenate([*first, reference.tokens], 1))
         bias = to_tensor(reference.sizes) if inserted.biased else None
         outputs = torch_parts.tail(source.encoder.module, feeds, seam, fewer, bias)
         names = [name for name in got if name not in inserted.outputs.values()]

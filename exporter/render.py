@@ -35,6 +35,24 @@ def progress(*, quiet: bool = False) -> Iterator[Step]:
         yield step
 
 
+@contextmanager
+def bar(*, quiet: bool = False) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on stderr for (done, of, what); silent where stderr is not a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as shown:
+        task = shown.add_task("opening the model", total=None)
+
+        def advance(done: int, of: int, what: str) -> None:
+            interrupt.check()
+            shown.update(task, completed=done, total=of, description=what)
+
+        yield advance
+
+
 def result(data: Any, as_json: bool, human: Callable[[Any], None]) -> None:
     """Print `data` as JSON, or through `human` for a person."""
     if as_json:

@@ -10,12 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ..runtimes.bundle import GenerationRecord, PreprocessRecord, ProcessorRecord, Role, SourceRecord
+from ..runtimes.bundle import GenerationRecord, Preprocess, ProcessorRecord, Role, SourceRecord
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import nn
+
+    from ..graph_passes.compressors import Compressor
 
 Parts = Literal["encoder", "all"]
 Kind = Literal["builtin", "checkpoint", "module", "onnx"]
@@ -32,6 +34,8 @@ class GraphSource:
             numpy arrays where `module` is None, because a foreign file is compressed without torch.
         outputs: output role names, which are also the graph's output names, in the order the module returns them.
         grid: how the tokens lie, where the model says it: (height, width), or (length,) for sound.
+        stand_in: path of the submodule, [B, N, D] -> [B, N, D'], whose place a compressor that widens tokens takes; it
+            is there so that the module and its graph can be run and cut before. Empty where there is none.
     """
 
     role: Role
@@ -39,6 +43,7 @@ class GraphSource:
     inputs: Mapping[str, torch.Tensor | np.ndarray]
     outputs: tuple[str, ...]
     grid: tuple[int, ...] | None = None
+    stand_in: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,11 +74,12 @@ class Source(ABC):
         encoder: the graph a compressor goes into.
         model_path: the ONNX file of kind ``onnx``, None otherwise.
         auto_seam: the seam kind a paper asks for -> the name of that seam in this model.
-        preprocess: how an image becomes the encoder's input, where that is known.
+        preprocess: how an image or a sound becomes the encoder's input, where that is known.
         processor: how text becomes ids.
         processor_files: path inside the bundle -> content.
         has_task: whether right answers are known, so that accuracy can be measured.
         metric: what `score` measures, in words.
+        plain: the model that this one was `prepared` from, with the weights that all other methods take.
     """
 
     kind: Kind
@@ -82,11 +88,12 @@ class Source(ABC):
     files: tuple[Path, ...] = ()
     model_path: Path | None = None
     auto_seam: dict[str, str] = field(default_factory=dict)
-    preprocess: PreprocessRecord | None = None
+    preprocess: Preprocess | None = None
     processor: ProcessorRecord = field(default_factory=ProcessorRecord)
     processor_files: dict[str, bytes] = field(default_factory=dict)
     has_task: bool = False
     metric: str = "answers right"
+    plain: Source | None = None
 
     @cached_property
     def sha256(self) -> str | None:
@@ -114,12 +121,20 @@ class Source(ABC):
         return []
 
     def score(self, said: Sequence[str], answers: Sequence[str]) -> float:
-        """How good answers are, 0 to 1: here the share that is right in full."""
+        """How good answers are, 1 at best: here the share that is right in full."""
         return sum(one == right for one, right in zip(said, answers, strict=True)) / len(answers)
 
     def uncompressed_accuracy(self, n: int, seed: int) -> float:
         """Share of the same questions that the uncompressed module answers right, where `has_task`."""
         return float("nan")
+
+    def prepared(self, compressor: Compressor) -> Source:
+        """This model as `compressor` needs it: itself, unless the model has other weights for that method.
+
+        Raises:
+            RequestError: it has such weights, but not for these parameters.
+        """
+        return self
 
     def language(self, keep: int) -> list[GraphSource]:
         """The graphs embed, prefill and decode for K kept tokens; none where only the encoder is exported."""

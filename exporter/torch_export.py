@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import math
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -88,19 +85,10 @@ def export_graph(graph: GraphSource, opset: int = 18) -> ir.Model:
     model.ir_version = 10
     model.graph.name = graph.role
     if graph.role == "encoder":
-        _write_seams(model, graph.grid)
+        from ..graph_passes.seams import write_seams
+
+        write_seams(model, grid=graph.grid, stand_in=graph.stand_in)
     return model
-
-
-def _write_seams(model: ir.Model, grid: tuple[int, ...] | None) -> None:
-    """Find the seams and say how their tokens lie, which a number of tokens alone does not: 100 may be 10 x 10."""
-    from ..graph_passes.seam import METADATA_KEY
-    from ..graph_passes.seams import write_seams
-
-    seams = write_seams(model)
-    if grid and seams:
-        known = [replace(seam, grid=grid) if seam.tokens == math.prod(grid) else seam for seam in seams]
-        model.metadata_props[METADATA_KEY] = json.dumps([seam.to_json() for seam in known])
 
 
 def _check_signature(model: ir.Model, graph: GraphSource) -> None:

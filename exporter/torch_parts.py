@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GraphError
@@ -104,7 +104,7 @@ def tail(
     tokens: torch.Tensor,
     sizes: torch.Tensor | None,
 ) -> tuple[torch.Tensor, ...]:
-    """Run `module` with `tokens` [B, prefix + K, D] in place of its own at the seam.
+    """Run `module` with `tokens` [B, prefix + K, D'] in place of its own at the seam, or of its stand-in's there.
 
     Args:
         module: the whole encoder, as it was before compression.
@@ -123,14 +123,15 @@ def tail(
 
     bias: list[torch.Tensor] = []
 
-    def replace(_: torch.Tensor) -> torch.Tensor:
+    def put(_: torch.Tensor) -> torch.Tensor:
         if sizes is not None:
             prefix = sizes.new_zeros(sizes.shape[0], seam.prefix)
             bias.append(torch.cat([prefix, sizes.log()], 1))
         return tokens
 
     calls: list[dict[str, Any]] = []
-    with torch.no_grad(), attention_tap(calls, bias), _at(module, seam, replace):
+    place = replace(seam, side="output") if seam.stand_in else seam
+    with torch.no_grad(), attention_tap(calls, bias), _at(module, place, put):
         result = module(*inputs.values())
     if sizes is not None and not any(call["biased"] for call in calls):
         raise GraphError(

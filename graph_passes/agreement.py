@@ -3,7 +3,7 @@
 Equal outputs are too much to ask: a rounding may legitimately decide between two equally good tokens, and everything
 behind such a flip differs. Different outputs are too little to forgive. So the result is judged in three steps:
 
-1. the contract: shapes, dtypes, ranges, order, sizes that count the assignment, finite values;
+1. the contract: shapes, dtypes, ranges, order, sizes that count the assignment where tokens merge, finite values;
 2. the decisions: how much worse than the best was the worst of them (its regret, see `compressors.replay`);
 3. the values: what must come out of exactly these decisions, slot by slot, by cosine and by norm.
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .compressors.base import Case, Compressed, Compressor
+from .compressors.base import Case, Compressed, Compressor, ascending, width
 from .compressors.replay import Replay, Replays
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def compare(
     min_cosine = gates[0] if min_cosine is None else min_cosine
     max_norm_ratio = gates[1] if max_norm_ratio is None else max_norm_ratio
 
-    broken = _broken_contract(case, tokens.shape[0], got)
+    broken = _broken_contract(compressor, case, tokens.shape[0], got)
     if broken:
         return Agreement(False, 0, 0, float("inf"), 0.0, float("inf"), broken)
 
@@ -111,7 +111,7 @@ def compare(
     return Agreement(not problem, flipped, moved, regret, cosine, norm_ratio, problem or where)
 
 
-def _broken_contract(case: Case, batch: int, got: Compressed[np.ndarray]) -> str:
+def _broken_contract(compressor: Compressor, case: Case, batch: int, got: Compressed[np.ndarray]) -> str:
     """What of the contract of `Compressed` does not hold, or nothing."""
     n, k = case.tokens, case.keep
     layout = {
@@ -124,15 +124,17 @@ def _broken_contract(case: Case, batch: int, got: Compressed[np.ndarray]) -> str
         array = getattr(got, name)
         if array.shape[:2] != shape or array.ndim != (3 if name == "tokens" else 2) or str(array.dtype) != dtype:
             return f"{name} is {array.dtype}{list(array.shape)}, not {dtype}{list(shape)}"
+    if got.tokens.shape[2] != width(compressor, case):
+        return f"tokens have {got.tokens.shape[2]} channels, not {width(compressor, case)}"
     if got.kept_indices.min() < 0 or got.kept_indices.max() >= n:
         return f"kept_indices leave [0, {n})"
-    if (np.diff(got.kept_indices, axis=1) <= 0).any():
+    if ascending(compressor) and (np.diff(got.kept_indices, axis=1) <= 0).any():
         return "kept_indices do not ascend"
     if got.assignment.min() < -1 or got.assignment.max() >= k:
         return f"assignment leaves [-1, {k})"
     count = (got.assignment[:, None, :] == np.arange(k)[:, None]).sum(2)
-    if (got.sizes != np.maximum(count, 1)).any():
-        return "sizes do not count the assignment"
+    if (got.sizes != (np.maximum(count, 1) if compressor.method.merges else 1)).any():
+        return "sizes do not count the assignment" if compressor.method.merges else "sizes are not 1"
     return "" if np.isfinite(np.asarray(got.tokens, np.float32)).all() else "tokens are not finite"
 
 

@@ -25,6 +25,7 @@ DTYPES = {
     "int32": ir.DataType.INT32,
     "bool": ir.DataType.BOOL,
 }
+DTYPE_NAMES = {data_type: name for name, data_type in DTYPES.items()}
 
 
 class Builder:

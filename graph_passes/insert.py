@@ -17,12 +17,14 @@ import onnx_ir as ir
 
 from ..errors import GraphError, RequestError, nearest
 from .builder import DTYPES, OPSET, Builder
-from .compressors.base import OUTPUTS, Case, Compressor, parameters
+from .compressors.base import OUTPUTS, Case, Compressor, parameters, width
 from .cut import values_by_name
 from .forms import DOMAIN, KEEP_KEY, METHOD_KEY, PARAMS_KEY
 from .model_io import ensure_opset, standard_opset
 from .rest import plan_rest
 from .seam import Seam
+from .stand_in import read_behind, remove_unread
+from .walk import unique_name
 
 EXTRA_OUTPUTS = OUTPUTS[1:]
 _TYPES = dict(zip(OUTPUTS[1:], (ir.DataType.INT64, ir.DataType.FLOAT, ir.DataType.INT64)))
@@ -42,7 +44,7 @@ class Inserted:
         rewritten: one line for each constant behind the seam that held the old token count.
         outputs: kept_indices, sizes, assignment -> name of the graph output that was added for it.
         tokens_in: name of the value before compression, [B, prefix + N, D].
-        tokens_out: name of the value after it, [B, prefix + K, D].
+        tokens_out: name of the value after it, [B, prefix + K, D'].
         biased: attentions behind the seam that now read log(sizes).
     """
 
@@ -70,8 +72,8 @@ def insert(
 ) -> Inserted:
     """Edit `model` in place; if this raises, nothing was edited.
 
-    Everything that read the seam's tensor reads the compressed tokens. Where that tensor is a graph output, the output
-    keeps its name and becomes the compressed one.
+    Everything that read the seam's tensor, or its stand-in, reads the compressed tokens. Where that tensor is a graph
+    output, the output keeps its name and becomes the compressed one.
 
     Args:
         model: opset 18 or more.
@@ -84,7 +86,8 @@ def insert(
             method merges.
 
     Raises:
-        RequestError: an invalid seam, a count or signal the method does not take there, an output name that is taken.
+        RequestError: an invalid seam, a count or signal the method does not take there, an output name that is taken,
+            slots with another number of channels than what reads them takes.
         GraphError: a dynamic token axis, or a graph that cannot live with fewer tokens.
     """
     ensure_opset(model)
@@ -93,6 +96,7 @@ def insert(
     _refuse_missing(compressor, seam)
     case = Case(seam.tokens, seam.dim, keep, seam.dtype, seam.grid)
     compressor.check(case)
+    read_behind(model, seam, compressor, case)
     bias = size_bias and seam.name.startswith("encoder_layer:") and compressor.method.merges
     if bias:
         # Whether a bias can be added shows in the finished graph only: try it on a copy, which shares the weights.
@@ -115,17 +119,18 @@ def _edit(
     from .size_bias import add_size_bias
 
     graph, prefix = model.graph, seam.prefix
-    plan = plan_rest(model, value, 1, prefix + case.tokens, prefix + case.keep, prefix=prefix)
+    behind, slot_width = read_behind(model, seam, compressor, case), width(compressor, case)
+    plan = plan_rest(model, behind, 1, prefix + case.tokens, prefix + case.keep, prefix=prefix)
     # Behind the last layer nothing attends any more, so there is nothing that sizes could weigh.
     bias = bias and plan.attends
-    uses = value.uses()
+    uses = behind.uses()
     before = set(graph)
     signals = [emit_signal(model, seam, name) for name in compressor.signals()]
     function = _function(model, compressor, case)
 
     taken = {*values_by_name(graph), *names.values()}
     tensor = value.name or seam.tensor
-    b = Builder(_unique(f"{tensor}.{compressor.method.name}", taken) + ".")
+    b = Builder(unique_name(f"{tensor}.{compressor.method.name}", taken) + ".")
     batch = value.shape[0] if value.shape is not None else None
     last = np.iinfo(np.int64).max
     tokens = b.op("Slice", value, [prefix], [last], [1]) if prefix else value
@@ -137,7 +142,7 @@ def _edit(
     for output, name in zip(node.outputs, OUTPUTS):
         output.name = names.get(name, f"{b.prefix}{name}")
         output.type = ir.TensorType(_TYPES[name]) if name in _TYPES else value.type
-        output.shape = ir.Shape([batch, counts[name], *([case.dim] if name == "tokens" else [])])
+        output.shape = ir.Shape([batch, counts[name], *([slot_width] if name == "tokens" else [])])
     b.nodes.append(node)
     shorter = node.outputs[0]
     if prefix:
@@ -151,10 +156,11 @@ def _edit(
     for use in uses:
         use.node.replace_input_with(use.idx, shorter)
     for i, output in enumerate(graph.outputs):
-        if output is value:
+        if output is behind:
             graph.outputs[i] = shorter
-            value.name = _unique(f"{tensor}.uncompressed", taken)
-            shorter.name = tensor
+            shorter.name, behind.name = behind.name, unique_name(f"{tensor}.uncompressed", taken)
+    if behind is not value:
+        remove_unread(graph, behind)
     if late:
         graph.sort()
     graph.outputs.extend(node.outputs[OUTPUTS.index(name)] for name in names)
@@ -286,11 +292,3 @@ def _refuse_missing(compressor: Compressor, seam: Seam) -> None:
 
             emit_signal(ir.Model(ir.Graph([], [], nodes=[]), ir_version=10), seam, name)
             raise AssertionError(name)
-
-
-def _unique(base: str, taken: set[str]) -> str:
-    name, i = base, 2
-    while name in taken or any(other.startswith(f"{name}.") for other in taken):
-        name, i = f"{base}_{i}", i + 1
-    taken.add(name)
-    return name

@@ -16,7 +16,7 @@ from .builder import OPSET
 
 IR_VERSION = 10  # What we write: local functions need 8, and runtimes we target read 10.
 
-# Above this, an initializer goes to the external data file; below, it stays where shape inference can see it.
+# Above this, an initializer goes to the external data file; below, it stays where parsers and shape inference see it.
 EXTERNAL_FROM_BYTES = 1024
 
 

@@ -18,12 +18,12 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import GraphError, RequestError, nearest
+from .builder import DTYPE_NAMES
 from .islands import FLOAT, half_slots, plan
 from .seam import METADATA_KEY
 from .walk import infer_missing_shapes
 
 _HALVES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
-_NAMES = {FLOAT: "float32", **{value: name for name, value in _HALVES.items()}}
 _SMALL = 4096  # elements; below, a constant is converted at once, so that passes can look at it
 
 
@@ -156,7 +156,7 @@ class _Conversion:
         return self.copies[value]
 
     def _copy(self, value: ir.Value, wanted: ir.DataType) -> ir.Value:
-        name = f"{value.name}.{_NAMES[wanted]}"
+        name = f"{value.name}.{DTYPE_NAMES[wanted]}"
         all_read_it = self.readers.get(value) == {wanted}
         if value.is_initializer() and value.const_value is not None and not value.is_graph_input():
             self.weights += 1
@@ -170,7 +170,7 @@ class _Conversion:
             return copy
         if wanted == self.half and all_read_it and value.producer() and not value.is_graph_output():
             # The value that everybody reads keeps the name: it is what a seam of this name means.
-            name, value.name = value.name or "", f"{value.name}.{_NAMES[FLOAT]}"
+            name, value.name = value.name or "", f"{value.name}.{DTYPE_NAMES[FLOAT]}"
         return self._cast(value, wanted, name)
 
     def _cast(self, value: ir.Value, wanted: ir.DataType, name: str) -> ir.Value:
@@ -195,7 +195,7 @@ def _converted(tensor: ir.TensorProtocol, wanted: ir.DataType, name: str) -> ir.
             result = array.astype(wanted.numpy())
         if not np.isfinite(result.astype(np.float32)).all() and np.isfinite(array).all():
             raise GraphError(
-                f"a weight of {np.abs(array).max():g} does not fit {_NAMES[wanted]}",
+                f"a weight of {np.abs(array).max():g} does not fit {DTYPE_NAMES[wanted]}",
                 where=f"initializer {tensor.name!r}",
                 fix="Keep the node that reads it in float32: to_half(..., islands=[node]).",
             )
@@ -265,5 +265,5 @@ def _retype_seams(model: ir.Model) -> None:
     types = {value.name: value.dtype for node in model.graph for value in node.outputs}
     seams = json.loads(model.metadata_props[METADATA_KEY])
     for seam in seams:
-        seam["dtype"] = _NAMES.get(types.get(seam["tensor"]) or FLOAT, seam["dtype"])
+        seam["dtype"] = DTYPE_NAMES.get(types.get(seam["tensor"]) or FLOAT, seam["dtype"])
     model.metadata_props[METADATA_KEY] = json.dumps(seams)

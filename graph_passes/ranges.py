@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from ..errors import GraphError, MissingError, RequestError
+from ..errors import RequestError
+from .ort_session import open_session
 from .walk import infer_missing_shapes
 
 FLOAT16_MAX = 65504.0
@@ -40,7 +41,7 @@ def find_islands(
     Raises:
         MissingError: ONNX Runtime is not installed.
         RequestError: an input is missing, or holds NaN.
-        GraphError: external weights lie in several folders.
+        GraphError: ONNX Runtime refuses the graph, or external weights lie in several folders.
     """
     probed = model.clone()
     infer_missing_shapes(probed)
@@ -107,28 +108,7 @@ def _is_constant(value: ir.Value) -> bool:
 
 
 def _runs(model: ir.Model, names: list[str], feeds: Iterable[Mapping[str, np.ndarray]]) -> Iterable[dict[str, float]]:
-    try:
-        import onnxruntime as ort
-    except ImportError:
-        raise MissingError(
-            "ONNX Runtime is not installed, and ranges are found by running the float32 graph",
-            fix="Run: pip install 'tokexport[ort]'",
-        ) from None
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    folders = {
-        str(value.const_value.base_dir)
-        for value in model.graph.initializers.values()
-        if isinstance(value.const_value, ir.ExternalTensor)
-    }
-    if len(folders) > 1:
-        raise GraphError(
-            f"external data lies in {len(folders)} folders",
-            fix="Save the model once, with all its weights in one file.",
-        )
-    for folder in folders:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
-    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(model)
     wanted = [value.name for value in session.get_inputs()]
     for feed in feeds:
         for name in wanted:

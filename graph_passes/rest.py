@@ -15,7 +15,7 @@ import onnx_ir as ir
 from .rest_check import check
 from .rest_rules import CONTRIB, RULES, SHAPED, Rule
 from .rest_state import Axis, Edit, Rest
-from .walk import infer_missing_shapes
+from .walk import infer_missing_shapes, unique_name
 
 
 @dataclass
@@ -34,10 +34,10 @@ class Plan:
 
     def apply(self, model: ir.Model) -> list[str]:
         """Edit the graph; returns one line for each constant that changed."""
-        taken = {*model.graph.initializers, *(v.name for node in model.graph for v in node.outputs)}
+        taken = {*model.graph.initializers, *(v.name or "" for node in model.graph for v in node.outputs)}
         for edit in self.edits:
             base = f"{edit.node.name or edit.node.outputs[0].name}_shorter_{edit.index}"
-            name = _unique(base, taken)
+            name = unique_name(base, taken)
             constant = ir.Value(name=name, const_value=ir.tensor(edit.array, name=name))
             constant.shape, constant.dtype = ir.Shape(edit.array.shape), constant.const_value.dtype  # type: ignore[union-attr]
             model.graph.register_initializer(constant)
@@ -46,7 +46,7 @@ class Plan:
                 continue
             inputs = [constant] if edit.source.op_type == "ConstantOfShape" else [edit.source.inputs[0], constant]
             copy = ir.Node("", edit.source.op_type, inputs, list(edit.source.attributes.values()))
-            copy.outputs[0].name = _unique(f"{base}_value", taken)
+            copy.outputs[0].name = unique_name(f"{base}_value", taken)
             copy.outputs[0].type = edit.source.outputs[0].type
             copy.outputs[0].shape = ir.Shape([int(x) for x in edit.array])
             model.graph.insert_before(edit.node, copy)
@@ -168,11 +168,3 @@ def _refuse_captured(rest: Rest, node: ir.Node, sized: set[ir.Value]) -> None:
 
 def _with(shape: ir.Shape, sizes: dict[int, int]) -> ir.Shape:
     return ir.Shape([sizes.get(i, dim) for i, dim in enumerate(shape)])
-
-
-def _unique(base: str, taken: set[str | None]) -> str:
-    name, i = base, 1
-    while name in taken:
-        name, i = f"{base}_{i}", i + 1
-    taken.add(name)
-    return name

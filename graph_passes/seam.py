@@ -53,6 +53,8 @@ class Seam:
         found_by: metadata, scopes, names, structure or user.
         module: for models we export, the torch module whose input or output this is, with `side`.
         side: ``output`` or ``input`` of `module`.
+        stand_in: name of the value [B, N, D'] behind what stands here for a compressor that widens tokens (see
+            `exporter.source.GraphSource`), or empty. Such a compressor takes its place, and no other can sit here.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Seam:
     found_by: str = "user"
     module: str = ""
     side: str = "output"
+    stand_in: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it back."""

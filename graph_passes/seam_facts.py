@@ -5,12 +5,11 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from .attention import Attention, attentions
+from .builder import DTYPE_NAMES
 from .prefix_tokens import learned_tokens
 from .seam import Seam, Signal
 from .token_flow import keeps_tokens, prefix_dropped
 from .walk import Walk, attribute, dims
-
-_DTYPES = {ir.DataType.FLOAT: "float32", ir.DataType.FLOAT16: "float16", ir.DataType.BFLOAT16: "bfloat16"}
 
 
 class Facts:
@@ -23,7 +22,7 @@ class Facts:
     @staticmethod
     def dtype(value: ir.Value) -> str:
         """Element type of a value by our names."""
-        return _DTYPES.get(value.dtype, str(value.dtype).lower())  # type: ignore[arg-type]
+        return DTYPE_NAMES.get(value.dtype, str(value.dtype).lower())  # type: ignore[arg-type]
 
     def seam(
         self,
@@ -57,7 +56,7 @@ class Facts:
             value.name,
             tokens,
             dim,
-            _DTYPES[value.dtype],
+            DTYPE_NAMES[value.dtype],
             batch,
             prefix,
             grid or self.grid(before, tokens),
@@ -126,7 +125,7 @@ def _shape_problem(value: ir.Value) -> str:
         return f"its token axis is dynamic ({value.shape[1]})"  # type: ignore[index]
     if shape[2] is None:
         return f"its channel axis is dynamic ({value.shape[2]})"  # type: ignore[index]
-    if value.dtype not in _DTYPES:
+    if value.dtype not in DTYPE_NAMES or not value.dtype.is_floating_point():
         return f"its type is {value.dtype}, a compressor takes float32, float16 or bfloat16"
     return ""
 

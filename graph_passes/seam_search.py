@@ -64,7 +64,8 @@ def checked(walk: Walk, seam: Seam) -> Seam:
         GraphError: a tensor is missing or has another shape.
     """
     fix = "The graph was edited behind the metadata: export it again, or remove the entry to have the graph searched."
-    tensors = [seam.tensor, *(name for signal in seam.signals.values() for name in signal.tensors)]
+    read = [name for signal in seam.signals.values() for name in signal.tensors]
+    tensors = [seam.tensor, *([seam.stand_in] if seam.stand_in else []), *read]
     missing = [name for name in tensors if walk.value(name) is None]
     if missing:
         raise GraphError(f"seam {seam.name!r} names the tensor {missing[0]!r}, which is not in the graph", fix=fix)

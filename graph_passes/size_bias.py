@@ -11,12 +11,10 @@ import onnx_ir as ir
 
 from ..errors import GraphError
 from .attention import Attention, attentions
-from .builder import DTYPES, Builder
+from .builder import DTYPE_NAMES, Builder
 from .signals import insert_behind
 from .token_flow import ends_tokens, prefix_dropped
 from .walk import Walk, dims
-
-_NAMES = {data_type: name for name, data_type in DTYPES.items()}
 
 
 def add_size_bias(model: ir.Model, tensor: ir.Value, sizes: ir.Value, prefix: int = 0) -> list[str]:
@@ -61,13 +59,13 @@ class _Biases:
         """[B, 1, .., 1, prefix + K] of `rank`, or with `rows` [B, 1, .., prefix + K, prefix + K]."""
         key = (dtype, rank, rows)
         if key not in self.made:
-            b = Builder(f"{self.sizes.name}.log_{_NAMES[dtype]}_{rank}{'_rows' if rows else ''}.")
+            b = Builder(f"{self.sizes.name}.log_{DTYPE_NAMES[dtype]}_{rank}{'_rows' if rows else ''}.")
             bias = b.op("Log", self.sizes)
             if self.prefix:
                 # Pad, not Concat with zeros: it needs no batch size.
                 bias = b.op("Pad", bias, [0, self.prefix, 0, 0], 0.0)
             if dtype != ir.DataType.FLOAT:
-                bias = b.cast(bias, _NAMES[dtype])
+                bias = b.cast(bias, DTYPE_NAMES[dtype])
             bias = b.op("Unsqueeze", bias, list(range(1, rank - 1)))
             batch, keep = dims(self.sizes) or (None, None)
             length = keep + self.prefix if keep is not None else None
@@ -96,7 +94,7 @@ def _biased(graph: ir.Graph, biases: _Biases, attention: Attention) -> str:
     name = node.name or node.outputs[0].name or ""
     source = attention.logits if attention.logits is not None else attention.product[0]
     rank, dtype = len(dims(source) or ()), source.dtype
-    if dtype not in _NAMES:
+    if dtype not in DTYPE_NAMES:
         raise GraphError(
             f"the type of the attention logits is {dtype}, so a bias cannot be added",
             where=f"node {name}, tensor {source.name}",
@@ -130,7 +128,7 @@ def _mask_operator(graph: ir.Graph, biases: _Biases, node: ir.Node, dtype: ir.Da
     if mask is not None:
         b = Builder(f"{node.outputs[0].name}.size_bias.")
         if mask.dtype == ir.DataType.BOOL:
-            zero, nothing = (b.cast(number, _NAMES[dtype]) for number in (0.0, float("-inf")))
+            zero, nothing = (b.cast(number, DTYPE_NAMES[dtype]) for number in (0.0, float("-inf")))
             mask = b.op("Where", mask, zero, nothing)
         bias = b.op("Add", mask, bias)
         bias.dtype = dtype

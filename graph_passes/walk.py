@@ -142,6 +142,15 @@ def infer_missing_shapes(model: ir.Model) -> None:
     ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
 
 
+def unique_name(base: str, taken: set[str]) -> str:
+    """`base`, or `base`_2, _3, ...: the first that is not in `taken` and has nothing dotted below it; added to it."""
+    name, i = base, 2
+    while name in taken or any(other.startswith(f"{name}.") for other in taken):
+        name, i = f"{base}_{i}", i + 1
+    taken.add(name)
+    return name
+
+
 def _tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     while value is not None and value.const_value is None:
         node = value.producer()

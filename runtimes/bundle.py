@@ -3,7 +3,7 @@
 A bundle is a folder that holds everything a consumer needs and nothing about the machine that made it:
 
     manifest.json   encoder.onnx  encoder.plugin.onnx  encoder.onnx.data   embed / prefill / decode likewise
-    processor/      parity.json
+    processor/      parity.json   proof.npz   report.html
 
 Paths are relative, with forward slashes, and never leave the folder; no file is a symbolic link, because ONNX Runtime
 refuses links. The first variant is the default one. A folder with a `.tokexport-commit` inside is in the middle of
@@ -21,6 +21,18 @@ graph's own tensor name, because a foreign file's names are never changed). B is
               -> logits [B, V] of the token at last_index, present_key_<i>, present_value_<i> [B, H, capacity_i, d]
     decode    input_ids [B, 1] int64, write_index [B] int64, token_bias [B, K] float32, past_key_<i>, past_value_<i>
               -> logits [B, V], present_key_<i>, present_value_<i>
+
+Where `attention` is ``cross`` (Whisper and its like), the tokens are no part of the text: there is no embed, and
+
+    prefill   input_ids [B, P] int64, tokens [B, K, D], token_bias [B, K] float32, last_index [B] int64
+              -> logits [B, V] of the token at last_index, present_key_<i>, present_value_<i> [B, H, capacity_i, d],
+              cross_key_<i>, cross_value_<i> [B, H, K, d], which decode reads and never changes
+    decode    input_ids [B, 1] int64, write_index [B] int64, token_bias [B, K] float32, past_key_<i>, past_value_<i>,
+              cross_key_<i>, cross_value_<i> -> logits [B, V], present_key_<i>, present_value_<i>
+
+There `token_bias` goes into the logits of cross-attention in every decoder block; where a token stands is written into
+it by the encoder, so kept_indices are no input; image_span is (0, K); the capacity is P + max_new_tokens; last_index
+and write_index count in the text alone: the last word of n prompt ids stands at n - 1.
 
 `token_bias` is log(sizes), or zeros with the size bias off; it is added to the attention logits of the K visual keys in
 every decoder block, beside the causal mask. Positions follow the kept tokens: visual slot k stands at position
@@ -40,7 +52,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, model_validator
 
 SCHEMA = "1.0"
 MANIFEST = "manifest.json"
@@ -147,7 +159,9 @@ class GenerationRecord(Strict):
     """What greedy generation needs beside the graphs (see the module docstring).
 
     Attributes:
-        image_span: [offset, K] in the compressed sequence; offset ids stand before the image.
+        attention: how the decoder reads the tokens: ``self`` as a part of its sequence, ``cross`` beside it.
+        image_span: [offset, K] in the compressed sequence; offset ids stand before the image. [0, K] where `attention`
+            is cross.
         tokens_in: N, the length of the span before compression: text positions behind the image count from it.
         prompt_length: P, the fixed length of the text, image span excluded.
         kv_capacity: key/value slots per layer.
@@ -155,6 +169,7 @@ class GenerationRecord(Strict):
         vocabulary: V.
     """
 
+    attention: Literal["self", "cross"] = "self"
     image_span: tuple[int, int]
     tokens_in: int = Field(ge=1)
     prompt_length: int = Field(ge=1)
@@ -173,25 +188,49 @@ class GenerationRecord(Strict):
                 f"image_span {list(self.image_span)} does not fit prompt_length {self.prompt_length} "
                 f"and tokens_in {self.tokens_in}"
             )
+        if self.attention == "cross" and offset:
+            raise ValueError(
+                f"image_span {list(self.image_span)} begins inside a text that cross-attention leaves alone"
+            )
         outside = [i for i in (self.bos, self.pad, *self.eos) if not 0 <= i < self.vocabulary]
         if outside:
             raise ValueError(f"special id {outside[0]} is outside the vocabulary of {self.vocabulary}")
         return self
 
 
+class DeviceRecord(Strict):
+    """The device a variant was made for, and checked against the rules of.
+
+    Attributes:
+        name: of the profile in `devices`.
+        runtime: ``tensorrt``.
+        version: of the runtime.
+        forms: by role, the forms that no rule of that version refuses.
+        memory: bytes that all graphs need at least, side by side.
+    """
+
+    name: str
+    runtime: Literal["tensorrt"]
+    version: str
+    forms: dict[Role, list[Form]]
+    memory: int = Field(ge=0)
+
+
 class Variant(Strict):
-    """One compressed model: its compressors and its graphs by role."""
+    """One compressed model: its compressors, its graphs by role, and the device it was made for."""
 
     name: str
     compression: list[CompressionRecord]
     graphs: dict[Role, GraphRecord]
     generation: GenerationRecord | None = None
+    device: DeviceRecord | None = None
 
 
 class PreprocessRecord(Strict):
     """How an image becomes pixel_values.
 
     Attributes:
+        kind: tells this record from `LogMelRecord`.
         size: [height, width] of the graph's input.
         resample: of Pillow, on 8-bit values: nearest, bilinear, bicubic or lanczos.
         antialias: Pillow antialiases whenever it shrinks (except nearest); false is refused.
@@ -201,6 +240,7 @@ class PreprocessRecord(Strict):
         rescale: multiplies the 8-bit value, before mean and std: (rescale * value - mean) / std, float32.
     """
 
+    kind: Literal["image"] = "image"
     size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
     resample: Literal["nearest", "bilinear", "bicubic", "lanczos"]
     antialias: bool = True
@@ -209,6 +249,47 @@ class PreprocessRecord(Strict):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     layout: Literal["NCHW"] = "NCHW"
+
+
+class LogMelRecord(Strict):
+    """How sound becomes input_features: Whisper's log-mel spectrogram (runtimes/log_mel.py).
+
+    Attributes:
+        kind: tells this record from `PreprocessRecord`.
+        sample_rate: in hertz; the filters span 0 to half of it.
+        n_fft: samples of a window.
+        hop: samples from one frame to the next.
+        mels: filters, the height of the encoder's input.
+        frames: the width of the encoder's input; frames * hop samples are the longest sound it takes.
+    """
+
+    kind: Literal["log_mel"]
+    sample_rate: int = Field(ge=1)
+    n_fft: int = Field(ge=2)
+    hop: int = Field(ge=1)
+    mels: int = Field(ge=1)
+    frames: int = Field(ge=1)
+
+    @property
+    def samples(self) -> int:
+        """The longest sound, in samples."""
+        return self.frames * self.hop
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> LogMelRecord:
+        if self.samples <= self.n_fft // 2:
+            raise ValueError(f"{self.samples} samples cannot be mirrored at the ends for windows of {self.n_fft}")
+        return self
+
+
+def _kind(record: Any) -> Any:
+    """A record without a kind is that of an image."""
+    return record.get("kind", "image") if isinstance(record, dict) else getattr(record, "kind", None)
+
+
+Preprocess = Annotated[
+    Annotated[PreprocessRecord, Tag("image")] | Annotated[LogMelRecord, Tag("log_mel")], Discriminator(_kind)
+]
 
 
 class ProcessorRecord(Strict):
@@ -232,7 +313,7 @@ class Manifest(Strict):
     source: SourceRecord
     files: dict[BundlePath, FileRecord]
     variants: list[Variant] = Field(min_length=1)
-    preprocess: PreprocessRecord | None = None
+    preprocess: Preprocess | None = None
     processor: ProcessorRecord = ProcessorRecord()
     parity: dict[str, Any] = {}
     versions: dict[str, str] = {}

@@ -52,7 +52,7 @@ def greedy(
     """Answer a prompt about one encoded input, taking the most likely token each time; ties go to the lowest id.
 
     Args:
-        run: for the roles embed, prefill and decode.
+        run: for the roles embed (not with cross-attention), prefill and decode.
         variant: of the manifest, with its generation record.
         encoded: the encoder's outputs by role: tokens [1, K, D], and kept_indices and sizes where it compresses.
         prompt: ids, `bos` included, not padded.
@@ -65,40 +65,59 @@ def greedy(
         RequestError: the prompt is too long or too short, or max_new_tokens is outside 1 to the bundle's limit.
         GraphError: logits or sizes are not finite, or outputs that the contract promises are missing.
     """
+    answers, kept_indices, sizes = greedy_batch(run, variant, encoded, [prompt], max_new_tokens)
+    return answers[0], kept_indices[0], sizes[0]
+
+
+def greedy_batch(
+    run: Run,
+    variant: Variant,
+    encoded: Mapping[str, np.ndarray],
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int | None = None,
+) -> tuple[list[list[int]], np.ndarray, np.ndarray]:
+    """`greedy` for B prompts about B encoded inputs at once, with graphs whose batch is B.
+
+    An answer that has ended is fed `pad` until the last one has; what follows its end is not looked at.
+
+    Returns:
+        ids of each answer, kept_indices [B, K] int64, sizes [B, K] float32.
+    """
     record = variant.generation
     if record is None:
         raise RequestError("the bundle has no language graphs", fix="Export it with --parts all.")
     limit = _limit(record, max_new_tokens)
-    input_ids = _padded(prompt, record)
+    input_ids = np.array([_padded(prompt, record) for prompt in prompts], np.int64)
     kept_indices, sizes = _kept(variant, record, encoded)
     token_bias = np.log(sizes) if _has_size_bias(variant) else np.zeros_like(sizes)
-    last = len(prompt) + record.image_span[1] - 1
-
-    embeds = run("embed", input_ids=input_ids, tokens=encoded["tokens"])["inputs_embeds"]
-    state = run(
-        "prefill",
-        inputs_embeds=embeds,
-        kept_indices=kept_indices,
-        token_bias=token_bias,
-        last_index=np.array([last], np.int64),
-    )
-    answer: list[int] = []
-    while True:
-        token = _choose(state["logits"], "decode" if answer else "prefill", len(answer))
-        if token in record.eos:
-            break
-        answer.append(token)
-        if len(answer) == limit:
+    last = np.array([len(prompt) - 1 for prompt in prompts], np.int64)
+    if record.attention == "cross":
+        read = {"input_ids": input_ids, "tokens": encoded["tokens"]}
+    else:
+        last += record.image_span[1]
+        embeds = run("embed", input_ids=input_ids, tokens=encoded["tokens"])["inputs_embeds"]
+        read = {"inputs_embeds": embeds, "kept_indices": kept_indices}
+    state = run("prefill", **read, token_bias=token_bias, last_index=last)
+    cross = {name: value for name, value in state.items() if name.startswith("cross_")}
+    answers: list[list[int]] = [[] for _ in prompts]
+    going = np.ones(len(prompts), bool)
+    for step in range(limit):
+        tokens = _choose(state["logits"], going, "decode" if step else "prefill", step)
+        going &= ~np.isin(tokens, record.eos)
+        for row in np.flatnonzero(going):
+            answers[row].append(int(tokens[row]))
+        if not going.any() or step + 1 == limit:
             break
         past = {name.replace("present_", "past_", 1): v for name, v in state.items() if name.startswith("present_")}
         state = run(
             "decode",
-            input_ids=np.array([[token]], np.int64),
-            write_index=np.array([last + len(answer)], np.int64),
+            input_ids=np.where(going, tokens, record.pad)[:, None],
+            write_index=last + step + 1,
             token_bias=token_bias,
             **past,
+            **cross,
         )
-    return answer, kept_indices[0], sizes[0]
+    return answers, kept_indices, sizes
 
 
 def _limit(record: GenerationRecord, asked: int | None) -> int:
@@ -114,8 +133,8 @@ def _limit(record: GenerationRecord, asked: int | None) -> int:
     return asked
 
 
-def _padded(prompt: Sequence[int], record: GenerationRecord) -> np.ndarray:
-    """[1, P] int64."""
+def _padded(prompt: Sequence[int], record: GenerationRecord) -> list[int]:
+    """P ids."""
     outside = [i for i in prompt if not 0 <= i < record.vocabulary]
     if outside:
         raise RequestError(f"prompt id {outside[0]} is outside the vocabulary of {record.vocabulary}")
@@ -124,31 +143,34 @@ def _padded(prompt: Sequence[int], record: GenerationRecord) -> np.ndarray:
             f"the prompt has {len(prompt)} ids, and the graphs take at most {record.prompt_length}",
             fix="Ask a shorter question, or export with a longer prompt.",
         )
-    if len(prompt) < max(1, record.image_span[0]):
+    if not prompt:
+        raise RequestError("the prompt has 0 ids", fix="Begin it with `bos`.")
+    if len(prompt) < record.image_span[0]:
         raise RequestError(
             f"the prompt has {len(prompt)} ids, and {record.image_span[0]} stand before the image",
             fix="Begin the prompt with `bos` and what the model expects before the image.",
         )
-    return np.array([[*prompt, *[record.pad] * (record.prompt_length - len(prompt))]], np.int64)
+    return [*prompt, *[record.pad] * (record.prompt_length - len(prompt))]
 
 
 def _kept(
     variant: Variant, record: GenerationRecord, encoded: Mapping[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """kept_indices [1, K] int64 and sizes [1, K] float32: the encoder's, or all tokens where it keeps them all."""
+    """kept_indices [B, K] int64 and sizes [B, K] float32: the encoder's, or all tokens where it keeps them all."""
     kept = record.image_span[1]
     found = [name for name in ("kept_indices", "sizes") if name in encoded]
     if not found and kept == record.tokens_in:
-        return np.arange(kept, dtype=np.int64)[None], np.ones((1, kept), np.float32)
+        rows = len(encoded["tokens"])
+        return np.tile(np.arange(kept, dtype=np.int64), (rows, 1)), np.ones((rows, kept), np.float32)
     if len(found) < 2:
         lacking = "sizes" if "kept_indices" in encoded else "kept_indices"
         raise GraphError(f"the encoder of {variant.name} has no output {lacking}", fix="Export the bundle again.")
     sizes = np.asarray(encoded["sizes"], np.float32)
     bad = ~(np.isfinite(sizes) & (sizes > 0))
     if bad.any():
-        slot = int(np.argmax(bad[0]))
+        row, slot = map(int, np.argwhere(bad)[0])
         raise GraphError(
-            f"sizes[{slot}] is {sizes[0, slot]}, and every slot stands for more than 0 tokens",
+            f"sizes[{slot}] is {sizes[row, slot]}, and every slot stands for more than 0 tokens",
             where=f"output sizes of the encoder of {variant.name}",
             fix="The compressor is wrong on this input, or float16 overflowed: try --precision fp32.",
         )
@@ -160,12 +182,14 @@ def _has_size_bias(variant: Variant) -> bool:
     return any(record.size_bias for record in variant.compression if record.seam.graph == "encoder")
 
 
-def _choose(logits: np.ndarray, role: str, step: int) -> int:
-    row = np.asarray(logits, np.float32).reshape(-1)
-    if np.isnan(row).any():
+def _choose(logits: np.ndarray, going: np.ndarray, role: str, step: int) -> np.ndarray:
+    """The most likely token of each row [B] int64; NaN matters only in the rows that are still `going` [B] bool."""
+    rows = np.asarray(logits, np.float32).reshape(len(going), -1)
+    missing = np.isnan(rows).sum(1) * going
+    if missing.any():
         raise GraphError(
-            f"{int(np.isnan(row).sum())} of {row.size} logits are NaN at token {step}",
+            f"{missing.max()} of {rows.shape[1]} logits are NaN at token {step}",
             where=f"output logits of {role}",
             fix="float16 overflowed, most likely: export with --precision fp32, or see which sums `verify` names.",
         )
-    return int(row.argmax())
+    return rows.argmax(1)

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GraphError
+from ..graph_passes.model_io import EXTERNAL_FROM_BYTES
 from .bundle import TensorRecord
 from .strip import strip_local_info
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-# Weights from this size in bytes go to the data file; smaller ones may be shapes and axes that parsers must see.
-EXTERNAL_FROM = 1024
 _PROTOBUF_LIMIT = 2**31 - 1
 
 
@@ -83,7 +82,7 @@ def _initializers(model: ir.Model) -> Iterator[ir.Value]:
 
 
 def _is_weight(tensor: ir.TensorProtocol) -> bool:
-    return tensor.dtype.name != "STRING" and tensor.nbytes >= EXTERNAL_FROM
+    return tensor.dtype.name != "STRING" and tensor.nbytes >= EXTERNAL_FROM_BYTES
 
 
 def _in_memory(tensor: Any) -> Any:

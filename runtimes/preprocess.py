@@ -6,6 +6,7 @@ resize floating-point tensors differ by up to 1/255 per value, before mean and s
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,16 +88,18 @@ def _read(image: Image.Image | Path | str) -> Image.Image:
 
     name = str(image) if isinstance(image, (str, Path)) else "the image"
     try:
-        opened = Image.open(image) if isinstance(image, (str, Path)) else image
-        if not isinstance(opened, Image.Image):
-            raise RequestError(
-                f"a {type(image).__name__} is not an image", fix="Give a path, a Pillow image or an array."
-            )
-        if opened.mode not in _EIGHT_BIT:
-            raise RequestError(
-                f"{name} has mode {opened.mode}, more than 8 bits a channel", fix="Convert it to an 8-bit image first."
-            )
-        return ImageOps.exif_transpose(opened).convert("RGB")
+        with contextlib.ExitStack() as files:
+            opened = files.enter_context(Image.open(image)) if isinstance(image, (str, Path)) else image
+            if not isinstance(opened, Image.Image):
+                raise RequestError(
+                    f"a {type(image).__name__} is not an image", fix="Give a path, a Pillow image or an array."
+                )
+            if opened.mode not in _EIGHT_BIT:
+                raise RequestError(
+                    f"{name} has mode {opened.mode}, more than 8 bits a channel",
+                    fix="Convert it to an 8-bit image first.",
+                )
+            return ImageOps.exif_transpose(opened).convert("RGB")
     except FileNotFoundError:
         raise RequestError(f"no image {name}", fix="Check the path given by --image.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -6,7 +6,6 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +13,12 @@ import numpy as np
 from ..errors import BundleError, RequestError, nearest
 from .bundle import GraphRecord, TensorRecord
 from .generate import Answer, greedy
-from .preprocess import pixel_values
+from .media import encoder_input
 from .reader import Bundle
 from .words import Words
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from .media import Media
 
 
 class Session(ABC):
@@ -56,12 +55,13 @@ class Session(ABC):
         results = self.execute(role, feeds)
         return {name: results[tensor.name] for name, tensor in record.outputs.items()}
 
-    def encode(self, image: Image.Image | np.ndarray | Path | str, **extra: np.ndarray) -> dict[str, np.ndarray]:
-        """Run the encoder on an image, or on an array that is its input already.
+    def encode(self, media: Media, **extra: np.ndarray) -> dict[str, np.ndarray]:
+        """Run the encoder on an image, on a sound, or on an array that is its input already.
 
         Args:
-            image: a file, a Pillow image, 8-bit RGB [height, width, 3], or the encoder's own input (pixel_values
-                [B, 3, H, W] or input_features [B, mels, frames], float32).
+            media: a file; a Pillow image or 8-bit RGB [height, width, 3]; a waveform, float32 [samples] at the sample
+                rate of the bundle's record; or the encoder's own input (pixel_values [B, 3, H, W] or input_features
+                [B, mels, frames], float32).
             extra: further encoder inputs by role name, where the method reads a text.
 
         Returns:
@@ -69,23 +69,25 @@ class Session(ABC):
         """
         inputs = self.bundle.graph("encoder", self.variant.name).inputs
         main = next(name for name in inputs if name not in extra)
-        return self.run("encoder", **{main: self._input(image)}, **extra)
+        array = encoder_input(media, self.bundle.manifest.preprocess, self.bundle.path)
+        return self.run("encoder", **{main: array}, **extra)
 
     def generate(
         self,
-        image: Image.Image | np.ndarray | Path | str,
-        prompt: str | Sequence[int],
+        media: Media,
+        prompt: str | Sequence[int] = "",
         max_new_tokens: int | None = None,
     ) -> Answer:
-        """Answer a prompt about an image, greedily.
+        """Answer a prompt about an image, or write down what a sound says, greedily.
 
         Args:
-            image: see `encode`.
-            prompt: text, or ids with `bos` where the bundle has no text processor.
+            media: see `encode`.
+            prompt: text, or ids with `bos` where the bundle has no text processor; for a recogniser, words that the
+                transcript begins with.
             max_new_tokens: at most this many; None: the bundle's own limit.
 
         Raises:
-            RequestError: no language graphs, a prompt that is too long, an unknown word, a bad image.
+            RequestError: no language graphs, a prompt that is too long, an unknown word, a bad image or sound.
             GraphError: the graphs return NaN.
         """
         if self.variant.generation is None:
@@ -98,7 +100,7 @@ class Session(ABC):
             ids = self.words.prompt(prompt)
         else:
             raise RequestError("the bundle has no text processor", fix="Pass the prompt as a list of ids.")
-        answer, kept, sizes = greedy(self.run, self.variant, self.encode(image), ids, max_new_tokens)
+        answer, kept, sizes = greedy(self.run, self.variant, self.encode(media), ids, max_new_tokens)
         return Answer(self.words.detokenize(answer) if self.words else "", answer, kept, sizes)
 
     @cached_property
@@ -119,24 +121,6 @@ class Session(ABC):
                 fix="Export the bundle again.",
             )
         return words
-
-    def _input(self, image: Any) -> np.ndarray:
-        record = self.bundle.manifest.preprocess
-        if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8:
-                return image
-            if image.ndim != 3 or image.shape[2] != 3:
-                raise RequestError(f"an 8-bit image is [height, width, 3], not {list(image.shape)}")
-            from PIL import Image
-
-            image = Image.fromarray(image)
-        if record is None:
-            raise RequestError(
-                "the bundle does not say how an image becomes the encoder's input",
-                where=str(self.bundle.path),
-                fix="Pass the encoder's input as an array.",
-            )
-        return pixel_values(image, record)
 
 
 def _ids(prompt: Any) -> list[int]:

@@ -45,7 +45,7 @@ def test_make_test_is_what_ci_calls_and_runs_every_test():
 @pytest.mark.parametrize("block", BLOCKS[1:], ids=lambda block: block.split("\n")[0])
 def test_every_other_block_runs_in_an_empty_folder(block, tmp_path):
     for command in filter(None, block.splitlines()):
-        if shlex.split(command)[0] == "tokexport":
+        if shlex.split(command)[0] in ("tokexport", "espeak-ng"):
             run(command, tmp_path)
         else:
             assert (ROOT / shlex.split(command)[-1]).is_file() or command.startswith("make "), command

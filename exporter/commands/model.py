@@ -17,7 +17,12 @@ from .shared import OUT, common, settings
 @click.option("--keep", type=int, help="Tokens kept, instead of --ratio.")
 @click.option("--seam", default="auto", show_default=True, help="Where; `tokexport inspect` lists the seams of a file.")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A parameter of the method; repeatable.")
-@click.option("--precision", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp32", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16"]),
+    help="Types in the graph.  [default: fp32; with --device what is recommended there]",
+)
+@click.option("--device", metavar="NAME[@TENSORRT]", help="Check and fit it for this; `tokexport devices` lists them.")
 @click.option("--parts", type=click.Choice(["encoder", "all"]), default="all", show_default=True)
 @click.option("--size-bias", type=click.Choice(["auto", "off"]), default="auto", show_default=True)
 @click.option("--min-accuracy", type=float, help="Fail (exit 1) below this share of right answers; built-in models.")
@@ -61,8 +66,10 @@ def exported(data: dict[str, Any]) -> None:
         )
     if data.get("accuracy"):
         accuracy = data["accuracy"]
+        chance = accuracy["baselines"]["random"]
         click.echo(
             f"accuracy on {accuracy['questions']} questions: {accuracy['compressed']:.1%} "
-            f"(uncompressed {accuracy['uncompressed']:.1%})"
+            f"(uncompressed {accuracy['uncompressed']:.1%}; as many tokens at random {chance['mean']:.1%} "
+            f"± {chance['deviation']:.1%})"
         )
     click.echo(f"bundle: {data['bundle']}")

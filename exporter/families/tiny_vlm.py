@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
+from ...errors import RequestError
+from ...graph_passes.compressors import Compressor
+from ...graph_passes.compressors.pixel_unshuffle import PixelUnshuffle
 from ...runtimes.bundle import GenerationRecord, PreprocessRecord, ProcessorRecord
 from ..source import GraphSource, Parts, Question, Source
 from ..zoo.tiny_vlm import model as zoo
@@ -49,6 +52,26 @@ class TinyVLMSource(Source):
     def uncompressed_accuracy(self, n: int, seed: int) -> float:
         """See `Source`."""
         return evaluate(self.model, n, seed)["accuracy"]
+
+    def prepared(self, compressor: Compressor) -> Source:
+        """With the second projector for pixel_unshuffle.
+
+        Raises:
+            RequestError: other parameters of it than that projector was trained for.
+        """
+        if not isinstance(compressor, PixelUnshuffle):
+            return self
+        if (compressor.r, compressor.version) != (zoo.BLOCK, "v2"):
+            raise RequestError(
+                f"tiny-vlm's projector for pixel_unshuffle was trained for r={zoo.BLOCK} and version=v2, not for "
+                f"r={compressor.r} and version={compressor.version}",
+                fix="Leave both at their defaults.",
+            )
+        projector = zoo.load_wide_projector(self.model.config)
+        encoder = replace(
+            self.encoder, module=zoo.WideEncoder(self.model, projector).eval(), stand_in=zoo.WideEncoder.STAND_IN
+        )
+        return replace(self, encoder=encoder, files=(*self.files, zoo.PROJECTOR), plain=self)
 
     def language(self, keep: int) -> list[GraphSource]:
         """embed, prefill and decode for K = `keep`; the examples are one question and one word of an answer."""

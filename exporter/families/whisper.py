@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as Encoder
 
+from ...runtimes.bundle import LogMelRecord
 from ..source import GraphSource, Source
 from ..sources.synthetic import sound
 from ..sources.weights import without_weights
@@ -24,7 +25,7 @@ from ..sources.weights import without_weights
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
 
-_HOP = 160
+_RATE, _WINDOW, _HOP = 16000, 400, 160
 
 
 class WhisperEncoder(nn.Module):
@@ -46,9 +47,9 @@ class WhisperSource(Source):
     def real_inputs(self, n: int) -> list[dict[str, np.ndarray]]:
         """`n` log-mel spectrograms of voiced glides between pauses, 16 kHz."""
         _, mels, frames = self.encoder.inputs["input_features"].shape
-        extract = WhisperFeatureExtractor(feature_size=mels, chunk_length=math.ceil(frames * _HOP / 16000))
+        extract = WhisperFeatureExtractor(feature_size=mels, chunk_length=math.ceil(frames * _HOP / _RATE))
         waves = [sound(i, frames * _HOP) for i in range(n)]
-        features = extract(waves, sampling_rate=16000, return_tensors="np").input_features[..., :frames]
+        features = extract(waves, sampling_rate=_RATE, return_tensors="np").input_features[..., :frames]
         return [{"input_features": np.ascontiguousarray(each[None], np.float32)} for each in features]
 
 
@@ -76,4 +77,7 @@ def open_family(checkpoint: Checkpoint) -> WhisperSource:
         files=checkpoint.weights.files,
         # With nothing behind the encoder, what papers call the input or the output of the projector is the same place.
         auto_seam=dict.fromkeys(("encoder_output", "projector_input", "projector_output"), "encoder_output"),
+        preprocess=LogMelRecord(
+            kind="log_mel", sample_rate=_RATE, n_fft=_WINDOW, hop=_HOP, mels=config.num_mel_bins, frames=2 * tokens
+        ),
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from ..source import Parts, Source
 from ..torch_export import need
 
-NAMES = ("tiny-vlm",)
+NAMES = ("tiny-vlm", "tiny-asr")
 
 
 def open_builtin(name: str, parts: Parts) -> Source:
@@ -15,6 +17,6 @@ def open_builtin(name: str, parts: Parts) -> Source:
         MissingError: torch is not installed.
     """
     need("torch", "safetensors", to=f"open {name}")
-    from ..families import tiny_vlm
-
-    return {"tiny-vlm": tiny_vlm.open_family}[name](parts)
+    family = import_module(f"..families.{name.replace('-', '_')}", __package__)
+    source: Source = family.open_family(parts)
+    return source

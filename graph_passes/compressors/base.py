@@ -71,7 +71,7 @@ class Method:
         name: as typed after ``--method``.
         family: transformation, similarity, attention, query, algebraic or baseline.
         modalities: any of image, video, audio.
-        merges: whether `sizes` can differ from 1.
+        merges: whether `sizes` can differ from 1; they count the assignment then.
         source: paper or "tokexport".
         seam: the seam of the paper, taken by ``--seam auto`` where the model has it.
         summary: one line.
@@ -113,9 +113,30 @@ class Compressor(Protocol):
         ...
 
 
+@runtime_checkable
+class Widens(Protocol):
+    """A compressor whose slots have more channels than tokens: what reads them must have been made for that."""
+
+    def width(self, case: Case) -> int:
+        """D', channels of a slot."""
+        ...
+
+
+def width(compressor: Compressor, case: Case) -> int:
+    """D', channels of a slot: D but for a compressor that `Widens`."""
+    return compressor.width(case) if isinstance(compressor, Widens) else case.dim
+
+
+def ascending(compressor: Compressor) -> bool:
+    """Whether kept_indices ascend; a class says otherwise by an attribute or a property `ascending`."""
+    return bool(getattr(compressor, "ascending", True))
+
+
 _TABLE: dict[str, str] = {
     "apet": ".apet",
     "kcenter_merge": ".kcenter_merge",
+    "pixel_unshuffle": ".pixel_unshuffle",
+    "pool": ".pool",
     "random": ".random",
     "topk": ".topk",
     "uniform": ".uniform",

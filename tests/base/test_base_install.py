@@ -93,6 +93,19 @@ def test_methods_as_json():
     assert {"apet", "kcenter_merge", "topk", "random", "uniform"} <= {row["name"] for row in json.loads(done.stdout)}
 
 
+def test_the_doctor_and_the_devices_answer_and_load_nothing_heavy():
+    code = f"""
+import sys
+from click.testing import CliRunner
+from tokexport.exporter.cli import main
+for command in (["doctor", "--json"], ["devices"], ["devices", "orin-nano-8gb"]):
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+    assert python(code).strip() == "[]"
+
+
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="torch is installed here")
 def test_exporting_without_torch_says_what_to_install(tmp_path):
     command = [TOKEXPORT, "model", "--method", "apet", "--ratio", "0.85", "-o", tmp_path / "out"]

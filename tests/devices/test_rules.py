@@ -86,6 +86,44 @@ def test_every_rule_says_why_and_where_it_is_written() -> None:
         assert broken(single("Relu", value())) == []
 
 
+def graph_level(model: ir.Model, version: str) -> list[str]:
+    return [one.op for one in rules.violations(model, "tensorrt", version) if not one.node]
+
+
+@pytest.mark.parametrize(
+    ("opset", "version", "refused"), [(17, "8.5", []), (18, "8.5", ["opset 18"]), (18, "10.3", [])]
+)
+def test_the_opset_is_judged_by_version(opset: int, version: str, refused: list[str]) -> None:
+    model = single("Relu", value())
+    model.graph.opset_imports[""] = opset
+    assert graph_level(model, version) == refused
+
+
+def test_functions_come_with_9_and_our_plugins_with_10() -> None:
+    function = single("Twice", value(), domain="tokexport")
+    function.graph.opset_imports[""] = 17
+    x = ir.val("x")
+    body = ir.Graph([x], [x], nodes=[], opset_imports={"": 17}, name="Twice")
+    function.functions[("tokexport", "Twice", "")] = ir.Function("tokexport", "Twice", graph=body, attributes=())
+    assert graph_level(function, "8.6") == ["function Twice"] and graph_level(function, "9.0") == []
+    plugin = single("Twice", value(), domain="tokexport")
+    plugin.graph.opset_imports[""] = 17
+    assert graph_level(plugin, "9.3") == ["tokexport.Twice"] and graph_level(plugin, "10.0") == []
+
+
+def test_bfloat16_comes_with_9() -> None:
+    model = single("Relu", value(ir.DataType.BFLOAT16))
+    model.graph.inputs.append(ir.val("i", ir.DataType.BFLOAT16, (1,)))
+    model.graph.opset_imports[""] = 17
+    assert graph_level(model, "8.6") == ["bfloat16"] and graph_level(model, "9.0") == []
+
+
+def test_rules_of_graphs_say_why_and_where_too() -> None:
+    for rule in rules.rules("graph"):
+        assert rule["why"] and rule["source"] and "tensorrt" in rule, rule
+    assert len(rules.binding("tensorrt", "8.5")) > len(rules.binding("tensorrt", "10.16"))
+
+
 def test_wrong_requests_are_named() -> None:
     with pytest.raises(RequestError, match=r"'tensort'.*Did you mean tensorrt"):
         rules.violations(single("Relu", value()), "tensort", "10.3")

@@ -129,6 +129,15 @@ def test_whisper_without_a_head_in_float16_with_128_bands(tmp_path):
     agree(torch_tokens(source, x), wanted)
 
 
+def test_whisper_says_how_a_sound_becomes_its_input(tiny_whisper_folder):
+    from tokexport.exporter.sources.synthetic import sound
+    from tokexport.runtimes.log_mel import input_features
+
+    source = open_source(str(tiny_whisper_folder))
+    made = input_features(sound(1, source.preprocess.samples), source.preprocess)
+    np.testing.assert_allclose(made, source.real_inputs(2)[1]["input_features"], atol=1e-4)
+
+
 def test_whisper_has_one_place_behind_its_encoder(tiny_whisper_folder, tiny_whisper_encoder_onnx):
     names = {seam.name for seam in find_seams(ir.load(tiny_whisper_encoder_onnx))}
     assert set(open_source(str(tiny_whisper_folder)).auto_seam.values()) == {"encoder_output"} <= names

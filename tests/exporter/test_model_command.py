@@ -50,7 +50,7 @@ def test_it_proves_every_part_and_says_where_the_bundle_is(made, bundle):
 def test_typed_twice_it_replaces_the_bundle_and_json_is_the_whole_of_stdout(made, bundle):
     data = json.loads((made / "second.json").read_text())
     assert data["bundle"] == bundle.name and all(check["ok"] for check in data["proof"]["checks"])
-    assert data["drift"]["kept_overlap"] == 1.0
+    assert data["drift"]["kept_overlap"] == 1.0 and data["accuracy"]["questions"] == 512
     assert sorted(path.name for path in made.iterdir()) == ["first.txt", "second.json", bundle.name]
 
 
@@ -112,6 +112,11 @@ def test_an_unknown_word_is_named(bundle, tmp_path):
     (tmp_path / "scene.png").write_bytes(scene(np.random.default_rng(5)).to_png())
     done = tokexport("run", bundle, "--image", "scene.png", "--prompt", "where is waldo ?", folder=tmp_path, code=2)
     assert "'where'" in done.stderr and "colour" in done.stderr
+
+
+def test_a_sound_for_a_model_that_looks_is_refused(bundle, tmp_path):
+    error = tokexport("run", bundle, "--audio", "x.wav", "--prompt", "what", folder=tmp_path, code=2).stderr
+    assert "the model takes images, not sound" in error and "--image" in error
 
 
 def test_inspect_shows_the_compressor_and_the_seams(bundle):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from tokexport.errors import GraphError
+from tokexport.errors import GraphError, MissingError
 from tokexport.exporter import parity
 from tokexport.exporter.source import GraphSource
 from tokexport.graph_passes.compressors import make
@@ -102,6 +104,17 @@ def test_equal_tokens_prove_no_compressor():
 def test_an_empty_proof_is_none():
     with pytest.raises(GraphError, match="nothing to prove"):
         parity.check([], {}, ort_runner, "fp32")
+
+
+def test_a_torch_that_is_broken_is_missing_and_no_bug(monkeypatch):
+    model, inserted, source, compressor = case(0, "topk")
+    x = np.random.default_rng(0).standard_normal((1, N, D)).astype(np.float32)
+    probes = parity.encoder_probes(source, model, inserted, compressor, [{"x": x}], ort_runner)
+    # Importing a name that is bound to None raises ImportError, as a torch without its libraries does.
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(parity, "find_spec", lambda name: object())
+    with pytest.raises(MissingError, match=r"torch is installed and cannot be imported.*force-reinstall torch"):
+        parity.check(probes, {"encoder": model}, ort_runner, "fp32")
 
 
 @pytest.mark.parametrize("method", ["topk", "kcenter_merge"])

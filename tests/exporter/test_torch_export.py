@@ -20,7 +20,7 @@ from tokexport.errors import GraphError, MissingError  # noqa: E402
 from tokexport.exporter import torch_export  # noqa: E402
 from tokexport.exporter.source import GraphSource  # noqa: E402
 from tokexport.exporter.torch_export import export_graph  # noqa: E402
-from tokexport.graph_passes.seams import find_seams  # noqa: E402
+from tokexport.graph_passes.seams import find_seams, write_seams  # noqa: E402
 
 
 class Sum(torch.nn.Module):
@@ -93,9 +93,9 @@ def test_an_encoder_carries_its_seams(tiny_whisper_encoder_onnx):
 def test_the_grid_that_the_source_knows_stands_over_a_guess(tiny_llava_encoder_onnx):
     model = ir.load(tiny_llava_encoder_onnx)
     assert {seam.grid for seam in find_seams(model)} == {(6, 6)}
-    torch_export._write_seams(model, (4, 9))
+    write_seams(model, grid=(4, 9))
     assert {seam.grid for seam in find_seams(model)} == {(4, 9)}
-    torch_export._write_seams(model, (5, 9))
+    write_seams(model, grid=(5, 9))
     assert {seam.grid for seam in find_seams(model)} == {(6, 6)}
 
 

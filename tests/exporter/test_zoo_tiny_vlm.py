@@ -180,3 +180,32 @@ def test_the_shipped_weights_see() -> None:
     result = evaluate(load(), 256, seed=11)
     assert result["accuracy"] > 0.97
     assert min(result.values()) > 0.93
+
+
+def test_the_second_projector_sees() -> None:
+    from tokexport.exporter.zoo.tiny_vlm.evaluate import by_method, evaluate
+    from tokexport.exporter.zoo.tiny_vlm.model import PROJECTOR, load, load_wide_projector
+
+    assert PROJECTOR.stat().st_size < 500_000
+    model = load()
+    model.projector = load_wide_projector(model.config)
+    result = evaluate(model, 256, seed=11, compress=by_method("pixel_unshuffle", 36))
+    assert result["accuracy"] > 0.95
+    assert min(result.values()) > 0.9
+
+
+def test_the_second_projector_starts_as_the_mean_of_the_first_over_a_block() -> None:
+    from tokexport.exporter.zoo.tiny_vlm.train_projector import Blocks
+
+    blocks = Blocks()
+    model = blocks.frozen[0]
+    features = torch.randn(1, 144, 96, generator=torch.Generator().manual_seed(0))
+    grid = model.projector(features).reshape(6, 2, 6, 2, 96)
+    found = blocks.model(blocks.compressor.reference(blocks.case, features).tokens)
+    torch.testing.assert_close(found, grid.mean((1, 3)).reshape(1, 36, 96), rtol=1e-4, atol=1e-5)
+    # <bos>, the upper left patch of each block, then text where it always was.
+    assert blocks.positions[0, :8].tolist() == [0, 1, 3, 5, 7, 9, 11, 25]
+    assert blocks.positions[0, 37] == 145 and blocks.mask.shape[-1] == blocks.positions.shape[1]
+    assert [name for name, _ in blocks.named_parameters()] == [
+        f"model.{i}.{kind}" for i in (0, 2) for kind in ("weight", "bias")
+    ]

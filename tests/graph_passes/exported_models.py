@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from tokexport.graph_passes.seam import Seam
+from tokexport.graph_passes.seams import find_seams
 
 HIDDEN, HEADS = 32, 4
 
@@ -208,3 +210,8 @@ class Toy:
         joined = self.op("Reshape", self.op("Transpose", mixed, perm=[0, 2, 1, 3]), self.const([0, 0, dim]))
         x = self.op("Add", x, self.op("MatMul", joined, self.weight(dim, dim)))
         return self.op("Add", x, self.op("MatMul", self.op("Relu", x), self.weight(dim, dim)))
+
+
+def by_name(model: ir.Model) -> dict[str, Seam]:
+    """The seams of a model by name."""
+    return {seam.name: seam for seam in find_seams(model)}

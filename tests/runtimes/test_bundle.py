@@ -4,9 +4,18 @@ from typing import Any
 
 import pytest
 import toy_bundle
+import toy_listener
 from pydantic import VERSION, ValidationError
 from tokexport.runtimes import bundle as contract
-from tokexport.runtimes.bundle import GenerationRecord, Manifest, ProcessorRecord, inside, json_schema
+from tokexport.runtimes.bundle import (
+    GenerationRecord,
+    LogMelRecord,
+    Manifest,
+    PreprocessRecord,
+    ProcessorRecord,
+    inside,
+    json_schema,
+)
 
 
 def data() -> dict[str, Any]:
@@ -106,3 +115,33 @@ def test_words_processor_needs_a_vocabulary() -> None:
 def test_named_files_are_graphs_and_vocabulary() -> None:
     manifest = Manifest.model_validate(data())
     assert list(manifest.named_files()) == ["encoder.onnx", "processor/words.json"]
+
+
+def test_a_record_of_preprocessing_without_a_kind_is_that_of_an_image() -> None:
+    old = data()
+    assert old["preprocess"].pop("kind") == "image"
+    assert isinstance(Manifest.model_validate(old).preprocess, PreprocessRecord)
+
+
+def test_a_log_mel_record_survives_its_own_json() -> None:
+    sound = {"kind": "log_mel", "sample_rate": 16000, "n_fft": 400, "hop": 160, "mels": 80, "frames": 3000}
+    manifest = Manifest.model_validate(data() | {"preprocess": sound})
+    assert isinstance(manifest.preprocess, LogMelRecord)
+    assert manifest.preprocess.samples == 480_000
+    assert json.loads(manifest.to_json())["preprocess"] == sound
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"kind": "smell"}, "smell"), ({"mels": 0}, "mels"), ({"frames": 1}, "160 samples cannot")]
+)
+def test_a_log_mel_record_must_fit_together(change: dict[str, Any], message: str) -> None:
+    sound = {"kind": "log_mel", "sample_rate": 16000, "n_fft": 400, "hop": 160, "mels": 80, "frames": 3000}
+    with pytest.raises(ValidationError, match=message):
+        Manifest.model_validate(data() | {"preprocess": sound | change})
+
+
+def test_tokens_beside_the_text_have_no_place_in_it() -> None:
+    good = toy_listener.generation().model_dump()
+    assert GenerationRecord.model_validate(good).attention == "cross"
+    with pytest.raises(ValidationError, match="cross-attention"):
+        GenerationRecord.model_validate(good | {"image_span": [1, 2]})

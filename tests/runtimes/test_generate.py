@@ -6,7 +6,7 @@ import pytest
 import toy_bundle
 from tokexport.errors import GraphError, RequestError
 from tokexport.runtimes.bundle import Variant
-from tokexport.runtimes.generate import Answer, greedy
+from tokexport.runtimes.generate import Answer, greedy, greedy_batch
 
 P, K, N, V, NEW = toy_bundle.P, toy_bundle.K, toy_bundle.N, toy_bundle.V, toy_bundle.NEW
 Calls = list[tuple[str, dict[str, np.ndarray]]]
@@ -189,3 +189,52 @@ def test_answer_is_json() -> None:
 def test_limit_is_a_whole_number(limit: Any) -> None:
     with pytest.raises(RequestError, match="is not a whole number"):
         greedy(recorder([2], []), toy(), encoded(), [1], limit)
+
+
+def rows(scripts: list[list[int]], calls: Calls) -> Callable[..., dict[str, np.ndarray]]:
+    """Graphs of a batch: row i answers with scripts[i], and with 4 once that has ended."""
+
+    def run(role: str, /, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        calls.append((role, inputs))
+        if role == "embed":
+            return {"inputs_embeds": np.zeros((len(scripts), P + K, 3), np.float16)}
+        logits = np.zeros((len(scripts), V), np.float32)
+        step = sum(role != "embed" for role, _ in calls) - 1
+        for row, script in enumerate(scripts):
+            logits[row, script[step] if step < len(script) else 4] = 1
+        return {"logits": logits}
+
+    return run
+
+
+def batch(size: int) -> dict[str, np.ndarray]:
+    return {name: np.repeat(value, size, 0) for name, value in encoded().items()}
+
+
+def test_each_row_of_a_batch_gets_its_own_answer_prompt_and_write_index() -> None:
+    calls: Calls = []
+    said, kept, sizes = greedy_batch(
+        rows([[5, 2], [6, 7, 3, 2], [2]], calls), toy(), batch(3), [[1, 3], [1], [1, 3, 4]]
+    )
+    assert said == [[5], [6, 7, 3], []]
+    assert kept.shape == sizes.shape == (3, K)
+    assert [role for role, _ in calls] == ["embed", "prefill", "decode", "decode", "decode"]
+    np.testing.assert_array_equal(calls[0][1]["input_ids"], [[1, 3, 0, 0, 0], [1, 0, 0, 0, 0], [1, 3, 4, 0, 0]])
+    np.testing.assert_array_equal(calls[1][1]["last_index"], [K + 1, K, K + 2])
+    np.testing.assert_array_equal(calls[2][1]["write_index"], [K + 2, K + 1, K + 3])
+    # What has ended is fed pad, whatever its graph goes on to say.
+    np.testing.assert_array_equal(
+        [inputs["input_ids"][:, 0] for _, inputs in calls[2:]], [[5, 6, 0], [0, 7, 0], [0, 3, 0]]
+    )
+
+
+def test_nan_behind_the_end_of_an_answer_is_nobodys_business() -> None:
+    good = rows([[2], [5, 2]], [])
+
+    def run(role: str, /, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        result = good(role, **inputs)
+        if role == "decode":
+            result["logits"][0] = np.nan
+        return result
+
+    assert greedy_batch(run, toy(), batch(2), [[1], [1]])[0] == [[], [5]]

@@ -1,3 +1,4 @@
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,17 @@ def test_every_8_bit_mode_becomes_rgb(mode: str) -> None:
 def test_more_than_8_bits_are_refused() -> None:
     with pytest.raises(RequestError, match=r"mode I;16.*8-bit"):
         pixel_values(Image.new("I;16", (4, 4), 65535), record())
+
+
+@pytest.mark.parametrize("mode", ["RGB", "I;16"])
+def test_a_file_is_closed_taken_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    Image.new(mode, (4, 4)).save(tmp_path / "image.png")
+    opened: list[Any] = []
+    really = Image.open
+    monkeypatch.setattr(Image, "open", lambda path: opened.append(really(path)) or opened[-1])
+    with contextlib.suppress(RequestError):
+        pixel_values(tmp_path / "image.png", record())
+    assert [image.fp for image in opened] == [None]
 
 
 def test_exif_turns_the_image_upright(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from tokexport.graph_passes import forms, precision, ranges
@@ -47,6 +48,25 @@ def test_forms_without_a_plugin_build(encoder: Path, method: str, form: Any, tmp
 @pytest.mark.parametrize("form", ["portable", "inlined"])
 def test_the_other_bodies_are_parsed(tiny_llava_encoder_onnx: Path, method: str, form: Any, tmp_path: Path) -> None:
     assert rtx.parse(saved(compress(tiny_llava_encoder_onnx, method, keep=KEEP, form=form), tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("pixel_unshuffle", {"version": "v1"}),
+        ("pixel_unshuffle", {"version": "v2"}),
+        ("pool", {"mode": "average"}),
+        ("pool", {"mode": "bilinear"}),
+        ("pool", {"mode": "max"}),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float", "float16"])
+def test_transformations_of_a_grid_build(method: str, params: dict[str, Any], dtype: str, tmp_path: Path) -> None:
+    """A graph that ends at its tokens takes any number of channels."""
+    text = f'<ir_version: 8, opset_import: ["" : 18]> g ({dtype}[1,36,8] x) => ({dtype}[1,36,8] t) {{ t = Relu(x) }}'
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    model = compress(model, method, keep=9, seam="tensor:t", params={"grid": "6x6", **params})
+    assert_builds(saved(model, tmp_path))
 
 
 @pytest.mark.parametrize("method", METHODS)

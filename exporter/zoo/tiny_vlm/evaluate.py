@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .model import Decode, Embed, Prefill, TinyVLM, load
+from ..decoding import greedy
+from .layers import TinyVLMConfig
+from .model import BLOCK, Decode, Embed, Prefill, TinyVLM, load, load_wide_projector
 from .questions import KINDS, questions
 from .scenes import pixel_values, scene
 from .text import EOS, PAD, detokenize, prompt
@@ -69,23 +71,23 @@ def generate(
     index = last + keep
     prefill, decode = Prefill(model, keep), Decode(model, keep)
     logits, *cache = prefill(Embed(model)(ids, tokens), kept_indices, token_bias, index)
-    words, done = [], torch.zeros(len(ids), dtype=torch.bool)
-    for _ in range(model.config.max_new):
-        word = torch.where(done, PAD, logits.argmax(-1))
-        words.append(word)
-        done = done | (word == EOS)
-        if bool(done.all()):
-            break
-        index = index + 1
-        logits, *cache = decode(word[:, None], index, token_bias, *cache)
-    return torch.stack(words, 1)
+
+    def follow(word: Tensor, said: int) -> Tensor:
+        nonlocal cache
+        logits, *cache = decode(word, index + said, token_bias, *cache)
+        return logits
+
+    return greedy(logits, follow, model.config.max_new, pad=PAD, eos=EOS)
 
 
 @torch.inference_mode()
 def evaluate(
     model: TinyVLM, n: int = 8192, seed: int = 0, compress: Compress | None = None, size_bias: bool = True
 ) -> dict[str, float]:
-    """Share of answers that match in full, over all and by kind; `compress` runs behind the encoder, CLS dropped."""
+    """Share of answers that match in full, over all and by kind; `compress` runs behind the encoder, CLS dropped.
+
+    Where it widens the tokens, the projector of `model` must be the one for that.
+    """
     paper = exam(n, seed, model.config.prompt_length)
     right: list[bool] = []
     for start in range(0, len(paper.answers), _BATCH):
@@ -113,14 +115,14 @@ def by_method(method: str, keep: int, **params: int) -> Compress:
     from ....graph_passes.reference import reference
 
     def compress(features: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found = reference(method, features, keep=keep, params=params)
+        found = reference(method, features, keep=keep, params=params, grid=TinyVLMConfig().grid)
         return found.tokens, found.kept_indices, found.sizes
 
     return compress
 
 
 def main() -> None:
-    """Command line: the shipped weights uncompressed, at random, and merged with and without the size bias."""
+    """Command line: the shipped weights uncompressed, merged with and without the size bias, at random, in blocks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--questions", type=int, default=8192)
     parser.add_argument("--keep", type=int, default=21)
@@ -134,6 +136,9 @@ def main() -> None:
     chances = [by_method("random", asked.keep, seed=seed) for seed in range(asked.seeds)]
     right = [evaluate(model, asked.questions, compress=chance)["accuracy"] for chance in chances]
     print(f"random {asked.keep}: mean {np.mean(right):.4f}, deviation {np.std(right):.4f}, {asked.seeds} seeds")
+    blocks = model.config.tokens // BLOCK**2
+    model.projector = load_wide_projector(model.config)
+    print(f"pixel_unshuffle {blocks}", evaluate(model, asked.questions, compress=by_method("pixel_unshuffle", blocks)))
 
 
 if __name__ == "__main__":

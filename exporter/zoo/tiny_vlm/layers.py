@@ -11,9 +11,6 @@ from torch.nn import functional as F
 
 from .text import VOCABULARY
 
-# Finite and far inside float16, also with a logit added: exp(-1e4) is exactly 0 in every precision.
-MASKED = -1.0e4
-
 
 @dataclass(frozen=True)
 class TinyVLMConfig:

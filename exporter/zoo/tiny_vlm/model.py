@@ -17,11 +17,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import MASKED, Decoder, TinyVLMConfig, VisionTransformer
+from ..decoding import MASKED, causal_mask
+from .layers import Decoder, TinyVLMConfig, VisionTransformer
 
-__all__ = ["Decode", "Embed", "Encoder", "Prefill", "TinyVLM", "TinyVLMConfig", "load"]
+__all__ = [
+    "Decode",
+    "Embed",
+    "Encoder",
+    "Prefill",
+    "TinyVLM",
+    "TinyVLMConfig",
+    "WideEncoder",
+    "load",
+    "load_wide_projector",
+    "wide_projector",
+]
 
 WEIGHTS = Path(__file__).with_name("weights.safetensors")
+PROJECTOR = Path(__file__).with_name("projector_r2.safetensors")
+BLOCK = 2  # r of the second projector
 
 
 class TinyVLM(nn.Module):
@@ -53,11 +67,6 @@ class TinyVLM(nn.Module):
         return self.decoder(embeds, torch.arange(length)[None], causal_mask(length))
 
 
-def causal_mask(length: int) -> Tensor:
-    """Additive causal mask [1, 1, length, length] float32."""
-    return torch.full((length, length), MASKED).triu(1)[None, None]
-
-
 def load(path: Path = WEIGHTS) -> TinyVLM:
     """Read the shipped weights (stored as float16, returned as float32) into a model in eval mode."""
     from safetensors.torch import load_file
@@ -65,6 +74,21 @@ def load(path: Path = WEIGHTS) -> TinyVLM:
     model = TinyVLM()
     model.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     return model.eval()
+
+
+def wide_projector(config: TinyVLMConfig) -> nn.Sequential:
+    """The second projector, [B, K, r^2 Dv] -> [B, K, D] for blocks of r x r patches, with random weights."""
+    wide = BLOCK**2 * config.vision_dim
+    return nn.Sequential(nn.Linear(wide, wide), nn.GELU(), nn.Linear(wide, config.dim))
+
+
+def load_wide_projector(config: TinyVLMConfig, path: Path = PROJECTOR) -> nn.Sequential:
+    """Read the shipped weights of the second projector, in eval mode."""
+    from safetensors.torch import load_file
+
+    projector = wide_projector(config)
+    projector.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    return projector.eval()
 
 
 class Encoder(nn.Module):
@@ -77,6 +101,32 @@ class Encoder(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """See the class."""
         return self.projector(self.vision(pixel_values)[:, 1:])
+
+
+class Widen(nn.Module):
+    """[B, n, D] -> [B, n, times D], each token beside itself: stands where a compressor that does so will be put."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """See the class."""
+        return torch.cat([tokens] * self.times, -1)
+
+
+class WideEncoder(nn.Module):
+    """The encoder with the second projector; its tokens mean something only once STAND_IN has been replaced."""
+
+    STAND_IN = "stand_in"
+
+    def __init__(self, model: TinyVLM, projector: nn.Module) -> None:
+        super().__init__()
+        self.vision, self.stand_in, self.projector = model.vision, Widen(BLOCK**2), projector
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """pixel_values [B, 3, 96, 96] float32 -> [B, N, D]."""
+        return self.projector(self.stand_in(self.vision(pixel_values)[:, 1:]))
 
 
 class Embed(nn.Module):

@@ -11,18 +11,18 @@ import argparse
 import math
 import os
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn import functional as F
 
-from .layers import MASKED, TinyVLMConfig
+from ..decoding import MASKED
+from ..training import Sittings, adamw, cosine_rate
+from .layers import TinyVLMConfig
 from .lessons import ASKED, IGNORED, SLOT, draw
 from .model import TinyVLM
 from .scenes import pixel_values
@@ -47,11 +47,16 @@ class Recipe:
     seed: int = 1
 
 
-def packed_layout(config: TinyVLMConfig) -> tuple[Tensor, Tensor]:
-    """Positions int64 [1, S] and mask [1, 1, S, S] of one image with ASKED questions that do not see each other."""
-    prefix = config.offset + config.tokens
-    positions = torch.cat([torch.arange(prefix), prefix + torch.arange(SLOT).repeat(ASKED)])
-    group = torch.cat([torch.full((prefix,), -1), torch.arange(ASKED).repeat_interleave(SLOT)])
+def packed_layout(config: TinyVLMConfig, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Positions int64 [1, S] and mask [1, 1, S, S] of one image with ASKED questions that do not see each other.
+
+    The image is all its tokens, or those that inherit the positions kept [K].
+    """
+    image = torch.arange(config.tokens) if kept is None else kept
+    text = config.offset + config.tokens + torch.arange(SLOT).repeat(ASKED)
+    positions = torch.cat([torch.arange(config.offset), config.offset + image, text])
+    prefix = torch.full((config.offset + len(image),), -1)
+    group = torch.cat([prefix, torch.arange(ASKED).repeat_interleave(SLOT)])
     visible = (group[:, None] == group[None]) | (group[None] == -1)
     mask = torch.where(visible.tril(), 0.0, MASKED)
     return positions[None], mask[None, None]
@@ -64,6 +69,15 @@ def grid_waves(config: TinyVLMConfig) -> Tensor:
     row, column = torch.meshgrid(*(torch.arange(size) for size in config.grid), indexing="ij")
     angles = [axis.flatten()[:, None] * frequency for axis in (row, column)]
     return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], 1)
+
+
+def answer_loss(model: TinyVLM, batch: Batch, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+    """Cross entropy of the answers to the packed questions behind visual tokens [B, K, D], laid out by both tables."""
+    ids = batch["ids"].flatten(1)
+    bos = torch.full((len(ids), model.config.offset), BOS)
+    embeds = model.splice(torch.cat([bos, ids], 1), tokens)
+    logits = model.decoder(embeds, positions, mask)[:, -ids.shape[1] :]
+    return F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten(), ignore_index=IGNORED)
 
 
 class Trainee(nn.Module):
@@ -87,7 +101,7 @@ class Trainee(nn.Module):
 
     def forward(self, batch: Batch, recipe: Recipe, alone: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss and its parts; `alone` leaves the decoder out."""
-        model, config = self.model, self.model.config
+        model = self.model
         seen = model.vision(batch["pixels"])
         colour, shape = self.patch_head(seen[:, 1:]).split([len(COLOURS) + 1, len(SHAPES)], -1)
         colour = F.cross_entropy(colour.flatten(0, 1), batch["patches"][..., 0].flatten(), ignore_index=IGNORED)
@@ -97,25 +111,8 @@ class Trainee(nn.Module):
         loss = recipe.patch_weight * (colour + shape) + recipe.cls_weight * cls
         if alone:
             return loss, parts
-        ids = batch["ids"].flatten(1)
-        bos = torch.full((len(ids), config.offset), BOS)
-        embeds = model.splice(torch.cat([bos, ids], 1), model.projector(seen[:, 1:]))
-        logits = model.decoder(embeds, self.positions, self.mask)[:, -ids.shape[1] :]
-        answer = F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten(), ignore_index=IGNORED)
+        answer = answer_loss(model, batch, model.projector(seen[:, 1:]), self.positions, self.mask)
         return loss + answer, {**parts, "answer": answer}
-
-
-def rate(recipe: Recipe, step: int) -> float:
-    """Learning rate: linear warm-up, then a cosine to zero."""
-    warm = min(1.0, (step + 1) / recipe.warmup)
-    return recipe.rate * warm * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
-
-
-def save(trainee: Trainee, path: Path) -> None:
-    """Write the model without its training heads as float16, whole or not at all."""
-    beside = path.with_suffix(".part")
-    save_file({name: value.half().contiguous() for name, value in trainee.model.state_dict().items()}, beside)
-    beside.replace(path)
 
 
 def average(parameters: list[nn.Parameter]) -> None:
@@ -135,27 +132,16 @@ def work(rank: int, out: Path, recipe: Recipe, meeting: str) -> None:
     torch.manual_seed(recipe.seed)
     trainee = Trainee()
     parameters = list(trainee.parameters())
-    grouped = [[p for p in parameters if (p.ndim > 1) is matrix] for matrix in (True, False)]
-    optimizer = torch.optim.AdamW(
-        [{"params": grouped[0], "weight_decay": recipe.decay}, {"params": grouped[1], "weight_decay": 0.0}],
-        betas=(0.9, 0.95),
-        fused=True,
-    )
-    checkpoint, start, spent = out.with_suffix(".checkpoint"), 0, 0.0
-    if checkpoint.exists():
-        state = torch.load(checkpoint)
-        trainee.load_state_dict(state["trainee"])
-        optimizer.load_state_dict(state["optimizer"])
-        start, spent = state["step"], state["seconds"]
+    optimizer = adamw(parameters, recipe.decay)
+    sittings = Sittings(trainee, optimizer, out, every=100)
+    # Nobody may write the next checkpoint before everybody has read this one.
     dist.barrier()
-    began = time.monotonic() - spent
-    shown: dict[str, float] = {}
-    for step in range(start, recipe.steps):
+    for step in range(sittings.start, recipe.steps):
         # A worker that outlived its launcher would go on writing over the next run's checkpoint.
         if os.getppid() != launcher:
             raise SystemExit("the launcher of this training is gone")
         for group in optimizer.param_groups:
-            group["lr"] = rate(recipe, step)
+            group["lr"] = cosine_rate(recipe.rate, recipe.warmup, recipe.steps, step)
         arrays = draw((recipe.seed, step, rank), recipe.images // WORKERS)
         arrays["pixels"] = pixel_values(arrays["pixels"])
         batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -167,15 +153,9 @@ def work(rank: int, out: Path, recipe: Recipe, meeting: str) -> None:
         optimizer.step()
         if rank:
             continue
-        for name, value in parts.items():
-            shown[name] = shown.get(name, value.item()) * 0.98 + value.item() * 0.02
-        if (step + 1) % 100 == 0:
-            named = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-            print(f"step {step + 1:5d}  {named}  {time.monotonic() - began:.0f} s", flush=True)
+        sittings.log(step + 1, parts)
         if (step + 1) % 250 == 0 or step + 1 == recipe.steps:
-            save(trainee, out)
-            state = {"trainee": trainee.state_dict(), "optimizer": optimizer.state_dict()}
-            torch.save({**state, "step": step + 1, "seconds": time.monotonic() - began}, checkpoint)
+            sittings.keep(step + 1)
 
 
 def train(out: Path, recipe: Recipe) -> None:
@@ -184,13 +164,18 @@ def train(out: Path, recipe: Recipe) -> None:
         spawn(work, (out, recipe, f"{folder}/meeting"), nprocs=WORKERS)
 
 
+def request(description: str | None, steps: int, rate: float) -> argparse.Namespace:
+    """What was typed behind a training script: out, steps and rate, the last two with their defaults."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write; its checkpoint lies beside")
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--rate", type=float, default=rate)
+    return parser.parse_args()
+
+
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write; its checkpoint lies beside")
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--rate", type=float, default=Recipe.rate)
-    given = parser.parse_args()
+    given = request(__doc__, Recipe.steps, Recipe.rate)
     train(given.out, Recipe(steps=given.steps, rate=given.rate))
 
 

@@ -9,6 +9,7 @@ import onnxruntime as ort
 import torch
 from tokexport.graph_passes.builder import DTYPES, OPSET, Builder
 from tokexport.graph_passes.compressors import OUTPUTS, Case, Compressed, Compressor
+from tokexport.graph_passes.compressors.base import width
 
 DOMAIN = "tokexport"
 
@@ -29,7 +30,7 @@ def body_model(compressor: Compressor, case: Case, *, exact_ties: bool = False):
     inputs = [ir.Value(name=n, shape=ir.Shape(s), type=ir.TensorType(dtype)) for n, s in shapes.items()]
     node = ir.Node(DOMAIN, "TokexportBody", inputs, num_outputs=len(OUTPUTS))
     types = (dtype, ir.DataType.INT64, ir.DataType.FLOAT, ir.DataType.INT64)
-    dims = ([case.keep, case.dim], [case.keep], [case.keep], [case.tokens])
+    dims = ([case.keep, width(compressor, case)], [case.keep], [case.keep], [case.tokens])
     for value, name, element, rest in zip(node.outputs, OUTPUTS, types, dims):
         value.name, value.type, value.shape = f"out_{name}", ir.TensorType(element), ir.Shape(["B", *rest])
     graph = ir.Graph(inputs, node.outputs, nodes=[node], opset_imports={"": OPSET, DOMAIN: 1}, name="body")

@@ -9,17 +9,37 @@ import pytest
 import torch
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import base
-from tokexport.graph_passes.compressors.base import Case, Compressor, compressor, make, methods, names, parameters
+from tokexport.graph_passes.compressors.base import (
+    Case,
+    Compressor,
+    ascending,
+    compressor,
+    make,
+    methods,
+    names,
+    parameters,
+    width,
+)
 from tokexport.graph_passes.compressors.replay import Replays
 from tokexport.graph_passes.reference import reference
 
-BUILT_IN = ["apet", "kcenter_merge", "random", "topk", "uniform"]
+ANY_COUNT = ["apet", "kcenter_merge", "random", "topk", "uniform"]
+BUILT_IN = sorted([*ANY_COUNT, "pixel_unshuffle", "pool"])
 FAMILIES = {"transformation", "similarity", "attention", "query", "algebraic", "baseline"}
 
 
 def test_built_in_methods():
     assert set(BUILT_IN) <= set(names())
     assert names() == sorted(names())
+
+
+def test_slots_have_the_channels_of_tokens_but_where_a_method_says_otherwise():
+    case = Case(36, 8, 9, grid=(6, 6))
+    assert {name: width(make(name), case) for name in BUILT_IN if width(make(name), case) != 8} == {
+        "pixel_unshuffle": 32
+    }
+    assert [name for name in BUILT_IN if not ascending(make(name))] == []
+    assert not ascending(make("pixel_unshuffle", {"version": "v1"}))
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -111,7 +131,7 @@ def test_reference_takes_the_public_names():
         reference("uniform", tokens, keep=3, cls_attention=torch.zeros(1, 12))
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", ANY_COUNT)
 def test_keeping_all_is_the_identity(name):
     tokens = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 12, 4)).astype(np.float32))
     made = make(name)

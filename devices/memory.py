@@ -1,0 +1,76 @@
+"""How much memory a graph needs at least: weights, inputs and outputs, and what is alive in between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes.
+
+    Attributes:
+        weights: initializers and constants of the graph, its subgraphs and functions.
+        ends: inputs and outputs, the KV cache among them: what goes in and what comes out are separate buffers.
+        activations: the most that is alive between two nodes. A runtime that fuses needs less, one that keeps
+            workspace more; what happens inside a function is not counted.
+        unknown: tensors whose size the graph does not say, counted as nothing.
+    """
+
+    weights: int
+    ends: int
+    activations: int
+    unknown: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.ends + self.activations
+
+
+def needs(model: ir.Model) -> Needs:
+    """What one graph needs; weights are measured, not read."""
+    graph = model.graph
+    weights = sum(
+        value.const_value.nbytes
+        for each in model.graphs()
+        for value in each.initializers.values()
+        if value.const_value is not None
+    )
+    inputs = [value for value in graph.inputs if value.name not in graph.initializers]
+    ends = {id(value): _bytes(value) for value in (*inputs, *graph.outputs)}
+    last: dict[int, int] = {}
+    nodes = list(graph)
+    for place, node in enumerate(nodes):
+        for value in node.inputs:
+            if value is not None:
+                last[id(value)] = place
+    alive = most = unknown = 0
+    dying: dict[int, int] = {}
+    for place, node in enumerate(nodes):
+        constant = node.op_type == "Constant" and node.domain in ("", "ai.onnx")
+        for value in node.outputs:
+            size = _bytes(value)
+            unknown += size is None
+            if constant:
+                weights += size or 0
+            elif id(value) not in ends and id(value) in last:
+                alive += size or 0
+                dying[last[id(value)]] = dying.get(last[id(value)], 0) + (size or 0)
+        most = max(most, alive)
+        alive -= dying.pop(place, 0)
+    unknown += sum(size is None for size in ends.values())
+    return Needs(weights, sum(size or 0 for size in ends.values()), most, unknown)
+
+
+def _bytes(value: ir.Value) -> int | None:
+    if value.shape is None or value.dtype is None or not all(isinstance(axis, int) for axis in value.shape):
+        return None
+    size = 1
+    for axis in value.shape:
+        size *= int(axis)  # type: ignore[arg-type]
+    return int(size * value.dtype.itemsize)

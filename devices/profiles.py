@@ -1,0 +1,210 @@
+"""What is known of each device, and where every figure was read: one TOML file a device, of its name.
+
+A figure without a source is refused. A source says how it was read: ``document`` (the page itself), ``quoted`` (the
+figure stood in a public transcription that names the document; the document itself was not opened), ``reported``
+(somebody's measurement), ``unverified`` (no document was found; the figure is from memory).
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..errors import RequestError, nearest
+
+Name = Literal[
+    "compute_capability",
+    "memory",
+    "memory_visible",
+    "memory_kind",
+    "memory_bandwidth",
+    "cuda_cores",
+    "tensor_cores",
+    "sms",
+    "gpu_clock",
+    "int8_tops",
+    "fp16_tflops",
+    "fp8_tflops",
+    "fp4_tflops",
+    "dla",
+    "power",
+    "fp16",
+    "bf16",
+    "int8",
+    "fp8",
+    "fp4",
+]
+REQUIRED = ("compute_capability", "memory", "memory_kind", "memory_bandwidth", "cuda_cores", "dla", "fp16", "bf16")
+_NOT_PROFILES = {"rules"}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Strict):
+    """Where figures were read.
+
+    Attributes:
+        document: title, number and revision.
+        url: of the document, or of what quotes it; empty where `read` is ``unverified``.
+        seen: when.
+        read: see the module.
+    """
+
+    document: str = Field(min_length=8)
+    url: str = Field(pattern="^(https://.+)?$")
+    seen: datetime.date
+    read: Literal["document", "quoted", "reported", "unverified"]
+
+    @model_validator(mode="after")
+    def _has_url(self) -> Source:
+        if not self.url and self.read != "unverified":
+            raise ValueError(f"source {self.document!r} has no url")
+        return self
+
+
+class Figure(_Strict):
+    """One figure: its value, unit, the key of its source, and under what conditions it holds."""
+
+    value: bool | int | float | str | tuple[str, ...]
+    unit: str = ""
+    source: str
+    note: str = ""
+
+
+class Stack(_Strict):
+    """Software that runs on the device: a JetPack, or a TensorRT release where there is none."""
+
+    name: str
+    tensorrt: str = Field(pattern=r"^\d+\.\d+(\.\d+)*$")
+    cuda: str = ""
+    source: str
+    note: str = ""
+
+
+class Profile(_Strict):
+    """A device.
+
+    Attributes:
+        name: as typed after ``--device``.
+        title: as its maker calls it.
+        usual: version of TensorRT that a graph is checked against unless another is named.
+        precision: recommended where none is asked for.
+        precision_why: one sentence.
+        figures: by name; units are in the figures. Memory is in GiB, and `memory_visible` what programs see of it.
+        stacks: oldest first.
+        sources: by the key that figures and stacks name.
+    """
+
+    name: str
+    title: str
+    usual: str
+    precision: Literal["fp32", "fp16", "bf16"]
+    precision_why: str
+    figures: dict[Name, Figure]
+    stacks: tuple[Stack, ...] = Field(min_length=1)
+    sources: dict[str, Source]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Profile:
+        lacking = [name for name in REQUIRED if name not in self.figures]
+        if lacking:
+            raise ValueError(f"figure {lacking[0]} is missing")
+        used: list[tuple[str, str]] = [(name, figure.source) for name, figure in self.figures.items()]
+        used += [(stack.name, stack.source) for stack in self.stacks]
+        for name, source in used:
+            if source not in self.sources:
+                raise ValueError(f"{name} names the source {source!r}, which is not there")
+        idle = self.sources.keys() - {source for _, source in used}
+        if idle:
+            raise ValueError(f"source {min(idle)!r} is not used")
+        if self.usual not in [stack.tensorrt for stack in self.stacks]:
+            raise ValueError(f"the usual TensorRT {self.usual} is in no stack")
+        return self
+
+    def value(self, name: Name) -> Any:
+        """A figure's value, None where it is not known."""
+        figure = self.figures.get(name)
+        return None if figure is None else figure.value
+
+    def memory_bytes(self) -> int:
+        """Memory in bytes: what programs see of it, where that is known."""
+        return int((self.value("memory_visible") or self.value("memory")) * 2**30)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A device with the software that is on it: what ``--device NAME[@TENSORRT]`` says."""
+
+    profile: Profile
+    stack: Stack
+
+    def __str__(self) -> str:
+        return f"{self.profile.name} (TensorRT {self.stack.tensorrt}, {self.stack.name})"
+
+
+@functools.cache
+def names() -> tuple[str, ...]:
+    """The devices, by name."""
+    found = (path.stem for path in Path(__file__).parent.glob("*.toml"))
+    return tuple(sorted(name for name in found if name not in _NOT_PROFILES))
+
+
+@functools.cache
+def profile(name: str) -> Profile:
+    """A device's profile.
+
+    Raises:
+        RequestError: unknown name; the nearest are listed.
+    """
+    if name not in names():
+        raise RequestError(f"unknown device {name!r}", fix=nearest(name, names(), kind="devices"))
+    return read(Path(__file__).with_name(f"{name}.toml"))
+
+
+def read(path: Path) -> Profile:
+    """The profile in a file.
+
+    Raises:
+        RequestError: a figure without a source, an unknown name, or a value of the wrong kind.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    data = {"name": path.stem, **tomllib.loads(path.read_text(encoding="utf-8"))}
+    try:
+        return Profile.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        what = first["msg"].removeprefix("Value error, ")
+        raise RequestError(
+            f"the profile is wrong{f' at {place}' if place else ''}: {what}",
+            where=path.name,
+            fix=f"Figures are {', '.join(get_args(Name))}; each has a value and a source.",
+        ) from None
+
+
+def target(text: str) -> Target:
+    """What ``NAME`` or ``NAME@TENSORRT`` means, such as ``orin-nano-8gb`` or ``orin-nano-8gb@8.5``.
+
+    Raises:
+        RequestError: an unknown device, or a version of TensorRT that no stack of it has.
+    """
+    name, _, version = text.partition("@")
+    found = profile(name)
+    wanted = version or found.usual
+    # The newest of the stacks that have it: 10.3 came with two JetPacks.
+    for stack in reversed(found.stacks):
+        if stack.tensorrt == wanted or stack.tensorrt.startswith(f"{wanted}."):
+            return Target(found, stack)
+    known = ", ".join(f"{name}@{stack.tensorrt} ({stack.name})" for stack in found.stacks)
+    raise RequestError(f"{found.title} has no TensorRT {version!r} that we know of", fix=f"Known: {known}.")

@@ -1,0 +1,52 @@
+"""`tokexport doctor`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import render
+from .shared import OUT, common
+
+_COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
+
+
+@click.command()
+@click.option("--bundle", type=OUT, help="Check this bundle against the machine too.")
+@click.option("--deep", is_flag=True, help="Import torch and what else exporting needs too; takes seconds.")
+@common
+def doctor(bundle: Path | None, deep: bool, as_json: bool) -> None:
+    """Look at this machine: packages, runtimes, GPU, tools; each warning and problem with the command that cures it.
+
+    Exit code 3 when something that is installed here cannot work; 0 with warnings, which are about what is not here.
+    """
+    from ..doctor import diagnose, sound
+    from ..doctor.machine import this_machine
+
+    report = diagnose(this_machine(), bundle, deep=deep)
+    data = {
+        "ok": sound(report),
+        "families": {family: [dataclasses.asdict(one) for one in findings] for family, findings in report},
+    }
+    render.result(data, as_json, examined)
+    if not data["ok"]:
+        sys.exit(3)
+
+
+def examined(data: dict[str, Any]) -> None:
+    """After `tokexport doctor`; without rich, which may be what is broken."""
+    counts = dict.fromkeys(_COLOURS, 0)
+    for family, findings in data["families"].items():
+        if findings:
+            click.echo(f"\n{family}")
+        for one in findings:
+            counts[one["status"]] += 1
+            status = click.style(f"{one['status']:8}", fg=_COLOURS[one["status"]])
+            click.echo(f"  {status} {one['name']:16} {one['what']}")
+            if one["fix"]:
+                click.echo(f"{'':28}-> {one['fix']}")
+    click.echo(f"\n{counts['ok']} ok, {counts['warning']} warnings, {counts['problem']} problems")

@@ -1,0 +1,83 @@
+"""`tokexport sweep`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import render
+from .shared import OUT, common
+
+
+@click.command()
+@click.argument("source", required=False)
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="NAME[:KEY=VALUE,...]",
+    help="A compressor, with parameters: apet:basis_slots=none; repeatable.  [default: all that fit the model]",
+)
+@click.option(
+    "--ratio",
+    "ratios",
+    multiple=True,
+    default=("0.5", "0.75", "0.85", "0.9"),
+    show_default=True,
+    help="Share of tokens removed; repeatable.",
+)
+@click.option("--seeds", type=int, default=3, show_default=True, help="How many sets of questions.")
+@click.option("--questions", type=int, default=1024, show_default=True, help="Questions in a set.")
+@click.option("--inputs", type=OUT, help="A folder of your images or sounds: agreement on it, without right answers.")
+@click.option("--prompt", help="With --inputs: asked about each of them.")
+@click.option("-o", "--out", type=OUT, help="Folder for the results.  [default: ./<source>-sweep]")
+@common
+def sweep(out: Path | None, as_json: bool, **request: Any) -> None:
+    """Judge methods at several ratios on SOURCE: accuracy or agreement, and time.
+
+    A built-in model (default tiny-vlm) answers its own questions; for a checkpoint or an ONNX file give --inputs.
+    What is measured is kept in the folder: the same command again goes on where it was stopped.
+    """
+    from ..sweep import sweep as run
+
+    try:
+        with render.bar(quiet=as_json) as advance:
+            result = run(out=out, advance=advance, **request)
+    except KeyboardInterrupt:
+        click.echo("\ninterrupted; what was measured is kept: the same command goes on from there", err=True)
+        sys.exit(130)
+    render.result(result, as_json, swept)
+
+
+def swept(data: dict[str, Any]) -> None:
+    """After `tokexport sweep`: one row for each method at each ratio."""
+    figure, full, cells = data["figure"], data["uncompressed"], data["cells"]
+    click.echo(f"{data['source']['name']}: {data['metric']}; uncompressed {full[figure]:.3f}, {data['tokens']} tokens")
+    if cells["found"]:
+        click.echo(f"{cells['found']} of {cells['all']} cells were there already")
+    rows = render.table(
+        "ratio", "kept", "method", figure, "without log(size)", "share", "+-", "encoder", "prefill", "compressor", ""
+    )
+    for row in data["rows"]:
+        rows.add_row(row["ratio"], str(row["keep"]), row["method"], *_cells(row, figure), row.get("reason", ""))
+    render.show(rows)
+    for note in data["notes"]:
+        click.echo(f"note: {note}")
+    click.echo(f"results: {data['out']}")
+
+
+def _cells(row: dict[str, Any], figure: str) -> list[str]:
+    """The figures of a row as text, from the main one to the compressor's time."""
+    shown = {
+        figure: "{:.3f}",
+        f"{figure}_without_bias": "{:.3f}",
+        "share": "{:.1%}",
+        "deviation" if "deviation" in row else "stderr": "{:.3f}",
+        "encoder_gain": "{:.2f}x",
+        "prefill_gain": "{:.2f}x",
+        "compressor_ms": "{:.2f} ms",
+    }
+    return [text.format(row[key]) if key in row else "" for key, text in shown.items()]

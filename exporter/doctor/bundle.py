@@ -1,0 +1,146 @@
+"""A bundle against this machine: is it whole, can what is installed here read it, and does it fit?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import TokexportError
+from . import nvidia, runtimes
+from .findings import OK, PROBLEM, WARNING, Finding
+from .machine import Machine
+
+if TYPE_CHECKING:
+    from ...runtimes.bundle import Variant
+    from ...runtimes.reader import Bundle
+
+# Hashing more than this takes longer than a doctor should; `tokexport verify` does it.
+_HASHED = 2**30
+
+
+def probes(path: Path) -> Iterator[Callable[[Machine], Iterator[Finding]]]:
+    """The probes of one bundle; what it is opened with is opened once."""
+    patient = _Patient(path)
+    yield from (patient.whole, patient.readable, patient.precision, patient.runs_here, patient.memory, patient.device)
+
+
+class _Patient:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def opened(self) -> Bundle | TokexportError:
+        """The bundle, or why it cannot be opened."""
+        from ...runtimes.reader import open_bundle
+
+        try:
+            return open_bundle(self.path)
+        except TokexportError as error:
+            return error
+
+    @property
+    def variant(self) -> Variant | None:
+        return None if isinstance(self.opened, TokexportError) else self.opened.variant()
+
+    def whole(self, machine: Machine) -> Iterator[Finding]:
+        """Every file there, with its size and, where they are not too big, its hash."""
+        from ...runtimes.reader import verify_hashes
+
+        if isinstance(self.opened, TokexportError):
+            yield Finding("files", PROBLEM, self.opened.what, self.opened.fix or f"tokexport verify {self.path}")
+            return
+        records = self.opened.manifest.files.values()
+        size = sum(record.size for record in records)
+        text = f"{len(records)} files, {size / 2**20:.1f} MiB"
+        if size > _HASHED:
+            yield Finding("files", OK, f"{text}, sizes as recorded; tokexport verify checks their hashes too")
+            return
+        try:
+            verify_hashes(self.opened)
+        except TokexportError as error:
+            yield Finding("files", PROBLEM, error.what, error.fix)
+        else:
+            yield Finding("files", OK, f"{text}, unchanged")
+
+    def readable(self, machine: Machine) -> Iterator[Finding]:
+        """IR version and opset of its graphs, tried on the ONNX Runtime that is here."""
+        if self.variant is None or not _has_onnxruntime(machine):
+            return
+        import onnx
+
+        newest = (0, 0)
+        for record in self.variant.graphs.values():
+            if "portable" in record.forms:
+                model = onnx.load(self.path / record.forms["portable"], load_external_data=False)
+                opsets = [each.version for each in model.opset_import if each.domain in ("", "ai.onnx")]
+                newest = (max(newest[0], *opsets), max(newest[1], model.ir_version))
+        if newest == (0, 0):
+            return
+        ran = runtimes.load_graph(machine, opset=newest[0], ir=newest[1])
+        text = f"opset {newest[0]}, IR version {newest[1]}"
+        if ran.code == 0:
+            yield Finding("graphs", OK, f"{text}: the onnxruntime that is here reads them")
+        else:
+            yield Finding("graphs", PROBLEM, f"{text}: {ran.last_line}", "pip install -U onnxruntime")
+
+    def precision(self, machine: Machine) -> Iterator[Finding]:
+        """Types that the runtimes here compute in."""
+        if self.variant is None:
+            return
+        kinds = sorted({record.precision for record in self.variant.graphs.values()})
+        if "bf16" in kinds:
+            what = "bf16, and ONNX Runtime's CPU has no bfloat16 kernels: here it can be checked, not run"
+            yield Finding("precision", WARNING, what, "Export it with --precision fp16 to run it on a CPU.")
+        else:
+            yield Finding("precision", OK, ", ".join(kinds))
+
+    def runs_here(self, machine: Machine) -> Iterator[Finding]:
+        """Its forms and the runtimes that are here."""
+        if self.variant is None:
+            return
+        forms = sorted({form for record in self.variant.graphs.values() for form in record.forms})
+        if _has_onnxruntime(machine) and {"portable", "inlined"} & set(forms):
+            yield Finding("forms", OK, f"{', '.join(forms)}; ONNX Runtime runs the portable form")
+        else:
+            fix = 'pip install "tokexport[ort]"'
+            yield Finding("forms", PROBLEM, f"{', '.join(forms)}, and nothing that is here runs them", fix)
+
+    def memory(self, machine: Machine) -> Iterator[Finding]:
+        """What its graphs need, and what is free."""
+        if self.variant is None or not machine.memory[0]:
+            return
+        from ...devices.memory import needs
+        from ...graph_passes.model_io import load_model
+
+        forms = [record.forms.get("portable") for record in self.variant.graphs.values()]
+        total = sum(needs(load_model(self.path / form)).total for form in forms if form)
+        text = f"its graphs need at least {total / 2**20:.1f} MiB, {machine.memory[1] / 2**20:.0f} MiB are free"
+        if total > machine.memory[0]:
+            yield Finding("memory", PROBLEM, text, "Export it with --precision fp16, or run it on a larger machine.")
+        elif total > machine.memory[1]:
+            yield Finding("memory", WARNING, text, "Close other programs.")
+        else:
+            yield Finding("memory", OK, text)
+
+    def device(self, machine: Machine) -> Iterator[Finding]:
+        """The device it was made for, and the GPU that is here."""
+        if self.variant is None or self.variant.device is None:
+            return
+        from ...devices.profiles import profile
+
+        record, here = self.variant.device, nvidia.seen(machine)
+        wanted = str(profile(record.name).value("compute_capability"))
+        what = f"made for {record.name} (compute capability {wanted}, TensorRT {record.version})"
+        if here is None or not here.capability:
+            yield Finding("device", OK, f"{what}; no GPU is seen here, ONNX Runtime runs it as well")
+        elif here.capability != wanted:
+            fix = f"Export it for this GPU, without --device {record.name}."
+            yield Finding("device", WARNING, f"{what}, and here is {here.name} ({here.capability})", fix)
+        else:
+            yield Finding("device", OK, f"{what}, as here: {here.name}")
+
+
+def _has_onnxruntime(machine: Machine) -> bool:
+    return any(name in machine.packages for name in ("onnxruntime", "onnxruntime-gpu"))

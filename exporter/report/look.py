@@ -1,0 +1,114 @@
+"""What the pictures show: inputs, what the exported encoder picked of them, and what the model answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import TokexportError
+from ..accuracy import SEED
+from .picks import Picks
+
+if TYPE_CHECKING:
+    from ..graphs import Built, Plan
+    from ..prove import Encoded
+    from ..source import Source
+
+LOOKS = 3
+# Seconds of sound, hundreds of rows of tokens: two are enough to see what a method does.
+_MANY_TOKENS = 1000
+
+
+@dataclass(frozen=True)
+class Look:
+    """One input and what became of it.
+
+    Attributes:
+        input: the encoder's main input, [1, ...].
+        picks: of its tokens.
+        prompt: what was asked about it; empty where nothing was.
+        said: the compressed model's answer, None where it was not asked.
+        answer: the right one.
+    """
+
+    input: np.ndarray
+    picks: Picks
+    prompt: str = ""
+    said: str | None = None
+    answer: str = ""
+
+
+def collect(
+    plan: Plan, built: Built, folder: Path, encoded: Sequence[Encoded], *, runs: bool, asks: bool
+) -> tuple[list[Look], str]:
+    """What there is to show of a bundle that was just written.
+
+    Args:
+        plan: what was asked for.
+        built: the graphs, or their twins in fp32.
+        folder: of the bundle.
+        encoded: inputs of the proof and what the encoder made of them; empty where nothing was proved.
+        runs: whether ONNX Runtime's CPU can run these types.
+        asks: whether the bundle at `folder` is finished and answers the source's questions.
+
+    Returns:
+        (looks, why there are none).
+    """
+    if asks:
+        return of_task(plan.source, folder), ""
+    if not encoded:
+        if not runs:
+            return [], "ONNX Runtime's CPU cannot run bf16, and without a proof no fp32 twin was made"
+        try:
+            encoded = _encode(plan.source, folder)
+        except TokexportError as error:
+            return [], str(error)
+    return of_samples(encoded, built.inserted.outputs), ""
+
+
+def of_samples(encoded: Iterable[Encoded], outputs: Mapping[str, str]) -> list[Look]:
+    """From inputs of the proof, the main one first, and what the encoder gave for each.
+
+    Args:
+        encoded: (inputs by role, outputs by the graph's names).
+        outputs: role -> that name, for kept_indices, sizes and assignment.
+    """
+    looks = []
+    for sample, got in encoded:
+        picks = Picks.of({role: got[name] for role, name in outputs.items()})
+        looks.append(Look(next(iter(sample.values())), picks))
+    return looks[: LOOKS if not looks or looks[0].picks.tokens < _MANY_TOKENS else LOOKS - 1]
+
+
+def _encode(source: Source, folder: Path) -> list[Encoded]:
+    from ...graph_passes.model_io import load_model
+    from ...runtimes.ort_graph import ort_runner
+
+    run = ort_runner(load_model(folder / "encoder.onnx"))
+    return [(sample, run(sample)) for sample in source.real_inputs(LOOKS - 1)]
+
+
+def of_task(source: Source, folder: Path) -> list[Look]:
+    """From questions of a built-in model, asked of the bundle at `folder`, each about another input.
+
+    Raises:
+        MissingError: what the source needs to make its questions, or what runs the bundle, is not installed.
+    """
+    from ...runtimes.load import load
+    from ...runtimes.media import encoder_input
+
+    session = load(folder)
+    record = session.bundle.manifest.preprocess
+    looks: list[Look] = []
+    for question in source.questions(2 * LOOKS, SEED):
+        array = encoder_input(question.input, record, folder)
+        if len(looks) == LOOKS or any(np.array_equal(array, look.input) for look in looks):
+            continue
+        picks = Picks.of(session.encode(array))
+        said = session.generate(question.input, question.prompt).text
+        looks.append(Look(array, picks, question.prompt, said, question.answer))
+    return looks

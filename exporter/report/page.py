@@ -1,0 +1,73 @@
+"""Renders the page, and adds it to a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from .figures import figure
+from .look import collect
+from .pixels import pixels_of
+from .view import View, view
+
+if TYPE_CHECKING:
+    from ...runtimes.bundle import Manifest
+    from ...runtimes.writer import BundleWriter
+    from ..graphs import Built, Plan
+    from ..pipeline import Exported
+    from ..prove import Encoded
+
+FILE = "report.html"
+
+
+def add(
+    writer: BundleWriter,
+    plan: Plan,
+    built: Built,
+    manifest: Manifest,
+    result: Exported,
+    encoded: Sequence[Encoded],
+    failure: str,
+) -> None:
+    """Write report.html into a bundle that is being made; a note says so where jinja2, which makes it, is missing.
+
+    Args:
+        writer: of the bundle.
+        plan: what was asked for.
+        built: the graphs, or their twins in fp32, which gave `encoded`.
+        manifest: as far as it is known: its `files` are not read.
+        result: what the export found.
+        encoded: inputs of the proof and what the encoder made of them; empty with --no-verify.
+        failure: the gate that failed; empty where none did.
+
+    Raises:
+        BundleError: the disk is full.
+    """
+    if find_spec("jinja2") is None:
+        result.notes.append(f'{FILE} was not written: it needs jinja2 (pip install "tokexport[export]")')
+        return
+    runs, asks = result.precision != "bf16", result.accuracy is not None
+    looks, why = collect(plan, built, writer.folder, encoded, runs=runs, asks=asks)
+    grid = manifest.variants[0].compression[0].seam.grid
+    shape = tuple(grid) if grid else None
+    figures = [
+        figure(number, look, pixels_of(look.input, manifest.preprocess, shape), shape)
+        for number, look in enumerate(looks)
+    ]
+    said = view(plan, manifest, result, figures, failure=failure, no_figures=why)
+    writer.add_file(FILE, html(said).encode())
+
+
+def html(said: View) -> str:
+    """The page as text: one file, no script, nothing fetched."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader(__package__, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(view=said)

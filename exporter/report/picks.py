@@ -1,0 +1,64 @@
+"""Which tokens a compressor kept of one input, and where the others went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Picks:
+    """The choice made on one input, B = 1.
+
+    Attributes:
+        kept: [K] int64, the position each slot inherits.
+        sizes: [K] float32, tokens each slot stands for.
+        assignment: [N] int64, the slot each token went into, -1 where it was lost.
+    """
+
+    kept: np.ndarray
+    sizes: np.ndarray
+    assignment: np.ndarray
+
+    @classmethod
+    def of(cls, outputs: Mapping[str, np.ndarray]) -> Picks:
+        """From an encoder's outputs by role, the first of a batch."""
+        return cls(*(np.asarray(outputs[name])[0] for name in ("kept_indices", "sizes", "assignment")))
+
+    @property
+    def tokens(self) -> int:
+        """N."""
+        return len(self.assignment)
+
+    @cached_property
+    def slot_at(self) -> dict[int, int]:
+        """Position -> the slot that inherits it; the first where several do."""
+        found: dict[int, int] = {}
+        for slot, position in enumerate(self.kept.tolist()):
+            found.setdefault(position, slot)
+        return found
+
+    @cached_property
+    def lit(self) -> np.ndarray:
+        """Bool [N]: kept in its own slot and place."""
+        lit = np.zeros(self.tokens, bool)
+        for position, slot in self.slot_at.items():
+            lit[position] = self.assignment[position] == slot
+        return lit
+
+    @property
+    def merged(self) -> np.ndarray:
+        """Bool [N]: went into a slot at another position."""
+        return (self.assignment >= 0) & ~self.lit
+
+    @property
+    def lost(self) -> np.ndarray:
+        """Bool [N]: went nowhere."""
+        return self.assignment < 0
+
+    def merging(self) -> list[int]:
+        """The slots that hold tokens of other positions."""
+        return sorted(set(self.assignment[self.merged].tolist()))

@@ -1,0 +1,162 @@
+"""What the page says, gathered from what the export knows; the template only lays it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ...runtimes.target import failed_path
+from ..measures import GATES
+from .bars import Bar, bars, metric
+from .colours import PALETTE
+from .facts import commands, facts
+
+if TYPE_CHECKING:
+    from ...runtimes.bundle import Manifest
+    from ..graphs import Plan
+    from ..pipeline import Exported
+    from .figures import Figure
+
+PARTS = {
+    "head": "the encoder before the compressor, against PyTorch",
+    "compressor": "the compressor against its reference, fed the head's own tokens",
+    "tail": "the encoder behind the compressor against PyTorch, fed the compressor's own output",
+    "embed": "words and tokens put together, against PyTorch",
+    "prefill": "the language model on the whole prompt, against PyTorch",
+    "decode": "the language model word by word, against PyTorch",
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything on the page.
+
+    Attributes:
+        status: proved, failed or unverified.
+        verdict: the status in one sentence.
+        tiles: (figure, what it is) at the top of the page.
+        facts: (name, value) of what was done.
+        checks: of the proof, the failed ones first.
+        gates: the thresholds in words.
+        judged: the precision that they are of.
+        parts: (name, meaning) of the parts that were proved.
+        metric: what the accuracy measures.
+        has_merged: whether any token of the figures was merged; the others likewise.
+        has_sizes: has a slot that counts for more than one.
+        has_lost: was dropped.
+        has_dashed: lay where a slot is now that holds something else.
+        has_shared: went into a slot whose colour another slot has too.
+        has_bars: stands for more than one in a figure of sound.
+        bars: of the accuracy; empty where it was not measured.
+        commands: (what for, command).
+        graphs: (role, precision, files, inputs, outputs).
+    """
+
+    title: str
+    source: str
+    method: str
+    status: str
+    verdict: str
+    tiles: list[tuple[str, str]]
+    facts: list[tuple[str, str]]
+    figures: list[Figure]
+    no_figures: str
+    checks: list[dict[str, Any]]
+    gates: str
+    judged: str
+    parts: list[tuple[str, str]]
+    metric: str
+    has_merged: bool
+    has_sizes: bool
+    has_lost: bool
+    has_dashed: bool
+    has_shared: bool
+    has_bars: bool
+    drift: dict[str, float] | None
+    accuracy: dict[str, Any] | None
+    bars: list[Bar]
+    notes: list[str]
+    commands: list[tuple[str, str]]
+    graphs: list[tuple[str, str, str, str, str]]
+    versions: dict[str, str] = field(default_factory=dict)
+    failure: str = ""
+
+
+def view(
+    plan: Plan, manifest: Manifest, result: Exported, figures: list[Figure], *, failure: str = "", no_figures: str = ""
+) -> View:
+    """Gather the page.
+
+    Args:
+        plan: what was asked for.
+        manifest: of the bundle.
+        result: what the export found.
+        figures: pictures of inputs.
+        failure: the gate that failed, in words.
+        no_figures: why there are none.
+    """
+    variant = manifest.variants[0]
+    record = variant.compression[0]
+    checks = sorted(result.proof["checks"], key=lambda check: bool(check["ok"])) if result.proof else []
+    good = sum(bool(check["ok"]) for check in checks)
+    if failure:
+        status, verdict = "failed", failure
+    elif not checks:
+        status, verdict = "unverified", "--no-verify was given: nothing in this bundle was compared with PyTorch."
+    else:
+        status, verdict = (
+            "proved",
+            f"Every check against PyTorch passed: {', '.join(dict.fromkeys(check['part'] for check in checks))}.",
+        )
+    judged = "fp32" if result.precision == "bf16" else result.precision
+    least, most = GATES[judged]
+    drawn = [figure.look.picks for figure in figures]
+    removed = 1 - record.tokens_out / record.tokens_in
+    tiles = [
+        (f"{record.tokens_in} → {record.tokens_out}", "tokens"),
+        (f"{removed:.1%}", "of the tokens removed"),
+    ]
+    if result.accuracy:
+        whole = result.accuracy["uncompressed"]
+        tiles.append((f"{result.accuracy['compressed']:.1%}", f"{metric(result.accuracy)}; uncompressed {whole:.1%}"))
+    if checks:
+        tiles.append((f"{good} of {len(checks)}", "checks against PyTorch passed"))
+    return View(
+        title=f"{result.source}, {record.method}, {record.tokens_in} to {record.tokens_out} tokens",
+        source=result.source,
+        method=record.method,
+        status=status,
+        verdict=verdict,
+        tiles=tiles,
+        facts=facts(plan, manifest, result.precision),
+        figures=figures,
+        no_figures=no_figures,
+        checks=checks,
+        gates=f"cosine at least {least:g}, norm ratio within {most:g} of 1",
+        judged="fp32, of the twin that can be run here" if result.precision == "bf16" else judged,
+        parts=[(name, PARTS[name]) for name in dict.fromkeys(check["part"] for check in checks)],
+        metric=metric(result.accuracy or {}),
+        has_merged=any(picks.merged.any() for picks in drawn),
+        has_sizes=any(picks.sizes.max() > 1 for picks in drawn),
+        has_lost=any(picks.lost.any() for picks in drawn),
+        has_dashed=any(not picks.lit[picks.kept].all() for picks in drawn),
+        has_shared=any(len(picks.merging()) > len(PALETTE) for picks in drawn),
+        has_bars=any(figure.wide and figure.look.picks.merged.any() for figure in figures),
+        drift=result.drift,
+        accuracy=result.accuracy,
+        bars=bars(record.method, result.accuracy) if result.accuracy else [],
+        notes=list(result.notes),
+        commands=commands(plan, manifest, (failed_path(result.bundle) if failure else result.bundle).name),
+        graphs=[
+            (
+                role,
+                graph.precision,
+                ", ".join(dict.fromkeys(graph.forms.values())),
+                "; ".join(f"{name} {tensor.dtype} {tensor.shape}" for name, tensor in graph.inputs.items()),
+                "; ".join(f"{name} {tensor.dtype} {tensor.shape}" for name, tensor in graph.outputs.items()),
+            )
+            for role, graph in variant.graphs.items()
+        ],
+        versions={"tokexport": manifest.tokexport, **manifest.versions},
+        failure=failure,
+    )

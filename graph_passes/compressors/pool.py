@@ -1,0 +1,183 @@
+"""pool: every slot is the average, the maximum or an interpolation of neighbouring tokens.
+
+Source: LLaVA-OneVision (Li et al. 2024, arXiv 2408.03326) and its code (`get_2dPool`), behind the projector. For tokens
+on a grid [h, w], row by row, and a stride s, each channel by itself:
+
+    average   mean of each block of s x s         h' = floor(h / s), w' = floor(w / s): what is left at the end is lost
+    max       largest of each block of s x s      the same grid
+    bilinear  resized to [h', w'], half-pixel centres, no antialias     h' = ceil(h / s), w' = ceil(w / s)
+
+Sound is a line [N]: the same along time. K = h' w' gives the stride, and K = N (s = 1) is the identity, so only some K
+can be had: 36, 16, 9, 4 and 1 of 12 x 12 = 144. Any other is refused, and the nearest that can be had are named. Where
+several strides give one K, `average` and `max` take the largest, which loses the fewest tokens.
+
+kept_indices: the token nearest to the middle of the block, or to the point that is interpolated; the upper and the left
+one among equals.
+
+assignment and sizes: a block holds its s^2 tokens, and they are its size, also for `max`: of equal tokens it is that
+token, and what stood for s^2 of them still does. Interpolation reads two tokens along each axis, or the one that it
+hits: a token goes to the slot that reads most of it, the first among equals, and is lost where none reads it. So
+`bilinear` at stride 3 keeps one token of nine, and at stride 4 averages the four in the middle of sixteen.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ...errors import RequestError
+from . import select
+from .base import Case, Compressed, compressor
+from .grids import grid_of
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from ..builder import Builder
+
+Mode = Literal["average", "max", "bilinear"]
+
+
+@compressor(
+    "pool",
+    family="transformation",
+    modalities=("image", "audio"),
+    merges=True,
+    source="LLaVA-OneVision, arXiv 2408.03326",
+    seam="projector_output",
+    summary="average, maximum or interpolation of neighbours; reaches only some counts",
+)
+@dataclass(frozen=True)
+class Pool:
+    """Parameters of pool.
+
+    Attributes:
+        mode: average, max or bilinear.
+        grid: HEIGHTxWIDTH of the tokens, or their number for sound, where the model does not say it.
+    """
+
+    mode: Mode = "average"
+    grid: str | None = None
+
+    def signals(self) -> tuple[str, ...]:
+        """None: it reads only the tokens."""
+        return ()
+
+    def check(self, case: Case) -> None:
+        """A known grid, and a K that some stride gives."""
+        grid = grid_of(case, self.grid)
+        strides = self.strides(grid)
+        if case.keep in strides:
+            return
+        below = max((keep for keep in strides if keep < case.keep), default=None)
+        above = min((keep for keep in strides if keep > case.keep), default=None)
+        near = " or ".join(f"--keep {keep} (stride {strides[keep]})" for keep in (below, above) if keep)
+        lies = "x".join(map(str, grid))
+        raise RequestError(
+            f"pool with mode={self.mode} cannot keep {case.keep} of {lies} tokens",
+            where=f"{case.tokens} tokens of {case.dim} channels",
+            fix=f"The nearest counts: {near}. All: {', '.join(map(str, strides))}.",
+        )
+
+    def strides(self, grid: tuple[int, ...]) -> dict[int, int]:
+        """Each K that can be had of a grid -> its stride, from N down."""
+        found: dict[int, int] = {}
+        for stride in range(1, (min if self.mode != "bilinear" else max)(grid) + 1):
+            keep = math.prod(self.shape(grid, stride))
+            # A larger block of the same count loses fewer tokens; an interpolated grid is the same for every stride.
+            found[keep] = found.get(keep, stride) if self.mode == "bilinear" else stride
+        return found
+
+    def shape(self, grid: tuple[int, ...], stride: int) -> tuple[int, ...]:
+        """The grid of the slots."""
+        return tuple(-(-side // stride) if self.mode == "bilinear" else side // stride for side in grid)
+
+    def reference(self, case: Case, tokens: torch.Tensor) -> Compressed[torch.Tensor]:
+        """PyTorch's own pooling; pooling one-hot tokens in the same way shows what each slot reads of each."""
+        import torch
+
+        grid = grid_of(case, self.grid)
+        stride = self.strides(grid)[case.keep]
+        shape = self.shape(grid, stride)
+        pooled = self._pooled(tokens.float(), grid, stride).to(tokens.dtype)
+        one_hot = torch.eye(case.tokens, dtype=torch.float64, device=tokens.device)
+        read = self._pooled(one_hot[None], grid, stride)[0].T.round(decimals=9)  # [N, K]
+        assignment = torch.where((read > 0).any(1), select.top_k(read, 1)[:, 0], -1)
+        sizes = (assignment[None] == torch.arange(case.keep, device=tokens.device)[:, None]).sum(1).float()
+        # Row by row, the middle of every block; ceil(x - 1/2) rounds a half down.
+        middle = torch.zeros(1, dtype=torch.float64, device=tokens.device)
+        for side, slots in zip(grid, shape):
+            step = stride if self.mode != "bilinear" else side / slots
+            at = (torch.arange(slots, dtype=torch.float64, device=tokens.device) + 0.5) * step - 0.5
+            middle = (middle[:, None] * side + (at - 0.5 - 1e-9).ceil()).flatten()
+        batch = tokens.shape[0]
+        return Compressed(pooled, middle.long().repeat(batch, 1), sizes.repeat(batch, 1), assignment.repeat(batch, 1))
+
+    def _pooled(self, x: torch.Tensor, grid: tuple[int, ...], stride: int) -> torch.Tensor:
+        """[B, N, C] -> [B, K, C]."""
+        from torch.nn import functional as F
+
+        x, line = x.transpose(1, 2).unflatten(2, grid), len(grid) == 1
+        if self.mode == "bilinear":
+            kind = "linear" if line else "bilinear"
+            x = F.interpolate(x, size=self.shape(grid, stride), mode=kind, align_corners=False)
+        elif self.mode == "average":
+            x = F.avg_pool1d(x, stride) if line else F.avg_pool2d(x, stride)
+        else:
+            x = F.max_pool1d(x, stride) if line else F.max_pool2d(x, stride)
+        return x.flatten(2).transpose(1, 2)
+
+    def onnx(self, b: Builder, case: Case, tokens: ir.Value) -> Compressed[ir.Value]:
+        """Axis by axis, rows first: blocks by Reshape and a reduction, interpolation by a constant matrix."""
+        grid = grid_of(case, self.grid)
+        stride = self.strides(grid)[case.keep]
+        if stride == 1:
+            return select.emit_every_token(b, case, tokens)
+        shape = self.shape(grid, stride)
+        x = select.emit_float(b, tokens, case)
+        slots, kept = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        for axis, (side, count) in enumerate(zip(grid, shape)):
+            inner = math.prod(grid[axis + 1 :]) * case.dim
+            x = b.op("Reshape", x, [-1, side, inner])
+            if self.mode == "bilinear":
+                weights = _interpolation(side, count)
+                x = b.op("MatMul", (weights / (2 * count)).astype(np.float32), x)
+                slot = np.where(weights.any(0), weights.argmax(0), -1)
+                middle = weights.argmax(1)
+            else:
+                if count * stride < side:
+                    x = b.op("Slice", x, [0], [count * stride], [1])
+                blocks = b.op("Reshape", x, [-1, count, stride, inner])
+                x = b.op("ReduceMean" if self.mode == "average" else "ReduceMax", blocks, [2], keepdims=0)
+                slot = np.where(np.arange(side) < count * stride, np.arange(side) // stride, -1)
+                middle = np.arange(count) * stride + (stride - 1) // 2
+            both = slots[:, None] * count + slot
+            slots = np.where((slots[:, None] < 0) | (slot < 0), -1, both).ravel()
+            kept = (kept[:, None] * side + middle).ravel()
+        sizes = np.bincount(slots[slots >= 0], minlength=case.keep)
+        pooled = b.op("Reshape", x, [-1, case.keep, case.dim])
+        return Compressed(
+            select.emit_like(b, pooled, case),
+            select.emit_rows(b, tokens, kept),
+            select.emit_rows(b, tokens, sizes.astype(np.float32)),
+            select.emit_rows(b, tokens, slots),
+        )
+
+
+def _interpolation(side: int, count: int) -> np.ndarray:
+    """Weights [count, side] int64 of the linear resize of a line, half-pixel centres, in units of 1 / (2 count).
+
+    Whole numbers, because in a float two equal shares of a token may differ. Point i lies at
+    ((2 i + 1) side - count) / (2 count).
+    """
+    weights = np.zeros((count, side), np.int64)
+    for i in range(count):
+        left, part = divmod((2 * i + 1) * side - count, 2 * count)
+        weights[i, left] = 2 * count - part
+        if part:
+            weights[i, left + 1] = part
+    return weights

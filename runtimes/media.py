@@ -1,0 +1,65 @@
+"""What a user has, a picture, a sound or an array, becomes the encoder's input as the bundle's record says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import RequestError
+from .audio import read_sound
+from .bundle import LogMelRecord, Preprocess, PreprocessRecord
+from .log_mel import input_features
+from .preprocess import pixel_values
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    Media = Image.Image | np.ndarray | Path | str
+
+
+def encoder_input(media: Media, record: Preprocess | None, bundle: Path) -> np.ndarray:
+    """The encoder's main input.
+
+    Args:
+        media: see `Session.encode`.
+        record: how the bundle preprocesses, None where it does not say.
+        bundle: its folder, for messages.
+
+    Raises:
+        RequestError: a medium that the bundle does not take, or that is damaged, empty or too long.
+        MissingError: a sound file, and soundfile or soxr is not installed.
+    """
+    if isinstance(record, LogMelRecord):
+        return _of_sound(media, record)
+    if isinstance(media, np.ndarray) and media.dtype != np.uint8:
+        return media
+    return _of_image(media, record, bundle)
+
+
+def _of_sound(media: Any, record: LogMelRecord) -> np.ndarray:
+    if isinstance(media, (str, Path)):
+        media = read_sound(media, record.sample_rate)
+    if not isinstance(media, np.ndarray):
+        raise RequestError(
+            f"a {type(media).__name__} is not a sound",
+            fix=f"Give a sound file, or a float32 waveform at {record.sample_rate} Hz.",
+        )
+    return media if media.ndim == 3 else input_features(media, record)
+
+
+def _of_image(media: Any, record: PreprocessRecord | None, bundle: Path) -> np.ndarray:
+    if isinstance(media, np.ndarray):
+        if media.ndim != 3 or media.shape[2] != 3:
+            raise RequestError(f"an 8-bit image is [height, width, 3], not {list(media.shape)}")
+        from PIL import Image
+
+        media = Image.fromarray(media)
+    if record is None:
+        raise RequestError(
+            "the bundle does not say how an image or a sound becomes the encoder's input",
+            where=str(bundle),
+            fix="Pass the encoder's input as an array.",
+        )
+    return pixel_values(media, record)

@@ -1,0 +1,115 @@
+"""Bundles that are damaged or lack something, and commands that end in the middle: none is lost, none half written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from bad_input import plain, snapshot
+from click.testing import CliRunner
+from tokexport.exporter.cli import main
+
+TOKEXPORT = Path(sys.executable).with_name("tokexport")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    """A small bundle, made once; tests work on copies."""
+    folder = tmp_path_factory.mktemp("bundles")
+    file = plain(folder / "m.onnx")
+    arguments = [
+        "model",
+        file,
+        "--method",
+        "kcenter_merge",
+        "--keep",
+        "3",
+        "--seam",
+        "tensor:features",
+        "-o",
+        folder / "b",
+    ]
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exit_code == 0, result.output
+    return folder / "b"
+
+
+def spoil(kind: str, folder: Path) -> tuple[str, ...]:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    data = bytearray((folder / "encoder.onnx").read_bytes())
+    if kind == "hash":
+        data[-1] ^= 1
+        (folder / "encoder.onnx").write_bytes(data)
+        return "encoder.onnx", "changed"
+    if kind == "size":
+        (folder / "encoder.onnx").write_bytes(data[:-1])
+        return "encoder.onnx", f"{len(data) - 1} bytes, not {len(data)}"
+    if kind == "missing":
+        (folder / "encoder.onnx").unlink()
+        return "encoder.onnx", "missing"
+    manifest |= {"schema": {"schema": "2.0"}, "key": {"colour": 1}}[kind]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return ("2.0", "pip install -U tokexport") if kind == "schema" else ("'colour'", "manifest.json")
+
+
+@pytest.mark.parametrize("kind", ["hash", "size", "missing", "key"])
+def test_a_damaged_bundle_is_not_verified(refused, bundle, tmp_path, kind):
+    shutil.copytree(bundle, tmp_path / "b")
+    refused("verify", "b", says=spoil(kind, tmp_path / "b"))
+
+
+def test_a_bundle_of_a_newer_schema_says_how_to_read_it(refused, bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "b")
+    manifest = json.loads((tmp_path / "b/manifest.json").read_text())
+    (tmp_path / "b/manifest.json").write_text(json.dumps({**manifest, "schema": "2.0"}))
+    refused("verify", "b", says=("2.0", "pip install -U tokexport"))
+
+
+def test_a_failed_request_leaves_an_older_bundle_untouched(refused, bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "b")
+    file = plain(tmp_path / "m.onnx")
+    refused("model", file, "--method", "apet", "--keep", "3", "--seam", "tensor:features", "-o", "b", says=("basis",))
+
+
+def test_running_a_bundle_without_language_graphs(refused, bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "b")
+    refused("run", "b", "--image", "x.png", "--prompt", "hello ?", says=("no language graphs", "--parts all"))
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path):
+    """A limit on the size of files stands for the full disk: the kernel refuses the write in the same place."""
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); "
+        "sys.argv = ['tokexport', 'model', '--method', 'uniform', '--keep', '9', '-o', 'out']; "
+        "from tokexport.exporter.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "disk is full" in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("delay", [1.0, 2.5, 5.0])
+def test_ctrl_c_in_the_middle_leaves_the_old_bundle(bundle, tmp_path, delay):
+    shutil.copytree(bundle, tmp_path / "out")
+    before = snapshot(tmp_path)
+    command = [TOKEXPORT, "model", "--method", "apet", "--ratio", "0.85", "-o", "out"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert snapshot(tmp_path) == before and [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("prompt", ["", " \t"])
+def test_an_empty_prompt(refused, bundle, prompt):
+    refused("run", bundle, "--image", "i.png", "--prompt", prompt, says=("the prompt is empty", "--prompt"))

@@ -1,0 +1,176 @@
+"""`tokexport sweep`, typed: on the built-in model's questions, and on a folder of pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+pytest.importorskip("torch")
+
+from tokexport.exporter import sweep as sweeping
+from tokexport.exporter import sweep_bench
+from tokexport.exporter.cli import main
+from tokexport.exporter.examiners import Folder, Questions
+from tokexport.exporter.sources import open_source
+from tokexport.exporter.sweep_rows import label, method_of
+from tokexport.exporter.zoo.tiny_vlm.scenes import scene
+from tokexport.graph_passes.compressors import make
+
+TINY = ["sweep", "--method", "kcenter_merge", "--method", "apet:basis=40", "--ratio", "0.85"]
+ASKED = [*TINY, "--questions", "4", "--seeds", "2", "-o", "out"]
+SHOWN = [*TINY, "--inputs", "mine", "--prompt", "how many red objects are there ?", "-o", "agreed"]
+
+
+def tokexport(arguments: list[str], code: int = 0) -> Any:
+    done = CliRunner().invoke(main, [*arguments, *(["--json"] if code == 0 else [])])
+    assert done.exit_code == code, f"{done.output}\n{done.exception!r}"
+    return json.loads(done.stdout) if code == 0 else done.stderr
+
+
+def found(data: dict[str, Any], method: str) -> dict[str, Any]:
+    (row,) = [row for row in data["rows"] if row["method"] == method]
+    return row
+
+
+@pytest.fixture(scope="module")
+def bench() -> sweep_bench.Bench:
+    """tiny-vlm; its graphs are exported once for all tests here."""
+    return sweep_bench.Bench(open_source("tiny-vlm", parts="all"))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, bench) -> Path:
+    monkeypatch.setattr(
+        sweeping, "Bench", lambda source: bench if source.name == "tiny-vlm" else sweep_bench.Bench(source)
+    )
+    monkeypatch.setattr(sweep_bench, "ROUNDS", 2)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def pictures(folder: Path, count: int = 3) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"{number}.png").write_bytes(scene(np.random.default_rng([5, number])).to_png())
+    return folder
+
+
+def test_it_is_stopped_and_goes_on_to_a_table_with_every_row(folder, monkeypatch):
+    made = []
+    original = Questions.mark
+
+    def mark(self, *arguments):
+        made.append(arguments[-2:])
+        if len(made) == 6:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Questions, "mark", mark)
+    assert "goes on from there" in tokexport(ASKED, code=130)
+    data = tokexport(ASKED)
+    # Both seeds of: all tokens, with and without bias, uniform, random's ten, pool's two, two oracles; one stopped.
+    figures = 2 * (1 + 2 + 1 + 10 + 2 + 2)
+    assert len(made) == 1 + figures
+    assert data["cells"]["found"] >= 5
+    assert json.loads(Path("out/sweep.json").read_text())["rows"] == data["rows"]
+    assert Image.open("out/sweep.png").size[0] > 1000
+    merged, chance = found(data, "kcenter_merge"), found(data, "random")
+    assert merged["keep"] == 21 and {"accuracy_without_bias", "share", "compressor_ms"} <= merged.keys()
+    assert merged["prefill_gain"] > 1.2 and merged["stderr"] >= 0
+    assert chance["baseline"] and 0 < chance["deviation"] < 0.5 and "accuracy_without_bias" not in chance
+    # What a method cannot reach is a row with its reason.
+    assert found(data, "apet:basis=40")["keep"] == 21 and "40" in found(data, "apet:basis=40")["reason"]
+    # pool reaches 4 x 4 at most.
+    assert found(data, "pool")["keep"] == 16 and found(data, "pool")["prefill_gain"] > 1.2
+    text, cells = CliRunner().invoke(main, ASKED).output, data["cells"]["all"]
+    assert "apet:basis=40" in text and "results: out" in text and f"{cells} of {cells} cells were there" in text
+    assert len(made) == 1 + figures
+    random_is_the_mean_and_deviation_over_its_ten_seeds(chance)
+
+
+def random_is_the_mean_and_deviation_over_its_ten_seeds(row: dict[str, Any]) -> None:
+    lines = [json.loads(line) for line in Path("out/cells.jsonl").read_text().splitlines()]
+    seeds: dict[int, list[float]] = {}
+    for line in lines:
+        if line["key"]["what"] == "answers" and line["key"]["method"] == "random":
+            seeds.setdefault(line["key"]["params"]["seed"], []).append(line["value"]["accuracy"])
+    means = [np.mean(shares) for shares in seeds.values()]
+    assert len(means) == 10 and all(len(shares) == 2 for shares in seeds.values())
+    assert row["accuracy"] == pytest.approx(np.mean(means)) and row["deviation"] == pytest.approx(np.std(means))
+
+
+def test_pictures_of_the_users_own_are_judged_by_the_uncompressed_answers(folder):
+    pictures(folder / "mine")
+    data = tokexport(SHOWN)
+    assert data["figure"] == "agreement" and data["inputs"] == 3 and data["uncompressed"]["agreement"] == 1
+    merged = found(data, "kcenter_merge")
+    assert merged["agreement"] in (0, 1 / 3, 2 / 3, 1) and 0.5 < merged["cosine"] < 1
+    assert merged["cosine"] > found(data, "uniform")["cosine"] > 0.3
+    assert not any(row["method"] == "oracle" for row in data["rows"])
+
+
+def test_keeping_all_tokens_agrees_in_full(folder, bench):
+    examiner = Folder(bench, pictures(folder / "mine"), "is there a red circle ?")
+    uniform = make("uniform")
+    exam, seam = examiner.exam(bench.base, 0), bench.base.seam(uniform)
+    marks = examiner.mark(exam, seam, exam.encode(seam, uniform, 144), 144, 0)
+    assert marks == {"cosine": pytest.approx(1), "agreement": 1.0, "stderr": 0.0}
+
+
+def test_a_checkpoint_folder_is_judged_by_its_tokens(folder, tiny_llava_folder):
+    pictures(folder / "mine", 2)
+    arguments = ["sweep", str(tiny_llava_folder), "--inputs", "mine", "--ratio", "0.5", "--method", "kcenter_merge"]
+    data = tokexport([*arguments, "--method", "apet"])
+    assert data["figure"] == "cosine" and data["tokens"] == 36 and Path("tiny-llava-sweep/sweep.png").is_file()
+    assert 0 < found(data, "kcenter_merge")["cosine"] < 1 and "prefill_ms" not in found(data, "kcenter_merge")
+    assert "error" in tokexport([*arguments, "--prompt", "what ?"], code=2)
+
+
+def test_an_onnx_file_takes_arrays(folder, tiny_llava_encoder_onnx):
+    pictures(folder / "mine", 1)
+    arguments = [
+        "sweep",
+        str(tiny_llava_encoder_onnx),
+        "--inputs",
+        "mine",
+        "--ratio",
+        "0.5",
+        "--method",
+        "kcenter_merge",
+    ]
+    assert "does not say how an image" in tokexport(arguments, code=2)
+    np.save("mine/0.npy", np.random.default_rng(0).normal(size=(1, 3, 84, 84)).astype(np.float32))
+    assert 0 < found(tokexport(arguments), "kcenter_merge")["cosine"] < 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "nothing"], "unknown method 'nothing'"),
+        (["--method", "apet:basis"], "'basis' is not one parameter with its value"),
+        (["--method", "apet:no=1"], "has no parameter 'no'"),
+        (["--ratio", "85"], "is outside (0, 1)"),
+        (["--seeds", "0"], "0 seeds"),
+        (["--prompt", "what ?"], "--prompt goes with --inputs"),
+        (["--inputs", "nowhere", "--prompt", "what ?"], "no folder nowhere"),
+        (["--inputs", "."], "none is asked"),
+    ],
+)
+def test_a_request_that_cannot_be_is_one_paragraph(folder, arguments, message):
+    said = tokexport(["sweep", *arguments], code=2)
+    assert message in said and "Traceback" not in said and said.count("\n") == 1
+
+
+def test_a_model_without_questions_asks_for_a_folder(folder, tiny_llava_folder):
+    assert "--inputs FOLDER" in tokexport(["sweep", str(tiny_llava_folder)], code=2)
+
+
+def test_a_method_is_written_as_it_is_read():
+    assert label(method_of("apet:basis_slots=none,basis=10")) == "apet:basis_slots=none"
+    assert label(method_of("topk:score=norm")) == "topk:score=norm" and label(method_of("apet")) == "apet"

@@ -1,0 +1,66 @@
+"""Sound files: one channel at one rate, whatever they were; and what is refused."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokexport.errors import MissingError, RequestError
+from tokexport.runtimes.audio import read_sound
+
+soundfile = pytest.importorskip("soundfile")
+pytest.importorskip("soxr")
+
+
+def tone(rate: int, hertz: float = 440, seconds: float = 0.5) -> np.ndarray:
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(int(rate * seconds)) / rate)
+
+
+@pytest.mark.parametrize(("suffix", "subtype"), [("wav", "PCM_16"), ("wav", "FLOAT"), ("flac", "PCM_24")])
+def test_samples_come_back_at_full_scale_one(tmp_path: Path, suffix: str, subtype: str) -> None:
+    soundfile.write(tmp_path / f"a.{suffix}", tone(16000), 16000, subtype=subtype)
+    sound = read_sound(tmp_path / f"a.{suffix}", 16000)
+    assert sound.dtype == np.float32
+    np.testing.assert_allclose(sound, tone(16000), atol=1e-4)
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.stack([tone(16000), np.zeros(8000)], 1), 16000)
+    np.testing.assert_allclose(read_sound(tmp_path / "a.wav", 16000), tone(16000) / 2, atol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 48000])
+def test_another_rate_is_resampled_and_the_pitch_stays(tmp_path: Path, rate: int) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(rate), rate)
+    sound = read_sound(str(tmp_path / "a.wav"), 16000)
+    assert sound.dtype == np.float32
+    assert len(sound) == 8000
+    np.testing.assert_allclose(sound[500:-500], tone(16000)[500:-500], atol=2e-3)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"no sound file .*nope\.wav"):
+        read_sound(tmp_path / "nope.wav", 16000)
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF", b"not a sound at all" * 100])
+def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.wav").write_bytes(content)
+    with pytest.raises(RequestError, match=r"a\.wav cannot be read as sound"):
+        read_sound(tmp_path / "a.wav", 16000)
+
+
+def test_a_file_without_samples_is_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(0), 16000)
+    with pytest.raises(RequestError, match="holds no samples"):
+        read_sound(tmp_path / "a.wav", 16000)
+
+
+@pytest.mark.parametrize("library", ["soundfile", "soxr"])
+def test_without_a_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingError, match=r'pip install "tokexport\[audio\]"') as caught:
+        read_sound("a.wav", 16000)
+    assert caught.value.exit_code == 3
