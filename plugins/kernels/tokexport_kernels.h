@@ -1,0 +1,210 @@
+/* The token compressors as CUDA kernels: a plain C ABI, no TensorRT, no CUDA header.
+ *
+ * Every compressor takes tokens [B, N, D] and writes
+ *
+ *     tokens        [B, K, D']  dtype of the input
+ *     kept_indices  [B, K]      int64, the position each slot inherits, ascending
+ *     sizes         [B, K]      float, how many tokens each slot stands for
+ *     assignment    [B, N]      int64, the slot each token went into, -1 if it was lost
+ *
+ * as its PyTorch reference of the same name in graph_passes/compressors defines them: float32 selection arithmetic,
+ * ties to the lowest index, any batch. All pointers but the parameters are device pointers to contiguous arrays;
+ * outputs must not overlap inputs. A call enqueues on `stream`, of the current device, and returns: it never
+ * synchronises, allocates or copies to the host, so it can be captured in a CUDA graph. Results are deterministic:
+ * floats are never summed by atomics. CUDA loads a kernel when it is first launched, which a capture may not allow: call
+ * a method once before it is captured.
+ *
+ * The workspace is scratch memory, aligned to 16 bytes, whose contents need not survive between calls. Two calls that
+ * may run at the same time need two. Its size depends on the arguments that `*_workspace` takes and on nothing else.
+ *
+ * Not finite tokens give unspecified but valid outputs: nothing is read or written out of bounds.
+ */
+#ifndef TOKEXPORT_KERNELS_H
+#define TOKEXPORT_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
+#define TOKEXPORT_MAX_BATCH 65535
+#define TOKEXPORT_MAX_TOKENS 32768
+#define TOKEXPORT_MAX_DIM 32768
+#define TOKEXPORT_MAX_BASIS 64
+#define TOKEXPORT_ALIGNMENT 16
+
+struct CUstream_st; /* cudaStream_t is a pointer to it */
+typedef struct CUstream_st* tokexport_stream;
+
+/* 0 is success, anything else a reason that tokexport_message() puts in words. Nothing was enqueued unless the code is
+ * TOKEXPORT_CUDA_ERROR or above, which is that plus the cudaError_t. */
+enum {
+    TOKEXPORT_OK = 0,
+    TOKEXPORT_BAD_BATCH,
+    TOKEXPORT_BAD_TOKENS,
+    TOKEXPORT_BAD_DIM,
+    TOKEXPORT_BAD_KEEP,
+    TOKEXPORT_BAD_DTYPE,
+    TOKEXPORT_BAD_PARAMETER,
+    TOKEXPORT_BAD_BASIS,
+    TOKEXPORT_BAD_GRID,
+    TOKEXPORT_NULL_POINTER,
+    TOKEXPORT_SMALL_WORKSPACE,
+    TOKEXPORT_MISALIGNED,
+    TOKEXPORT_CUDA_ERROR = 1000
+};
+
+enum { TOKEXPORT_FLOAT32 = 0, TOKEXPORT_FLOAT16 = 1, TOKEXPORT_BFLOAT16 = 2 };
+enum { TOKEXPORT_START_FIRST = 0, TOKEXPORT_START_MAX_NORM = 1, TOKEXPORT_START_FARTHEST_FROM_MEAN = 2 };
+
+/* In words: a static string, never NULL. */
+const char* tokexport_message(int status);
+
+typedef struct {
+    int32_t batch;  /* B, 1 to TOKEXPORT_MAX_BATCH */
+    int32_t tokens; /* N, 1 to TOKEXPORT_MAX_TOKENS */
+    int32_t dim;    /* D, 1 to TOKEXPORT_MAX_DIM */
+    int32_t keep;   /* K, 1 to N */
+    int32_t dtype;  /* of the tokens, in and out */
+} tokexport_shape;
+
+typedef struct {
+    void* tokens;
+    int64_t* kept_indices;
+    float* sizes;
+    int64_t* assignment;
+} tokexport_outputs;
+
+typedef struct {
+    void* data;
+    size_t bytes;
+} tokexport_workspace;
+
+/* kcenter_merge: K farthest points; every token is averaged into the nearest of them. */
+typedef struct {
+    int32_t start; /* TOKEXPORT_START_* */
+} tokexport_kcenter_merge_params;
+
+int tokexport_kcenter_merge_workspace(const tokexport_shape* shape, const tokexport_kcenter_merge_params* params,
+                                      size_t* bytes);
+int tokexport_kcenter_merge(const tokexport_shape* shape, const tokexport_kcenter_merge_params* params,
+                            const void* tokens, tokexport_outputs outputs, tokexport_workspace workspace,
+                            tokexport_stream stream);
+
+/* apet: keep the tokens that a basis of farthest points explains worst, merge the others into them by cosine.
+ * K > basis unless basis_slots is TOKEXPORT_BASIS_NONE or K = N; basis at most N and TOKEXPORT_MAX_BASIS. */
+enum { TOKEXPORT_BASIS_OVERWRITE = 0, TOKEXPORT_BASIS_BLEND = 1, TOKEXPORT_BASIS_NONE = 2 };
+
+typedef struct {
+    int32_t basis;
+    int32_t merge;       /* 0 or 1 */
+    int32_t basis_slots; /* TOKEXPORT_BASIS_* */
+    int32_t start;       /* TOKEXPORT_START_* */
+    float ridge;         /* 1e-9 to 1e9 */
+} tokexport_apet_params;
+
+int tokexport_apet_workspace(const tokexport_shape* shape, const tokexport_apet_params* params, size_t* bytes);
+int tokexport_apet(const tokexport_shape* shape, const tokexport_apet_params* params, const void* tokens,
+                   tokexport_outputs outputs, tokexport_workspace workspace, tokexport_stream stream);
+
+/* topk: keep the tokens of the highest score. `scores` [B, N] of scores_dtype is read for TOKEXPORT_SCORE_GIVEN only,
+ * and may be null otherwise. */
+enum { TOKEXPORT_SCORE_GIVEN = 0, TOKEXPORT_SCORE_NORM = 1, TOKEXPORT_SCORE_DISTANCE_TO_MEAN = 2 };
+
+typedef struct {
+    int32_t score;        /* TOKEXPORT_SCORE_* */
+    int32_t scores_dtype; /* of the given scores */
+} tokexport_topk_params;
+
+int tokexport_topk_workspace(const tokexport_shape* shape, const tokexport_topk_params* params, size_t* bytes);
+int tokexport_topk(const tokexport_shape* shape, const tokexport_topk_params* params, const void* tokens,
+                   const void* scores, tokexport_outputs outputs, tokexport_workspace workspace,
+                   tokexport_stream stream);
+
+/* uniform: keep tokens at equal steps. No workspace. */
+int tokexport_uniform(const tokexport_shape* shape, const void* tokens, tokexport_outputs outputs,
+                      tokexport_stream stream);
+
+/* random: keep the tokens of the K smallest of N numbers that NumPy's PCG64(seed) gives, the same in every batch
+ * element. */
+typedef struct {
+    uint64_t seed;
+} tokexport_random_params;
+
+int tokexport_random_workspace(const tokexport_shape* shape, const tokexport_random_params* params, size_t* bytes);
+int tokexport_random(const tokexport_shape* shape, const tokexport_random_params* params, const void* tokens,
+                     tokexport_outputs outputs, tokexport_workspace workspace, tokexport_stream stream);
+
+/* Tokens that lie on a grid, N = frames * height * width in reading order; 1 for an axis that is not there. It is cut
+ * into windows of by_frames * by_height * by_width tokens, and K must be their number. Tokens behind the last whole
+ * window of an axis are lost. No workspace. */
+typedef struct {
+    int32_t frames, height, width;
+} tokexport_grid;
+
+/* pool: the mean or the largest value of each window, channel by channel, at the position of its middle. Or each frame
+ * resized, as PyTorch's bilinear interpolate, to ceil(height / by_height) by ceil(width / by_width); by_frames is 1. */
+enum { TOKEXPORT_POOL_AVERAGE = 0, TOKEXPORT_POOL_MAX = 1, TOKEXPORT_POOL_BILINEAR = 2 };
+
+typedef struct {
+    tokexport_grid grid;
+    int32_t by_frames, by_height, by_width;
+    int32_t mode; /* TOKEXPORT_POOL_* */
+} tokexport_pool_params;
+
+int tokexport_pool(const tokexport_shape* shape, const tokexport_pool_params* params, const void* tokens,
+                   tokexport_outputs outputs, tokexport_stream stream);
+
+/* pixel_unshuffle: the tokens of each window in reading order, one behind the other: D' = by_height * by_width * D, at
+ * the position of the window's first token, with size 1. With `transposed` the windows come column by column
+ * (InternVL's ps_version v1), and kept_indices do not ascend. By 1 and k on a grid of height 1 it stacks k audio
+ * frames. */
+typedef struct {
+    tokexport_grid grid;
+    int32_t by_height, by_width;
+    int32_t transposed; /* 0 or 1 */
+} tokexport_pixel_unshuffle_params;
+
+int tokexport_pixel_unshuffle(const tokexport_shape* shape, const tokexport_pixel_unshuffle_params* params,
+                              const void* tokens, tokexport_outputs outputs, tokexport_stream stream);
+
+/* tome: one round of bipartite soft matching. Even positions find their most similar odd one by the cosine of `metric`
+ * [B, N, metric_dim] (dtype of the tokens); the N - K of highest similarity merge into it, weighted by `sizes_in` [B,
+ * N] (null: all 1), and sizes add up. The first `protect` tokens stay alone. Slots are in spatial order. K >= N - (N -
+ * protect) / 2. */
+typedef struct {
+    int32_t metric_dim; /* 1 to TOKEXPORT_MAX_DIM */
+    int32_t protect;    /* 0 to N */
+} tokexport_tome_params;
+
+int tokexport_tome_workspace(const tokexport_shape* shape, const tokexport_tome_params* params, size_t* bytes);
+int tokexport_tome(const tokexport_shape* shape, const tokexport_tome_params* params, const void* tokens,
+                   const void* metric, const float* sizes_in, tokexport_outputs outputs, tokexport_workspace workspace,
+                   tokexport_stream stream);
+
+/* divprune: the token farthest from its nearest neighbour, then the one farthest from all picked, by 1 - cosine. */
+int tokexport_divprune_workspace(const tokexport_shape* shape, size_t* bytes);
+int tokexport_divprune(const tokexport_shape* shape, const void* tokens, tokexport_outputs outputs,
+                       tokexport_workspace workspace, tokexport_stream stream);
+
+/* cdpruner: greedy maximum of the determinant of L_ij = r_i r_j cosine_ij, for `relevance` r [B, N] in [0, 1]. A token
+ * that adds less than 1e-6 to it is ranked by relevance, behind all that add more. Its workspace grows as B N K. */
+int tokexport_cdpruner_workspace(const tokexport_shape* shape, size_t* bytes);
+int tokexport_cdpruner(const tokexport_shape* shape, const void* tokens, const float* relevance,
+                       tokexport_outputs outputs, tokexport_workspace workspace, tokexport_stream stream);
+
+/* scope: the token whose pick raises sum_i max(0, cosine_ij, cosines to the picked) most, times its `saliency` [B, N],
+ * which is not negative. Its workspace grows as B N^2. */
+int tokexport_scope_workspace(const tokexport_shape* shape, size_t* bytes);
+int tokexport_scope(const tokexport_shape* shape, const void* tokens, const float* saliency, tokexport_outputs outputs,
+                    tokexport_workspace workspace, tokexport_stream stream);
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+
+#endif

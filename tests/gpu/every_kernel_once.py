@@ -1,0 +1,38 @@
+"""Run every kernel on the GPU on small odd shapes, for compute-sanitizer to watch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "plugins"))
+
+import torch
+from grid_checks import POOLS, RESIZES, STACKS, check_pool, check_stack
+from kernel_abi import Library
+from kernel_build import build_for_gpu
+from kernel_checks import GRIDS, METHODS, agrees, draw, is_equal
+from paper_checks import check_selection, check_tome
+
+
+def main() -> None:
+    major, minor = torch.cuda.get_device_capability()
+    library = Library(build_for_gpu(f"{major}{minor}"), "cuda")
+    for b, n, d, k in [(2, 37, 20, 9), (1, 300, 33, 40)]:
+        tokens = draw("normal", (b, n, d)).half()
+        for method, params in METHODS:
+            agrees(library, method, params, k, tokens)
+        for method in ("divprune", "cdpruner", "scope"):
+            check_selection(library, method, k, tokens)
+        check_tome(library, n - k, 1, tokens, tokens, None)
+    for mode, cases in (("average", POOLS), ("max", POOLS), ("bilinear", RESIZES)):
+        for grid, by in cases:
+            check_pool(library, mode, grid, by, draw("normal", (2, grid[0] * grid[1] * grid[2], 5)))
+    for grid, by in STACKS:
+        check_stack(library, grid, by, draw("normal", (2, grid[0] * grid[1] * grid[2], 5)))
+    for method, params, n, k in GRIDS:
+        is_equal(library, method, params, k, draw("normal", (2, n, 5)))
+
+
+if __name__ == "__main__":
+    main()

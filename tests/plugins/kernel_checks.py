@@ -1,0 +1,108 @@
+"""What every kernel must do, for a library on any device: agree with the PyTorch reference, and find the same ties."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from kernel_abi import Library, params_of
+from tokexport.graph_passes.agreement import compare
+from tokexport.graph_passes.compressors import Case, make
+from tokexport.graph_passes.compressors.base import Compressed, width
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+METHODS: list[tuple[str, dict[str, Any]]] = [
+    ("apet", {"basis": 3}),
+    ("apet", {"basis": 3, "basis_slots": "none", "start": "farthest_from_mean"}),
+    ("apet", {"basis": 5, "basis_slots": "blend", "start": "max_norm"}),
+    ("apet", {"basis": 3, "merge": False}),
+    ("apet", {"basis": 3, "merge": False, "basis_slots": "none", "ridge": 0.1}),
+    ("kcenter_merge", {}),
+    ("kcenter_merge", {"start": "max_norm"}),
+    ("kcenter_merge", {"start": "farthest_from_mean"}),
+    ("topk", {"score": "cls_attention"}),
+    ("topk", {"score": "norm"}),
+    ("topk", {"score": "distance_to_mean"}),
+    ("random", {"seed": 7}),
+    ("uniform", {}),
+]
+
+# With the shape [N, K] that they are possible for; tokens that no slot reads, ties between slots, lines and pictures.
+GRIDS: list[tuple[str, dict[str, Any], int, int]] = [
+    *(("pool", {"mode": mode, "grid": "6x4"}, 24, 6) for mode in ("average", "max", "bilinear")),
+    *(("pool", {"mode": mode, "grid": "7x5"}, 35, 2) for mode in ("average", "max")),
+    *(("pool", {"mode": mode, "grid": "17"}, 17, 4) for mode in ("average", "max")),
+    *(("pool", {"mode": mode, "grid": "4x3"}, 12, 12) for mode in ("average", "max", "bilinear")),
+    *(("pool", {"mode": "bilinear", "grid": grid}, n, k) for grid, n, k in (("7x5", 35, 12), ("7x5", 35, 2))),
+    *(
+        ("pool", {"mode": "bilinear", "grid": grid}, n, k)
+        for grid, n, k in (("17", 17, 6), ("17", 17, 9), ("9x9", 81, 9))
+    ),
+    *(("pixel_unshuffle", {"grid": "6x4", "version": version}, 24, 6) for version in ("v1", "v2")),
+    ("pixel_unshuffle", {"grid": "3x9", "r": 3, "version": "v1"}, 27, 3),
+    ("pixel_unshuffle", {"grid": "8x4", "r": 4}, 32, 2),
+]
+
+KINDS = ["normal", "integer", "axis", "duplicate", "near_duplicate", "constant", "zero", "sink", "large"]
+
+
+def draw(kind: str, shape: tuple[int, int, int], seed: int = 0) -> torch.Tensor:
+    """Tokens [B, N, D] float32 of one kind."""
+    random = torch.Generator().manual_seed(seed)
+    batch, count, dim = shape
+    x = torch.randn(shape, generator=random)
+    if kind == "integer":  # exact in every order of summation, so ties are ties
+        return torch.randint(-2, 3, shape, generator=random).float()
+    if kind == "axis":  # of one channel each, so that cosines are exact too
+        which = torch.randint(0, dim, (batch, count), generator=random)
+        return torch.nn.functional.one_hot(which, dim) * 2.0 ** torch.randint(0, 3, (batch, count, 1), generator=random)
+    if kind in ("duplicate", "near_duplicate"):
+        centres = 10 * torch.randn(batch, 4, dim, generator=random)
+        which = torch.randint(0, 4, (count,), generator=random)
+        return centres[:, which] + (1e-2 * x if kind == "near_duplicate" else 0)
+    if kind == "constant":
+        return x[:, :1].expand(shape).contiguous()
+    if kind == "zero":
+        return torch.zeros(shape)
+    if kind == "sink":
+        x[:, count // 2] *= 300
+    if kind == "large":
+        x *= 6e4 / x.abs().max()
+    return x
+
+
+def attention(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
+    """Scores [B, N] float32 of few different levels, so that ties are common."""
+    return torch.randint(0, 6, shape, generator=torch.Generator().manual_seed(seed)) / 64
+
+
+def run(
+    library: Library, method: str, params: dict[str, Any], keep: int, tokens: torch.Tensor
+) -> tuple[Compressed[np.ndarray], Compressed[torch.Tensor], Any]:
+    """What the kernel returns, what the reference returns, and their agreement."""
+    compressor, dtype = make(method, params), str(tokens.dtype).removeprefix("torch.")
+    case = Case(tokens.shape[1], tokens.shape[2], keep, dtype)
+    compressor.check(case)
+    signals = {name: attention(tokens.shape[:2]).to(tokens.dtype) for name in compressor.signals()}
+    given = list(signals.values()) or ([None] if method == "topk" else [])
+    got = library.run(method, keep, params_of(compressor, case), tokens, *given, dim=width(compressor, case))
+    as_float = {name: signal.float().numpy() for name, signal in signals.items()}
+    agreement = compare(compressor, case, tokens.float().numpy(), got, as_float)
+    return got, compressor.reference(case, tokens, **signals), agreement
+
+
+def agrees(library: Library, method: str, params: dict[str, Any], keep: int, tokens: torch.Tensor) -> None:
+    """The kernel's decisions are the best but for rounding, and its values are what follows from them."""
+    _, _, agreement = run(library, method, params, keep, tokens)
+    assert agreement.ok, agreement
+
+
+def is_equal(library: Library, method: str, params: dict[str, Any], keep: int, tokens: torch.Tensor) -> None:
+    """On tokens whose sums are exact: the same decisions, ties included."""
+    got, expected, agreement = run(library, method, params, keep, tokens)
+    assert agreement.ok, agreement
+    np.testing.assert_array_equal(got.kept_indices, expected.kept_indices.numpy())
+    np.testing.assert_array_equal(got.assignment, expected.assignment.numpy())
+    np.testing.assert_array_equal(got.sizes, expected.sizes.numpy())

@@ -1,0 +1,119 @@
+"""tome, divprune, cdpruner and scope against the papers' formulas in float64 NumPy.
+
+Where two choices are equal but for rounding, both are right: a choice must be within a tolerance of the best, and the
+formula goes on from the choice that was made. `exact` asks for the lowest index among the best.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from kernel_abi import Library, Tome
+
+TOLERANCE = 2e-6
+
+
+def cosines(x: np.ndarray) -> np.ndarray:
+    unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, np.round(np.diag(cosine)))
+    return cosine
+
+
+def follow(scores, kept: np.ndarray, exact: bool) -> None:
+    """Replay a greedy selection: `scores(picked)` [N] before each pick; each best token must be among `kept`."""
+    picked: list[int] = []
+    while len(picked) < len(kept):
+        score = np.array(scores(picked), np.float64)
+        score[picked] = -np.inf
+        allowed = np.setdiff1d(kept, picked)
+        pick = int(np.argmax(score) if exact else allowed[np.argmax(score[allowed])])
+        assert pick in kept, f"pick {len(picked)} is {pick}, which was not kept"
+        assert score[pick] >= score.max() - TOLERANCE * np.abs(score[np.isfinite(score)]).max(initial=1.0)
+        picked.append(pick)
+
+
+def divprune(x: np.ndarray, _):
+    distance = 1 - cosines(x)
+
+    def scores(picked):
+        if picked:
+            return distance[:, picked].min(1)
+        return np.where(np.eye(len(x), dtype=bool), np.inf, distance).min(1)
+
+    return scores
+
+
+def cdpruner(x: np.ndarray, relevance: np.ndarray):
+    kernel = relevance[:, None] * cosines(x) * relevance
+
+    def scores(picked):
+        # The gain in the determinant is the Schur complement. A pick that added nothing explains nothing.
+        gain, basis = np.diag(kernel).copy(), []
+        for pick in picked:
+            if gain[pick] > 1e-6:
+                row = kernel[pick] - sum((other[pick] * other for other in basis), np.zeros(len(x)))
+                basis.append(row / np.sqrt(gain[pick]))
+                gain = gain - basis[-1] ** 2
+        return np.where(gain > 1e-6, gain, 1e-6 * relevance)
+
+    return scores
+
+
+def scope(x: np.ndarray, saliency: np.ndarray):
+    cosine = cosines(x)
+
+    def scores(picked):
+        covered = np.maximum(cosine[:, picked].max(1), 0) if picked else np.zeros(len(x))
+        return np.maximum(cosine - covered, 0).sum(1) * saliency
+
+    return scores
+
+
+FORMULAS = {"divprune": divprune, "cdpruner": cdpruner, "scope": scope}
+
+
+def check_selection(library: Library, method: str, keep: int, tokens: torch.Tensor, exact: bool = False) -> None:
+    batch, count, _ = tokens.shape
+    # Distinct values: the order of equal picks matters for what comes after, and the result does not show it.
+    signal = torch.rand(batch, count, generator=torch.Generator().manual_seed(1)) if method != "divprune" else None
+    got = library.run(method, keep, None, tokens, *([] if signal is None else [signal]))
+    for element in range(batch):
+        x, kept = tokens[element].double().numpy(), got.kept_indices[element]
+        given = None if signal is None else signal[element].double().numpy()
+        follow(FORMULAS[method](x, given), kept, exact)
+        slots = np.full(count, -1)
+        slots[kept] = np.arange(keep)
+        np.testing.assert_array_equal(got.assignment[element], slots)
+        np.testing.assert_array_equal(got.tokens[element].astype(np.float64), x[kept])
+    assert (got.sizes == 1).all()
+
+
+def check_tome(
+    library: Library, keep: int, protect: int, tokens: torch.Tensor, metric: torch.Tensor, sizes: torch.Tensor | None
+) -> None:
+    batch, count, _ = tokens.shape
+    got = library.run("tome", keep, Tome(metric.shape[2], protect), tokens, metric, sizes)
+    weights = np.ones((batch, count)) if sizes is None else sizes.double().numpy()
+    for element in range(batch):
+        similarity = cosines(metric[element].double().numpy())
+        left, right = np.arange(0, count, 2), np.arange(1, count, 2)
+        left, right = left[left >= protect], right[right >= protect]
+        kept = got.kept_indices[element]
+        merged = np.setdiff1d(np.arange(count), kept)
+        assert set(merged) <= set(left)
+        best = similarity[np.ix_(left, right)].max(1)
+        lost = np.isin(left, merged)
+        if lost.any() and not lost.all():
+            assert best[lost].min() >= best[~lost].max() - TOLERANCE
+        partner = kept[got.assignment[element, merged]]
+        assert set(partner) <= set(right)
+        assert (similarity[merged, partner] >= similarity[np.ix_(merged, right)].max(1, initial=-1) - TOLERANCE).all()
+        np.testing.assert_array_equal(got.assignment[element, kept], np.arange(keep))
+
+        members = got.assignment[element] == np.arange(keep)[:, None]
+        weight = members * weights[element]
+        np.testing.assert_allclose(got.sizes[element], weight.sum(1), rtol=1e-6)
+        expected = weight @ tokens[element].double().numpy() / weight.sum(1, keepdims=True)
+        step = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}[tokens.dtype]
+        np.testing.assert_allclose(got.tokens[element].astype(np.float64), expected, rtol=step, atol=step)
