@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import GraphError, MissingError
 from ..graph_passes.compressors import OUTPUTS, Case, Compressed, Compressor, make, parameters
+from ..graph_passes.compressors.base import Learned, weights
 from . import torch_parts
 from .arrays import to_array, to_tensor, to_tensors
 from .measures import LARGEST, Check, compare
@@ -79,6 +80,7 @@ def encoder_probes(
         tokens = own[into[0]]
         _finite(tokens, into[0], seam.name)
         signals = dict(zip(compressor.signals(), into[1:]))
+        into = into[: 1 + len(signals)]  # weights lie in the graph
         case = Case(tokens.shape[1], tokens.shape[2], inserted.keep, tokens.dtype.name, seam.grid)
         reference = run_reference(compressor, case, tokens, {name: own[value] for name, value in signals.items()})
         fed = {name: own[name] for name in into}
@@ -185,9 +187,11 @@ def run_reference(
     compressor: Compressor, case: Case, tokens: np.ndarray, signals: Mapping[str, np.ndarray]
 ) -> Compressed[np.ndarray]:
     """The compressor's PyTorch reference on arrays."""
-    result = compressor.reference(
-        case, to_tensor(tokens), **{name: to_tensor(value) for name, value in signals.items()}
-    )
+    import torch
+
+    x = to_tensor(tokens)
+    learned = {name: torch.from_numpy(array).to(x.dtype).float() for name, array in weights(compressor, case).items()}
+    result = compressor.reference(case, x, **{name: to_tensor(value) for name, value in signals.items()}, **learned)
     return Compressed(*(to_array(getattr(result, field)) for field in OUTPUTS))
 
 
@@ -200,10 +204,12 @@ def _judge(probe: Probe, got: dict[str, np.ndarray], precision: str) -> list[Che
     grid = tuple(method["grid"]) if method["grid"] else None
     case = Case(method["tokens"], method["dim"], method["keep"], method["dtype"], grid)
     compressor = make(method["name"], method["params"])
+    learned = isinstance(compressor, Learned)
     tokens, *signals = probe.inputs.values()
     name = next(iter(probe.expected))
     result = Compressed(*(got[output] for output in probe.expected))
-    if not _has_torch():
+    # A learned compressor makes no choice that rounding could turn, and its weights are in the graph, not here.
+    if learned or not _has_torch():
         return _equal(probe, name, got, precision)
     if np.ptp(tokens.astype(np.float32)) == 0:
         # Whatever is picked of equal tokens is right, so agreement would prove nothing.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .compressors.base import Case, Compressed, Compressor, ascending, width
+from .compressors.base import Case, Compressed, Compressor, ascending, weights, width
 from .compressors.replay import Replay, Replays
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def compare(
 
     x = torch.from_numpy(np.array(tokens, np.float32)).to(getattr(torch, case.dtype))
     extra = {name: torch.from_numpy(np.array(value, np.float32)) for name, value in (signals or {}).items()}
+    learned = weights(compressor, case).items()
+    extra |= {name: torch.from_numpy(array).to(x.dtype).float() for name, array in learned}
     reference = compressor.reference(case, x, **extra)
     replay = _replay(compressor, case, x, got, reference, extra)
 

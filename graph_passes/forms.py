@@ -17,11 +17,13 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ..errors import GraphError
-from .builder import OPSET
+from ..errors import GraphError, RequestError
+from .builder import DTYPE_NAMES, OPSET
+from .compressors.base import Case, make, plugin_attributes
 
 DOMAIN = "tokexport"
 METHOD_KEY, KEEP_KEY, PARAMS_KEY = "tokexport.method", "tokexport.keep", "tokexport.params"
+GRID_KEY = "tokexport.grid"
 
 # Up to 10.9 TensorRT's parser reads the namespace from the attribute alone; from 10.10 the node's domain counts too,
 # and TensorRT-RTX 1.7 finds no plugin registered under another name when both are given. The same name for the domain,
@@ -49,12 +51,14 @@ def to_plugin(model: ir.Model) -> ir.Model:
     """The form that TensorRT runs with our plugins.
 
     Every compressor node is renamed ``Tokexport<Method>`` and carries as attributes K (``keep``), each parameter of its
-    method (booleans as integers, None left out), ``plugin_version`` and ``plugin_namespace``. The functions are
-    stripped: up to TensorRT 10.6 a function wins over a plugin. Types and shapes of the outputs stay in the graph,
-    because shape inference stops at an operator without a body.
+    method (booleans as integers, None left out), ``plugin_version`` and ``plugin_namespace``. What a parameter leaves
+    open is resolved: methods on a grid get it as integers [frames, height, width]. The functions are stripped: up to
+    TensorRT 10.6 a function wins over a plugin. Types and shapes of the outputs stay in the graph, because shape
+    inference stops at an operator without a body.
 
     Raises:
-        GraphError: there is no compressor in portable form, its metadata is damaged, or an output has no type or shape.
+        GraphError: there is no compressor in portable form, its metadata is damaged or of a method that is not
+            installed, or its tokens or an output have no type or shape.
     """
     result = model.clone()
     nodes = list(compressor_nodes(result))
@@ -112,13 +116,21 @@ def to_inlined(model: ir.Model) -> ir.Model:
 
 
 def _plugin_attributes(node: ir.Node) -> list[ir.Attr]:
+    tokens = node.inputs[0]
+    if tokens is None or tokens.shape is None or tokens.dtype is None:
+        raise _damaged(node, "the tokens it reads have no type and shape")
+    _, count, dim = tokens.shape
     try:
-        keep = int(node.metadata_props[KEEP_KEY])
-        params = dict(json.loads(node.metadata_props[PARAMS_KEY]))
+        compressor = make(node.metadata_props[METHOD_KEY], json.loads(node.metadata_props[PARAMS_KEY]))
+        keep, grid = int(node.metadata_props[KEEP_KEY]), json.loads(node.metadata_props.get(GRID_KEY, "null"))
+        case = Case(int(count), int(dim), keep, DTYPE_NAMES[tokens.dtype], None if grid is None else tuple(grid))
+        compressor.check(case)
     except (KeyError, ValueError, TypeError) as error:
         raise _damaged(node, f"its metadata cannot be read ({error})") from None
+    except RequestError as error:
+        raise _damaged(node, error.what) from None
     attributes = [ir.AttrInt64("keep", keep)]
-    for name, value in params.items():
+    for name, value in plugin_attributes(compressor, case).items():
         if name in _PLUGIN_ATTRIBUTES:
             raise _damaged(node, f"a parameter is called {name!r}, which every plugin has already")
         if value is not None:
@@ -135,9 +147,9 @@ def _attribute(node: ir.Node, name: str, value: Any) -> ir.Attr:
         return ir.AttrFloat32(name, value)
     if isinstance(value, str):
         return ir.AttrString(name, value)
-    if isinstance(value, list) and value and all(isinstance(item, bool | int) for item in value):
+    if isinstance(value, list | tuple) and value and all(isinstance(item, bool | int) for item in value):
         return ir.AttrInt64s(name, [int(item) for item in value])
-    if isinstance(value, list) and value and all(isinstance(item, int | float) for item in value):
+    if isinstance(value, list | tuple) and value and all(isinstance(item, int | float) for item in value):
         return ir.AttrFloat32s(name, [float(item) for item in value])
     raise _damaged(node, f"parameter {name!r} is {value!r}, which a plugin's attribute cannot hold")
 

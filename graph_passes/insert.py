@@ -17,9 +17,9 @@ import onnx_ir as ir
 
 from ..errors import GraphError, RequestError, nearest
 from .builder import DTYPES, OPSET, Builder
-from .compressors.base import OUTPUTS, Case, Compressor, parameters, width
+from .compressors.base import OUTPUTS, Case, Compressor, parameters, weights, width
 from .cut import values_by_name
-from .forms import DOMAIN, KEEP_KEY, METHOD_KEY, PARAMS_KEY
+from .forms import DOMAIN, GRID_KEY, KEEP_KEY, METHOD_KEY, PARAMS_KEY
 from .model_io import ensure_opset, standard_opset
 from .rest import plan_rest
 from .seam import Seam
@@ -94,6 +94,11 @@ def insert(
     names = _output_names(model, outputs)
     value = _seam_value(model, seam)
     _refuse_missing(compressor, seam)
+    if not compressor.method.positions and seam.name.startswith(("encoder_layer:", "decoder_layer:")):
+        raise RequestError(
+            f"slots of {compressor.method.name} have no positions, and the layers behind seam {seam.name} need them",
+            fix="Put it at encoder_output, projector_input or projector_output.",
+        )
     case = Case(seam.tokens, seam.dim, keep, seam.dtype, seam.grid)
     compressor.check(case)
     read_behind(model, seam, compressor, case)
@@ -134,10 +139,14 @@ def _edit(
     batch = value.shape[0] if value.shape is not None else None
     last = np.iinfo(np.int64).max
     tokens = b.op("Slice", value, [prefix], [last], [1]) if prefix else value
-    node = ir.Node(DOMAIN, function.name, [tokens, *signals], num_outputs=len(OUTPUTS), name=b.prefix.rstrip("."))
+    learned = _initializers(graph, compressor, case, b.prefix)
+    reads = [tokens, *signals, *learned]
+    node = ir.Node(DOMAIN, function.name, reads, num_outputs=len(OUTPUTS), name=b.prefix.rstrip("."))
     node.metadata_props[METHOD_KEY] = compressor.method.name
     node.metadata_props[KEEP_KEY] = str(case.keep)
     node.metadata_props[PARAMS_KEY] = json.dumps(parameters(compressor))
+    if case.grid is not None:
+        node.metadata_props[GRID_KEY] = json.dumps(case.grid)
     counts = {"tokens": case.keep, "kept_indices": case.keep, "sizes": case.keep, "assignment": case.tokens}
     for output, name in zip(node.outputs, OUTPUTS):
         output.name = names.get(name, f"{b.prefix}{name}")
@@ -202,15 +211,27 @@ def _function(model: ir.Model, compressor: Compressor, case: Case) -> ir.Functio
         return model.functions[DOMAIN, name, ""]
     b = Builder()
     tokens = ir.Value(name="input.tokens")
-    signals = {signal: ir.Value(name=f"input.{signal}") for signal in compressor.signals()}
-    result = compressor.onnx(b, case, tokens, **signals)
+    beside = {extra: ir.Value(name=f"input.{extra}") for extra in (*compressor.signals(), *weights(compressor, case))}
+    result = compressor.onnx(b, case, tokens, **beside)
     outputs = {output: getattr(result, output) for output in OUTPUTS}
-    function = b.function(DOMAIN, name, [tokens, *signals.values()], outputs)
+    function = b.function(DOMAIN, name, [tokens, *beside.values()], outputs)
     # Operators of our bodies only gained types since opset 18, but onnx.checker refuses a function that imports an
     # operator in another version than its model does.
     function.opset_imports[""] = opset
     model.functions[function.identifier()] = function
     return function
+
+
+def _initializers(graph: ir.Graph, compressor: Compressor, case: Case, prefix: str) -> list[ir.Value]:
+    """The weights of a compressor that has `Learned`, in the dtype of the tokens."""
+    dtype = DTYPES[case.dtype]
+    values = []
+    for name, array in weights(compressor, case).items():
+        tensor = ir.tensor(array.astype(dtype.numpy()), name=f"{prefix}{name}")
+        value = ir.Value(name=tensor.name, type=ir.TensorType(dtype), shape=tensor.shape, const_value=tensor)
+        graph.register_initializer(value)
+        values.append(value)
+    return values
 
 
 def _place(graph: ir.Graph, nodes: Sequence[ir.Node], reads: Sequence[ir.Value], before: set[ir.Node]) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from .budget import whole_keep
-from .compressors.base import Case, Compressed, make
+from .compressors.base import Case, Compressed, make, weights
 
 if TYPE_CHECKING:
     import torch
@@ -26,16 +26,18 @@ def reference(
 
     Args:
         method: its name; `tokexport.methods()` lists them.
-        tokens: [B, N, D] float32, float16 or bfloat16.
+        tokens: [B, N, D] float32, float16 or bfloat16; a video [B, T, N, D].
         keep: K, tokens kept.
         params: the method's parameters; defaults are the paper's.
-        grid: (height, width) where the method needs one.
-        signals: what the method reads beside the tokens, such as ``cls_attention`` [B, N].
+        grid: (height, width) where the method needs one; of each frame where the tokens are a video.
+        signals: what the method reads beside the tokens, such as ``cls_attention`` [B, N]. Of a video [B, T N].
 
     Raises:
         RequestError: unknown method or parameter, K outside the method's domain, tokens that are not
             finite floating point [B, N, D], a signal missing, not wanted, or not of these tokens.
     """
+    import torch
+
     compressor = make(method, params)
     wanted = compressor.signals()
     if set(signals) != set(wanted):
@@ -47,12 +49,15 @@ def reference(
         raise RequestError(
             f"tokens are a {type(tokens).__name__}", fix="Pass a torch.Tensor, floating point [B, N, D]."
         )
+    if len(tokens.shape) == 4:
+        grid = (tokens.shape[1], *(grid or (tokens.shape[2], 1)))
+        tokens = tokens.flatten(1, 2)
     if len(tokens.shape) != 3 or not tokens.is_floating_point():
         raise RequestError(f"tokens are {tokens.dtype} {list(tokens.shape)}", fix="Pass floating point [B, N, D].")
     bad = int((~tokens.isfinite()).sum())
     if bad:
         raise RequestError(f"{bad} values of the tokens are NaN or inf", fix="No method is defined on them.")
-    for name in signals.keys() & {"cls_attention", "keys"}:
+    for name in signals.keys() & {"cls_attention", "received_attention", "keys"}:
         if signals[name].shape[:2] != tokens.shape[:2]:
             raise RequestError(
                 f"signal {name!r} is {list(signals[name].shape)} and the tokens are {list(tokens.shape)}",
@@ -61,4 +66,5 @@ def reference(
     _, n, dim = tokens.shape
     case = Case(n, dim, whole_keep(keep), str(tokens.dtype).removeprefix("torch."), grid)
     compressor.check(case)
-    return compressor.reference(case, tokens, **signals)
+    learned = {name: torch.from_numpy(array).to(tokens) for name, array in weights(compressor, case).items()}
+    return compressor.reference(case, tokens, **signals, **learned)

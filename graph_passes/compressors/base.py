@@ -11,11 +11,13 @@ import importlib
 import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, runtime_checkable
 
 from ...errors import RequestError, nearest
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
     import torch
 
@@ -97,7 +99,10 @@ class Compressor(Protocol):
     method: Method
 
     def signals(self) -> tuple[str, ...]:
-        """Names of the signals read beside the tokens: cls_attention [B, N], keys [B, N, Dk], text [B, L, D]."""
+        """Names of the signals read beside the tokens.
+
+        cls_attention [B, N], received_attention [B, N], keys [B, N, Dk], text [B, L, Dt] (a row of zeros is padding).
+        """
         ...
 
     def check(self, case: Case) -> None:
@@ -125,6 +130,43 @@ class Widens(Protocol):
 def width(compressor: Compressor, case: Case) -> int:
     """D', channels of a slot: D but for a compressor that `Widens`."""
     return compressor.width(case) if isinstance(compressor, Widens) else case.dim
+
+
+@runtime_checkable
+class Resolves(Protocol):
+    """A compressor with parameters that say too little, or nothing a kernel can read, without the case."""
+
+    def plugin_attributes(self, case: Case) -> dict[str, Any]:
+        """What its plugin gets instead of the parameters of the same names, or beside them."""
+        ...
+
+
+def plugin_attributes(compressor: Compressor, case: Case) -> dict[str, Any]:
+    """What its plugin is told beside K: its parameters, and for a compressor that `Resolves` what they come to here."""
+    resolved = compressor.plugin_attributes(case) if isinstance(compressor, Resolves) else {}
+    return {**parameters(compressor), **resolved}
+
+
+@runtime_checkable
+class Learned(Protocol):
+    """A compressor with weights. They are further inputs of its node, behind the signals, and never inside its body.
+
+    `reference` and `onnx` take them as keywords, behind the signals. They lie in the graph in the dtype of the tokens,
+    and both compute with them in float32. Its outputs follow from no choice that rounding could turn.
+    """
+
+    def weights(self, case: Case) -> dict[str, np.ndarray]:
+        """Name -> float32 array, from the file that the parameter `weights` names, or the method's own initial values.
+
+        Raises:
+            RequestError: a file that cannot be read, or whose arrays do not fit the case.
+        """
+        ...
+
+
+def weights(compressor: Compressor, case: Case) -> dict[str, np.ndarray]:
+    """The weights of a compressor that has `Learned`; nothing for all others."""
+    return compressor.weights(case) if isinstance(compressor, Learned) else {}
 
 
 def ascending(compressor: Compressor) -> bool:
@@ -209,8 +251,11 @@ def make(name: str, params: Mapping[str, Any] | None = None) -> Compressor:
 
 
 def parameters(compressor: Compressor) -> dict[str, Any]:
-    """Parameter name -> value, in the order of the file."""
-    return dataclasses.asdict(compressor)  # type: ignore[call-overload]
+    """Parameter name -> value, in the order of the file; of a file of `weights` its name, without the folder."""
+    values = dataclasses.asdict(compressor)  # type: ignore[call-overload]
+    if values.get("weights"):
+        values["weights"] = Path(values["weights"]).name
+    return values
 
 
 def table() -> list[dict[str, Any]]:

@@ -17,13 +17,13 @@ bias: how much weight the tokens of a block get as one is what that projector le
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ...errors import RequestError
 from .base import Case, Compressed, compressor
-from .grids import grid_of
+from .grids import grid_of, plugin_grid
 from .select import emit_rows
 
 if TYPE_CHECKING:
@@ -98,6 +98,10 @@ class PixelUnshuffle:
                 where=where,
                 fix=f"Use --keep {keep}, which is --ratio {self.r**2 - 1}/{self.r**2}.",
             )
+
+    def plugin_attributes(self, case: Case) -> dict[str, Any]:
+        """The grid."""
+        return {"grid": plugin_grid(case, self.grid)}
 
     def reference(self, case: Case, tokens: torch.Tensor) -> Compressed[torch.Tensor]:
         """InternVL's own steps on [B, h, w, D], and the same steps on the positions."""

@@ -24,14 +24,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ...errors import RequestError
 from . import select
 from .base import Case, Compressed, compressor
-from .grids import grid_of
+from .grids import grid_of, plugin_grid
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -95,6 +95,11 @@ class Pool:
     def shape(self, grid: tuple[int, ...], stride: int) -> tuple[int, ...]:
         """The grid of the slots."""
         return tuple(-(-side // stride) if self.mode == "bilinear" else side // stride for side in grid)
+
+    def plugin_attributes(self, case: Case) -> dict[str, Any]:
+        """The grid, and the stride: along each axis a block has min(stride, side) tokens, along frames 1."""
+        grid = grid_of(case, self.grid)
+        return {"grid": plugin_grid(case, self.grid), "stride": self.strides(grid)[case.keep]}
 
     def reference(self, case: Case, tokens: torch.Tensor) -> Compressed[torch.Tensor]:
         """PyTorch's own pooling; pooling one-hot tokens in the same way shows what each slot reads of each."""

@@ -3,18 +3,52 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from tokexport.errors import GraphError
+from tokexport.errors import GraphError, RequestError
 from tokexport.graph_passes import forms
 from tokexport.graph_passes.builder import Builder
+from tokexport.graph_passes.compress import compress
+from tokexport.graph_passes.compressors import base
 
 N, D = 12, 8
 Body = Callable[[Builder, ir.Value, int], dict[str, ir.Value]]
+
+
+@dataclass(frozen=True)
+class BigNorm:
+    """Parameters of every kind, some of which no attribute can hold."""
+
+    basis: int = 10
+    ridge: float = 0.5
+    merge: bool = True
+    start: str = "first"
+    off: str | None = None
+    window: tuple[int, ...] = (2, 2)
+    table: dict[str, int] | None = None
+
+    def signals(self) -> tuple[str, ...]:
+        return ()
+
+    def check(self, case: base.Case) -> None:
+        if case.keep == 7:
+            raise RequestError("7 is not reached")
+
+
+@pytest.fixture(autouse=True)
+def big_norm() -> Iterator[None]:
+    """The method of the toy, known while a test runs."""
+    card = {"family": "baseline", "modalities": ("image",), "merges": False, "source": "test", "summary": "test"}
+    base.compressor("big_norm", **card)(BigNorm)
+    yield
+    del base._REGISTERED["big_norm"]
 
 
 def keep_largest(b: Builder, tokens: ir.Value, keep: int) -> dict[str, ir.Value]:
@@ -40,7 +74,7 @@ def toy(*keeps: int, opset: int = 18, body: Body = keep_largest) -> ir.Model:
         name = f"TokexportBigNorm_{keep:08x}"
         functions.append(b.function("tokexport", name, [formal], body(b, formal, keep)))
         node = ir.node(name, [value], domain="tokexport", num_outputs=2, name=f"compress_{i}")
-        params = {"basis": 10, "ridge": 0.5, "merge": True, "start": "first", "off": None, "window": [2, 2]}
+        params = base.parameters(BigNorm())
         node.metadata_props.update(
             {
                 "tokexport.method": "big_norm",
@@ -173,8 +207,11 @@ def test_plugin_form_cannot_be_inlined() -> None:
     ("key", "value", "message"),
     [
         ("tokexport.keep", "six", "metadata cannot be read"),
-        ("tokexport.params", "[1]", "metadata cannot be read"),
-        ("tokexport.params", '{"keep": 4}', "'keep'"),
+        ("tokexport.keep", "7", "7 is not reached"),
+        ("tokexport.grid", "12", "metadata cannot be read"),
+        ("tokexport.method", "bigger_norm", "unknown method 'bigger_norm'"),
+        ("tokexport.params", "[1]", "not a mapping"),
+        ("tokexport.params", '{"keep": 4}', "no parameter 'keep'"),
         ("tokexport.params", '{"table": {"a": 1}}', "'table'"),
         ("tokexport.params", '{"window": []}', "'window'"),
     ],
@@ -184,6 +221,53 @@ def test_plugin_refuses_damaged_metadata(key: str, value: str, message: str) -> 
     list(model.graph)[1].metadata_props[key] = value
     with pytest.raises(GraphError, match=rf"compress_0.*{message}"):
         forms.to_plugin(model)
+
+
+def test_plugin_refuses_a_parameter_of_a_name_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True)
+    class Taken(BigNorm):
+        plugin_version: int = 2
+
+    monkeypatch.setitem(base._REGISTERED, "big_norm", Taken)
+    with pytest.raises(GraphError, match=r"compress_0.*'plugin_version', which every plugin has already"):
+        forms.to_plugin(toy(6))
+
+
+def test_plugin_refuses_tokens_without_a_shape() -> None:
+    model = toy(6)
+    next(iter(model.graph)).outputs[0].shape = None
+    with pytest.raises(GraphError, match=r"compress_0.*tokens it reads have no type and shape"):
+        forms.to_plugin(model)
+
+
+GRIDS: list[tuple[str, dict[str, Any], int, dict[str, Any]]] = [
+    ("pool", {"grid": "6x4"}, 6, {"grid": (1, 6, 4), "stride": 2, "mode": "average"}),
+    ("pool", {"grid": "6x4", "mode": "bilinear"}, 4, {"grid": (1, 6, 4), "stride": 3, "mode": "bilinear"}),
+    ("pool", {"grid": "24"}, 4, {"grid": (1, 1, 24), "stride": 6, "mode": "average"}),
+    ("pixel_unshuffle", {"grid": "6x4"}, 6, {"grid": (1, 6, 4), "r": 2, "version": "v2"}),
+]
+
+
+@pytest.mark.parametrize(("method", "params", "keep", "expected"), GRIDS)
+def test_plugin_is_told_the_grid_and_the_stride(
+    method: str, params: dict[str, Any], keep: int, expected: dict[str, Any]
+) -> None:
+    text = '<ir_version: 8, opset_import: ["" : 18]> g (float[B,24,8] x) => (float[B,24,8] t) { t = Relu(x) }'
+    model = compress(
+        ir.from_proto(onnx.parser.parse_model(text)), method, keep=keep, seam="tensor:t", params=params, form="plugin"
+    )
+    (node,) = [node for node in model.graph if node.domain == "tokexport"]
+    common = {"keep": keep, "plugin_version": "1", "plugin_namespace": "tokexport"}
+    assert {name: attribute.value for name, attribute in node.attributes.items()} == {**expected, **common}
+    assert node.attributes["grid"].type == ir.AttributeType.INTS
+
+
+def test_plugin_is_told_the_grid_of_the_seam(tiny_vlm_encoder_onnx: Path) -> None:
+    model = compress(tiny_vlm_encoder_onnx, "pool", keep=36)
+    again = ir.from_proto(onnx.load_from_string(ir.to_proto(model).SerializeToString()))
+    (node,) = [node for node in forms.to_plugin(again).graph if node.domain == "tokexport"]
+    assert node.attributes["grid"].as_ints() == (1, 12, 12)
+    assert node.attributes["stride"].as_int() == 2
 
 
 def test_plugin_refuses_an_output_without_a_shape() -> None:

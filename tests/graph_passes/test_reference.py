@@ -16,11 +16,17 @@ def test_a_signal_of_other_tokens_is_refused(n: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "tokens", [torch.ones(16, 4), torch.ones(1, 2, 16, 4), torch.ones(1, 16, 4, dtype=torch.int64)]
+    "tokens", [torch.ones(16, 4), torch.ones(1, 1, 2, 16, 4), torch.ones(1, 16, 4, dtype=torch.int64)]
 )
 def test_tokens_are_floating_point_of_rank_3(tokens: torch.Tensor) -> None:
     with pytest.raises(RequestError, match="floating point"):
         reference("kcenter_merge", tokens, keep=3)
+
+
+def test_a_video_is_one_set_of_all_its_tokens() -> None:
+    frames = torch.randn(2, 3, 6, 4)
+    got, flat = (reference("kcenter_merge", x, keep=5) for x in (frames, frames.flatten(1, 2)))
+    assert torch.equal(got.tokens, flat.tokens) and got.assignment.shape == (2, 18)
 
 
 def test_keep_is_whole() -> None:

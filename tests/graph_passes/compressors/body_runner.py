@@ -9,9 +9,16 @@ import onnxruntime as ort
 import torch
 from tokexport.graph_passes.builder import DTYPES, OPSET, Builder
 from tokexport.graph_passes.compressors import OUTPUTS, Case, Compressed, Compressor
-from tokexport.graph_passes.compressors.base import width
+from tokexport.graph_passes.compressors.base import weights, width
 
 DOMAIN = "tokexport"
+# What a signal's shape is behind the batch.
+SIGNAL_DIMS = {
+    "cls_attention": lambda case: [case.tokens],
+    "received_attention": lambda case: [case.tokens],
+    "keys": lambda case: [case.tokens, 6],
+    "text": lambda case: [4, case.dim],
+}
 
 
 def body_model(compressor: Compressor, case: Case, *, exact_ties: bool = False):
@@ -19,15 +26,17 @@ def body_model(compressor: Compressor, case: Case, *, exact_ties: bool = False):
     compressor.check(case)
     dtype = DTYPES[case.dtype]
     shapes = {"tokens": ["B", case.tokens, case.dim]}
-    shapes |= {name: ["B", case.tokens] for name in compressor.signals()}
+    shapes |= {name: ["B", *SIGNAL_DIMS[name](case)] for name in compressor.signals()}
+    shapes |= {name: list(array.shape) for name, array in weights(compressor, case).items()}
 
     formal = {name: ir.Value(name=name) for name in shapes}
     b = Builder("body_", exact_ties=exact_ties)
-    result = compressor.onnx(b, case, formal["tokens"], **{s: formal[s] for s in compressor.signals()})
+    result = compressor.onnx(b, case, **formal)
     outputs = {name: getattr(result, name) for name in OUTPUTS}
     function = b.function(DOMAIN, "TokexportBody", list(formal.values()), outputs)
 
-    inputs = [ir.Value(name=n, shape=ir.Shape(s), type=ir.TensorType(dtype)) for n, s in shapes.items()]
+    elements = {name: ir.DataType.FLOAT if name.endswith("attention") else dtype for name in shapes}
+    inputs = [ir.Value(name=n, shape=ir.Shape(s), type=ir.TensorType(elements[n])) for n, s in shapes.items()]
     node = ir.Node(DOMAIN, "TokexportBody", inputs, num_outputs=len(OUTPUTS))
     types = (dtype, ir.DataType.INT64, ir.DataType.FLOAT, ir.DataType.INT64)
     dims = ([case.keep, width(compressor, case)], [case.keep], [case.keep], [case.tokens])
@@ -47,9 +56,10 @@ class BodySession:
         settings = ort.SessionOptions()
         settings.intra_op_num_threads, settings.inter_op_num_threads = threads, 1
         self.session = ort.InferenceSession(proto.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+        self.weights = {name: array.astype(case.dtype) for name, array in weights(compressor, case).items()}
 
     def __call__(self, tokens: np.ndarray, **signals: np.ndarray) -> Compressed:
-        return Compressed(*self.session.run(None, {"tokens": tokens, **signals}))
+        return Compressed(*self.session.run(None, {"tokens": tokens, **signals, **self.weights}))
 
 
 @functools.lru_cache(maxsize=256)
@@ -62,6 +72,7 @@ def every_way(compressor: Compressor, case: Case, tokens: np.ndarray, **signals:
     """The reference, the body, and the body for targets without tie order, as numpy arrays."""
     compressor.check(case)
     torch_signals = {name: torch.from_numpy(value) for name, value in signals.items()}
+    torch_signals |= {name: torch.from_numpy(array) for name, array in weights(compressor, case).items()}
     reference = compressor.reference(case, torch.from_numpy(tokens), **torch_signals)
     return {
         "reference": Compressed(*(getattr(reference, name).numpy() for name in OUTPUTS)),

@@ -93,7 +93,7 @@ def test_only_one_count_and_it_is_named():
         ((2, 4, 4), {}, r"takes a picture or a sound, and the grid is 2x4x4"),
         (None, {}, r"how the tokens lie.*--set grid="),
         (None, {"grid": "5x5"}, r"grid 5x5 has 25 places.*36 tokens"),
-        (None, {"grid": "6by6"}, r"grid '6by6' is not HEIGHTxWIDTH"),
+        (None, {"grid": "6by6"}, r"grid '6by6' is not written in numbers"),
         ((4, 6), {"r": 1}, r"r = 1 gives no blocks"),
     ],
 )
