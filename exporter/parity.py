@@ -68,7 +68,8 @@ def encoder_probes(
 
     seam, behind = inserted.seam, inserted.tokens_out
     node = next(node for node in model.graph if node.name == inserted.node_name)
-    into = [value.name or "" for value in node.inputs if value is not None]
+    # Behind the signals lie weights, which are constants of the graph.
+    into = [value.name or "" for value in node.inputs if value is not None][: 1 + len(compressor.signals())]
     out = dict(zip(OUTPUTS, (value.name or "" for value in node.outputs)))
     results = [value.name or "" for value in model.graph.outputs]
     own_results = [name for name in results if name not in inserted.outputs.values()]
@@ -80,7 +81,6 @@ def encoder_probes(
         tokens = own[into[0]]
         _finite(tokens, into[0], seam.name)
         signals = dict(zip(compressor.signals(), into[1:]))
-        into = into[: 1 + len(signals)]  # weights lie in the graph
         case = Case(tokens.shape[1], tokens.shape[2], inserted.keep, tokens.dtype.name, seam.grid)
         reference = run_reference(compressor, case, tokens, {name: own[value] for name, value in signals.items()})
         fed = {name: own[name] for name in into}

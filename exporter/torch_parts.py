@@ -1,7 +1,7 @@
 """The PyTorch side of the proof: a module's activations at a seam, and what it makes of compressed ones.
 
 Nothing here knows how the graph was rewritten. A hook at the seam reads the tokens or puts others in their place, and a
-tap on `scaled_dot_product_attention` reads CLS attention and keys, or adds the size bias, in the model's own code.
+tap on `scaled_dot_product_attention` reads attention and keys, or adds the size bias, in the model's own code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Head:
 
     Attributes:
         tokens: [B, prefix + N, D].
-        signals: name -> value as a compressor reads it: cls_attention [B, N], keys [B, N, Dk].
+        signals: name -> value as a compressor reads it: cls_attention [B, N], received_attention [B, N],
+            keys [B, N, Dk].
     """
 
     tokens: torch.Tensor
@@ -37,10 +38,9 @@ class Head:
 def attention_tap(calls: list[dict[str, Any]], bias: list[torch.Tensor]) -> Iterator[None]:
     """Record every scaled_dot_product_attention; once `bias` holds a [B, n] tensor, add it to the logits of n keys.
 
-    `calls` receives query and key [B, H, n, d], the scale, and whether the bias was added; `bias` may be filled while
-    the tap is open.
+    `calls` receives query and key [B, H, n, d], the scale, the mask that is added to the logits (None without one), and
+    whether the bias was added; `bias` may be filled while the tap is open.
     """
-    import torch
     from torch.nn import functional
 
     original = functional.scaled_dot_product_attention
@@ -51,14 +51,11 @@ def attention_tap(calls: list[dict[str, Any]], bias: list[torch.Tensor]) -> Iter
     ) -> Any:  # fmt: skip
         scale = kwargs.get("scale") or query.shape[-1] ** -0.5
         biased = bool(bias) and key.shape[-2] == bias[0].shape[-1]
-        calls.append({"query": query, "key": key, "scale": scale, "biased": biased})
+        mask = _added_mask(query, key, attn_mask, is_causal)
+        calls.append({"query": query, "key": key, "scale": scale, "mask": mask, "biased": biased})
         if biased:
-            if is_causal:
-                attn_mask, is_causal = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril(), False
             extra = bias[0][:, None, None, :].to(query.dtype)
-            if attn_mask is not None and not attn_mask.is_floating_point():
-                attn_mask = extra.new_zeros(attn_mask.shape).masked_fill(~attn_mask, float("-inf"))
-            attn_mask = extra if attn_mask is None else attn_mask + extra
+            attn_mask, is_causal = extra if mask is None else mask + extra, False
         return original(query, key, value, attn_mask, dropout_p, is_causal, **kwargs)
 
     functional.scaled_dot_product_attention = tapped  # type: ignore[assignment]
@@ -173,10 +170,24 @@ def _at(module: nn.Module, seam: Seam, action: Any) -> Iterator[None]:
         handle.remove()
 
 
+def _added_mask(
+    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, is_causal: bool
+) -> torch.Tensor | None:
+    """What scaled_dot_product_attention adds to its logits, broadcastable to [B, H, n, n]; None where nothing."""
+    import torch
+
+    if is_causal:
+        mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
+    if mask is None or mask.is_floating_point():
+        return mask
+    return query.new_zeros(mask.shape).masked_fill(~mask, float("-inf"))
+
+
 def _signal(name: str, call: dict[str, Any], seam: Seam) -> torch.Tensor:
     query, key = call["query"].float(), call["key"].float()
     prefix = key.shape[-2] - seam.tokens
     if name == "keys":
         return key[:, :, prefix:].mean(1)
-    weights = (query[:, :, :1] @ key.transpose(-1, -2) * call["scale"]).softmax(-1)
-    return weights[:, :, 0, prefix:].mean(1)
+    logits = query @ key.transpose(-1, -2) * call["scale"]
+    weights = (logits if call["mask"] is None else logits + call["mask"]).softmax(-1)[..., prefix:]
+    return (weights[:, :, 0] if name == "cls_attention" else weights.mean(2)).mean(1)

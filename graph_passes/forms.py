@@ -33,10 +33,18 @@ PLUGIN_NAMESPACE = DOMAIN
 PLUGIN_VERSION = "1"
 _PLUGIN_ATTRIBUTES = ("keep", "plugin_version", "plugin_namespace")
 
+_INT32 = range(-(2**31), 2**31)
+
 _PORTABLE_NAME = re.compile(r"(Tokexport[A-Z][A-Za-z0-9]*)_[0-9a-f]{8}")
 
 # Same signature in the schemas of both opsets, another meaning: scale and bias per group up to 20, per channel from 21.
 _REDEFINED = {"GroupNormalization"}
+
+
+def plugin_name(method: str) -> str:
+    """``Tokexport<Method>``: TokexportPixelUnshuffle for pixel_unshuffle."""
+    parts = method.replace("-", "_").split("_")
+    return f"Tokexport{''.join(part[:1].upper() + part[1:] for part in parts)}"
 
 
 def compressor_nodes(model: ir.Model) -> Iterator[ir.Node]:
@@ -141,6 +149,8 @@ def _plugin_attributes(node: ir.Node) -> list[ir.Attr]:
 
 
 def _attribute(node: ir.Node, name: str, value: Any) -> ir.Attr:
+    if isinstance(value, int) and not _INT32.start <= value < _INT32.stop:
+        raise _damaged(node, f"parameter {name!r} is {value}, and TensorRT's parser reads 32 bits of an integer")
     if isinstance(value, bool | int):
         return ir.AttrInt64(name, int(value))
     if isinstance(value, float):

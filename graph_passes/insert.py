@@ -19,7 +19,7 @@ from ..errors import GraphError, RequestError, nearest
 from .builder import DTYPES, OPSET, Builder
 from .compressors.base import OUTPUTS, Case, Compressor, parameters, weights, width
 from .cut import values_by_name
-from .forms import DOMAIN, GRID_KEY, KEEP_KEY, METHOD_KEY, PARAMS_KEY
+from .forms import DOMAIN, GRID_KEY, KEEP_KEY, METHOD_KEY, PARAMS_KEY, plugin_name
 from .model_io import ensure_opset, standard_opset
 from .rest import plan_rest
 from .seam import Seam
@@ -196,11 +196,7 @@ def function_name(compressor: Compressor, case: Case, opset: int = OPSET) -> str
     """``Tokexport<Method>_<8 hex>``: one name for each body, because two bodies of one name are refused or confused."""
     facts = {**asdict(case), "opset": opset, "params": parameters(compressor)}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return f"Tokexport{_camel(compressor.method.name)}_{digest[:8]}"
-
-
-def _camel(name: str) -> str:
-    return "".join(part[:1].upper() + part[1:] for part in name.replace("-", "_").split("_"))
+    return f"{plugin_name(compressor.method.name)}_{digest[:8]}"
 
 
 def _function(model: ir.Model, compressor: Compressor, case: Case) -> ir.Function:

@@ -48,7 +48,7 @@ class Seam:
         batch: B, or None where it is dynamic.
         prefix: leading tokens (CLS, registers) that are not counted and not touched.
         grid: (height, width), (length,), or None.
-        signals: signal name -> where it is read: cls_attention, keys.
+        signals: signal name -> where it is read: cls_attention, received_attention, keys.
         valid: whether selecting here is valid; `why` says why not.
         found_by: metadata, scopes, names, structure or user.
         module: for models we export, the torch module whose input or output this is, with `side`.

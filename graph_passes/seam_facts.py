@@ -111,7 +111,12 @@ class Facts:
         prefix, suffix = learned_tokens(self.walk, self.walk.ancestors(result), self.walk.descendants(result), length)
         if suffix or length - prefix != tokens:
             return {}
-        found = {"cls_attention": _cls_attention(last, prefix), "keys": _keys(last, prefix)}
+        weights = _weights(last, prefix)
+        found = {
+            "cls_attention": weights if prefix else None,
+            "received_attention": weights,
+            "keys": _keys(last, prefix),
+        }
         return {name: signal for name, signal in found.items() if signal is not None}
 
 
@@ -144,9 +149,7 @@ def _mixes_values(node: ir.Node, attention: Attention) -> bool:
     return False
 
 
-def _cls_attention(attention: Attention, prefix: int) -> Signal | None:
-    if prefix < 1:
-        return None
+def _weights(attention: Attention, prefix: int) -> Signal | None:
     if attention.weights is not None:
         assert attention.weights.name is not None
         return Signal("attention", (attention.weights.name,), prefix=prefix)

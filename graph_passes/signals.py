@@ -1,4 +1,4 @@
-"""Compute in the graph what a method reads beside the tokens: the CLS row of an attention, the keys of an attention."""
+"""Compute in the graph what a method reads beside the tokens: attention that tokens receive, and its keys."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ def emit_signal(model: ir.Model, seam: Seam, name: str) -> ir.Value:
         model: the graph to add to, of opset 18 or more.
         seam: a seam of this graph.
         name: ``cls_attention``: what CLS pays each token in the last attention before the seam, mean over heads,
-            [B, N] float32. ``keys``: keys of that attention without any scale, mean over heads, [B, N, Dk], in the
-            dtype of the model. Prefix tokens are left out of both.
+            [B, N] float32. ``received_attention``: what each token receives there, mean over heads and over all
+            queries, prefix tokens' queries included, [B, N] float32. ``keys``: keys of that attention without any
+            scale, mean over heads, [B, N, Dk], in the dtype of the model. Prefix tokens are left out of all.
 
     Returns:
         The value that holds it; the same one when asked again.
@@ -33,7 +34,7 @@ def emit_signal(model: ir.Model, seam: Seam, name: str) -> ir.Value:
         raise RequestError(
             f"seam {seam.name!r} has no signal {name!r}",
             where=f"tensor {seam.tensor}, signals: {', '.join(sorted(seam.signals)) or 'none'}",
-            fix=f"Methods that work there: {', '.join(_methods_for(seam)) or 'none'}.",
+            fix=_instead(seam, name),
         )
     by_name = {value.name: value for node in model.graph for value in node.outputs}
     by_name.update({value.name: value for value in model.graph.inputs})
@@ -54,12 +55,13 @@ def emit_signal(model: ir.Model, seam: Seam, name: str) -> ir.Value:
         result = _keys(b, signal, sources[0])
         shape: tuple[int | None, ...] = (seam.batch, seam.tokens, _width(signal, sources[0]))
     else:
+        first = name == "cls_attention"
         if signal.kind == "query_key":
             operator = by_name[signal.output].producer()
             assert operator is not None
-            weights = _first_row(b, signal, sources[0], sources[1], operator)
+            weights = _softmax_of(b, signal, sources[0], sources[1], operator, first)
         else:
-            weights = _row_of(b, sources[0], seam.batch)
+            weights = _rows_of(b, sources[0], seam.batch, first)
         result = _mean_of_tokens(b, weights, signal.prefix, sources[0].dtype)
         shape = (seam.batch, seam.tokens)
     result.name = result_name
@@ -69,48 +71,60 @@ def emit_signal(model: ir.Model, seam: Seam, name: str) -> ir.Value:
     return result
 
 
-def _methods_for(seam: Seam) -> list[str]:
+def _instead(seam: Seam, missing: str) -> str:
+    """What to type where the seam lacks a signal."""
+    fix = ""
+    if missing == "cls_attention" and "received_attention" in seam.signals:
+        readers = _methods_for(seam, attention="received")
+        fix = f"No CLS token attends there; {', '.join(readers) or 'no method'} can rank by what tokens receive from "
+        fix += "all others: add --set attention=received. "
+    return fix + f"Methods that work there: {', '.join(_methods_for(seam)) or 'none'}."
+
+
+def _methods_for(seam: Seam, **params: str) -> list[str]:
+    """Methods that have `params` and read nothing with them that the seam lacks."""
     from .compressors.base import make, names
 
     found = []
     for method in names():
         try:
-            wanted = make(method).signals()
+            wanted = make(method, params).signals()
         except (ImportError, TypeError, RequestError):
-            # A method of another package that is not installed whole, or has parameters without defaults.
+            # A method of another package that is not installed whole, or has other parameters.
             continue
         if set(wanted) <= set(seam.signals):
             found.append(method)
     return found
 
 
-def _row_of(b: Builder, weights: ir.Value, batch: int | None) -> ir.Value:
-    """Row of the first token of softmax weights [B, H, n, n] or [B * H, n, n], as [B, H, 1, n]."""
+def _rows_of(b: Builder, weights: ir.Value, batch: int | None, first: bool) -> ir.Value:
+    """Softmax weights [B, H, n, n] or [B * H, n, n], their rows or only the first token's, as [B, H, rows, n]."""
     rank = len(dims(weights) or ())
-    row = b.op("Slice", weights, [0], [1], [rank - 2])
+    rows = b.op("Slice", weights, [0], [1], [rank - 2]) if first else weights
     if rank == 4:
-        return row
+        return rows
     if batch is None:
         raise GraphError(
             "attention of heads and batch in one axis cannot be taken apart where the batch size is dynamic",
             where=f"tensor {weights.name}",
             fix="Export the model with a fixed batch size.",
         )
-    length = (dims(weights) or (None,))[-1]
-    return b.op("Reshape", row, [batch, -1, 1, length or 0])
+    length = (dims(weights) or (None,))[-1] or 0
+    return b.op("Reshape", rows, [batch, -1, 1 if first else length, length])
 
 
-def _mean_of_tokens(b: Builder, row: ir.Value, prefix: int, dtype: ir.DataType | None) -> ir.Value:
-    """[B, H, 1, prefix + N] -> [B, N] float32, mean over heads."""
-    columns = b.op("Slice", row, [prefix], [np.iinfo(np.int64).max], [3])
+def _mean_of_tokens(b: Builder, rows: ir.Value, prefix: int, dtype: ir.DataType | None) -> ir.Value:
+    """[B, H, rows, prefix + N] -> [B, N] float32, mean over heads and rows."""
+    columns = b.op("Slice", rows, [prefix], [np.iinfo(np.int64).max], [3])
     if dtype != ir.DataType.FLOAT:
         columns = b.cast(columns, "float32")
-    return b.op("Squeeze", b.op("ReduceMean", columns, [1], keepdims=0), [1])
+    return b.op("ReduceMean", columns, [1, 2], keepdims=0)
 
 
-def _first_row(b: Builder, signal: Signal, query: ir.Value, key: ir.Value, operator: ir.Node) -> ir.Value:
-    """Softmax of the first query's logits, [B, H, 1, n], as the Attention node computes them for that row."""
-    query = b.op("Slice", query, [0], [1], [signal.layout.index("N")])
+def _softmax_of(b: Builder, signal: Signal, query: ir.Value, key: ir.Value, operator: ir.Node, first: bool) -> ir.Value:
+    """Softmax of the logits of all queries or the first, [B, H, rows, n], as the Attention node computes them."""
+    if first:
+        query = b.op("Slice", query, [0], [1], [signal.layout.index("N")])
     rows, keys = (_to(b, x, signal.layout, signal.heads, "BHND") for x in (query, key))
     # Half of the scale on each side, as the operator's definition has it: that keeps float16 in range.
     half = b.op("CastLike", float(abs(signal.scale) ** 0.5), query)
@@ -123,8 +137,8 @@ def _first_row(b: Builder, signal: Signal, query: ir.Value, key: ir.Value, opera
         logits = b.op("Mul", b.op("Tanh", b.op("Div", logits, cap)), cap)
     mask = operator.inputs[3] if len(operator.inputs) > 3 else None
     if mask is not None:
-        rank = len(dims(mask) or ())
-        row = mask if (dims(mask) or (1, 1))[-2] == 1 else b.op("Slice", mask, [0], [1], [rank - 2])
+        shape = dims(mask) or (1, 1)
+        row = b.op("Slice", mask, [0], [1], [len(shape) - 2]) if first and shape[-2] != 1 else mask
         if mask.dtype == ir.DataType.BOOL:
             nothing = b.op("CastLike", float("-inf"), query)
             logits = b.op("Where", row, logits, nothing)

@@ -155,7 +155,7 @@ class Learned(Protocol):
     and both compute with them in float32. Its outputs follow from no choice that rounding could turn.
     """
 
-    def weights(self, case: Case) -> dict[str, np.ndarray]:
+    def arrays(self, case: Case) -> dict[str, np.ndarray]:
         """Name -> float32 array, from the file that the parameter `weights` names, or the method's own initial values.
 
         Raises:
@@ -166,7 +166,7 @@ class Learned(Protocol):
 
 def weights(compressor: Compressor, case: Case) -> dict[str, np.ndarray]:
     """The weights of a compressor that has `Learned`; nothing for all others."""
-    return compressor.weights(case) if isinstance(compressor, Learned) else {}
+    return compressor.arrays(case) if isinstance(compressor, Learned) else {}
 
 
 def ascending(compressor: Compressor) -> bool:
@@ -176,12 +176,29 @@ def ascending(compressor: Compressor) -> bool:
 
 _TABLE: dict[str, str] = {
     "apet": ".apet",
+    "cls_topk": ".cls_topk",
+    "conv1d": ".conv1d",
+    "divprune": ".divprune",
+    "dpc_knn": ".dpc_knn",
+    "evit": ".evit",
+    "holov": ".holov",
     "kcenter_merge": ".kcenter_merge",
     "pixel_unshuffle": ".pixel_unshuffle",
     "pool": ".pool",
+    "pool1d": ".pool1d",
+    "pool3d": ".pool3d",
+    "prumerge": ".prumerge",
     "random": ".random",
+    "scope": ".scope",
+    "slowfast": ".slowfast",
+    "st_mean": ".st_mean",
+    "stack": ".stack",
+    "temporal_pool": ".temporal_pool",
+    "tome": ".tome",
     "topk": ".topk",
     "uniform": ".uniform",
+    "visionzip": ".visionzip",
+    "vispruner": ".vispruner",
 }
 _REGISTERED: dict[str, type[Compressor]] = {}
 _ENTRY_POINTS = "tokexport.compressors"

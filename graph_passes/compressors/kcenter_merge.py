@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from . import select
 from .base import Case, Compressed, compressor
 from .farthest import Start, emit_farthest, farthest_points, start_scores
+from .means import emit_means, emit_nearest, means
 from .replay import Replay, nearest_regret
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class KcenterMerge:
             return select.every_token(tokens)
         x = tokens.float()
         kept = farthest_points(x, case.keep, self.start).sort(dim=1).values
-        return self._merge(tokens, kept, self._distances(x, kept).argmin(2))
+        return means(tokens, kept, self._distances(x, kept).argmin(2))
 
     def replay(self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor]) -> Replay:
         """Pick farthest points again among the kept only: each must be as far as the farthest of all."""
@@ -87,7 +88,7 @@ class KcenterMerge:
             nearest[row, pick] = -1
             scores = nearest
         regret = torch.maximum(regret, nearest_regret(self._distances(x, got.kept_indices), got.assignment))
-        return Replay(self._merge(tokens, got.kept_indices, got.assignment.clamp(min=0)), regret)
+        return Replay(means(tokens, got.kept_indices, got.assignment.clamp(min=0)), regret)
 
     def _distances(self, x: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         """Squared L2 [B, N, K] to each centre, one by one; a centre is nearest to itself."""
@@ -96,15 +97,6 @@ class KcenterMerge:
         centres = select.gather(x, kept)
         distances = torch.stack([(x - centre[:, None]).square().sum(2) for centre in centres.unbind(1)], 2)
         return distances.scatter(1, kept[:, None], -torch.inf)
-
-    def _merge(self, tokens: torch.Tensor, kept: torch.Tensor, slot: torch.Tensor) -> Compressed[torch.Tensor]:
-        """Means of the tokens by slot [B, N]."""
-        import torch
-
-        x = tokens.float()
-        sums = x.new_zeros(*kept.shape, x.shape[2]).scatter_add(1, slot[..., None].expand_as(x), x)
-        sizes = x.new_zeros(kept.shape).scatter_add(1, slot, torch.ones_like(slot, dtype=x.dtype))
-        return Compressed((sums / sizes[..., None]).to(tokens.dtype), kept, sizes, slot)
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value) -> Compressed[ir.Value]:
         """The distances that pick the centres also say which is nearest; the merge is one MatMul."""
@@ -116,14 +108,4 @@ class KcenterMerge:
         kept, order = select.emit_sort(b, b.cast(picks, "int64"), k)
         by_pick = b.op("Transpose", b.op("Concat", *distances, axis=2), perm=[0, 2, 1])
         farness = b.op("Neg", select.emit_gather(b, by_pick, order))
-        nearest = b.op("Squeeze", select.emit_argmax(b, farness, 1, (1, k, 1)), [1])
-        own = select.emit_slots(b, kept, n, select.emit_iota(b, 1, k))
-        assignment = b.op("Where", b.op("GreaterOrEqual", own, 0.0), own, nearest)
-        members, sizes = select.emit_members(b, assignment, k)
-        merged = b.op("MatMul", b.op("Div", members, sizes), x)
-        return Compressed(
-            select.emit_like(b, merged, case),
-            b.cast(kept, "int64"),
-            b.op("Squeeze", sizes, [2]),
-            b.cast(assignment, "int64"),
-        )
+        return emit_means(b, case, x, kept, emit_nearest(b, farness, kept, n, k))

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ...errors import RequestError
 from . import select
 from .base import Case, Compressed, compressor
+from .fixed import emit_fixed_map, fixed
 from .grids import grid_of, plugin_grid
 
 if TYPE_CHECKING:
@@ -69,19 +69,9 @@ class Pool:
 
     def check(self, case: Case) -> None:
         """A known grid, and a K that some stride gives."""
-        grid = grid_of(case, self.grid)
-        strides = self.strides(grid)
-        if case.keep in strides:
-            return
-        below = max((keep for keep in strides if keep < case.keep), default=None)
-        above = min((keep for keep in strides if keep > case.keep), default=None)
-        near = " or ".join(f"--keep {keep} (stride {strides[keep]})" for keep in (below, above) if keep)
-        lies = "x".join(map(str, grid))
-        raise RequestError(
-            f"pool with mode={self.mode} cannot keep {case.keep} of {lies} tokens",
-            where=f"{case.tokens} tokens of {case.dim} channels",
-            fix=f"The nearest counts: {near}. All: {', '.join(map(str, strides))}.",
-        )
+        strides = self.strides(grid_of(case, self.grid))
+        counts = {keep: f"stride {stride}" for keep, stride in strides.items()}
+        select.check_counts(case, counts, f"pool with mode={self.mode}")
 
     def strides(self, grid: tuple[int, ...]) -> dict[int, int]:
         """Each K that can be had of a grid -> its stride, from N down."""
@@ -108,19 +98,17 @@ class Pool:
         grid = grid_of(case, self.grid)
         stride = self.strides(grid)[case.keep]
         shape = self.shape(grid, stride)
-        pooled = self._pooled(tokens.float(), grid, stride).to(tokens.dtype)
+        pooled = self._pooled(tokens.float(), grid, stride)
         one_hot = torch.eye(case.tokens, dtype=torch.float64, device=tokens.device)
         read = self._pooled(one_hot[None], grid, stride)[0].T.round(decimals=9)  # [N, K]
         assignment = torch.where((read > 0).any(1), select.top_k(read, 1)[:, 0], -1)
-        sizes = (assignment[None] == torch.arange(case.keep, device=tokens.device)[:, None]).sum(1).float()
         # Row by row, the middle of every block; ceil(x - 1/2) rounds a half down.
         middle = torch.zeros(1, dtype=torch.float64, device=tokens.device)
         for side, slots in zip(grid, shape):
             step = stride if self.mode != "bilinear" else side / slots
             at = (torch.arange(slots, dtype=torch.float64, device=tokens.device) + 0.5) * step - 0.5
             middle = (middle[:, None] * side + (at - 0.5 - 1e-9).ceil()).flatten()
-        batch = tokens.shape[0]
-        return Compressed(pooled, middle.long().repeat(batch, 1), sizes.repeat(batch, 1), assignment.repeat(batch, 1))
+        return fixed(tokens, pooled, middle.long(), assignment)
 
     def _pooled(self, x: torch.Tensor, grid: tuple[int, ...], stride: int) -> torch.Tensor:
         """[B, N, C] -> [B, K, C]."""
@@ -163,14 +151,7 @@ class Pool:
             both = slots[:, None] * count + slot
             slots = np.where((slots[:, None] < 0) | (slot < 0), -1, both).ravel()
             kept = (kept[:, None] * side + middle).ravel()
-        sizes = np.bincount(slots[slots >= 0], minlength=case.keep)
-        pooled = b.op("Reshape", x, [-1, case.keep, case.dim])
-        return Compressed(
-            select.emit_like(b, pooled, case),
-            select.emit_rows(b, tokens, kept),
-            select.emit_rows(b, tokens, sizes.astype(np.float32)),
-            select.emit_rows(b, tokens, slots),
-        )
+        return emit_fixed_map(b, case, tokens, b.op("Reshape", x, [-1, case.keep, case.dim]), kept, slots)
 
 
 def _interpolation(side: int, count: int) -> np.ndarray:

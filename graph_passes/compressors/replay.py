@@ -8,13 +8,19 @@ the worst of them was, and computes what has to come out of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from .base import Case, Compressed
 
 if TYPE_CHECKING:
     import torch
+
+Node = TypeVar("Node")
+
+_TIED = 1e-5  # a regret of about a hundred roundings
+_TRIES = 1000
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,39 @@ def nearest_regret(cost: torch.Tensor, chosen: torch.Tensor, scale: float | None
     paid = cost.gather(2, chosen.clamp(min=0)[..., None])[..., 0].double()
     regret = _relative(paid - cost.amin(2).double(), paid if scale is None else torch.full_like(paid, scale))
     return torch.where(chosen >= 0, regret, torch.inf).amax(1).cpu()
+
+
+def explain(start: Node, ways: Callable[[Node], list[tuple[float, Node]] | None]) -> tuple[float, Node | None]:
+    """Find decisions, one after the other, that lead to a result which does not show all of them.
+
+    Where several are equally good but for rounding, what comes after depends on which was made: such are tried, depth
+    first, until one way explains the result.
+
+    Args:
+        start: before the first decision.
+        ways: the decisions that may come next, the best first, each with its regret and where it leads; None at the
+            end, nothing where no decision leads to the result.
+
+    Returns:
+        The regret of the worst decision, and the end; infinite and None where nothing leads there.
+    """
+    regret, end = float("inf"), None
+    tries = [(0.0, start)]
+    for _ in range(_TRIES):
+        if not tries or regret <= _TIED:
+            break
+        worst, node = tries.pop()
+        # The best way is followed to its end even where it does not explain the result: its regret counts then.
+        if worst > _TIED and end is not None:
+            continue
+        following = ways(node)
+        if following is None:
+            if worst < regret:
+                regret, end = worst, node
+            continue
+        nexts = [(max(worst, lack), way) for lack, way in following]
+        tries += reversed([*nexts[:1], *(other for other in nexts[1:] if other[0] <= _TIED)])
+    return regret, end
 
 
 def _relative(excess: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ gather and to return. Indices are read out of one-hot rows by a maximum, never b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,27 @@ def check_keep(case: Case, low: int = 1, why: str = "") -> None:
             where=f"{case.tokens} tokens of {case.dim} channels",
             fix=f"Use --keep {low} to {case.tokens}." if low <= case.tokens else "",
         )
+
+
+def check_counts(case: Case, counts: Mapping[int, str], what: str) -> None:
+    """Raise `RequestError` unless K is one of few.
+
+    Args:
+        case: with K.
+        counts: each K that can be had -> how, such as "stride 2".
+        what: the method with the parameters that decide, such as "pool with mode=max".
+    """
+    if case.keep in counts:
+        return
+    below = max((keep for keep in counts if keep < case.keep), default=None)
+    above = min((keep for keep in counts if keep > case.keep), default=None)
+    near = " or ".join(f"--keep {keep} ({counts[keep]})" for keep in (below, above) if keep)
+    lies = "x".join(map(str, case.grid or (case.tokens,)))
+    raise RequestError(
+        f"{what} cannot keep {case.keep} of {lies} tokens",
+        where=f"{case.tokens} tokens of {case.dim} channels",
+        fix=f"The nearest counts: {near or 'none'}. All: {', '.join(map(str, sorted(counts, reverse=True)))}.",
+    )
 
 
 # PyTorch
@@ -101,16 +123,21 @@ def emit_square_sum(b: Builder, x: ir.Value, *, keepdims: bool) -> ir.Value:
     return b.op("ReduceSum", b.op("Mul", x, x), [2], keepdims=int(keepdims))
 
 
+def emit_rank(b: Builder, scores: ir.Value, n: int, *, largest: bool = True) -> ir.Value:
+    """How many of the n scores of a row [..., n] float32 are before each, by counting: 0 for the best."""
+    here, other = b.op("Unsqueeze", scores, [-1]), b.op("Unsqueeze", scores, [-2])
+    better = b.op("Greater" if largest else "Less", other, here)
+    earlier = b.const(np.tri(n, k=-1, dtype=bool)[None])
+    before = b.op("Or", better, b.op("And", b.op("Equal", other, here), earlier))
+    return b.op("ReduceSum", b.cast(before, "float32"), [-1], keepdims=0)
+
+
 def emit_top_k(b: Builder, scores: ir.Value, k: int, n: int, *, largest: bool = True) -> tuple[ir.Value, ir.Value]:
     """Values [B, k] and indices [B, k] int64 of the k best of scores [B, n] float32, best first."""
     if not b.exact_ties and k <= TOPK_LIMIT:
         values, index = b.ops("TopK", scores, [k], n=2, axis=-1, largest=int(largest), sorted=1)
         return values, index
-    here, other = b.op("Unsqueeze", scores, [2]), b.op("Unsqueeze", scores, [1])
-    better = b.op("Greater" if largest else "Less", other, here)
-    earlier = b.const(np.tri(n, k=-1, dtype=bool)[None])
-    before = b.op("Or", better, b.op("And", b.op("Equal", other, here), earlier))
-    rank = b.op("ReduceSum", b.cast(before, "float32"), [2], keepdims=0)
+    rank = emit_rank(b, scores, n, largest=largest)
     at_rank = b.op("Equal", b.op("Unsqueeze", rank, [1]), emit_iota(b, 1, k, 1))
     position = b.op("ReduceMax", b.op("Where", at_rank, emit_iota(b, 1, 1, n), -1.0), [2], keepdims=0)
     index = b.cast(position, "int64")

@@ -63,6 +63,29 @@ def test_cls_attention_is_that_of_the_last_layer_before_the_seam(toy, x):
     assert torch.allclose(found, weights[:, 0, 1:], atol=1e-6)
 
 
+def test_received_attention_is_the_mean_of_all_queries_without_the_prefix_columns(toy, x):
+    found = torch_parts.head(toy, {"x": x}, seam("layers.0"), ("received_attention",)).signals["received_attention"]
+    block = toy.layers[0]
+    weights = (block.q(x) @ block.k(x).transpose(1, 2) / D**0.5).softmax(-1)
+    assert torch.allclose(found, weights.mean(1)[:, 1:], atol=1e-6)
+
+
+@pytest.mark.parametrize("mask", ["causal", "boolean", "added"])
+def test_attention_is_read_under_its_mask(x, mask):
+    seen = torch.ones(1 + N, 1 + N).tril() if mask == "causal" else torch.arange(1 + N).ne(2).float()[None]
+    given = {"causal": None, "boolean": seen.bool(), "added": seen.log()}[mask]
+
+    class Masked(nn.Module):
+        def forward(self, x):
+            return F.scaled_dot_product_attention(*[x[:, None]] * 3, attn_mask=given, is_causal=given is None)[:, 0]
+
+    names = ("cls_attention", "received_attention")
+    signals = torch_parts.head(nn.Sequential(Masked()), {"x": x}, seam("0"), names).signals
+    weights = (x @ x.transpose(1, 2) / D**0.5).masked_fill(seen == 0, -torch.inf).softmax(-1)
+    assert torch.allclose(signals["cls_attention"], weights[:, 0, 1:], atol=1e-6)
+    assert torch.allclose(signals["received_attention"], weights.mean(1)[:, 1:], atol=1e-6)
+
+
 def test_keys_drop_the_prefix(toy, x):
     found = torch_parts.head(toy, {"x": x}, seam("layers.0"), ("keys",)).signals["keys"]
     assert torch.allclose(found, toy.layers[0].k(x)[:, 1:])

@@ -212,6 +212,7 @@ def test_plugin_form_cannot_be_inlined() -> None:
         ("tokexport.method", "bigger_norm", "unknown method 'bigger_norm'"),
         ("tokexport.params", "[1]", "not a mapping"),
         ("tokexport.params", '{"keep": 4}', "no parameter 'keep'"),
+        ("tokexport.params", '{"basis": 2147483648}', "reads 32 bits"),
         ("tokexport.params", '{"table": {"a": 1}}', "'table'"),
         ("tokexport.params", '{"window": []}', "'window'"),
     ],

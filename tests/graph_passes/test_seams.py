@@ -26,7 +26,9 @@ def test_scopes_of_llava() -> None:
     assert (entry.prefix, entry.tokens, entry.module, entry.side) == (0, 16, "multi_modal_projector", "input")
     end = seams["projector_output"]
     assert (end.dim, end.module, end.side) == (40, "multi_modal_projector", "output")
-    assert all(seam.valid and set(seam.signals) == {"cls_attention", "keys"} for seam in seams.values())
+    assert all(
+        seam.valid and set(seam.signals) == {"cls_attention", "keys", "received_attention"} for seam in seams.values()
+    )
 
 
 @pytest.mark.parametrize("opset", [18, 23])
@@ -36,7 +38,7 @@ def test_scopes_of_whisper_end_at_the_final_norm(opset: int) -> None:
     output = seams["encoder_output"]
     assert (output.prefix, output.tokens, output.grid, output.module) == (0, 50, (50,), "layer_norm")
     # There is no CLS token, so nothing pays attention as one.
-    assert set(output.signals) == {"keys"}
+    assert set(output.signals) == {"keys", "received_attention"}
 
 
 @pytest.mark.parametrize("kind", ["llava", "whisper"])
@@ -88,7 +90,7 @@ def test_tiny_vlm_by_scopes() -> None:
     output, entry = seams["encoder_output"], seams["projector_input"]
     assert (output.prefix, output.tokens, output.grid, output.module) == (1, 16, (4, 4), "vision.layers.1")
     assert (entry.prefix, entry.module, entry.side) == (0, "projector", "input")
-    assert set(entry.signals) == {"cls_attention", "keys"}
+    assert set(entry.signals) == {"cls_attention", "keys", "received_attention"}
 
 
 def test_metadata_comes_first_and_is_checked() -> None:
@@ -188,7 +190,9 @@ def test_a_dynamic_token_axis_is_refused_with_the_command() -> None:
 def test_report_has_one_row_for_each_seam_and_the_facts_of_the_graph() -> None:
     report = describe(exported("llava", 23))
     assert [row["seam"] for row in report["seams"]] == NAMES
-    assert report["seams"][2]["signals"] == ["cls_attention", "keys"] and report["seams"][2]["grid"] == [4, 4]
+    assert report["seams"][2]["signals"] == ["cls_attention", "keys", "received_attention"] and report["seams"][2][
+        "grid"
+    ] == [4, 4]
     assert report["opset"] == 23 and report["precision"]["float32"] > 0.9
     assert report["inputs"] == [{"name": "pixel_values", "dtype": "float32", "shape": [1, 3, 56, 56]}]
     assert report["compressors"] == [] and report["nodes"] > 20

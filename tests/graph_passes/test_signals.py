@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ GRAPHS = [(18, "sdpa", True), (18, "eager", True), (23, "sdpa", True), (17, "eag
 
 @pytest.mark.parametrize("bare", [False, True])
 @pytest.mark.parametrize(("opset", "attention", "dynamo"), GRAPHS)
-def test_cls_attention_and_keys_of_llava(opset: int, attention: str, dynamo: bool, bare: bool) -> None:
+def test_attention_and_keys_of_llava(opset: int, attention: str, dynamo: bool, bare: bool) -> None:
     model = exported("llava", max(opset, 18) if dynamo else 18, attention=attention, dynamo=dynamo)
     if bare:
         stripped(model)
@@ -65,6 +66,9 @@ def test_cls_attention_and_keys_of_llava(opset: int, attention: str, dynamo: boo
         cls = emitted(model, seam, "cls_attention", feeds)
         assert cls.shape == (1, 16) and cls.dtype == np.float32
         np.testing.assert_allclose(cls, weights[:, :, 0, 1:].mean(1), rtol=1e-5, atol=1e-7)
+        received = emitted(model, seam, "received_attention", feeds)
+        assert received.shape == (1, 16) and received.dtype == np.float32
+        np.testing.assert_allclose(received, weights[..., 1:].mean((1, 2)), rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose(emitted(model, seam, "keys", feeds), mean_keys(keys, 1), rtol=1e-5, atol=1e-6)
         model = exported("llava", max(opset, 18) if dynamo else 18, attention=attention, dynamo=dynamo)
         if bare:
@@ -73,17 +77,30 @@ def test_cls_attention_and_keys_of_llava(opset: int, attention: str, dynamo: boo
 
 @pytest.mark.parametrize("opset", [18, 23])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_keys_of_whisper_are_without_scale(opset: int, attention: str) -> None:
+def test_without_cls_there_are_keys_without_scale_and_received_attention(opset: int, attention: str) -> None:
     model = exported("whisper", opset, attention=attention)
-    _, keys = torch_attention("whisper", 1)
-    found = emitted(model, resolve(model), "keys", {"input_features": example("whisper")})
+    weights, keys = torch_attention("whisper", 1)
+    feeds = {"input_features": example("whisper")}
+    assert set(resolve(model).signals) == {"keys", "received_attention"}
+    found = emitted(model, resolve(model), "keys", feeds)
     np.testing.assert_allclose(found, mean_keys(keys, 0), rtol=1e-5, atol=1e-6)
+    received = emitted(model, resolve(model), "received_attention", feeds)
+    np.testing.assert_allclose(received, weights.mean((1, 2)), rtol=1e-5, atol=1e-7)
 
 
-def test_a_missing_signal_names_the_methods_that_work() -> None:
+def test_without_cls_the_error_offers_received_attention_and_the_methods_that_work() -> None:
     model = exported("whisper")
-    with pytest.raises(RequestError, match=r"encoder_output.*cls_attention.*signals: keys.*apet"):
+    said = r"encoder_output.*cls_attention.*signals: keys, received_attention.*cls_topk.*--set attention=received.*apet"
+    with pytest.raises(RequestError, match=said):
         emit_signal(model, resolve(model), "cls_attention")
+
+
+def test_without_any_attention_nothing_is_offered_but_methods_that_work() -> None:
+    model = exported("whisper")
+    seam = dataclasses.replace(resolve(model), signals={})
+    with pytest.raises(RequestError, match="Methods that work there: apet") as error:
+        emit_signal(model, seam, "cls_attention")
+    assert "attention=received" not in str(error.value)
 
 
 def test_a_signal_of_another_graph_is_refused() -> None:
@@ -92,10 +109,16 @@ def test_a_signal_of_another_graph_is_refused() -> None:
         emit_signal(stripped(exported("llava")), seam, "keys")
 
 
-def operator_graph(*, rank: int = 4, mask: str = "", softcap: float = 0.0) -> tuple[ir.Model, ir.Value]:
-    """CLS + 6 tokens through one Attention node with its softmax (mode 3) as second output."""
+def operator_graph(
+    *, rank: int = 4, mask: str = "", softcap: float = 0.0, half: bool = False
+) -> tuple[ir.Model, ir.Value]:
+    """CLS + 6 tokens through one Attention node with its softmax (mode 3) as last output, in float16 where `half`."""
     toy = Toy(opset=23)
-    x = toy.op("Concat", toy.weight(1, 1, 8), toy.input("x", 1, 6, 8), axis=1)
+    x = toy.input("x", 1, 6, 8)
+    if half:
+        x = toy.op("Cast", x, to=int(ir.DataType.FLOAT16))
+        toy.weight = lambda *shape: toy.const(toy.random.standard_normal(shape).astype(np.float16))  # type: ignore[method-assign]
+    x = toy.op("Concat", toy.weight(1, 1, 8), x, axis=1)
     q, k, v = (toy.op("MatMul", x, toy.weight(8, 8)) for _ in range(3))
     attributes: dict[str, Any] = {"softcap": softcap, "qk_matmul_output_mode": 3}
     if rank == 4:
@@ -124,14 +147,15 @@ def operator_graph(*, rank: int = 4, mask: str = "", softcap: float = 0.0) -> tu
 
 @pytest.mark.parametrize("rank", [3, 4])
 @pytest.mark.parametrize(("mask", "softcap"), [("", 0.0), ("bool", 0.0), ("float", 0.0), ("", 0.5)])
-def test_beside_an_attention_node_the_row_is_that_of_the_operator(rank: int, mask: str, softcap: float) -> None:
+def test_beside_an_attention_node_the_weights_are_those_of_the_operator(rank: int, mask: str, softcap: float) -> None:
     model, weights = operator_graph(rank=rank, mask=mask, softcap=softcap)
     seam = resolve(model, "encoder_output")
     assert seam.signals["cls_attention"].kind == "query_key"
-    value = emit_signal(model, seam, "cls_attention")
+    values = [emit_signal(model, seam, name) for name in ("cls_attention", "received_attention")]
     feeds = {"x": np.random.default_rng(2).standard_normal((1, 6, 8)).astype(np.float32)}
-    found, whole = run(model, feeds, [value, weights])
-    np.testing.assert_allclose(found, whole[:, :, 0, 1:].mean(1), rtol=1e-5, atol=1e-7)
+    cls, received, whole = run(model, feeds, [*values, weights])
+    np.testing.assert_allclose(cls, whole[:, :, 0, 1:].mean(1), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(received, whole[..., 1:].mean((1, 2)), rtol=1e-5, atol=1e-7)
 
 
 def spelled(spelling: str) -> tuple[ir.Model, ir.Value, ir.Value]:
@@ -179,14 +203,16 @@ def test_spellings_of_attention(spelling: str) -> None:
     seam = resolve(model, "encoder_output")
     if spelling == "guarded":
         assert seam.signals["cls_attention"].tensors == ("guarded",)
-    values = [emit_signal(model, seam, name) for name in ("cls_attention", "keys")]
+    values = [emit_signal(model, seam, name) for name in ("cls_attention", "received_attention", "keys")]
     feeds = {"x": np.random.default_rng(2).standard_normal((1, 3, 8)).astype(np.float32)}
-    cls, mean, all_weights, all_keys = run(model, feeds, [*values, weights, keys])
-    np.testing.assert_allclose(cls, all_weights.reshape(1, 2, 4, 4)[:, :, 0, 1:].mean(1), rtol=1e-6)
+    cls, received, mean, all_weights, all_keys = run(model, feeds, [*values, weights, keys])
+    all_weights = all_weights.reshape(1, 2, 4, 4)
+    np.testing.assert_allclose(cls, all_weights[:, :, 0, 1:].mean(1), rtol=1e-6)
+    np.testing.assert_allclose(received, all_weights[..., 1:].mean((1, 2)), rtol=1e-6)
     np.testing.assert_allclose(mean, all_keys.reshape(1, 4, 2, 4).mean(2)[:, 1:], rtol=1e-5, atol=1e-6)
 
 
-def test_half_precision_attention_gives_a_float32_signal() -> None:
+def test_half_precision_attention_gives_float32_signals() -> None:
     toy = Toy()
     cast = toy.op("Cast", toy.input("x", 1, 6, 8), to=int(ir.DataType.FLOAT16))
     x = toy.op("Concat", toy.const(np.ones((1, 1, 8), np.float16)), cast, axis=1)
@@ -200,10 +226,23 @@ def test_half_precision_attention_gives_a_float32_signal() -> None:
     model = toy.output(toy.op("MatMul", x, toy.weight(8, 4)))
     seam = resolve(model, "encoder_output")
     assert seam.dtype == "float16"
-    value = emit_signal(model, seam, "cls_attention")
-    (found,) = run(model, {"x": np.ones((1, 6, 8), np.float32)}, [value])
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, 1 / 7, rtol=1e-3)
+    values = [emit_signal(model, seam, name) for name in ("cls_attention", "received_attention")]
+    for found in run(model, {"x": np.ones((1, 6, 8), np.float32)}, values):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, np.full((1, 6), 1 / 7), rtol=1e-3)
+
+
+@pytest.mark.parametrize("rank", [3, 4])
+def test_half_precision_attention_node_gives_float32_signals(rank: int) -> None:
+    model, weights = operator_graph(rank=rank, half=True)
+    seam = resolve(model, "encoder_output")
+    assert seam.dtype == "float16"
+    values = [emit_signal(model, seam, name) for name in ("cls_attention", "received_attention")]
+    feeds = {"x": np.random.default_rng(2).standard_normal((1, 6, 8)).astype(np.float32)}
+    cls, received, whole = run(model, feeds, [*values, weights])
+    assert cls.dtype == received.dtype == np.float32
+    np.testing.assert_allclose(cls, whole[:, :, 0, 1:].astype(np.float32).mean(1), rtol=1e-2)
+    np.testing.assert_allclose(received, whole[..., 1:].astype(np.float32).mean((1, 2)), rtol=1e-2)
 
 
 def test_a_dynamic_batch_works() -> None:

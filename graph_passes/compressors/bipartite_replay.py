@@ -1,0 +1,83 @@
+"""Judging rounds of bipartite matching by their outcome, which does not show what merged when."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from .bipartite import Folding
+from .replay import explain, top_k_regret
+from .select import slots_of
+
+if TYPE_CHECKING:
+    import torch
+
+# What a round does: the even tokens [1, r] that merge, and the odd one [1, even] that each even token goes to.
+Choice: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
+
+
+def refold_regret(
+    metric: torch.Tensor,
+    removed: list[int],
+    kept: torch.Tensor,
+    slot: torch.Tensor,
+    cost: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Regret [B] of folding in such a way that positions `kept` [B, K] and slots [B, N] come out.
+
+    Every token goes to the most similar of those that end in its own slot; the rest as in `bipartite.fold`.
+    """
+    import torch
+
+    def one(i: slice) -> float:
+        end = kept[i].gather(1, slot[i].clamp(min=0))
+        for_good = slots_of(kept[i], slot.shape[1]) >= 0
+
+        def ways(node: tuple[int, Folding, Choice | None]) -> list[tuple[float, tuple[int, Folding, Choice]]] | None:
+            done, now, choice = node
+            now = now if choice is None else now.after(*choice)
+            if done == len(removed):
+                return None
+            ends, stays = end.gather(1, now.kept), for_good.gather(1, now.kept)
+            return [(lack, (done + 1, now, way)) for lack, way in _ways(now, removed[done], ends, stays[:, ::2])]
+
+        regret, last = explain((0, Folding.begin(metric[i], None if cost is None else cost[i]), None), ways)
+        if last is None:
+            return regret
+        done = last[1] if last[2] is None else last[1].after(*last[2])
+        return regret if done.kept.equal(kept[i]) and done.slot.equal(slot[i]) else float("inf")
+
+    return torch.tensor([one(slice(i, i + 1)) for i in range(len(kept))], dtype=torch.float64)
+
+
+def _ways(now: Folding, r: int, ends: torch.Tensor, stays: torch.Tensor) -> list[tuple[float, Choice]]:
+    """What a round can do so that each token of one batch element ends where it must, the best first.
+
+    Args:
+        now: before the round.
+        r: how many tokens merge.
+        ends: [1, t], positions that the tokens end at.
+        stays: [1, even], whether a token lives on at its own position.
+    """
+    import torch
+
+    similarity = now.similarities()
+    together = similarity.masked_fill(ends[:, ::2, None] != ends[:, None, 1::2], -torch.inf)
+    found, best = together.max(2), similarity.max(2)
+    may = ~stays & (found.values > -torch.inf)
+    free = int(may.sum())
+    if free < r:
+        return []
+    order = best.values.masked_fill(~may, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :free]
+    # What opposite tokens leave of each other is short, and its direction is their rounding.
+    magnified = torch.where(now.norms > 0, now.norms / now.metric.norm(dim=2), 1.0)
+    odd = magnified[:, 1::2]
+    scale = magnified[:, ::2] + torch.maximum(odd.gather(1, found.indices), odd.gather(1, best.indices))
+    ways = []
+    # Where one more may merge than must, the one that is left decides which are even in the next round.
+    for left in range(r, -1, -1) if free == r + 1 else [free]:
+        merged = order[:, torch.arange(free) != left][:, :r]
+        gone = torch.zeros_like(stays).scatter(1, merged, True)
+        lack = torch.where(gone, (best.values - found.values) / scale, 0.0).amax()
+        worst = torch.maximum(lack.double().cpu(), top_k_regret(best.values, gone, scale / 2)[0])
+        ways.append((float(worst), (merged, found.indices)))
+    return ways

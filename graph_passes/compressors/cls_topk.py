@@ -1,0 +1,53 @@
+"""cls_topk: keep the K tokens that the CLS token attends to most.
+
+Source: FasterVLM (arXiv 2412.01818), on CLIP before the projector. For attention a [N], K slots:
+
+    kept = the K largest a_i, the lowest index first among equals
+    the kept tokens as they are, in spatial order; all others are lost
+
+a is the CLS row of the attention that made the tokens, mean over heads. FasterVLM reads the last layer's attention and
+the last but one layer's tokens; here both are those of the seam. With ``attention`` "received" it is what audio
+transformers prune by (arXiv 2504.01690). Law: any K from 1 to N; K = N is the identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import select
+from .attended import Attends, emit_keep_highest, keep_highest
+from .base import Case, Compressed, compressor
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from ..builder import Builder
+
+
+@compressor(
+    "cls_topk",
+    family="attention",
+    modalities=("image", "video", "audio"),
+    merges=False,
+    source="FasterVLM, arXiv 2412.01818",
+    summary="keeps the tokens that CLS attends to most",
+)
+@dataclass(frozen=True)
+class ClsTopk(Attends):
+    """Its only parameter is which attention it ranks by."""
+
+    def check(self, case: Case) -> None:
+        """1 <= K <= N."""
+        select.check_keep(case)
+
+    def reference(self, case: Case, tokens: torch.Tensor, **signals: torch.Tensor) -> Compressed[torch.Tensor]:
+        """Sort, cut, restore the spatial order."""
+        return keep_highest(tokens, self.attended(signals), case.keep)
+
+    def onnx(self, b: Builder, case: Case, tokens: ir.Value, **signals: ir.Value) -> Compressed[ir.Value]:
+        """One TopK, one sort, one gather."""
+        if case.keep == case.tokens:
+            return select.emit_every_token(b, case, tokens)
+        return emit_keep_highest(b, case, tokens, self.emit_attended(b, signals))

@@ -1,0 +1,66 @@
+"""Judging centres and joins of DPC-KNN by how wrong each squared distance would have to be for them to be the best.
+
+Its scores jump where two densities are nearly equal, so they cannot be judged by themselves. Every squared distance is
+taken to be off by at most t times what its rounding is relative to: that bounds densities, distances to denser tokens,
+and scores from both sides. The regret is the smallest t of a ladder for which no lost token must beat a kept one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .select import gather, slots_of
+
+if TYPE_CHECKING:
+    import torch
+
+_LADDER = (0.0, *(10.0 ** (step / 2) for step in range(-16, 1)))
+
+# Tokens far from zero lose their small differences when the mean is taken from them: by half a rounding of the token,
+# of which a tolerance is about a hundred.
+_OFFSET = 0.03
+
+
+def square_scale(tokens: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
+    """What the rounding of squared distances [B, N, N], a channel, is relative to, for tokens [B, N, D]."""
+    x = tokens.double()
+    own, around = x.square().mean(2), (x - x.mean(1, keepdim=True)).square().mean(2)
+    owns, arounds = own[:, :, None] + own[:, None], around[:, :, None] + around[:, None]
+    return arounds + _OFFSET * (square * owns).sqrt() + 1e-6 * owns
+
+
+def centres_regret(square: torch.Tensor, scale: torch.Tensor, kept: torch.Tensor, neighbours: int) -> torch.Tensor:
+    """Regret [B] of centres kept [B, K], for squared distances [B, N, N] float64."""
+    import torch
+
+    nearest = square.topk(neighbours, dim=2, largest=False)
+    sparseness, rounded = nearest.values.mean(2), scale.gather(2, nearest.indices).mean(2)
+    lost = slots_of(kept, square.shape[1]) < 0
+    itself = torch.eye(square.shape[1], dtype=torch.bool, device=square.device)
+    regret = torch.full((len(square),), torch.inf, dtype=torch.float64, device=square.device)
+    for t in reversed(_LADDER):
+        least, most = sparseness - t * rounded, sparseness + t * rounded
+        near, far = square - t * scale, square + t * scale
+        maybe_denser = (least[:, None] <= most[:, :, None]) & ~itself
+        denser = most[:, None] < least[:, :, None]
+        low = torch.where(maybe_denser, near, near.amax((1, 2), keepdim=True)).amin(2).clamp(min=0).log() / 2 - most
+        high = torch.where(denser, far, far.amax((1, 2), keepdim=True)).amin(2).log() / 2 - least
+        fits = low.masked_fill(~lost, -torch.inf).amax(1) <= high.masked_fill(lost, torch.inf).amin(1)
+        regret = torch.where(fits, t, regret)
+    return regret.cpu()
+
+
+def joined_regret(
+    square: torch.Tensor, scale: torch.Tensor, kept: torch.Tensor, assignment: torch.Tensor
+) -> torch.Tensor:
+    """Regret [B] of tokens having joined slots [B, N]: each its nearest centre, a centre itself."""
+    import torch
+
+    cost, rounded = gather(square, kept).mT, gather(scale, kept).mT
+    chosen = assignment.clamp(min=0)[..., None]
+    excess = cost.gather(2, chosen) - cost
+    regret = torch.where(excess > 0, excess / (rounded.gather(2, chosen) + rounded), 0.0).amax(2)
+    own = slots_of(kept, square.shape[1])
+    regret = torch.where(own >= 0, 0.0, regret)
+    wrong = (assignment < 0) | ((own >= 0) & (own != assignment))
+    return torch.where(wrong, torch.inf, regret).amax(1).cpu()

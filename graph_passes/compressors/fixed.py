@@ -1,0 +1,57 @@
+"""Compressors whose slots do not depend on what the tokens hold: which token goes where is a constant of the graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .base import Case, Compressed
+from .select import emit_like, emit_rows
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from ..builder import Builder
+
+
+def fixed(
+    tokens: torch.Tensor, content: torch.Tensor, kept: torch.Tensor, slots: torch.Tensor, *, merges: bool = True
+) -> Compressed[torch.Tensor]:
+    """The same kept positions [K] and slots of tokens [N] in every batch element, -1 where a token is lost.
+
+    Args:
+        tokens: [B, N, D], whose dtype the content takes.
+        content: [B, K, D'].
+        kept: [K] int64.
+        slots: [N] int64.
+        merges: whether sizes are the number of tokens in a slot, at least 1, or all 1.
+    """
+    batch = tokens.shape[0]
+    sizes = kept.new_ones(kept.shape).float()
+    if merges:
+        sizes = slots[slots >= 0].bincount(minlength=len(kept)).clamp(min=1).float()
+    return Compressed(content.to(tokens.dtype), kept.repeat(batch, 1), sizes.repeat(batch, 1), slots.repeat(batch, 1))
+
+
+def emit_fixed_map(
+    b: Builder,
+    case: Case,
+    tokens: ir.Value,
+    content: ir.Value,
+    kept: np.ndarray,
+    slots: np.ndarray,
+    *,
+    merges: bool = True,
+) -> Compressed[ir.Value]:
+    """As `fixed`; content [B, K, D'] is float32."""
+    sizes = np.ones(case.keep)
+    if merges:
+        sizes = np.maximum(np.bincount(slots[slots >= 0], minlength=case.keep), 1)
+    return Compressed(
+        emit_like(b, content, case),
+        emit_rows(b, tokens, kept.astype(np.int64)),
+        emit_rows(b, tokens, sizes.astype(np.float32)),
+        emit_rows(b, tokens, slots.astype(np.int64)),
+    )

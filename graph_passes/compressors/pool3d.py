@@ -1,0 +1,135 @@
+"""pool3d: adaptive average pooling of a whole video, over time and space at once.
+
+Source: PLLaVA (Xu et al. 2024, arXiv 2404.16994), behind the projector: torch.nn.AdaptiveAvgPool3d to (16, 12, 12)
+in its runs. For tokens [T, h, w, D] and a shape [T', h', w'], slot (i, y, x) is the mean of the box of places that
+its windows cover along each axis (see adaptive.py); where a side is not a multiple, neighbouring boxes overlap.
+
+K = T' h' w'. The shape is a parameter; without it every frame is kept and space is pooled to the square that gives
+K, because PLLaVA found that time bears less pooling. A slot stands in the middle of its box, the upper, left and
+earlier among equals. A token belongs to the box that reads most of it, the first among equals, and sizes count
+those.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import RequestError
+from . import select
+from .adaptive import middles, owners, windows
+from .base import Case, Compressed, compressor
+from .fixed import emit_fixed_map, fixed
+from .grids import video_grid_of
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from ..builder import Builder
+
+_SHAPE = re.compile(r"\s*(\d+)\s*x\s*(\d+)\s*x\s*(\d+)\s*")
+
+
+@compressor(
+    "pool3d",
+    family="transformation",
+    modalities=("video",),
+    merges=True,
+    source="PLLaVA, arXiv 2404.16994",
+    seam="projector_output",
+    summary="adaptive average pooling over time and space",
+)
+@dataclass(frozen=True)
+class Pool3d:
+    """Parameters of pool3d.
+
+    Attributes:
+        shape: FRAMESxHEIGHTxWIDTH of the slots, such as 16x12x12; None: all frames, and a square in each.
+        grid: FRAMESxHEIGHTxWIDTH of the tokens, where the model does not say it.
+    """
+
+    shape: str | None = None
+    grid: str | None = None
+
+    def signals(self) -> tuple[str, ...]:
+        """None: it reads only the tokens."""
+        return ()
+
+    def shape_of(self, case: Case) -> tuple[int, ...]:
+        """(frames, height, width) of the slots.
+
+        Raises:
+            RequestError: it is not written so, it is larger than the video, or it does not give K.
+        """
+        grid = video_grid_of(case, self.grid)
+        where = f"{case.tokens} tokens of {case.dim} channels"
+        if self.shape is None:
+            squares = {grid[0] * side * side: f"{side}x{side} a frame" for side in range(1, min(grid[1:]) + 1)}
+            squares.setdefault(case.tokens, "all tokens")
+            select.check_counts(case, squares, "pool3d without --set shape=FRAMESxHEIGHTxWIDTH")
+            side = math.isqrt(case.keep // grid[0])
+            return grid if case.keep == case.tokens else (grid[0], side, side)
+        found = _SHAPE.fullmatch(self.shape)
+        if found is None:
+            raise RequestError(f"shape {self.shape!r} is not FRAMESxHEIGHTxWIDTH", fix="Write it as 16x12x12.")
+        shape = tuple(map(int, found.groups()))
+        if any(not 1 <= count <= side for count, side in zip(shape, grid)):
+            raise RequestError(
+                f"shape {self.shape} does not fit a video of {'x'.join(map(str, grid))}",
+                where=where,
+                fix="No axis can have more slots than places, or none.",
+            )
+        if math.prod(shape) != case.keep:
+            raise RequestError(
+                f"shape {self.shape} keeps {math.prod(shape)} tokens, not {case.keep}",
+                where=where,
+                fix=f"Use --keep {math.prod(shape)}, or change the shape.",
+            )
+        return shape
+
+    def check(self, case: Case) -> None:
+        """A video, and a shape that gives K."""
+        self.shape_of(case)
+
+    def reference(self, case: Case, tokens: torch.Tensor) -> Compressed[torch.Tensor]:
+        """PyTorch's own pooling; pooling one-hot places shows which slot reads most of each."""
+        import torch
+
+        shape = self.shape_of(case)
+        one_hot = torch.eye(case.tokens, dtype=torch.float64, device=tokens.device)[None]
+        read = self._pooled(one_hot, case, shape)[0].T.round(decimals=12)  # [N, K]
+        position = torch.arange(case.tokens, dtype=torch.float64, device=tokens.device).reshape(1, -1, 1)
+        # The mean place of a box is its middle; a half is rounded towards the first of the two, axis by axis.
+        kept = torch.zeros(1, dtype=torch.float64, device=tokens.device)
+        for side, count in zip(video_grid_of(case, self.grid), shape):
+            line = position[:, :side].transpose(1, 2)
+            middle = torch.nn.functional.adaptive_avg_pool1d(line, count).flatten()
+            kept = (kept[:, None] * side + (middle - 0.25).round()).flatten()
+        return fixed(tokens, self._pooled(tokens.float(), case, shape), kept.long(), select.top_k(read, 1)[:, 0])
+
+    def _pooled(self, x: torch.Tensor, case: Case, shape: tuple[int, ...]) -> torch.Tensor:
+        """[B, N, C] -> [B, K, C]."""
+        from torch.nn.functional import adaptive_avg_pool3d
+
+        by_channel = x.transpose(1, 2).unflatten(2, video_grid_of(case, self.grid))
+        return adaptive_avg_pool3d(by_channel, shape).flatten(2).transpose(1, 2)
+
+    def onnx(self, b: Builder, case: Case, tokens: ir.Value) -> Compressed[ir.Value]:
+        """Axis by axis one MatMul with a constant matrix."""
+        grid, shape = video_grid_of(case, self.grid), self.shape_of(case)
+        if shape == grid:
+            return select.emit_every_token(b, case, tokens)
+        x = select.emit_float(b, tokens, case)
+        slots, kept = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        for axis, (side, count) in enumerate(zip(grid, shape)):
+            if count != side:
+                x = b.op("Reshape", x, [-1, side, math.prod(grid[axis + 1 :]) * case.dim])
+                x = b.op("MatMul", windows(side, count).astype(np.float32), x)
+            slots = (slots[:, None] * count + owners(side, count)).ravel()
+            kept = (kept[:, None] * side + middles(side, count)).ravel()
+        return emit_fixed_map(b, case, tokens, b.op("Reshape", x, [-1, case.keep, case.dim]), kept, slots)

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from body_runner import body_model, every_way
+from hypothesis import given, settings
+from properties import QUICK, check_agreement, check_batches, inputs
+from tokexport.errors import RequestError
+from tokexport.graph_passes.compressors import Case, make
+
+CASES = [Case(13, 5, 1), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
+PAIRS = make("dpc_knn", {"neighbours": 2})
+
+
+def line(*places):
+    """Tokens [1, N, 1]."""
+    return np.array(places, np.float32).reshape(1, -1, 1)
+
+
+def test_worked_example():
+    # Nearest neighbours are 0, .5 and .3 away in three groups; of each the first is as dense and counts as denser.
+    # Distances to a denser token: 20 for the densest, 10 for .5's first and 10 for .3's; 0, .5 and .3 for the second.
+    tokens = line(10.5, 10, 0, 20.3, 20, 0)
+    for way, got in every_way(PAIRS, Case(6, 1, 3), tokens).items():
+        assert got.kept_indices.tolist() == [[0, 2, 3]], way
+        assert got.assignment.tolist() == [[0, 0, 1, 2, 2, 1]], way
+        assert got.sizes.tolist() == [[2, 2, 2]], way
+        np.testing.assert_allclose(got.tokens[0, :, 0], [10.25, 0, 20.15], rtol=1e-6, err_msg=way)
+
+
+def test_density_counts_beside_distance():
+    # 9 is far from all, but so thin that the second of the dense group comes before it: exp(-(6^2) / 2) * 6 < .5.
+    tokens = line(0, 0.5, 0.5, 9, 3)
+    for way, got in every_way(PAIRS, Case(5, 1, 2), tokens).items():
+        assert got.kept_indices.tolist() == [[0, 1]], way
+
+
+def test_densities_that_underflow_still_have_an_order():
+    # exp(-30^2 / 2) is 0 in float32, and so is every score of the paper; 500 is the thinnest.
+    tokens = line(0, 500, 30, 90, 130, 460)
+    for way, got in every_way(PAIRS, Case(6, 1, 2), tokens).items():
+        assert got.kept_indices.tolist() == [[0, 4]] or got.kept_indices.tolist() == [[0, 2]], (way, got.kept_indices)
+
+
+def test_equal_tokens():
+    for way, got in every_way(PAIRS, Case(5, 1, 3), line(4, 4, 4, 4, 4)).items():
+        assert got.kept_indices.tolist() == [[0, 1, 2]], way
+        assert got.assignment.tolist() == [[0, 1, 2, 0, 0]], way
+        assert got.tokens.tolist() == [[[4]] * 3], way
+
+
+def test_wrong_requests():
+    with pytest.raises(RequestError, match=r"keep 0 is outside 1\.\.9"):
+        make("dpc_knn").check(Case(9, 8, 0))
+    with pytest.raises(RequestError, match="neighbours 5 is more than the 4 tokens"):
+        make("dpc_knn").check(Case(4, 8, 2))
+    with pytest.raises(RequestError, match="neighbours 0 is not positive"):
+        make("dpc_knn", {"neighbours": 0})
+
+
+@given(drawn=inputs(CASES))
+@settings(QUICK, max_examples=400)
+def test_body_agrees_with_the_reference(drawn):
+    got = check_agreement("dpc_knn", {}, drawn)
+    assert (got.sizes.sum(1) == drawn[1].tokens).all()
+
+
+def test_batch_elements_do_not_see_each_other():
+    check_batches("dpc_knn", {}, Case(25, 16, 11), "correlated", 0)
+
+
+def test_body_size():
+    (function,) = body_model(make("dpc_knn"), Case(576, 64, 128)).functions.values()
+    assert len(function) < 90
