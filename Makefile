@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 OUT    ?= demo
 TESTS  ?=
 
-.PHONY: demo test test-slow test-gpu lint mutants bench showcase clean
+.PHONY: demo test test-slow test-gpu bench-gpu gpu-environment lint mutants bench showcase clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -32,11 +32,38 @@ test: $(VENV)/.test lint
 test-slow: $(VENV)/.test
 	cd tests && $(BIN)/python -m pytest -q -m slow
 
-# mypy must see the folder under its package name, whatever the checkout is called.
-# On a machine with an NVIDIA GPU, nvcc, cmake and a torch built for CUDA: each kernel against its PyTorch reference.
-test-gpu: $(VENV)/.test
-	cd tests && $(BIN)/python -m pytest -q -rs gpu
+# What the GPU targets run in. Where $(PYTHON) has a torch built for CUDA (a Jetson's comes from NVIDIA, and no other will
+# do), a venv that takes this one and what else is on the machine, TensorRT above all; elsewhere the one of all tests.
+CUDA_TORCH = $(PYTHON) -c 'import sys, torch; sys.exit(torch.version.cuda is None)' 2>/dev/null
+GPU = $(abspath $(if $(shell $(CUDA_TORCH) && echo yes),$(VENV)-gpu,$(VENV)))
+QUICK ?=
 
+gpu-environment:
+	@if $(CUDA_TORCH); then $(MAKE) --no-print-directory $(VENV)-gpu/.ready; \
+	elif [ -e /etc/nv_tegra_release ]; then \
+	  echo "error: $(PYTHON) has no torch built for CUDA. On a Jetson it is NVIDIA's wheel (see 'PyTorch for Jetson' in its" \
+	    "documentation): install it, or name a Python that has it, as in make $(MAKECMDGOALS) PYTHON=python3.10" >&2; exit 3; \
+	else $(MAKE) --no-print-directory $(VENV)/.test; fi
+
+# torch's own folder goes on the path too: it may be in another venv. NVIDIA's wheels for Python 3.10 need numpy 1.
+$(VENV)-gpu/.ready: pyproject.toml
+	$(PYTHON) -m venv --system-site-packages $(VENV)-gpu
+	$(PYTHON) -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])' \
+	  > "$$($(VENV)-gpu/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torch.pth"
+	$(VENV)-gpu/bin/python -m pip install -q "setuptools>=77" wheel
+	$(VENV)-gpu/bin/python -m pip install -q --no-build-isolation -e . pytest "numpy<2; python_version<'3.11'" \
+	  $$(command -v cmake >/dev/null || echo cmake)
+	touch $@
+
+# On a machine with an NVIDIA GPU and nvcc: each kernel against its PyTorch reference, compute-sanitizer, and engines where
+# TensorRT is. Then how fast. Neither passes for want of something: each names it and fails.
+test-gpu: gpu-environment
+	cd tests && PATH="$(GPU)/bin:$$PATH" TOKEXPORT_GPU=required $(GPU)/bin/python -m pytest -q -rs gpu
+
+bench-gpu: gpu-environment
+	PATH="$(GPU)/bin:$$PATH" $(GPU)/bin/python benchmarks/bench_gpu.py $(if $(QUICK),--quick)
+
+# mypy must see the folder under its package name, whatever the checkout is called.
 lint: $(VENV)/.test
 	mkdir -p build/types && ln -sfn ../.. build/types/tokexport
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -46,11 +73,11 @@ mutants: $(VENV)/.test
 	$(BIN)/python tests/mutants/run.py
 
 bench: $(VENV)/.test
-	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out %/bench_gpu.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python $$script || exit 1; done
 
 # Both sweeps, the overlay picture, and the README's tables of them.
 showcase: $(VENV)/.test
 	$(BIN)/python benchmarks/showcase.py
 
 clean:
-	rm -rf $(VENV) build demo
+	rm -rf $(VENV) $(VENV)-gpu build demo

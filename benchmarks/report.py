@@ -10,11 +10,16 @@ from typing import Any
 from tokexport.exporter.machine import machine
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("tokexport", "onnxruntime", "torch", "onnx", "onnx-ir", "numpy", "onnxslim", "onnxsim")
+PACKAGES = ("tokexport", "onnxruntime", "torch", "triton", "onnx", "onnx-ir", "numpy", "onnxslim", "onnxsim")
 
 
 def write(name: str, results: Any, command: str) -> None:
-    """Write results/<name>.json beside the machine, the versions and the command, and print it."""
+    """`save` a report, and print it."""
+    print(save(name, results, command))
+
+
+def save(name: str, results: Any, command: str) -> str:
+    """Write results/<name>.json beside the machine, the versions and the command; returns its text."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -30,4 +35,4 @@ def write(name: str, results: Any, command: str) -> None:
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps(record, indent=2)
     (RESULTS / f"{name}.json").write_text(text + "\n")
-    print(text)
+    return text

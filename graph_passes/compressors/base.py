@@ -176,11 +176,16 @@ def ascending(compressor: Compressor) -> bool:
 
 _TABLE: dict[str, str] = {
     "apet": ".apet",
+    "audio_topk": ".audio_topk",
     "cls_topk": ".cls_topk",
+    "codec_topk": ".codec_topk",
     "conv1d": ".conv1d",
+    "dart": ".dart",
     "divprune": ".divprune",
     "dpc_knn": ".dpc_knn",
     "evit": ".evit",
+    "evs": ".evs",
+    "folder": ".folder",
     "holov": ".holov",
     "kcenter_merge": ".kcenter_merge",
     "pixel_unshuffle": ".pixel_unshuffle",

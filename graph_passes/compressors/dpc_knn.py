@@ -10,13 +10,13 @@ k nearest neighbours (Du et al. 2016). For tokens X [N, D] and K slots:
     each token goes to its nearest centre, the lowest slot among equals; a centre to itself
     each slot is the plain mean of its tokens, and its size is their number
 
-It inherits the centre's position. Differs from the released code: that adds noise below 1e-6 to rho, which decides where
-densities are equal, above all where exp is 0 in float32: long tokens, D = 1024 and distances of 13 a channel. Ours orders
-by log(rho del), which never underflows, and of equally dense tokens the one of lower index counts as denser. Centres
-are in spatial order, there by score. Law: any K from 1 to N; K = N is the identity; k is at most N.
+It inherits the centre's position. Differs from the released code: that adds noise below 1e-6 to rho, which decides
+where densities are equal, above all where exp gives 0 in float32: nearest tokens that differ by 10 in every channel.
+Ours ranks by log(rho del), which does not underflow, and of equally dense tokens that of the lower index counts as
+denser. Centres are in spatial order, there by score. Law: any K from 1 to N; K = N is the identity; k is at most N.
 
-The ONNX body takes |x - y|^2 from |x|^2, |y|^2 and x y of tokens less their mean, as the released code does without the
-mean: what is rounded is relative to |x|^2, so the order of near-duplicates of long tokens is chance.
+The ONNX body, as the released code, has |x - y|^2 = |x|^2 + |y|^2 - 2 x y, here of tokens less their mean: what is
+rounded is relative to |x|^2, and differences below that count as none.
 """
 
 from __future__ import annotations

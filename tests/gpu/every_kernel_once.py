@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "plugins"))
-
-import torch
+from gpu_needs import gpu_library  # it comes first: it puts tests/plugins on the path
 from grid_checks import POOLS, RESIZES, STACKS, check_pool, check_stack
-from kernel_abi import Library
-from kernel_build import build_for_gpu
 from kernel_checks import GRIDS, METHODS, agrees, draw, is_equal
 from paper_checks import check_selection, check_tome
 
 
 def main() -> None:
-    major, minor = torch.cuda.get_device_capability()
-    library = Library(build_for_gpu(f"{major}{minor}"), "cuda")
+    library = gpu_library()
     for b, n, d, k in [(2, 37, 20, 9), (1, 300, 33, 40)]:
         tokens = draw("normal", (b, n, d)).half()
         for method, params in METHODS:

@@ -34,10 +34,10 @@ def test_density_counts_beside_distance():
 
 
 def test_densities_that_underflow_still_have_an_order():
-    # exp(-30^2 / 2) is 0 in float32, and so is every score of the paper; 500 is the thinnest.
+    # exp(-30^2 / 2) is 0 in float32, and so is every score of the paper; 0 and 30 are the densest.
     tokens = line(0, 500, 30, 90, 130, 460)
     for way, got in every_way(PAIRS, Case(6, 1, 2), tokens).items():
-        assert got.kept_indices.tolist() == [[0, 4]] or got.kept_indices.tolist() == [[0, 2]], (way, got.kept_indices)
+        assert got.kept_indices.tolist() == [[0, 2]], way
 
 
 def test_equal_tokens():
@@ -57,7 +57,7 @@ def test_wrong_requests():
 
 
 @given(drawn=inputs(CASES))
-@settings(QUICK, max_examples=400)
+@settings(QUICK, max_examples=12)
 def test_body_agrees_with_the_reference(drawn):
     got = check_agreement("dpc_knn", {}, drawn)
     assert (got.sizes.sum(1) == drawn[1].tokens).all()

@@ -1,0 +1,97 @@
+"""EVS: keep the first frame, and of all others the tokens that changed most since the frame before.
+
+Source: Efficient Video Sampling (NVIDIA, arXiv 2510.14624), the behaviour of its code in vLLM, behind the
+projector. For tokens X [T, h w, D] and K slots:
+
+    d_tp = 1 - cosine(x_tp, x_t-1,p)        frame 0: more than any other
+    kept = the K largest d, the lowest index first among equals; as they are, in order; all others are lost
+
+A cosine with a token of zeros is 0. The released count is max(h w, floor(T h w (1 - q))); ours is K, at least h w.
+Law: h w <= K <= N; K = N is the identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import select
+from .attended import emit_keep_highest, keep_highest
+from .base import Case, Compressed, compressor
+from .cosine import emit_unit
+from .frames import check_first_frame, emit_neighbours, neighbours
+from .grids import video_grid_of
+from .replay import Replay, top_k_regret
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from ..builder import Builder
+
+_FIRST = 255.0  # of the first frame, as in the released code: 1 - cosine is at most 2
+
+
+@compressor(
+    "evs",
+    family="similarity",
+    modalities=("video",),
+    merges=False,
+    source="EVS, arXiv 2510.14624",
+    seam="projector_output",
+    summary="keeps the first frame and the tokens that changed most since the frame before",
+)
+@dataclass(frozen=True)
+class Evs:
+    """Parameters of EVS.
+
+    Attributes:
+        grid: FRAMESxHEIGHTxWIDTH of the tokens, where the model does not say it.
+    """
+
+    grid: str | None = None
+
+    def signals(self) -> tuple[str, ...]:
+        """None: it reads only the tokens."""
+        return ()
+
+    def check(self, case: Case) -> None:
+        """A video, and h w <= K <= N."""
+        check_first_frame(case, self._places(case))
+
+    def reference(self, case: Case, tokens: torch.Tensor) -> Compressed[torch.Tensor]:
+        """The formula above."""
+        return keep_highest(tokens, self._scores(case, tokens), case.keep)
+
+    def replay(self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor]) -> Replay:
+        """A cosine is rounded relative to 1."""
+        import torch
+
+        scores = self._scores(case, tokens)
+        kept = select.slots_of(got.kept_indices, case.tokens) >= 0
+        return Replay(select.selection(tokens, got.kept_indices), top_k_regret(scores, kept, torch.ones_like(scores)))
+
+    def _scores(self, case: Case, tokens: torch.Tensor) -> torch.Tensor:
+        """d [B, N]."""
+        import torch
+        from torch.nn.functional import normalize
+
+        places = self._places(case)
+        now, before = neighbours(normalize(tokens.float(), dim=2), places)
+        return torch.cat([now.new_full((len(now), places), _FIRST), 1 - (now * before).sum(2)], 1)
+
+    def _places(self, case: Case) -> int:
+        _, height, width = video_grid_of(case, self.grid)
+        return height * width
+
+    def onnx(self, b: Builder, case: Case, tokens: ir.Value) -> Compressed[ir.Value]:
+        """One product of neighbouring frames, one TopK."""
+        n, places = case.tokens, self._places(case)
+        if case.keep == n:
+            return select.emit_every_token(b, case, tokens)
+        now, before = emit_neighbours(b, emit_unit(b, select.emit_float(b, tokens, case)), n, places)
+        change = b.op("Sub", 1.0, b.op("ReduceSum", b.op("Mul", now, before), [2], keepdims=0))
+        first = select.emit_rows(b, tokens, np.full(places, _FIRST, np.float32))
+        return emit_keep_highest(b, case, tokens, b.op("Concat", first, change, axis=1))
