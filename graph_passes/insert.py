@@ -101,6 +101,7 @@ def insert(
         )
     case = Case(seam.tokens, seam.dim, keep, seam.dtype, seam.grid)
     compressor.check(case)
+    weights(compressor, case)
     read_behind(model, seam, compressor, case)
     bias = size_bias and seam.name.startswith("encoder_layer:") and compressor.method.merges
     if bias:

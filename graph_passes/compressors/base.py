@@ -175,6 +175,7 @@ def ascending(compressor: Compressor) -> bool:
 
 
 _TABLE: dict[str, str] = {
+    "a_tome": ".a_tome",
     "apet": ".apet",
     "audio_topk": ".audio_topk",
     "cls_topk": ".cls_topk",
@@ -186,24 +187,30 @@ _TABLE: dict[str, str] = {
     "evit": ".evit",
     "evs": ".evs",
     "folder": ".folder",
+    "framefusion": ".framefusion",
     "holov": ".holov",
     "kcenter_merge": ".kcenter_merge",
+    "ldpv2": ".ldpv2",
+    "lftr": ".lftr",
     "pixel_unshuffle": ".pixel_unshuffle",
     "pool": ".pool",
     "pool1d": ".pool1d",
     "pool3d": ".pool3d",
     "prumerge": ".prumerge",
+    "qformer": ".qformer",
     "random": ".random",
     "scope": ".scope",
     "slowfast": ".slowfast",
     "st_mean": ".st_mean",
     "stack": ".stack",
     "temporal_pool": ".temporal_pool",
+    "tokenlearner": ".tokenlearner",
     "tome": ".tome",
     "topk": ".topk",
     "uniform": ".uniform",
     "visionzip": ".visionzip",
     "vispruner": ".vispruner",
+    "window_qformer": ".window_qformer",
 }
 _REGISTERED: dict[str, type[Compressor]] = {}
 _ENTRY_POINTS = "tokexport.compressors"

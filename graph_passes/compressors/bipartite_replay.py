@@ -24,7 +24,8 @@ def refold_regret(
 ) -> torch.Tensor:
     """Regret [B] of folding in such a way that positions `kept` [B, K] and slots [B, N] come out.
 
-    Every token goes to the most similar of those that end in its own slot; the rest as in `bipartite.fold`.
+    Every token goes to the most similar of those that end in its own slot: of several that are equally similar but for
+    rounding, to one. Arguments as in `bipartite.fold`.
     """
     import torch
 
@@ -72,6 +73,8 @@ def _ways(now: Folding, r: int, ends: torch.Tensor, stays: torch.Tensor) -> list
     magnified = torch.where(now.norms > 0, now.norms / now.metric.norm(dim=2), 1.0)
     odd = magnified[:, 1::2]
     scale = magnified[:, ::2] + torch.maximum(odd.gather(1, found.indices), odd.gather(1, best.indices))
+    if now.cost is not None:
+        scale = scale + now.cost[:, ::2].abs()
     ways = []
     # Where one more may merge than must, the one that is left decides which are even in the next round.
     for left in range(r, -1, -1) if free == r + 1 else [free]:

@@ -35,16 +35,19 @@ def centres_regret(square: torch.Tensor, scale: torch.Tensor, kept: torch.Tensor
 
     nearest = square.topk(neighbours, dim=2, largest=False)
     sparseness, rounded = nearest.values.mean(2), scale.gather(2, nearest.indices).mean(2)
-    lost = slots_of(kept, square.shape[1]) < 0
-    itself = torch.eye(square.shape[1], dtype=torch.bool, device=square.device)
+    mine = slots_of(kept, square.shape[1]) >= 0
+    lost = ~mine
+    # Of two that may be equally dense, the kept one was taken for the denser; of two alike, the first.
+    earlier = torch.ones(square.shape[1:], dtype=torch.bool, device=square.device).tril(-1)
+    first = (mine[:, None] & lost[:, :, None]) | ((mine[:, None] == mine[:, :, None]) & earlier)
+    apart, together = sparseness[:, :, None] - sparseness[:, None], rounded[:, :, None] + rounded[:, None]
     regret = torch.full((len(square),), torch.inf, dtype=torch.float64, device=square.device)
     for t in reversed(_LADDER):
-        least, most = sparseness - t * rounded, sparseness + t * rounded
+        denser = torch.where(apart.abs() <= t * together, first, apart > 0)
         near, far = square - t * scale, square + t * scale
-        maybe_denser = (least[:, None] <= most[:, :, None]) & ~itself
-        denser = most[:, None] < least[:, :, None]
-        low = torch.where(maybe_denser, near, near.amax((1, 2), keepdim=True)).amin(2).clamp(min=0).log() / 2 - most
-        high = torch.where(denser, far, far.amax((1, 2), keepdim=True)).amin(2).log() / 2 - least
+        low = torch.where(denser, near, near.amax((1, 2), keepdim=True)).amin(2).clamp(min=0).log() / 2
+        high = torch.where(denser, far, far.amax((1, 2), keepdim=True)).amin(2).log() / 2
+        low, high = low - sparseness - t * rounded, high - sparseness + t * rounded
         fits = low.masked_fill(~lost, -torch.inf).amax(1) <= high.masked_fill(lost, torch.inf).amin(1)
         regret = torch.where(fits, t, regret)
     return regret.cpu()

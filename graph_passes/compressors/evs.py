@@ -20,8 +20,7 @@ import numpy as np
 from . import select
 from .attended import emit_keep_highest, keep_highest
 from .base import Case, Compressed, compressor
-from .cosine import emit_unit
-from .frames import check_first_frame, emit_neighbours, neighbours
+from .frames import check_first_frame, cosines_before, emit_cosines_before
 from .grids import video_grid_of
 from .replay import Replay, top_k_regret
 
@@ -76,11 +75,10 @@ class Evs:
     def _scores(self, case: Case, tokens: torch.Tensor) -> torch.Tensor:
         """d [B, N]."""
         import torch
-        from torch.nn.functional import normalize
 
         places = self._places(case)
-        now, before = neighbours(normalize(tokens.float(), dim=2), places)
-        return torch.cat([now.new_full((len(now), places), _FIRST), 1 - (now * before).sum(2)], 1)
+        change = 1 - cosines_before(tokens.float(), places)
+        return torch.cat([change.new_full((len(change), places), _FIRST), change], 1)
 
     def _places(self, case: Case) -> int:
         _, height, width = video_grid_of(case, self.grid)
@@ -91,7 +89,6 @@ class Evs:
         n, places = case.tokens, self._places(case)
         if case.keep == n:
             return select.emit_every_token(b, case, tokens)
-        now, before = emit_neighbours(b, emit_unit(b, select.emit_float(b, tokens, case)), n, places)
-        change = b.op("Sub", 1.0, b.op("ReduceSum", b.op("Mul", now, before), [2], keepdims=0))
+        change = b.op("Sub", 1.0, emit_cosines_before(b, select.emit_float(b, tokens, case), n, places))
         first = select.emit_rows(b, tokens, np.full(places, _FIRST, np.float32))
         return emit_keep_highest(b, case, tokens, b.op("Concat", first, change, axis=1))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...errors import RequestError
 from .base import Case, Compressed
 from .select import emit_like, emit_rows
 
@@ -55,3 +56,18 @@ def emit_fixed_map(
         emit_rows(b, tokens, sizes.astype(np.float32)),
         emit_rows(b, tokens, slots.astype(np.int64)),
     )
+
+
+def without_positions(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """kept_indices [K] and slots [N] where no slot comes from a place: equal steps, and no token is in a slot alone."""
+    kept = (2 * np.arange(case.keep, dtype=np.int64) + 1) * case.tokens // (2 * case.keep)
+    return kept, np.full(case.tokens, -1, np.int64)
+
+
+def require_weights(method: str, file: str) -> None:
+    """Raise `RequestError` for a method that cannot be without weights, where none were given."""
+    if not file:
+        raise RequestError(
+            f"{method} is nothing without weights that were trained",
+            fix="Add --set weights=FILE.safetensors; the arrays that it needs stand in the method's file.",
+        )

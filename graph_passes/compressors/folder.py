@@ -10,12 +10,12 @@ Each round pairs even with odd tokens as ToMe does (see `tome`). For r to remove
     similarity of an even token a to an odd b: cosine(M_a, M_b) - 100 alpha attention_a
     r <= floor((t - 1) / 2): one round. Else fold: rounds of floor((t - 1) / 2), until K are left
     a slot is the mean of its tokens, and its size is their number
-    scale_by_size: times 1 + ln(size), unless one round did it and left no more than 2 r + 1 tokens
+    scale_by_size: times 1 + ln(size), unless one round did it and r >= floor(K / 2)
 
-so what CLS looks at is not merged away. That of a slot is the mean of the tokens that met in the last round. Slots are in
-spatial order, as in the simple form. Differs from the form in LLaVA: rounds begin with less than 40 tokens too, where
-that code fails; and the attention of the last encoder block is read rather than of the last but one, where the seam has
-that. Law: any K from 2 to N, or N; K = N is the identity.
+so what CLS looks at is not merged away. The attention of a slot is the mean of the tokens that met in the last round.
+Slots are in spatial order, as in the simple form. Differs from the form in LLaVA: rounds begin with less than 40 tokens
+too, where that code fails; and the attention is that of the last block before the seam, there of the last but one. Law:
+any K from 2 to N; K = N is the identity.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Folder:
         return keys if self.attention == "none" else (f"{self.attention}_attention", *keys)
 
     def check(self, case: Case) -> None:
-        """2 <= K <= N, or K = N."""
+        """2 <= K <= N."""
         select.check_keep(case, min(2, case.tokens), "folding stops at two tokens")
 
     def rounds(self, case: Case) -> list[int]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from .base import Case
+from .cosine import emit_unit
 from .select import check_keep
 
 if TYPE_CHECKING:
@@ -34,3 +35,17 @@ def neighbours(x: torch.Tensor, places: int) -> tuple[torch.Tensor, torch.Tensor
 def emit_neighbours(b: Builder, x: ir.Value, n: int, places: int) -> tuple[ir.Value, ir.Value]:
     """As `neighbours`, for x [B, n, D]."""
     return b.op("Slice", x, [places], [n], [1]), b.op("Slice", x, [0], [n - places], [1])
+
+
+def cosines_before(x: torch.Tensor, places: int) -> torch.Tensor:
+    """Cosine [B, N - P] of each token of x [B, N, D] float32, but the first frame's, and the one a frame earlier."""
+    from torch.nn.functional import normalize
+
+    now, before = neighbours(normalize(x, dim=2), places)
+    return (now * before).sum(2)
+
+
+def emit_cosines_before(b: Builder, x: ir.Value, n: int, places: int) -> ir.Value:
+    """As `cosines_before`, for x [B, n, D] float32."""
+    now, before = emit_neighbours(b, emit_unit(b, x), n, places)
+    return b.op("ReduceSum", b.op("Mul", now, before), [2], keepdims=0)

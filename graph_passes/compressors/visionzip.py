@@ -114,13 +114,11 @@ class Visionzip(Attends):
 
     def _assemble(self, tokens: torch.Tensor, kept: torch.Tensor, slot: torch.Tensor) -> Compressed[torch.Tensor]:
         """The slots, given the one that each token goes to [B, N]."""
-        import torch
-
         x, own = tokens.float(), select.slots_of(kept, tokens.shape[1])
         slot = own.where(own >= 0, slot)
         out = (own < 0).float()
-        count = torch.zeros(kept.shape).scatter_add(1, slot, out)
-        sums = torch.zeros(*kept.shape, x.shape[2]).scatter_add(1, slot[..., None].expand_as(x), x * out[..., None])
+        count = x.new_zeros(kept.shape).scatter_add(1, slot, out)
+        sums = x.new_zeros(*kept.shape, x.shape[2]).scatter_add(1, slot[..., None].expand_as(x), x * out[..., None])
         content, sizes = select.gather(x, kept), 1 + count
         if self.merge == "mean":
             content = (content + sums) / sizes[..., None]

@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
+import torch
 from body_runner import body_model, every_way
 from hypothesis import given, settings
 from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
+from tokexport.graph_passes.compressors.dpc_knn import square_distances
+from tokexport.graph_passes.compressors.dpc_knn_replay import centres_regret, joined_regret, square_scale
 
 CASES = [Case(13, 5, 1), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 PAIRS = make("dpc_knn", {"neighbours": 2})
@@ -38,6 +41,20 @@ def test_densities_that_underflow_still_have_an_order():
     tokens = line(0, 500, 30, 90, 130, 460)
     for way, got in every_way(PAIRS, Case(6, 1, 2), tokens).items():
         assert got.kept_indices.tolist() == [[0, 2]], way
+
+
+def test_a_centre_is_judged_by_how_wrong_distances_would_have_to_be():
+    tokens = torch.from_numpy(line(10.5, 10, 0, 20.3, 20, 0))
+    square = square_distances(tokens).double()
+    scale = square_scale(tokens, square)
+    assert centres_regret(square, scale, torch.tensor([[0, 2, 3]]), 2).tolist() == [0]
+    assert 1e-3 < float(centres_regret(square, scale, torch.tensor([[0, 1, 2]]), 2)) < 1
+    # 20 joined 10.5 and not 20.3; a centre joined another.
+    nearest, far, other = ([0, 0, 1, 2, 2, 1], [0, 0, 1, 2, 0, 1], [0, 0, 1, 0, 2, 1])
+    kept = torch.tensor([[0, 2, 3]] * 3)
+    square, scale = square.expand(3, -1, -1), scale.expand(3, -1, -1)
+    regret = joined_regret(square, scale, kept, torch.tensor([nearest, far, other]))
+    assert regret[0] == 0 and 0.1 < regret[1] < 1 and regret[2] == float("inf")
 
 
 def test_equal_tokens():

@@ -30,6 +30,8 @@ FAMILIES = {"transformation", "similarity", "attention", "query", "algebraic", "
 
 
 def reaches(name, case):
+    if isinstance(make(name), base.Learned):
+        return False
     try:
         make(name).check(case)
     except RequestError:

@@ -8,7 +8,9 @@ from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, Compressed, make, select
 from tokexport.graph_passes.compressors.bipartite import emit_match, match, rounds, weighted_mean
+from tokexport.graph_passes.compressors.bipartite_replay import refold_regret
 
+INF = float("inf")
 CASES = [Case(13, 5, 1), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 TOKENS = make("tome", {"metric": "tokens"})
 
@@ -92,6 +94,18 @@ def test_a_round_inside_an_encoder_protects_the_prefix_and_weights_by_size():
     merged, sizes = weighted_mean(content, sizes, slots, 4)
     assert merged.tolist() == [[[9], [2], [5], [6]]]
     assert sizes.tolist() == [[1, 3, 1, 3]]
+
+
+def test_a_merge_is_judged_by_the_better_one_that_was_there():
+    metric, kept = torch.from_numpy(EXAMPLE), torch.tensor([[1, 3, 4, 5]])
+    assert refold_regret(metric, [2], kept, torch.tensor([[0, 0, 1, 1, 2, 3]])).tolist() == [0]
+    # 0 went to 80 and not to 5; a rounding is relative to 2.
+    wrong = refold_regret(metric, [2], kept, torch.tensor([[1, 0, 1, 1, 2, 3]]))
+    np.testing.assert_allclose(wrong, (np.cos(np.deg2rad(5)) - np.cos(np.deg2rad(80))) / 2, rtol=1e-5)
+    # No round takes an odd token away.
+    assert refold_regret(metric, [2], torch.tensor([[0, 3, 4, 5]]), torch.tensor([[0, 0, 1, 1, 2, 3]])).tolist() == [
+        INF
+    ]
 
 
 def test_keep_outside():

@@ -1,0 +1,137 @@
+"""LDPv2: average pooling to a smaller grid, and a convolution that writes into each slot where it stands.
+
+Source: MobileVLM V2 (Chu et al. 2024, arXiv 2402.03766), its downsample projector. For tokens on a grid [h, w] and
+a side s:
+
+    Y = X, or W2 gelu(W1 x + b1) + b2 with ``mlp``
+    Z = adaptive average pooling of Y to s x s (see adaptive.py)
+    slots = Z + 3 x 3 depthwise convolution of Z, padded with zeros        K = s^2: 576 to 144
+
+Weights: peg.weight [D', 1, 3, 3], peg.bias [D']; with ``mlp`` also mlp.0 [D', D] and mlp.2 [D', D'] with their
+biases. Where no file is given the convolution is zero, which leaves pooling, and there is no MLP. A slot inherits
+the middle of its window, and tokens are assigned to the window that reads most of them. sizes are 1: how much a
+slot weighs is what was learned.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import RequestError
+from . import select
+from .adaptive import middles, owners, windows
+from .base import Case, Compressed, compressor
+from .fixed import emit_fixed_map, fixed
+from .grids import grid_of
+from .layers import linear
+from .neural import emit_floats, emit_gelu, emit_linear, linear_shapes
+from .weights import load_weights
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from ..builder import Builder
+
+
+@compressor(
+    "ldpv2",
+    family="transformation",
+    modalities=("image",),
+    merges=False,
+    source="MobileVLM V2, arXiv 2402.03766",
+    seam="projector_output",
+    summary="average pooling and a learned position convolution; weights from a file, or pooling alone",
+)
+@dataclass(frozen=True)
+class Ldpv2:
+    """Parameters of LDPv2.
+
+    Attributes:
+        mlp: whether the two linear layers are part of it, or of the model's own projector.
+        channels: D'; 0: as many as tokens have. Other than that only with ``mlp``.
+        grid: HEIGHTxWIDTH of the tokens, where the model does not say it.
+        weights: a .safetensors or .npz file with the arrays above.
+    """
+
+    mlp: bool = False
+    channels: int = 0
+    grid: str | None = None
+    weights: str = ""
+
+    def signals(self) -> tuple[str, ...]:
+        """None: it reads only the tokens."""
+        return ()
+
+    def width(self, case: Case) -> int:
+        """D'."""
+        return self.channels or case.dim
+
+    def arrays(self, case: Case) -> dict[str, np.ndarray]:
+        """From the file, or a convolution of zeros."""
+        wide = self.width(case)
+        shapes: dict[str, tuple[int, ...]] = {"peg.weight": (wide, 1, 3, 3), "peg.bias": (wide,)}
+        if self.mlp:
+            shapes |= linear_shapes("mlp.0", case.dim, wide) | linear_shapes("mlp.2", wide, wide)
+        if self.weights:
+            return load_weights("ldpv2", self.weights, shapes)
+        return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+
+    def check(self, case: Case) -> None:
+        """A grid, and K a square that fits into it; weights where there is an MLP."""
+        grid = grid_of(case, self.grid)
+        if len(grid) != 2:
+            raise RequestError("ldpv2 takes a grid of rows and columns", fix="For sound use pool1d or conv1d.")
+        if (self.mlp and not self.weights) or self.channels < 0 or (not self.mlp and self.width(case) != case.dim):
+            raise RequestError(
+                f"ldpv2 with mlp={self.mlp} and channels={self.channels} for tokens of {case.dim}"
+                + ("" if self.weights else ", and no weights"),
+                fix="Other channels need --set mlp=true, and an MLP needs --set weights=FILE.safetensors.",
+            )
+        select.check_counts(case, {side * side: f"{side}x{side}" for side in range(1, min(grid) + 1)}, "ldpv2")
+
+    def reference(self, case: Case, tokens: torch.Tensor, **w: torch.Tensor) -> Compressed[torch.Tensor]:
+        """PyTorch's own layers; pooling one-hot places shows which slot reads most of each."""
+        import torch
+        from torch.nn import functional as F
+
+        (height, width), side = grid_of(case, self.grid), math.isqrt(case.keep)
+        x, w = tokens.float(), {name: value.float() for name, value in w.items()}
+        if self.mlp:
+            x = linear(F.gelu(linear(x, w, "mlp.0")), w, "mlp.2")
+
+        def pooled(rows: torch.Tensor) -> torch.Tensor:
+            """[B, N, C] -> [B, C, s, s]."""
+            return F.adaptive_avg_pool2d(rows.transpose(1, 2).unflatten(2, (height, width)), side)
+
+        z = pooled(x)
+        z = z + F.conv2d(z, w["peg.weight"], w["peg.bias"], padding=1, groups=z.shape[1])
+        read = pooled(torch.eye(case.tokens, dtype=torch.float64, device=tokens.device)[None])[0].flatten(1)
+        line = torch.arange(max(height, width), dtype=torch.float64, device=tokens.device)[None, None]
+        down, across = (
+            (F.adaptive_avg_pool1d(line[..., :length], side).flatten() - 0.25).round() for length in (height, width)
+        )
+        kept = (down[:, None] * width + across).flatten().long()
+        slots = select.top_k(read.round(decimals=12), 1)[:, 0]
+        return fixed(tokens, z.flatten(2).transpose(1, 2), kept, slots, merges=False)
+
+    def onnx(self, b: Builder, case: Case, tokens: ir.Value, **w: ir.Value) -> Compressed[ir.Value]:
+        """Two MatMuls with constant matrices pool; one Conv."""
+        (height, width), side, wide = grid_of(case, self.grid), math.isqrt(case.keep), self.width(case)
+        x, w = select.emit_float(b, tokens, case), emit_floats(b, w, case)
+        if self.mlp:
+            x = emit_linear(b, emit_gelu(b, emit_linear(b, x, w, "mlp.0")), w, "mlp.2")
+        rows = b.op("Reshape", x, [-1, height, width * wide])
+        rows = b.op("MatMul", windows(height, side).astype(np.float32), rows)
+        columns = b.op("Reshape", rows, [-1, width, wide])
+        columns = b.op("MatMul", windows(width, side).astype(np.float32), columns)
+        z = b.op("Transpose", b.op("Reshape", columns, [-1, side, side, wide]), perm=[0, 3, 1, 2])
+        peg = b.op("Conv", z, w["peg.weight"], w["peg.bias"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], group=wide)
+        content = b.op("Transpose", b.op("Reshape", b.op("Add", z, peg), [-1, wide, case.keep]), perm=[0, 2, 1])
+        kept = (middles(height, side)[:, None] * width + middles(width, side)).ravel()
+        slots = (owners(height, side)[:, None] * side + owners(width, side)).ravel()
+        return emit_fixed_map(b, case, tokens, content, kept, slots, merges=False)

@@ -1,0 +1,123 @@
+"""window_qformer: a Q-Former on each window of sound.
+
+Source: SALMONN (Tang et al. 2024, arXiv 2310.13289): Whisper and BEATs frames side by side at 50 a second, windows
+of 17 frames (0.33 s) one behind the other, one query through two layers in each: 88 tokens for 30 seconds. For N
+tokens, windows of W and Q queries:
+
+    slots = the Q-Former of each of floor(N / W) windows, in time        K = Q floor(N / W): the last N mod W are lost
+
+Weights as in qformer_layers.py. Query j of a window stands in the middle of the j-th of Q equal parts of it, and
+every token of a part is assigned to its query. sizes are 1, because what reads the slots was trained with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import RequestError
+from . import select
+from .base import Case, Compressed, compressor
+from .fixed import emit_fixed_map, fixed, require_weights
+from .neural import emit_floats
+from .qformer_layers import QueryLayers
+from .weights import load_weights
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from ..builder import Builder
+
+
+@compressor(
+    "window_qformer",
+    family="query",
+    modalities=("audio",),
+    merges=False,
+    source="SALMONN, arXiv 2310.13289",
+    summary="a Q-Former on each window of frames; weights from a file",
+)
+@dataclass(frozen=True)
+class WindowQformer:
+    """Parameters of the Q-Former of windows.
+
+    Attributes:
+        window: W, frames.
+        queries: Q of each window.
+        layers: L.
+        heads: of each attention.
+        channels: d, which is D' too.
+        cross: every how many layers there is cross-attention.
+        weights: a .safetensors or .npz file.
+    """
+
+    window: int = 17
+    queries: int = 1
+    layers: int = 2
+    heads: int = 12
+    channels: int = 768
+    cross: int = 2
+    weights: str = ""
+
+    def signals(self) -> tuple[str, ...]:
+        """None: it reads only the tokens."""
+        return ()
+
+    def width(self, case: Case) -> int:
+        """D'."""
+        return self.channels
+
+    def arrays(self, case: Case) -> dict[str, np.ndarray]:
+        """From the file; there are no others."""
+        require_weights("window_qformer", self.weights)
+        return load_weights("window_qformer", self.weights, self._layers().shapes(case.dim))
+
+    def check(self, case: Case) -> None:
+        """1 <= Q <= W <= N, K = Q floor(N / W), and sizes that are a network."""
+        if not 1 <= self.queries <= self.window <= case.tokens:
+            raise RequestError(
+                f"queries={self.queries} in windows of {self.window} of {case.tokens} frames",
+                fix="1 <= queries <= window <= number of frames, as --set window=17 --set queries=1.",
+            )
+        self._layers().check()
+        count = case.tokens // self.window
+        what = f"window_qformer with window={self.window} and queries={self.queries}"
+        select.check_counts(case, {count * self.queries: f"{count} windows"}, what)
+
+    def reference(self, case: Case, tokens: torch.Tensor, **w: torch.Tensor) -> Compressed[torch.Tensor]:
+        """Windows as a batch."""
+        import torch
+
+        count = case.tokens // self.window
+        windows = tokens.float()[:, : count * self.window].unflatten(1, (count, self.window)).flatten(0, 1)
+        read = self._layers().run(windows, {name: value.float() for name, value in w.items()})
+        position = torch.arange(case.tokens, device=tokens.device)
+        place = position % self.window
+        slots = position // self.window * self.queries + place * self.queries // self.window
+        slots = torch.where(position < count * self.window, slots, -1)
+        members = [(slots == slot).nonzero()[:, 0] for slot in range(case.keep)]
+        kept = torch.stack([own[(len(own) - 1) // 2] for own in members])
+        return fixed(tokens, read.reshape(len(tokens), case.keep, -1), kept, slots, merges=False)
+
+    def onnx(self, b: Builder, case: Case, tokens: ir.Value, **w: ir.Value) -> Compressed[ir.Value]:
+        """Windows as a batch."""
+        count = case.tokens // self.window
+        x = select.emit_float(b, tokens, case)
+        if count * self.window < case.tokens:
+            x = b.op("Slice", x, [0], [count * self.window], [1])
+        windows = b.op("Reshape", x, [-1, self.window, case.dim])
+        read = self._layers().emit(b, windows, emit_floats(b, w, case))
+        # Part j of a window begins at the first place of which j / Q of the window lie before.
+        begins = -(-np.arange(self.queries + 1) * self.window // self.queries)
+        first = np.arange(count)[:, None] * self.window
+        kept = (first + (begins[:-1] + begins[1:] - 1) // 2).ravel()
+        slots = np.full(case.tokens, -1)
+        slots[: count * self.window] = np.repeat(np.arange(case.keep), np.tile(np.diff(begins), count))
+        content = b.op("Reshape", read, [-1, case.keep, self.channels])
+        return emit_fixed_map(b, case, tokens, content, kept, slots, merges=False)
+
+    def _layers(self) -> QueryLayers:
+        return QueryLayers(self.queries, self.layers, self.heads, self.channels, self.cross)
