@@ -87,19 +87,6 @@ def measure(plan: Plan, built: Built, folder: Path, precision: Precision, questi
     }
 
 
-def _plain(plan: Plan, exam: Exam, seam: Seam, precision: Precision, asked: Sequence[Question]) -> tuple[Exam, Seam]:
-    """The exam and seam of the baselines: those of the method, unless it has weights of its own."""
-    plain = plan.source.plain
-    if plain is None:
-        return exam, seam
-    from ..graph_passes.seams import resolve
-    from .graphs import encoder
-
-    model = encoder(plain, precision)[0]
-    wanted = make("uniform").method.seam
-    return Exam.of_questions(plain, model, asked), resolve(model, "auto", plain.auto_seam.get(wanted, wanted))
-
-
 def baselines(exam: Exam, seam: Seam, language: Language, asked: Sequence[Question]) -> dict[str, Any]:
     """What a method of the same K has to beat; see the module docstring."""
 

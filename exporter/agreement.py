@@ -73,7 +73,7 @@ def cosine(full: np.ndarray, encoded: Encoded, seam: Seam) -> np.ndarray:
         The mean cosine over the N positions [S] float64.
 
     Raises:
-        GraphError: the output has another number of tokens than the seam.
+        GraphError: the output has another number of tokens than the seam, or holds NaN or inf.
     """
     prefix = full.shape[1] - seam.tokens
     if prefix not in (0, seam.prefix) or full.shape[2] != encoded.tokens.shape[2]:
@@ -85,6 +85,13 @@ def cosine(full: np.ndarray, encoded: Encoded, seam: Seam) -> np.ndarray:
     own = encoded.tokens[:, prefix:].astype(np.float64)
     shown = np.take_along_axis(own, slots(encoded, seam)[:, :, None], 1)
     wanted = full[:, prefix:].astype(np.float64)
+    whole = int((np.isfinite(shown) & np.isfinite(wanted)).all((1, 2)).sum())
+    if whole < len(wanted):
+        raise GraphError(
+            f"the encoder gives NaN or inf for {len(wanted) - whole} of {len(wanted)} inputs",
+            where=f"seam {seam.name}",
+            fix="See what the uncompressed graph gives for each of them in ONNX Runtime.",
+        )
     lengths = np.linalg.norm(shown, axis=2) * np.linalg.norm(wanted, axis=2)
     result: np.ndarray = ((shown * wanted).sum(2) / np.maximum(lengths, 1e-300)).mean(1)
     return result
@@ -114,6 +121,8 @@ def _read(path: Path, source: Source) -> np.ndarray:
         raise RequestError(
             f"{path} holds {array.dtype.name} {list(array.shape)}", fix=f"The encoder takes {_shape(source)}."
         )
+    if not np.isfinite(array).all():
+        raise RequestError(f"{path} holds NaN or inf", fix="Write what the encoder takes, without gaps.")
     return array
 
 

@@ -17,7 +17,7 @@ from .. import __version__
 from ..errors import BundleError, MissingError, RequestError
 from ..runtimes.reader import open_bundle
 from .junit_cases import Case, of_error, of_result
-from .render import Step
+from .render import Step, flat
 
 if TYPE_CHECKING:
     from ..runtimes.bundle import Manifest
@@ -144,7 +144,7 @@ def _properties(manifest: Manifest | None) -> Iterator[tuple[str, str]]:
     yield "source", f"{manifest.source.kind} {manifest.source.name}"
     yield "precision", variant.graphs["encoder"].precision
     for done in variant.compression:
-        yield "method", " ".join([done.method, *(f"{key}={value}" for key, value in done.params.items())])
+        yield "method", f"{done.method} {flat(done.params)}".strip()
         yield "tokens", f"N={done.tokens_in} K={done.tokens_out} ratio={done.ratio}"
         yield "seam", f"{done.seam.kind} ({done.seam.tensor})"
         yield "size_bias", "on" if done.size_bias else "off"

@@ -101,9 +101,9 @@ def show(rows: Table) -> None:
 
 
 def flat(value: Any) -> str:
-    """A value in one cell: 12x12 for a list of integers."""
+    """A value in one cell: 12x12 for a list of integers; of a dictionary what is set."""
     if isinstance(value, dict):
-        return ", ".join(f"{key}={flat(item)}" for key, item in value.items())
+        return ", ".join(f"{key}={flat(item)}" for key, item in value.items() if item is not None)
     if isinstance(value, (list, tuple)):
         return "x".join(map(str, value)) if all(isinstance(v, int) for v in value) else "; ".join(map(flat, value))
     return "" if value is None else str(value)

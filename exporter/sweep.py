@@ -80,10 +80,11 @@ def sweep(
         )
     if inputs is None and prompt is not None:
         raise RequestError("--prompt goes with --inputs", fix="Give the folder whose files it is asked about.")
-    folder = Path(out) if out is not None else Path(f"{opened.name}-sweep")
-    cells = Cells(folder)
     bench = Bench(opened)
     examiner: Examiner = Folder(bench, inputs, prompt) if inputs else Questions(bench, questions, seeds)
+    # Not before: a request that is refused leaves no folder.
+    folder = Path(out) if out is not None else Path(f"{opened.name}-sweep")
+    cells = Cells(folder)
     chosen = asked or [make(name) for name in _fitting(opened)]
     plan = Plan(bench, examiner)
     whole = plan.uncompressed()

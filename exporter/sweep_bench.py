@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import TokexportError
@@ -60,6 +61,22 @@ class Bench:
         # A sweep goes through its numbers of tokens in turn.
         self.language = lru_cache(maxsize=2)(partial(Language.export, source))
         self._prefill = lru_cache(maxsize=4)(self._prefill_of)
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of the weights; of a module, which has no file of them, of its encoder graph."""
+        if self.source.sha256:
+            return self.source.sha256
+        import onnx_ir as ir
+
+        digest, graph = hashlib.sha256(), self.base.encoder.graph
+        for node in graph:
+            digest.update(ir.to_proto(node).SerializeToString(deterministic=True))
+        for name, value in graph.initializers.items():
+            digest.update(name.encode())
+            if value.const_value is not None:
+                digest.update(value.const_value.tobytes())
+        return digest.hexdigest()
 
     def model(self, compressor: Compressor) -> Model:
         """The source as `compressor` needs it."""

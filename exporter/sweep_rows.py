@@ -13,6 +13,7 @@ from ..graph_passes.compressors import Compressor, make, names, parameters
 from .accuracy import SEEDS, largest_keep
 from .examiners import Examiner
 from .graphs import versions
+from .machine import machine
 from .sweep_bench import Bench
 from .sweep_cells import Cell
 
@@ -61,7 +62,7 @@ class Plan:
         self._generates = bench.source.generation(1) is not None
         # What a figure follows from; not the folder, whose content `facts` tells.
         self._key = {
-            "source": bench.source.sha256,
+            "source": bench.identity,
             "name": bench.source.name,
             **examiner.facts,
             "versions": {"tokexport": __version__, **versions()},
@@ -113,10 +114,12 @@ class Plan:
         if compressor.method.merges and self._generates:
             row.without = self._figure(compressor, own, keep, False)
         bench = self._bench
-        row.encoder = [self._cell("encoder", compressor, own, lambda: bench.times(compressor, own))]
+        # A folder may be carried to another machine: what was answered holds there too, but not how fast.
+        here = {"machine": machine()["machine"]}
+        row.encoder = [self._cell("encoder", compressor, own, lambda: bench.times(compressor, own), **here)]
         if self._generates:
             total = self._tokens
-            row.prefill = [self._cell("prefill", None, own, lambda: bench.prefill_times(total, own))]
+            row.prefill = [self._cell("prefill", None, own, lambda: bench.prefill_times(total, own), **here)]
         return row
 
     def _figure(self, compressor: Compressor, own: int, keep: int, size_bias: bool) -> list[Cell]:

@@ -44,9 +44,9 @@ def input_features(waveform: np.ndarray, record: LogMelRecord) -> np.ndarray:
             fix="Divide 16-bit samples by 32768; average the channels of a stereo recording.",
         )
     if not waveform.size:
-        raise RequestError("the sound is empty")
+        raise RequestError("the sound is empty", fix="Record it again.")
     if not np.isfinite(waveform).all():
-        raise RequestError("the waveform holds values that are not finite")
+        raise RequestError("the sound holds NaN or inf", fix="Play it, and save it as 16-bit samples.")
     if waveform.size > record.samples:
         rate = record.sample_rate
         raise RequestError(

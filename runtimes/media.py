@@ -40,7 +40,12 @@ def encoder_input(media: Media, record: Preprocess | None, bundle: Path) -> np.n
 
 def _of_sound(media: Any, record: LogMelRecord) -> np.ndarray:
     if isinstance(media, (str, Path)):
-        media = read_sound(media, record.sample_rate)
+        sound = read_sound(media, record.sample_rate)
+        try:
+            return input_features(sound, record)
+        except RequestError as error:
+            # Where a folder is read, the one that is meant must be named.
+            raise RequestError(error.what, where=str(media), fix=error.fix) from None
     if not isinstance(media, np.ndarray):
         raise RequestError(
             f"a {type(media).__name__} is not a sound",

@@ -40,7 +40,7 @@ def metric(accuracy: dict[str, Any]) -> str:
 
 def bars(method: str, accuracy: dict[str, Any]) -> list[Bar]:
     """The bars of a record as `accuracy.measure` makes it, as far as things were measured."""
-    drawn = [Bar("uncompressed", "plain", accuracy["uncompressed"])]
+    drawn = [Bar("uncompressed", "plain", accuracy["uncompressed"], note="the model in PyTorch")]
     drawn.append(Bar(method, "own", accuracy["compressed"], accuracy.get("stderr"), "this bundle, ± standard error"))
     found = accuracy.get("baselines") or {}
     if "random" in found:

@@ -56,6 +56,15 @@ def test_an_output_without_a_row_for_each_token_is_refused():
         cosine(np.ones((1, 3, 2), np.float32), encoded([[1, 1]], [0], [0] * 6), LINE)
 
 
+def test_an_output_that_is_not_finite_agrees_with_nothing():
+    full = np.ones((1, 6, 2), np.float32)
+    with pytest.raises(GraphError, match="NaN or inf for 1 of 1 inputs"):
+        cosine(full, encoded([[np.nan, 1]], [0], [0] * 6), LINE)
+    full[0, 3, 1] = np.inf
+    with pytest.raises(GraphError, match="NaN or inf"):
+        cosine(full, encoded([[1, 1]], [0], [0] * 6), LINE)
+
+
 # --- the folder
 
 
@@ -93,6 +102,7 @@ def test_files_come_in_the_order_of_their_names_and_others_are_named(tmp_path):
         (lambda folder: (folder / "a.png").write_bytes(b"x"), source(), "a.png cannot be read as an image"),
         (lambda folder: (folder / "a.npy").write_bytes(b"x"), source(), "a.npy cannot be read as an array"),
         (lambda folder: np.save(folder / "a.npy", np.zeros(3)), source(), r"a.npy holds float64 \[3\]"),
+        (lambda folder: np.save(folder / "a.npy", np.full((1, 3, 4, 4), np.nan)), source(), "a.npy holds NaN or inf"),
         (lambda folder: picture(folder / "a.png", 1), source(inputs=2), "takes x0, x1"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 pytest.importorskip("torch")
 
 from tokexport.exporter import sweep as sweeping
-from tokexport.exporter import sweep_bench
+from tokexport.exporter import sweep_bench, sweep_rows
 from tokexport.exporter.cli import main
 from tokexport.exporter.examiners import Folder, Questions
 from tokexport.exporter.sources import open_source
@@ -149,6 +150,56 @@ def test_an_onnx_file_takes_arrays(folder, tiny_llava_encoder_onnx):
     assert 0 < found(tokexport(arguments), "kcenter_merge")["cosine"] < 1
 
 
+MODULE = """
+import torch
+
+
+class Patches(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed({seed})
+        self.patches = torch.nn.Conv2d(3, 8, 8, 8)
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, pixels):
+        tokens = self.patches(pixels).flatten(2).transpose(1, 2)
+        for layer in self.layers:
+            tokens = tokens + layer(tokens).tanh()
+        return tokens
+
+
+def make():
+    return Patches().eval(), (torch.zeros(1, 3, 32, 32),)
+"""
+
+
+def test_a_module_that_was_changed_is_measured_again(folder, monkeypatch):
+    (folder / "mine").mkdir()
+    np.save("mine/0.npy", np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32))
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def cells(seed: int) -> list[str]:
+        (folder / "patches.py").write_text(MODULE.format(seed=seed))
+        sys.modules.pop("patches", None)
+        opened = sweep_bench.Bench(open_source("patches:make"))
+        row = sweep_rows.Plan(opened, Folder(opened, Path("mine"), None)).uncompressed()
+        return [cell.name for cell in row.cells()]
+
+    first, again, other = cells(1), cells(1), cells(2)
+    assert first == again and not {*first} & {*other}
+
+
+def test_times_are_of_one_machine_and_answers_of_any(folder, bench, monkeypatch):
+    examiner = Folder(bench, pictures(folder / "mine", 1), "is there a red circle ?")
+    here = sweep_rows.Plan(bench, examiner).uncompressed()
+    monkeypatch.setattr(sweep_rows, "machine", lambda: {"machine": {"cpu": "another"}})
+    there = sweep_rows.Plan(bench, examiner).uncompressed()
+    assert [cell.name for cell in there.runs[0]] == [cell.name for cell in here.runs[0]]
+    for mine, others in (here.encoder, there.encoder), (here.prefill, there.prefill):
+        assert [cell.name for cell in mine] != [cell.name for cell in others]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -165,6 +216,7 @@ def test_an_onnx_file_takes_arrays(folder, tiny_llava_encoder_onnx):
 def test_a_request_that_cannot_be_is_one_paragraph(folder, arguments, message):
     said = tokexport(["sweep", *arguments], code=2)
     assert message in said and "Traceback" not in said and said.count("\n") == 1
+    assert not list(folder.iterdir())
 
 
 def test_a_model_without_questions_asks_for_a_folder(folder, tiny_llava_folder):

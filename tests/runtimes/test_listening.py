@@ -106,6 +106,15 @@ def test_a_waveform_a_file_and_its_features_are_the_same_sound(session: Session,
     assert np.ptp(seen[0]) > 0
 
 
+def test_a_file_that_is_refused_is_named(session: Session, tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    soundfile.write(tmp_path / "a.wav", np.zeros(1601), 16000)
+    soundfile.write(tmp_path / "b.wav", np.full(10, np.nan), 16000, subtype="FLOAT")
+    for name, message in (("a.wav", r"at most 0\.1 s.*a\.wav"), ("b.wav", r"NaN or inf.*b\.wav")):
+        with pytest.raises(RequestError, match=message):
+            session.encode(tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

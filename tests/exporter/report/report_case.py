@@ -14,7 +14,7 @@ from tokexport.exporter.report.page import html
 from tokexport.exporter.report.picks import Picks
 from tokexport.exporter.report.pixels import pixels_of
 from tokexport.exporter.report.view import View, view
-from tokexport.graph_passes.compressors import make
+from tokexport.graph_passes.compressors import make, parameters
 from tokexport.runtimes.bundle import (
     CompressionRecord,
     GraphRecord,
@@ -77,7 +77,7 @@ def gathered(
     compressor = make(method, params)
     record = CompressionRecord(
         method=method,
-        params={},
+        params=parameters(compressor),
         ratio="0.75",
         tokens_in=16,
         tokens_out=4,

@@ -58,6 +58,16 @@ def test_every_baseline_that_was_measured_has_its_bar():
     assert "words right (1 - WER), on 64 questions" in text and 'width="900.0"' in text
 
 
+def test_the_bar_of_the_uncompressed_model_says_that_it_is_no_graph():
+    (whole, *others) = gathered(accuracy=ACCURACY).bars
+    assert "PyTorch" in whole.note and not any("PyTorch" in bar.note for bar in others)
+
+
+def test_parameters_that_are_not_set_are_left_out():
+    assert dict(gathered(method="pool").facts)["Parameters"] == "mode=average"
+    assert dict(gathered(method="uniform").facts)["Parameters"] == "none"
+
+
 def test_only_what_was_measured_has_a_bar():
     bare = {"questions": 8, "compressed": 0.5, "uncompressed": 1.0}
     assert [bar.label for bar in gathered(accuracy=bare).bars] == ["uncompressed", "apet"]
