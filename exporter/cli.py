@@ -10,11 +10,13 @@ import click
 from .. import __version__
 from ..errors import TokexportError
 from . import interrupt
+from .commands.build import build
 from .commands.devices import devices
 from .commands.doctor import doctor
 from .commands.inspect import inspect
 from .commands.methods import methods
 from .commands.model import model
+from .commands.plugins import plugins
 from .commands.run import run
 from .commands.sweep import sweep
 from .commands.verify import verify
@@ -71,5 +73,5 @@ def main() -> None:
     """
 
 
-for command in (model, verify, run, sweep, inspect, methods, devices, doctor):
+for command in (model, verify, run, build, sweep, inspect, methods, devices, doctor, plugins):
     main.add_command(command)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UnprovableError
+from ..graph_passes.compressors import OUTPUTS
 from ..graph_passes.model_io import load_model
 from ..runtimes.ort_graph import ort_runner
-from ..runtimes.reader import open_bundle, verify_hashes
+from ..runtimes.reader import Bundle, open_bundle, verify_hashes
 from . import gate
 from . import probes as probe_file
+from .measures import Check
 from .parity import check
+from .probes import Probe
 from .render import Step
+
+if TYPE_CHECKING:
+    from ..runtimes.engine_graph import EngineRunner
 
 
 def verify(
@@ -27,7 +33,7 @@ def verify(
 
     Args:
         path: the bundle.
-        runtime: ``ort``.
+        runtime: ``ort``, or ``tensorrt`` for the engines that `tokexport build` put into the bundle.
         min_accuracy: least share of right answers, 0..1, that the export must have recorded in the bundle.
         junit: JUnit XML file to write, also where this ends in an error; see `junit.Report`.
         step: called with the name of each step.
@@ -41,7 +47,7 @@ def verify(
         RequestError: `min_accuracy` is outside 0..1, or the bundle records no accuracy; `junit` cannot be written.
         BundleError: a file is missing, changed or damaged, or the bundle was exported without its proof.
         MissingError: picks differ from the stored reference and PyTorch, which could judge them, is not installed; or
-            `junit` is asked for without the package that writes it.
+            `junit` is asked for without the package that writes it; or there are no engines, or no GPU.
         UnprovableError: the bundle is bf16, which ONNX Runtime's CPU cannot run.
     """
     gate.check_least(min_accuracy)
@@ -61,25 +67,57 @@ def _verify(path: Path, runtime: str, min_accuracy: float | None, step: Step) ->
     step("accuracy: as the export recorded it")
     measured = gate.recorded(bundle, needed=min_accuracy is not None)
     files = verify_hashes(bundle, lambda name: step(f"files: {name}"))
-    variant = bundle.variant()
-    precision = variant.graphs["encoder"].precision
     step("compressor: reading the probes")
-    if precision == "bf16":
-        raise UnprovableError(
-            "ONNX Runtime's CPU has no bfloat16 kernels, so this bundle cannot be proved here",
-            where=str(path),
-            fix="Export it in fp16 or fp32, or verify it on a runtime that computes in bfloat16.",
-        )
-    probes = probe_file.load(bundle.path / probe_file.FILE)
-    models = {role: load_model(bundle.model_path(role)) for role in variant.graphs}
-    checks = check(probes, models, ort_runner, precision, step)
+    prove = {"ort": _with_ort, "tensorrt": _with_tensorrt}[runtime]
+    checks, notes = prove(bundle, step)
     return {
         "bundle": str(path),
         "runtime": runtime,
         "files": files,
         "checks": [found.to_json() for found in checks],
-        "notes": bundle.manifest.parity.get("notes", []),
+        "notes": notes,
         "accuracy": measured,
         "min_accuracy": min_accuracy,
         "ok": all(found.ok for found in checks) and not gate.shortfall(measured, min_accuracy),
     }
+
+
+def _with_ort(bundle: Bundle, step: Step) -> tuple[list[Check], list[str]]:
+    graphs = bundle.variant().graphs
+    precision = graphs["encoder"].precision
+    if precision == "bf16":
+        raise UnprovableError(
+            "ONNX Runtime's CPU has no bfloat16 kernels, so this bundle cannot be proved here",
+            where=str(bundle.path),
+            fix="Export it in fp16 or fp32, or prove its engines: tokexport verify BUNDLE --runtime tensorrt.",
+        )
+    probes = probe_file.load(bundle.path / probe_file.FILE)
+    models = {role: load_model(bundle.model_path(role)) for role in graphs}
+    return check(probes, models, ort_runner, precision, step), bundle.manifest.parity.get("notes", [])
+
+
+def _with_tensorrt(bundle: Bundle, step: Step) -> tuple[list[Check], list[str]]:
+    from ..runtimes.engine_graph import engine_runner
+
+    probes = probe_file.load(bundle.path / probe_file.FILE)
+    with engine_runner(bundle) as runner:
+        checks = check(probes, runner.models, runner, bundle.variant().graphs["encoder"].precision, step)
+        made = f"{runner.parts} parts of graphs were built as engines of their own; whole graphs ran in the bundle's"
+        notes = [f"{runner.session.title}: {made}", *_drift(runner, probes), *runner.session.notes()]
+    return checks, notes
+
+
+def _drift(runner: EngineRunner, probes: list[Probe]) -> list[str]:
+    """The bundle's own encoder engine, end to end, where every flip of a pick counts: reported, not judged."""
+    samples = [probe.inputs for probe in probes if probe.part == "head"]
+    picks = [probe.expected for probe in probes if probe.part == "compressor"]
+    if not samples:
+        return ["the encoder's engine was not run as a whole: this proof has no input of it"]
+    encode = runner(runner.models["encoder"])
+    kept = runner.session.bundle.graph("encoder").outputs["kept_indices"].name
+    shares = []
+    for sample, pick in zip(samples, picks, strict=True):
+        expected = list(pick.values())[OUTPUTS.index("kept_indices")]
+        for ours, theirs in zip(encode(sample)[kept], expected):
+            shares.append(len({*map(int, ours)} & {*map(int, theirs)}) / len(theirs))
+    return [f"end to end the encoder's engine keeps {sum(shares) / len(shares):.1%} of the tokens that PyTorch keeps"]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 # Name -> (module, class); a module is imported when it is asked for.
-RUNTIMES = {"ort": (".ort", "OrtSession")}
+RUNTIMES = {"ort": (".ort", "OrtSession"), "tensorrt": (".tensorrt", "TensorRTSession")}
 
 
 def load(bundle: Bundle | Path | str, runtime: str = "ort", **options: Any) -> Session:
@@ -21,8 +21,8 @@ def load(bundle: Bundle | Path | str, runtime: str = "ort", **options: Any) -> S
 
     Args:
         bundle: its folder, or an opened one.
-        runtime: ``ort``.
-        options: of the runtime's session: variant, threads, providers, ...; see `OrtSession`.
+        runtime: ``ort``, or ``tensorrt`` for the engines that `tokexport build` put into it.
+        options: of the runtime's session: variant, threads, device, ...; see `OrtSession` and `TensorRTSession`.
 
     Returns:
         A session with `run`, `encode` and `generate`.
@@ -30,7 +30,7 @@ def load(bundle: Bundle | Path | str, runtime: str = "ort", **options: Any) -> S
     Raises:
         RequestError: no such runtime or option.
         BundleError: no bundle, damaged, incomplete or too new.
-        MissingError: the runtime is not installed.
+        MissingError: the runtime is not installed, or the bundle has no engines, or there is no GPU.
     """
     from .reader import Bundle, open_bundle
 

@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -73,22 +74,28 @@ def require_rtx() -> str:
     return importlib.metadata.version("tensorrt-rtx")
 
 
-def parse(model: str | Path | bytes, *, timeout: float = 600) -> list[ParserError]:
+def parse(model: str | Path | bytes, *, plugins: str | Path | None = None, timeout: float = 600) -> list[ParserError]:
     """What TensorRT's ONNX parser refuses in a model; empty where it takes everything.
 
     Args:
         model: an ONNX file (external data beside it is read), or a serialized model without external data.
+        plugins: whose the plugins are that the graph needs: a library's path, or ``python`` for those in Python.
         timeout: seconds.
 
     Raises:
-        MissingError: TensorRT-RTX is not installed.
+        MissingError: TensorRT-RTX is not installed, or there is no such library.
         GraphError: there is no such file.
     """
-    return list(_run(model, {"build": False}, timeout)[0].errors)
+    return list(_run(model, {"build": False}, plugins, timeout)[0].errors)
 
 
 def build(
-    model: str | Path | bytes, *, sm: str = "86", engine: str | Path | None = None, timeout: float = 600
+    model: str | Path | bytes,
+    *,
+    sm: str = "86",
+    engine: str | Path | None = None,
+    plugins: str | Path | None = None,
+    timeout: float = 600,
 ) -> Built:
     """Parse a model and build its engine, strongly typed, for a GPU that need not be here.
 
@@ -96,10 +103,11 @@ def build(
         model: an ONNX file (external data beside it is read), or a serialized model without external data.
         sm: compute capability: one of `SMS`.
         engine: file to write the engine to.
+        plugins: whose the plugins are that the graph needs: a library's path, or ``python`` for those in Python.
         timeout: seconds.
 
     Raises:
-        MissingError: TensorRT-RTX is not installed.
+        MissingError: TensorRT-RTX is not installed, or there is no such library.
         RequestError: a compute capability it does not build for.
         GraphError: there is no such file.
     """
@@ -107,7 +115,8 @@ def build(
         raise RequestError(
             f"TensorRT-RTX does not build for compute capability {sm!r}", fix=f"Use one of {', '.join(SMS)}."
         )
-    built, parsed = _run(model, {"build": True, "sm": sm, "engine": str(engine) if engine else None}, timeout)
+    job = {"build": True, "sm": sm, "engine": str(engine) if engine else None}
+    built, parsed = _run(model, job, plugins, timeout)
     if built.ok or not parsed:
         return built
     return Built(False, built.seconds, 0, (*built.errors, *_broken_rules(model)))
@@ -134,9 +143,15 @@ def environment(links: Path) -> dict[str, str]:
     return env
 
 
-def _run(model: str | Path | bytes, job: Mapping[str, Any], timeout: float) -> tuple[Built, bool]:
+def _run(
+    model: str | Path | bytes, job: Mapping[str, Any], plugins: str | Path | None, timeout: float
+) -> tuple[Built, bool]:
     """The result, and whether the model was parsed."""
     require_rtx()
+    if plugins and plugins != "python":
+        plugins = Path(plugins).resolve()
+        if not plugins.is_file():
+            raise MissingError(f"there is no plugin library {plugins}", fix="Run: tokexport plugins build")
     with tempfile.TemporaryDirectory(prefix="tokexport-rtx-") as folder:
         if isinstance(model, bytes):
             path = Path(folder) / "model.onnx"
@@ -146,6 +161,7 @@ def _run(model: str | Path | bytes, job: Mapping[str, Any], timeout: float) -> t
             if not path.is_file():
                 raise GraphError(f"there is no file {model}", fix="Give the path of an ONNX file.")
         answer = Path(folder) / "answer.json"
+        job = {**job, "plugins": str(plugins) if plugins else None}
         request = json.dumps({**job, "model": str(path), "answer": str(answer)})
         command = [sys.executable, "-m", f"{__package__}.rtx_worker", request]
         try:
@@ -159,7 +175,15 @@ def _run(model: str | Path | bytes, job: Mapping[str, Any], timeout: float) -> t
             return _failed(f"the process that runs TensorRT-RTX ended with {done.returncode}: {tail}")
         result = json.loads(answer.read_text())
     errors = tuple(ParserError(**error) for error in result["errors"])
+    if errors:
+        errors = (*refusals(done.stderr), *errors)
     return Built(not errors, result["seconds"], result["bytes"], errors), result["parsed"]
+
+
+def refusals(text: str) -> list[ParserError]:
+    """What our plugins refused, which the child wrote to stderr: of TensorRT's own errors none says why."""
+    found = re.findall(r"(?:Exception thrown .*: |^)(Tokexport\w+) '(.*?)': (.*)", text, re.MULTILINE)
+    return [ParserError(node, op, reason) for op, node, reason in dict.fromkeys(found)]
 
 
 def _failed(reason: str) -> tuple[Built, bool]:

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..errors import TokexportError
+
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
     """Parse, and build where asked.
@@ -29,13 +31,16 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         def log(self, severity: Any, message: str) -> None:
             if severity <= trt.ILogger.ERROR:
                 logged.append(message)
+                print(message, file=sys.stderr)
 
     log = Log()
     builder = trt.Builder(log)
+    if request["plugins"]:
+        _add_plugins(trt, request["plugins"], request["model"])
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(request["model"]):
-        errors = [_describe(parser.get_error(i)) for i in range(parser.num_errors)]
+        errors = [describe(parser.get_error(i)) for i in range(parser.num_errors)]
         return {"errors": errors or _unnamed(logged), "parsed": False, "seconds": 0.0, "bytes": 0}
     if not request["build"]:
         return {"errors": [], "parsed": True, "seconds": 0.0, "bytes": 0}
@@ -52,7 +57,19 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     return {"errors": [], "parsed": True, "seconds": seconds, "bytes": engine.nbytes}
 
 
-def _describe(error: Any) -> dict[str, str]:
+def _add_plugins(trt: Any, which: str, model: str) -> None:
+    from ..graph_passes.model_io import load_model
+    from ..plugins import library, python_plugin
+
+    names = library.needed(load_model(model))
+    if which == "python":
+        python_plugin.register(trt, names)
+    else:
+        library.load(trt, Path(which), names)
+
+
+def describe(error: Any) -> dict[str, str]:
+    """A parser's error as the fields of `rtx.ParserError`, the function that the node lies in among its words."""
     inside = [name for name in error.local_function_stack() if name]
     reason = error.desc().strip()
     if inside:
@@ -69,7 +86,11 @@ def _unnamed(messages: list[str]) -> list[dict[str, str]]:
 def main() -> None:
     """Answer the request on the command line."""
     request = json.loads(sys.argv[1])
-    Path(request["answer"]).write_text(json.dumps(run(request)))
+    try:
+        answer = run(request)
+    except TokexportError as error:
+        answer = {"errors": _unnamed([str(error)]), "parsed": False, "seconds": 0.0, "bytes": 0}
+    Path(request["answer"]).write_text(json.dumps(answer))
 
 
 if __name__ == "__main__":

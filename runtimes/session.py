@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import BundleError, RequestError, nearest
 from .bundle import GraphRecord, TensorRecord
-from .generate import Answer, greedy
+from .generate import Answer, Run, greedy
 from .media import encoder_input
 from .reader import Bundle
 from .words import Words
@@ -51,9 +51,17 @@ class Session(ABC):
             RequestError: the graph is not in the bundle, or an input is missing, unknown, or of another dtype or shape.
         """
         record = self.bundle.graph(role, self.variant.name)
-        feeds = {record.inputs[name].name: array for name, array in _checked(role, record, inputs).items()}
+        feeds = {record.inputs[name].name: array for name, array in checked(role, record, inputs).items()}
         results = self.execute(role, feeds)
         return {name: results[tensor.name] for name, tensor in record.outputs.items()}
+
+    def steps(self) -> Run:
+        """What generation runs graphs with: `run`, or a runtime's own that leaves KV caches where they are."""
+        return self.run
+
+    def notes(self) -> list[str]:
+        """What a reader of results or times should know of how the graphs run; of those that were run so far."""
+        return []
 
     def encode(self, media: Media, **extra: np.ndarray) -> dict[str, np.ndarray]:
         """Run the encoder on an image, on a sound, or on an array that is its input already.
@@ -100,7 +108,7 @@ class Session(ABC):
             ids = self.words.prompt(prompt)
         else:
             raise RequestError("the bundle has no text processor", fix="Pass the prompt as a list of ids.")
-        answer, kept, sizes = greedy(self.run, self.variant, self.encode(media), ids, max_new_tokens)
+        answer, kept, sizes = greedy(self.steps(), self.variant, self.encode(media), ids, max_new_tokens)
         return Answer(self.words.detokenize(answer) if self.words else "", answer, kept, sizes)
 
     @cached_property
@@ -130,7 +138,14 @@ def _ids(prompt: Any) -> list[int]:
         raise RequestError(f"prompt {prompt!r} is neither text nor a list of ids") from None
 
 
-def _checked(role: str, record: GraphRecord, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def checked(
+    role: str, record: GraphRecord, inputs: Mapping[str, Any], kinds: tuple[type, ...] = (np.ndarray,)
+) -> dict[str, Any]:
+    """The inputs of a graph by role name, of one of these kinds, with the dtypes and shapes that the manifest gives.
+
+    Raises:
+        RequestError: one is missing, unknown, or of another kind, dtype or shape.
+    """
     unknown = sorted(inputs.keys() - record.inputs.keys())
     if unknown:
         fix = nearest(unknown[0], record.inputs, kind="inputs")
@@ -140,7 +155,7 @@ def _checked(role: str, record: GraphRecord, inputs: Mapping[str, np.ndarray]) -
         raise RequestError(f"{role} needs input {missing[0]!r}", fix=f"Pass {_text(record.inputs[missing[0]])}.")
     for name, tensor in record.inputs.items():
         array = inputs[name]
-        if not isinstance(array, np.ndarray):
+        if not any(isinstance(array, kind) for kind in kinds):
             raise RequestError(f"input {name!r} of {role} is a {type(array).__name__}, not a numpy array")
         fits = len(array.shape) == len(tensor.shape) and all(
             want in (-1, axis) for want, axis in zip(tensor.shape, array.shape)

@@ -14,7 +14,7 @@ from .shared import OUT, common
 
 @click.command()
 @click.argument("bundle", type=OUT)
-@click.option("--runtime", type=click.Choice(["ort"]), default="ort", show_default=True)
+@click.option("--runtime", type=click.Choice(["ort", "tensorrt"]), default="ort", show_default=True)
 @click.option("--min-accuracy", type=float, help="Fail (exit 1) where the export counted a smaller share of answers.")
 @click.option("--junit", type=OUT, metavar="FILE", help="Write a JUnit XML report, also where this fails.")
 @common

@@ -34,6 +34,13 @@ assert session.run(None, {{"x": np.ones(2, np.float32)}})[0].tolist() == [2.0, 2
 print(json.dumps([ort.__version__, ort.get_available_providers()]))
 """
 
+_FIND_PLUGINS = """
+from tokexport.plugins import library
+found = library.find()
+if found:
+    print(found, ", ".join(library.creators(found)), sep="\\n")
+"""
+
 
 def onnxruntime(machine: Machine) -> Iterator[Finding]:
     """ONNX Runtime: installed, new enough, and able to run a graph as our bundles hold them."""
@@ -134,9 +141,16 @@ def headers(machine: Machine) -> Iterator[Finding]:
 
 
 def plugins(machine: Machine) -> Iterator[Finding]:
-    """The plugin library: this version has no command that builds one."""
-    what = "not built: TensorRT can use the portable form meanwhile. Building it will need nvcc and NvInfer.h"
-    yield Finding("plugin library", WARNING, what, "Nothing to do yet: this version of tokexport cannot build it.")
+    """The plugin library, loaded in a process of its own."""
+    ran = machine.python_runs(_FIND_PLUGINS)
+    path, _, names = ran.out.strip().partition("\n")
+    if ran.code:
+        yield Finding("plugin library", PROBLEM, _death(ran), "tokexport plugins build")
+    elif names:
+        yield Finding("plugin library", OK, f"{path}: {names}")
+    else:
+        what = "not built; only the plugin form of a graph in TensorRT needs it"
+        yield Finding("plugin library", WARNING, what, "tokexport plugins build")
 
 
 def _death(ran: Ran) -> str:

@@ -27,7 +27,6 @@ def test_a_workstation_with_everything_has_no_problem():
     assert sound(report)
     assert {finding.name for _, findings in report for finding in findings if finding.status == "warning"} == {
         "NvInfer.h",
-        "plugin library",
     }
 
 
@@ -166,6 +165,19 @@ def test_headers_are_found_where_they_are_said_to_be():
     assert one(runtimes.headers, named, "NvInfer.h").what == "/opt/trt, TensorRT 10.3"
     packaged = jetson(files={"/usr/include/aarch64-linux-gnu/NvInferVersion.h": text})
     assert one(runtimes.headers, packaged, "NvInfer.h").status == "ok"
+
+
+def test_the_plugin_library_is_the_one_that_is_found_and_loads():
+    assert one(runtimes.plugins, machine(), "plugin library").what.endswith("plugins.so: TokexportApet, TokexportPool")
+    absent = one(runtimes.plugins, machine(children={"library.find": Ran(0, "")}), "plugin library")
+    assert (absent.status, absent.fix) == ("warning", "tokexport plugins build")
+    kernels = one(
+        runtimes.plugins, machine(children={"library.find": Ran(0, "/cache/kernels.so\n\n")}), "plugin library"
+    )
+    assert kernels.status == "warning"
+    broken = Ran(1, "", "tokexport.errors.MissingError: TOKEXPORT_PLUGINS names /nowhere, which is not there.")
+    found = one(runtimes.plugins, machine(children={"library.find": broken}), "plugin library")
+    assert found.status == "problem" and "/nowhere" in found.what
 
 
 def test_gpu_and_driver():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +19,11 @@ TOKEXPORT = Path(sys.executable).with_name("tokexport")
 LITERAL = ["model", "--method", "apet", "--ratio", "0.85"]
 
 
-def tokexport(*arguments: object, folder: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([TOKEXPORT, *map(str, arguments)], cwd=folder, capture_output=True, text=True, check=False)
+def tokexport(
+    *arguments: object, folder: Path, code: int = 0, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [TOKEXPORT, *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
     return done
 
@@ -106,6 +111,40 @@ def test_run_answers_a_question_about_an_image(bundle, tmp_path):
     answer = json.loads(done.stdout)
     assert answer["text"] == "yes"
     assert len(answer["kept_indices"]) == 21 and sum(answer["sizes"]) > 21
+
+
+@pytest.fixture
+def copied(bundle, tmp_path) -> Path:
+    """A bundle that engines can be put into."""
+    return shutil.copytree(bundle, tmp_path / "b")
+
+
+def test_tensorrt_rtx_builds_an_engine_of_every_graph(copied):
+    pytest.importorskip("tensorrt_rtx")
+    said = json.loads(
+        tokexport("build", copied, "--device", "sm86", "--runtime", "rtx", "--json", folder=copied).stdout
+    )
+    assert [engine["role"] for engine in said["engines"]] == ["encoder", "embed", "prefill", "decode"]
+    compared = {engine["role"]: engine["layers"][0]["compared"] for engine in said["engines"]}
+    assert compared["encoder"] > 100 and compared["prefill"] > 100 and compared["decode"] > 100
+    tokexport("verify", copied, folder=copied)
+
+
+def test_engines_are_proved_part_by_part_and_answer_like_onnxruntime(copied, tmp_path):
+    """On stand-ins for TensorRT and CUDA, which run an engine in ONNX Runtime: what is shown is our side of it."""
+    stand_ins = Path(__file__).parents[1] / "runtimes" / "stand_ins"
+    env = {**os.environ, "PYTHONPATH": str(stand_ins)}
+    (tmp_path / "scene.png").write_bytes(scene(np.random.default_rng(5)).to_png())
+    tokexport("build", copied, "--device", "orin-nano-8gb", "--runtime", "tensorrt", folder=copied, env=env)
+    said = json.loads(tokexport("verify", copied, "--runtime", "tensorrt", "--json", folder=copied, env=env).stdout)
+    assert said["ok"] and {"head", "compressor", "tail", "embed", "prefill", "decode"} == {
+        check["part"] for check in said["checks"]
+    }
+    assert said["runtime"] == "tensorrt" and "3 parts of graphs were built as engines of their own" in said["notes"][0]
+    assert said["notes"][1] == "end to end the encoder's engine keeps 100.0% of the tokens that PyTorch keeps"
+    ask = ("run", copied, "--image", tmp_path / "scene.png", "--prompt", "what colour is the circle ?")
+    answers = [tokexport(*ask, *extra, folder=copied, env=env).stdout for extra in ((), ("--runtime", "tensorrt"))]
+    assert answers[0] == answers[1] and answers[0].strip()
 
 
 def test_an_unknown_word_is_named(bundle, tmp_path):

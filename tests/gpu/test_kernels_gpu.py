@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from grid_checks import POOLS, RESIZES, STACKS, check_pool, check_stack
-from kernel_abi import KcenterMerge, Tome, params_of
+from kernel_abi import params_of
 from kernel_checks import DTYPES, GRIDS, KINDS, METHODS, agrees, attention, draw, is_equal
 from paper_checks import check_selection, check_tome
 from tokexport.graph_passes.compressors import Case, make
+from tokexport.plugins.structs import KcenterMerge, Tome
 
 METHOD_IDS = ["-".join([method, *map(str, params.values())]) for method, params in METHODS]
 SMALL = [(1, 13, 5, 6), (2, 33, 8, 9), (1, 40, 36, 33), (3, 9, 16, 9), (4, 144, 96, 21)]

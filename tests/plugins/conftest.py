@@ -17,3 +17,13 @@ def library():
     from kernel_build import SANITIZE, build_emulated
 
     return Library(build_emulated(*(SANITIZE if os.environ.get("TOKEXPORT_SANITIZE") else ())), "cpu")
+
+
+@pytest.fixture(scope="session")
+def host():
+    """The plugin library on the emulated kernels, loaded beside a stand-in for TensorRT."""
+    from library_build import build_host, build_library, need_headers
+    from plugin_host import Host
+
+    include = need_headers()
+    return Host(build_host(include), build_library(include))

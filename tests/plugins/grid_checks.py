@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from kernel_abi import POOL_MODES, Library, PixelUnshuffle, Pool
+from kernel_abi import Library
+from tokexport.plugins.abi import POOL_MODES
+from tokexport.plugins.structs import PixelUnshuffle, Pool
 from torch.nn.functional import avg_pool3d, interpolate, max_pool3d
 
 # (frames, height, width) and a window; what does not fit is cut off.

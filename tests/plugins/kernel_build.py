@@ -36,12 +36,13 @@ def build_emulated(*flags: str) -> Path:
         run("g++", "-shared", *flags, *objects, "-o", library)
         return library
 
-    return _kept("emulated", inputs, command, build)
+    return kept("emulated", inputs, command, build)
 
 
 def build_for_gpu(architecture: str) -> Path:
     """The library that runs on GPUs of one architecture ("87", or "native"), by the project's own CMake."""
-    inputs = [PLUGINS / "CMakeLists.txt", *(path for path in KERNELS.iterdir() if path.is_file())]
+    cmake = [PLUGINS / "CMakeLists.txt", PLUGINS / "tensorrt" / "headers.cmake"]
+    inputs = [*cmake, *(path for path in KERNELS.iterdir() if path.is_file())]
     configure = (
         "cmake",
         "-S",
@@ -52,10 +53,11 @@ def build_for_gpu(architecture: str) -> Path:
 
     def build(folder: Path) -> Path:
         run(*configure, "-B", folder)
-        run("cmake", "--build", folder, "--parallel", min(8, os.cpu_count() or 1))
+        target = ("--target", "tokexport_kernels")
+        run("cmake", "--build", folder, *target, "--parallel", min(8, os.cpu_count() or 1))
         return folder / "libtokexport_kernels.so"
 
-    return _kept("gpu", inputs, configure, build)
+    return kept("gpu", inputs, configure, build)
 
 
 def nvcc() -> str | None:
@@ -72,13 +74,14 @@ def run(*command: object) -> str:
     return done.stdout
 
 
-def _kept(kind: str, inputs: list[Path], command: tuple[object, ...], build) -> Path:
+def kept(kind: str, inputs: list[Path], command: tuple[object, ...], build) -> Path:
+    """The library that `build(folder)` makes, made once for the same command, compiler and bytes of the inputs."""
     digest = hashlib.sha256(repr([str(part) for part in command]).encode() + run(_GPP[0], "--version").encode())
     for path in sorted(inputs):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    kept = ROOT / "build" / "test-kernels" / f"{kind}-{digest.hexdigest()[:16]}.so"
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-            Path(shutil.copy(build(Path(folder)), kept.with_suffix(f".{os.getpid()}"))).replace(kept)
-    return kept
+    library = ROOT / "build" / "test-kernels" / f"{kind}-{digest.hexdigest()[:16]}.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            Path(shutil.copy(build(Path(folder)), library.with_suffix(f".{os.getpid()}"))).replace(library)
+    return library

@@ -1,14 +1,18 @@
-"""tome, divprune, cdpruner and scope against the papers' formulas in float64 NumPy.
+"""tome, divprune and scope against their references; cdpruner, and what tome has beyond its reference, against the
+papers' formulas in float64 NumPy.
 
 Where two choices are equal but for rounding, both are right: a choice must be within a tolerance of the best, and the
-formula goes on from the choice that was made. `exact` asks for the lowest index among the best.
+formula goes on from the choice that was made. `exact` asks for the choices of the reference.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from kernel_abi import Library, Tome
+from kernel_abi import Library
+from tokexport.graph_passes.agreement import compare
+from tokexport.graph_passes.compressors import Case, Compressed, make
+from tokexport.plugins.structs import Tome
 
 TOLERANCE = 2e-6
 
@@ -20,28 +24,16 @@ def cosines(x: np.ndarray) -> np.ndarray:
     return cosine
 
 
-def follow(scores, kept: np.ndarray, exact: bool) -> None:
+def follow(scores, kept: np.ndarray) -> None:
     """Replay a greedy selection: `scores(picked)` [N] before each pick; each best token must be among `kept`."""
     picked: list[int] = []
     while len(picked) < len(kept):
         score = np.array(scores(picked), np.float64)
         score[picked] = -np.inf
         allowed = np.setdiff1d(kept, picked)
-        pick = int(np.argmax(score) if exact else allowed[np.argmax(score[allowed])])
-        assert pick in kept, f"pick {len(picked)} is {pick}, which was not kept"
+        pick = int(allowed[np.argmax(score[allowed])])
         assert score[pick] >= score.max() - TOLERANCE * np.abs(score[np.isfinite(score)]).max(initial=1.0)
         picked.append(pick)
-
-
-def divprune(x: np.ndarray, _):
-    distance = 1 - cosines(x)
-
-    def scores(picked):
-        if picked:
-            return distance[:, picked].min(1)
-        return np.where(np.eye(len(x), dtype=bool), np.inf, distance).min(1)
-
-    return scores
 
 
 def cdpruner(x: np.ndarray, relevance: np.ndarray):
@@ -60,17 +52,16 @@ def cdpruner(x: np.ndarray, relevance: np.ndarray):
     return scores
 
 
-def scope(x: np.ndarray, saliency: np.ndarray):
-    cosine = cosines(x)
-
-    def scores(picked):
-        covered = np.maximum(cosine[:, picked].max(1), 0) if picked else np.zeros(len(x))
-        return np.maximum(cosine - covered, 0).sum(1) * saliency
-
-    return scores
+FORMULAS = {"cdpruner": cdpruner}
 
 
-FORMULAS = {"divprune": divprune, "cdpruner": cdpruner, "scope": scope}
+def check_reference(method: str, got: Compressed[np.ndarray], tokens: torch.Tensor, exact: bool = False, **signals):
+    """The decisions of `got` are the best but for rounding, or the reference's own, and its values follow from them."""
+    case = Case(*tokens.shape[1:], got.kept_indices.shape[1], str(tokens.dtype).removeprefix("torch."))
+    as_float = {name: signal.float().numpy() for name, signal in signals.items()}
+    agreement = compare(make(method), case, tokens.float().numpy(), got, as_float)
+    assert agreement.ok, agreement
+    assert not exact or (agreement.flipped, agreement.moved) == (0, 0), agreement
 
 
 def check_selection(library: Library, method: str, keep: int, tokens: torch.Tensor, exact: bool = False) -> None:
@@ -78,10 +69,12 @@ def check_selection(library: Library, method: str, keep: int, tokens: torch.Tens
     # Distinct values: the order of equal picks matters for what comes after, and the result does not show it.
     signal = torch.rand(batch, count, generator=torch.Generator().manual_seed(1)) if method != "divprune" else None
     got = library.run(method, keep, None, tokens, *([] if signal is None else [signal]))
+    if method not in FORMULAS:
+        check_reference(method, got, tokens, exact, **({} if signal is None else {"cls_attention": signal}))
     for element in range(batch):
         x, kept = tokens[element].double().numpy(), got.kept_indices[element]
-        given = None if signal is None else signal[element].double().numpy()
-        follow(FORMULAS[method](x, given), kept, exact)
+        if method in FORMULAS:
+            follow(FORMULAS[method](x, signal[element].double().numpy()), kept)
         slots = np.full(count, -1)
         slots[kept] = np.arange(keep)
         np.testing.assert_array_equal(got.assignment[element], slots)
@@ -94,6 +87,8 @@ def check_tome(
 ) -> None:
     batch, count, _ = tokens.shape
     got = library.run("tome", keep, Tome(metric.shape[2], protect), tokens, metric, sizes)
+    if sizes is None and not protect:
+        check_reference("tome", got, tokens, keys=metric)
     weights = np.ones((batch, count)) if sizes is None else sizes.double().numpy()
     for element in range(batch):
         similarity = cosines(metric[element].double().numpy())

@@ -7,14 +7,16 @@ import re
 
 import pytest
 import torch
-from kernel_abi import (
+from kernel_build import KERNELS
+from kernel_checks import draw
+from tokexport.plugins.abi import KernelError
+from tokexport.plugins.structs import (
     MAX_BASIS,
     MAX_BATCH,
     MAX_DIM,
     MAX_TOKENS,
     Apet,
     KcenterMerge,
-    KernelError,
     Outputs,
     PixelUnshuffle,
     Pool,
@@ -24,8 +26,6 @@ from kernel_abi import (
     Topk,
     Workspace,
 )
-from kernel_build import KERNELS
-from kernel_checks import draw
 
 GOOD = {"batch": 2, "tokens": 12, "dim": 4, "keep": 4, "dtype": 0}
 BAD_SHAPES = [

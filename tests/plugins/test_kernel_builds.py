@@ -9,8 +9,8 @@ import subprocess
 import sys
 
 import pytest
-from kernel_abi import Shape
 from kernel_build import KERNELS, TESTS, build_for_gpu, nvcc, run
+from tokexport.plugins.structs import Shape
 
 
 @pytest.mark.skipif(nvcc() is None, reason="kernels for a GPU: there is no nvcc")

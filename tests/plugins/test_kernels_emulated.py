@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_abi import MAX_BASIS, params_of
+from kernel_abi import params_of
 from kernel_checks import DTYPES, KINDS, METHODS, agrees, attention, draw, is_equal, run
 from tokexport.graph_passes.compressors import Case, make
+from tokexport.plugins.structs import MAX_BASIS
 
 METHOD_IDS = ["-".join([method, *map(str, params.values())]) for method, params in METHODS]
 # Odd and even sides, both sides of a warp and of a tile, K = N, one token.

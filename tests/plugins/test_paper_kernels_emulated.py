@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_abi import Tome
 from kernel_checks import DTYPES, draw
 from paper_checks import check_selection, check_tome
+from tokexport.plugins.structs import Tome
 
 SELECTIONS = ["divprune", "cdpruner", "scope"]
 SHAPES = [(1, 13, 5, 6), (2, 33, 8, 9), (1, 40, 36, 33), (2, 9, 16, 9), (1, 1, 3, 1), (1, 270, 9, 40)]

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
+from tokexport import compress
 from tokexport.errors import GraphError, MissingError, RequestError
 from tokexport.runtimes import rtx
 
@@ -107,3 +109,42 @@ def test_wrong_requests_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(rtx.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingError, match="pip install 'tensorrt-rtx"):
         rtx.parse(tmp_path / "missing.onnx")
+
+
+def plugin_graph(dtype: int = onnx.TensorProto.FLOAT, **attributes: object) -> bytes:
+    """x [1, 36, 8] -> apet in plugin form; of another type, and with other attributes, where they are given."""
+    text = '<ir_version: 8, opset_import: ["" : 18]> g (float[1,36,8] x) => (float[1,36,8] t) { t = Relu(x) }'
+    model = compress(onnx.parser.parse_model(text), keep=9, seam="tensor:t", params={"basis": 3}, form="plugin")
+    for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
+        if value.name != "sizes" and value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = dtype
+    (node,) = [node for node in model.graph.node if node.domain == "tokexport"]
+    for name, value in attributes.items():
+        (attribute,) = [one for one in node.attribute if one.name == name]
+        attribute.CopyFrom(onnx.helper.make_attribute(name, value))
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"dtype": onnx.TensorProto.INT8}, "tokens are DataType.INT8. The kernels take float32, float16 and bfloat16."),
+        ({"keep": 37}, "keep is 37. The kernels take 1 to 36."),
+        ({"start": "last"}, "attribute start is 'last'. Known values: farthest_from_mean, first, max_norm."),
+    ],
+)
+def test_what_a_plugin_refuses_fails_the_build_in_its_own_words(change: Any, reason: str) -> None:
+    built = rtx.build(plugin_graph(**change), plugins="python")
+    assert not built.ok and built.bytes == 0
+    assert built.errors[0] == rtx.ParserError("t.apet", "TokexportApet", reason)
+
+
+def test_a_plugin_without_a_kernel_and_a_library_without_plugins(tmp_path: Path) -> None:
+    unknown = plugin_graph().replace(b"TokexportApet", b"TokexportApex")
+    (error,) = rtx.parse(unknown, plugins="python")
+    assert "no kernel for plugin 'TokexportApex'. Did you mean TokexportApet" in error.reason
+    with pytest.raises(MissingError, match=r"no plugin library .*none\.so.*tokexport plugins build"):
+        rtx.build(plugin_graph(), plugins=tmp_path / "none.so")
+    (tmp_path / "empty.so").write_bytes(b"")
+    built = rtx.build(plugin_graph(), plugins=tmp_path / "empty.so")
+    assert not built.ok and "finds no TokexportApet in the plugin library" in built.errors[-1].reason

@@ -1,7 +1,8 @@
-"""Real encoders, compressed: TensorRT builds what we merge, and refuses the plugin form only for want of the plugin."""
+"""Real encoders, compressed: TensorRT builds them in every form, the plugin form with the plugins in Python."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,21 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from tokexport.errors import RequestError
 from tokexport.graph_passes import forms, precision, ranges
 from tokexport.graph_passes.compress import compress
+from tokexport.graph_passes.compressors import Case, Compressor, make, names
+from tokexport.graph_passes.insert import EXTRA_OUTPUTS, insert
 from tokexport.graph_passes.model_io import load_model, save_model
+from tokexport.graph_passes.seam import Seam
+from tokexport.graph_passes.seams import resolve
+from tokexport.plugins.abi import KERNELS
 from tokexport.runtimes import rtx
 
 pytest.importorskip("tensorrt_rtx")
 
 ENCODERS = ("tiny_vlm_encoder_onnx", "tiny_llava_encoder_onnx", "tiny_whisper_encoder_onnx")
-METHODS = ("apet", "kcenter_merge")
+FORMS = ("portable", "inlined", "plugin")
 KEEP = 12
 
 
@@ -33,47 +40,79 @@ def saved(model: ir.Model, folder: Path) -> Path:
 
 
 def assert_builds(path: Path) -> None:
-    built = rtx.build(path)
+    built = rtx.build(path, plugins="python")
     assert built.ok, "\n".join(map(str, built.errors))
     assert built.bytes > 0
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("form", ["portable", "inlined"])
-def test_forms_without_a_plugin_build(encoder: Path, method: str, form: Any, tmp_path: Path) -> None:
-    assert_builds(saved(compress(encoder, method, keep=KEEP, form=form), tmp_path))
+def in_form(model: ir.Model, form: str) -> ir.Model:
+    return {"portable": lambda m: m, "inlined": forms.to_inlined, "plugin": forms.to_plugin}[form](model)
 
 
-@pytest.mark.parametrize("method", ["random", "topk", "uniform"])
-@pytest.mark.parametrize("form", ["portable", "inlined"])
-def test_the_other_bodies_are_parsed(tiny_llava_encoder_onnx: Path, method: str, form: Any, tmp_path: Path) -> None:
-    assert rtx.parse(saved(compress(tiny_llava_encoder_onnx, method, keep=KEEP, form=form), tmp_path)) == []
+def fork(model: ir.Model, seam: Seam, compressors: list[tuple[Compressor, int]]) -> None:
+    """All compressors side by side, each on a copy of the seam's tensor: one engine shows what many would."""
+    tokens = next(v for node in model.graph for v in node.outputs if v.name == seam.tensor)
+    for i, (compressor, keep) in enumerate(compressors):
+        copy = ir.node("Identity", [tokens], name=f"branch_{i}")
+        copy.outputs[0].name, copy.outputs[0].type, copy.outputs[0].shape = f"branch_{i}", tokens.type, tokens.shape
+        model.graph.append(copy)
+        model.graph.outputs.append(copy.outputs[0])
+        place = replace(seam, name=f"tensor:branch_{i}", tensor=f"branch_{i}")
+        insert(model, place, compressor, keep, outputs={name: f"{name}_{i}" for name in EXTRA_OUTPUTS})
 
 
-@pytest.mark.parametrize(
-    ("method", "params"),
-    [
-        ("pixel_unshuffle", {"version": "v1"}),
-        ("pixel_unshuffle", {"version": "v2"}),
-        ("pool", {"mode": "average"}),
-        ("pool", {"mode": "bilinear"}),
-        ("pool", {"mode": "max"}),
-    ],
-)
-@pytest.mark.parametrize("dtype", ["float", "float16"])
-def test_transformations_of_a_grid_build(method: str, params: dict[str, Any], dtype: str, tmp_path: Path) -> None:
-    """A graph that ends at its tokens takes any number of channels."""
-    text = f'<ir_version: 8, opset_import: ["" : 18]> g ({dtype}[1,36,8] x) => ({dtype}[1,36,8] t) {{ t = Relu(x) }}'
-    model = ir.from_proto(onnx.parser.parse_model(text))
-    model = compress(model, method, keep=9, seam="tensor:t", params={"grid": "6x6", **params})
+def a_count(compressor: Compressor, seam: Seam) -> int:
+    """The smallest count from `KEEP` up that the method reaches of these tokens."""
+    for keep in range(KEEP, seam.tokens):
+        try:
+            compressor.check(Case(seam.tokens, seam.dim, keep, seam.dtype, seam.grid))
+        except RequestError:
+            continue
+        return keep
+    raise AssertionError(f"{compressor.method.name} reaches no count of {seam.tokens}")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_encoders_build(encoder: Path, form: Any, tmp_path: Path) -> None:
+    assert_builds(saved(compress(encoder, "apet", keep=KEEP, form=form), tmp_path))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("modality", "name"), [("image", ENCODERS[0]), ("audio", ENCODERS[2])])
+def test_every_method_builds(
+    modality: str, name: str, form: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    model = load_model(request.getfixturevalue(name))
+    seam = resolve(model, "auto", "projector_output")
+    known = [make(method) for method in names() if modality in make(method).method.modalities]
+    known = [each for each in known if form != "plugin" or each.method.name in KERNELS]
+    there = [each for each in known if {*each.signals()} <= {*seam.signals}]
+    unread = {signal for each in known for signal in each.signals()} - {*seam.signals}
+    assert unread <= ({"text"} if modality == "image" else {"text", "cls_attention"})
+    fork(model, seam, [(each, a_count(each, seam)) for each in there])
+    model = in_form(model, form)
+    kinds = {node.metadata_props.get("tokexport.method") for node in model.graph}
+    assert kinds >= {each.method.name for each in there} >= {"kcenter_merge", "pool", "random", "uniform"}
     assert_builds(saved(model, tmp_path))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_plugin_form_is_refused_only_for_want_of_the_plugin(encoder: Path, method: str, tmp_path: Path) -> None:
-    (error,) = rtx.parse(saved(compress(encoder, method, keep=KEEP, form="plugin"), tmp_path))
-    assert error.op == {"apet": "TokexportApet", "kcenter_merge": "TokexportKcenterMerge"}[method]
-    assert "Plugin not found" in error.reason
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", ["float", "float16", "bfloat16"])
+def test_transformations_of_a_grid_build(dtype: str, form: str, tmp_path: Path) -> None:
+    text = f'<ir_version: 8, opset_import: ["" : 18]> g ({dtype}[1,36,8] x) => ({dtype}[1,36,8] t) {{ t = Relu(x) }}'
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    seam = replace(resolve(model, "tensor:t"), grid=(6, 6))
+    given = [("pool", {"mode": mode}) for mode in ("average", "bilinear", "max")]
+    given += [("pixel_unshuffle", {"version": version}) for version in ("v1", "v2")]
+    fork(model, seam, [(make(method, params), 9) for method, params in given])
+    assert_builds(saved(in_form(model, form), tmp_path))
+
+
+def test_the_plugin_form_is_refused_only_for_want_of_the_plugin(tiny_vlm_encoder_onnx: Path, tmp_path: Path) -> None:
+    path = saved(compress(tiny_vlm_encoder_onnx, "kcenter_merge", keep=KEEP, form="plugin"), tmp_path)
+    (error,) = rtx.parse(path)
+    assert error.op == "TokexportKcenterMerge" and "Plugin not found" in error.reason
+    assert rtx.parse(path, plugins="python") == []
 
 
 def test_two_counts_in_one_graph_build(tiny_vlm_encoder_onnx: Path, tmp_path: Path) -> None:
@@ -82,18 +121,16 @@ def test_two_counts_in_one_graph_build(tiny_vlm_encoder_onnx: Path, tmp_path: Pa
     names = {name: f"{name}_2" for name in ("kept_indices", "sizes", "assignment")}
     twice = compress(once, "kcenter_merge", keep=KEEP, seam=f"tensor:{once.graph.outputs[0].name}", outputs=names)
     assert len(twice.functions) == 2
-    for name, model in (("portable", twice), ("inlined", forms.to_inlined(twice))):
-        (tmp_path / name).mkdir()
-        assert_builds(saved(model, tmp_path / name))
-    errors = rtx.parse(saved(forms.to_plugin(twice), tmp_path))
-    assert {error.op for error in errors} == {"TokexportKcenterMerge"}
+    for form in FORMS:
+        (tmp_path / form).mkdir()
+        assert_builds(saved(in_form(twice, form), tmp_path / form))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_half_precision_builds(encoder: Path, method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "form"), [("kcenter_merge", "portable"), ("apet", "plugin")])
+def test_half_precision_builds(encoder: Path, method: str, form: Any, tmp_path: Path) -> None:
     model = load_model(encoder)
     precision.to_half(model)
-    assert_builds(saved(compress(model, method, keep=KEEP), tmp_path))
+    assert_builds(saved(compress(model, method, keep=KEEP, form=form), tmp_path))
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("float16", ir.DataType.FLOAT16), ("bfloat16", ir.DataType.BFLOAT16)])
@@ -140,5 +177,6 @@ def test_every_graph_of_a_bundle_builds(tmp_path: Path, precision: Any) -> None:
     done = export(out=tmp_path / "b", method="kcenter_merge", keep=21, precision=precision, verify=False)
     graphs = open_bundle(done.bundle).variant().graphs
     assert set(graphs) == {"encoder", "embed", "prefill", "decode"}
-    for record in graphs.values():
-        assert_builds(done.bundle / record.forms["portable"])
+    assert "plugin" in graphs["encoder"].forms
+    for file in {file for record in graphs.values() for file in record.forms.values()}:
+        assert_builds(done.bundle / file)

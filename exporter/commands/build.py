@@ -1,0 +1,58 @@
+"""`tokexport build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import render
+from .shared import OUT, common
+
+
+@click.command()
+@click.argument("bundle", type=OUT)
+@click.option(
+    "--device",
+    metavar="NAME[@TENSORRT]|smNN",
+    help="`tokexport devices` lists them.  [default: the bundle's, else the GPU of this machine]",
+)
+@click.option(
+    "--form",
+    type=click.Choice(["portable", "plugin", "inlined"]),
+    help="Of the graphs.  [default: plugin where the plugin library is here, else portable]",
+)
+@click.option(
+    "--runtime",
+    type=click.Choice(["tensorrt", "rtx"]),
+    help="What builds; rtx needs no GPU.  [default: tensorrt where it is installed]",
+)
+@click.option("--variant", metavar="NAME", help="Of the bundle.  [default: the first]")
+@common
+def build(as_json: bool, bundle: Path, **request: Any) -> None:
+    """Build a TensorRT engine of every graph of BUNDLE, into its folder engines/."""
+    from ...runtimes.engine_build import build_engines
+    from ...runtimes.reader import open_bundle
+
+    with render.bar(quiet=as_json) as advance:
+        result = build_engines(open_bundle(bundle), advance=advance, **request)
+    render.result(result, as_json, built)
+
+
+def built(data: dict[str, Any]) -> None:
+    """After `tokexport build`."""
+    name = "TensorRT-RTX" if data["runtime"] == "tensorrt-rtx" else "TensorRT"
+    limit = f", at most {data['workspace'] / 2**30:.1f} GiB a tactic" if data["workspace"] else ""
+    click.echo(
+        f"{data['device']} ({data['why']}), compute capability {data['compute_capability']}: "
+        f"{name} {data['version']}{limit}"
+    )
+    rows = render.table("graph", "form", "because", "MB", "seconds", "types compared", "plan")
+    for row in data["engines"]:
+        compared = "; ".join(f"{look['compared']} in the {look['stage']}" for look in row["layers"])
+        size, seconds = f"{row['bytes'] / 1e6:.1f}", f"{row['seconds']:.1f}"
+        rows.add_row(row["role"], row["form"], row["why"], size, seconds, compared, row["plan"])
+    render.show(rows)
+    if not all(any(look["stage"] == "engine" for look in row["layers"]) for row in data["engines"]):
+        click.echo("note: no GPU here can load these engines: their own types are compared when one first does")

@@ -1,0 +1,213 @@
+"""The C ABI of kernels/tokexport_kernels.h in Python: a node's attributes as parameters, and calls on device pointers.
+
+For the Python plugin, tests and benchmarks; the C++ plugins do the same from the same attributes. Which inputs a kernel
+takes, and how, is one row of `KERNELS`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from ctypes import c_char_p, c_int, c_size_t, c_void_p
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from ..errors import GraphError, MissingError, TokexportError, nearest
+from .structs import Apet, KcenterMerge, Outputs, PixelUnshuffle, Pool, Random, Shape, Topk, Workspace
+
+STARTS = {"first": 0, "max_norm": 1, "farthest_from_mean": 2}
+BASIS_SLOTS = {"overwrite": 0, "blend": 1, "none": 2}
+SCORES = {"cls_attention": 0, "norm": 1, "distance_to_mean": 2}
+POOL_MODES = {"average": 0, "max": 1, "bilinear": 2}
+VERSIONS = {"v2": 0, "v1": 1}
+
+
+class Signal(NamedTuple):
+    """What a kernel may have to know of an input beside the tokens: its dtype by number, its last dimension."""
+
+    dtype: int
+    width: int
+
+
+class Attributes:
+    """Attributes of a plugin node, read with errors that name the node and what is allowed."""
+
+    def __init__(self, node: str, values: Mapping[str, Any]) -> None:
+        self.node, self.values = node, values
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.values:
+            raise self.error(f"it has no attribute {name!r}")
+        return self.values[name]
+
+    def code(self, name: str, known: Mapping[str, int]) -> int:
+        """The number of an enumeration's value."""
+        if self[name] not in known:
+            raise self.error(f"attribute {name} is {self[name]!r}", nearest(self[name], known, kind="values"))
+        return known[self[name]]
+
+    def grid(self) -> tuple[int, int, int]:
+        """(frames, height, width)."""
+        grid = self["grid"]
+        if isinstance(grid, str) or len(grid) != 3:
+            raise self.error(f"attribute grid is {grid!r}, not [frames, height, width]")
+        frames, height, width = grid
+        return frames, height, width
+
+    def error(self, what: str, fix: str = "") -> GraphError:
+        """An error about this node."""
+        again = "Make the plugin form again with this version of tokexport."
+        return GraphError(f"{self.node}: {what}", fix=fix or again)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How a plugin calls its kernel.
+
+    Attributes:
+        params: attributes, shape and signals -> its parameters; None for a kernel without any.
+        attributes: those of the plugin's node beside ``keep``, with their types; ``list`` is of integers.
+        signals: the pointers that it takes behind the tokens, null where the node has fewer inputs, by what their
+            dtype must be: that of the tokens, float32, or any of `DTYPES`.
+        widens: attributes -> D' / D.
+    """
+
+    params: Callable[[Attributes, Shape, Sequence[Signal]], ctypes.Structure | None]
+    attributes: Mapping[str, type] = field(default_factory=dict)
+    signals: tuple[Literal["tokens", "float32", "any"], ...] = ()
+    widens: Callable[[Attributes], int] = lambda attributes: 1
+
+
+def _apet(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Apet:
+    slots, start = given.code("basis_slots", BASIS_SLOTS), given.code("start", STARTS)
+    return Apet(given["basis"], given["merge"], slots, start, given["ridge"])
+
+
+def _topk(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Topk:
+    return Topk(given.code("score", SCORES), signals[0].dtype if signals else shape.dtype)
+
+
+def _pool(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Pool:
+    frames, height, width = given.grid()
+    by = [min(given["stride"], side) for side in (height, width)]
+    return Pool(frames, height, width, 1, *by, given.code("mode", POOL_MODES))
+
+
+def _pixel_unshuffle(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> PixelUnshuffle:
+    return PixelUnshuffle(*given.grid(), given["r"], given["r"], given.code("version", VERSIONS))
+
+
+KERNELS: dict[str, Kernel] = {
+    "apet": Kernel(_apet, {"basis": int, "merge": int, "basis_slots": str, "start": str, "ridge": float}),
+    "kcenter_merge": Kernel(lambda given, shape, signals: KcenterMerge(given.code("start", STARTS)), {"start": str}),
+    "pixel_unshuffle": Kernel(
+        _pixel_unshuffle, {"r": int, "version": str, "grid": list}, widens=lambda given: given["r"] ** 2
+    ),
+    "pool": Kernel(_pool, {"mode": str, "grid": list, "stride": int}),
+    "random": Kernel(lambda given, shape, signals: Random(given["seed"]), {"seed": int}),
+    "topk": Kernel(_topk, {"score": str}, signals=("any",)),
+    "uniform": Kernel(lambda given, shape, signals: None),
+}
+
+
+def params_of(
+    method: str, attributes: Mapping[str, Any], shape: Shape, signals: Sequence[Signal] = ()
+) -> ctypes.Structure | None:
+    """The parameters that a method's kernel takes; None where it takes none.
+
+    Args:
+        method: one of `KERNELS`.
+        attributes: of its plugin node, as `forms.to_plugin` writes them.
+        shape: of the call.
+        signals: the node's inputs behind the tokens.
+
+    Raises:
+        GraphError: an attribute is not there, or not one of its values.
+    """
+    return KERNELS[method].params(Attributes(method, attributes), shape, signals)
+
+
+class KernelError(TokexportError):
+    """A kernel refused its arguments, or CUDA failed; `status` is the code."""
+
+    def __init__(self, method: str, status: int, message: str) -> None:
+        super().__init__(f"kernel {method}: {message}", where=f"status {status}")
+        self.status = status
+
+
+class Library:
+    """A library with the kernels in it: ``libtokexport_kernels.so`` or ``libtokexport_plugins.so``.
+
+    Raises:
+        MissingError: it cannot be loaded, or has no kernels.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self.dll = ctypes.CDLL(str(path))
+            self.dll.tokexport_message.restype = c_char_p
+        except (OSError, AttributeError) as error:
+            raise MissingError(
+                f"this library cannot be used: {error}", where=str(path), fix="Run: tokexport plugins build"
+            ) from None
+        self.dll.tokexport_message.argtypes = [c_int]
+        self.path = path
+
+    def kernels(self) -> list[str]:
+        """The methods of `KERNELS` that are really in it."""
+        return [method for method in KERNELS if hasattr(self.dll, f"tokexport_{method}")]
+
+    def message(self, status: int) -> str:
+        """A status in words."""
+        return str(self.dll.tokexport_message(status).decode())
+
+    def workspace_bytes(self, method: str, shape: Shape, params: ctypes.Structure | None = None) -> int | None:
+        """Bytes of scratch memory; None for a kernel that takes no workspace.
+
+        Raises:
+            KernelError: arguments that the kernel refuses.
+        """
+        if not hasattr(self.dll, f"tokexport_{method}_workspace"):
+            return None
+        size = c_size_t(0)
+        given = [ctypes.byref(part) for part in (shape, params) if part is not None]
+        self._require(method, getattr(self.dll, f"tokexport_{method}_workspace")(*given, ctypes.byref(size)))
+        return size.value
+
+    def call(
+        self,
+        method: str,
+        shape: Shape,
+        params: ctypes.Structure | None,
+        inputs: Sequence[int | None],
+        outputs: Sequence[int],
+        workspace: Workspace | None,
+        stream: int = 0,
+    ) -> None:
+        """Enqueue a kernel.
+
+        Args:
+            method: whose.
+            shape: B, N, D, K, dtype.
+            params: as `params_of` gives them.
+            inputs: device pointers to tokens and to every signal that the kernel takes, None for one left out.
+            outputs: device pointers to tokens, kept_indices, sizes, assignment.
+            workspace: None exactly where `workspace_bytes` is.
+            stream: a cudaStream_t.
+
+        Raises:
+            KernelError: arguments that the kernel refuses, or a launch that failed.
+        """
+        arguments = [
+            *(ctypes.byref(part) for part in (shape, params) if part is not None),
+            *map(c_void_p, inputs),
+            Outputs(*outputs),
+            *([] if workspace is None else [workspace]),
+            c_void_p(stream),
+        ]
+        self._require(method, getattr(self.dll, f"tokexport_{method}")(*arguments))
+
+    def _require(self, method: str, status: int) -> None:
+        if status != 0:
+            raise KernelError(method, status, self.message(status))

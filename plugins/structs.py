@@ -1,0 +1,71 @@
+"""The structures and limits of kernels/tokexport_kernels.h."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_float, c_int32, c_size_t, c_uint64, c_void_p
+
+DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
+MAX_BATCH, MAX_TOKENS, MAX_DIM, MAX_BASIS = 65535, 32768, 32768, 64
+
+_GRID = [(name, c_int32) for name in ("frames", "height", "width")]
+
+
+class Shape(ctypes.Structure):
+    """tokexport_shape: B, N, D, K, and the dtype of the tokens as `DTYPES` counts them."""
+
+    _fields_ = [(name, c_int32) for name in ("batch", "tokens", "dim", "keep", "dtype")]
+
+
+class Outputs(ctypes.Structure):
+    """tokexport_outputs: device pointers."""
+
+    _fields_ = [(name, c_void_p) for name in ("tokens", "kept_indices", "sizes", "assignment")]
+
+
+class Workspace(ctypes.Structure):
+    """tokexport_workspace: a device pointer, aligned to 16 bytes, and its size."""
+
+    _fields_ = [("data", c_void_p), ("bytes", c_size_t)]
+
+
+class KcenterMerge(ctypes.Structure):
+    """tokexport_kcenter_merge_params."""
+
+    _fields_ = [("start", c_int32)]
+
+
+class Apet(ctypes.Structure):
+    """tokexport_apet_params."""
+
+    _fields_ = [*((name, c_int32) for name in ("basis", "merge", "basis_slots", "start")), ("ridge", c_float)]
+
+
+class Topk(ctypes.Structure):
+    """tokexport_topk_params."""
+
+    _fields_ = [("score", c_int32), ("scores_dtype", c_int32)]
+
+
+class Random(ctypes.Structure):
+    """tokexport_random_params."""
+
+    _fields_ = [("seed", c_uint64)]
+
+
+class Pool(ctypes.Structure):
+    """tokexport_pool_params."""
+
+    _fields_ = [*_GRID, *((name, c_int32) for name in ("by_frames", "by_height", "by_width", "mode"))]
+
+
+class PixelUnshuffle(ctypes.Structure):
+    """tokexport_pixel_unshuffle_params."""
+
+    _fields_ = [*_GRID, *((name, c_int32) for name in ("by_height", "by_width", "transposed"))]
+
+
+class Tome(ctypes.Structure):
+    """tokexport_tome_params."""
+
+    _fields_ = [("metric_dim", c_int32), ("protect", c_int32)]

@@ -1,0 +1,197 @@
+"""Builds the engines of a bundle: choose target and form, build each graph in a child process, put all in their place.
+
+Everything is built before anything is replaced: a build that fails leaves the engines of an earlier one as they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..errors import BundleError, RequestError
+from ..graph_passes.model_io import external_tensors
+from . import engine_file, engine_form, engine_plugins, engine_target
+from .bundle import FileRecord, Form
+from .engine_builder import Builder, plugin_nodes
+from .engine_file import EngineRecord, LayerRecord, PluginRecord
+from .reader import Bundle
+from .target import OURS
+from .tensorrt_api import KINDS, Kind, require, version_of
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+# (done, of, what), as a progress bar takes it.
+Advance = Callable[[int, int, str], None]
+
+
+def choose_runtime(asked: str | None) -> Kind:
+    """Which TensorRT: ``tensorrt`` or ``rtx`` as asked, else the one that is installed, TensorRT before TensorRT-RTX.
+
+    Raises:
+        RequestError: no such runtime.
+        MissingError: it is not installed, or none is.
+    """
+    if asked not in (None, "tensorrt", "rtx"):
+        raise RequestError(f"unknown runtime {asked!r}", fix="Known runtimes: tensorrt, rtx.")
+    kind: Kind = "tensorrt-rtx" if asked == "rtx" else "tensorrt"
+    if asked is None:
+        kind = next((one for one in KINDS if version_of(one)), "tensorrt")
+    require(kind)
+    return kind
+
+
+def build_engines(
+    bundle: Bundle,
+    *,
+    device: str | None = None,
+    form: Form | None = None,
+    runtime: str | None = None,
+    variant: str | None = None,
+    advance: Advance = lambda *_: None,
+) -> dict[str, Any]:
+    """Build an engine for every graph of a variant, and put them into the bundle.
+
+    Args:
+        bundle: opened.
+        device: see `engine_target.choose`; None: the one it was exported for, or the GPU of this machine.
+        form: see `engine_form.choose`.
+        runtime: see `choose_runtime`.
+        variant: its name; None: the first.
+        advance: hears how far it is.
+
+    Returns:
+        ``{"bundle", "variant", "device", "compute_capability", "why", "runtime", "version", "workspace", "engines"}``;
+        each engine ``{"role", "form", "why", "plan", "bytes", "seconds", "plugins", "layers"}``.
+
+    Raises:
+        RequestError: an unknown device, runtime or variant, or a device that this cannot build for.
+        MissingError: no TensorRT, GPU, memory or plugin.
+        GraphError: a node is refused, with the form to use instead where there is one.
+        GateError: an engine's types are not those that its graph asks for.
+        BundleError: a file of the bundle has changed, or the engines cannot be written.
+    """
+    kind = choose_runtime(runtime)
+    version = require(kind)
+    chosen = bundle.variant(variant)
+    target = engine_target.choose(device, chosen.device, kind, version)
+    library, roles = engine_plugins.found(), list(chosen.graphs)
+    folder = engine_file.folder(bundle, target.name)
+    timing = engine_file.pinned_timing_cache(bundle, target.name, chosen.name, roles)
+    made: list[tuple[Path, EngineRecord]] = []
+    rows = []
+    with _scratch(folder) as scratch:
+        builder = Builder(kind, version, target, library, scratch)
+        builder.timing.write_bytes(timing)
+        for done, role in enumerate(roles):
+            start = time.perf_counter()
+            choice = engine_form.choose(bundle, role, chosen.name, form, kind, version, library)
+            sources = _unchanged(bundle, bundle.model_path(role, _file_form(choice.form), chosen.name), choice.model)
+
+            def tell(share: float, text: str, role: str = role, done: int = done) -> None:
+                advance(int(100 * (done + share)), 100 * len(roles), f"{role}: {text}")
+
+            plan, checks = builder.build(choice.model, role, choice.form, choice.others, tell)
+            plugins = plugin_nodes(choice.model)
+            record = EngineRecord(
+                tokexport=__version__,
+                role=role,
+                variant=chosen.name,
+                device=target.name,
+                form=choice.form,
+                precision=chosen.graphs[role].precision,
+                graph=sources,
+                runtime=kind,
+                version=version,
+                compute_capability=target.compute_capability,
+                plan=FileRecord(size=plan.stat().st_size, sha256=engine_file.sha256(plan)),
+                plugins=PluginRecord(
+                    names=plugins, library=engine_file.sha256(library) if library and plugins else None
+                ),
+                workspace=target.settings.workspace,
+                layers=[LayerRecord.model_validate(check.to_json()) for check in checks],
+            )
+            made.append((plan, record))
+            rows.append(_row(bundle, record, choice.why, time.perf_counter() - start))
+        _place(bundle, made, builder.timing.read_bytes() if kind == "tensorrt" else None)
+    return {
+        "bundle": str(bundle.path),
+        "variant": chosen.name,
+        "device": target.name,
+        "compute_capability": target.compute_capability,
+        "why": target.why,
+        "runtime": kind,
+        "version": version,
+        "workspace": target.settings.workspace,
+        "engines": rows,
+    }
+
+
+def _file_form(form: Form) -> Form:
+    """The form whose file is read; the inlined one is made of the portable one."""
+    return "portable" if form == "inlined" else form
+
+
+def _unchanged(bundle: Bundle, graph: Path, model: ir.Model) -> dict[str, str]:
+    """SHA-256 of each file that an engine is made of, which are still those of the manifest."""
+    data = {graph.parent / str(tensor.location) for tensor in external_tensors(model)}
+    names = sorted(path.relative_to(bundle.path).as_posix() for path in {graph, *data})
+    changed = [name for name in names if engine_file.sha256(bundle.path / name) != _recorded(bundle, name)]
+    if changed:
+        raise BundleError(
+            f"the content of {', '.join(changed)} has changed",
+            where=str(bundle.path),
+            fix="Export it again, or copy it again in full.",
+        )
+    return {name: _recorded(bundle, name) for name in names}
+
+
+def _recorded(bundle: Bundle, name: str) -> str:
+    bundle.file(name)
+    return bundle.manifest.files[name].sha256
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder that is gone afterwards, beside the engines: what was built moves into place in one step."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(dir=folder, prefix=OURS)
+    except OSError as error:
+        raise engine_file.unwritable(folder, error) from error
+    with scratch as path:
+        yield Path(path)
+
+
+def _place(bundle: Bundle, made: list[tuple[Path, EngineRecord]], timing: bytes | None) -> None:
+    """Put what was built into its place; sidecars last, because without one a plan is not looked at."""
+    digest = None
+    if timing is not None:
+        first = made[0][1]
+        path = engine_file.timing_path(bundle, first.device, first.variant)
+        engine_file.put(path, timing)
+        digest = engine_file.sha256(path)
+    for plan, record in made:
+        path = engine_file.plan_path(bundle, record.device, record.variant, record.role)
+        path.with_suffix(".json").unlink(missing_ok=True)
+        plan.replace(path)
+        engine_file.write(bundle, record.model_copy(update={"timing_cache": digest}))
+
+
+def _row(bundle: Bundle, record: EngineRecord, why: str, seconds: float) -> dict[str, Any]:
+    path = engine_file.plan_path(bundle, record.device, record.variant, record.role)
+    return {
+        "role": record.role,
+        "form": record.form,
+        "why": why,
+        "plan": path.relative_to(bundle.path).as_posix(),
+        "bytes": record.plan.size,
+        "seconds": round(seconds, 2),
+        "plugins": record.plugins.names,
+        "layers": [layer.model_dump() for layer in record.layers],
+    }

@@ -1,0 +1,72 @@
+"""What a plugin node's attributes become, and the library as Python sees it."""
+
+from __future__ import annotations
+
+import pytest
+from kernel_build import KERNELS as SOURCES
+from tokexport.errors import GraphError, MissingError
+from tokexport.graph_passes.compressors import Case, make
+from tokexport.graph_passes.compressors.base import plugin_attributes
+from tokexport.plugins.abi import KERNELS, Library, Signal, params_of
+from tokexport.plugins.structs import Shape
+
+CASE = Case(24, 8, 6, grid=(6, 4))
+SHAPE = Shape(1, 24, 8, 6, 1)
+
+
+def fields(structure) -> dict[str, object]:
+    return {name: getattr(structure, name) for name, *_ in structure._fields_}
+
+
+@pytest.mark.parametrize("method", KERNELS)
+def test_every_method_reads_the_attributes_that_its_node_has(method: str) -> None:
+    written = plugin_attributes(make(method), CASE)
+    kinds = {name: int if isinstance(value, bool) else type(value) for name, value in written.items()}
+    assert KERNELS[method].attributes == kinds
+    assert f" tokexport_{method}(" in (SOURCES / "tokexport_kernels.h").read_text()
+    params = params_of(method, written, SHAPE)
+    assert (params is None) == (method == "uniform")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"mode": "max", "grid": [1, 6, 4], "stride": 2}, (1, 6, 4, 1, 2, 2, 1)),
+        ({"mode": "average", "grid": [1, 1, 24], "stride": 4}, (1, 1, 24, 1, 1, 4, 0)),
+        ({"mode": "bilinear", "grid": [1, 6, 4], "stride": 5}, (1, 6, 4, 1, 5, 4, 2)),
+    ],
+)
+def test_a_stride_is_along_the_axes_that_are_there(attributes: dict, expected: tuple) -> None:
+    assert tuple(fields(params_of("pool", attributes, SHAPE)).values()) == expected
+
+
+def test_scores_are_of_their_own_dtype() -> None:
+    given = {"score": "cls_attention"}
+    assert fields(params_of("topk", given, SHAPE)) == {"score": 0, "scores_dtype": 1}
+    assert fields(params_of("topk", given, SHAPE, [Signal(2, 24)]))["scores_dtype"] == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "attributes", "message"),
+    [
+        ("kcenter_merge", {}, "kcenter_merge: it has no attribute 'start'"),
+        ("kcenter_merge", {"start": "max_nrm"}, "attribute start is 'max_nrm'. Did you mean max_norm"),
+        ("pool", {"mode": "max", "grid": "6x4", "stride": 2}, r"grid is '6x4', not \[frames, height, width\]"),
+        ("pixel_unshuffle", {"r": 2, "version": "v2", "grid": [6, 4]}, r"grid is \[6, 4\], not"),
+    ],
+)
+def test_attributes_that_are_wrong_are_named(method: str, attributes: dict, message: str) -> None:
+    with pytest.raises(GraphError, match=message):
+        params_of(method, attributes, SHAPE)
+
+
+def test_a_library_says_what_is_in_it(library: Library) -> None:
+    assert library.kernels() == list(KERNELS)
+    assert library.workspace_bytes("uniform", SHAPE) is None
+
+
+def test_what_is_no_library_of_kernels_is_refused(tmp_path) -> None:
+    (tmp_path / "none.so").write_bytes(b"")
+    for path in (tmp_path / "none.so", tmp_path / "missing.so", "libm.so.6"):
+        with pytest.raises(MissingError, match=r"cannot be used: .*tokexport plugins build"):
+            Library(path)

@@ -1,0 +1,288 @@
+"""The shells in plugins/tensorrt beside a stand-in for TensorRT: what they refuse, and how; types and shapes."""
+
+from __future__ import annotations
+
+import ctypes
+
+import pytest
+from plugin_host import (
+    BF16,
+    BUILD,
+    CHAR,
+    CHW4,
+    F32,
+    F64,
+    FLOAT,
+    HALF,
+    I32,
+    I64,
+    INT8,
+    INT32,
+    INT64,
+    RUNTIME,
+    Host,
+    tensor,
+)
+from tokexport.graph_passes.compressors import Case, make
+from tokexport.graph_passes.compressors.base import plugin_attributes
+from tokexport.graph_passes.forms import PLUGIN_NAMESPACE, PLUGIN_VERSION
+from tokexport.plugins.abi import KERNELS
+
+APET = {"keep": 6, "basis": 3, "merge": 1, "basis_slots": "overwrite", "start": "first", "ridge": 1e-5}
+POOL = {"keep": 6, "mode": "average", "grid": [1, 6, 4], "stride": 2}
+STACK = {"keep": 6, "r": 2, "version": "v2", "grid": [1, 6, 4]}
+TOPK = {"keep": 6, "score": "cls_attention"}
+RANDOM = {"keep": 6, "seed": 7}
+WHERE = "TokexportApet 'enc/compress': "
+
+
+def op_type(method: str) -> str:
+    return "Tokexport" + "".join(part.capitalize() for part in method.split("_"))
+
+
+def array(type, *values):
+    return (type * len(values))(*values)
+
+
+def test_every_method_that_has_a_kernel_has_a_creator(host: Host):
+    expected = {f"{op_type(method)} {PLUGIN_VERSION} {PLUGIN_NAMESPACE}" for method in KERNELS}
+    assert set(host.names) == expected and len(host.names) == len(expected)
+
+
+def test_a_program_without_tensorrt_may_ask_for_the_names(host: Host):
+    host.library.tokexport_plugin_names.restype = ctypes.c_char_p
+    assert sorted(host.library.tokexport_plugin_names().decode().split()) == sorted(map(op_type, KERNELS))
+
+
+def test_creators_register_themselves_until_a_registry_asks_for_them(host: Host):
+    assert sorted(host.registered) == sorted(host.names)
+    assert host.left == []
+
+
+@pytest.mark.parametrize("method", KERNELS)
+def test_attributes_are_those_of_the_plugin_form(host: Host, method):
+    params = {"r": 2} if method == "pixel_unshuffle" else {}
+    written = plugin_attributes(make(method, params), Case(24, 8, 6, grid=(6, 4)))
+    assert sorted(host.attributes(op_type(method))) == sorted({"keep", *written})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"keep": 0}, "attribute 'keep' is 0; allowed: an integer, 1 to 32768"),
+        ({"basis": 65}, "attribute 'basis' is 65; allowed: an integer, 1 to 64"),
+        ({"basis": -1}, "attribute 'basis' is -1; allowed: an integer, 1 to 64"),
+        ({"basis": 3.0}, "attribute 'basis' is a float; allowed: an integer, 1 to 64"),
+        ({"basis": [3, 3]}, "attribute 'basis' is 2 integers; allowed: an integer, 1 to 64"),
+        ({"basis": (I64, array(ctypes.c_int64, 2**32 + 3))}, "attribute 'basis' is 4294967299; allowed: an integer"),
+        ({"merge": 2}, "attribute 'merge' is 2; allowed: an integer, 0 to 1"),
+        ({"basis_slots": "overwrit"}, "attribute 'basis_slots' is 'overwrit'; allowed: overwrite, blend, none"),
+        ({"basis_slots": ""}, "attribute 'basis_slots' is ''; allowed: overwrite, blend, none"),
+        ({"start": 0}, "attribute 'start' is an integer; allowed: first, max_norm, farthest_from_mean"),
+        ({"ridge": 0.0}, "attribute 'ridge' is 0; allowed: a float, 1e-09 to 1e+09"),
+        ({"ridge": float("nan")}, "attribute 'ridge' is nan; allowed: a float, 1e-09 to 1e+09"),
+        ({"ridge": 1}, "attribute 'ridge' is an integer; allowed: a float, 1e-09 to 1e+09"),
+        ({"ridge": None}, "attribute 'ridge' is missing; allowed: a float, 1e-09 to 1e+09"),
+        (
+            {"bsis": 3},
+            "there is no attribute 'bsis'; allowed: keep, basis, merge, basis_slots, start, ridge",
+        ),
+    ],
+)
+def test_what_an_attribute_must_be(host: Host, change, message):
+    attributes = {name: value for name, value in {**APET, **change}.items() if value is not None}
+    assert host.create("TokexportApet", attributes) is None
+    assert host.log().startswith(WHERE + message)
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes", "message"),
+    [
+        ("TokexportPool", {**POOL, "grid": [6, 4]}, "'grid' is 2 integers; allowed: 3 integers, each 1 to 32768"),
+        ("TokexportPool", {**POOL, "grid": [1, 0, 4]}, "'grid' is 1, 0, 4; allowed: 3 integers, each 1 to 32768"),
+        ("TokexportPool", {**POOL, "grid": "6x4"}, "'grid' is a string; allowed: 3 integers, each 1 to 32768"),
+        ("TokexportPool", {**POOL, "stride": 0}, "'stride' is 0; allowed: an integer, 1 to 32768"),
+        ("TokexportPool", {**POOL, "mode": "median"}, "'mode' is 'median'; allowed: average, max, bilinear"),
+        ("TokexportPixelUnshuffle", {**STACK, "r": 1}, "'r' is 1; allowed: an integer, 2 to 32768"),
+        ("TokexportPixelUnshuffle", {**STACK, "version": "v3"}, "'version' is 'v3'; allowed: v2, v1"),
+        ("TokexportTopk", {**TOPK, "score": "cls"}, "'score' is 'cls'; allowed: cls_attention, norm, distance_to_mean"),
+        ("TokexportRandom", {**RANDOM, "seed": -1}, "'seed' is -1; allowed: an integer, 0 to 9223372036854775807"),
+    ],
+)
+def test_what_other_attributes_must_be(host: Host, name, attributes, message):
+    assert host.create(name, attributes) is None
+    assert host.log() == f"{name} 'enc/compress': attribute {message}\n"
+
+
+def test_numbers_of_another_width_are_taken(host: Host):
+    wide = {
+        **APET,
+        "basis": (I64, array(ctypes.c_int64, 3)),
+        "ridge": (F64, array(ctypes.c_double, 1e-5)),
+        "start": (CHAR, ctypes.create_string_buffer(b"first")),  # with the zero at its end
+    }
+    plugin = host.create("TokexportApet", wide)
+    assert plugin.stored() == host.create("TokexportApet", APET).stored()
+    assert host.log() == ""
+
+
+def test_core(host: Host):
+    assert host.create("TokexportApet", APET).core() == "TokexportApet 1 tokexport"
+
+
+@pytest.mark.parametrize("tokens", [FLOAT, HALF, BF16])
+def test_types_of_outputs(host: Host, tokens):
+    assert host.create("TokexportApet", APET).types(tokens) == [tokens, INT64, FLOAT, INT64]
+    for scores in (FLOAT, HALF, BF16):
+        assert host.create("TokexportTopk", TOPK).types(tokens, scores) == [tokens, INT64, FLOAT, INT64]
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes", "inputs", "message"),
+    [
+        ("TokexportApet", APET, [INT32], "tokens have another type; allowed: float32, float16 or bfloat16"),
+        ("TokexportApet", APET, [FLOAT, FLOAT], "it has 2 of its inputs; allowed: tokens"),
+        ("TokexportTopk", TOPK, [FLOAT], "it has 1 of its inputs; allowed: tokens, cls_attention"),
+        ("TokexportTopk", {**TOPK, "score": "norm"}, [FLOAT, FLOAT], "it has 2 of its inputs; allowed: tokens"),
+        (
+            "TokexportTopk",
+            TOPK,
+            [HALF, INT64],
+            "cls_attention has another type; allowed: float32, float16 or bfloat16",
+        ),
+    ],
+)
+def test_types_that_are_refused(host: Host, name, attributes, inputs, message):
+    assert host.create(name, attributes).types(*inputs) is None
+    assert host.log() == f"{name} 'enc/compress': {message}\n"
+
+
+def test_formats(host: Host):
+    plugin = host.create("TokexportTopk", TOPK)
+    shapes = [(2, 24, 8), (2, 24), (2, 6, 8), (2, 6), (2, 6), (2, 24)]
+    good = [HALF, FLOAT, HALF, INT64, FLOAT, INT64]
+    for position in range(6):
+        taken = set()
+        for type in (FLOAT, HALF, BF16, INT8, INT32, INT64):
+            tensors = [tensor(shape, kind) for shape, kind in zip(shapes, good)]
+            tensors[position].type = type
+            taken |= {type} if plugin.supports(position, tensors) else set()
+            tensors[position].format = CHW4
+            assert not plugin.supports(position, tensors)
+        assert taken == [{FLOAT, HALF, BF16}, {FLOAT, HALF, BF16}, {HALF}, {INT64}, {FLOAT}, {INT64}][position]
+
+
+@pytest.mark.parametrize("batch", [1, 3, -1])
+def test_shapes(host: Host, batch):
+    rest = [[batch, 6], [batch, 6], [batch, 24]]
+    assert host.create("TokexportApet", APET).shapes((batch, 24, 8)) == [[batch, 6, 8], *rest]
+    assert host.create("TokexportPixelUnshuffle", STACK).shapes((batch, 24, 8)) == [[batch, 6, 32], *rest]
+    topk = host.create("TokexportTopk", TOPK)
+    for other in (batch, -1):
+        assert topk.shapes((batch, 24, 8), (other, 24)) == [[batch, 6, 8], *rest], host.log()
+    assert topk.shapes((-1, 24, 8), (3, -1)) == [[-1, 6, 8], [-1, 6], [-1, 6], [-1, 24]]
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes", "inputs", "message"),
+    [
+        ("TokexportApet", APET, [(24, 8)], "tokens have no shape [B, N, D]"),
+        ("TokexportApet", APET, [(1, -1, 8)], "tokens [B, N, D] whose N or D is not fixed; allowed: only B may vary"),
+        ("TokexportApet", APET, [(1, 24, -1)], "tokens [B, N, D] whose N or D is not fixed; allowed: only B may vary"),
+        ("TokexportApet", APET, [(65536, 24, 8)], "tokens [65536, 24, 8] with keep 6: batch is outside 1..65535"),
+        ("TokexportApet", APET, [(1, 40000, 8)], "tokens [1, 40000, 8] with keep 6: tokens are outside 1..32768"),
+        ("TokexportApet", APET, [(1, 24, 2**40)], "tokens [1, 24, 2147483647] with keep 6: dim is outside 1..32768"),
+        (
+            "TokexportApet",
+            APET,
+            [(1, 5, 8)],
+            "tokens [1, 5, 8] with keep 6: keep is not a number that this method can keep of these tokens",
+        ),
+        (
+            "TokexportApet",
+            {**APET, "keep": 2},
+            [(1, 24, 8)],
+            "tokens [1, 24, 8] with keep 2: keep is not a number that this method can keep of these tokens",
+        ),
+        (
+            "TokexportPool",
+            POOL,
+            [(1, 25, 8)],
+            "tokens [1, 25, 8] with keep 6: the grid is not that many tokens, or its sides do not fit the factor",
+        ),
+        (
+            "TokexportTopk",
+            TOPK,
+            [(2, 24, 8), (2, 23)],
+            "cls_attention does not have a value for each of the tokens [2, 24, 8]",
+        ),
+        (
+            "TokexportTopk",
+            TOPK,
+            [(2, 24, 8), (1, 24)],
+            "cls_attention does not have a value for each of the tokens [2, 24, 8]",
+        ),
+        (
+            "TokexportTopk",
+            TOPK,
+            [(2, 24, 8), (2, 24, 1)],
+            "cls_attention does not have a value for each of the tokens [2, 24, 8]",
+        ),
+    ],
+)
+def test_shapes_that_are_refused(host: Host, name, attributes, inputs, message):
+    assert host.create(name, attributes).shapes(*inputs) is None
+    assert host.log() == f"{name} 'enc/compress': {message}\n"
+
+
+def test_the_largest_of_a_profile_is_checked_and_has_its_workspace(host: Host):
+    plugin = host.create("TokexportApet", APET)
+    sizes = [plugin.workspace(tensor((batch, 24, 8), HALF)) for batch in (1, 4)]
+    assert 0 < sizes[0] < sizes[1]
+    assert plugin.configure(tensor((65535, 24, 8), HALF))
+    assert host.log() == ""
+    assert not plugin.configure(tensor((65536, 24, 8), HALF))
+    assert host.log() == WHERE + "tokens [65536, 24, 8] with keep 6: batch is outside 1..65535\n"
+    assert host.create("TokexportUniform", {"keep": 6}).workspace(tensor((1, 24, 8))) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes"),
+    [
+        ("TokexportApet", APET),
+        ("TokexportKcenterMerge", {"keep": 6, "start": "farthest_from_mean"}),
+        ("TokexportPool", POOL),
+        ("TokexportPixelUnshuffle", {**STACK, "version": "v1"}),
+        ("TokexportRandom", {"keep": 6, "seed": (I64, array(ctypes.c_int64, 2**40 + 1))}),
+        ("TokexportTopk", {**TOPK, "score": "distance_to_mean"}),
+        ("TokexportUniform", {"keep": 6}),
+    ],
+)
+def test_an_engine_gives_back_what_it_stored(host: Host, name, attributes):
+    plugin = host.create(name, attributes)
+    stored = plugin.stored()
+    assert stored.pop("stored_version") == (I32, (1).to_bytes(4, "little"))
+    assert sorted(stored) == sorted(attributes)
+    for other in (host.restore(plugin, name), plugin.clone(), plugin.attached(), host.restore(plugin.clone(), name)):
+        assert other.stored() == plugin.stored()
+        assert other.shapes((2, 24, 8)) == plugin.shapes((2, 24, 8))
+    assert host.log() == ""
+
+
+def test_what_is_stored_is_the_value_in_words_and_numbers(host: Host):
+    stored = host.create("TokexportApet", {**APET, "basis": 5, "basis_slots": "blend"}).stored()
+    assert stored["basis_slots"] == (CHAR, b"blend")
+    assert stored["basis"] == (I32, (5).to_bytes(4, "little"))
+    assert stored["ridge"] == (F32, bytes(ctypes.c_float(1e-5)))
+
+
+def test_an_engine_of_another_version_is_refused(host: Host):
+    assert host.create("TokexportApet", {"stored_version": 2, **APET}, RUNTIME) is None
+    assert host.log() == (
+        WHERE + "the engine stores it as version 2, and this library reads version 1; "
+        "build the engine again, or load the library it was built with\n"
+    )
+    assert host.create("TokexportApet", APET, RUNTIME) is None
+    assert host.log().startswith(WHERE + "attribute 'stored_version' is missing")
+    assert host.create("TokexportApet", {"stored_version": 1, **APET}, BUILD) is None
+    assert host.log().startswith(WHERE + "there is no attribute 'stored_version'")
