@@ -128,10 +128,12 @@ def _plugin_attributes(node: ir.Node) -> list[ir.Attr]:
     if tokens is None or tokens.shape is None or tokens.dtype is None:
         raise _damaged(node, "the tokens it reads have no type and shape")
     _, count, dim = tokens.shape
+    if not isinstance(count, int) or not isinstance(dim, int):
+        raise _damaged(node, f"the tokens it reads have no fixed shape, but {list(tokens.shape)}")
     try:
         compressor = make(node.metadata_props[METHOD_KEY], json.loads(node.metadata_props[PARAMS_KEY]))
         keep, grid = int(node.metadata_props[KEEP_KEY]), json.loads(node.metadata_props.get(GRID_KEY, "null"))
-        case = Case(int(count), int(dim), keep, DTYPE_NAMES[tokens.dtype], None if grid is None else tuple(grid))
+        case = Case(count, dim, keep, DTYPE_NAMES[tokens.dtype], None if grid is None else tuple(grid))
         compressor.check(case)
     except (KeyError, ValueError, TypeError) as error:
         raise _damaged(node, f"its metadata cannot be read ({error})") from None

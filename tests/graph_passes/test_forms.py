@@ -239,6 +239,9 @@ def test_plugin_refuses_tokens_without_a_shape() -> None:
     next(iter(model.graph)).outputs[0].shape = None
     with pytest.raises(GraphError, match=r"compress_0.*tokens it reads have no type and shape"):
         forms.to_plugin(model)
+    next(iter(model.graph)).outputs[0].shape = ir.Shape((1, "N", D))
+    with pytest.raises(GraphError, match=r"compress_0.*tokens it reads have no fixed shape"):
+        forms.to_plugin(model)
 
 
 GRIDS: list[tuple[str, dict[str, Any], int, dict[str, Any]]] = [
