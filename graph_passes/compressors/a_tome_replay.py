@@ -49,7 +49,8 @@ def rounds_regret(metric: torch.Tensor, removed: list[int], kept: torch.Tensor, 
             choices = _choices(now, removed[done], end.gather(1, now.kept))
             return [(lack, (done + 1, after(now, merged))) for lack, merged in choices]
 
-        regret, last = explain((0, Folding.begin(metric[i], None)), ways)
+        found = explain((0, Folding.begin(metric[i], None)), ways)
+        regret, last = found
         if last is None:
             return regret
         return regret if last[1].kept.equal(kept[i]) and last[1].slot.equal(end) else float("inf")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # What a round does: the even tokens [1, r] that merge, and the odd one [1, even] that each even token goes to.
 Choice: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
+# How many rounds are done, the tokens before the last of them, and what it did.
+Node: TypeAlias = "tuple[int, Folding, Choice | None]"
 
 
 def refold_regret(
@@ -33,7 +35,7 @@ def refold_regret(
         end = kept[i].gather(1, slot[i].clamp(min=0))
         for_good = slots_of(kept[i], slot.shape[1]) >= 0
 
-        def ways(node: tuple[int, Folding, Choice | None]) -> list[tuple[float, tuple[int, Folding, Choice]]] | None:
+        def ways(node: Node) -> list[tuple[float, Node]] | None:
             done, now, choice = node
             now = now if choice is None else now.after(*choice)
             if done == len(removed):
@@ -41,7 +43,9 @@ def refold_regret(
             ends, stays = end.gather(1, now.kept), for_good.gather(1, now.kept)
             return [(lack, (done + 1, now, way)) for lack, way in _ways(now, removed[done], ends, stays[:, ::2])]
 
-        regret, last = explain((0, Folding.begin(metric[i], None if cost is None else cost[i]), None), ways)
+        start: Node = (0, Folding.begin(metric[i], None if cost is None else cost[i]), None)
+        found = explain(start, ways)
+        regret, last = found
         if last is None:
             return regret
         done = last[1] if last[2] is None else last[1].after(*last[2])

@@ -77,7 +77,9 @@ def _regret(rule: Rule[State], kept: torch.Tensor) -> float:
             state, scores = rule.update(state, kept.new_tensor(picks[-1:]))
         return [(lack, (state, (*picks, pick))) for lack, pick in _lacks(rule, scores, kept, picks)]
 
-    return explain((rule.state, ()), ways)[0]
+    start: tuple[State, tuple[int, ...]] = (rule.state, ())
+    regret, _ = explain(start, ways)
+    return regret
 
 
 def _lacks(

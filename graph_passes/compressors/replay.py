@@ -95,7 +95,8 @@ def explain(start: Node, ways: Callable[[Node], list[tuple[float, Node]] | None]
     Returns:
         The regret of the worst decision, and the end; infinite and None where nothing leads there.
     """
-    regret, end = float("inf"), None
+    regret = float("inf")
+    end: Node | None = None
     tries = [(0.0, start)]
     for _ in range(_TRIES):
         if not tries or regret <= _TIED:
