@@ -7,9 +7,10 @@ Source: EViT (arXiv 2202.07800, ICLR 2022) and its code. For tokens X [N, D], at
 
 Released: inside blocks 3, 6 and 9 of a ViT, behind the attention and before the MLP, K - 1 = ceil(.7 (N - 1)) of the
 patches, in descending attention with the fused token last, trained or at least tuned that way. Here it stands at a seam
-(``--seam encoder_layer:<i>`` is nearest), slots are in spatial order, and the fused one inherits the position of the
-token of the K-th largest attention: approximate. A fused slot stands for N - K + 1 tokens, which EViT itself does not
-say to the attention behind; ``--size-bias off`` has it EViT's way. Law: 2 <= K < N.
+(``--seam encoder_layer:<i>`` is nearest), slots are in spatial order, and the fused one has the position of the token
+of the K-th largest attention: approximate. Its size is 1, as to EViT's own attention (see `remainder`).
+
+Law: 2 <= K < N.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import select
-from .attended import Attends
 from .base import Case, Compressed, compressor
-from .remainder import check_fused, emit_fuse, emit_seats, fuse, seats
+from .remainder import Fuses, emit_seats, seats
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -39,22 +39,18 @@ if TYPE_CHECKING:
     approximate=True,
 )
 @dataclass(frozen=True)
-class Evit(Attends):
-    """Its only parameter is which attention it ranks and weights by."""
-
-    def check(self, case: Case) -> None:
-        """2 <= K < N."""
-        check_fused(case)
+class Evit(Fuses):
+    """Its parameters are which attention it ranks by, and what is made of the rest."""
 
     def reference(self, case: Case, tokens: torch.Tensor, **signals: torch.Tensor) -> Compressed[torch.Tensor]:
         """The formula above."""
         attention = self.attended(signals)
         kept, seat = seats(attention, case.keep)
-        return fuse(tokens, select.gather(tokens.float(), kept), attention, kept, seat)
+        return self.fuse(tokens, select.gather(tokens.float(), kept), attention, kept, seat)
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value, **signals: ir.Value) -> Compressed[ir.Value]:
         """One TopK, one sort, one gather, one product with a row of weights."""
         x, attention = select.emit_float(b, tokens, case), self.emit_attended(b, signals)
         kept, seat = emit_seats(b, attention, case.keep, case.tokens)
         content = select.emit_gather(b, x, b.cast(kept, "int64"))
-        return emit_fuse(b, case, x, content, attention, kept, seat)
+        return self.emit_fuse(b, case, x, content, attention, kept, seat)

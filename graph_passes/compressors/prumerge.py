@@ -14,8 +14,8 @@ heads; slots in descending attention with the fused one last, here in spatial or
 position of the token next in rank. With `plus`, a place that is among the largest appears twice there and pushes
 another token out of the sums; here no token is kept twice, and the next in attention takes its turn.
 
-A token can add to several kept ones and to the fused slot. Its assignment is the fused slot, which therefore stands for
-N - K + 1 tokens; what neighbours add to a kept token is small and does not count. Law: 2 <= K < N, M < N.
+Every slot has size 1, as for the language model of the paper (see `remainder`): what neighbours add to a kept token is
+little, and no token goes into one slot. Law: 2 <= K < N, M < N.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ import numpy as np
 
 from ...errors import RequestError
 from . import select
-from .attended import Attends
 from .base import Case, Compressed, compressor
 from .cosine import cosines, emit_cosines
-from .remainder import check_fused, emit_fuse, emit_seats, fuse, seats
+from .remainder import Fuses, emit_seats, seats
 from .replay import Replay
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ _SAME = 2e-6  # cosines nearer than this may change places by rounding
     approximate=True,
 )
 @dataclass(frozen=True)
-class Prumerge(Attends):
+class Prumerge(Fuses):
     """Parameters of PruMerge.
 
     Attributes:
@@ -77,7 +76,7 @@ class Prumerge(Attends):
 
     def check(self, case: Case) -> None:
         """2 <= K < N, M < N."""
-        check_fused(case)
+        super().check(case)
         if self.neighbours >= case.tokens:
             raise RequestError(
                 f"{self.neighbours} neighbours of a token are not to be had",
@@ -140,7 +139,7 @@ class Prumerge(Attends):
     ) -> Compressed[torch.Tensor]:
         """The slots, given the neighbours `chosen` [B, K, N] of each, 1 or 0."""
         x, attention = tokens.float(), self.attended(signals)
-        return fuse(tokens, select.gather(x, kept) + chosen * attention[:, None] @ x, attention, kept, seat)
+        return self.fuse(tokens, select.gather(x, kept) + chosen * attention[:, None] @ x, attention, kept, seat)
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value, **signals: ir.Value) -> Compressed[ir.Value]:
         """One MatMul for the cosines, one for the sums over neighbours, one for the fused slot."""
@@ -158,7 +157,7 @@ class Prumerge(Attends):
         near = _emit_largest(b, b.op("Where", itself, select.LOWEST, cosine), self.neighbours)
         weights = b.op("Where", near, b.op("Unsqueeze", attention, [1]), 0.0)
         content = b.op("Add", select.emit_gather(b, x, index), b.op("MatMul", weights, x))
-        return emit_fuse(b, case, x, content, attention, kept, seat)
+        return self.emit_fuse(b, case, x, content, attention, kept, seat)
 
 
 def _emit_largest(b: Builder, scores: ir.Value, k: int) -> ir.Value:

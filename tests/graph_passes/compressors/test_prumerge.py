@@ -33,8 +33,8 @@ def test_a_kept_token_takes_in_its_neighbours_by_attention_and_the_rest_is_fused
         assert got.kept_indices.tolist() == [[1, 2, 3]], way
         fused = 0.1 * 1 + 0.2 * 4 + 0.1 * 16
         np.testing.assert_allclose(got.tokens[0, :, 0], [content[0], fused, content[1]], rtol=1e-6, err_msg=way)
-        assert got.sizes.tolist() == [[1, 3, 1]], way
-        assert got.assignment.tolist() == [[1, 0, 1, 2, 1]], way
+        assert got.sizes.tolist() == [[1, 1, 1]], way
+        assert got.assignment.tolist() == [[-1, 0, 1, 2, -1]], way
 
 
 def test_several_neighbours_are_the_most_similar_without_the_token_itself():
@@ -52,7 +52,7 @@ def test_plus_keeps_half_at_equal_steps_and_no_token_twice():
     method = make("prumerge", {"plus": True, "neighbours": 1, "attention": "received"})
     for way, got in every_way(method, Case(8, 1, 5), np.ones((1, 8, 1), np.float32), **signals).items():
         assert got.kept_indices.tolist() == [[1, 2, 3, 6, 7]], way
-        assert got.sizes.tolist() == [[4, 1, 1, 1, 1]], way
+        assert got.assignment.tolist() == [[-1, 0, 1, 2, -1, -1, 3, 4]], way
         # Keys of zeros are all equally similar: the first other token is the neighbour.
         np.testing.assert_allclose(got.tokens[0, :, 0], [0.3, 1.05, 1.05, 1.05, 1.05], rtol=1e-6, err_msg=way)
 
@@ -63,6 +63,14 @@ def test_neighbours_may_change_places_where_rounding_decides(turn, ok):
     near = keys(ROWS[0] + (1 + turn) * ROWS[1], ROWS[1], ROWS[2], ROWS[3], ROWS[0] + ROWS[1])
     got = body_session(method, case)(TOKENS, cls_attention=ATTENTION, keys=near[:, [4, 1, 2, 3, 0]])
     assert compare(method, case, TOKENS, got, {"cls_attention": ATTENTION, "keys": near}).ok == ok
+
+
+def test_the_mean_of_the_rest_has_its_size():
+    method, signals = make("prumerge", {**ONE, "rest": "mean"}), {"cls_attention": ATTENTION, "keys": keys(*ROWS[:5])}
+    for way, got in every_way(method, Case(5, 1, 3), TOKENS, **signals).items():
+        np.testing.assert_allclose(got.tokens[0, :, 0], [2.1, 7, 8.1], rtol=1e-6, err_msg=way)
+        assert got.sizes.tolist() == [[1, 3, 1]], way
+        assert got.assignment.tolist() == [[1, 0, 1, 2, 1]], way
 
 
 def test_wrong_requests():
