@@ -1,0 +1,34 @@
+// Greedy generation over the graphs of a bundle: the generation contract of runtimes/bundle.py as a loop.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tokexport/manifest.h"
+#include "tokexport/words.h"
+
+namespace tokexport {
+
+// Runs the graph of a role: tensors in and out by role name.
+using Run = std::function<Tensors(const std::string& role, Tensors inputs)>;
+
+struct Answer {
+    std::string text;                        // empty where the bundle has no text processor
+    Ids ids;                                 // without prompt and `eos`
+    std::vector<std::int64_t> kept_indices;  // [K], the positions the visual slots inherit
+    std::vector<float> sizes;                // [K], how many input tokens each slot stands for
+};
+
+// Answers a prompt about one encoded input, taking the most likely token each time; ties go to the lowest id.
+//   run             for the roles embed (not with cross-attention), prefill and decode
+//   encoded         the encoder's outputs by role: tokens [1, K, D], and kept_indices and sizes where it compresses
+//   prompt          ids, `bos` included, not padded
+//   max_new_tokens  at most this many; none: as many as the KV cache holds
+// RequestError: the prompt is too long or too short, an id is outside the vocabulary, max_new_tokens outside its limit.
+// GraphError: logits or sizes are not finite, or outputs that the contract promises are missing.
+Answer greedy(const Run& run, const Variant& variant, const Tensors& encoded, const Ids& prompt,
+              std::optional<std::int64_t> max_new_tokens = std::nullopt);
+
+}  // namespace tokexport

@@ -1,0 +1,94 @@
+// What manifest.json says, as far as running a bundle needs it; runtimes/bundle.py documents every field, and the
+// contract of the graphs.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "tokexport/tensor.h"
+
+namespace tokexport {
+
+struct FileRecord {
+    std::uint64_t size;
+    std::string sha256;
+};
+
+// A graph input or output: its own name in the graph; -1 is a dynamic axis.
+struct TensorRecord {
+    std::string name;
+    DType dtype;
+    std::vector<std::int64_t> shape;
+};
+
+struct GraphRecord {
+    std::map<std::string, std::string> forms;  // portable, plugin, inlined -> file
+    std::string precision;                     // fp32, fp16, bf16
+    std::map<std::string, TensorRecord> inputs, outputs;
+};
+
+struct SeamRecord {
+    std::string kind, graph, tensor;
+};
+
+struct CompressionRecord {
+    std::string method, ratio;
+    std::int64_t tokens_in, tokens_out;
+    bool size_bias;
+    SeamRecord seam;
+};
+
+struct GenerationRecord {
+    bool cross;                 // how the decoder reads the tokens: beside its sequence, or as a part of it
+    std::int64_t offset, kept;  // image_span
+    std::int64_t tokens_in, prompt_length, max_new_tokens, vocabulary;
+    std::int64_t bos, pad;
+    std::vector<std::int64_t> eos;
+};
+
+struct Variant {
+    std::string name;
+    std::vector<CompressionRecord> compression;
+    std::map<std::string, GraphRecord> graphs;  // by role
+    std::optional<GenerationRecord> generation;
+};
+
+struct PreprocessRecord {
+    enum class Resample { nearest, bilinear, bicubic, lanczos };
+    enum class Crop { none, center, pad };
+
+    int height, width;
+    Resample resample;
+    bool antialias = true;
+    Crop crop = Crop::none;
+    double rescale = 1.0 / 255;
+    std::array<double, 3> mean, std;
+};
+
+struct LogMelRecord {
+    int sample_rate, n_fft, hop, mels, frames;
+
+    // The longest sound, in samples.
+    std::int64_t samples() const { return static_cast<std::int64_t>(frames) * hop; }
+};
+
+using Preprocess = std::variant<std::monostate, PreprocessRecord, LogMelRecord>;
+
+struct Manifest {
+    std::string schema, tokexport;
+    std::map<std::string, FileRecord> files;
+    std::vector<Variant> variants;  // at least one; the first is the default
+    Preprocess preprocess;
+    std::string vocabulary;  // file of the `words` processor; empty where the bundle has no text processor
+
+    // Reads the text of a manifest: a newer minor version is read, unknown keys ignored; a newer major one refused.
+    // `where` names the file in messages. BundleError: damaged, too new, or with a value or a key that it cannot have.
+    static Manifest parse(const std::string& text, const std::string& where);
+};
+
+}  // namespace tokexport

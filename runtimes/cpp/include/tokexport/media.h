@@ -1,0 +1,43 @@
+// What a program has, a picture or a sound, and how it becomes the encoder's input. Both only point at the program's
+// own memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <variant>
+
+#include "tokexport/manifest.h"
+#include "tokexport/tensor.h"
+
+namespace tokexport {
+
+// 8 bits a channel, upright, red first. What follows the three channels of a pixel, alpha for example, is not read.
+struct Image {
+    const std::uint8_t* pixels;
+    int width, height;
+    int channels = 3;        // bytes from one pixel to the next: 3 or 4
+    std::size_t stride = 0;  // bytes from one row to the next; 0: width * channels
+};
+
+// One channel, within -1 and 1 where it is not clipped.
+struct Sound {
+    const float* samples;
+    std::size_t count;
+    int sample_rate;  // in hertz
+};
+
+// A Tensor is the encoder's input already: pixel_values [B, 3, H, W] or input_features [B, mels, frames], float32.
+using Media = std::variant<Image, Sound, Tensor>;
+
+// float32 [1, 3, height, width], as runtimes/preprocess.py computes it with Pillow: resized on 8-bit values.
+// RequestError: an image without pixels. BundleError: the record asks for no antialiasing, which no bundle needs.
+Tensor pixel_values(const Image& image, const PreprocessRecord& record);
+
+// float32 [1, mels, frames], as runtimes/log_mel.py computes it; a shorter sound is followed by silence.
+// RequestError: empty, longer than the window, not finite, or at another sample rate.
+Tensor input_features(const Sound& sound, const LogMelRecord& record);
+
+// The encoder's main input. RequestError: a medium that the bundle does not take.
+Tensor encoder_input(const Media& media, const Preprocess& record);
+
+}  // namespace tokexport

@@ -1,0 +1,22 @@
+// Runs the engines of a bundle, which `tokexport build` made on a machine like this one, with TensorRT 10.3 or later.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "tokexport/backend.h"
+
+namespace tokexport {
+
+struct TensorRtOptions {
+    std::string device;          // whose engines; "": those that this machine can run
+    std::string plugin_library;  // "": the one that the environment variable TOKEXPORT_PLUGINS names
+    bool cuda_graphs = true;     // false: launch every kernel by itself
+};
+
+// Buffers are allocated once, work is captured in CUDA graphs (an engine that cannot be captured launches its kernels
+// one by one), and a KV cache stays on the GPU between runs. The current CUDA device is used. MissingError: no GPU, no
+// engines, or no plugin library that an engine needs.
+std::unique_ptr<Backend> tensorrt_backend(const TensorRtOptions& options = {});
+
+}  // namespace tokexport

@@ -1,0 +1,71 @@
+#include "cuda.h"
+
+#include <algorithm>
+
+#include "tokexport/errors.h"
+
+namespace tokexport {
+
+void check(cudaError_t error, const char* call) {
+    if (error == cudaSuccess) return;
+    // It stays until it is asked for, and would be taken for the error of the next call.
+    cudaGetLastError();
+    if (error == cudaErrorMemoryAllocation)
+        throw MissingError("the GPU is out of memory", call,
+                           "Close what else uses it, or export with --precision fp16 or fewer tokens.");
+    if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver)
+        throw MissingError(std::string("CUDA sees no GPU here: ") + cudaGetErrorString(error), call,
+                           "`tokexport doctor` looks at driver and GPU.");
+    throw GraphError(std::string(call) + " failed: " + cudaGetErrorString(error));
+}
+
+std::string compute_capability() {
+    int device = 0, major = 0, minor = 0;
+    check(cudaGetDevice(&device), "cudaGetDevice");
+    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
+    check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "cudaDeviceGetAttribute");
+    return std::to_string(major) + "." + std::to_string(minor);
+}
+
+CudaMemory::CudaMemory(Kind kind, std::size_t bytes) : kind_(kind) {
+    bytes = std::max<std::size_t>(bytes, 1);
+    if (kind == Kind::device)
+        check(cudaMalloc(&address_, bytes), "cudaMalloc");
+    else
+        check(cudaMallocHost(&address_, bytes), "cudaMallocHost");
+}
+
+CudaMemory::~CudaMemory() {
+    if (kind_ == Kind::device)
+        cudaFree(address_);
+    else
+        cudaFreeHost(address_);
+}
+
+CudaStream::CudaStream() {
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+}
+
+CudaStream::~CudaStream() { cudaStreamDestroy(stream_); }
+
+void CudaStream::copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) const {
+    check(cudaMemcpyAsync(to, from, bytes, kind, stream_), "cudaMemcpyAsync");
+}
+
+void CudaStream::synchronize() const { check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
+
+cudaGraphExec_t CudaStream::capture(const std::function<bool()>& enqueue) const {
+    // Only this thread's calls are watched: another thread may allocate meanwhile.
+    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+    const bool enqueued = enqueue();
+    // Also after an error: a stream that stays in capture mode could never be used again.
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t executable = nullptr;
+    const bool captured = cudaStreamEndCapture(stream_, &graph) == cudaSuccess && enqueued;
+    if (captured && cudaGraphInstantiateWithFlags(&executable, graph, 0) != cudaSuccess) executable = nullptr;
+    if (graph != nullptr) cudaGraphDestroy(graph);
+    if (executable == nullptr) cudaGetLastError();
+    return executable;
+}
+
+}  // namespace tokexport

@@ -1,0 +1,146 @@
+#include "tokexport/generate.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "tokexport/errors.h"
+
+namespace tokexport {
+namespace {
+
+std::int64_t limit_of(const GenerationRecord& record, std::optional<std::int64_t> asked) {
+    if (!asked) return record.max_new_tokens;
+    if (*asked < 1 || *asked > record.max_new_tokens)
+        throw RequestError(
+            "max_new_tokens " + std::to_string(*asked) + " is outside 1.." + std::to_string(record.max_new_tokens), "",
+            "The KV cache has a fixed size: ask for fewer tokens, or export with room for more.");
+    return *asked;
+}
+
+Tensor padded(const Ids& prompt, const GenerationRecord& record) {
+    const std::string count = "the prompt has " + std::to_string(prompt.size()) + " ids";
+    for (const std::int64_t id : prompt)
+        if (id < 0 || id >= record.vocabulary)
+            throw RequestError("prompt id " + std::to_string(id) + " is outside the vocabulary of " +
+                               std::to_string(record.vocabulary));
+    if (static_cast<std::int64_t>(prompt.size()) > record.prompt_length)
+        throw RequestError(count + ", and the graphs take at most " + std::to_string(record.prompt_length), "",
+                           "Ask a shorter question, or export with a longer prompt.");
+    if (prompt.empty()) throw RequestError(count, "", "Begin it with `bos`.");
+    if (static_cast<std::int64_t>(prompt.size()) < record.offset)
+        throw RequestError(count + ", and " + std::to_string(record.offset) + " stand before the image", "",
+                           "Begin the prompt with `bos` and what the model expects before the image.");
+    Ids ids = prompt;
+    ids.resize(static_cast<std::size_t>(record.prompt_length), record.pad);
+    return Tensor::of({1, record.prompt_length}, ids);
+}
+
+// An output that the contract promises.
+const Tensor& output(const Tensors& tensors, const std::string& role, const std::string& name) {
+    const auto found = tensors.find(name);
+    if (found == tensors.end())
+        throw GraphError("the graph of " + role + " has no output " + name, "", "Export the bundle again.");
+    return found->second;
+}
+
+const Tensor& slots(const Tensors& encoded, const std::string& name, std::int64_t kept) {
+    const Tensor& tensor = output(encoded, "encoder", name);
+    if (tensor.count() != static_cast<std::size_t>(kept))
+        throw GraphError("the encoder's " + name + " are " + text_of(tensor.shape()) + ", and image_span keeps " +
+                             std::to_string(kept),
+                         "", "Export the bundle again.");
+    return tensor;
+}
+
+// kept_indices and sizes: the encoder's, or all tokens where it keeps them all.
+void read_kept(const GenerationRecord& record, const Tensors& encoded, Answer& answer) {
+    if (!encoded.count("kept_indices") && !encoded.count("sizes") && record.kept == record.tokens_in) {
+        for (std::int64_t i = 0; i < record.kept; ++i) answer.kept_indices.push_back(i);
+        answer.sizes.assign(static_cast<std::size_t>(record.kept), 1.0f);
+        return;
+    }
+    const Tensor& indices = slots(encoded, "kept_indices", record.kept);
+    answer.kept_indices.assign(indices.values<std::int64_t>(), indices.values<std::int64_t>() + indices.count());
+    answer.sizes = slots(encoded, "sizes", record.kept).floats();
+    for (std::size_t i = 0; i < answer.sizes.size(); ++i)
+        if (!std::isfinite(answer.sizes[i]) || answer.sizes[i] <= 0)
+            throw GraphError("sizes[" + std::to_string(i) + "] is " + std::to_string(answer.sizes[i]) +
+                                 ", and every slot stands for more than 0 tokens",
+                             "output sizes of encoder",
+                             "The compressor is wrong on this input, or float16 overflowed: try --precision fp32.");
+}
+
+Tensor bias_of(const Variant& variant, const std::vector<float>& sizes) {
+    // What merges inside the decoder carries its sizes inside the graph.
+    const bool biased = std::any_of(variant.compression.begin(), variant.compression.end(), [](const auto& record) {
+        return record.size_bias && record.seam.graph == "encoder";
+    });
+    std::vector<float> bias(sizes.size(), 0.0f);
+    if (biased) std::transform(sizes.begin(), sizes.end(), bias.begin(), [](float size) { return std::log(size); });
+    return Tensor::of({1, static_cast<std::int64_t>(sizes.size())}, bias);
+}
+
+std::int64_t most_likely(const Tensors& state, const std::string& role, std::size_t step) {
+    const std::vector<float> logits = output(state, role, "logits").floats();
+    const auto missing = std::count_if(logits.begin(), logits.end(), [](float value) { return std::isnan(value); });
+    if (missing > 0 || logits.empty())
+        throw GraphError(
+            std::to_string(missing) + " of " + std::to_string(logits.size()) + " logits are NaN at token " +
+                std::to_string(step),
+            "output logits of " + role,
+            "float16 overflowed, most likely: export with --precision fp32, or see which sums `verify` names.");
+    return std::max_element(logits.begin(), logits.end()) - logits.begin();
+}
+
+bool begins(const std::string& text, const std::string& with) { return text.compare(0, with.size(), with) == 0; }
+
+Tensors prefill(const Run& run, const GenerationRecord& record, const Tensors& encoded, const Tensor& ids,
+                const Answer& answer, const Tensor& bias, std::int64_t last) {
+    const Tensor& tokens = output(encoded, "encoder", "tokens");
+    Tensors inputs = {{"token_bias", bias}, {"last_index", Tensor::of<std::int64_t>({1}, {last})}};
+    if (record.cross) {
+        inputs["input_ids"] = ids;
+        inputs["tokens"] = tokens;
+    } else {
+        inputs["inputs_embeds"] =
+            output(run("embed", {{"input_ids", ids}, {"tokens", tokens}}), "embed", "inputs_embeds");
+        inputs["kept_indices"] = Tensor::of({1, record.kept}, answer.kept_indices);
+    }
+    return run("prefill", std::move(inputs));
+}
+
+}  // namespace
+
+Answer greedy(const Run& run, const Variant& variant, const Tensors& encoded, const Ids& prompt,
+              std::optional<std::int64_t> max_new_tokens) {
+    if (!variant.generation) throw RequestError("the bundle has no language graphs", "", "Export it with --parts all.");
+    const GenerationRecord& record = *variant.generation;
+    const auto limit = static_cast<std::size_t>(limit_of(record, max_new_tokens));
+    const Tensor ids = padded(prompt, record);
+    Answer answer;
+    read_kept(record, encoded, answer);
+    const Tensor bias = bias_of(variant, answer.sizes);
+    const std::int64_t last = static_cast<std::int64_t>(prompt.size()) - 1 + (record.cross ? 0 : record.kept);
+    Tensors state = prefill(run, record, encoded, ids, answer, bias, last);
+    Tensors cross;
+    for (const auto& [name, tensor] : state)
+        if (begins(name, "cross_")) cross[name] = tensor;
+    for (std::size_t step = 0;; ++step) {
+        const std::int64_t token = most_likely(state, step ? "decode" : "prefill", step);
+        if (std::find(record.eos.begin(), record.eos.end(), token) != record.eos.end()) break;
+        answer.ids.push_back(token);
+        if (step + 1 == limit) break;
+        Tensors inputs = cross;
+        for (auto& [name, tensor] : state)
+            if (begins(name, "present_")) inputs["past_" + name.substr(8)] = std::move(tensor);
+        // The inputs alone hold the cache from here on, so that a backend may write over what it was.
+        state.clear();
+        inputs["input_ids"] = Tensor::of<std::int64_t>({1, 1}, {token});
+        inputs["write_index"] = Tensor::of<std::int64_t>({1}, {last + 1 + static_cast<std::int64_t>(step)});
+        inputs["token_bias"] = bias;
+        state = run("decode", std::move(inputs));
+    }
+    return answer;
+}
+
+}  // namespace tokexport

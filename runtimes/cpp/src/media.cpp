@@ -1,0 +1,21 @@
+#include "tokexport/media.h"
+
+#include "tokexport/errors.h"
+
+namespace tokexport {
+
+Tensor encoder_input(const Media& media, const Preprocess& record) {
+    if (const auto* ready = std::get_if<Tensor>(&media)) return *ready;
+    if (std::holds_alternative<std::monostate>(record))
+        throw RequestError("the bundle does not say how an image or a sound becomes the encoder's input",
+                           "manifest.json", "Pass the encoder's input as a tensor.");
+    if (const auto* sound = std::get_if<Sound>(&media)) {
+        if (const auto* log_mel = std::get_if<LogMelRecord>(&record)) return input_features(*sound, *log_mel);
+        throw RequestError("a sound is not an image", "", "The bundle takes an image.");
+    }
+    if (const auto* fit = std::get_if<PreprocessRecord>(&record)) return pixel_values(std::get<Image>(media), *fit);
+    throw RequestError("an image is not a sound", "",
+                       "Give a waveform at " + std::to_string(std::get<LogMelRecord>(record).sample_rate) + " Hz.");
+}
+
+}  // namespace tokexport

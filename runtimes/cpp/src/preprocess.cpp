@@ -1,0 +1,100 @@
+// Fits an image to the encoder's size and scales its values: what runtimes/preprocess.py does with Pillow and numpy.
+#include <algorithm>
+#include <cmath>
+
+#include "resample.h"
+#include "tokexport/errors.h"
+#include "tokexport/media.h"
+
+namespace tokexport {
+namespace {
+
+Pixels read(const Image& image) {
+    const std::string size = std::to_string(image.width) + " x " + std::to_string(image.height);
+    if (image.pixels == nullptr || image.width < 1 || image.height < 1)
+        throw RequestError("the image has no pixels: it is " + size);
+    if (image.channels != 3 && image.channels != 4)
+        throw RequestError("an image has 3 or 4 bytes a pixel, not " + std::to_string(image.channels));
+    const std::size_t row = static_cast<std::size_t>(image.width) * image.channels;
+    const std::size_t stride = image.stride ? image.stride : row;
+    if (stride < row)
+        throw RequestError("rows of an image of " + size + " are " + std::to_string(stride) +
+                           " bytes apart, and have " + std::to_string(row));
+    Pixels pixels(image.width, image.height);
+    for (int y = 0; y < image.height; ++y)
+        for (int x = 0; x < image.width; ++x)
+            std::copy_n(image.pixels + y * stride + static_cast<std::size_t>(x) * image.channels, 3, pixels.at(x, y));
+    return pixels;
+}
+
+// Copies (width, height) pixels from one place to another.
+void paste(const Pixels& from, int left, int top, Pixels& into, int x, int y, int width, int height) {
+    for (int row = 0; row < height; ++row)
+        std::copy_n(from.at(left, top + row), static_cast<std::size_t>(width) * 3, into.at(x, y + row));
+}
+
+// The smallest size of the same shape that covers the record's, and the middle of it.
+Pixels cover(const Pixels& image, const PreprocessRecord& record) {
+    const std::int64_t width = record.width, height = record.height;
+    const bool wide = width * image.height >= height * image.width;
+    const std::int64_t across = wide ? width : std::max(width, height * image.width / image.height);
+    const std::int64_t down = wide ? std::max(height, width * image.height / image.width) : height;
+    // A hair of a picture, stretched until it covers, could fill any memory.
+    constexpr std::int64_t kMost = std::int64_t{1} << 28;
+    if (across > kMost / down)
+        throw RequestError("an image of " + std::to_string(image.width) + " x " + std::to_string(image.height) +
+                               " is too long and thin: to cover " + std::to_string(width) + " x " +
+                               std::to_string(height) + " it would grow to " + std::to_string(across) + " x " +
+                               std::to_string(down),
+                           "", "Cut it to a shape like the model's.");
+    const Pixels covering = resize(image, static_cast<int>(across), static_cast<int>(down), record.resample);
+    Pixels middle(record.width, record.height);
+    paste(covering, static_cast<int>(across - width) / 2, static_cast<int>(down - height) / 2, middle, 0, 0,
+          record.width, record.height);
+    return middle;
+}
+
+// The largest size of the same shape that fits into the record's, in the middle of the mean colour.
+Pixels pad(const Pixels& image, const PreprocessRecord& record) {
+    const double scale =
+        std::min(static_cast<double>(record.width) / image.width, static_cast<double>(record.height) / image.height);
+    // Halves go to the even number, as round() does in Python.
+    const int across = std::max(1, static_cast<int>(std::nearbyint(image.width * scale)));
+    const int down = std::max(1, static_cast<int>(std::nearbyint(image.height * scale)));
+    Pixels canvas(record.width, record.height);
+    std::uint8_t colour[3];
+    for (int c = 0; c < 3; ++c)
+        colour[c] = static_cast<std::uint8_t>(std::clamp(std::nearbyint(record.mean[c] / record.rescale), 0.0, 255.0));
+    for (std::size_t i = 0; i < canvas.bytes.size(); ++i) canvas.bytes[i] = colour[i % 3];
+    paste(resize(image, across, down, record.resample), 0, 0, canvas, (record.width - across) / 2,
+          (record.height - down) / 2, across, down);
+    return canvas;
+}
+
+Pixels fit(const Pixels& image, const PreprocessRecord& record) {
+    switch (record.crop) {
+        case PreprocessRecord::Crop::center: return cover(image, record);
+        case PreprocessRecord::Crop::pad: return pad(image, record);
+        default: return resize(image, record.width, record.height, record.resample);
+    }
+}
+
+}  // namespace
+
+Tensor pixel_values(const Image& image, const PreprocessRecord& record) {
+    if (!record.antialias && record.resample != PreprocessRecord::Resample::nearest)
+        throw BundleError("preprocess asks for resizing without antialiasing, and this library always antialiases",
+                          "manifest.json, preprocess", "Pass pixel_values as a tensor instead of an image.");
+    const Pixels fitted = fit(read(image), record);
+    const std::size_t plane = static_cast<std::size_t>(record.width) * record.height;
+    std::vector<float> values(plane * 3);
+    for (std::size_t c = 0; c < 3; ++c) {
+        // Multiplying in double first is what Python does: the last bit of a float depends on it.
+        const auto mean = static_cast<float>(record.mean[c]), std = static_cast<float>(record.std[c]);
+        for (std::size_t i = 0; i < plane; ++i)
+            values[c * plane + i] = (static_cast<float>(fitted.bytes[i * 3 + c] * record.rescale) - mean) / std;
+    }
+    return Tensor::of({1, 3, record.height, record.width}, values);
+}
+
+}  // namespace tokexport

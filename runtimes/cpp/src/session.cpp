@@ -1,0 +1,118 @@
+#include "tokexport/session.h"
+
+#include "tokexport/errors.h"
+
+namespace tokexport {
+namespace {
+
+bool fits(const Tensor& tensor, const TensorRecord& record) {
+    if (tensor.dtype() != record.dtype || tensor.shape().size() != record.shape.size()) return false;
+    for (std::size_t axis = 0; axis < record.shape.size(); ++axis)
+        if (record.shape[axis] != -1 && record.shape[axis] != tensor.shape()[axis]) return false;
+    return true;
+}
+
+void check_inputs(const std::string& role, const GraphRecord& record, const Tensors& inputs) {
+    for (const auto& [name, tensor] : inputs)
+        if (!record.inputs.count(name))
+            throw RequestError(role + " has no input '" + name + "'", "", nearest(name, keys(record.inputs), "inputs"));
+    for (const auto& [name, wanted] : record.inputs) {
+        const std::string expected = text_of(wanted.dtype, wanted.shape);
+        const auto found = inputs.find(name);
+        if (found == inputs.end())
+            throw RequestError(role + " needs input '" + name + "'", "", "Pass " + expected + ".");
+        const Tensor& tensor = found->second;
+        if (!fits(tensor, wanted) || (tensor.count() > 0 && tensor.buffer() == nullptr))
+            throw RequestError("input '" + name + "' of " + role + " is " + text_of(tensor.dtype(), tensor.shape()),
+                               "tensor " + wanted.name, "Expected " + expected + ".");
+    }
+}
+
+// A preprocessed medium must be what the graph takes before anything as large as the record says is allocated.
+void check_record(const Preprocess& record, const TensorRecord& input) {
+    std::vector<std::int64_t> made;
+    if (const auto* image = std::get_if<PreprocessRecord>(&record)) made = {1, 3, image->height, image->width};
+    if (const auto* sound = std::get_if<LogMelRecord>(&record)) made = {1, sound->mels, sound->frames};
+    bool same = made.size() == input.shape.size();
+    for (std::size_t axis = 0; same && axis < made.size(); ++axis)
+        same = input.shape[axis] == -1 || input.shape[axis] == made[axis];
+    if (!made.empty() && !same)
+        throw BundleError("preprocess makes " + text_of(made) + ", and the encoder takes " + text_of(input.shape),
+                          "manifest.json", "Export the bundle again.");
+}
+
+}  // namespace
+
+Session::Session(Bundle bundle, std::unique_ptr<Backend> backend, const std::string& variant)
+    : bundle_(std::move(bundle)), backend_(std::move(backend)), variant_(variant) {
+    if (!backend_)
+        throw RequestError("a session needs a backend", "", "Pass onnxruntime_backend() or tensorrt_backend().");
+    bundle_.variant(variant_);
+}
+
+Tensors Session::run(const std::string& role, Tensors inputs) {
+    const GraphRecord& record = bundle_.graph(role, variant_);
+    check_inputs(role, record, inputs);
+    auto& graph = graphs_[role];
+    if (!graph) graph = backend_->load(bundle_, variant(), role);
+    Tensors feeds;
+    for (auto& [name, tensor] : inputs) feeds[record.inputs.at(name).name] = std::move(tensor);
+    inputs.clear();
+    Tensors results = graph->run(std::move(feeds)), found;
+    for (const auto& [name, wanted] : record.outputs) {
+        const auto result = results.find(wanted.name);
+        if (result == results.end() || !fits(result->second, wanted))
+            throw GraphError(
+                "output '" + name + "' of " + role + " is " +
+                    (result == results.end() ? "missing" : text_of(result->second.dtype(), result->second.shape())) +
+                    ", and the manifest says " + text_of(wanted.dtype, wanted.shape),
+                "tensor " + wanted.name, "Export the bundle again.");
+        found[name] = result->second;
+    }
+    return found;
+}
+
+Tensors Session::encode(const Media& media, const Tensors& extra) {
+    Tensors inputs = extra;
+    for (const auto& [name, wanted] : bundle_.graph("encoder", variant_).inputs) {
+        if (extra.count(name)) continue;
+        const Preprocess& record = bundle_.manifest().preprocess;
+        if (!std::holds_alternative<Tensor>(media)) check_record(record, wanted);
+        inputs[name] = encoder_input(media, record);
+        break;
+    }
+    return run("encoder", std::move(inputs));
+}
+
+Answer Session::generate(const Media& media, const std::string& prompt, std::optional<std::int64_t> max_new_tokens) {
+    if (words() == nullptr)
+        throw RequestError("the bundle has no text processor", bundle_.path().string(), "Pass the prompt as ids.");
+    return generate(media, words()->prompt(prompt), max_new_tokens);
+}
+
+Answer Session::generate(const Media& media, const Ids& prompt, std::optional<std::int64_t> max_new_tokens) {
+    if (!variant().generation)
+        throw RequestError("the bundle has no language graphs", bundle_.path().string(), "Export it with --parts all.");
+    const Words* text = words();
+    const auto run_role = [this](const std::string& role, Tensors inputs) { return run(role, std::move(inputs)); };
+    Answer answer = greedy(run_role, variant(), encode(media), prompt, max_new_tokens);
+    if (text != nullptr) answer.text = text->detokenize(answer.ids);
+    return answer;
+}
+
+const Words* Session::words() {
+    const std::string& file = bundle_.manifest().vocabulary;
+    if (file.empty()) return nullptr;
+    if (!words_) {
+        Words read = Words::load(bundle_.path() / file);
+        const auto& generation = variant().generation;
+        if (generation &&
+            (read.bos() != generation->bos || read.pad() != generation->pad || read.eos() != generation->eos))
+            throw BundleError("bos, pad and eos of " + file + " are not those of the manifest's generation record",
+                              bundle_.path().string(), "Export the bundle again.");
+        words_ = std::move(read);
+    }
+    return &*words_;
+}
+
+}  // namespace tokexport

@@ -1,0 +1,20 @@
+// UTF-8, and the three things that words need to know of a character: its lower case, whether it is a part of a word,
+// whether it is a space.
+#pragma once
+
+#include <string>
+
+namespace tokexport {
+
+// RequestError: it is not UTF-8.
+std::u32string from_utf8(const std::string& text);
+std::string to_utf8(const std::u32string& text);
+
+// The simple mapping of the C library's Unicode tables, one character to one. MissingError: beyond ASCII, on a machine
+// that has no C.UTF-8 locale.
+char32_t lower(char32_t character);
+bool is_word(char32_t character);
+
+bool is_space(char32_t character);
+
+}  // namespace tokexport

@@ -1,0 +1,110 @@
+// Answers test_cpp_runtime.py: one JSON object a line in, one out. Arrays travel as files of raw values.
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "tokexport/errors.h"
+#include "tokexport/onnxruntime.h"
+#include "tokexport/session.h"
+
+using namespace tokexport;
+using Json = nlohmann::json;
+
+namespace {
+
+template <class T>
+std::vector<T> read(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+    std::vector<T> values(bytes.size() / sizeof(T));
+    std::copy(bytes.begin(), bytes.end(), reinterpret_cast<char*>(values.data()));
+    return values;
+}
+
+Json write(const Json& call, const Tensors& tensors) {
+    Json found;
+    for (const auto& [name, tensor] : tensors) {
+        const std::string path = call.at("out").get<std::string>() + name;
+        std::ofstream(path, std::ios::binary).write(static_cast<const char*>(tensor.host()), tensor.bytes());
+        found[name] = {{"path", path}, {"dtype", name_of(tensor.dtype())}, {"shape", tensor.shape()}};
+    }
+    return found;
+}
+
+// The medium of a call, and the memory it points at.
+struct Held {
+    std::vector<std::uint8_t> pixels;
+    std::vector<float> samples;
+    Media media;
+
+    explicit Held(const Json& call) {
+        if (call.contains("pixels")) {
+            pixels = read<std::uint8_t>(call["pixels"]);
+            media = Image{pixels.data(), call["width"], call["height"], call["channels"]};
+        } else {
+            samples = read<float>(call.at("samples"));
+            media = Sound{samples.data(), samples.size(), call["rate"]};
+        }
+    }
+};
+
+Session open(const Json& call) {
+    Bundle bundle = Bundle::open(call.at("bundle").get<std::string>());
+    if (call.value("check", false)) bundle.verify_hashes();
+    OnnxRuntimeOptions options;
+    options.threads = 1;
+    options.form = call.value("form", options.form);
+    options.providers = call.value("providers", options.providers);
+    return Session(std::move(bundle), onnxruntime_backend(options));
+}
+
+// A call that says `keep` finds the session of the last that did, if it was of the same bundle.
+Session& session(const Json& call) {
+    static std::optional<Session> kept, once;
+    static std::string bundle;
+    if (!call.value("keep", false)) return once.emplace(open(call));
+    if (!kept || bundle != call.at("bundle")) kept.emplace(open(call));
+    bundle = call.at("bundle");
+    return *kept;
+}
+
+Json answer(const Json& call) {
+    const std::string what = call.at("do");
+    if (what == "preprocess") {
+        const Held held(call);
+        const Manifest manifest = Manifest::parse(call.at("manifest"), "manifest.json");
+        return write(call, {{"found", encoder_input(held.media, manifest.preprocess)}});
+    }
+    if (what == "tokenize") return Words::load(call.at("vocabulary").get<std::string>()).tokenize(call.at("text"));
+    if (what == "open") return session(call).bundle().manifest().files.size();
+    const Held held(call);
+    if (what == "encode") return write(call, session(call).encode(held.media));
+    std::optional<std::int64_t> limit;
+    if (call.contains("max_new_tokens")) limit = call["max_new_tokens"].get<std::int64_t>();
+    const Answer found = session(call).generate(held.media, call.value("prompt", ""), limit);
+    return {{"text", found.text}, {"ids", found.ids}, {"kept_indices", found.kept_indices}, {"sizes", found.sizes}};
+}
+
+template <class Kind>
+bool is(const Error& error) {
+    return dynamic_cast<const Kind*>(&error) != nullptr;
+}
+
+}  // namespace
+
+int main() {
+    for (std::string line; std::getline(std::cin, line);) {
+        Json out;
+        try {
+            out["result"] = answer(Json::parse(line));
+        } catch (const Error& error) {
+            out["error"] = is<BundleError>(error)    ? "BundleError"
+                           : is<RequestError>(error) ? "RequestError"
+                           : is<MissingError>(error) ? "MissingError"
+                                                     : "GraphError";
+            out["message"] = error.what();
+        }
+        std::cout << out.dump(-1, ' ', false, Json::error_handler_t::replace) << std::endl;
+    }
+}

@@ -1,0 +1,117 @@
+#include "catch.h"
+#include "tokexport/bundle.h"
+#include "tokexport/errors.h"
+#include "toy.h"
+
+using namespace tokexport;
+using toy::with;
+
+static Manifest parse(const std::string& text) { return Manifest::parse(text, "manifest.json"); }
+static Manifest changed(const std::string& from, const std::string& to) {
+    return parse(with(toy::kManifest, from, to));
+}
+
+TEST_CASE("a bundle is read") {
+    toy::Folder folder;
+    const Bundle bundle = Bundle::open(toy::bundle(folder));
+    CHECK(bundle.verify_hashes() == 1);
+    CHECK(bundle.variant().name == "toy-0.5");
+    CHECK(bundle.graph("encoder").inputs.at("pixel_values").shape == std::vector<std::int64_t>{1, 3, 2, 2});
+    CHECK(bundle.graph("encoder").outputs.at("tokens").dtype == DType::float32);
+    CHECK(bundle.model_path("encoder", "portable") == folder.path / "graphs/encoder.onnx");
+    CHECK(bundle.variant().generation->offset == 1);
+    CHECK(bundle.variant().generation->kept == 2);
+    CHECK(std::get<PreprocessRecord>(bundle.manifest().preprocess).rescale == 1);
+}
+
+TEST_CASE("what a bundle does not have is named, with what it has") {
+    toy::Folder folder;
+    const Bundle bundle = Bundle::open(toy::bundle(folder));
+    CHECK_SAYS(bundle.variant("toy-0.9"), RequestError, "Did you mean toy-0.5?");
+    CHECK_SAYS(bundle.graph("decode"), RequestError, "--parts all");
+    CHECK_SAYS(bundle.model_path("encoder", "plugin"), RequestError, "Known forms: portable");
+}
+
+TEST_CASE("a folder that is no bundle is refused") {
+    toy::Folder folder;
+    CHECK_SAYS(Bundle::open(folder.path / "nowhere"), BundleError, "does not exist");
+    CHECK_SAYS(Bundle::open(folder.path), BundleError, "is no bundle");
+    CHECK_SAYS(Bundle::open(folder.write("file", "")), BundleError, "a bundle is a folder");
+    std::filesystem::create_directory(folder.path / ".tokexport-commit");
+    CHECK_SAYS(Bundle::open(toy::bundle(folder)), BundleError, "being replaced");
+}
+
+TEST_CASE("files are there, have their size, and are no links") {
+    toy::Folder folder;
+    toy::bundle(folder);
+    folder.write("graphs/encoder.onnx", "abcd");
+    CHECK_SAYS(Bundle::open(folder.path), BundleError, "has 4 bytes, not 3");
+    folder.write("graphs/encoder.onnx", "abd");
+    CHECK_SAYS(Bundle::open(folder.path).verify_hashes(), BundleError, "content of graphs/encoder.onnx has changed");
+    std::filesystem::remove(folder.path / "graphs/encoder.onnx");
+    CHECK_SAYS(Bundle::open(folder.path), BundleError, "is missing");
+    std::filesystem::create_symlink(folder.write("abc", "abc"), folder.path / "graphs/encoder.onnx");
+    CHECK_SAYS(Bundle::open(folder.path), BundleError, "symbolic link");
+    std::filesystem::rename(folder.path / "graphs", folder.path / "elsewhere");
+    std::filesystem::remove(folder.path / "elsewhere/encoder.onnx");
+    folder.write("elsewhere/encoder.onnx", "abc");
+    std::filesystem::create_directory_symlink(folder.path / "elsewhere", folder.path / "graphs");
+    CHECK_SAYS(Bundle::open(folder.path), BundleError, "symbolic link");
+}
+
+TEST_CASE("no path leaves the folder") {
+    for (const char* path : {"../e", "/e", "a/../../e", "a//e", "./e", "a/", "", ".", "a\\\\e", "c:e", "a\\u0001e"}) {
+        INFO(path);
+        const std::string quoted = "\"" + std::string(path) + "\"";
+        CHECK_SAYS(changed("\"graphs/encoder.onnx\"", quoted), BundleError, "path '");
+        CHECK_SAYS(changed("\"portable\": \"graphs/encoder.onnx\"", "\"portable\": " + quoted), BundleError, "path '");
+    }
+}
+
+TEST_CASE("schema versions") {
+    CHECK(changed("\"1.0\"", "\"1.7\"").schema == "1.7");
+    CHECK_SAYS(changed("\"1.0\"", "\"2.0\""), BundleError, "Build a newer tokexport");
+    CHECK_SAYS(changed("\"1.0\"", "\"0.9\""), BundleError, "Export it again");
+    for (const char* version : {"\"1\"", "\"1.x\"", "\"-1.0\"", "\"1.0.0\"", "\"99999999999.0\"", "1.0", "null"})
+        CHECK_SAYS(changed("\"1.0\"", version), BundleError, "a bundle has a version");
+}
+
+TEST_CASE("keys that nobody knows are refused, but for a newer minor version") {
+    const std::string more = with(toy::kManifest, "\"precision\"", "\"colour\": 1, \"precision\"");
+    CHECK_SAYS(parse(more), BundleError, "at variants.0.graphs.encoder: unknown key 'colour'");
+    CHECK(parse(with(more, "\"1.0\"", "\"1.1\"")).variants.size() == 1);
+}
+
+TEST_CASE("values of the wrong kind are refused by their place") {
+    const auto refused = [](const std::string& from, const std::string& to, const std::string& place) {
+        INFO(from << " -> " << to);
+        CHECK_SAYS(changed(from, to), BundleError, place);
+    };
+    refused("\"size\": 3", "\"size\": -3", "at files.graphs/encoder.onnx.size");
+    refused("\"size\": 3", "\"size\": 3.5", "no whole number");
+    refused("\"size\": 3", "\"size\": 18446744073709551615", "no whole number");
+    refused(toy::kAbc, "ABC", "no SHA-256");
+    refused("\"float32\"", "\"float31\"", "Did you mean float32?");
+    refused("[1, 3, 2, 2]", "[1, 3, 2, -2]", "shape.3");
+    refused("{\"portable\": \"graphs/encoder.onnx\"}", "{}", "forms");
+    refused("\"encoder\": {\"forms\"", "\"coder\": {\"forms\"", "Did you mean encoder?");
+    refused("\"image_span\": [1, 2]", "\"image_span\": [1, 5]", "does not fit");
+    refused("\"image_span\": [1, 2]", "\"image_span\": [6, 2]", "does not fit");
+    refused("\"image_span\": [1, 2]", "\"attention\": \"cross\", \"image_span\": [1, 2]", "cross-attention");
+    refused("\"eos\": [2]", "\"eos\": [10]", "at variants.0.generation.eos.0: 10 is more than 9");
+    refused("\"eos\": [2]", "\"eos\": []", "eos");
+    refused("\"bos\": 1", "\"bos\": 10", "bos");
+    refused("\"size\": [2, 2]", "\"size\": [1000000, 1000000]", "pixels");
+    refused("\"size\": [2, 2]", "\"size\": [0, 2]", "size.0");
+    refused("\"mean\": [0, 0, 0]", "\"mean\": [0, 0]", "three numbers");
+    refused("\"nearest\"", "\"box\"", "resample");
+    refused("\"tokexport\": \"0.1.0\", ", "", "field 'tokexport' is missing");
+    refused("\"parity\": {}", "\"parity\": {}, \"processor\": {\"kind\": \"words\"}", "vocabulary");
+    refused("\"files\": {\"graphs/encoder.onnx\"", "\"files\": {\"other.onnx\"", "does not list it");
+}
+
+TEST_CASE("text that is no manifest is refused") {
+    for (const std::string text : {"", "{", "[]", "3", "null", "\"1.0\"", "{\"schema\": \"1.0\"}", "\xff\xfe"})
+        CHECK_THROWS_AS(parse(text), BundleError);
+    CHECK_THROWS_AS(parse(std::string(100000, '[')), BundleError);
+}

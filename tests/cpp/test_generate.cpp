@@ -1,0 +1,156 @@
+// The contract of runtimes/bundle.py, against graphs that only write down what they were given.
+#include <cmath>
+
+#include "catch.h"
+#include "tokexport/errors.h"
+#include "tokexport/generate.h"
+
+using namespace tokexport;
+
+namespace {
+
+constexpr int kVocabulary = 6, kEos = 2;
+
+struct Call {
+    std::string role;
+    Tensors inputs;
+};
+
+// Answers with `ids` one after the other, and gives a cache that says how often it was written.
+struct Scripted {
+    std::vector<int> ids;
+    bool cross = false;
+    std::vector<Call> calls = {};
+
+    Tensors operator()(const std::string& role, Tensors inputs) {
+        calls.push_back({role, std::move(inputs)});
+        if (role == "embed") return {{"inputs_embeds", Tensor::of<float>({1}, {42})}};
+        std::vector<float> logits(kVocabulary, 0.0f);
+        logits[static_cast<std::size_t>(ids.at(written))] = 1;
+        Tensors outputs = {{"logits", Tensor::of({1, kVocabulary}, logits)},
+                           {"present_key_0", Tensor::of<float>({1}, {static_cast<float>(++written)})}};
+        if (cross && role == "prefill") outputs["cross_key_0"] = Tensor::of<float>({1}, {7});
+        return outputs;
+    }
+
+    std::size_t written = 0;
+};
+
+Variant variant(bool cross = false) {
+    Variant made;
+    made.name = "toy";
+    made.compression = {{"toy", "0.5", 4, 2, true, {"encoder_output", "encoder", "t"}}};
+    made.generation = GenerationRecord{cross, cross ? 0 : 1, 2, 4, 5, 3, kVocabulary, 1, 0, {kEos}};
+    return made;
+}
+
+Tensors encoded() {
+    return {{"tokens", Tensor::of<float>({1, 2, 1}, {5, 6})},
+            {"kept_indices", Tensor::of<std::int64_t>({1, 2}, {1, 3})},
+            {"sizes", Tensor::of<float>({1, 2}, {3, 1})}};
+}
+
+std::int64_t integer(const Call& call, const std::string& name) { return *call.inputs.at(name).values<std::int64_t>(); }
+float number(const Call& call, const std::string& name) { return *call.inputs.at(name).values<float>(); }
+
+}  // namespace
+
+TEST_CASE("self-attention: embed, prefill, decode") {
+    Scripted graphs{{3, 4, kEos}};
+    const Answer answer = greedy(std::ref(graphs), variant(), encoded(), {1, 5, 5});
+    CHECK(answer.ids == Ids{3, 4});
+    CHECK(answer.kept_indices == std::vector<std::int64_t>{1, 3});
+    CHECK(answer.sizes == std::vector<float>{3, 1});
+    REQUIRE(graphs.calls.size() == 4);
+    const Call &embed = graphs.calls[0], &prefill = graphs.calls[1], &first = graphs.calls[2],
+               &second = graphs.calls[3];
+    CHECK(embed.role == "embed");
+    const auto* ids = embed.inputs.at("input_ids").values<std::int64_t>();
+    CHECK(Ids(ids, ids + 5) == Ids{1, 5, 5, 0, 0});
+    CHECK(keys(prefill.inputs) ==
+          std::vector<std::string>{"inputs_embeds", "kept_indices", "last_index", "token_bias"});
+    CHECK(integer(prefill, "last_index") == 2 + 2);
+    CHECK(number(prefill, "token_bias") == std::log(3.0f));
+    CHECK(prefill.inputs.at("token_bias").values<float>()[1] == 0);
+    CHECK(keys(first.inputs) == std::vector<std::string>{"input_ids", "past_key_0", "token_bias", "write_index"});
+    CHECK(integer(first, "input_ids") == 3);
+    CHECK(integer(first, "write_index") == 5);
+    CHECK(number(first, "past_key_0") == 1);
+    CHECK(integer(second, "write_index") == 6);
+    CHECK(number(second, "past_key_0") == 2);
+}
+
+TEST_CASE("cross-attention: no embed, and a cache that never changes") {
+    Scripted graphs{{3, 4, 5}, true};
+    CHECK(greedy(std::ref(graphs), variant(true), encoded(), {1}).ids == Ids{3, 4, 5});
+    REQUIRE(graphs.calls.size() == 3);
+    CHECK(keys(graphs.calls[0].inputs) == std::vector<std::string>{"input_ids", "last_index", "token_bias", "tokens"});
+    CHECK(integer(graphs.calls[0], "last_index") == 0);
+    for (const std::size_t step : {1, 2}) {
+        CHECK(number(graphs.calls[step], "cross_key_0") == 7);
+        CHECK(integer(graphs.calls[step], "write_index") == static_cast<std::int64_t>(step));
+    }
+}
+
+TEST_CASE("generation stops at its limit") {
+    Scripted graphs{{3, 3, 3}};
+    CHECK(greedy(std::ref(graphs), variant(), encoded(), {1}, 2).ids == Ids{3, 3});
+    CHECK(graphs.calls.size() == 3);
+    CHECK_SAYS(greedy(std::ref(graphs), variant(), encoded(), {1}, 4), RequestError, "outside 1..3");
+    CHECK_SAYS(greedy(std::ref(graphs), variant(), encoded(), {1}, 0), RequestError, "outside 1..3");
+}
+
+TEST_CASE("no bias where none was asked for, or where the graph carries its own") {
+    Variant off = variant(), inside = variant();
+    off.compression[0].size_bias = false;
+    inside.compression[0].seam.graph = "prefill";
+    for (const Variant& made : {off, inside}) {
+        Scripted graphs{{kEos}};
+        greedy(std::ref(graphs), made, encoded(), {1});
+        CHECK(number(graphs.calls[1], "token_bias") == 0);
+    }
+}
+
+TEST_CASE("an encoder that keeps every token need not say so") {
+    Variant whole = variant();
+    whole.generation->tokens_in = 2;
+    Scripted graphs{{kEos}};
+    const Answer answer = greedy(std::ref(graphs), whole, {{"tokens", encoded()["tokens"]}}, {1});
+    CHECK(answer.kept_indices == std::vector<std::int64_t>{0, 1});
+    CHECK(answer.sizes == std::vector<float>{1, 1});
+    CHECK_SAYS(greedy(std::ref(graphs), variant(), {{"tokens", encoded()["tokens"]}}, {1}), GraphError,
+               "no output kept_indices");
+}
+
+TEST_CASE("ties go to the lowest id, and NaN to an error") {
+    const auto logits = [](std::vector<float> values) {
+        return [values](const std::string& role, Tensors) -> Tensors {
+            if (role == "embed") return {{"inputs_embeds", Tensor::of<float>({1}, {0})}};
+            return {{"logits", Tensor::of({1, kVocabulary}, values)}};
+        };
+    };
+    CHECK(greedy(logits({0, 0, 0, 1, 1, 0}), variant(), encoded(), {1}, 1).ids == Ids{3});
+    CHECK_SAYS(greedy(logits({0, NAN, 0, 1, NAN, 0}), variant(), encoded(), {1}), GraphError,
+               "2 of 6 logits are NaN at token 0");
+}
+
+TEST_CASE("prompts and encodings that cannot be are refused") {
+    Scripted graphs{{kEos}};
+    const auto ask = [&](const Ids& prompt, const Tensors& with) {
+        return greedy(std::ref(graphs), variant(), with, prompt);
+    };
+    CHECK_SAYS(ask({1, 1, 1, 1, 1, 1}, encoded()), RequestError, "at most 5");
+    CHECK_SAYS(ask({}, encoded()), RequestError, "0 ids");
+    CHECK_SAYS(ask({6}, encoded()), RequestError, "outside the vocabulary");
+    CHECK_SAYS(ask({-1}, encoded()), RequestError, "outside the vocabulary");
+    Tensors odd = encoded();
+    for (const float size : {0.0f, -1.0f, INFINITY, NAN}) {
+        odd["sizes"] = Tensor::of<float>({1, 2}, {1, size});
+        CHECK_SAYS(ask({1}, odd), GraphError, "sizes[1] is");
+    }
+    odd["sizes"] = Tensor::of<float>({1, 3}, {1, 1, 1});
+    CHECK_SAYS(ask({1}, odd), GraphError, "image_span keeps 2");
+    Variant mute = variant();
+    mute.generation.reset();
+    CHECK_SAYS(greedy(std::ref(graphs), mute, encoded(), {1}), RequestError, "no language graphs");
+}
