@@ -128,8 +128,6 @@ class Bench:
         from kernel_abi import params_of
         from tokexport.graph_passes.compressors import Case, make
 
-        if row.method == "divprune":
-            return None
         return params_of(make(row.method, self._given(row)), Case(row.tokens, row.dim, row.keep, "float16"))
 
     def _given(self, row: Row) -> dict[str, Any]:
@@ -138,13 +136,9 @@ class Bench:
     def _prove(self, row: Row, tokens: Any) -> str | None:
         """None where the kernel agrees with its reference on these tokens, else where it does not."""
         from kernel_checks import agrees
-        from paper_checks import check_selection
 
         try:
-            if row.method == "divprune":
-                check_selection(self.library, row.method, row.keep, tokens.cpu())
-            else:
-                agrees(self.library, row.method, self._given(row), row.keep, tokens.cpu())
+            agrees(self.library, row.method, self._given(row), row.keep, tokens.cpu())
         except AssertionError as error:
             return str(error)[:500] or "it differs from its reference"
         return None

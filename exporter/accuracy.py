@@ -34,7 +34,7 @@ from .exam import Exam
 
 if TYPE_CHECKING:
     from ..graph_passes.seam import Seam
-    from ..runtimes.bundle import Precision
+    from ..runtimes.bundle import Variant
     from .graphs import Built, Plan
     from .source import Question, Source
 
@@ -42,15 +42,18 @@ SEED = 0
 SEEDS = 10
 
 
-def measure(plan: Plan, built: Built, folder: Path, precision: Precision, questions: int) -> dict[str, Any]:
+def measure(
+    plan: Plan, built: Built, folder: Path, variant: Variant, questions: int, uncompressed: float | None = None
+) -> dict[str, Any]:
     """Ask the graphs at `folder` in ONNX Runtime, and the uncompressed model in PyTorch, the same questions.
 
     Args:
         plan: of a built-in model, with all its graphs.
         built: the graphs.
         folder: where they were written.
-        precision: of the graphs.
+        variant: names their files.
         questions: how many.
+        uncompressed: what the uncompressed model reached on them, where that is known.
 
     Returns:
         See the module docstring.
@@ -64,12 +67,13 @@ def measure(plan: Plan, built: Built, folder: Path, precision: Precision, questi
 
     source, inserted = plan.source, built.inserted
     asked = source.questions(questions, SEED)
-    models = {role: load_model(folder / f"{role}.onnx") for role in built.models}
+    models = {role: load_model(folder / graph.forms["portable"]) for role, graph in variant.graphs.items()}
     language = Language(models, source.generation(inserted.keep))  # type: ignore[arg-type]
     exam = Exam.of_questions(source, built.uncompressed, asked)
     said = exam.answer(exam.whole(models["encoder"], inserted, size_bias=plan.size_bias == "auto"), language)
     compressed, error = graded(source, said, asked)
-    uncompressed = source.uncompressed_accuracy(questions, SEED)
+    if uncompressed is None:
+        uncompressed = source.uncompressed_accuracy(questions, SEED)
     seam = inserted.seam
     if source.plain is not None:
         # The other methods take the weights that the model has for them, behind the seam of the same name.

@@ -101,16 +101,16 @@ def fit(target: Target | None, models: Mapping[Role, ir.Model]) -> tuple[DeviceR
 
 
 def _broken(model: ir.Model, version: str) -> dict[Form, list[Violation]]:
-    """By form, what a version of TensorRT does not take in it."""
+    """By form that it has, what a version of TensorRT does not take in it."""
     from ..devices.rules import violations
-    from ..graph_passes.forms import compressor_nodes, to_plugin
+    from ..graph_passes.forms import compressor_nodes, to_plugin, without_plugin
 
     found: dict[Form, list[Violation]] = {"portable": violations(model, RUNTIME, version)}
-    if any(compressor_nodes(model)):
-        found["plugin"] = violations(to_plugin(model), RUNTIME, version)
-    else:
+    if not any(compressor_nodes(model)):
         # Without a compressor both forms are one file.
         found["plugin"] = found["portable"]
+    elif not without_plugin(model):
+        found["plugin"] = violations(to_plugin(model), RUNTIME, version)
     return found
 
 

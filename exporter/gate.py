@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BundleError, RequestError
 
 if TYPE_CHECKING:
+    from ..runtimes.bundle import Manifest
     from ..runtimes.reader import Bundle
 
 
@@ -21,11 +22,24 @@ def check_least(least: float | None) -> None:
         raise RequestError(f"--min-accuracy {least} is outside 0..1", fix="For 95 % write --min-accuracy 0.95.")
 
 
-def recorded(bundle: Bundle, *, needed: bool) -> dict[str, Any] | None:
-    """What the export measured on the questions of a built-in model, or None where it did not.
+def of_export(manifest: Manifest, variant: str) -> dict[str, Any]:
+    """What the export proved and measured of a variant, as far as it did: checks, notes and accuracy.
+
+    Of the first it is the manifest's `parity` itself, of the others what stands there under ``variants``, by name.
+    """
+    if variant == manifest.variants[0].name:
+        return manifest.parity
+    others = manifest.parity.get("variants")
+    found = others.get(variant) if isinstance(others, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def recorded(bundle: Bundle, variant: str, *, needed: bool) -> dict[str, Any] | None:
+    """What the export measured of a variant on the questions of a built-in model, or None where it did not.
 
     Args:
         bundle: an opened bundle.
+        variant: its name.
         needed: a gate stands on it.
 
     Returns:
@@ -35,7 +49,7 @@ def recorded(bundle: Bundle, *, needed: bool) -> dict[str, Any] | None:
         RequestError: it is needed and not there: what was not measured passes no gate.
         BundleError: the record is not such numbers.
     """
-    found = bundle.manifest.parity.get("accuracy")
+    found = of_export(bundle.manifest, variant).get("accuracy")
     if found is None:
         if needed:
             raise RequestError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import GraphError, RequestError
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from ..graph_passes.insert import Inserted
-    from ..runtimes.bundle import GraphRecord, Manifest, Precision, Role
+    from ..graph_passes.seam import Seam
+    from ..runtimes.bundle import GraphRecord, Manifest, Precision, Role, Variant
     from ..runtimes.writer import BundleWriter
     from .render import Step
     from .source import GraphSource, Source
@@ -39,6 +40,16 @@ class Plan:
     parts: str
     size_bias: str
 
+    @property
+    def budget(self) -> str:
+        """The ratio as it was asked for, or ``keep<K>``."""
+        return f"keep{self.keep}" if self.ratio is None else str(self.ratio).strip()
+
+    @property
+    def name(self) -> str:
+        """Of the variant that is made."""
+        return f"{self.compressor.method.name}-{self.budget.replace('/', '_')}"
+
 
 @dataclass(frozen=True)
 class Built:
@@ -59,16 +70,27 @@ class Built:
     notes: list[str]
 
 
-def build(plan: Plan, precision: Precision, step: Step) -> Built:
-    """Export, type and compress the encoder; export the language graphs for the tokens that it keeps."""
-    step("exporting the encoder")
-    uncompressed, notes = encoder(plan.source, precision)
+def build(plan: Plan, precision: Precision, step: Step, exported: tuple[ir.Model, list[str]] | None = None) -> Built:
+    """Export, type and compress the encoder; export the language graphs for the tokens that it keeps.
+
+    Args:
+        plan: what was asked for.
+        precision: of the graphs.
+        step: called with the name of each step.
+        exported: what `encoder` gives in this precision, where it is there already.
+    """
+    if exported is None:
+        step("exporting the encoder")
+        exported = encoder(plan.source, precision)
+    uncompressed, notes = exported[0], [*exported[1]]
     model = uncompressed.clone()
     step(f"inserting {plan.compressor.method.name}")
     inserted = compress(plan, model)
     wanted = plan.source.auto_seam.get(plan.compressor.method.seam, plan.compressor.method.seam)
     if plan.seam == "auto" and inserted.seam.name != wanted:
         notes.append(f"{wanted}, the method's own seam, cannot be used here: {inserted.seam.name} was taken")
+    if not plan.compressor.method.plugin:
+        notes.append(f"encoder: no plugin form, because {inserted.method} has no TensorRT plugin")
     language = plan.source.language(inserted.keep) if plan.parts == "all" else []
     _check_width(model, inserted, language)
     models: dict[Role, ir.Model] = {"encoder": model}
@@ -113,32 +135,43 @@ def encoder(source: Source, precision: str) -> tuple[ir.Model, list[str]]:
 def compress(plan: Plan, model: ir.Model) -> Inserted:
     """Insert the compressor into `model` where it was asked for, or where its paper puts it in this family."""
     from ..graph_passes.insert import insert
-    from ..graph_passes.seams import resolve
 
-    source, method = plan.source, plan.compressor.method
-    found = resolve(model, plan.seam, source.auto_seam.get(method.seam, method.seam))
-    kept = tokens_kept(found.tokens, ratio=plan.ratio, keep=plan.keep)
+    found, kept = place(plan, model)
     return insert(model, found, plan.compressor, kept, size_bias=plan.size_bias == "auto")
 
 
-def write(writer: BundleWriter, plan: Plan, built: Built, budget: str, precision: Precision) -> Manifest:
-    """Add every graph and file to the bundle; returns its manifest, to be committed."""
-    from ..runtimes.bundle import CompressionRecord, Manifest, SeamRecord, Variant
+def place(plan: Plan, model: ir.Model) -> tuple[Seam, int]:
+    """Where in `model` the compressor goes, and how many tokens it keeps there."""
+    from ..graph_passes.seams import resolve
+
+    method = plan.compressor.method
+    found = resolve(model, plan.seam, plan.source.auto_seam.get(method.seam, method.seam))
+    return found, tokens_kept(found.tokens, ratio=plan.ratio, keep=plan.keep)
+
+
+def write(writer: BundleWriter, plan: Plan, built: Built, precision: Precision, *, first: bool = True) -> Variant:
+    """Add every graph to the bundle, under plain names those of its first variant; returns the manifest's entry."""
+    from ..runtimes.bundle import CompressionRecord, SeamRecord, Variant
 
     source, inserted, models = plan.source, built.inserted, built.models
     graphs: dict[Role, GraphRecord] = {}
     for role, model in models.items():
         # embed, prefill and decode read the same weights: one file holds them once.
         data = None if role == "encoder" else "language.onnx.data"
-        graphs[role] = writer.add_graph(role, model, _roles(source, role, model, inserted), precision, data=data)
-    for path, content in source.processor_files.items():
-        writer.add_file(path, content)
+        graphs[role] = writer.add_graph(
+            role,
+            model,
+            _roles(source, role, model, inserted),
+            precision,
+            variant="" if first else plan.name,
+            data=data,
+        )
     seam = inserted.seam
     biased = bool(inserted.biased or (plan.compressor.method.merges and built.language))
     record = CompressionRecord(
         method=inserted.method,
         params=inserted.params,
-        ratio=budget if plan.keep is None else str(1 - Fraction(inserted.keep, seam.tokens)),
+        ratio=plan.budget if plan.keep is None else str(1 - Fraction(inserted.keep, seam.tokens)),
         tokens_in=seam.tokens,
         tokens_out=inserted.keep,
         size_bias=plan.size_bias == "auto" and biased,
@@ -150,17 +183,24 @@ def write(writer: BundleWriter, plan: Plan, built: Built, budget: str, precision
             prefix=seam.prefix,
         ),
     )
-    variant = Variant(
-        name=f"{inserted.method}-{budget.replace('/', '_')}",
+    return Variant(
+        name=plan.name,
         compression=[record],
         graphs=graphs,
         generation=source.generation(inserted.keep) if built.language else None,
     )
+
+
+def manifest(source: Source, variants: list[Variant], parity: dict[str, Any]) -> Manifest:
+    """The manifest of a bundle, to be committed."""
+    from ..runtimes.bundle import Manifest
+
     return Manifest(
         tokexport=__version__,
         source=source.record(),
         files={},
-        variants=[variant],
+        variants=variants,
+        parity=parity,
         preprocess=source.preprocess,
         processor=source.processor,
         versions=versions(),
@@ -206,7 +246,7 @@ def _language_samples(
 
 def _roles(source: Source, role: str, model: ir.Model, inserted: Inserted) -> tuple[dict[str, str], dict[str, str]]:
     """Role -> tensor name, of inputs and outputs. A foreign file keeps its names: its first output is the tokens."""
-    given = {value.name or "" for value in model.graph.inputs if value.name not in model.graph.initializers}
+    given = [value.name or "" for value in model.graph.inputs if value.name not in model.graph.initializers]
     outputs = {value.name or "": value.name or "" for value in model.graph.outputs}
     if role == "encoder" and source.model_path is not None and "tokens" not in outputs:
         first = next(name for name in outputs if name not in inserted.outputs.values())

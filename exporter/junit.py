@@ -140,7 +140,7 @@ def _properties(manifest: Manifest | None) -> Iterator[tuple[str, str]]:
             continue
     if manifest is None:
         return
-    variant = manifest.variants[0]
+    variant, *further = manifest.variants
     yield "source", f"{manifest.source.kind} {manifest.source.name}"
     yield "precision", variant.graphs["encoder"].precision
     for done in variant.compression:
@@ -148,6 +148,9 @@ def _properties(manifest: Manifest | None) -> Iterator[tuple[str, str]]:
         yield "tokens", f"N={done.tokens_in} K={done.tokens_out} ratio={done.ratio}"
         yield "seam", f"{done.seam.kind} ({done.seam.tensor})"
         yield "size_bias", "on" if done.size_bias else "off"
+    for one in further:
+        for done in one.compression:
+            yield "further variant", f"{one.name}: N={done.tokens_in} K={done.tokens_out} ratio={done.ratio}"
     for package, number in {"tokexport": manifest.tokexport, **manifest.versions}.items():
         yield f"exported with {package}", number
     for note in manifest.parity.get("notes", []):

@@ -58,20 +58,35 @@ def of_result(result: Mapping[str, Any], seconds: Seconds, manifest: Manifest | 
         bundle: its folder.
     """
     yield from _files(seconds)
-    exported = {(check["part"], check["tensor"]): check for check in _exported(manifest)}
+    yield from _variant(result, "", seconds, manifest, bundle, result["min_accuracy"])
+    for one in result["further"]:
+        yield from _variant(one, f"{one['variant']} ", seconds, manifest, bundle, result["min_accuracy"])
+
+
+def _variant(
+    result: Mapping[str, Any],
+    prefix: str,
+    seconds: Seconds,
+    manifest: Manifest | None,
+    bundle: Path,
+    least: float | None,
+) -> Iterator[Case]:
+    """The cases of one variant, in suites of its own that begin with `prefix`."""
+    proved = gate.of_export(manifest, result["variant"]).get("checks", []) if manifest else []
+    exported = {(check["part"], check["tensor"]): check for check in proved}
     checks = result["checks"]
     for part in dict.fromkeys([*_ENCODER_PARTS, *(check["part"] for check in checks)]):
         mine = [check for check in checks if check["part"] == part]
         if not mine:
             reason = "; ".join(["the bundle carries no proof of this part", *result["notes"]])
-            yield Case(part, "all tensors", verdict="skipped", message=reason)
+            yield Case(prefix + part, "all tensors", verdict="skipped", message=reason)
             continue
         # The tensors of a part come out of the same runs, so each bears its share of their time.
-        share = sum(time for (suite, _), time in seconds.items() if suite == part) / len(mine)
+        share = sum(time for (suite, _), time in seconds.items() if suite == prefix + part) / len(mine)
         for check in mine:
-            yield _tensor(check, exported.get((part, check["tensor"])), share, bundle)
+            yield _tensor(prefix, check, exported.get((part, check["tensor"])), share, bundle)
     if result["accuracy"] is not None:
-        yield _accuracy(result["accuracy"], result["min_accuracy"], bundle)
+        yield _accuracy(prefix, result["accuracy"], least, bundle)
 
 
 def of_error(error: Exception, at: tuple[str, str], seconds: Seconds, manifest: Manifest | None) -> Iterator[Case]:
@@ -88,16 +103,15 @@ def of_error(error: Exception, at: tuple[str, str], seconds: Seconds, manifest: 
     if suite != "files":
         yield from _files(seconds)
     if isinstance(error, UnprovableError):
-        for check in _exported(manifest):
-            yield Case(check["part"], check["tensor"], verdict="skipped", message=str(error))
+        if manifest is None:
+            return
+        for i, variant in enumerate(manifest.variants):
+            for check in gate.of_export(manifest, variant.name).get("checks", []):
+                part = f"{variant.name} {check['part']}" if i else check["part"]
+                yield Case(part, check["tensor"], verdict="skipped", message=str(error))
         return
     what = error.what if isinstance(error, TokexportError) else f"{type(error).__name__}: {error}"
     yield Case(suite, done if suite != "files" else "all files", verdict="error", message=what, text=str(error))
-
-
-def _exported(manifest: Manifest | None) -> list[dict[str, Any]]:
-    """The checks of the export."""
-    return manifest.parity.get("checks", []) if manifest else []
 
 
 def _files(seconds: Seconds) -> Iterator[Case]:
@@ -106,8 +120,10 @@ def _files(seconds: Seconds) -> Iterator[Case]:
             yield Case(suite, name, time)
 
 
-def _tensor(check: Mapping[str, Any], exported: Mapping[str, Any] | None, seconds: float, bundle: Path) -> Case:
-    part, tensor = check["part"], check["tensor"]
+def _tensor(
+    prefix: str, check: Mapping[str, Any], exported: Mapping[str, Any] | None, seconds: float, bundle: Path
+) -> Case:
+    part, tensor = prefix + check["part"], check["tensor"]
     if check["ok"]:
         return Case(part, tensor, seconds)
     text = _text(
@@ -120,18 +136,18 @@ def _tensor(check: Mapping[str, Any], exported: Mapping[str, Any] | None, second
     return Case(part, tensor, seconds, "failure", f"{tensor}: {check['detail']}", text)
 
 
-def _accuracy(measured: Mapping[str, Any], least: float | None, bundle: Path) -> Case:
-    name = "right answers, as the export counted them"
+def _accuracy(prefix: str, measured: Mapping[str, Any], least: float | None, bundle: Path) -> Case:
+    suite, name = f"{prefix}accuracy", "right answers, as the export counted them"
     short = gate.shortfall(measured, least)
     if not short:
-        return Case("accuracy", name)
+        return Case(suite, name)
     text = _text(
         what=short,
         where=f"{bundle}, {measured['questions']} questions",
         how_far=f"the uncompressed model has {measured['uncompressed']:.4f}",
         what_to_try="A smaller --ratio, or another --method: kcenter_merge loses least where the size bias is on.",
     )
-    return Case("accuracy", name, 0.0, "failure", short, text)
+    return Case(suite, name, 0.0, "failure", short, text)
 
 
 def _text(**lines: str) -> str:

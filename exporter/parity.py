@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import GraphError, MissingError
 from ..graph_passes.compressors import OUTPUTS, Case, Compressed, Compressor, make, parameters
 from ..graph_passes.compressors.base import Learned, weights
+from ..graph_passes.compressors.texts import TEXT
 from . import torch_parts
 from .arrays import to_array, to_tensor, to_tensors
 from .measures import LARGEST, Check, compare
@@ -73,14 +74,16 @@ def encoder_probes(
     out = dict(zip(OUTPUTS, (value.name or "" for value in node.outputs)))
     results = [value.name or "" for value in model.graph.outputs]
     own_results = [name for name in results if name not in inserted.outputs.values()]
-    read = dict.fromkeys([inserted.tokens_in, *into, *out.values(), behind])
+    signals = dict(zip(compressor.signals(), into[1:]))
+    # A text is an input of the graph, and the module knows nothing of it.
+    seen_by_module = {name: value for name, value in signals.items() if name != TEXT}
+    read = dict.fromkeys([inserted.tokens_in, into[0], *seen_by_module.values(), *out.values(), behind])
     run = runner(between(model, _names(model.graph.inputs), read))
     probes: list[Probe] = []
     for sample in samples:
-        own = run(sample)
+        own = {**sample, **run(sample)}
         tokens = own[into[0]]
         _finite(tokens, into[0], seam.name)
-        signals = dict(zip(compressor.signals(), into[1:]))
         case = Case(tokens.shape[1], tokens.shape[2], inserted.keep, tokens.dtype.name, seam.grid)
         reference = run_reference(compressor, case, tokens, {name: own[value] for name, value in signals.items()})
         fed = {name: own[name] for name in into}
@@ -88,11 +91,12 @@ def encoder_probes(
         probes.append(Probe("compressor", graph.role, fed, expected, _card(compressor, case)))
         if graph.module is None or not seam.module:
             continue
-        feeds = to_tensors(sample)
-        head = torch_parts.head(graph.module, feeds, seam, tuple(signals))
+        given = {name: array for name, array in sample.items() if name != TEXT or name in graph.inputs}
+        feeds = to_tensors(given)
+        head = torch_parts.head(graph.module, feeds, seam, tuple(seen_by_module))
         seen = {inserted.tokens_in: head.tokens, into[0]: head.tokens[:, seam.prefix :]}
-        seen |= {signals[name]: head.signals[name] for name in signals}
-        probes.append(Probe("head", graph.role, dict(sample), {name: value.numpy() for name, value in seen.items()}))
+        seen |= {value: head.signals[name] for name, value in seen_by_module.items()}
+        probes.append(Probe("head", graph.role, given, {name: value.numpy() for name, value in seen.items()}))
         # Without a prefix the compressor's tokens may be the result itself, and are proved already.
         judged = [name for name in own_results if seam.prefix or name != behind]
         if not judged:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GateError, MissingError, RequestError
-from ..graph_passes.budget import check_budget
 from ..graph_passes.compressors import make
-from . import gate
+from . import gate, variants
 from .render import Step
+from .texts import refuse_text
+from .variants import Ratio
 
 if TYPE_CHECKING:
-    from ..runtimes.bundle import Precision
+    from ..runtimes.bundle import Precision, Variant
     from .source import Parts
 
 QUESTIONS = 512
@@ -33,6 +33,8 @@ class Exported:
         device: what it was fitted to, where one was named.
         accuracy: on a built-in model's task.
         notes: what a reader must know: fp32 islands, what could not be run here.
+        variant: its name in the bundle.
+        further: the same of each variant behind the first, where several budgets were asked for.
     """
 
     bundle: Path
@@ -44,10 +46,12 @@ class Exported:
     device: dict[str, Any] | None = None
     accuracy: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
+    variant: str = ""
+    further: list[Exported] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
-        return {**vars(self), "bundle": str(self.bundle)}
+        return {**vars(self), "bundle": str(self.bundle), "further": [one.to_json() for one in self.further]}
 
 
 def export(
@@ -55,8 +59,8 @@ def export(
     out: Path | str | None = None,
     *,
     method: str = "apet",
-    ratio: str | float | Fraction | None = None,
-    keep: int | None = None,
+    ratio: Ratio | Sequence[Ratio] | None = None,
+    keep: int | Sequence[int] | None = None,
     seam: str = "auto",
     params: Mapping[str, Any] | None = None,
     precision: Precision | None = None,
@@ -74,8 +78,9 @@ def export(
         source: built-in name (None: tiny-vlm), checkpoint folder, ONNX file, or ``package.module:callable``.
         out: bundle folder; None: ``./<source>-<method>-<ratio>``.
         method: compressor.
-        ratio: share of tokens removed, exact.
-        keep: tokens kept, instead of `ratio`.
+        ratio: share of tokens removed, exact. Several make one bundle with a variant for each, over one copy of the
+            weights; the first is what a reader of the bundle gets who names none.
+        keep: tokens kept, instead of `ratio`; several likewise.
         seam: where; ``auto`` takes the place of the method's paper.
         params: of the method.
         precision: fp32, fp16 or bf16, as types in the graph; None: fp32, or what is recommended for `device`.
@@ -85,7 +90,7 @@ def export(
         size_bias: ``auto`` gives merged tokens their weight wherever we own the graph behind the seam.
         verify: prove every part; a failed proof is a `GateError`.
         force: replace a non-empty folder that is not a bundle.
-        min_accuracy: least share of right answers, for built-in models.
+        min_accuracy: least share of right answers, for built-in models, of every variant.
         step: called with the name of each step.
 
     Raises:
@@ -99,11 +104,13 @@ def export(
     from .sources import open_source
 
     compressor = make(method, params)
-    budget = _budget(ratio, keep)
+    asked = variants.budgets(ratio, keep)
     goal = device_fit.target(device)
     precision, chosen = device_fit.precision(goal, precision)
     step("opening the model")
     opened = open_source(source, parts=parts).prepared(compressor)
+    if parts == "all" and opened.language(1):
+        refuse_text(compressor, f"the language graphs of {opened.name} have none to give", "Add --parts encoder.")
     if min_accuracy is not None and not (opened.has_task and parts == "all" and verify and precision != "bf16"):
         raise RequestError(
             f"--min-accuracy needs a model with questions, all its graphs, and the proof (asked: {opened.name})",
@@ -113,44 +120,65 @@ def export(
     if min_accuracy is not None:
         # What the questions need is missed now, not after the export.
         opened.questions(1, accuracy.SEED)
-    target = Path(out) if out is not None else Path(f"{opened.name}-{method}-{budget.replace('/', '_')}")
+    plans = [graphs.Plan(opened, compressor, *budget, seam, parts, size_bias) for budget in asked]
+    rates = "-".join(plan.budget.replace("/", "_") for plan in plans)
+    target = Path(out) if out is not None else Path(f"{opened.name}-{method}-{rates}")
     check_target(target, force=force)
 
-    plan = graphs.Plan(opened, compressor, ratio, keep, seam, parts, size_bias)
-    built = graphs.build(plan, precision, step)
-    fitted, found = device_fit.fit(goal, built.models)
-    built.notes[:0] = [*chosen, *found]
-    # ONNX Runtime's CPU cannot run bfloat16: what can be proved here are the same graphs before their types changed.
-    proven = graphs.build(plan, "fp32", step) if precision == "bf16" and verify else built
-    step("writing the bundle")
+    results: list[Exported] = []
+    made: list[Variant] = []
+    proofs: dict[str, prove.Proved] = {}
+    shown: tuple[graphs.Plan, graphs.Built] | None = None
     with BundleWriter(target, force=force) as writer:
-        manifest = graphs.write(writer, plan, built, budget, precision)
-        manifest.variants[0].device = fitted
-        record = manifest.variants[0].compression[0]
-        result = Exported(target, opened.name, precision, [record.model_dump()], notes=built.notes)
-        result.device = fitted.model_dump() if fitted else None
-        encoded: list[prove.Encoded] = []
-        if verify:
+        for path, content in opened.processor_files.items():
+            writer.add_file(path, content)
+        # ONNX Runtime's CPU cannot run bfloat16: what can be proved here are the same graphs in fp32.
+        twins = precision == "bf16" and verify
+        for plan, built, proven in variants.build(plans, precision, step, twins=twins):
+            fitted, found = device_fit.fit(goal, built.models)
+            step("writing the bundle")
+            variant = graphs.write(writer, plan, built, precision, first=not made)
+            variant.device = fitted
+            made.append(variant)
+            compression = [record.model_dump() for record in variant.compression]
+            result = Exported(target, opened.name, precision, compression, variant=variant.name)
+            result.notes = [*chosen, *found, *built.notes]
+            result.device = fitted.model_dump() if fitted else None
+            results.append(result)
+            shown = shown or (plan, proven)
+            if not verify:
+                continue
             step("proving every part against PyTorch")
-            result.proof, result.drift, encoded = prove.prove(writer, plan, proven, precision, result.notes)
-            manifest.parity |= {"checks": result.proof["checks"], "notes": result.notes}
-        if verify and opened.has_task and built.language and precision != "bf16":
+            proved = prove.prove(writer.folder, variant, plan, proven, precision, result.notes)
+            proofs[variant.name], result.proof, result.drift = proved, proved.record, proved.drift
+            if not (opened.has_task and built.language and precision != "bf16"):
+                continue
             step(f"answering {QUESTIONS} questions")
-            writer.finish(manifest)
+            known = results[0].accuracy
             try:
-                result.accuracy = accuracy.measure(plan, proven, writer.folder, precision, QUESTIONS)
-                manifest.parity["accuracy"] = result.accuracy
+                result.accuracy = accuracy.measure(
+                    plan, proven, writer.folder, variant, QUESTIONS, known["uncompressed"] if known else None
+                )
             except MissingError as missing:
                 result.notes.append(f"accuracy was not measured: {missing}")
-        failure = _failure(result, min_accuracy)
+        if proofs:
+            prove.keep(writer, proofs)
+        first = results[0]
+        first.further = results[1:]
+        failure = _failure(results, min_accuracy)
         step("writing the report")
-        page.add(writer, plan, proven, manifest, result, encoded, failure)
+        assert shown is not None
+        # The pictures ask the bundle itself.
+        manifest = writer.finish(graphs.manifest(opened, made, _parity(results)))
+        encoded = proofs[first.variant].encoded if proofs else []
+        page.add(writer, *shown, manifest, first, encoded, failure)
         step("putting the bundle in place")
+        manifest = graphs.manifest(opened, made, _parity(results))
         if failure:
             failed = writer.commit_failed(manifest)
             raise GateError(failure, where=f"kept for inspection in {failed}", fix=_WHAT_TO_TRY)
         writer.commit(manifest)
-    return result
+    return first
 
 
 _WHAT_TO_TRY = (
@@ -159,20 +187,31 @@ _WHAT_TO_TRY = (
 )
 
 
-def _budget(ratio: str | float | Fraction | None, keep: int | None) -> str:
-    """The budget as text, checked as far as it can be before N is known."""
-    check_budget(ratio=ratio, keep=keep)
-    return f"keep{keep}" if ratio is None else str(ratio).strip()
+def _parity(results: list[Exported]) -> dict[str, Any]:
+    """What the manifest keeps of the proofs; see `gate.of_export`."""
+    records = {}
+    for result in results:
+        if result.proof:
+            records[result.variant] = {"checks": result.proof["checks"], "notes": result.notes}
+            records[result.variant] |= {"accuracy": result.accuracy} if result.accuracy else {}
+    if not records:
+        return {}
+    (_, first), *others = records.items()
+    return first | ({"variants": dict(others)} if others else {})
 
 
-def _failure(result: Exported, min_accuracy: float | None) -> str:
+def _failure(results: list[Exported], min_accuracy: float | None) -> str:
     """What gate failed, or nothing."""
-    bad = [check for check in result.proof["checks"] if not check["ok"]] if result.proof else []
-    if bad:
-        first = bad[0]
-        return (
-            f"{len(bad)} of {len(result.proof['checks'] if result.proof else [])} checks failed; the first: "
-            f"{first['part']}, tensor {first['tensor']}: cosine {first['cosine']:.6f}, norm ratio "
-            f"{first['norm_ratio']:.5f}; {first['detail']}"
-        )
-    return gate.shortfall(result.accuracy, min_accuracy)
+    for result in results:
+        bad = [check for check in result.proof["checks"] if not check["ok"]] if result.proof else []
+        failure = gate.shortfall(result.accuracy, min_accuracy)
+        if bad:
+            first = bad[0]
+            failure = (
+                f"{len(bad)} of {len(result.proof['checks'] if result.proof else [])} checks failed; the first: "
+                f"{first['part']}, tensor {first['tensor']}: cosine {first['cosine']:.6f}, norm ratio "
+                f"{first['norm_ratio']:.5f}; {first['detail']}"
+            )
+        if failure:
+            return failure if len(results) == 1 else f"variant {result.variant}: {failure}"
+    return ""

@@ -6,6 +6,7 @@ on another machine without PyTorch, and an engine of another runtime.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -33,6 +34,7 @@ class Probe:
         inputs: value name -> array fed there; the graph is cut at these values.
         expected: value name -> array that PyTorch computed.
         method: for a compressor, how to rebuild it: name, params, tokens, dim, keep, dtype, grid.
+        variant: of the bundle; empty for its first.
     """
 
     part: str
@@ -40,6 +42,7 @@ class Probe:
     inputs: dict[str, np.ndarray]
     expected: dict[str, np.ndarray]
     method: dict[str, Any] = field(default_factory=dict)
+    variant: str = ""
 
 
 def _bits(array: np.ndarray) -> np.ndarray:
@@ -48,16 +51,20 @@ def _bits(array: np.ndarray) -> np.ndarray:
 
 
 def to_bytes(probes: list[Probe]) -> bytes:
-    """All probes as one compressed .npz: an index and the arrays."""
+    """All probes as one compressed .npz: an index and the arrays, equal ones once: variants share their inputs."""
     arrays: dict[str, np.ndarray] = {}
+    keys: dict[tuple[str, tuple[int, ...], str], str] = {}
     index = []
     for number, probe in enumerate(probes):
         entry: dict[str, Any] = {"part": probe.part, "role": probe.role, "method": probe.method}
+        if probe.variant:
+            entry["variant"] = probe.variant
         for side in ("inputs", "expected"):
             entry[side] = []
             for i, (name, array) in enumerate(getattr(probe, side).items()):
-                key = f"{number}.{side}.{i}"
-                arrays[key] = _bits(array)
+                content = hashlib.sha256(_bits(array).tobytes()).hexdigest()
+                key = keys.setdefault((array.dtype.name, array.shape, content), f"{number}.{side}.{i}")
+                arrays.setdefault(key, _bits(array))
                 entry[side].append({"name": name, "key": key, "dtype": array.dtype.name})
         index.append(entry)
     buffer = io.BytesIO()
@@ -95,4 +102,5 @@ def _probe(entry: dict[str, Any], archive: Any) -> Probe:
             found[item["name"]] = array.view(ml_dtypes.bfloat16) if item["dtype"] == "bfloat16" else array
         return found
 
-    return Probe(entry["part"], entry["role"], arrays("inputs"), arrays("expected"), entry["method"])
+    given, expected = arrays("inputs"), arrays("expected")
+    return Probe(entry["part"], entry["role"], given, expected, entry["method"], entry.get("variant", ""))

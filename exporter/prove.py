@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +13,14 @@ from ..errors import GraphError
 from ..graph_passes.compressors import Compressor
 from . import probes as probe_file
 from .measures import compare
+from .texts import with_text
 
 if TYPE_CHECKING:
     from ..graph_passes.insert import Inserted
+    from ..runtimes.bundle import Variant
     from ..runtimes.writer import BundleWriter
     from .graphs import Built, Plan
+    from .probes import Probe
     from .source import Source
 
 SAMPLES = 3
@@ -24,21 +29,33 @@ SAMPLES = 3
 Encoded = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
-def prove(
-    writer: BundleWriter, plan: Plan, built: Built, precision: str, notes: list[str]
-) -> tuple[dict[str, Any], dict[str, float] | None, list[Encoded]]:
-    """Prove the written graphs part by part.
+@dataclass(frozen=True)
+class Proved:
+    """The proof of one variant.
+
+    Attributes:
+        record: what parity.json holds of it.
+        drift: end to end; None where there is no module.
+        encoded: what the encoder made of each input.
+        probes: what was compared.
+    """
+
+    record: dict[str, Any]
+    drift: dict[str, float] | None
+    encoded: list[Encoded]
+    probes: list[Probe]
+
+
+def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: str, notes: list[str]) -> Proved:
+    """Prove the written graphs of a variant part by part.
 
     Args:
-        writer: its folder holds the graphs; the probes and parity.json are added to it.
+        folder: where they were written.
+        variant: names their files.
         plan: for the source, its real inputs and its modules.
         built: the graphs as they were written; for bf16, their twins in fp32.
         precision: of the bundle.
         notes: receives what a reader of the proof must know.
-
-    Returns:
-        (what parity.json holds, drift end to end or None where there is no module, what the encoder made of each
-        input).
     """
     from ..graph_passes.model_io import load_model
     from ..runtimes.ort_graph import ort_runner
@@ -46,11 +63,12 @@ def prove(
 
     source, inserted = plan.source, built.inserted
     models = built.models
+    files = {role: folder / graph.forms["portable"] for role, graph in variant.graphs.items()}
     if precision == "bf16":
-        _check_types(writer, models)
+        _check_types(files.values())
     else:
-        models = {role: load_model(writer.folder / f"{role}.onnx") for role in models}
-    samples = source.real_inputs(SAMPLES)
+        models = {role: load_model(file) for role, file in files.items()}
+    samples = with_text(source.real_inputs(SAMPLES), models["encoder"])
     whole = ort_runner(models["encoder"])
     encoded = [(sample, whole(sample)) for sample in samples]
     probes = encoder_probes(source.encoder, models["encoder"], inserted, plan.compressor, samples, ort_runner)
@@ -70,23 +88,39 @@ def prove(
         "checks": [found.to_json() for found in checks],
         "notes": list(notes),
     }
-    writer.add_file(probe_file.FILE, probe_file.to_bytes(probes))
-    writer.add_json("parity.json", proof)
     drift = _drift(source, inserted, plan.compressor, encoded) if "head" in parts else None
-    return proof, drift, encoded
+    return Proved(proof, drift, encoded, probes)
 
 
-def _check_types(writer: BundleWriter, roles: Iterable[str]) -> None:
+def keep(writer: BundleWriter, proofs: Mapping[str, Proved]) -> None:
+    """Add the probes and parity.json, which is the first variant's proof and has the others' under ``variants``.
+
+    Args:
+        writer: of the bundle.
+        proofs: by variant, in the bundle's order.
+    """
+    first, *others = proofs
+    for name in others:
+        for probe in proofs[name].probes:
+            probe.variant = name
+    writer.add_file(
+        probe_file.FILE, probe_file.to_bytes([probe for proved in proofs.values() for probe in proved.probes])
+    )
+    further = {"variants": {name: proofs[name].record for name in others}} if others else {}
+    writer.add_json("parity.json", proofs[first].record | further)
+
+
+def _check_types(files: Iterable[Path]) -> None:
     """Where a graph cannot be run, the ONNX checker still proves its types and shapes."""
     import onnx
 
-    for role in roles:
+    for file in files:
         try:
-            onnx.checker.check_model(str(writer.folder / f"{role}.onnx"), full_check=True)
+            onnx.checker.check_model(str(file), full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise GraphError(
                 f"the typed graph is not valid: {str(error).strip().splitlines()[0]}",
-                where=f"{role}.onnx",
+                where=file.name,
                 fix="Try --precision fp32 or fp16, and report this.",
             ) from error
 
@@ -115,6 +149,7 @@ def _remarks(source: Source, inserted: Inserted, parts: set[str], precision: str
 def _drift(source: Source, inserted: Inserted, compressor: Compressor, encoded: list[Encoded]) -> dict[str, float]:
     """End to end: the graph against PyTorch from the pixels on, where every flip of a pick counts."""
     from ..graph_passes.compressors import Case
+    from ..graph_passes.compressors.texts import TEXT
     from . import torch_parts
     from .arrays import to_tensor, to_tensors
     from .parity import run_reference
@@ -123,12 +158,14 @@ def _drift(source: Source, inserted: Inserted, compressor: Compressor, encoded: 
     overlaps, cosines = [], []
     assert source.encoder.module is not None
     for sample, got in encoded:
-        feeds = to_tensors(sample)
-        head = torch_parts.head(source.encoder.module, feeds, seam, compressor.signals())
+        feeds = to_tensors({name: sample[name] for name in source.encoder.inputs})
+        beside = {name: sample[name] for name in compressor.signals() if name == TEXT}
+        known = tuple(name for name in compressor.signals() if name not in beside)
+        head = torch_parts.head(source.encoder.module, feeds, seam, known)
         tokens = head.tokens[:, seam.prefix :]
         case = Case(seam.tokens, seam.dim, inserted.keep, "float32", seam.grid)
         signals = {name: value.numpy() for name, value in head.signals.items()}
-        reference = run_reference(compressor, case, tokens.numpy(), signals)
+        reference = run_reference(compressor, case, tokens.numpy(), signals | beside)
         kept = [set(map(int, row)) for row in reference.kept_indices]
         own = [set(map(int, row)) for row in got[inserted.outputs["kept_indices"]]]
         overlaps += [len(a & b) / inserted.keep for a, b in zip(kept, own)]

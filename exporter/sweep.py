@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 from ..errors import RequestError
 from ..graph_passes.budget import parse_ratio
 from ..graph_passes.compressors import make, methods
+from ..graph_passes.compressors.texts import TEXT
 from .examiners import Examiner, Folder, Questions
 from .graphs import versions
 from .machine import machine
 from .sweep_bench import Bench
 from .sweep_cells import Cell, Cells
 from .sweep_rows import BASELINES, Plan, Row, label, method_of
+from .texts import refuse_text
 
 if TYPE_CHECKING:
     from .source import Source
@@ -67,6 +69,8 @@ def sweep(
     from .sweep_picture import draw
 
     asked = [method_of(text) for text in methods]
+    for method in asked:
+        refuse_text(method, "a sweep has none to give", "Leave it out; tokexport model --parts encoder takes it.")
     for ratio in ratios:
         parse_ratio(ratio)
     if seeds < 1 or questions < 1:
@@ -123,7 +127,8 @@ def _fitting(source: Source) -> list[str]:
     # An image is [B, C, H, W], a spectrogram [B, mels, frames].
     modality = "image" if len(next(iter(source.encoder.inputs.values())).shape) == 4 else "audio"
     fitting = [method for method in methods() if modality in method.modalities and method.family != "baseline"]
-    return [method.name for method in fitting if method.name not in BASELINES]
+    known = [method.name for method in fitting if method.name not in BASELINES]
+    return [name for name in known if TEXT not in make(name).signals()]
 
 
 def _figures(row: Row, cells: Cells, figure: str, full: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from .probes import Probe
 from .render import Step
 
 if TYPE_CHECKING:
+    from ..runtimes.bundle import Variant
     from ..runtimes.engine_graph import EngineRunner
 
 
@@ -25,6 +26,7 @@ def verify(
     path: Path | str,
     *,
     runtime: str = "ort",
+    variant: str | None = None,
     min_accuracy: float | None = None,
     junit: Path | str | None = None,
     step: Step = lambda text: None,
@@ -34,17 +36,20 @@ def verify(
     Args:
         path: the bundle.
         runtime: ``ort``, or ``tensorrt`` for the engines that `tokexport build` put into the bundle.
-        min_accuracy: least share of right answers, 0..1, that the export must have recorded in the bundle.
+        variant: the one to prove; None: all of them.
+        min_accuracy: least share of right answers, 0..1, that the export must have recorded of each.
         junit: JUnit XML file to write, also where this ends in an error; see `junit.Report`.
         step: called with the name of each step.
 
     Returns:
-        ``{"bundle", "runtime", "files", "checks", "notes", "accuracy", "min_accuracy", "ok"}``;
-        ``accuracy`` is what the export measured on the task of a built-in model, or None; ``ok`` is about every check
-        and the accuracy.
+        ``{"bundle", "runtime", "files", "variant", "checks", "notes", "accuracy", "min_accuracy", "ok", "further"}``;
+        ``accuracy`` is what the export measured on the task of a built-in model, or None; ``further`` holds
+        ``{"variant", "checks", "notes", "accuracy"}`` of each variant behind the first that was proved; ``ok`` is about
+        every check and accuracy.
 
     Raises:
-        RequestError: `min_accuracy` is outside 0..1, or the bundle records no accuracy; `junit` cannot be written.
+        RequestError: no such variant; `min_accuracy` is outside 0..1, or the bundle records no accuracy; `junit` cannot
+            be written.
         BundleError: a file is missing, changed or damaged, or the bundle was exported without its proof.
         MissingError: picks differ from the stored reference and PyTorch, which could judge them, is not installed; or
             `junit` is asked for without the package that writes it; or there are no engines, or no GPU.
@@ -52,56 +57,67 @@ def verify(
     """
     gate.check_least(min_accuracy)
     if junit is None:
-        return _verify(Path(path), runtime, min_accuracy, step)
+        return _verify(Path(path), runtime, variant, min_accuracy, step)
     from .junit import Report
 
     with Report(Path(junit), Path(path), step) as report:
-        report.result = _verify(Path(path), runtime, min_accuracy, report.step)
+        report.result = _verify(Path(path), runtime, variant, min_accuracy, report.step)
     return report.result
 
 
-def _verify(path: Path, runtime: str, min_accuracy: float | None, step: Step) -> dict[str, Any]:
+def _verify(path: Path, runtime: str, variant: str | None, min_accuracy: float | None, step: Step) -> dict[str, Any]:
     # A step is "suite: what is done now": `junit.Report` files its time, or the error that ends it, under the suite.
     step("files: manifest.json")
     bundle = open_bundle(path)
+    chosen = bundle.manifest.variants if variant is None else [bundle.variant(variant)]
     step("accuracy: as the export recorded it")
-    measured = gate.recorded(bundle, needed=min_accuracy is not None)
+    measured = {one.name: gate.recorded(bundle, one.name, needed=min_accuracy is not None) for one in chosen}
     files = verify_hashes(bundle, lambda name: step(f"files: {name}"))
     step("compressor: reading the probes")
+    probes = probe_file.load(bundle.path / probe_file.FILE)
     prove = {"ort": _with_ort, "tensorrt": _with_tensorrt}[runtime]
-    checks, notes = prove(bundle, step)
+    results: list[dict[str, Any]] = []
+    for one in chosen:
+        suite = _suite(one.name, step) if results else step
+        mine = [probe for probe in probes if (probe.variant or bundle.variant().name) == one.name]
+        checks, notes = prove(bundle, one, mine, suite)
+        listed = [found.to_json() for found in checks]
+        results.append({"variant": one.name, "checks": listed, "notes": notes, "accuracy": measured[one.name]})
     return {
         "bundle": str(path),
         "runtime": runtime,
         "files": files,
-        "checks": [found.to_json() for found in checks],
-        "notes": notes,
-        "accuracy": measured,
+        **results[0],
         "min_accuracy": min_accuracy,
-        "ok": all(found.ok for found in checks) and not gate.shortfall(measured, min_accuracy),
+        "ok": all(check["ok"] for result in results for check in result["checks"])
+        and not any(gate.shortfall(result["accuracy"], min_accuracy) for result in results),
+        "further": results[1:],
     }
 
 
-def _with_ort(bundle: Bundle, step: Step) -> tuple[list[Check], list[str]]:
-    graphs = bundle.variant().graphs
-    precision = graphs["encoder"].precision
+def _suite(variant: str, step: Step) -> Step:
+    """The suites of a further variant are its own."""
+    return lambda text: step(f"{variant} {text}")
+
+
+def _with_ort(bundle: Bundle, variant: Variant, probes: list[Probe], step: Step) -> tuple[list[Check], list[str]]:
+    precision = variant.graphs["encoder"].precision
     if precision == "bf16":
         raise UnprovableError(
             "ONNX Runtime's CPU has no bfloat16 kernels, so this bundle cannot be proved here",
             where=str(bundle.path),
             fix="Export it in fp16 or fp32, or prove its engines: tokexport verify BUNDLE --runtime tensorrt.",
         )
-    probes = probe_file.load(bundle.path / probe_file.FILE)
-    models = {role: load_model(bundle.model_path(role)) for role in graphs}
-    return check(probes, models, ort_runner, precision, step), bundle.manifest.parity.get("notes", [])
+    models = {role: load_model(bundle.model_path(role, variant=variant.name)) for role in variant.graphs}
+    notes = gate.of_export(bundle.manifest, variant.name).get("notes", [])
+    return check(probes, models, ort_runner, precision, step), notes
 
 
-def _with_tensorrt(bundle: Bundle, step: Step) -> tuple[list[Check], list[str]]:
+def _with_tensorrt(bundle: Bundle, variant: Variant, probes: list[Probe], step: Step) -> tuple[list[Check], list[str]]:
     from ..runtimes.engine_graph import engine_runner
 
-    probes = probe_file.load(bundle.path / probe_file.FILE)
-    with engine_runner(bundle) as runner:
-        checks = check(probes, runner.models, runner, bundle.variant().graphs["encoder"].precision, step)
+    with engine_runner(bundle, variant.name) as runner:
+        checks = check(probes, runner.models, runner, variant.graphs["encoder"].precision, step)
         made = f"{runner.parts} parts of graphs were built as engines of their own; whole graphs ran in the bundle's"
         notes = [f"{runner.session.title}: {made}", *_drift(runner, probes), *runner.session.notes()]
     return checks, notes
@@ -114,7 +130,7 @@ def _drift(runner: EngineRunner, probes: list[Probe]) -> list[str]:
     if not samples:
         return ["the encoder's engine was not run as a whole: this proof has no input of it"]
     encode = runner(runner.models["encoder"])
-    kept = runner.session.bundle.graph("encoder").outputs["kept_indices"].name
+    kept = runner.session.variant.graphs["encoder"].outputs["kept_indices"].name
     shares = []
     for sample, pick in zip(samples, picks, strict=True):
         expected = list(pick.values())[OUTPUTS.index("kept_indices")]

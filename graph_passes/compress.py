@@ -52,7 +52,8 @@ def compress(
         A new model.
 
     Raises:
-        RequestError: an unknown method, seam or parameter, or a count outside the method's domain.
+        RequestError: an unknown method, seam or parameter, a count outside the method's domain, or the plugin form of a
+            method that has no plugin.
         GraphError: the model cannot be read, or cannot live with fewer tokens.
     """
     if form not in ("portable", "plugin", "inlined"):
@@ -62,9 +63,12 @@ def compress(
     compressor = make(method, params)
     if keep is None and ratio is None:
         ratio = DEFAULT_RATIO
+    from .forms import no_plugin, to_inlined, to_plugin
+
+    if form == "plugin" and not compressor.method.plugin:
+        raise no_plugin(method)
     graph, give_back = _open(model)
 
-    from .forms import to_inlined, to_plugin
     from .insert import insert
     from .model_io import ensure_opset
     from .seams import resolve

@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from ..errors import GraphError, RequestError
 from .builder import DTYPE_NAMES, OPSET
-from .compressors.base import Case, make, plugin_attributes
+from .compressors.base import Case, compressor_class, make, names, plugin_attributes
 
 DOMAIN = "tokexport"
 METHOD_KEY, KEEP_KEY, PARAMS_KEY = "tokexport.method", "tokexport.keep", "tokexport.params"
@@ -55,6 +55,21 @@ def compressor_nodes(model: ir.Model) -> Iterator[ir.Node]:
         yield from (node for node in ir.traversal.RecursiveGraphIterator(body) if node.domain == DOMAIN)
 
 
+def without_plugin(model: ir.Model) -> list[str]:
+    """The methods in a portable model that have no TensorRT plugin: it has a plugin form where there are none."""
+    methods = {node.metadata_props.get(METHOD_KEY, "") for node in compressor_nodes(model)}
+    return sorted(name for name in methods.intersection(names()) if not compressor_class(name).method.plugin)
+
+
+def no_plugin(method: str) -> RequestError:
+    """That a method has no plugin."""
+    return RequestError(
+        f"method {method!r} has no TensorRT plugin",
+        where="plugin form",
+        fix="Use the portable or the inlined form: TensorRT builds them without a plugin.",
+    )
+
+
 def to_plugin(model: ir.Model) -> ir.Model:
     """The form that TensorRT runs with our plugins.
 
@@ -65,6 +80,7 @@ def to_plugin(model: ir.Model) -> ir.Model:
     inference stops at an operator without a body.
 
     Raises:
+        RequestError: a method has no plugin.
         GraphError: there is no compressor in portable form, its metadata is damaged or of a method that is not
             installed, or its tokens or an output have no type or shape.
     """
@@ -76,6 +92,8 @@ def to_plugin(model: ir.Model) -> ir.Model:
             where=f"graph {model.graph.name!r}",
             fix="Insert one first: tokexport.compress(model, method=...).",
         )
+    for method in without_plugin(model):
+        raise no_plugin(method)
     for node in nodes:
         attributes = _plugin_attributes(node)
         _require_types(node)

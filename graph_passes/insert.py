@@ -18,6 +18,7 @@ import onnx_ir as ir
 from ..errors import GraphError, RequestError, nearest
 from .builder import DTYPES, OPSET, Builder
 from .compressors.base import OUTPUTS, Case, Compressor, parameters, weights, width
+from .compressors.texts import TEXT, text_length
 from .cut import values_by_name
 from .forms import DOMAIN, GRID_KEY, KEEP_KEY, METHOD_KEY, PARAMS_KEY, plugin_name
 from .model_io import ensure_opset, standard_opset
@@ -87,13 +88,13 @@ def insert(
 
     Raises:
         RequestError: an invalid seam, a count or signal the method does not take there, an output name that is taken,
-            slots with another number of channels than what reads them takes.
+            slots with another number of channels than what reads them takes, a tensor ``text`` that is none.
         GraphError: a dynamic token axis, or a graph that cannot live with fewer tokens.
     """
     ensure_opset(model)
     names = _output_names(model, outputs)
     value = _seam_value(model, seam)
-    _refuse_missing(compressor, seam)
+    _refuse_missing(model, compressor, seam)
     if not compressor.method.positions and seam.name.startswith(("encoder_layer:", "decoder_layer:")):
         raise RequestError(
             f"slots of {compressor.method.name} have no positions, and the layers behind seam {seam.name} need them",
@@ -131,7 +132,7 @@ def _edit(
     bias = bias and plan.attends
     uses = behind.uses()
     before = set(graph)
-    signals = [emit_signal(model, seam, name) for name in compressor.signals()]
+    signals = [emit_signal(model, seam, name, text_length(compressor)) for name in compressor.signals()]
     function = _function(model, compressor, case)
 
     taken = {*values_by_name(graph), *names.values()}
@@ -225,7 +226,7 @@ def _initializers(graph: ir.Graph, compressor: Compressor, case: Case, prefix: s
     values = []
     for name, array in weights(compressor, case).items():
         tensor = ir.tensor(array.astype(dtype.numpy()), name=f"{prefix}{name}")
-        value = ir.Value(name=tensor.name, type=ir.TensorType(dtype), shape=tensor.shape, const_value=tensor)
+        value = ir.Value(name=tensor.name, type=ir.TensorType(dtype), shape=ir.Shape(array.shape), const_value=tensor)
         graph.register_initializer(value)
         values.append(value)
     return values
@@ -302,11 +303,13 @@ def _seam_value(model: ir.Model, seam: Seam) -> ir.Value:
     return value
 
 
-def _refuse_missing(compressor: Compressor, seam: Seam) -> None:
+def _refuse_missing(model: ir.Model, compressor: Compressor, seam: Seam) -> None:
     """`emit_signal` says which methods work; ask it for the missing one before anything is edited."""
-    for name in compressor.signals():
-        if name not in seam.signals:
-            from .signals import emit_signal
+    from .signals import check_text, emit_signal
 
+    for name in compressor.signals():
+        if name == TEXT:
+            check_text(model, seam, text_length(compressor))
+        elif name not in seam.signals:
             emit_signal(ir.Model(ir.Graph([], [], nodes=[]), ir_version=10), seam, name)
             raise AssertionError(name)

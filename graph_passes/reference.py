@@ -30,7 +30,8 @@ def reference(
         keep: K, tokens kept.
         params: the method's parameters; defaults are the paper's.
         grid: (height, width) where the method needs one; of each frame where the tokens are a video.
-        signals: what the method reads beside the tokens, such as ``cls_attention`` [B, N]. Of a video [B, T N].
+        signals: what the method reads beside the tokens, such as ``cls_attention`` [B, N], of a video [B, T N], or
+            ``text`` [B, L, D].
 
     Raises:
         RequestError: unknown method or parameter, K outside the method's domain, tokens that are not
@@ -63,6 +64,12 @@ def reference(
                 f"signal {name!r} is {list(signals[name].shape)} and the tokens are {list(tokens.shape)}",
                 fix="Pass one entry for each token, without those of CLS or other prefix tokens.",
             )
+    text = signals.get("text")
+    if text is not None and (len(text.shape) != 3 or (*text.shape[::2],) != (*tokens.shape[::2],)):
+        raise RequestError(
+            f"the text is {list(text.shape)} and the tokens are {list(tokens.shape)}",
+            fix="Pass [B, L, D]: one row for each token of the prompt, in the space of the tokens.",
+        )
     _, n, dim = tokens.shape
     case = Case(n, dim, whole_keep(keep), str(tokens.dtype).removeprefix("torch."), grid)
     compressor.check(case)

@@ -8,6 +8,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ..errors import GraphError
+from .compressors.texts import TEXT
 from .seam import Seam
 from .seam_search import search
 
@@ -35,7 +36,7 @@ def describe(model: ir.Model) -> dict[str, Any]:
         "nodes": model.graph.num_nodes(),
         "precision": _precision(model),
         "compressors": [_compressor(node) for node in model.graph if "tokexport.method" in node.metadata_props],
-        "notes": notes + result.notes,
+        "notes": notes + result.notes + [_follows_text(node) for node in model.graph if _reads_text(node)],
         "seams": [_row(seam) for seam in result.seams],
     }
 
@@ -70,6 +71,16 @@ def _compressor(node: ir.Node) -> dict[str, Any]:
         "keep": properties.get("tokexport.keep"),
         "params": properties.get("tokexport.params"),
     }
+
+
+def _reads_text(node: ir.Node) -> bool:
+    reads = [value for value in node.inputs if value is not None and value.is_graph_input()]
+    return "tokexport.method" in node.metadata_props and any(value.name == TEXT for value in reads)
+
+
+def _follows_text(node: ir.Node) -> str:
+    method = node.metadata_props["tokexport.method"]
+    return f"{method} chooses by the input {TEXT!r}: its tokens hold for one question, not for a dialogue"
 
 
 def _row(seam: Seam) -> dict[str, Any]:

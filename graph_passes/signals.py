@@ -1,4 +1,4 @@
-"""Compute in the graph what a method reads beside the tokens: attention that tokens receive, and its keys."""
+"""What a method reads beside the tokens: attention that they receive and its keys, computed in the graph, or a text."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import GraphError, RequestError
-from .builder import Builder
+from .builder import DTYPES, Builder
+from .compressors.texts import TEXT
+from .cut import values_by_name
 from .seam import Seam, Signal
 from .walk import attribute, dims
 
 
-def emit_signal(model: ir.Model, seam: Seam, name: str) -> ir.Value:
-    """Add the nodes that compute a signal of a seam, in front of it.
+def emit_signal(model: ir.Model, seam: Seam, name: str, text_length: int = 0) -> ir.Value:
+    """Add the nodes that compute a signal of a seam, in front of it, or the input that has it.
 
     Args:
         model: the graph to add to, of opset 18 or more.
@@ -20,15 +22,20 @@ def emit_signal(model: ir.Model, seam: Seam, name: str) -> ir.Value:
         name: ``cls_attention``: what CLS pays each token in the last attention before the seam, mean over heads,
             [B, N] float32. ``received_attention``: what each token receives there, mean over heads and over all
             queries, prefix tokens' queries included, [B, N] float32. ``keys``: keys of that attention without any
-            scale, mean over heads, [B, N, Dk], in the dtype of the model. Prefix tokens are left out of all.
+            scale, mean over heads, [B, N, Dk], in the dtype of the model. Prefix tokens are left out of all. ``text``:
+            a graph input of that name [B, L, D] in the dtype of the tokens, at every seam.
+        text_length: L, of ``text``.
 
     Returns:
         The value that holds it; the same one when asked again.
 
     Raises:
-        RequestError: the seam has no such signal; the methods that work there are listed.
+        RequestError: the seam has no such signal; the methods that work there are listed. Or the graph has another
+            tensor named ``text``.
         GraphError: a tensor that the seam names is not in the graph.
     """
+    if name == TEXT:
+        return _text(model, seam, text_length)
     signal = seam.signals.get(name)
     if signal is None:
         raise RequestError(
@@ -71,6 +78,34 @@ def emit_signal(model: ir.Model, seam: Seam, name: str) -> ir.Value:
     return result
 
 
+def check_text(model: ir.Model, seam: Seam, length: int) -> None:
+    """Raise `RequestError` where the graph has a tensor named ``text`` that is no text of `length` rows for a seam."""
+    found = values_by_name(model.graph).get(TEXT)
+    if found is None:
+        return
+    shape = None if found.shape is None else list(found.shape)
+    is_text = found.is_graph_input() and not found.is_initializer() and found.dtype == DTYPES[seam.dtype]
+    if not is_text or shape is None or shape[1:] != [length, seam.dim]:
+        raise RequestError(
+            f"the graph has a tensor {TEXT!r} {shape} already, and the method reads an input {TEXT!r} "
+            f"[B, {length}, {seam.dim}] in {seam.dtype}",
+            where=f"graph {model.graph.name}, seam {seam.name}",
+            fix="If it is the text, --set text_length says its rows; if it is not, rename it.",
+        )
+
+
+def _text(model: ir.Model, seam: Seam, length: int) -> ir.Value:
+    check_text(model, seam, length)
+    values = values_by_name(model.graph)
+    if TEXT not in values:
+        shape = values[seam.tensor].shape
+        batch = shape[0] if shape is not None else seam.batch
+        text = ir.Value(name=TEXT, shape=ir.Shape([batch, length, seam.dim]), type=ir.TensorType(DTYPES[seam.dtype]))
+        model.graph.inputs.append(text)
+        return text
+    return values[TEXT]
+
+
 def _instead(seam: Seam, missing: str) -> str:
     """What to type where the seam lacks a signal."""
     fix = ""
@@ -92,7 +127,7 @@ def _methods_for(seam: Seam, **params: str) -> list[str]:
         except (ImportError, TypeError, RequestError):
             # A method of another package that is not installed whole, or has other parameters.
             continue
-        if set(wanted) <= set(seam.signals):
+        if set(wanted) <= {*seam.signals, TEXT}:
             found.append(method)
     return found
 

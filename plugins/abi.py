@@ -14,13 +14,31 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ..errors import GraphError, MissingError, TokexportError, nearest
-from .structs import Apet, KcenterMerge, Outputs, PixelUnshuffle, Pool, Random, Shape, Topk, Workspace
+from .structs import (
+    Apet,
+    Dart,
+    Evs,
+    KcenterMerge,
+    Outputs,
+    PixelUnshuffle,
+    Pool,
+    Random,
+    Scope,
+    Shape,
+    Tome,
+    Topk,
+    Visionzip,
+    Workspace,
+)
 
 STARTS = {"first": 0, "max_norm": 1, "farthest_from_mean": 2}
 BASIS_SLOTS = {"overwrite": 0, "blend": 1, "none": 2}
+ATTENTIONS = {"cls": 0, "received": 1}
 SCORES = {"cls_attention": 0, "norm": 1, "distance_to_mean": 2}
 POOL_MODES = {"average": 0, "max": 1, "bilinear": 2}
 VERSIONS = {"v2": 0, "v1": 1}
+OF_KEYS = {"keys": 0, "tokens": 1}
+MERGES = {"add": 0, "mean": 1}
 
 
 class Signal(NamedTuple):
@@ -71,12 +89,14 @@ class Kernel:
         signals: the pointers that it takes behind the tokens, null where the node has fewer inputs, by what their
             dtype must be: that of the tokens, float32, or any of `DTYPES`.
         widens: attributes -> D' / D.
+        entry: the method whose kernel computes it too; its own where empty.
     """
 
     params: Callable[[Attributes, Shape, Sequence[Signal]], ctypes.Structure | None]
     attributes: Mapping[str, type] = field(default_factory=dict)
     signals: tuple[Literal["tokens", "float32", "any"], ...] = ()
     widens: Callable[[Attributes], int] = lambda attributes: 1
+    entry: str = ""
 
 
 def _apet(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Apet:
@@ -94,20 +114,79 @@ def _pool(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Pool:
     return Pool(frames, height, width, 1, *by, given.code("mode", POOL_MODES))
 
 
+def _pool_frames(grid: tuple[int, int, int], shape: Shape) -> Pool:
+    """Blocks of the most frames that leave K slots."""
+    return Pool(*grid, shape.tokens // shape.keep, 1, 1, POOL_MODES["average"])
+
+
+def _attended(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> int:
+    """The dtype of the attention that a method reads."""
+    given.code("attention", ATTENTIONS)
+    return signals[0].dtype if signals else shape.dtype
+
+
+def _by_attention(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Topk:
+    return Topk(SCORES["cls_attention"], _attended(given, shape, signals))
+
+
 def _pixel_unshuffle(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> PixelUnshuffle:
     return PixelUnshuffle(*given.grid(), given["r"], given["r"], given.code("version", VERSIONS))
 
 
+def _keys_dim(signals: Sequence[Signal], which: int = 0) -> int:
+    """Dk; 0 where there are no keys."""
+    return signals[which].width if len(signals) > which else 0
+
+
+def _dart(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Dart:
+    given.code("norm_of", OF_KEYS)
+    return Dart(given["pivots"], _keys_dim(signals))
+
+
+def _tome(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Tome:
+    given.code("metric", OF_KEYS)
+    return Tome(_keys_dim(signals), 0)
+
+
+def _visionzip(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Visionzip:
+    attention, merge = _attended(given, shape, signals), given.code("merge", MERGES)
+    return Visionzip(given["contextual"], merge, attention, _keys_dim(signals, 1))
+
+
+_BY_ATTENTION = Kernel(_by_attention, {"attention": str}, signals=("any",), entry="topk")
+
 KERNELS: dict[str, Kernel] = {
     "apet": Kernel(_apet, {"basis": int, "merge": int, "basis_slots": str, "start": str, "ridge": float}),
+    "audio_topk": _BY_ATTENTION,
+    "cls_topk": _BY_ATTENTION,
+    "dart": Kernel(_dart, {"pivots": int, "norm_of": str}, signals=("tokens",)),
+    "divprune": Kernel(lambda given, shape, signals: None),
+    "evs": Kernel(lambda given, shape, signals: Evs(*given.grid()), {"grid": list}),
     "kcenter_merge": Kernel(lambda given, shape, signals: KcenterMerge(given.code("start", STARTS)), {"start": str}),
     "pixel_unshuffle": Kernel(
         _pixel_unshuffle, {"r": int, "version": str, "grid": list}, widens=lambda given: given["r"] ** 2
     ),
     "pool": Kernel(_pool, {"mode": str, "grid": list, "stride": int}),
+    "pool1d": Kernel(lambda given, shape, signals: _pool_frames((shape.tokens, 1, 1), shape), entry="pool"),
     "random": Kernel(lambda given, shape, signals: Random(given["seed"]), {"seed": int}),
+    "scope": Kernel(
+        lambda given, shape, signals: Scope(given["alpha"], _attended(given, shape, signals)),
+        {"alpha": float, "attention": str},
+        signals=("any",),
+    ),
+    "stack": Kernel(
+        lambda given, shape, signals: PixelUnshuffle(1, 1, shape.tokens, 1, given["k"], 0),
+        {"k": int},
+        widens=lambda given: given["k"],
+        entry="pixel_unshuffle",
+    ),
+    "temporal_pool": Kernel(
+        lambda given, shape, signals: _pool_frames(given.grid(), shape), {"grid": list}, entry="pool"
+    ),
+    "tome": Kernel(_tome, {"metric": str}, signals=("tokens", "float32")),
     "topk": Kernel(_topk, {"score": str}, signals=("any",)),
     "uniform": Kernel(lambda given, shape, signals: None),
+    "visionzip": Kernel(_visionzip, {"attention": str, "contextual": int, "merge": str}, signals=("any", "tokens")),
 }
 
 
@@ -126,6 +205,11 @@ def params_of(
         GraphError: an attribute is not there, or not one of its values.
     """
     return KERNELS[method].params(Attributes(method, attributes), shape, signals)
+
+
+def symbol(method: str) -> str:
+    """The entry point that computes a method."""
+    return f"tokexport_{(KERNELS[method].entry if method in KERNELS else '') or method}"
 
 
 class KernelError(TokexportError):
@@ -156,7 +240,7 @@ class Library:
 
     def kernels(self) -> list[str]:
         """The methods of `KERNELS` that are really in it."""
-        return [method for method in KERNELS if hasattr(self.dll, f"tokexport_{method}")]
+        return [method for method in KERNELS if hasattr(self.dll, symbol(method))]
 
     def message(self, status: int) -> str:
         """A status in words."""
@@ -168,11 +252,12 @@ class Library:
         Raises:
             KernelError: arguments that the kernel refuses.
         """
-        if not hasattr(self.dll, f"tokexport_{method}_workspace"):
+        name = f"{symbol(method)}_workspace"
+        if not hasattr(self.dll, name):
             return None
         size = c_size_t(0)
         given = [ctypes.byref(part) for part in (shape, params) if part is not None]
-        self._require(method, getattr(self.dll, f"tokexport_{method}_workspace")(*given, ctypes.byref(size)))
+        self._require(method, getattr(self.dll, name)(*given, ctypes.byref(size)))
         return size.value
 
     def call(
@@ -206,7 +291,7 @@ class Library:
             *([] if workspace is None else [workspace]),
             c_void_p(stream),
         ]
-        self._require(method, getattr(self.dll, f"tokexport_{method}")(*arguments))
+        self._require(method, getattr(self.dll, symbol(method))(*arguments))
 
     def _require(self, method: str, status: int) -> None:
         if status != 0:

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import MissingError
+from ..errors import MissingError, RequestError
 
 SOURCES = Path(__file__).parent
 Step = Callable[[str], None]
@@ -22,6 +22,10 @@ _FACTS = {
     "cxx": r"^-- The CXX compiler identification is (.+)$",
     "tensorrt": r"^-- TensorRT ([\d.]+) headers",
 }
+# In CMake's words; it takes an empty list for none said, and would compile for all.
+_ARCHITECTURES = re.compile(r"native|all|\d+[a-z]?(-real|-virtual)?(;\d+[a-z]?(-real|-virtual)?)*")
+_HEADER = "NvInferRuntime.h"
+_NO_COMPILER = re.compile(r"CMAKE_(CXX_COMPILER|MAKE_PROGRAM) (is )?not set|No CMAKE_CXX_COMPILER could be found")
 _OPTIONS = {"-DCMAKE_CUDA_ARCHITECTURES=": "--architectures ", "-DTENSORRT_INCLUDE_DIR=": "--include "}
 
 
@@ -45,8 +49,17 @@ def configure(folder: Path, architectures: str, include: Path | None) -> dict[st
         architectures, cuda and cxx (the compilers), and tensorrt (version of the headers) where there are headers.
 
     Raises:
+        RequestError: `architectures` is no such list, or `include` is a folder without the headers.
         MissingError: no CMake, or it does not find what it needs.
     """
+    if not _ARCHITECTURES.fullmatch(architectures):
+        raise RequestError(
+            f"{architectures!r} is no list of compute capabilities",
+            where="--architectures",
+            fix="Say native, all, or numbers such as 87 (Orin) or '87;89'.",
+        )
+    if include is not None and not (include / _HEADER).is_file():
+        raise RequestError(f"there is no {_HEADER} in {include}", where="--include", fix="Name the folder it lies in.")
     if shutil.which("cmake") is None:
         raise MissingError("there is no cmake on this machine", fix="Run: sudo apt-get install cmake build-essential")
     command = ["cmake", "-S", str(SOURCES), "-B", str(folder)]
@@ -55,6 +68,10 @@ def configure(folder: Path, architectures: str, include: Path | None) -> dict[st
     if include is not None:
         command.append(f"-DTENSORRT_INCLUDE_DIR={include.resolve()}")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if _NO_COMPILER.search(done.stderr):
+        raise MissingError(
+            "CMake finds no C++ compiler or no make on this machine", fix="Run: sudo apt-get install build-essential"
+        )
     if done.returncode != 0:
         raise MissingError(_reason(done.stderr), where="cmake, configuring the plugin library")
     found = {name: re.search(pattern, done.stdout, re.MULTILINE) for name, pattern in _FACTS.items()}

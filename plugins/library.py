@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 VARIABLE = "TOKEXPORT_PLUGINS"
 COMMAND = "tokexport plugins build"
 _PLUGINS, _KERNELS, _FACTS = "tokexport_plugins", "tokexport_kernels", "build.json"
+_CONTENT = "sha256"
 
 
 def build(
@@ -48,12 +49,12 @@ def build(
         The library, which `find` finds from now on.
 
     Raises:
-        MissingError: no CMake, CUDA compiler, headers or GPU, named with what gets it; or a compiler refuses.
+        RequestError: `architectures` or `include` is wrong; see `compile.configure`.
+        MissingError: no CMake, CUDA compiler, headers or GPU, named with what gets it; or a compiler refuses; or no
+            folder to keep the library in.
     """
     target = _KERNELS if kernels_only else _PLUGINS
-    cache().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache(), prefix=".build-") as scratch:
-        folder = Path(scratch)
+    with _scratch() as folder:
         step("looking for CUDA and TensorRT")
         facts = configure(folder, architectures, include)
         if not kernels_only and "tensorrt" not in facts:
@@ -66,13 +67,15 @@ def build(
         facts = {**facts, "target": target, "sources": _hash_of_sources()}
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
         kept = cache() / digest
-        if not kept.exists():
+        if _library(kept) is None:
             made = compile_target(folder, target, step)
             new = folder / "kept"
             new.mkdir()
             shutil.copy2(made, new)
-            (new / _FACTS).write_text(json.dumps(facts, indent=2))
+            (new / _FACTS).write_text(json.dumps({**facts, _CONTENT: _hash(made)}, indent=2))
             with contextlib.suppress(OSError):  # another process was quicker
+                if kept.exists() and _library(kept) is None:
+                    kept.rename(folder / "damaged")
                 new.rename(kept)
         os.utime(kept)  # the one that was asked for last is the one to find
         return kept / f"lib{target}.so"
@@ -94,9 +97,10 @@ def find(*, kernels_only: bool = False) -> Path | None:
         return Path(named)
     now, found = _hash_of_sources(), []
     for facts in cache().glob(f"*/{_FACTS}"):
-        record = json.loads(facts.read_text())
-        library = _library(facts.parent)
-        if library and record["sources"] == now and (kernels_only or record["target"] == _PLUGINS):
+        record = _record(facts.parent)
+        if record.get("sources") != now or not (kernels_only or record["target"] == _PLUGINS):
+            continue
+        if library := _library(facts.parent):
             found.append((record["target"] == _PLUGINS, facts.parent.stat().st_mtime, library))
     return max(found)[2] if found else None
 
@@ -109,7 +113,10 @@ def creators(library: Path) -> list[str]:
     """
     from .abi import Library
 
-    dll = Library(library).dll
+    try:
+        dll = Library(library).dll
+    except MissingError as error:
+        raise MissingError(error.what, where=error.where, fix=cure()) from None
     if not hasattr(dll, "tokexport_plugin_names"):
         return []
     dll.tokexport_plugin_names.restype = ctypes.c_char_p
@@ -139,7 +146,7 @@ def require(model: ir.Model) -> Path:
         raise MissingError(
             f"the plugin library has no {', '.join(lacking)}",
             where=str(library),
-            fix=f"Unset {VARIABLE}, and run: {COMMAND}" if os.environ.get(VARIABLE) else f"Run: {COMMAND}",
+            fix=cure(),
         )
     return library
 
@@ -177,14 +184,51 @@ def registered(trt: Any) -> set[str]:
     return {one.name for one in creators if (one.plugin_version, one.plugin_namespace) == ours}
 
 
+def cure() -> str:
+    """What to type where the library lacks something: one that is named is used, whatever was built."""
+    return f"Unset {VARIABLE}, and run: {COMMAND}" if os.environ.get(VARIABLE) else f"Run: {COMMAND}"
+
+
 def cache() -> Path:
     """The folder that builds are kept in."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "tokexport" / "plugins"
 
 
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder in the cache that is gone afterwards."""
+    try:
+        cache().mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(dir=cache(), prefix=".build-")
+    except OSError as error:
+        raise MissingError(
+            f"there is no folder to keep the plugin library in: {error.strerror or error}",
+            where=str(cache()),
+            fix="Set XDG_CACHE_HOME to a folder that you can write.",
+        ) from error
+    with scratch as folder:
+        yield Path(folder)
+
+
+def _record(folder: Path) -> dict[str, str]:
+    """What a build was made of, empty where that cannot be read."""
+    try:
+        record = json.loads((folder / _FACTS).read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) and {"sources", "target", _CONTENT} <= record.keys() else {}
+
+
 def _library(folder: Path) -> Path | None:
-    return next(folder.glob("*.so"), None)
+    """The library of a build; None where it is not whole any more, which `build` makes good."""
+    record = _record(folder)
+    path = folder / f"lib{record.get('target')}.so"
+    return path if path.is_file() and _hash(path) == record[_CONTENT] else None
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _hash_of_sources() -> str:

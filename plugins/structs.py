@@ -65,6 +65,30 @@ class PixelUnshuffle(ctypes.Structure):
     _fields_ = [*_GRID, *((name, c_int32) for name in ("by_height", "by_width", "transposed"))]
 
 
+class Scope(ctypes.Structure):
+    """tokexport_scope_params."""
+
+    _fields_ = [("alpha", c_float), ("attention_dtype", c_int32)]
+
+
+class Evs(ctypes.Structure):
+    """tokexport_evs_params."""
+
+    _fields_ = _GRID
+
+
+class Dart(ctypes.Structure):
+    """tokexport_dart_params."""
+
+    _fields_ = [("pivots", c_int32), ("keys_dim", c_int32)]
+
+
+class Visionzip(ctypes.Structure):
+    """tokexport_visionzip_params."""
+
+    _fields_ = [(name, c_int32) for name in ("contextual", "merge", "attention_dtype", "keys_dim")]
+
+
 class Tome(ctypes.Structure):
     """tokexport_tome_params."""
 

@@ -6,8 +6,9 @@ A bundle is a folder that holds everything a consumer needs and nothing about th
     processor/      parity.json   proof.npz   report.html
 
 Paths are relative, with forward slashes, and never leave the folder; no file is a symbolic link, because ONNX Runtime
-refuses links. The first variant is the default one. A folder with a `.tokexport-commit` inside is in the middle of
-being replaced: `open_bundle` finishes it (see swap.py).
+refuses links. The first variant is the default one; the graphs of others carry their names (encoder.<variant>.onnx) and
+read the same data files. A folder with a `.tokexport-commit` inside is in the middle of being replaced: `open_bundle`
+finishes it (see swap.py).
 
 Graph roles and the tensors they take and give (roles on the left; `GraphRecord.inputs` and `.outputs` map a role to the
 graph's own tensor name, because a foreign file's names are never changed). B is 1 unless a shape says otherwise.

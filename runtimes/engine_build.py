@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import BundleError, RequestError
+from ..errors import BundleError, MissingError, RequestError
 from ..graph_passes.model_io import external_tensors
 from . import engine_file, engine_form, engine_plugins, engine_target
 from .bundle import FileRecord, Form
@@ -21,7 +21,7 @@ from .engine_builder import Builder, plugin_nodes
 from .engine_file import EngineRecord, LayerRecord, PluginRecord
 from .reader import Bundle
 from .target import OURS
-from .tensorrt_api import KINDS, Kind, require, version_of
+from .tensorrt_api import KINDS, Kind, install, require, version_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -41,7 +41,13 @@ def choose_runtime(asked: str | None) -> Kind:
         raise RequestError(f"unknown runtime {asked!r}", fix="Known runtimes: tensorrt, rtx.")
     kind: Kind = "tensorrt-rtx" if asked == "rtx" else "tensorrt"
     if asked is None:
-        kind = next((one for one in KINDS if version_of(one)), "tensorrt")
+        found = [one for one in KINDS if version_of(one)]
+        if not found:
+            raise MissingError(
+                "neither TensorRT nor TensorRT-RTX is installed",
+                fix=f"{install('tensorrt')}. For a desktop GPU, which need not be here: {install('tensorrt-rtx')}",
+            )
+        kind = found[0]
     require(kind)
     return kind
 
@@ -81,10 +87,11 @@ def build_engines(
     chosen = bundle.variant(variant)
     target = engine_target.choose(device, chosen.device, kind, version)
     library, roles = engine_plugins.found(), list(chosen.graphs)
-    folder = engine_file.folder(bundle, target.name)
-    timing = engine_file.pinned_timing_cache(bundle, target.name, chosen.name, roles)
     made: list[tuple[Path, EngineRecord]] = []
     rows = []
+    folder = engine_file.writable_folder(bundle, target.name)
+    with engine_file.replacing(folder):
+        timing = engine_file.pinned_timing_cache(bundle, target.name, chosen.name, roles)
     with _scratch(folder) as scratch:
         builder = Builder(kind, version, target, library, scratch)
         builder.timing.write_bytes(timing)
@@ -118,7 +125,9 @@ def build_engines(
             )
             made.append((plan, record))
             rows.append(_row(bundle, record, choice.why, time.perf_counter() - start))
-        _place(bundle, made, builder.timing.read_bytes() if kind == "tensorrt" else None)
+        timing_made = builder.timing.read_bytes() if kind == "tensorrt" else None
+        with engine_file.replacing(folder):
+            _place(bundle, made, timing_made)
     return {
         "bundle": str(bundle.path),
         "variant": chosen.name,
@@ -160,7 +169,6 @@ def _recorded(bundle: Bundle, name: str) -> str:
 def _scratch(folder: Path) -> Iterator[Path]:
     """A folder that is gone afterwards, beside the engines: what was built moves into place in one step."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(dir=folder, prefix=OURS)
     except OSError as error:
         raise engine_file.unwritable(folder, error) from error
@@ -178,7 +186,8 @@ def _place(bundle: Bundle, made: list[tuple[Path, EngineRecord]], timing: bytes 
         digest = engine_file.sha256(path)
     for plan, record in made:
         path = engine_file.plan_path(bundle, record.device, record.variant, record.role)
-        path.with_suffix(".json").unlink(missing_ok=True)
+        for old in (path.with_suffix(".json"), engine_file.runtime_cache_path(path)):
+            old.unlink(missing_ok=True)
         plan.replace(path)
         engine_file.write(bundle, record.model_copy(update={"timing_cache": digest}))
 

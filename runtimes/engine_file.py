@@ -7,10 +7,14 @@ are a cache: the manifest does not list them, and a new export deletes them.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import glob
 import hashlib
+import os
 import secrets
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -96,6 +100,11 @@ def plan_path(bundle: Bundle, device: str, variant: str, role: str) -> Path:
     return folder(bundle, device) / f"{variant}.{role}.plan"
 
 
+def runtime_cache_path(plan: Path) -> Path:
+    """The kernels of a plan that were compiled when it was first run; of that very plan alone."""
+    return plan.with_suffix(".runtime.cache")
+
+
 def timing_path(bundle: Bundle, device: str, variant: str) -> Path:
     """The timing cache that the engines of a variant share."""
     return folder(bundle, device) / f"{variant}.timing.cache"
@@ -117,10 +126,10 @@ def read(bundle: Bundle, device: str, variant: str, role: str) -> EngineRecord:
     path = plan_path(bundle, device, variant, role).with_suffix(".json")
 
     def unusable(what: str) -> EngineError:
-        return EngineError(f"the sidecar of an engine {what}", where=str(path), fix=_again(bundle, device))
+        return EngineError(f"the sidecar of an engine {what}", where=str(path), fix=_again(bundle, variant, device))
 
     if not path.is_file():
-        fix = _again(bundle, device)
+        fix = _again(bundle, variant, device)
         raise MissingError(f"the bundle has no engine of {role} for {device}", where=str(path), fix=fix)
     if _is_linked(bundle, path):
         raise unusable("is a symbolic link")
@@ -162,7 +171,7 @@ def check(
         EngineStaleError: the graph it was built of is not the bundle's, or the plan is not the one described.
     """
     path = plan_path(bundle, record.device, record.variant, record.role)
-    again = _again(bundle, record.device)
+    again = _again(bundle, record.variant, record.device)
     if (record.runtime, record.version) != (kind, version):
         raise EngineVersionError(
             f"the engine was built by {title(record.runtime)} {record.version}, and here is {title(kind)} {version}",
@@ -173,7 +182,7 @@ def check(
         raise EngineDeviceError(
             f"the engine is for compute capability {record.compute_capability}, and this GPU has {compute_capability}",
             where=str(path),
-            fix=f"Build one for it: tokexport build {bundle.path}",
+            fix=f"Build one for it: {build_command(bundle, record.variant)}",
         )
     for name, digest in record.graph.items():
         found = bundle.manifest.files.get(name)
@@ -197,15 +206,56 @@ def pinned_timing_cache(bundle: Bundle, device: str, variant: str, roles: Sequen
     if not path.is_file():
         return b""
     content = path.read_bytes()
-    sidecars = [plan_path(bundle, device, variant, role).with_suffix(".json") for role in roles]
-    pins = {read(bundle, device, variant, role).timing_cache for role, file in zip(roles, sidecars) if file.is_file()}
+    pins = set()
+    for role in roles:
+        # A sidecar that is not there, or that is damaged and about to be replaced, vouches for nothing.
+        with contextlib.suppress(MissingError, EngineError):
+            pins.add(read(bundle, device, variant, role).timing_cache)
     if pins - {hashlib.sha256(content).hexdigest(), None}:
         raise EngineStaleError(
             "the timing cache is not the one that the engines beside it were built with",
             where=str(path),
-            fix=f"To measure anew, delete it: rm {path}",
+            fix=f"To measure anew, delete it: rm {shlex.quote(str(path))}",
         )
     return content
+
+
+def writable_folder(bundle: Bundle, device: str) -> Path:
+    """Make the folder for the engines of a device.
+
+    Raises:
+        BundleError: it cannot be made, or is a link, which nobody who reads engines follows.
+    """
+    path = folder(bundle, device)
+    if _is_linked(bundle, path):
+        raise BundleError(
+            "the folder of the engines is a symbolic link, and engines behind one are not read",
+            where=str(path),
+            fix="Delete the link, or copy the bundle to where there is room.",
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    return path
+
+
+@contextlib.contextmanager
+def replacing(folder: Path) -> Iterator[None]:
+    """Hold the engines of a device while they are replaced: two builds at once put theirs there one after the other.
+
+    Raises:
+        BundleError: they cannot be written, or the bundle was replaced meanwhile.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise unwritable(folder, error) from error
 
 
 def put(path: Path, content: bytes) -> None:
@@ -247,5 +297,11 @@ def _is_linked(bundle: Bundle, path: Path) -> bool:
     return any(part.is_symlink() for part in (path, path.parent, bundle.path / ENGINES))
 
 
-def _again(bundle: Bundle, device: str) -> str:
-    return f"Build it again: tokexport build {bundle.path} --device {device}"
+def build_command(bundle: Bundle, variant: str) -> str:
+    """The command that builds the engines of a variant."""
+    named = "" if variant == bundle.variant().name else f" --variant {shlex.quote(variant)}"
+    return f"tokexport build {shlex.quote(str(bundle.path))}{named}"
+
+
+def _again(bundle: Bundle, variant: str, device: str) -> str:
+    return f"Build it again: {build_command(bundle, variant)} --device {device}"

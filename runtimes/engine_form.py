@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 from ..devices.rules import Violation, violations
 from ..errors import GraphError, MissingError
-from ..graph_passes.forms import compressor_nodes, to_inlined
+from ..graph_passes.forms import compressor_nodes, no_plugin, to_inlined, without_plugin
 from ..graph_passes.model_io import load_model
 from .bundle import Form
 from .reader import Bundle
@@ -50,6 +50,7 @@ def choose(
         library: the plugin library of this machine, which the plugin form runs with.
 
     Raises:
+        RequestError: the plugin form was asked for, and a compressor has no plugin, or the bundle has no such form.
         GraphError: the form that was asked for, or every form, breaks a rule of that version; names node and rule.
         MissingError: the plugin form was asked for where it cannot be timed without its library.
     """
@@ -57,14 +58,16 @@ def choose(
     if not any(compressor_nodes(portable)):
         _require_no(violations(portable, kind, version), role, "portable", kind, version, ())
         return Choice("portable", "there is no compressor in it: all forms are this one", portable, ())
-    models: dict[Form, ir.Model] = {
-        "plugin": load_model(bundle.model_path(role, "plugin", variant)),
-        "portable": portable,
-        "inlined": to_inlined(portable),
-    }
+    models: dict[Form, ir.Model] = {"portable": portable, "inlined": to_inlined(portable)}
+    if "plugin" in bundle.graph(role, variant).forms:
+        models = {"plugin": load_model(bundle.model_path(role, "plugin", variant)), **models}
     broken = {form: violations(model, kind, version) for form, model in models.items()}
     fit = tuple(form for form in models if not broken[form])
     if asked is not None:
+        for method in without_plugin(portable) if asked == "plugin" else []:
+            raise no_plugin(method)
+        if asked not in models:
+            bundle.model_path(role, asked, variant)  # which says what there is
         _require_no(broken[asked], role, asked, kind, version, fit)
         if asked == "plugin" and library is None and kind == "tensorrt":
             raise MissingError(
@@ -80,7 +83,10 @@ def choose(
     if not standard:
         _require_no(broken["inlined"], role, "inlined", kind, version, fit)
     form = standard[0]
-    reason = "there is no plugin library here" if library is None else f"plugin: {broken['plugin'][0].why}"
+    if "plugin" not in models:
+        reason = "the bundle has no plugin form of it"
+    else:
+        reason = "there is no plugin library here" if library is None else f"plugin: {broken['plugin'][0].why}"
     if form == "inlined":
         reason += f"; portable: {broken['portable'][0].why}"
     return Choice(form, reason, models[form], tuple(one for one in fit if one != form))

@@ -52,6 +52,8 @@ class EngineRunner:
         record = records["encoder"]
         target = EngineTarget(record.device, Settings(record.workspace, record.compute_capability), "")
         self._builder = Builder(session.kind, record.version, target, session.library(record), scratch)
+        # A part may hold the plugin, and be loaded before the whole graph is.
+        session.offer(record)
         timing = engine_file.timing_path(bundle, session.device, variant.name)
         if timing.is_file():
             shutil.copyfile(timing, self._builder.timing)
@@ -86,11 +88,11 @@ class EngineRunner:
 
 
 @contextmanager
-def engine_runner(bundle: Bundle) -> Iterator[EngineRunner]:
-    """An `EngineRunner` for the first variant of a bundle.
+def engine_runner(bundle: Bundle, variant: str | None = None) -> Iterator[EngineRunner]:
+    """An `EngineRunner` for a variant of a bundle, the first where none is named.
 
     Raises:
         TokexportError: as `TensorRTSession`.
     """
     with tempfile.TemporaryDirectory(prefix="tokexport-parts-") as scratch:
-        yield EngineRunner(TensorRTSession(bundle), Path(scratch))
+        yield EngineRunner(TensorRTSession(bundle, variant=variant), Path(scratch))

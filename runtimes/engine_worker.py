@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TokexportError
+from .engine_file import unwritable
 from .engine_layers import Layer
 from .engine_plugins import offer
 from .rtx_worker import describe
@@ -29,6 +30,10 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     Returns:
         stage (parse, cache, build or done), errors (of the parser), log (TensorRT's errors and warnings), network and
         engine (lists of layers, the second None where it was not inspected).
+
+    Raises:
+        MissingError: TensorRT or a plugin is not here.
+        BundleError: the plan cannot be written.
     """
     api = Api(request["kind"])
     trt = api.trt
@@ -50,10 +55,13 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             return {"stage": "build", "log": api.take_log()}
-    Path(request["plan"]).write_bytes(plan)
     timing = api.timing_cache(config)
-    if timing is not None:
-        Path(request["timing"]).write_bytes(timing)
+    try:
+        Path(request["plan"]).write_bytes(plan)
+        if timing is not None:
+            Path(request["timing"]).write_bytes(timing)
+    except OSError as error:
+        raise unwritable(Path(request["plan"]), error) from error
     answer = {"stage": "done", "log": api.take_log(), "network": layers, "engine": None}
     if request["inspect"]:
         engine = trt.Runtime(api.logger).deserialize_cuda_engine(plan)

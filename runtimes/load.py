@@ -22,13 +22,14 @@ def load(bundle: Bundle | Path | str, runtime: str = "ort", **options: Any) -> S
     Args:
         bundle: its folder, or an opened one.
         runtime: ``ort``, or ``tensorrt`` for the engines that `tokexport build` put into it.
-        options: of the runtime's session: variant, threads, device, ...; see `OrtSession` and `TensorRTSession`.
+        options: of the runtime's session: ``variant``, the name of one of the bundle's variants (the first where it is
+            left out), threads, device, ...; see `OrtSession` and `TensorRTSession`.
 
     Returns:
         A session with `run`, `encode` and `generate`.
 
     Raises:
-        RequestError: no such runtime or option.
+        RequestError: no such runtime, variant or option.
         BundleError: no bundle, damaged, incomplete or too new.
         MissingError: the runtime is not installed, or the bundle has no engines, or there is no GPU.
     """

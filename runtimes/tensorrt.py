@@ -111,7 +111,8 @@ class TensorRTSession(Session):
             return None
         library = found()
         if library is None or record.plugins.library is None:
-            names, again = ", ".join(sorted(set(record.plugins.names))), f"tokexport build {self.bundle.path}"
+            names = ", ".join(sorted(set(record.plugins.names)))
+            again = engine_file.build_command(self.bundle, record.variant)
             raise MissingError(
                 f"the engine needs the plugins {names}, and there is no plugin library "
                 f"{'on this machine' if library is None else 'in its build'}",
@@ -120,9 +121,21 @@ class TensorRTSession(Session):
             )
         return library
 
+    def offer(self, record: EngineRecord) -> list[str]:
+        """Make the plugins of an engine known to TensorRT; returns what should be known of them.
+
+        Raises:
+            MissingError: see `library`; or TensorRT does not find them in it.
+        """
+        library = self.library(record)
+        offer(self._api, record.plugins.names, library)
+        if library is None or engine_file.sha256(library) == record.plugins.library:
+            return []
+        return ["the plugin library is not the one the engine was built with"]
+
     def _choose(self, asked: str | None) -> str:
         there = engine_file.devices(self.bundle, self.variant.name)
-        where, build = str(self.bundle.path), f"tokexport build {self.bundle.path}"
+        where, build = str(self.bundle.path), engine_file.build_command(self.bundle, self.variant.name)
         if asked is not None and asked not in there:
             raise RequestError(
                 f"the bundle has no engines for {asked!r}", where=where, fix=nearest(asked, there, kind="devices")
@@ -147,10 +160,8 @@ class TensorRTSession(Session):
         return fit[0]
 
     def _load(self, record: EngineRecord, path: Path) -> EngineGraph:
-        notes = []
-        if record.plugins.names:
-            notes += self._offer(record)
-        kept = path.with_suffix(".runtime.cache")
+        notes = self.offer(record)
+        kept = engine_file.runtime_cache_path(path)
         cache = kept.read_bytes() if kept.is_file() else None
         graph = self.load(path, cache=cache)
         if not any(look.stage == "engine" for look in record.layers):
@@ -160,14 +171,6 @@ class TensorRTSession(Session):
         if graph.runtime_cache is not None and cache is None:
             graph.after_first_run = lambda: self._keep_cache(graph, kept)
         return graph
-
-    def _offer(self, record: EngineRecord) -> list[str]:
-        """Make the plugins of an engine known; returns what should be known of them."""
-        library = self.library(record)
-        offer(self._api, record.plugins.names, library)
-        if library is None or engine_file.sha256(library) == record.plugins.library:
-            return []
-        return ["the plugin library is not the one the engine was built with"]
 
     def _look(self, record: EngineRecord, engine: Any) -> engine_layers.Check:
         """Compare the types of an engine that nobody could load where it was built."""

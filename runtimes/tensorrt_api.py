@@ -83,6 +83,11 @@ def require(kind: Kind) -> str:
     return found
 
 
+def install(kind: Kind) -> str:
+    """How to get it."""
+    return _INSTALL[kind]
+
+
 def title(kind: Kind) -> str:
     """As its maker writes it."""
     return "TensorRT" if kind == "tensorrt" else "TensorRT-RTX"

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError
-from .bundle import MANIFEST, FileRecord, GraphRecord, Manifest, Precision, Role, inside
+from .bundle import MANIFEST, FileRecord, Form, GraphRecord, Manifest, Precision, Role, inside
 from .graph_file import serialize, tensor_record, weights
 from .strip import strip_local_info
 from .swap import replace, staging, sync
@@ -68,7 +68,7 @@ class BundleWriter:
         """Write a graph to `name` and its weights to a data file beside it.
 
         Args:
-            name: ``<role>.onnx`` or ``<role>.<form>.onnx``, possibly in a subfolder.
+            name: ``<role>.onnx``, with the variant and the form between the two where there are any.
             model: unchanged; stack traces and local paths are left out of what is written.
             data: name of the data file; default ``<role>.onnx.data``. Graphs with one data file share equal weights.
 
@@ -89,10 +89,10 @@ class BundleWriter:
         roles: tuple[Mapping[str, str], Mapping[str, str]],
         precision: Precision,
         *,
-        folder: str = "",
+        variant: str = "",
         data: str | None = None,
     ) -> GraphRecord:
-        """Write a role's portable graph and, where it holds a compressor, its plugin form; returns the manifest entry.
+        """Write a role's portable graph and, where its compressors have plugins, its plugin form; returns its record.
 
         Without a compressor both forms are the same file.
 
@@ -101,27 +101,29 @@ class BundleWriter:
             model: in portable form.
             roles: (inputs, outputs), each role name -> the graph's own tensor name.
             precision: as recorded.
-            folder: subfolder, for a bundle of several variants.
-            data: see `add_model`: prefill and decode, which have the same weights, can share them.
+            variant: its name, which the files then carry; empty for the first variant of a bundle.
+            data: see `add_model`: prefill and decode, which have the same weights, can share them. The variants of a
+                role share its data file.
 
         Raises:
             GraphError: a named input or output is not there or has no known shape or dtype.
         """
-        prefix = f"{folder}/" if folder else ""
+        stem = f"{role}.{variant}" if variant else role
         inputs, outputs = (
             {key: tensor_record(name, values) for key, name in named.items()}
             for named, values in zip(roles, (model.graph.inputs, model.graph.outputs))
         )
-        portable = plugin = f"{prefix}{role}.onnx"
-        self.add_model(portable, model, data=data)
+        forms: dict[Form, str] = {"portable": f"{stem}.onnx", "plugin": f"{stem}.onnx"}
+        self.add_model(forms["portable"], model, data=data)
         if any(node.domain == "tokexport" for node in model.graph):
-            from ..graph_passes.forms import to_plugin
+            from ..graph_passes.forms import to_plugin, without_plugin
 
-            plugin = f"{prefix}{role}.plugin.onnx"
-            self.add_model(plugin, to_plugin(model), data=data)
-        return GraphRecord(
-            forms={"portable": portable, "plugin": plugin}, precision=precision, inputs=inputs, outputs=outputs
-        )
+            if without_plugin(model):
+                del forms["plugin"]
+            else:
+                forms["plugin"] = f"{stem}.plugin.onnx"
+                self.add_model(forms["plugin"], to_plugin(model), data=data)
+        return GraphRecord(forms=forms, precision=precision, inputs=inputs, outputs=outputs)
 
     def add_file(self, name: str, content: bytes | Path) -> None:
         """Write bytes, or copy a file (by reflink where the file system can, never as a link).

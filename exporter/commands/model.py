@@ -13,8 +13,12 @@ from .shared import OUT, common, settings
 @click.command()
 @click.argument("source", required=False)
 @click.option("--method", required=True, help="Compressor; `tokexport methods` lists them.")
-@click.option("--ratio", help="Share of tokens removed, read exactly: 0.85 or 8/9.")
-@click.option("--keep", type=int, help="Tokens kept, instead of --ratio.")
+@click.option(
+    "--ratio",
+    multiple=True,
+    help="Share of tokens removed, read exactly: 0.85 or 8/9; repeatable, for a variant each over the same weights.",
+)
+@click.option("--keep", type=int, multiple=True, help="Tokens kept, instead of --ratio; repeatable.")
 @click.option("--seam", default="auto", show_default=True, help="Where; `tokexport inspect` lists the seams of a file.")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A parameter of the method; repeatable.")
 @click.option(
@@ -45,7 +49,7 @@ def model(as_json: bool, pairs: tuple[str, ...], no_verify: bool, **request: Any
 
 def exported(data: dict[str, Any]) -> None:
     """After `tokexport model`: what was done, the proof, and where the bundle is."""
-    for done in data["compression"]:
+    for done in [done for one in (data, *data["further"]) for done in one["compression"]]:
         seam = done["seam"]
         click.echo(
             f"{data['source']}: {done['method']} at {seam['kind']} ({seam['tensor']}), "
@@ -54,6 +58,10 @@ def exported(data: dict[str, Any]) -> None:
         )
     for note in data["notes"]:
         click.echo(f"note: {note}")
+    for one in data["further"]:
+        for note in one["notes"]:
+            if note not in data["notes"]:
+                click.echo(f"note: {one['variant']}: {note}")
     if data["proof"]:
         render.proof_table(data["proof"]["checks"])
     else:
@@ -72,4 +80,24 @@ def exported(data: dict[str, Any]) -> None:
             f"(uncompressed {accuracy['uncompressed']:.1%}; as many tokens at random {chance['mean']:.1%} "
             f"± {chance['deviation']:.1%})"
         )
+    if data["further"]:
+        variant_table([data, *data["further"]])
     click.echo(f"bundle: {data['bundle']}")
+
+
+def variant_table(results: list[dict[str, Any]]) -> None:
+    """One row for each variant of a bundle."""
+    rows = render.table("variant", "tokens", "checks passed", "same picks", "worst cosine", "accuracy", "at random")
+    for one in results:
+        checks = one["proof"]["checks"] if one["proof"] else []
+        drift, accuracy, (done, *_) = one["drift"], one["accuracy"], one["compression"]
+        rows.add_row(
+            one["variant"],
+            f"{done['tokens_in']} -> {done['tokens_out']}",
+            f"{sum(check['ok'] for check in checks)} of {len(checks)}" if checks else "not verified",
+            f"{drift['kept_overlap']:.1%}" if drift else "",
+            f"{drift['cosine']:.5f}" if drift else "",
+            f"{accuracy['compressed']:.1%}" if accuracy else "",
+            f"{accuracy['baselines']['random']['mean']:.1%}" if accuracy else "",
+        )
+    render.show(rows)

@@ -52,7 +52,12 @@ def path(as_json: bool) -> None:
 
     found = library.find()
     if found is None:
-        raise MissingError("there is no plugin library on this machine", fix=f"Run: {library.COMMAND}")
+        kernels = library.find(kernels_only=True)
+        raise MissingError(
+            "there is no plugin library on this machine" + (", only one with the kernels" if kernels else ""),
+            where=str(kernels or ""),
+            fix=f"Run: {library.COMMAND}",
+        )
     render.result({"library": str(found)}, as_json, lambda data: click.echo(data["library"]))
 
 
@@ -77,6 +82,8 @@ def built(data: dict[str, Any]) -> None:
 
 def checked(data: dict[str, Any]) -> None:
     """After `tokexport plugins check`."""
+    from ...plugins.library import cure
+
     for file, wanted in data["needs"].items():
         click.echo(f"{file}: {'needs ' + ', '.join(wanted) if wanted else 'needs no plugin'}")
     if not data["needs"]:
@@ -85,4 +92,4 @@ def checked(data: dict[str, Any]) -> None:
     if data["has"]:
         click.echo(f"it has {', '.join(data['has'])}")
     if data["missing"]:
-        click.echo(f"MISSING: {', '.join(data['missing'])}. Run: tokexport plugins build")
+        click.echo(f"MISSING: {', '.join(data['missing'])}. {cure()}")

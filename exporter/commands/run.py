@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--audio", type=OUT, help="A sound file, for a model that listens.")
 @click.option("--prompt", help="A question about the image; or words that the transcript of the sound begins with.")
 @click.option("--runtime", type=click.Choice(["ort", "tensorrt"]), default="ort", show_default=True)
+@click.option("--variant", metavar="NAME", help="Of the bundle.  [default: the first]")
 @click.option("--max-new-tokens", type=click.IntRange(1), help="At most this many; the bundle's own limit otherwise.")
 @common
 def run(
@@ -29,6 +30,7 @@ def run(
     audio: Path | None,
     prompt: str | None,
     runtime: str,
+    variant: str | None,
     max_new_tokens: int | None,
     as_json: bool,
 ) -> None:
@@ -42,7 +44,7 @@ def run(
     if media is None or (image and audio):
         which = "neither --image nor --audio is" if media is None else "both --image and --audio are"
         raise RequestError(f"{which} given", fix="Give the one that the model takes.")
-    session = load(bundle, runtime)
+    session = load(bundle, runtime, variant=variant)
     _check_kind(session.bundle.manifest.preprocess, bundle, listens=audio is not None)
     if image and not (prompt or "").strip():
         raise RequestError("the prompt is empty", fix="Ask something: --prompt 'what colour is the circle ?'")

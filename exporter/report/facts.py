@@ -64,6 +64,9 @@ def commands(plan: Plan, manifest: Manifest, folder: str) -> list[tuple[str, str
     if variant.generation is not None:
         what = "--audio sound.wav" if sound else "--image picture.png --prompt 'your question'"
         found.append(("run it", f"tokexport run {name} {what}"))
+        if len(manifest.variants) > 1:
+            other = shlex.quote(manifest.variants[1].name)
+            found.append(("run another variant", f"tokexport run {name} --variant {other} {what}"))
     else:
         media = '"sound.wav"' if sound else '"picture.png"' if manifest.preprocess else "array"
         code = f'import tokexport; tokens = tokexport.load({json.dumps(folder)}).encode({media})["tokens"]'
@@ -81,7 +84,8 @@ def _made(plan: Plan, manifest: Manifest) -> str:
     name = source.model_path.name if source.model_path is not None else source.name
     words = ["tokexport", "model", f"package.module:{name}" if source.kind == "module" else name]
     words += ["--method", record.method]
-    words += ["--ratio", record.ratio] if plan.keep is None else ["--keep", str(record.tokens_out)]
+    for one in (variant.compression[0] for variant in manifest.variants):
+        words += ["--ratio", one.ratio] if plan.keep is None else ["--keep", str(one.tokens_out)]
     words += ["--seam", plan.seam] if plan.seam != "auto" else []
     default = parameters(type(compressor)())
     for key, value in parameters(compressor).items():

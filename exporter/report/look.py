@@ -11,6 +11,7 @@ import numpy as np
 
 from ...errors import TokexportError
 from ..accuracy import SEED
+from ..texts import with_text
 from .picks import Picks
 
 if TYPE_CHECKING:
@@ -88,8 +89,9 @@ def _encode(source: Source, folder: Path) -> list[Encoded]:
     from ...graph_passes.model_io import load_model
     from ...runtimes.ort_graph import ort_runner
 
-    run = ort_runner(load_model(folder / "encoder.onnx"))
-    return [(sample, run(sample)) for sample in source.real_inputs(LOOKS - 1)]
+    model = load_model(folder / "encoder.onnx")
+    run = ort_runner(model)
+    return [(sample, run(sample)) for sample in with_text(source.real_inputs(LOOKS - 1), model)]
 
 
 def of_task(source: Source, folder: Path) -> list[Look]:

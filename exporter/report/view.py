@@ -49,7 +49,8 @@ class View:
         has_bars: stands for more than one in a figure of sound.
         bars: of the accuracy; empty where it was not measured.
         commands: (what for, command).
-        graphs: (role, precision, files, inputs, outputs).
+        graphs: (role, precision, files, inputs, outputs) of the first variant.
+        variants: (name, tokens, checks passed, accuracy) of each; empty where there is only one.
     """
 
     title: str
@@ -78,6 +79,7 @@ class View:
     notes: list[str]
     commands: list[tuple[str, str]]
     graphs: list[tuple[str, str, str, str, str]]
+    variants: list[tuple[str, str, str, str]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     failure: str = ""
 
@@ -157,6 +159,18 @@ def view(
             )
             for role, graph in variant.graphs.items()
         ],
+        variants=[_variant(one) for one in (result, *result.further)] if result.further else [],
         versions={"tokexport": manifest.tokexport, **manifest.versions},
         failure=failure,
+    )
+
+
+def _variant(result: Exported) -> tuple[str, str, str, str]:
+    """A row of the table of variants."""
+    record, checks = result.compression[0], result.proof["checks"] if result.proof else []
+    return (
+        result.variant,
+        f"{record['tokens_in']} → {record['tokens_out']}",
+        f"{sum(bool(check['ok']) for check in checks)} of {len(checks)}" if checks else "not verified",
+        f"{result.accuracy['compressed']:.1%}" if result.accuracy else "–",
     )

@@ -52,6 +52,7 @@ _NOT_KEPT = -2.0
     merges=True,
     source="ApET, arXiv 2602.19870",
     summary="keeps the tokens a farthest-point basis explains worst, merges the rest into them by cosine",
+    plugin=True,
 )
 @dataclass(frozen=True)
 class Apet:

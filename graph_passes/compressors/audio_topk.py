@@ -23,6 +23,7 @@ from .cls_topk import ClsTopk
     source="Token pruning in audio transformers, arXiv 2504.01690",
     summary="keeps the frames that receive most attention",
     approximate=True,
+    plugin=True,
 )
 @dataclass(frozen=True)
 class AudioTopk(ClsTopk):

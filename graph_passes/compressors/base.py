@@ -79,6 +79,7 @@ class Method:
         summary: one line.
         approximate: the paper is not followed exactly; the docstring says where.
         positions: whether slots have positions (a resampler has none and is refused where positions matter).
+        plugin: whether there is a TensorRT plugin for it, which the plugin form of a graph needs.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Method:
     seam: str = "encoder_output"
     approximate: bool = False
     positions: bool = True
+    plugin: bool = False
 
 
 @runtime_checkable
@@ -176,8 +178,10 @@ def ascending(compressor: Compressor) -> bool:
 
 _TABLE: dict[str, str] = {
     "a_tome": ".a_tome",
+    "adafv": ".adafv",
     "apet": ".apet",
     "audio_topk": ".audio_topk",
+    "cdpruner": ".cdpruner",
     "cls_topk": ".cls_topk",
     "codec_topk": ".codec_topk",
     "conv1d": ".conv1d",
@@ -188,25 +192,32 @@ _TABLE: dict[str, str] = {
     "evs": ".evs",
     "folder": ".folder",
     "framefusion": ".framefusion",
+    "holitom": ".holitom",
     "holov": ".holov",
     "kcenter_merge": ".kcenter_merge",
     "ldpv2": ".ldpv2",
     "lftr": ".lftr",
+    "lftr_text": ".lftr_text",
+    "longvu": ".longvu",
     "pixel_unshuffle": ".pixel_unshuffle",
     "pool": ".pool",
     "pool1d": ".pool1d",
     "pool3d": ".pool3d",
     "prumerge": ".prumerge",
+    "prunevid": ".prunevid",
     "qformer": ".qformer",
     "random": ".random",
     "scope": ".scope",
     "slowfast": ".slowfast",
+    "sparsevlm": ".sparsevlm",
+    "speechprune": ".speechprune",
     "st_mean": ".st_mean",
     "stack": ".stack",
     "temporal_pool": ".temporal_pool",
     "tokenlearner": ".tokenlearner",
     "tome": ".tome",
     "topk": ".topk",
+    "trim": ".trim",
     "uniform": ".uniform",
     "visionzip": ".visionzip",
     "vispruner": ".vispruner",
@@ -288,12 +299,15 @@ def parameters(compressor: Compressor) -> dict[str, Any]:
 
 
 def table() -> list[dict[str, Any]]:
-    """What `tokexport methods` prints: the card of each method, its signals, and its parameters with their defaults."""
+    """What `tokexport methods` prints: the card of each method, its signals, and its parameters with their defaults.
+
+    ``cacheable``: what it keeps follows from the input alone, so it holds for every turn of a dialogue.
+    """
     rows = []
     for name in names():
         default = make(name)
-        card = dataclasses.asdict(default.method)
-        rows.append({**card, "signals": list(default.signals()), "params": parameters(default)})
+        card, signals = dataclasses.asdict(default.method), list(default.signals())
+        rows.append({**card, "signals": signals, "cacheable": "text" not in signals, "params": parameters(default)})
     return rows
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     merges=False,
     source="FasterVLM, arXiv 2412.01818",
     summary="keeps the tokens that CLS attends to most",
+    plugin=True,
 )
 @dataclass(frozen=True)
 class ClsTopk(Attends):

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     source="DART, arXiv 2502.11494",
     summary="keeps a few pivots of large norm and the tokens least similar to them",
     approximate=True,
+    plugin=True,
 )
 @dataclass(frozen=True)
 class Dart:

@@ -45,6 +45,7 @@ _FAR, _TAKEN = 4.0, -4.0
     source="DivPrune, arXiv 2503.02175",
     seam="projector_output",
     summary="keeps the tokens that are farthest from each other by cosine",
+    plugin=True,
 )
 @dataclass(frozen=True)
 class Divprune:

@@ -13,7 +13,7 @@ Law: h w <= K <= N; K = N is the identity.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,6 +41,7 @@ _FIRST = 255.0  # of the first frame, as in the released code: 1 - cosine is at 
     source="EVS, arXiv 2510.14624",
     seam="projector_output",
     summary="keeps the first frame and the tokens that changed most since the frame before",
+    plugin=True,
 )
 @dataclass(frozen=True)
 class Evs:
@@ -59,6 +60,10 @@ class Evs:
     def check(self, case: Case) -> None:
         """A video, and h w <= K <= N."""
         check_first_frame(case, self._places(case))
+
+    def plugin_attributes(self, case: Case) -> dict[str, Any]:
+        """The grid."""
+        return {"grid": list(video_grid_of(case, self.grid))}
 
     def reference(self, case: Case, tokens: torch.Tensor) -> Compressed[torch.Tensor]:
         """The formula above."""

@@ -27,15 +27,13 @@ from ...errors import RequestError
 from . import select
 from .attended import Attends
 from .base import Case, Compressed, compressor
+from .quotas import emit_fill_quotas, emit_parts, fill_quotas, quotas
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
     from ..builder import Builder
-
-# A quota this little below a whole number is that number: shares of equal crops must not depend on rounding.
-_WHOLE = 1e-5
 
 
 @compressor(
@@ -76,17 +74,10 @@ class Holov(Attends):
         """The formula above."""
         import torch
 
-        attention = self.attended(signals)
-        crops = attention.split(self.lengths(case), 1)
-        means = torch.stack([crop.mean(1) for crop in crops], 1)
-        quota = (case.keep * means / means.sum(1, keepdim=True).clamp(min=1e-30) + _WHOLE).floor()
-        left = case.keep - quota.sum(1, keepdim=True)
-        quota = quota + (_ranks(means) < left)
-        ranks = torch.cat([_ranks(crop) - share[:, None] for crop, share in zip(crops, quota.unbind(1))], 1)
-        order = select.top_k(attention, case.tokens)
-        inside_first = (ranks < 0).gather(1, order).int().argsort(dim=1, descending=True, stable=True)
-        kept = order.gather(1, inside_first)[:, : case.keep]
-        return select.selection(tokens, kept.sort(dim=1).values)
+        attention, lengths = self.attended(signals), self.lengths(case)
+        means = torch.stack([crop.mean(1) for crop in attention.split(lengths, 1)], 1)
+        quota = quotas(means / means.sum(1, keepdim=True).clamp(min=1e-30), case.keep)
+        return select.selection(tokens, fill_quotas(attention, quota, lengths, case.keep))
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value, **signals: ir.Value) -> Compressed[ir.Value]:
         """Crops as rows of a padded table; ranks in it by counting."""
@@ -95,29 +86,8 @@ class Holov(Attends):
             return select.emit_every_token(b, case, tokens)
         attention = self.emit_attended(b, signals)
         # The places of padding are the last of their rows and have no attention, so that none is before a token.
-        crops, longest = len(lengths), lengths[0]
-        place = np.concatenate([row * longest + np.arange(length) for row, length in enumerate(lengths)])
-        index = np.full(crops * longest, n, np.int64)
-        index[place] = np.arange(n)
-        padded = b.op("Concat", attention, select.emit_rows(b, attention, np.zeros(1, np.float32)), axis=1)
-        table = b.op("Reshape", b.op("Gather", padded, index, axis=1), [-1, crops, longest])
-        sums = b.op("ReduceSum", table, [2], keepdims=0)
-        means = b.op("Div", sums, b.const(np.array(lengths, np.float32)[None]))
+        table = emit_parts(b, attention, lengths, 0.0)
+        means = b.op("Div", b.op("ReduceSum", table, [2], keepdims=0), b.const(np.array(lengths, np.float32)[None]))
         total = b.op("Max", b.op("ReduceSum", means, [1], keepdims=1), 1e-30)
-        quota = b.op("Floor", b.op("Add", b.op("Div", b.op("Mul", means, float(k)), total), _WHOLE))
-        left = b.op("Sub", float(k), b.op("ReduceSum", quota, [1], keepdims=1))
-        more = b.op("Less", select.emit_rank(b, means, crops), left)
-        quota = b.op("Unsqueeze", b.op("Add", quota, b.cast(more, "float32")), [2])
-        outside = b.cast(b.op("GreaterOrEqual", select.emit_rank(b, table, longest), quota), "float32")
-        outside = b.op("Gather", b.op("Reshape", outside, [-1, crops * longest]), place, axis=1)
-
-        _, order = select.emit_top_k(b, attention, n, n)
-        behind = b.op("Mul", b.op("GatherElements", outside, order, axis=1), float(n))
-        _, first = select.emit_top_k(b, b.op("Add", behind, select.emit_iota(b, 1, n)), k, n, largest=False)
-        kept, _ = select.emit_sort(b, b.op("GatherElements", order, first, axis=1), k)
+        kept = emit_fill_quotas(b, attention, table, b.op("Div", means, total), lengths, k)
         return select.emit_selection(b, case, tokens, kept)
-
-
-def _ranks(scores: torch.Tensor) -> torch.Tensor:
-    """The rank [B, n] of each of scores [B, n], 0 for the largest, the lowest index first among equals."""
-    return select.top_k(scores, scores.shape[1]).argsort(dim=1)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     merges=True,
     source="tokexport",
     summary="K farthest points; every token is averaged into the nearest of them",
+    plugin=True,
 )
 @dataclass(frozen=True)
 class KcenterMerge:

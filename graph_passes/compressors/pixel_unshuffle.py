@@ -43,6 +43,7 @@ Version = Literal["v2", "v1"]
     source="InternVL, arXiv 2404.16821",
     seam="projector_input",
     summary="r x r neighbours become one token of r^2 times the channels; needs a projector trained for it",
+    plugin=True,
 )
 @dataclass(frozen=True)
 class PixelUnshuffle:

@@ -50,6 +50,7 @@ Mode = Literal["average", "max", "bilinear"]
     source="LLaVA-OneVision, arXiv 2408.03326",
     seam="projector_output",
     summary="average, maximum or interpolation of neighbours; reaches only some counts",
+    plugin=True,
 )
 @dataclass(frozen=True)
 class Pool:

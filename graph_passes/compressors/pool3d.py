@@ -60,7 +60,7 @@ class Pool3d:
         """None: it reads only the tokens."""
         return ()
 
-    def shape_of(self, case: Case) -> tuple[int, ...]:
+    def shape_of(self, case: Case) -> tuple[int, int, int]:
         """(frames, height, width) of the slots.
 
         Raises:
@@ -77,7 +77,8 @@ class Pool3d:
         found = _SHAPE.fullmatch(self.shape)
         if found is None:
             raise RequestError(f"shape {self.shape!r} is not FRAMESxHEIGHTxWIDTH", fix="Write it as 16x12x12.")
-        shape = tuple(map(int, found.groups()))
+        frames, height, width = map(int, found.groups())
+        shape = frames, height, width
         if any(not 1 <= count <= side for count, side in zip(shape, grid)):
             raise RequestError(
                 f"shape {self.shape} does not fit a video of {'x'.join(map(str, grid))}",
@@ -112,7 +113,7 @@ class Pool3d:
             kept = (kept[:, None] * side + (middle - 0.25).round()).flatten()
         return fixed(tokens, self._pooled(tokens.float(), case, shape), kept.long(), select.top_k(read, 1)[:, 0])
 
-    def _pooled(self, x: torch.Tensor, case: Case, shape: tuple[int, ...]) -> torch.Tensor:
+    def _pooled(self, x: torch.Tensor, case: Case, shape: tuple[int, int, int]) -> torch.Tensor:
         """[B, N, C] -> [B, K, C]."""
         from torch.nn.functional import adaptive_avg_pool3d
 

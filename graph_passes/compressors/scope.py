@@ -46,6 +46,7 @@ _TAKEN = 2.0
     merges=False,
     source="SCOPE, arXiv 2510.24214",
     summary="keeps the tokens that cover all others best, weighted by attention",
+    plugin=True,
 )
 @dataclass(frozen=True)
 class Scope:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     merges=True,
     source="ToMe, arXiv 2210.09461",
     summary="averages the most similar pairs of tokens, in repeated rounds",
+    plugin=True,
 )
 @dataclass(frozen=True)
 class Tome:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     merges=False,
     source="tokexport",
     summary="keeps the tokens of the highest CLS attention, norm, or distance to the mean",
+    plugin=True,
 )
 @dataclass(frozen=True)
 class Topk:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     merges=False,
     source="tokexport",
     summary="keeps tokens at equal steps",
+    plugin=True,
 )
 @dataclass(frozen=True)
 class Uniform:

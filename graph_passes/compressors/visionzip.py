@@ -21,7 +21,7 @@ means. ``merge`` "mean" takes the plain mean of all n. Law: any K from 1 to N, C
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...errors import RequestError
 from . import select
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     merges=True,
     source="VisionZip, arXiv 2412.04467",
     summary="keeps the tokens of the highest attention and merges all others by their keys into a few contextual ones",
+    plugin=True,
 )
 @dataclass(frozen=True)
 class Visionzip(Attends):
@@ -74,6 +75,10 @@ class Visionzip(Attends):
     def contexts(self, case: Case) -> int:
         """C."""
         return (5 * case.keep + 16) // 32 if self.contextual is None else self.contextual
+
+    def plugin_attributes(self, case: Case) -> dict[str, Any]:
+        """C."""
+        return {"contextual": self.contexts(case)}
 
     def reference(self, case: Case, tokens: torch.Tensor, **signals: torch.Tensor) -> Compressed[torch.Tensor]:
         """The formula above."""

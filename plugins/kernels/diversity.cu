@@ -2,7 +2,7 @@
 #include "assign.cuh"
 #include "diversity.cuh"
 #include "farthest.cuh"
-#include "host.h"
+#include "given.cuh"
 #include "merge.cuh"
 
 namespace tokexport {
@@ -26,6 +26,7 @@ struct Selection {
           covered(arena.take<float>(2, static_cast<size_t>(s.batch) * s.tokens)) {}
 
     static int check(const tokexport_shape&, NoParams) { return TOKEXPORT_OK; }
+    static int check_signal(const void*, NoParams) { return TOKEXPORT_OK; }
 };
 
 // Raises the first pick to the token whose nearest neighbour is farthest. Grid: (any, B).
@@ -46,12 +47,10 @@ struct Loneliest {
 };
 
 struct DivPrune : Selection {
-    static constexpr bool kReadsSignal = false;
-
     DivPrune(Arena& arena, const tokexport_shape& s, NoParams) : Selection(arena, s, 0) {}
 
     template <class L>
-    void select(Queue& queue, const tokexport_shape& s, const Rows<L>& tokens, const float*) const {
+    void select(Queue& queue, const tokexport_shape& s, NoParams, const Rows<L>& tokens, const void*) const {
         const dim3 thread_a_token(ceil_div(s.tokens, kThreads), s.batch);
         queue(Clear{neighbour, s.tokens}, thread_a_token);
         assign(queue, tokens, reciprocals, Everyone{}, s.tokens, s.batch, neighbour);
@@ -62,38 +61,53 @@ struct DivPrune : Selection {
 };
 
 struct CdPruner : Selection {
-    static constexpr bool kReadsSignal = true;
-
     CdPruner(Arena& arena, const tokexport_shape& s, NoParams) : Selection(arena, s, s.keep) {}
 
+    static int check_signal(const void* relevance, NoParams) {
+        return tokexport::check_signal(relevance, sizeof(float));
+    }
+
     template <class L>
-    void select(Queue& queue, const tokexport_shape& s, const Rows<L>& tokens, const float* relevance) const {
+    void select(Queue& queue, const tokexport_shape& s, NoParams, const Rows<L>& tokens, const void* signal) const {
+        const auto* relevance = static_cast<const float*>(signal);
         greedy(queue, Determinantal<L>{tokens, relevance, reciprocals, state, table, s.keep}, picks, s.keep, s.tokens,
                s.batch, true, -1);
     }
 };
 
 struct Scope : Selection {
-    static constexpr bool kReadsSignal = true;
+    float* saliency;
 
-    Scope(Arena& arena, const tokexport_shape& s, NoParams) : Selection(arena, s, s.tokens) {}
+    Scope(Arena& arena, const tokexport_shape& s, const tokexport_scope_params&)
+        : Selection(arena, s, s.tokens), saliency(arena.take<float>(s.batch, s.tokens)) {}
+
+    static int check(const tokexport_shape&, const tokexport_scope_params& p) {
+        if (!(p.alpha >= 0.0f && p.alpha <= 10.0f)) return TOKEXPORT_BAD_PARAMETER;
+        return is_dtype(p.attention_dtype) ? TOKEXPORT_OK : TOKEXPORT_BAD_DTYPE;
+    }
+
+    static int check_signal(const void* attention, const tokexport_scope_params& p) {
+        return is_dtype(p.attention_dtype) ? tokexport::check_signal(attention, bytes_of(p.attention_dtype))
+                                           : TOKEXPORT_OK;
+    }
 
     template <class L>
-    void select(Queue& queue, const tokexport_shape& s, const Rows<L>& tokens, const float* saliency) const {
+    void select(Queue& queue, const tokexport_shape& s, const tokexport_scope_params& p, const Rows<L>& tokens,
+                const void* attention) const {
+        given_weights(queue, s, p.attention_dtype, attention, p.alpha, saliency);
         assign(queue, tokens, reciprocals, Everyone{}, s.tokens, s.batch, nullptr, table);
         greedy(queue, Coverage{table, saliency, covered, state, s.tokens, s.batch}, picks, s.keep, s.tokens, s.batch,
                true, -1);
     }
 };
 
-template <class Method>
-int run_method(const tokexport_shape* shape, const void* in, const float* signal, const tokexport_outputs& out,
-               const tokexport_workspace& workspace, cudaStream_t stream) {
-    if (Method::kReadsSignal)
-        if (const int bad = check_signal(signal, sizeof(float))) return bad;
-    const NoParams none;
+template <class Method, class Params>
+int run_method(const tokexport_shape* shape, const Params* params, const void* in, const void* signal,
+               const tokexport_outputs& out, const tokexport_workspace& workspace, cudaStream_t stream) {
+    if (params != nullptr)
+        if (const int bad = Method::check_signal(signal, *params)) return bad;
     return enqueue<Method>(
-        shape, &none, in, out, workspace, stream, [&](auto layout, Queue& queue, const Method& method) {
+        shape, params, in, out, workspace, stream, [&](auto layout, Queue& queue, const Method& method) {
             using L = decltype(layout);
             const tokexport_shape& s = *shape;
             const Rows<L> tokens = rows<L>(in, s);
@@ -102,16 +116,12 @@ int run_method(const tokexport_shape* shape, const void* in, const float* signal
                   dim3(ceil_div(s.tokens, kThreads), s.batch));
             queue(Norms<L>{tokens, nullptr, nullptr, nullptr, 0, method.reciprocals},
                   dim3(ceil_div(s.tokens, kWarps), s.batch));
-            method.select(queue, s, tokens, signal);
+            method.select(queue, s, *params, tokens, signal);
             keep_as_they_are(queue, Marked(method.state, kPicked, s.tokens), tokens, s.batch, s.keep, out);
         });
 }
 
-template <class Method>
-int workspace_of(const tokexport_shape* shape, size_t* bytes) {
-    const NoParams none;
-    return workspace_bytes<Method>(shape, &none, bytes);
-}
+constexpr NoParams kNone{};
 
 }  // namespace
 }  // namespace tokexport
@@ -119,26 +129,29 @@ int workspace_of(const tokexport_shape* shape, size_t* bytes) {
 using namespace tokexport;
 
 int tokexport_divprune_workspace(const tokexport_shape* shape, size_t* bytes) {
-    return workspace_of<DivPrune>(shape, bytes);
+    return workspace_bytes<DivPrune>(shape, &kNone, bytes);
 }
 
 int tokexport_divprune(const tokexport_shape* shape, const void* tokens, tokexport_outputs outputs,
                        tokexport_workspace workspace, tokexport_stream stream) {
-    return run_method<DivPrune>(shape, tokens, nullptr, outputs, workspace, stream);
+    return run_method<DivPrune>(shape, &kNone, tokens, nullptr, outputs, workspace, stream);
 }
 
 int tokexport_cdpruner_workspace(const tokexport_shape* shape, size_t* bytes) {
-    return workspace_of<CdPruner>(shape, bytes);
+    return workspace_bytes<CdPruner>(shape, &kNone, bytes);
 }
 
 int tokexport_cdpruner(const tokexport_shape* shape, const void* tokens, const float* relevance,
                        tokexport_outputs outputs, tokexport_workspace workspace, tokexport_stream stream) {
-    return run_method<CdPruner>(shape, tokens, relevance, outputs, workspace, stream);
+    return run_method<CdPruner>(shape, &kNone, tokens, relevance, outputs, workspace, stream);
 }
 
-int tokexport_scope_workspace(const tokexport_shape* shape, size_t* bytes) { return workspace_of<Scope>(shape, bytes); }
+int tokexport_scope_workspace(const tokexport_shape* shape, const tokexport_scope_params* params, size_t* bytes) {
+    return workspace_bytes<Scope>(shape, params, bytes);
+}
 
-int tokexport_scope(const tokexport_shape* shape, const void* tokens, const float* saliency, tokexport_outputs outputs,
-                    tokexport_workspace workspace, tokexport_stream stream) {
-    return run_method<Scope>(shape, tokens, saliency, outputs, workspace, stream);
+int tokexport_scope(const tokexport_shape* shape, const tokexport_scope_params* params, const void* tokens,
+                    const void* attention, tokexport_outputs outputs, tokexport_workspace workspace,
+                    tokexport_stream stream) {
+    return run_method<Scope>(shape, params, tokens, attention, outputs, workspace, stream);
 }

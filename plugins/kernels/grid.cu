@@ -6,9 +6,9 @@ namespace tokexport {
 namespace {
 
 int check_grid(const tokexport_shape& s, const tokexport_grid& g, int by_frames, int by_height, int by_width) {
-    const auto fits = [&s](int by, int side) { return by >= 1 && by <= side && side <= s.tokens; };
+    const auto fits = [](int by, int side) { return by >= 1 && by <= side; };
     if (!fits(by_frames, g.frames) || !fits(by_height, g.height) || !fits(by_width, g.width)) return TOKEXPORT_BAD_GRID;
-    return static_cast<int64_t>(g.frames) * g.height * g.width == s.tokens ? TOKEXPORT_OK : TOKEXPORT_BAD_GRID;
+    return covers(g, s) ? TOKEXPORT_OK : TOKEXPORT_BAD_GRID;
 }
 
 void indices(Queue& queue, const tokexport_shape& s, const Grid& grid, bool corners, const tokexport_outputs& out) {

@@ -1,6 +1,8 @@
 // What every entry point does before it enqueues: check its arguments, lay out its workspace, choose the element type.
 #pragma once
 
+#include <initializer_list>
+
 #include "rows.cuh"
 #include "tokexport_kernels.h"
 
@@ -17,6 +19,15 @@ int check_signal(const void* signal, size_t bytes);
 size_t bytes_of(int dtype);
 
 inline bool is_dtype(int dtype) { return dtype >= TOKEXPORT_FLOAT32 && dtype <= TOKEXPORT_BFLOAT16; }
+
+// Whether the tokens lie on this grid.
+inline bool covers(const tokexport_grid& g, const tokexport_shape& s) {
+    for (const int32_t side : {g.frames, g.height, g.width})
+        if (side < 1 || side > s.tokens) return false;
+    return static_cast<int64_t>(g.frames) * g.height * g.width == s.tokens;
+}
+
+inline bool is_width(int dim) { return dim >= 1 && dim <= TOKEXPORT_MAX_DIM; }
 
 inline bool is_start(int start) {
     return start >= TOKEXPORT_START_FIRST && start <= TOKEXPORT_START_FARTHEST_FROM_MEAN;
@@ -50,12 +61,19 @@ int with_width(int dim, const void* in, const void* out, Body body) {
     return aligned && dim % kWide == 0 ? body(Layout<T, kWide>{}) : body(Layout<T, 1>{});
 }
 
+// body(Layout<T, 1>{}) for a checked dtype.
+template <class Body>
+int with_type(int dtype, Body body) {
+    if (dtype == TOKEXPORT_FLOAT32) return body(Layout<float, 1>{});
+    if (dtype == TOKEXPORT_FLOAT16) return body(Layout<__half, 1>{});
+    return body(Layout<__nv_bfloat16, 1>{});
+}
+
 // body(Layout<T, V>{}) for a checked dtype: 16 bytes to an access where rows allow it, else one element.
 template <class Body>
 int with_layout(int dtype, int dim, const void* in, const void* out, Body body) {
-    if (dtype == TOKEXPORT_FLOAT32) return with_width<float>(dim, in, out, body);
-    if (dtype == TOKEXPORT_FLOAT16) return with_width<__half>(dim, in, out, body);
-    return with_width<__nv_bfloat16>(dim, in, out, body);
+    return with_type(dtype,
+                     [&](auto narrow) { return with_width<typename decltype(narrow)::T>(dim, in, out, body); });
 }
 
 template <class L>

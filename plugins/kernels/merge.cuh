@@ -8,10 +8,10 @@
 namespace tokexport {
 
 // Each slot of `out` [B, K, D] is the mean of the tokens that `destination` sends there, summed in ascending order,
-// weighted by `weights` [B, N] where not null. Or, where `source` is not null and not -1, the token at that position:
-// alone, or with `blend` half of it and half of the kept one. Writes sizes, and the assignment of the tokens sent
-// somewhere. Grid: (K, B, ceil(D / (kThreads V))).
-template <class L, class Destination>
+// weighted by `weights` [B, N] where not null; or, where `kAdd`, the kept token plus the mean of the others sent there.
+// Or, where `source` is not null and not -1, the token at that position: alone, or with `blend` half of it and half of
+// the kept one. Writes sizes, and the assignment of the tokens sent somewhere. Grid: (K, B, ceil(D / (kThreads V))).
+template <class L, class Destination, class T = typename L::T, bool kAdd = false>
 struct Merge {
     Rows<L> tokens;
     Destination destination;
@@ -19,7 +19,7 @@ struct Merge {
     const int* source;
     bool blend;
     const float* weights;
-    typename L::T* out;
+    T* out;
     float* sizes;
     int64_t* assignment;
     int keep;
@@ -39,7 +39,7 @@ struct Merge {
     __device__ void average(int batch, int slot, size_t at) const {
         __shared__ int members[kThreads];
         const size_t first_row = static_cast<size_t>(batch) * tokens.count;
-        Floats<L> sum{};
+        Floats<L> sum{}, own{};
         float size = 0.0f;
         for (int base = 0; base < tokens.count; base += kThreads) {
             const int row = base + threadIdx.x;
@@ -53,11 +53,14 @@ struct Merge {
                 size += weight;
                 if (column() >= tokens.dim) continue;
                 const auto x = Floats<L>::load(tokens.at(batch, members[m]) + column());
-                for (int i = 0; i < L::V; ++i) sum.v[i] += weight * x.v[i];
+                if (kAdd && members[m] == kept_indices[at])
+                    own = x;
+                else
+                    for (int i = 0; i < L::V; ++i) sum.v[i] += weight * x.v[i];
             }
             __syncthreads();
         }
-        for (int i = 0; i < L::V; ++i) sum.v[i] /= size;
+        for (int i = 0; i < L::V; ++i) sum.v[i] = kAdd ? own.v[i] + sum.v[i] / fmaxf(size - 1.0f, 1.0f) : sum.v[i] / size;
         finish(at, sum, size);
     }
 
@@ -74,7 +77,9 @@ struct Merge {
     }
 
     __device__ void finish(size_t at, const Floats<L>& x, float size) const {
-        if (column() < tokens.dim) x.store(out + at * tokens.dim + column());
+        Floats<Layout<T, L::V>> y;
+        for (int i = 0; i < L::V; ++i) y.v[i] = x.v[i];
+        if (column() < tokens.dim) y.store(out + at * tokens.dim + column());
         if (blockIdx.z == 0 && threadIdx.x == 0) sizes[at] = size;
     }
 };

@@ -146,7 +146,8 @@ typedef struct {
 } tokexport_grid;
 
 /* pool: the mean or the largest value of each window, channel by channel, at the position of its middle. Or each frame
- * resized, as PyTorch's bilinear interpolate, to ceil(height / by_height) by ceil(width / by_width); by_frames is 1. */
+ * resized, as PyTorch's bilinear interpolate, to ceil(height / by_height) by ceil(width / by_width); by_frames is 1.
+ * With by_height = by_width = 1 it is temporal_pool, and on a grid of frames alone pool1d. */
 enum { TOKEXPORT_POOL_AVERAGE = 0, TOKEXPORT_POOL_MAX = 1, TOKEXPORT_POOL_BILINEAR = 2 };
 
 typedef struct {
@@ -160,8 +161,8 @@ int tokexport_pool(const tokexport_shape* shape, const tokexport_pool_params* pa
 
 /* pixel_unshuffle: the tokens of each window in reading order, one behind the other: D' = by_height * by_width * D, at
  * the position of the window's first token, with size 1. With `transposed` the windows come column by column
- * (InternVL's ps_version v1), and kept_indices do not ascend. By 1 and k on a grid of height 1 it stacks k audio
- * frames. */
+ * (InternVL's ps_version v1), and kept_indices do not ascend. By 1 and k on a grid of height 1 it is stack: k frames of
+ * sound to a slot. */
 typedef struct {
     tokexport_grid grid;
     int32_t by_height, by_width;
@@ -171,12 +172,13 @@ typedef struct {
 int tokexport_pixel_unshuffle(const tokexport_shape* shape, const tokexport_pixel_unshuffle_params* params,
                               const void* tokens, tokexport_outputs outputs, tokexport_stream stream);
 
-/* tome: one round of bipartite soft matching. Even positions find their most similar odd one by the cosine of `metric`
- * [B, N, metric_dim] (dtype of the tokens); the N - K of highest similarity merge into it, weighted by `sizes_in` [B,
- * N] (null: all 1), and sizes add up. The first `protect` tokens stay alone. Slots are in spatial order. K >= N - (N -
- * protect) / 2. */
+/* tome: rounds of bipartite soft matching. Even positions find their most similar odd one by the cosine of `metric` [B,
+ * N, metric_dim] (dtype of the tokens); those of highest similarity merge into it, weighted by `sizes_in` [B, N] (null:
+ * all 1), and sizes add up. The first `protect` tokens stay alone. A round on t tokens merges as many as K allows, at
+ * most (t - protect) / 2; between rounds a slot has the mean of its tokens' metrics. Slots are in spatial order. K >
+ * protect, or K = N. */
 typedef struct {
-    int32_t metric_dim; /* 1 to TOKEXPORT_MAX_DIM */
+    int32_t metric_dim; /* 1 to TOKEXPORT_MAX_DIM; 0: the metric is the tokens, and `metric` may be null */
     int32_t protect;    /* 0 to N */
 } tokexport_tome_params;
 
@@ -184,6 +186,38 @@ int tokexport_tome_workspace(const tokexport_shape* shape, const tokexport_tome_
 int tokexport_tome(const tokexport_shape* shape, const tokexport_tome_params* params, const void* tokens,
                    const void* metric, const float* sizes_in, tokexport_outputs outputs, tokexport_workspace workspace,
                    tokexport_stream stream);
+
+/* dart: the `pivots` tokens of the largest L1 norm of their `keys` [B, N, keys_dim] (dtype of the tokens). Then each
+ * pivot, in spatial order, keeps of what is left the (K - pivots) / pivots tokens that are least similar to it by
+ * cosine, and the first (K - pivots) % pivots of them one more. */
+typedef struct {
+    int32_t pivots;   /* 1 to K */
+    int32_t keys_dim; /* 1 to TOKEXPORT_MAX_DIM; 0: norms are of the tokens, and `keys` may be null */
+} tokexport_dart_params;
+
+int tokexport_dart_workspace(const tokexport_shape* shape, const tokexport_dart_params* params, size_t* bytes);
+int tokexport_dart(const tokexport_shape* shape, const tokexport_dart_params* params, const void* tokens,
+                   const void* keys, tokexport_outputs outputs, tokexport_workspace workspace,
+                   tokexport_stream stream);
+
+/* visionzip: the K - contextual tokens of the highest `attention` [B, N] of attention_dtype, and of the R others, in
+ * spatial order, every floor(R / contextual)-th as a target. What is left goes to the target that is most similar by the
+ * cosine of `keys` [B, N, keys_dim] (dtype of the tokens). A target's slot is itself plus the mean of what went to it,
+ * or the mean of them all. */
+enum { TOKEXPORT_MERGE_ADD = 0, TOKEXPORT_MERGE_MEAN = 1 };
+
+typedef struct {
+    int32_t contextual; /* 0 to K - 1 */
+    int32_t merge;      /* TOKEXPORT_MERGE_* */
+    int32_t attention_dtype;
+    int32_t keys_dim; /* 1 to TOKEXPORT_MAX_DIM */
+} tokexport_visionzip_params;
+
+int tokexport_visionzip_workspace(const tokexport_shape* shape, const tokexport_visionzip_params* params,
+                                  size_t* bytes);
+int tokexport_visionzip(const tokexport_shape* shape, const tokexport_visionzip_params* params, const void* tokens,
+                        const void* attention, const void* keys, tokexport_outputs outputs,
+                        tokexport_workspace workspace, tokexport_stream stream);
 
 /* divprune: the token farthest from its nearest neighbour, then the one farthest from all picked, by 1 - cosine. */
 int tokexport_divprune_workspace(const tokexport_shape* shape, size_t* bytes);
@@ -196,11 +230,27 @@ int tokexport_cdpruner_workspace(const tokexport_shape* shape, size_t* bytes);
 int tokexport_cdpruner(const tokexport_shape* shape, const void* tokens, const float* relevance,
                        tokexport_outputs outputs, tokexport_workspace workspace, tokexport_stream stream);
 
-/* scope: the token whose pick raises sum_i max(0, cosine_ij, cosines to the picked) most, times its `saliency` [B, N],
- * which is not negative. Its workspace grows as B N^2. */
-int tokexport_scope_workspace(const tokexport_shape* shape, size_t* bytes);
-int tokexport_scope(const tokexport_shape* shape, const void* tokens, const float* saliency, tokexport_outputs outputs,
-                    tokexport_workspace workspace, tokexport_stream stream);
+/* scope: the token whose pick raises sum_i max(0, cosine_ij, cosines to the picked) most, times its `attention` [B, N]
+ * of attention_dtype, which is not negative, to the power of alpha. Its workspace grows as B N^2. */
+typedef struct {
+    float alpha; /* 0 to 10 */
+    int32_t attention_dtype;
+} tokexport_scope_params;
+
+int tokexport_scope_workspace(const tokexport_shape* shape, const tokexport_scope_params* params, size_t* bytes);
+int tokexport_scope(const tokexport_shape* shape, const tokexport_scope_params* params, const void* tokens,
+                    const void* attention, tokexport_outputs outputs, tokexport_workspace workspace,
+                    tokexport_stream stream);
+
+/* evs: the first frame, and of all others the tokens that differ most by cosine from the one at their place a frame
+ * earlier. K is at least height * width. */
+typedef struct {
+    tokexport_grid grid;
+} tokexport_evs_params;
+
+int tokexport_evs_workspace(const tokexport_shape* shape, const tokexport_evs_params* params, size_t* bytes);
+int tokexport_evs(const tokexport_shape* shape, const tokexport_evs_params* params, const void* tokens,
+                  tokexport_outputs outputs, tokexport_workspace workspace, tokexport_stream stream);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

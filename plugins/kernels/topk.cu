@@ -1,24 +1,10 @@
 // topk: graph_passes/compressors/topk.py. Score, rank, sort, gather.
-#include "host.h"
+#include "given.cuh"
 #include "merge.cuh"
 #include "score.cuh"
 
 namespace tokexport {
 namespace {
-
-// keys [B, N] of given scores [B, N]. Grid: (any, B).
-template <class T>
-struct GivenScores {
-    const T* scores;
-    Key* keys;
-    int count;
-
-    __device__ void operator()() const {
-        const size_t first = static_cast<size_t>(blockIdx.y) * count;
-        for (int row = blockIdx.x * kThreads + threadIdx.x; row < count; row += gridDim.x * kThreads)
-            keys[first + row] = make_key(to_float(scores[first + row]), row);
-    }
-};
 
 struct Scratch {
     Key* keys;
@@ -36,16 +22,6 @@ struct Scratch {
         return p.score != TOKEXPORT_SCORE_GIVEN || is_dtype(p.scores_dtype) ? TOKEXPORT_OK : TOKEXPORT_BAD_DTYPE;
     }
 };
-
-void given_scores(Queue& queue, const tokexport_shape& s, int dtype, const void* scores, Key* keys) {
-    const dim3 grid(ceil_div(s.tokens, kThreads), s.batch);
-    if (dtype == TOKEXPORT_FLOAT32)
-        queue(GivenScores<float>{static_cast<const float*>(scores), keys, s.tokens}, grid);
-    else if (dtype == TOKEXPORT_FLOAT16)
-        queue(GivenScores<__half>{static_cast<const __half*>(scores), keys, s.tokens}, grid);
-    else
-        queue(GivenScores<__nv_bfloat16>{static_cast<const __nv_bfloat16*>(scores), keys, s.tokens}, grid);
-}
 
 template <class L>
 void select(Queue& queue, const tokexport_shape& s, const tokexport_topk_params& p, const Rows<L>& tokens,

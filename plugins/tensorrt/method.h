@@ -1,5 +1,5 @@
 // What a compressor's plugin has of its own: its attributes, the signals beside the tokens, its entry points. Adding a
-// method is one file in methods/.
+// method is one file in methods/, or a struct where a kernel has one already.
 #pragma once
 
 #include <cstddef>
@@ -63,7 +63,7 @@ using MakeMethod = std::unique_ptr<Method> (*)(Attributes&);
 // Makes a creator called `name`, a literal, known to TensorRT.
 void register_method(const char* name, MakeMethod make);
 
-// Of this type, each file in methods/ has one global.
+// Of this type, methods/ has a global for each method.
 template <class M>
 struct Registered {
     explicit Registered(const char* name) {
@@ -73,6 +73,11 @@ struct Registered {
 
 inline int32_t start_of(Attributes& given) {
     return given.choice("start", {"first", "max_norm", "farthest_from_mean"});
+}
+
+// The signal that a method with a parameter `attention` reads.
+inline const char* attention_of(Attributes& given) {
+    return given.choice("attention", {"cls", "received"}) == 0 ? "cls_attention" : "received_attention";
 }
 
 // [frames, height, width], 1 for an axis that is not there.

@@ -96,12 +96,17 @@ def test_tensorrt_8_5_is_refused_for_each_form_with_its_own_reason():
     assert "IPluginV3" in text and "--device orin-nano-8gb@10.3" in text and "that node" not in text
 
 
-def compressed() -> ir.Model:
+def compressed(method: str = "uniform") -> ir.Model:
     import tokexport
 
     text = "g (float[1,12,8] x) => (float[1,12,8] y) { f = Tanh (x) y = Neg (f) }"
     proto = onnx.shape_inference.infer_shapes(parser.parse_model(HEADER + text))
-    return tokexport.compress(ir.from_proto(proto), method="uniform", keep=4, seam="tensor:f")
+    return tokexport.compress(ir.from_proto(proto), method=method, keep=4, seam="tensor:f")
+
+
+def test_a_method_without_a_plugin_has_the_portable_form_alone():
+    record, notes = device_fit.fit(target(NANO), {"encoder": compressed("dpc_knn")})
+    assert record.forms == {"encoder": ["portable"]} and notes == []
 
 
 def test_a_rule_that_only_the_body_breaks_leaves_the_plugin_form():

@@ -31,14 +31,15 @@ def tokexport(*arguments: object, folder: Path, code: int = 0) -> subprocess.Com
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
-    done = tokexport("model", "tiny-asr", "--method", "kcenter_merge", "--ratio", "0.85", "--json", folder=folder)
+    rates = ("--ratio", "0.85", "--ratio", "0.5")
+    done = tokexport("model", "tiny-asr", "--method", "kcenter_merge", *rates, "--json", folder=folder)
     (folder / "said.json").write_text(done.stdout)
     return folder
 
 
 @pytest.fixture(scope="module")
 def bundle(made: Path) -> Path:
-    return made / "tiny-asr-kcenter_merge-0.85"
+    return made / "tiny-asr-kcenter_merge-0.85-0.5"
 
 
 def test_every_part_is_proved_and_what_could_not_be_measured_is_said(made: Path) -> None:
@@ -58,9 +59,34 @@ def test_a_gate_on_accuracy_without_espeak_stops_before_the_work(tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
-def test_verify_proves_it_again(bundle: Path) -> None:
+def test_verify_proves_both_rates_again(bundle: Path) -> None:
     result = json.loads(tokexport("verify", bundle, "--json", folder=bundle).stdout)
-    assert result["ok"] and {check["part"] for check in result["checks"]} >= {"compressor", "prefill", "decode"}
+    assert result["ok"]
+    for one in (result, *result["further"]):
+        assert {check["part"] for check in one["checks"]} >= {"compressor", "prefill", "decode"}
+    assert [one["variant"] for one in result["further"]] == ["kcenter_merge-0.5"]
+
+
+def test_both_rates_read_the_same_weights(bundle: Path) -> None:
+    def places(file: str) -> set[tuple[str, int, int]]:
+        model = onnx.load(bundle / file, load_external_data=False)
+        outside = [{one.key: one.value for one in value.external_data} for value in model.graph.initializer]
+        return {(one["location"], int(one["offset"]), int(one["length"])) for one in outside if one}
+
+    first, other = ("encoder", "prefill", "decode"), ("encoder.{}", "prefill.{}", "decode.{}")
+    mine, its = (
+        set().union(*(places(f"{file.format('kcenter_merge-0.5')}.onnx") for file in files)) for files in (first, other)
+    )
+    assert mine == its and {location for location, _, _ in mine} == {"encoder.onnx.data", "language.onnx.data"}
+    for data in ("encoder.onnx.data", "language.onnx.data"):
+        end = max(offset + length for location, offset, length in mine if location == data)
+        assert (bundle / data).stat().st_size == end
+
+
+def test_the_other_rate_runs_by_its_name(bundle: Path) -> None:
+    named = ("--variant", "kcenter_merge-0.5", "--audio", CLIPS[0].path)
+    answer = json.loads(tokexport("run", bundle, *named, "--json", folder=bundle).stdout)
+    assert answer["text"] == CLIPS[0].text and len(answer["kept_indices"]) == 100
 
 
 @pytest.mark.parametrize("clip", [CLIPS[0], CLIPS[5]], ids=["voice of training", "voice held out"])

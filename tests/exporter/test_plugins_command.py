@@ -37,18 +37,28 @@ def graph(folder: Path, method: str, form: str = "plugin") -> Path:
 
 def test_build_and_path(machine: Path) -> None:
     assert "no plugin library on this machine. Run: tokexport plugins build" in typed("path", code=3)
+    kernels = typed("build", "--kernels-only").splitlines()[0]
+    assert kernels.endswith("libtokexport_kernels.so")
+    only = typed("path", code=3)
+    assert f"no plugin library on this machine, only one with the kernels ({kernels}). Run: tokexport pl" in only
+    (machine / "NvInferRuntime.h").touch()
     said = typed("build", "--architectures", "87", "--include", machine).splitlines()
     assert said[1] == "TokexportApet, TokexportPool" and Path(said[0]).is_file()
     assert typed("path").strip() == said[0]
     made = json.loads(typed("build", "--json"))
     assert made == {"library": said[0], "plugins": ["TokexportApet", "TokexportPool"]}
     assert json.loads(typed("path", "--json")) == {"library": said[0]}
-    assert typed("build", "--kernels-only").splitlines()[0].endswith("libtokexport_kernels.so")
+    assert "'87,89' is no list" in typed("build", "--architectures", "87,89", code=2)
 
 
-def test_check_of_a_file(machine: Path) -> None:
+def test_check_of_a_file(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     apet = graph(machine, "apet")
     assert "MISSING: TokexportApet. Run: tokexport plugins build" in typed("check", apet, code=3)
+    monkeypatch.setenv("TOKEXPORT_PLUGINS", str(machine / "toy.c"))
+    assert "cannot be used" in (said := typed("check", apet, code=3)) and "Unset TOKEXPORT_PLUGINS, and" in said
+    monkeypatch.setenv("TOKEXPORT_PLUGINS", str(machine / "toy.so"))
+    assert "MISSING: TokexportUniform. Unset TOKEXPORT" in typed("check", graph(machine, "uniform"), code=3)
+    monkeypatch.delenv("TOKEXPORT_PLUGINS")
     typed("build")
     said = json.loads(typed("check", apet, "--json"))
     assert said["ok"] and said["needs"] == {"apet.plugin.onnx": ["TokexportApet"]} and said["missing"] == []

@@ -11,15 +11,26 @@ import pytest
 import torch
 from grid_checks import POOLS, RESIZES, STACKS, check_pool, check_stack
 from kernel_abi import params_of
-from kernel_checks import DTYPES, GRIDS, KINDS, METHODS, agrees, attention, draw, is_equal
-from paper_checks import check_selection, check_tome
+from kernel_checks import (
+    BY_COSINE,
+    DTYPES,
+    GRIDS,
+    KINDS,
+    METHODS,
+    agrees,
+    attention,
+    draw,
+    is_equal,
+    pointers,
+    signals_of,
+)
+from paper_checks import check_cdpruner, check_tome
 from tokexport.graph_passes.compressors import Case, make
-from tokexport.plugins.structs import KcenterMerge, Tome
+from tokexport.plugins.structs import KcenterMerge
 
 METHOD_IDS = ["-".join([method, *map(str, params.values())]) for method, params in METHODS]
 SMALL = [(1, 13, 5, 6), (2, 33, 8, 9), (1, 40, 36, 33), (3, 9, 16, 9), (4, 144, 96, 21)]
 REAL = [(1, 576, 1024, 86), (2, 2304, 1280, 346), (1, 1024, 4096, 154), (3, 577, 1001, 65), (1, 9000, 64, 700)]
-SELECTIONS = ["divprune", "cdpruner", "scope"]
 
 
 @pytest.mark.parametrize(("method", "params"), METHODS, ids=METHOD_IDS)
@@ -45,14 +56,13 @@ def test_kinds_of_tokens(library, method, params, kind):
 @pytest.mark.parametrize(("method", "params"), METHODS, ids=METHOD_IDS)
 def test_ties_break_as_in_the_reference(library, method, params):
     for seed in range(8):
-        is_equal(library, method, params, 7, draw("axis" if method == "apet" else "integer", (2, 32, 8), seed))
+        is_equal(library, method, params, 7, draw("axis" if method in BY_COSINE else "integer", (2, 32, 8), seed))
 
 
-@pytest.mark.parametrize("method", SELECTIONS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_selections(library, method, dtype):
+def test_cdpruner(library, dtype):
     for seed, (b, n, d, k) in enumerate([*SMALL, (2, 576, 1024, 64)]):
-        check_selection(library, method, k, draw("normal", (b, n, d), seed).to(DTYPES[dtype]))
+        check_cdpruner(library, k, draw("normal", (b, n, d), seed).to(DTYPES[dtype]))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -74,17 +84,19 @@ def test_grids(library, dtype, dim):
         check_stack(library, grid, by, draw("normal", (2, grid[0] * grid[1] * grid[2], dim)).to(DTYPES[dtype]))
 
 
-@pytest.mark.parametrize("method", ["apet", "kcenter_merge", "topk", "random", "uniform", *SELECTIONS, "tome"])
+@pytest.mark.parametrize("method", [*dict(METHODS), "cdpruner"])
 def test_a_cuda_graph_captures_and_replays(library, method):
     """Capture fails where the host waits or memory is allocated; a replay sees new tokens and leaves nothing behind."""
     first, second = (draw("normal", (2, 144, 96), seed).half().cuda() for seed in (1, 2))
     tokens = first.clone()
-    known = method not in (*SELECTIONS, "tome")
-    params = (
-        params_of(make(method), Case(144, 96, 90, "float16")) if known else Tome(96, 0) if method == "tome" else None
-    )
-    signal = attention((2, 144)).cuda()
-    signals = {"topk": [signal.half()], "tome": [tokens, None], "cdpruner": [signal], "scope": [signal]}.get(method, [])
+    if method == "cdpruner":
+        params, signals = None, [attention((2, 144)).cuda()]
+    else:
+        compressor = make(method)
+        read = signals_of(compressor, tokens.cpu())
+        params = params_of(compressor, Case(144, 96, 90, "float16"), *read.values())
+        signals = pointers(method, read)
+        signals = [signal if signal is None else signal.cuda() for signal in signals]
     call, outputs = library.prepare(method, 90, params, tokens, *signals)
 
     call()  # CUDA loads kernels at their first launch, and not while a stream is captured

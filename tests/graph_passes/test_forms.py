@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class BigNorm:
 def big_norm() -> Iterator[None]:
     """The method of the toy, known while a test runs."""
     card = {"family": "baseline", "modalities": ("image",), "merges": False, "source": "test", "summary": "test"}
-    base.compressor("big_norm", **card)(BigNorm)
+    base.compressor("big_norm", plugin=True, **card)(BigNorm)
     yield
     del base._REGISTERED["big_norm"]
 
@@ -249,6 +249,8 @@ GRIDS: list[tuple[str, dict[str, Any], int, dict[str, Any]]] = [
     ("pool", {"grid": "6x4", "mode": "bilinear"}, 4, {"grid": (1, 6, 4), "stride": 3, "mode": "bilinear"}),
     ("pool", {"grid": "24"}, 4, {"grid": (1, 1, 24), "stride": 6, "mode": "average"}),
     ("pixel_unshuffle", {"grid": "6x4"}, 6, {"grid": (1, 6, 4), "r": 2, "version": "v2"}),
+    ("temporal_pool", {"grid": "4x3x2"}, 12, {"grid": (4, 3, 2)}),
+    ("evs", {"grid": "4x3x2"}, 7, {"grid": (4, 3, 2)}),
 ]
 
 
@@ -272,6 +274,19 @@ def test_plugin_is_told_the_grid_of_the_seam(tiny_vlm_encoder_onnx: Path) -> Non
     (node,) = [node for node in forms.to_plugin(again).graph if node.domain == "tokexport"]
     assert node.attributes["grid"].as_ints() == (1, 12, 12)
     assert node.attributes["stride"].as_int() == 2
+
+
+def test_plugin_form_of_a_method_without_a_plugin_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = toy(6, 3)
+    assert forms.without_plugin(model) == []
+    card = replace(BigNorm.method, plugin=False)  # type: ignore[attr-defined]
+    monkeypatch.setattr(BigNorm, "method", card)
+    assert forms.without_plugin(model) == ["big_norm"]
+    refusal = r"method 'big_norm' has no TensorRT plugin.*portable or the inlined form"
+    with pytest.raises(RequestError, match=refusal):
+        forms.to_plugin(model)
+    with pytest.raises(RequestError, match=refusal):
+        compress("not_opened.onnx", "big_norm", form="plugin")
 
 
 def test_plugin_refuses_an_output_without_a_shape() -> None:

@@ -17,10 +17,11 @@ from tokexport.plugins.structs import Shape, Workspace
 DTYPES = {getattr(torch, name): code for name, code in CODES.items()}
 
 
-def params_of(compressor: Compressor, case: Case) -> ctypes.Structure | None:
-    """The parameters of a compressor, as its kernel takes them; signals are of the dtype of the tokens."""
+def params_of(compressor: Compressor, case: Case, *signals: torch.Tensor) -> ctypes.Structure | None:
+    """The parameters of a compressor, as its kernel takes them; signals left out are of the dtype of the tokens."""
     shape = Shape(1, case.tokens, case.dim, case.keep, CODES[case.dtype])
-    return abi.params_of(compressor.method.name, plugin_attributes(compressor, case), shape)
+    given = [abi.Signal(DTYPES[signal.dtype], signal.shape[-1]) for signal in signals]
+    return abi.params_of(compressor.method.name, plugin_attributes(compressor, case), shape, given)
 
 
 class Library(abi.Library):

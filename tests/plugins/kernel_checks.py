@@ -8,10 +8,22 @@ import numpy as np
 import torch
 from kernel_abi import Library, params_of
 from tokexport.graph_passes.agreement import compare
-from tokexport.graph_passes.compressors import Case, make
+from tokexport.graph_passes.compressors import Case, Compressor, make
 from tokexport.graph_passes.compressors.base import Compressed, width
+from tokexport.plugins.abi import KERNELS
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+# Parameters under which a method keeps 6 of 24 tokens, and the grid that they lie on; without any signal where it can.
+SIX_OF_24: dict[str, dict[str, Any]] = {
+    "apet": {"basis": 3},
+    "evs": {"grid": "4x3x2"},
+    "pixel_unshuffle": {"grid": "6x4"},
+    "pool": {"grid": "6x4"},
+    "stack": {"k": 4},
+    "temporal_pool": {"grid": "4x3x2"},
+    "topk": {"score": "norm"},
+}
 
 METHODS: list[tuple[str, dict[str, Any]]] = [
     ("apet", {"basis": 3}),
@@ -25,9 +37,22 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
     ("topk", {"score": "cls_attention"}),
     ("topk", {"score": "norm"}),
     ("topk", {"score": "distance_to_mean"}),
+    ("cls_topk", {}),
+    ("audio_topk", {}),
     ("random", {"seed": 7}),
     ("uniform", {}),
+    ("divprune", {}),
+    ("scope", {}),
+    ("scope", {"alpha": 2.5, "attention": "received"}),
+    ("dart", {}),
+    ("dart", {"pivots": 6, "norm_of": "tokens"}),
+    ("visionzip", {}),
+    ("visionzip", {"contextual": 3, "merge": "mean", "attention": "received"}),
+    ("tome", {}),
+    ("tome", {"metric": "tokens"}),
 ]
+# By cosine, which is exact for tokens of one channel only.
+BY_COSINE = ("apet", "dart", "divprune", "scope", "tome", "visionzip")
 
 # With the shape [N, K] that they are possible for; tokens that no slot reads, ties between slots, lines and pictures.
 GRIDS: list[tuple[str, dict[str, Any], int, int]] = [
@@ -43,6 +68,11 @@ GRIDS: list[tuple[str, dict[str, Any], int, int]] = [
     *(("pixel_unshuffle", {"grid": "6x4", "version": version}, 24, 6) for version in ("v1", "v2")),
     ("pixel_unshuffle", {"grid": "3x9", "r": 3, "version": "v1"}, 27, 3),
     ("pixel_unshuffle", {"grid": "8x4", "r": 4}, 32, 2),
+    ("stack", {"k": 4}, 17, 4),
+    ("stack", {"k": 6}, 36, 6),
+    *(("pool1d", {}, 17, k) for k in (1, 3, 8, 17)),
+    *(("temporal_pool", {"grid": "7x2x3"}, 42, k) for k in (6, 12, 18, 42)),
+    *(("evs", {"grid": "5x2x3"}, 30, k) for k in (6, 13, 30)),
 ]
 
 KINDS = ["normal", "integer", "axis", "duplicate", "near_duplicate", "constant", "zero", "sink", "large"]
@@ -78,16 +108,28 @@ def attention(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 6, shape, generator=torch.Generator().manual_seed(seed)) / 64
 
 
+def signals_of(compressor: Compressor, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What a compressor reads beside the tokens, in their dtype: keys are those of the tokens, in another order."""
+    keys, scores = tokens.roll(1, 1).flip(2).contiguous(), attention(tokens.shape[:2]).to(tokens.dtype)
+    return {name: keys if name == "keys" else scores for name in compressor.signals()}
+
+
+def pointers(method: str, signals: dict[str, torch.Tensor]) -> list[torch.Tensor | None]:
+    """What its kernel takes behind the tokens: None for a signal that these parameters do not read."""
+    given = list(signals.values())
+    return given + [None] * (len(KERNELS[method].signals) - len(given))
+
+
 def run(
-    library: Library, method: str, params: dict[str, Any], keep: int, tokens: torch.Tensor
+    library: Library, method: str, values: dict[str, Any], keep: int, tokens: torch.Tensor
 ) -> tuple[Compressed[np.ndarray], Compressed[torch.Tensor], Any]:
     """What the kernel returns, what the reference returns, and their agreement."""
-    compressor, dtype = make(method, params), str(tokens.dtype).removeprefix("torch.")
+    compressor, dtype = make(method, values), str(tokens.dtype).removeprefix("torch.")
     case = Case(tokens.shape[1], tokens.shape[2], keep, dtype)
     compressor.check(case)
-    signals = {name: attention(tokens.shape[:2]).to(tokens.dtype) for name in compressor.signals()}
-    given = list(signals.values()) or ([None] if method == "topk" else [])
-    got = library.run(method, keep, params_of(compressor, case), tokens, *given, dim=width(compressor, case))
+    signals = signals_of(compressor, tokens)
+    params = params_of(compressor, case, *signals.values())
+    got = library.run(method, keep, params, tokens, *pointers(method, signals), dim=width(compressor, case))
     as_float = {name: signal.float().numpy() for name, signal in signals.items()}
     agreement = compare(compressor, case, tokens.float().numpy(), got, as_float)
     return got, compressor.reference(case, tokens, **signals), agreement

@@ -1,8 +1,8 @@
-"""tome, divprune and scope against their references; cdpruner, and what tome has beyond its reference, against the
-papers' formulas in float64 NumPy.
+"""tome against its reference; cdpruner, and what tome has beyond its reference, against the papers' formulas in float64
+NumPy.
 
 Where two choices are equal but for rounding, both are right: a choice must be within a tolerance of the best, and the
-formula goes on from the choice that was made. `exact` asks for the choices of the reference.
+formula goes on from the choice that was made.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from kernel_abi import Library
 from tokexport.graph_passes.agreement import compare
-from tokexport.graph_passes.compressors import Case, Compressed, make
+from tokexport.graph_passes.compressors import Case, make
 from tokexport.plugins.structs import Tome
 
 TOLERANCE = 2e-6
@@ -52,29 +52,14 @@ def cdpruner(x: np.ndarray, relevance: np.ndarray):
     return scores
 
 
-FORMULAS = {"cdpruner": cdpruner}
-
-
-def check_reference(method: str, got: Compressed[np.ndarray], tokens: torch.Tensor, exact: bool = False, **signals):
-    """The decisions of `got` are the best but for rounding, or the reference's own, and its values follow from them."""
-    case = Case(*tokens.shape[1:], got.kept_indices.shape[1], str(tokens.dtype).removeprefix("torch."))
-    as_float = {name: signal.float().numpy() for name, signal in signals.items()}
-    agreement = compare(make(method), case, tokens.float().numpy(), got, as_float)
-    assert agreement.ok, agreement
-    assert not exact or (agreement.flipped, agreement.moved) == (0, 0), agreement
-
-
-def check_selection(library: Library, method: str, keep: int, tokens: torch.Tensor, exact: bool = False) -> None:
+def check_cdpruner(library: Library, keep: int, tokens: torch.Tensor) -> None:
     batch, count, _ = tokens.shape
     # Distinct values: the order of equal picks matters for what comes after, and the result does not show it.
-    signal = torch.rand(batch, count, generator=torch.Generator().manual_seed(1)) if method != "divprune" else None
-    got = library.run(method, keep, None, tokens, *([] if signal is None else [signal]))
-    if method not in FORMULAS:
-        check_reference(method, got, tokens, exact, **({} if signal is None else {"cls_attention": signal}))
+    relevance = torch.rand(batch, count, generator=torch.Generator().manual_seed(1))
+    got = library.run("cdpruner", keep, None, tokens, relevance)
     for element in range(batch):
         x, kept = tokens[element].double().numpy(), got.kept_indices[element]
-        if method in FORMULAS:
-            follow(FORMULAS[method](x, signal[element].double().numpy()), kept)
+        follow(cdpruner(x, relevance[element].double().numpy()), kept)
         slots = np.full(count, -1)
         slots[kept] = np.arange(keep)
         np.testing.assert_array_equal(got.assignment[element], slots)
@@ -88,7 +73,9 @@ def check_tome(
     batch, count, _ = tokens.shape
     got = library.run("tome", keep, Tome(metric.shape[2], protect), tokens, metric, sizes)
     if sizes is None and not protect:
-        check_reference("tome", got, tokens, keys=metric)
+        case = Case(*tokens.shape[1:], keep, str(tokens.dtype).removeprefix("torch."))
+        agreement = compare(make("tome"), case, tokens.float().numpy(), got, {"keys": metric.float().numpy()})
+        assert agreement.ok, agreement
     weights = np.ones((batch, count)) if sizes is None else sizes.double().numpy()
     for element in range(batch):
         similarity = cosines(metric[element].double().numpy())
@@ -97,7 +84,7 @@ def check_tome(
         kept = got.kept_indices[element]
         merged = np.setdiff1d(np.arange(count), kept)
         assert set(merged) <= set(left)
-        best = similarity[np.ix_(left, right)].max(1)
+        best = similarity[np.ix_(left, right)].max(1, initial=-1)
         lost = np.isin(left, merged)
         if lost.any() and not lost.all():
             assert best[lost].min() >= best[~lost].max() - TOLERANCE

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 from kernel_build import KERNELS as SOURCES
+from kernel_checks import SIX_OF_24
 from tokexport.errors import GraphError, MissingError
-from tokexport.graph_passes.compressors import Case, make
+from tokexport.graph_passes.compressors import Case, make, methods
 from tokexport.graph_passes.compressors.base import plugin_attributes
-from tokexport.plugins.abi import KERNELS, Library, Signal, params_of
+from tokexport.plugins.abi import KERNELS, Library, Signal, params_of, symbol
 from tokexport.plugins.structs import Shape
 
-CASE = Case(24, 8, 6, grid=(6, 4))
+CASE = Case(24, 8, 6)
 SHAPE = Shape(1, 24, 8, 6, 1)
 
 
@@ -18,14 +19,18 @@ def fields(structure) -> dict[str, object]:
     return {name: getattr(structure, name) for name, *_ in structure._fields_}
 
 
+def test_a_card_says_whether_there_is_a_plugin() -> None:
+    assert {card.name for card in methods() if card.plugin} == {*KERNELS}
+
+
 @pytest.mark.parametrize("method", KERNELS)
 def test_every_method_reads_the_attributes_that_its_node_has(method: str) -> None:
-    written = plugin_attributes(make(method), CASE)
+    written = plugin_attributes(make(method, SIX_OF_24.get(method)), CASE)
     kinds = {name: int if isinstance(value, bool) else type(value) for name, value in written.items()}
     assert KERNELS[method].attributes == kinds
-    assert f" tokexport_{method}(" in (SOURCES / "tokexport_kernels.h").read_text()
+    assert f" {symbol(method)}(" in (SOURCES / "tokexport_kernels.h").read_text()
     params = params_of(method, written, SHAPE)
-    assert (params is None) == (method == "uniform")
+    assert (params is None) == (method in ("divprune", "uniform"))
 
 
 @pytest.mark.parametrize(
@@ -40,6 +45,20 @@ def test_a_stride_is_along_the_axes_that_are_there(attributes: dict, expected: t
     assert tuple(fields(params_of("pool", attributes, SHAPE)).values()) == expected
 
 
+@pytest.mark.parametrize(
+    ("method", "attributes", "keep", "expected"),
+    [
+        ("pool1d", {}, 6, (24, 1, 1, 4, 1, 1, 0)),
+        ("pool1d", {}, 7, (24, 1, 1, 3, 1, 1, 0)),
+        ("temporal_pool", {"grid": [4, 3, 2]}, 6, (4, 3, 2, 4, 1, 1, 0)),
+        ("temporal_pool", {"grid": [4, 3, 2]}, 12, (4, 3, 2, 2, 1, 1, 0)),
+        ("stack", {"k": 5}, 4, (1, 1, 24, 1, 5, 0)),
+    ],
+)
+def test_blocks_of_frames(method: str, attributes: dict, keep: int, expected: tuple) -> None:
+    assert tuple(fields(params_of(method, attributes, Shape(1, 24, 8, keep, 0))).values()) == expected
+
+
 def test_scores_are_of_their_own_dtype() -> None:
     given = {"score": "cls_attention"}
     assert fields(params_of("topk", given, SHAPE)) == {"score": 0, "scores_dtype": 1}
@@ -51,6 +70,7 @@ def test_scores_are_of_their_own_dtype() -> None:
     [
         ("kcenter_merge", {}, "kcenter_merge: it has no attribute 'start'"),
         ("kcenter_merge", {"start": "max_nrm"}, "attribute start is 'max_nrm'. Did you mean max_norm"),
+        ("cls_topk", {"attention": "clss"}, "attention is 'clss'. Did you mean cls"),
         ("pool", {"mode": "max", "grid": "6x4", "stride": 2}, r"grid is '6x4', not \[frames, height, width\]"),
         ("pixel_unshuffle", {"r": 2, "version": "v2", "grid": [6, 4]}, r"grid is \[6, 4\], not"),
     ],

@@ -16,14 +16,18 @@ from tokexport.plugins.structs import (
     MAX_DIM,
     MAX_TOKENS,
     Apet,
+    Dart,
+    Evs,
     KcenterMerge,
     Outputs,
     PixelUnshuffle,
     Pool,
     Random,
+    Scope,
     Shape,
     Tome,
     Topk,
+    Visionzip,
     Workspace,
 )
 
@@ -53,10 +57,25 @@ BAD_PARAMS = [
     ("kcenter_merge", KcenterMerge(3), "TOKEXPORT_BAD_PARAMETER"),
     ("topk", Topk(3, 0), "TOKEXPORT_BAD_PARAMETER"),
     ("topk", Topk(0, 3), "TOKEXPORT_BAD_DTYPE"),
+    ("scope", Scope(-0.5, 0), "TOKEXPORT_BAD_PARAMETER"),
+    ("scope", Scope(11.0, 0), "TOKEXPORT_BAD_PARAMETER"),
+    ("scope", Scope(float("nan"), 0), "TOKEXPORT_BAD_PARAMETER"),
+    ("scope", Scope(1.0, 3), "TOKEXPORT_BAD_DTYPE"),
+    ("evs", Evs(3, 2, 1), "TOKEXPORT_BAD_GRID"),
+    ("evs", Evs(-3, -2, 2), "TOKEXPORT_BAD_GRID"),
+    ("evs", Evs(2, 6, 1), "TOKEXPORT_BAD_KEEP"),
     ("tome", Tome(4, -1), "TOKEXPORT_BAD_PARAMETER"),
     ("tome", Tome(4, 13), "TOKEXPORT_BAD_PARAMETER"),
-    ("tome", Tome(0, 0), "TOKEXPORT_BAD_DIM"),
-    ("tome", Tome(4, 0), "TOKEXPORT_BAD_KEEP"),
+    ("tome", Tome(-1, 0), "TOKEXPORT_BAD_DIM"),
+    ("tome", Tome(4, 4), "TOKEXPORT_BAD_KEEP"),
+    ("dart", Dart(0, 4), "TOKEXPORT_BAD_PARAMETER"),
+    ("dart", Dart(5, 4), "TOKEXPORT_BAD_KEEP"),
+    ("dart", Dart(2, MAX_DIM + 1), "TOKEXPORT_BAD_DIM"),
+    ("visionzip", Visionzip(-1, 0, 0, 4), "TOKEXPORT_BAD_PARAMETER"),
+    ("visionzip", Visionzip(4, 0, 0, 4), "TOKEXPORT_BAD_PARAMETER"),
+    ("visionzip", Visionzip(1, 2, 0, 4), "TOKEXPORT_BAD_PARAMETER"),
+    ("visionzip", Visionzip(1, 0, 3, 4), "TOKEXPORT_BAD_DTYPE"),
+    ("visionzip", Visionzip(1, 0, 0, 0), "TOKEXPORT_BAD_DIM"),
     ("pool", Pool(1, 3, 5, 1, 1, 3, 0), "TOKEXPORT_BAD_GRID"),
     ("pool", Pool(1, 3, 4, 1, 4, 1, 0), "TOKEXPORT_BAD_GRID"),
     ("pool", Pool(1, 3, 4, 1, 0, 1, 0), "TOKEXPORT_BAD_GRID"),
@@ -79,10 +98,20 @@ PARAMS = {
     "tome": Tome(4, 0),
     "divprune": None,
     "cdpruner": None,
-    "scope": None,
+    "scope": Scope(1.0, 0),
+    "evs": Evs(3, 2, 2),
+    "dart": Dart(2, 4),
+    "visionzip": Visionzip(1, 0, 0, 4),
 }
 WITHOUT_PARAMS = [method for method, params in PARAMS.items() if params is None]
-SIGNALS = {"topk": [None], "tome": [16, None], "cdpruner": [16], "scope": [16]}
+SIGNALS = {
+    "topk": [None],
+    "tome": [16, None],
+    "cdpruner": [16],
+    "scope": [16],
+    "dart": [16],
+    "visionzip": [16, 16],
+}
 
 
 def codes() -> dict[str, int]:
@@ -134,8 +163,7 @@ def test_a_basis_above_the_limit(library):
 
 @pytest.mark.parametrize("method", PARAMS)
 def test_null_pointers(library, method):
-    shape = {**GOOD, "keep": 8} if method == "tome" else GOOD
-    null = CODES["TOKEXPORT_NULL_POINTER"]
+    shape, null = GOOD, CODES["TOKEXPORT_NULL_POINTER"]
     assert status(library, method, None) == null
     assert status(library, method, shape, tokens=0) == null
     for i in range(4):
@@ -168,12 +196,20 @@ def test_workspaces(library, method):
 @pytest.mark.parametrize("which", range(5))
 def test_misaligned_pointers(library, method, which):
     tokens, *outputs = [16 + 2 * int(i == which) for i in range(5)]
-    shape = {**GOOD, "keep": 8} if method == "tome" else GOOD
-    assert status(library, method, shape, tokens=tokens, outputs=outputs) == CODES["TOKEXPORT_MISALIGNED"]
+    assert status(library, method, tokens=tokens, outputs=outputs) == CODES["TOKEXPORT_MISALIGNED"]
 
 
 @pytest.mark.parametrize(
-    ("method", "signals"), [("topk", [18]), ("tome", [18, 16]), ("tome", [16, 18]), ("scope", [18])]
+    ("method", "signals"),
+    [
+        ("topk", [18]),
+        ("tome", [18, 16]),
+        ("tome", [16, 18]),
+        ("scope", [18]),
+        ("dart", [18]),
+        ("visionzip", [18, 16]),
+        ("visionzip", [16, 18]),
+    ],
 )
 def test_misaligned_signals(library, method, signals):
     params = Topk(0, 0) if method == "topk" else None

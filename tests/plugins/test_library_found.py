@@ -12,7 +12,7 @@ import pytest
 import tomllib
 import toy_cmake
 from kernel_build import PLUGINS, ROOT
-from tokexport.errors import MissingError
+from tokexport.errors import MissingError, RequestError
 from tokexport.graph_passes.compress import compress
 from tokexport.plugins import compile as compiling
 from tokexport.plugins import library
@@ -26,6 +26,7 @@ def plugin_form(method: str, **params: object) -> ir.Model:
 
 def test_a_build_is_kept_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = toy_cmake.install(tmp_path, monkeypatch)
+    (tmp_path / "NvInferRuntime.h").touch()
     assert library.find() is None
     steps: list[str] = []
     made = library.build(architectures="87", include=tmp_path, step=steps.append)
@@ -38,6 +39,40 @@ def test_a_build_is_kept_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert library.build(architectures="87", include=tmp_path) == made
     assert len(calls.read_text().splitlines()) == 3  # looked again, and built nothing
     assert list((tmp_path / "cache").rglob(".build-*")) == []
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"[]", b"{"])
+@pytest.mark.parametrize("file", ["libtokexport_plugins.so", "build.json"])
+def test_a_build_that_is_not_whole_any_more_is_made_again(
+    file: str, content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy_cmake.install(tmp_path, monkeypatch)
+    damaged = library.build().parent / file
+    damaged.unlink() if content is None else damaged.write_bytes(content)
+    assert library.find() is None
+    made = library.build()
+    assert made.read_bytes() == (tmp_path / "toy.so").read_bytes() and library.find() == made
+    assert [one.name for one in made.parent.parent.iterdir()] == [made.parent.name]
+
+
+@pytest.mark.parametrize("architectures", ["", "foo", "8.7", "87,120", "87;", "sm_87"])
+def test_what_is_no_list_of_architectures(architectures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = toy_cmake.install(tmp_path, monkeypatch)
+    with pytest.raises(RequestError, match=f"^'{architectures}' is no list .*--architectures.*Say native, all, or"):
+        library.build(architectures=architectures)
+    assert not calls.exists()
+
+
+def test_a_folder_without_headers_or_one_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = toy_cmake.install(tmp_path, monkeypatch)
+    with pytest.raises(RequestError, match=f"^there is no NvInferRuntime.h in {tmp_path} .*--include"):
+        library.build(include=tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "toy.so"))
+    with pytest.raises(MissingError, match=r"no folder to keep the plugin library in: Not a dir.*Set XDG_CACHE_HOME"):
+        library.build()
+    assert not calls.exists()
 
 
 def test_other_compilers_headers_and_sources_make_another_build(
@@ -88,6 +123,11 @@ def test_without_headers_there_are_kernels_only(tmp_path: Path, monkeypatch: pyt
             'Call Stack (most recent call first):\\n  x\\n" >&2; exit 1',
             ":",
             r"^There is no GPU\. Say --architectures 87 \(cmake, configuring",
+        ),
+        (
+            'echo "CMake Error: CMAKE_CXX_COMPILER not set, after EnableLanguage" >&2; exit 1',
+            ":",
+            r"^CMake finds no C\+\+ compiler or no make .*Run: sudo apt-get install build-essential",
         ),
         (
             'echo "CMake Error at b:" >&2; echo "nvcc fatal   : Unsupported gpu \'compute_33\'" >&2; exit 1',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 
 import pytest
+from kernel_checks import SIX_OF_24
 from plugin_host import (
     BF16,
     BUILD,
@@ -32,6 +33,9 @@ APET = {"keep": 6, "basis": 3, "merge": 1, "basis_slots": "overwrite", "start": 
 POOL = {"keep": 6, "mode": "average", "grid": [1, 6, 4], "stride": 2}
 STACK = {"keep": 6, "r": 2, "version": "v2", "grid": [1, 6, 4]}
 TOPK = {"keep": 6, "score": "cls_attention"}
+SCOPE = {"keep": 6, "alpha": 2.5, "attention": "received"}
+EVS = {"keep": 6, "grid": [4, 3, 2]}
+VISIONZIP = {"keep": 6, "attention": "cls", "contextual": 2, "merge": "add"}
 RANDOM = {"keep": 6, "seed": 7}
 WHERE = "TokexportApet 'enc/compress': "
 
@@ -61,8 +65,7 @@ def test_creators_register_themselves_until_a_registry_asks_for_them(host: Host)
 
 @pytest.mark.parametrize("method", KERNELS)
 def test_attributes_are_those_of_the_plugin_form(host: Host, method):
-    params = {"r": 2} if method == "pixel_unshuffle" else {}
-    written = plugin_attributes(make(method, params), Case(24, 8, 6, grid=(6, 4)))
+    written = plugin_attributes(make(method, SIX_OF_24.get(method)), Case(24, 8, 6))
     assert sorted(host.attributes(op_type(method))) == sorted({"keep", *written})
 
 
@@ -105,6 +108,9 @@ def test_what_an_attribute_must_be(host: Host, change, message):
         ("TokexportPool", {**POOL, "mode": "median"}, "'mode' is 'median'; allowed: average, max, bilinear"),
         ("TokexportPixelUnshuffle", {**STACK, "r": 1}, "'r' is 1; allowed: an integer, 2 to 32768"),
         ("TokexportPixelUnshuffle", {**STACK, "version": "v3"}, "'version' is 'v3'; allowed: v2, v1"),
+        ("TokexportClsTopk", {"keep": 6, "attention": "rec"}, "'attention' is 'rec'; allowed: cls, received"),
+        ("TokexportScope", {**SCOPE, "alpha": 11.0}, "'alpha' is 11; allowed: a float, 0 to 10"),
+        ("TokexportStack", {"keep": 6, "k": 1}, "'k' is 1; allowed: an integer, 2 to 32768"),
         ("TokexportTopk", {**TOPK, "score": "cls"}, "'score' is 'cls'; allowed: cls_attention, norm, distance_to_mean"),
         ("TokexportRandom", {**RANDOM, "seed": -1}, "'seed' is -1; allowed: an integer, 0 to 9223372036854775807"),
     ],
@@ -142,6 +148,13 @@ def test_types_of_outputs(host: Host, tokens):
     [
         ("TokexportApet", APET, [INT32], "tokens have another type; allowed: float32, float16 or bfloat16"),
         ("TokexportApet", APET, [FLOAT, FLOAT], "it has 2 of its inputs; allowed: tokens"),
+        (
+            "TokexportVisionzip",
+            VISIONZIP,
+            [HALF, FLOAT, FLOAT],
+            "keys has another type; allowed: the type of the tokens",
+        ),
+        ("TokexportScope", SCOPE, [FLOAT], "it has 1 of its inputs; allowed: tokens, received_attention"),
         ("TokexportTopk", TOPK, [FLOAT], "it has 1 of its inputs; allowed: tokens, cls_attention"),
         ("TokexportTopk", {**TOPK, "score": "norm"}, [FLOAT, FLOAT], "it has 2 of its inputs; allowed: tokens"),
         (
@@ -177,6 +190,7 @@ def test_shapes(host: Host, batch):
     rest = [[batch, 6], [batch, 6], [batch, 24]]
     assert host.create("TokexportApet", APET).shapes((batch, 24, 8)) == [[batch, 6, 8], *rest]
     assert host.create("TokexportPixelUnshuffle", STACK).shapes((batch, 24, 8)) == [[batch, 6, 32], *rest]
+    assert host.create("TokexportStack", {"keep": 6, "k": 4}).shapes((batch, 24, 8)) == [[batch, 6, 32], *rest]
     topk = host.create("TokexportTopk", TOPK)
     for other in (batch, -1):
         assert topk.shapes((batch, 24, 8), (other, 24)) == [[batch, 6, 8], *rest], host.log()
@@ -203,6 +217,42 @@ def test_shapes(host: Host, batch):
             {**APET, "keep": 2},
             [(1, 24, 8)],
             "tokens [1, 24, 8] with keep 2: keep is not a number that this method can keep of these tokens",
+        ),
+        (
+            "TokexportVisionzip",
+            VISIONZIP,
+            [(2, 24, 8), (2, 24), (2, 23, 4)],
+            "keys does not have a value for each of the tokens [2, 24, 8]",
+        ),
+        (
+            "TokexportVisionzip",
+            {**VISIONZIP, "contextual": 6},
+            [(2, 24, 8), (2, 24), (2, 24, 4)],
+            "tokens [2, 24, 8] with keep 6: a parameter of the method is outside its domain",
+        ),
+        (
+            "TokexportDart",
+            {"keep": 6, "pivots": 7, "norm_of": "tokens"},
+            [(2, 24, 8)],
+            "tokens [2, 24, 8] with keep 6: keep is not a number that this method can keep of these tokens",
+        ),
+        (
+            "TokexportEvs",
+            {**EVS, "keep": 5},
+            [(1, 24, 8)],
+            "tokens [1, 24, 8] with keep 5: keep is not a number that this method can keep of these tokens",
+        ),
+        (
+            "TokexportTemporalPool",
+            {**EVS, "keep": 7},
+            [(1, 24, 8)],
+            "tokens [1, 24, 8] with keep 7: keep is not a number that this method can keep of these tokens",
+        ),
+        (
+            "TokexportPool1d",
+            {"keep": 25},
+            [(1, 24, 8)],
+            "tokens [1, 24, 8] with keep 25: keep is not a number that this method can keep of these tokens",
         ),
         (
             "TokexportPool",
@@ -255,6 +305,10 @@ def test_the_largest_of_a_profile_is_checked_and_has_its_workspace(host: Host):
         ("TokexportPixelUnshuffle", {**STACK, "version": "v1"}),
         ("TokexportRandom", {"keep": 6, "seed": (I64, array(ctypes.c_int64, 2**40 + 1))}),
         ("TokexportTopk", {**TOPK, "score": "distance_to_mean"}),
+        ("TokexportStack", {"keep": 6, "k": 4}),
+        ("TokexportEvs", EVS),
+        ("TokexportDart", {"keep": 6, "pivots": 3, "norm_of": "tokens"}),
+        ("TokexportTome", {"keep": 6, "metric": "tokens"}),
         ("TokexportUniform", {"keep": 6}),
     ],
 )

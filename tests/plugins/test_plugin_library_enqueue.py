@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from kernel_abi import as_numpy
-from kernel_checks import DTYPES, GRIDS, METHODS, attention, draw
+from kernel_checks import DTYPES, GRIDS, METHODS, draw, signals_of
 from plugin_host import Host
-from test_plugin_library import APET, TOPK, op_type
+from test_plugin_library import APET, SCOPE, TOPK, op_type
 from tokexport.graph_passes.agreement import compare
 from tokexport.graph_passes.compressors import Case, Compressed, make
 from tokexport.graph_passes.compressors.base import plugin_attributes
@@ -25,23 +25,25 @@ def test_enqueue_agrees_with_the_reference(host: Host, method, params, n, k, dty
     attributes = {name: value for name, value in plugin_attributes(compressor, case).items() if value is not None}
     plugin = host.create(op_type(method), {"keep": k, **attributes})
     plugin = host.restore(plugin, op_type(method)).attached()
-    scores = {name: attention((2, n)) for name in compressor.signals()}
-    got = plugin.enqueue(tokens, *scores.values())
+    signals = signals_of(compressor, tokens)
+    got = plugin.enqueue(tokens, *signals.values())
     assert host.log() == ""
     result = Compressed(*(as_numpy(value) for value in vars(got).values()))
-    given = {name: value.numpy() for name, value in scores.items()}
+    given = {name: value.float().numpy() for name, value in signals.items()}
     assert compare(compressor, case, tokens.float().numpy(), result, given).ok
-    for name, expected in vars(compressor.reference(case, tokens, **scores)).items():
+    for name, expected in vars(compressor.reference(case, tokens, **signals)).items():
         if name in ("kept_indices", "assignment"):
             np.testing.assert_array_equal(getattr(result, name), expected.numpy())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_scores_have_a_type_of_their_own(host: Host, dtype):
-    plugin = host.create("TokexportTopk", TOPK)
+@pytest.mark.parametrize(("name", "attributes"), [("TokexportTopk", TOPK), ("TokexportScope", SCOPE)])
+def test_scores_have_a_type_of_their_own(host: Host, name, attributes, dtype):
+    plugin = host.create(name, {**attributes, "keep": 6})
     scores = torch.arange(24).flip(0).repeat(2, 1).to(DTYPES[dtype])
     for tokens in DTYPES.values():
-        got = plugin.enqueue(draw("normal", (2, 24, 8)).to(tokens), scores)
+        # No token is like another, so that it is the attention that decides.
+        got = plugin.enqueue(torch.eye(24).repeat(2, 1, 1).to(tokens), scores)
         assert got.kept_indices.tolist() == [list(range(6))] * 2
 
 

@@ -12,18 +12,15 @@ import onnx
 import onnx_ir as ir
 import pytest
 from kernel_build import TESTS
+from kernel_checks import SIX_OF_24
 from library_build import build_library, need_headers
 from onnx import TensorProto, helper
 from tokexport import compress
+from tokexport.graph_passes.compressors import Case, make
+from tokexport.graph_passes.compressors.base import plugin_attributes
+from tokexport.graph_passes.forms import plugin_name
 from tokexport.plugins.abi import KERNELS
 from tokexport.runtimes.rtx import environment
-
-PARAMS = {
-    "apet": {"basis": 3},
-    "pixel_unshuffle": {"grid": "6x4"},
-    "pool": {"grid": "6x4"},
-    "topk": {"score": "norm"},
-}
 
 
 def graph(dtype: int, batch: int | str) -> onnx.ModelProto:
@@ -34,7 +31,25 @@ def graph(dtype: int, batch: int | str) -> onnx.ModelProto:
 
 
 def plugin_form(method: str, dtype: int = TensorProto.FLOAT, batch: int | str = 2) -> onnx.ModelProto:
-    return compress(graph(dtype, batch), method, keep=6, seam="tensor:h", params=PARAMS.get(method), form="plugin")
+    params = SIX_OF_24.get(method)
+    if not make(method, params).signals():
+        return compress(graph(dtype, batch), method, keep=6, seam="tensor:h", params=params, form="plugin")
+    return with_signals(method, dtype, batch)
+
+
+def with_signals(method: str, dtype: int, batch: int | str) -> onnx.ModelProto:
+    """The node of `plugin_form` in a graph that hands it what it reads beside the tokens."""
+    compressor = make(method, SIX_OF_24.get(method))
+    model = compress(graph(dtype, batch), "uniform", keep=6, seam="tensor:h", form="plugin")
+    (node,) = [node for node in model.graph.node if node.domain == "tokexport"]
+    node.op_type = plugin_name(method)
+    given = plugin_attributes(compressor, Case(24, 16, 6)).items()
+    node.attribute.extend(helper.make_attribute(name, value) for name, value in given if value is not None)
+    for name in compressor.signals():
+        kind, shape = (dtype, [batch, 24, 4]) if name == "keys" else (TensorProto.FLOAT, [batch, 24])
+        model.graph.input.append(helper.make_tensor_value_info(name, kind, shape))
+        node.input.append(name)
+    return model
 
 
 def broken(change: dict) -> onnx.ModelProto:
@@ -84,7 +99,7 @@ def test_every_method_is_built(build):
         assert result["parsed"] and result["bytes"] > 0 and result["stored"], result
         assert result["log"] == [], result
         b = -1 if batch == "B" else int(batch)
-        assert result["shapes"]["h"] == [b, 6, 64 if method == "pixel_unshuffle" else 16]
+        assert result["shapes"]["h"] == [b, 6, 64 if method in ("pixel_unshuffle", "stack") else 16]
         assert result["shapes"]["assignment"] == [b, 24]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import toy_tensorrt as trt
 from kernel_abi import Library
+from kernel_checks import SIX_OF_24, signals_of
 from tokexport.errors import GraphError, MissingError, RequestError
 from tokexport.graph_passes.compressors import Case, make
 from tokexport.graph_passes.compressors.base import plugin_attributes, width
@@ -48,8 +49,7 @@ def creator(name: str) -> Any:
 
 
 def case_of(method: str) -> tuple[Any, Case]:
-    params = {"basis": 3} if method == "apet" else {"score": "norm"} if method == "topk" else {}
-    return make(method, params), Case(N, D, K, grid=(6, 4))
+    return make(method, SIX_OF_24.get(method)), Case(N, D, K)
 
 
 def fields(attributes: dict[str, Any]) -> list[trt.PluginField]:
@@ -102,9 +102,10 @@ def test_a_plugin_from_an_engine_computes_what_the_reference_does(kernels: Libra
     made = creator(plugin_name(method)).create_plugin("", stored, RUNTIME).attach_to_context(None)
     assert made.attributes == built.attributes and made.attributes["sized"] == 1
     tokens = np.random.default_rng(0).integers(-2, 3, (2, N, D)).astype(np.float32)
-    got = enqueue(made, tokens)
     compressor, case = case_of(method)
-    expected = compressor.reference(case, torch.from_numpy(tokens))
+    signals = signals_of(compressor, torch.from_numpy(tokens))
+    got = enqueue(made, tokens, *(signal.numpy() for signal in signals.values()))
+    expected = compressor.reference(case, torch.from_numpy(tokens), **signals)
     assert got[0].shape == (2, K, width(compressor, case))
     np.testing.assert_allclose(got[0], expected.tokens.numpy(), atol=1e-5)
     for array, name in zip(got[1:], ("kept_indices", "sizes", "assignment")):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 import stand_in_gpu
 import toy_bundle
 from tokexport.errors import BundleError, MissingError, RequestError
-from tokexport.runtimes import engine_file
+from tokexport.runtimes import engine_file, engine_worker
 from tokexport.runtimes.engine_build import build_engines, choose_runtime
 from tokexport.runtimes.engine_errors import BuildMemoryError, EngineStaleError
 from tokexport.runtimes.reader import open_bundle
@@ -85,6 +87,72 @@ def test_a_timing_cache_that_is_not_the_pinned_one_is_refused(folder: Path, patc
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize("content", ["", '{"schema": "2.0"}', None])
+def test_a_damaged_sidecar_is_no_reason_not_to_build(folder: Path, content: str | None) -> None:
+    engines, roles = folder / "engines/orin-nano-8gb", ["encoder", "decode"]
+    path = engines / "toy-0.5.decode.json"
+    path.unlink() if content is None else path.write_text(content)
+    found = engine_file.pinned_timing_cache(open_bundle(folder), engines.name, "toy-0.5", roles)
+    assert found == (engines / "toy-0.5.timing.cache").read_bytes()
+
+
+def test_engines_are_not_built_where_they_are_not_read(folder: Path, patch: Any, tmp_path: Path) -> None:
+    (folder / "engines").rename(tmp_path / "elsewhere")
+    (folder / "engines").symlink_to(tmp_path / "elsewhere")
+    before = contents(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match="is a symbolic link, and engines behind one are not read"):
+        build_engines(open_bundle(folder), device="orin-nano-8gb")
+    assert contents(tmp_path / "elsewhere") == before
+
+
+def test_builds_at_once_put_their_engines_in_place_one_after_the_other(folder: Path, patch: Any) -> None:
+    held, stale = [], folder / "engines/orin-nano-8gb/toy-0.5.encoder.runtime.cache"
+    stale.write_bytes(b"kernels of the plan that is replaced")
+
+    def watch(call: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*arguments: Any) -> Any:
+            descriptor = os.open(folder / "engines/orin-nano-8gb", os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held.append(call.__name__)
+            finally:
+                os.close(descriptor)
+            return call(*arguments)
+
+        return watched
+
+    for call in (engine_file.pinned_timing_cache, engine_file.put):
+        patch.setattr(engine_file, call.__name__, watch(call))
+    build_engines(open_bundle(folder), device="orin-nano-8gb")
+    # What pins the timing cache is read when no other build is replacing it; then that cache and four sidecars.
+    assert held == ["pinned_timing_cache", *["put"] * 5]
+    assert not stale.exists()
+
+
+def test_what_cannot_be_put_in_place_or_written_is_named(folder: Path, patch: Any) -> None:
+    path = folder / "engines/orin-nano-8gb/toy-0.5.encoder.plan"
+    path.unlink()
+    (path / "in the way").mkdir(parents=True)
+    with pytest.raises(BundleError, match=r"the engine cannot be written: Is a directory.*Copy the bundle"):
+        build_engines(open_bundle(folder), device="orin-nano-8gb")
+    request = {
+        "kind": "tensorrt",
+        "model": str(folder / "embed.onnx"),
+        "weights": str(folder / "embed.onnx"),
+        "plan": str(folder / "gone" / "embed.plan"),
+        "timing": str(folder / "timing"),
+        "timing_in": str(folder / "none"),
+        "settings": {"workspace": None, "compute_capability": "8.7"},
+        "plugins": [],
+        "library": None,
+        "inspect": False,
+    }
+    reading, writing = os.pipe()
+    with os.fdopen(reading), pytest.raises(BundleError, match=r"cannot be written: No such file.*embed\.plan"):
+        engine_worker.run({**request, "progress": writing})
+
+
 def test_a_timing_cache_of_another_version_is_refused(folder: Path, patch: Any) -> None:
     patch.setenv("STAND_IN_TENSORRT", "10.13.3")
     with pytest.raises(EngineStaleError, match=r"10\.13\.3 does not take the timing cache.*Delete engines"):
@@ -130,3 +198,9 @@ def test_a_version_whose_api_is_not_spoken_is_refused(patch: Any) -> None:
         choose_runtime("tensorrt")
     with pytest.raises(RequestError, match="unknown runtime 'trt'"):
         choose_runtime("trt")
+
+
+def test_without_any_tensorrt_both_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokexport.runtimes.engine_build.version_of", lambda kind: None)
+    with pytest.raises(MissingError, match=r"^neither TensorRT nor .*Jetson.*need not be here.*tokexport\[rtx"):
+        choose_runtime(None)

@@ -89,6 +89,11 @@ def test_a_sidecar_that_was_cut_short_or_is_not_there(bundle: Bundle) -> None:
         engine_file.read(bundle, DEVICE, VARIANT, ROLE)
 
 
+def test_what_to_type_can_be_typed(tmp_path: Path) -> None:
+    bundle = open_bundle(toy_bundle.write(tmp_path / "a bundle"))
+    assert engine_file.build_command(bundle, VARIANT) == f"tokexport build '{tmp_path}/a bundle'"
+
+
 def test_links_lead_out_of_a_bundle(bundle: Bundle, tmp_path: Path) -> None:
     record = engine_file.read(bundle, DEVICE, VARIANT, ROLE)
     plan = engine_file.plan_path(bundle, DEVICE, VARIANT, ROLE)

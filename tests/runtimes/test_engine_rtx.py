@@ -103,6 +103,14 @@ def test_a_library_or_a_rule_chooses_the_form(tmp_path: Path) -> None:
         choice("8.5", "plugin", library)
 
 
+def test_a_method_without_a_plugin_is_built_in_its_other_forms(tmp_path: Path) -> None:
+    bundle = written(tmp_path / "b", compress(encoder(), "dpc_knn", keep=KEEP, seam="tensor:features"), KEPT)
+    chosen = engine_form.choose(bundle, "encoder", "k-4", None, "tensorrt", "10.3", Path("libtokexport_plugins.so"))
+    assert (chosen.form, chosen.why) == ("portable", "the bundle has no plugin form of it")
+    with pytest.raises(RequestError, match="method 'dpc_knn' has no TensorRT plugin"):
+        engine_form.choose(bundle, "encoder", "k-4", "plugin", "tensorrt", "10.3", None)
+
+
 def test_json_says_what_the_table_says(tmp_path: Path) -> None:
     bundle = written(tmp_path / "b", encoder())
     done = CliRunner().invoke(main, ["build", str(bundle.path), "--device", "rtx-4090", "--runtime", "rtx", "--json"])

@@ -19,6 +19,7 @@ from PIL import Image
 from tokexport.errors import GateError, MissingError, RequestError
 from tokexport.runtimes.engine_build import build_engines
 from tokexport.runtimes.engine_errors import EngineDeviceError, EngineStaleError, EngineVersionError
+from tokexport.runtimes.engine_graph import engine_runner
 from tokexport.runtimes.load import load
 from tokexport.runtimes.reader import open_bundle, verify_hashes
 from tokexport.runtimes.tensorrt import TensorRTSession
@@ -209,6 +210,18 @@ def test_a_plugin_without_its_library_is_named(gpu: Any, folder: Path, tmp_path:
     sidecar(folder, plugins={"names": ["TokexportApet"], "library": "0" * 64})
     with pytest.raises(MissingError, match=r"TokexportApet, .*no plugin library on this machine.*plugins build"):
         opened(folder).encode(PIXELS)
+
+
+def test_the_plugins_of_an_engine_are_known_before_a_part_of_it_is_loaded(
+    gpu: Any, folder: Path, tmp_path: Path
+) -> None:
+    library, offered = tmp_path / "plugins.so", []
+    library.touch()
+    gpu.patch.setenv("TOKEXPORT_PLUGINS", str(library))
+    gpu.patch.setattr("tokexport.runtimes.tensorrt.offer", lambda api, *told: offered.append(told))
+    sidecar(folder, plugins={"names": ["TokexportApet"], "library": "0" * 64})
+    with engine_runner(open_bundle(folder)):
+        assert offered == [(["TokexportApet"], library)]
 
 
 def test_an_engine_nobody_looked_at_is_looked_at_when_it_is_loaded(gpu: Any, folder: Path) -> None:

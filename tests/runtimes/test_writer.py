@@ -205,6 +205,8 @@ def test_compressor_has_a_plugin_form_over_the_same_data(tmp_path: Path, monkeyp
     source.graph.node(0).domain = "tokexport"
     forms = types.ModuleType("forms")
     forms.to_plugin = ir.Model.clone  # type: ignore[attr-defined]
+    lacking: list[str] = []
+    forms.without_plugin = lambda model: lacking  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tokexport.graph_passes.forms", forms)
     with BundleWriter(tmp_path / "out") as writer:
         record = writer.add_graph("encoder", source, ({"x": "x"}, {"y": "y"}), "fp32")
@@ -212,6 +214,10 @@ def test_compressor_has_a_plugin_form_over_the_same_data(tmp_path: Path, monkeyp
         found = sorted(path.name for path in writer.folder.iterdir())
         assert found == ["encoder.onnx", "encoder.onnx.data", "encoder.plugin.onnx"]
         assert (writer.folder / "encoder.onnx.data").stat().st_size == 4000
+        lacking.append("holov")
+        record = writer.add_graph("text", source, ({"x": "x"}, {"y": "y"}), "fp32")
+        assert record.forms == {"portable": "text.onnx"}
+        assert not (writer.folder / "text.plugin.onnx").exists()
 
 
 def test_graph_of_a_role_gets_its_record(tmp_path: Path) -> None:
@@ -222,7 +228,8 @@ def test_graph_of_a_role_gets_its_record(tmp_path: Path) -> None:
         assert record.forms == {"portable": "encoder.onnx", "plugin": "encoder.onnx"}
         assert record.outputs["tokens"].model_dump() == {"name": "tokens", "dtype": "float32", "shape": [1, 2, 1]}
         assert list(record.inputs) == ["pixel_values"]
-        assert writer.add_graph("encoder", source, roles, "fp32", folder="b").forms["portable"] == "b/encoder.onnx"
+        other = writer.add_graph("encoder", source, roles, "fp32", variant="b-0.5")
+        assert other.forms == {"portable": "encoder.b-0.5.onnx", "plugin": "encoder.b-0.5.onnx"}
         writer.add_graph("prefill", model(a=ones(1000)), ({}, {"y": "y"}), "fp32", data="language.onnx.data")
         assert (writer.folder / "language.onnx.data").stat().st_size == 4000
         with pytest.raises(GraphError, match=r"no 'nothing'.*tokens"):

@@ -19,7 +19,21 @@ struct PixelUnshuffle : Method {
     }
 };
 
+struct Stack : Method {
+    int32_t k;
+
+    explicit Stack(Attributes& given) : k(given.integer("k", 2, TOKEXPORT_MAX_TOKENS)) {}
+
+    int64_t width(int64_t dim) const override { return k * dim; }
+
+    int enqueue(const Call& call) const override {
+        const tokexport_pixel_unshuffle_params params{{1, 1, call.shape.tokens}, 1, k, 0};
+        return tokexport_pixel_unshuffle(&call.shape, &params, call.tokens, call.outputs, call.stream);
+    }
+};
+
 const Registered<PixelUnshuffle> registered("TokexportPixelUnshuffle");
+const Registered<Stack> stack("TokexportStack");
 
 }  // namespace
 }  // namespace tokexport::shell

@@ -21,7 +21,29 @@ struct Pool : Method {
     }
 };
 
+// Blocks of floor(N / K) frames, the largest that leave K slots.
+int pool_frames(const tokexport_grid& grid, const Call& call) {
+    const tokexport_pool_params params{grid, call.shape.tokens / call.shape.keep, 1, 1, TOKEXPORT_POOL_AVERAGE};
+    return tokexport_pool(&call.shape, &params, call.tokens, call.outputs, call.stream);
+}
+
+struct TemporalPool : Method {
+    tokexport_grid grid;
+
+    explicit TemporalPool(Attributes& given) : grid(grid_of(given)) {}
+
+    int enqueue(const Call& call) const override { return pool_frames(grid, call); }
+};
+
+struct Pool1d : Method {
+    explicit Pool1d(Attributes&) {}
+
+    int enqueue(const Call& call) const override { return pool_frames({call.shape.tokens, 1, 1}, call); }
+};
+
 const Registered<Pool> registered("TokexportPool");
+const Registered<TemporalPool> temporal("TokexportTemporalPool");
+const Registered<Pool1d> line("TokexportPool1d");
 
 }  // namespace
 }  // namespace tokexport::shell

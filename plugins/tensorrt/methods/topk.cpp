@@ -5,12 +5,14 @@ namespace {
 
 struct Topk : Method {
     int32_t score;
+    const char* attention = "cls_attention";
 
     explicit Topk(Attributes& given) : score(given.choice("score", {"cls_attention", "norm", "distance_to_mean"})) {}
+    explicit Topk(const char* attention_) : score(TOKEXPORT_SCORE_GIVEN), attention(attention_) {}
 
     std::vector<Signal> signals() const override {
         if (score != TOKEXPORT_SCORE_GIVEN) return {};
-        return {{"cls_attention", Signal::Dtype::kAnyFloat}};
+        return {{attention, Signal::Dtype::kAnyFloat}};
     }
 
     int workspace(const Call& call, size_t* bytes) const override {
@@ -29,7 +31,12 @@ struct Topk : Method {
     }
 };
 
+struct ByAttention : Topk {
+    explicit ByAttention(Attributes& given) : Topk(attention_of(given)) {}
+};
+
 const Registered<Topk> registered("TokexportTopk");
+const Registered<ByAttention> cls("TokexportClsTopk"), audio("TokexportAudioTopk");
 
 }  // namespace
 }  // namespace tokexport::shell

@@ -95,7 +95,7 @@ def test_wrong_requests():
 
 
 @given(drawn=inputs(CASES), metric=st.sampled_from(["keys", "tokens"]), ratio=st.sampled_from([0.2, 0.34, 0.5]))
-@settings(QUICK, max_examples=16)
+@settings(QUICK, max_examples=10)
 def test_body_agrees_with_the_reference(drawn, metric, ratio):
     got = check_agreement("a_tome", {"metric": metric, "ratio": ratio}, drawn)
     assert (got.sizes.sum(1) == drawn[1].tokens).all()

@@ -1,0 +1,113 @@
+"""HoliTom: what stands still in a window of a video becomes one frame; of what moves, the best attended tokens stay.
+
+Source: HoliTom (arXiv 2505.21334, NeurIPS 2025) and its code, its part in front of the language model. For windows of a
+video (segments), its static and dynamic sets, and the share of K that each set has, see `segments`:
+
+    a place is static the more alike it is: the least cosine of two neighbouring frames of its window
+    a static set is clustered by DPC-KNN (see `dpc_knn`); each slot is beta centre + (1 - beta) mean of the others
+    a dynamic set keeps the tokens of the largest attention as they are, and loses the others
+
+A size is how many tokens of the video went into the slot; a slot of a cluster is not quite their mean, though:
+beta = .6 gives the centre more weight.
+
+Fixed-count form: the released code chooses windows by dynamic programming, so that most tokens of static places go,
+where a place is static if all its cosines are above a threshold of .65 to .8. Windows here have 4 frames at most, and a
+fixed share of places is static. Merging inside the language model, by attention of the last token, is left out. Of a
+dynamic set it could also cluster a part, which is off by default and fails as released. Its clustering takes no more
+neighbours than there are clusters; here 7, or all there are.
+
+Law: from one slot for each set (T + T / 4 by default) to N less what static places save; as long as `static` is not
+given that is N. K = N is the identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ...errors import RequestError
+from . import select
+from .attended import Attends, emit_keep_highest, keep_highest
+from .base import Case, Compressed, compressor
+from .prunevid import clustered, emit_clustered
+from .replay import Replay
+from .segment_sets import Group
+from .segments import Segmented
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from ..builder import Builder
+
+
+@compressor(
+    "holitom",
+    family="attention",
+    modalities=("video",),
+    merges=True,
+    source="HoliTom, arXiv 2505.21334",
+    summary="averages still places over time and keeps the best attended of the others; fixed-count form",
+    approximate=True,
+)
+@dataclass(frozen=True)
+class Holitom(Segmented, Attends):
+    """Parameters of HoliTom: those of `Segmented`, and
+
+    Attributes:
+        attention: ``received``, what each token receives from all, as on SigLIP; ``cls``, what CLS pays it.
+        beta: weight of the centre of a cluster.
+    """
+
+    attention: Literal["cls", "received"] = "received"
+    beta: float = 0.6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.beta <= 1:
+            raise RequestError(f"beta {self.beta} is outside 0..1", where="method 'holitom'", fix="Use --set beta=0.6.")
+
+    def likeness(self, unit: torch.Tensor) -> torch.Tensor:
+        """The least cosine of two neighbouring frames."""
+        return (unit[:, 1:] * unit[:, :-1]).sum(3).amin(1)
+
+    def reduced(
+        self, group: Group, signals: Mapping[str, torch.Tensor], got: Compressed[torch.Tensor] | None
+    ) -> Replay:
+        """Clusters of what is static, and a selection of what moves."""
+        import torch
+
+        if not group.static:
+            best = keep_highest(group.tokens, self.attended(signals).gather(1, group.positions), group.count)
+            return Replay(best, torch.zeros(len(group.tokens), dtype=torch.float64))
+        one = clustered(group, got)
+        mean, kept, sizes, slot = (getattr(one.expected, name) for name in vars(one.expected))
+        centre, count = select.gather(group.tokens, kept), sizes[..., None]
+        others = (mean * count - centre) / (count - 1).clamp(min=1)
+        mixed = torch.where(count > 1, self.beta * centre + (1 - self.beta) * others, centre)
+        return Replay(Compressed(mixed, kept, sizes, slot), one.regret)
+
+    def emit_likeness(self, b: Builder, unit: ir.Value, length: int) -> ir.Value:
+        """The least cosine of two neighbouring frames."""
+        now, before = (b.op("Slice", unit, [i], [length - 1 + i], [1]) for i in (1, 0))
+        return b.op("ReduceMin", b.op("ReduceSum", b.op("Mul", now, before), [3], keepdims=0), [1], keepdims=0)
+
+    def emit_scores(self, b: Builder, signals: Mapping[str, ir.Value]) -> ir.Value | None:
+        """The attention."""
+        return self.emit_attended(b, signals)
+
+    def emit_reduced(
+        self, b: Builder, case: Case, static: bool, tokens: ir.Value, scores: ir.Value | None
+    ) -> Compressed[ir.Value]:
+        """Clusters of what is static, and a selection of what moves."""
+        if not static:
+            assert scores is not None
+            return emit_keep_highest(b, case, tokens, scores)
+        one = emit_clustered(b, case, tokens)
+        centre, count = select.emit_gather(b, tokens, one.kept_indices), b.op("Unsqueeze", one.sizes, [2])
+        rest = b.op("Sub", b.op("Mul", one.tokens, count), centre)
+        others = b.op("Div", rest, b.op("Max", b.op("Sub", count, 1.0), 1.0))
+        mixed = b.op("Add", b.op("Mul", centre, float(self.beta)), b.op("Mul", others, float(1 - self.beta)))
+        content = b.op("Where", b.op("Greater", count, 1.0), mixed, centre)
+        return Compressed(content, one.kept_indices, one.sizes, one.assignment)

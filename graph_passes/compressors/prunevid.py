@@ -1,0 +1,99 @@
+"""PruneVid: what stands still in a segment of a video becomes one frame, and every frame is clustered.
+
+Source: PruneVid (arXiv 2412.16117, ACL 2025 Findings) and its code, behind the projector. For segments of a video, its
+static and dynamic sets, and the share of K that each set has, see `segments`:
+
+    a place is static the more alike it is: the mean cosine of all pairs of frames of its segment
+    every set is clustered by DPC-KNN (see `dpc_knn`) to its share, each slot the mean of its cluster
+
+A size is how many tokens of the video went into the slot, and sizes sum to N.
+
+Fixed-count form: the released code finds segments as clusters of frames, calls a place static where its cosine is above
+.8, and clusters sets of more than 14 tokens to half of their size. Segments here have 4 frames, since it has a quarter
+as many segments as frames; a fixed share of places is static. What it drops in the tenth layer of the language model,
+by attention from the text, is left out.
+
+Law: from one slot for each set (T + T / 4 by default) to N less what static places save; as long as `static` is not
+given that is N. K = N is the identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import select
+from .base import Case, Compressed, compressor
+from .dpc_knn import DpcKnn
+from .replay import Replay
+from .segment_sets import Group
+from .segments import Segmented
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from ..builder import Builder
+
+_NEIGHBOURS = 7  # k of the released code's clustering
+
+
+@compressor(
+    "prunevid",
+    family="similarity",
+    modalities=("video",),
+    merges=True,
+    source="PruneVid, arXiv 2412.16117",
+    seam="projector_output",
+    summary="averages still places over time and clusters every frame; fixed-count form, without the pruning by text",
+    approximate=True,
+)
+@dataclass(frozen=True)
+class Prunevid(Segmented):
+    """Parameters of PruneVid: those of `Segmented`."""
+
+    def signals(self) -> tuple[str, ...]:
+        """None: it reads only the tokens."""
+        return ()
+
+    def likeness(self, unit: torch.Tensor) -> torch.Tensor:
+        """The mean cosine of all pairs of frames."""
+        import torch
+
+        cosine = torch.einsum("bspd,btpd->bpst", unit, unit)
+        pairs = unit.shape[1] * (unit.shape[1] - 1)
+        return (cosine.sum((2, 3)) - cosine.diagonal(dim1=2, dim2=3).sum(2)) / pairs
+
+    def reduced(
+        self, group: Group, signals: Mapping[str, torch.Tensor], got: Compressed[torch.Tensor] | None
+    ) -> Replay:
+        """Clusters."""
+        return clustered(group, got)
+
+    def emit_likeness(self, b: Builder, unit: ir.Value, length: int) -> ir.Value:
+        """From the sum over frames: its square holds every pair twice, and the square of each frame once."""
+        total = select.emit_square_sum(b, b.op("ReduceSum", unit, [1], keepdims=0), keepdims=False)
+        own = b.op("ReduceSum", b.op("Mul", unit, unit), [1, 3], keepdims=0)
+        return b.op("Div", b.op("Sub", total, own), float(length * (length - 1)))
+
+    def emit_reduced(
+        self, b: Builder, case: Case, static: bool, tokens: ir.Value, scores: ir.Value | None
+    ) -> Compressed[ir.Value]:
+        """Clusters."""
+        return emit_clustered(b, case, tokens)
+
+
+def clustered(group: Group, got: Compressed[torch.Tensor] | None) -> Replay:
+    """The clusters of a set; where `got` is given, those that it has."""
+    import torch
+
+    how = DpcKnn(min(_NEIGHBOURS, group.case.tokens))
+    if got is not None:
+        return how.replay(group.case, group.tokens, got)
+    return Replay(how.reference(group.case, group.tokens), torch.zeros(len(group.tokens), dtype=torch.float64))
+
+
+def emit_clustered(b: Builder, case: Case, tokens: ir.Value) -> Compressed[ir.Value]:
+    """As `clustered`."""
+    return DpcKnn(min(_NEIGHBOURS, case.tokens)).onnx(b, case, tokens)

@@ -1,0 +1,125 @@
+"""SpeechPrune: each second of speech gets slots by how much it is like the text, and keeps what is most like it.
+
+Source: SpeechPrune (arXiv 2412.12009), its first phase, in front of the language model; no code was found. For tokens X
+[N, D] of `second` = 25 a second, text rows T [L, D], K slots:
+
+    F_i     = mean over l of cosine(x_i, t_l)
+    p_g     = softmax over seconds of the sum of F in second g
+    quota_g = floor(K p_g), and of each second the quota_g tokens of the largest F (see `quotas`)
+    the kept tokens as they are, in order; all others are lost
+
+Approximate: the paper leaves open where the slots go that rounding leaves, here one each to the largest p, and those of
+a second with a quota of more tokens than it has, here to the largest F of all others. Its second phase ranks what is
+left by the attention that the language model's first layer pays with the signs of its weights, which are not at hand
+here. The last second may be shorter. Law: any K from 1 to N; K = N is the identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...errors import RequestError
+from . import select
+from .base import Case, Compressed, compressor
+from .quotas import WHOLE, emit_fill_quotas, emit_parts, fill_quotas, quotas, ranks
+from .replay import Replay, top_k_regret
+from .texts import ReadsText, emit_mean_cosine, mean_cosine
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from ..builder import Builder
+
+_ROUNDING = 1e-4  # of a quota: a share is rounded by about 1e-6, and K is a few hundred
+
+
+@compressor(
+    "speechprune",
+    family="query",
+    modalities=("audio",),
+    merges=False,
+    source="SpeechPrune, arXiv 2412.12009",
+    seam="projector_output",
+    summary="shares K out over seconds by their likeness to the text and keeps what is most like it (fixed-count form)",
+    approximate=True,
+)
+@dataclass(frozen=True)
+class Speechprune(ReadsText):
+    """Parameters of SpeechPrune.
+
+    Attributes:
+        second: tokens of a second.
+    """
+
+    second: int = 25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.second < 1:
+            raise RequestError(
+                f"second {self.second} is below 1",
+                where="method 'speechprune'",
+                fix="Use --set second=25, as the paper.",
+            )
+
+    def check(self, case: Case) -> None:
+        """1 <= K <= N."""
+        select.check_keep(case)
+
+    def lengths(self, case: Case) -> list[int]:
+        """Tokens of each second."""
+        return [min(self.second, case.tokens - start) for start in range(0, case.tokens, self.second)]
+
+    def reference(self, case: Case, tokens: torch.Tensor, text: torch.Tensor) -> Compressed[torch.Tensor]:
+        """The formula above."""
+        if case.keep == case.tokens:
+            return select.every_token(tokens)
+        likeness, shares = self._shares(case, tokens, text)
+        kept = fill_quotas(likeness, quotas(shares, case.keep), self.lengths(case), case.keep)
+        return select.selection(tokens, kept)
+
+    def replay(self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], text: torch.Tensor) -> Replay:
+        """Where a quota is a whole number but for rounding, either way is right; a cosine is rounded relative to 1."""
+        import torch
+
+        likeness, shares = self._shares(case, tokens, text)
+        kept = select.slots_of(got.kept_indices, case.tokens) >= 0
+        ways = [quotas(shares, case.keep, whole) for whole in (WHOLE, WHOLE - _ROUNDING, WHOLE + _ROUNDING)]
+        regrets = [self._regret(case, likeness, quota, kept) for quota in ways]
+        return Replay(select.selection(tokens, got.kept_indices), torch.stack(regrets).amin(0))
+
+    def _shares(self, case: Case, tokens: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """F [B, N] and p [B, G]."""
+        import torch
+
+        likeness = mean_cosine(tokens, text)
+        return likeness, torch.stack([part.sum(1) for part in likeness.split(self.lengths(case), 1)], 1).softmax(1)
+
+    def _regret(self, case: Case, scores: torch.Tensor, quota: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        """Of kept [B, N], given the quotas: of each second first, and then of all that is left."""
+        import torch
+
+        lengths = self.lengths(case)
+        inside, regret = [], torch.zeros(len(scores), dtype=torch.float64)
+        for part, own, share in zip(*(x.split(lengths, 1) for x in (scores, kept)), quota.unbind(1)):
+            count = share.clamp(max=part.shape[1])[:, None]
+            first = ranks(part.masked_fill(~own, select.LOWEST)) < count
+            regret = torch.maximum(regret, top_k_regret(part, first & own, torch.ones_like(part)))
+            regret = regret.masked_fill((first & ~own).any(1).cpu(), torch.inf)
+            inside.append(first)
+        taken = torch.cat(inside, 1)
+        others = scores.masked_fill(taken, select.LOWEST)
+        return torch.maximum(regret, top_k_regret(others, kept & ~taken, torch.ones_like(scores)))
+
+    def onnx(self, b: Builder, case: Case, tokens: ir.Value, text: ir.Value) -> Compressed[ir.Value]:
+        """Seconds as rows of a padded table."""
+        n, k, lengths = case.tokens, case.keep, self.lengths(case)
+        if k == n:
+            return select.emit_every_token(b, case, tokens)
+        likeness = emit_mean_cosine(b, select.emit_float(b, tokens, case), text)
+        sums = b.op("ReduceSum", emit_parts(b, likeness, lengths, 0.0), [2], keepdims=0)
+        table = emit_parts(b, likeness, lengths, select.LOWEST)
+        kept = emit_fill_quotas(b, likeness, table, b.op("Softmax", sums, axis=1), lengths, k)
+        return select.emit_selection(b, case, tokens, kept)

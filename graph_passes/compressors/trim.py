@@ -1,0 +1,76 @@
+"""TRIM: keep the tokens that CLIP's text picks out, and average all others into one.
+
+Source: TRIM (arXiv 2409.10994) and its code, on CLIP before the projector. For tokens X [N, D], text rows T [L, D], K
+slots:
+
+    s_i     = x_i . mean of the text rows, its sign turned where `inverted`
+    kept    = the K - 1 largest s_i, as they are
+    the last slot is the plain mean of all others
+
+It inherits the position of the token that would have been kept next, and its size is how many it holds (see
+`remainder`). Released: s is a softmax over -s, which is the same order, so the tokens least like the text are kept; X
+are CLIP's projected patches, T its one pooled text; K is read off the outliers of s where it is not given; the mean
+stands behind all others. Law: 2 <= K < N.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import select
+from .base import Case, Compressed, compressor
+from .remainder import Fuses, emit_seats, seats
+from .replay import Replay, top_k_regret
+from .texts import RanksByText, emit_mean_product, mean_product
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from ..builder import Builder
+
+_REST = Fuses(rest="mean")
+
+
+@compressor(
+    "trim",
+    family="query",
+    modalities=("image", "video", "audio"),
+    merges=True,
+    source="TRIM, arXiv 2409.10994",
+    summary="keeps the tokens that a text picks out and averages all others into one",
+)
+@dataclass(frozen=True)
+class Trim(RanksByText):
+    """Its only parameters are how long the text is, and the sign of likeness."""
+
+    def check(self, case: Case) -> None:
+        """2 <= K < N."""
+        _REST.check(case)
+
+    def reference(self, case: Case, tokens: torch.Tensor, text: torch.Tensor) -> Compressed[torch.Tensor]:
+        """The formula above."""
+        scores = self.signed(mean_product(tokens, text)[0])
+        kept, seat = seats(scores, case.keep)
+        return _REST.fuse(tokens, select.gather(tokens.float(), kept), scores, kept, seat)
+
+    def replay(self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], text: torch.Tensor) -> Replay:
+        """K - 1 are ahead of all others, and the one whose position the mean has is ahead of the rest."""
+        import torch
+
+        likeness, scale = mean_product(tokens, text)
+        scores, index, seat = self.signed(likeness), got.kept_indices, got.sizes > 1
+        slots = select.slots_of(index, case.tokens)
+        kept = slots >= 0
+        alone = kept & ~seat.gather(1, slots.clamp(min=0))
+        regret = torch.maximum(top_k_regret(scores, alone, scale), top_k_regret(scores, kept, scale))
+        return Replay(_REST.fuse(tokens, select.gather(tokens.float(), index), scores, index, seat), regret)
+
+    def onnx(self, b: Builder, case: Case, tokens: ir.Value, text: ir.Value) -> Compressed[ir.Value]:
+        """One TopK, and one MatMul for the mean."""
+        x = select.emit_float(b, tokens, case)
+        scores = self.emit_signed(b, emit_mean_product(b, x, text))
+        kept, seat = emit_seats(b, scores, case.keep, case.tokens)
+        content = select.emit_gather(b, x, b.cast(kept, "int64"))
+        return _REST.emit_fuse(b, case, x, content, scores, kept, seat)

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from body_runner import every_way
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from properties import QUICK, check_agreement, check_batches, draw, draw_signals, inputs
+from tokexport.errors import RequestError
+from tokexport.graph_passes.agreement import compare
+from tokexport.graph_passes.compressors import Case, make
+
+CASES = [Case(13, 5, 1), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
+# Like the text, from the first to the last: 1, .8, .6, 0, -1, which is scaled to 1, .9, .8, .5, 0.
+TOKENS = np.array([[5, 0], [4, 3], [3, 4], [0, 1], [-2, 0]], np.float32)[None]
+TEXT = np.array([[2, 0], [0, 0], [0, 0], [0, 0]], np.float32)[None]
+
+
+def kept(keep, *attention, params=None, text=TEXT):
+    method = make("adafv", params)
+    signals = {method.signals()[0]: np.array([attention], np.float32), "text": text}
+    results = every_way(method, Case(5, 2, keep), TOKENS, **signals)
+    (positions,) = {tuple(got.kept_indices[0].tolist()) for got in results.values()}
+    return positions
+
+
+def test_the_split_with_the_largest_product_wins():
+    # m = 0: tokens 0 and 1, .1 * 1.9; m = 1: tokens 0 and 3, .65 * 1.5; m = 2: tokens 3 and 4, .9 * .5.
+    assert kept(2, 0.05, 0.05, 0, 0.6, 0.3) == (0, 3)
+    # .5 * 1.9, .9 * 1.5 and .9 * 1.5 again.
+    assert kept(2, 0.4, 0.1, 0, 0.5, 0) == (0, 3)
+    # .8 * 1.9 is more than .6 * 1.5: nothing goes by attention alone.
+    assert kept(2, 0.4, 0.4, 0, 0.2, 0) == (0, 1)
+
+
+def test_a_token_that_both_want_takes_one_slot():
+    assert kept(3, 0.6, 0, 0, 0.4, 0) == (0, 1, 3)
+
+
+def test_one_slot():
+    # By likeness .2 * 1, by attention .5 * .5.
+    assert kept(1, 0.2, 0, 0, 0.5, 0.3) == (3,)
+    assert kept(1, 0.3, 0, 0, 0.5, 0.2) == (0,)
+
+
+def test_no_attention_leaves_the_text_and_no_text_the_attention():
+    assert kept(2, 0, 0, 0, 0, 0) == (0, 1)
+    assert kept(2, 0, 0.1, 0, 0.3, 0.2, text=0 * TEXT) == (3, 4)
+
+
+def test_without_cls_what_is_received_counts():
+    received = {"attention": "received"}
+    assert make("adafv", received).signals() == ("received_attention", "text")
+    assert kept(2, 0.05, 0.05, 0, 0.6, 0.3, params=received) == (0, 3)
+
+
+def test_another_split_is_refused():
+    method, case, rng = make("adafv"), Case(25, 16, 9), np.random.default_rng(0)
+    tokens, signals = draw("normal", rng, 1, 25, 16), draw_signals(method, case, rng, 1)
+    worst = {**signals, "text": -signals["text"]}
+    got = every_way(method, case, tokens, **worst)["body"]
+    agreement = compare(method, case, tokens, got, signals)
+    assert not agreement.ok and agreement.regret > 1e-3, agreement
+
+
+def test_wrong_requests():
+    with pytest.raises(RequestError, match=r"keep 10 is outside 1\.\.9"):
+        make("adafv").check(Case(9, 8, 10))
+    with pytest.raises(RequestError, match="text_length 0 leaves no text"):
+        make("adafv", {"text_length": 0})
+
+
+@given(drawn=inputs(CASES), attention=st.sampled_from(["cls", "received"]))
+@settings(QUICK, max_examples=15)
+def test_body_agrees_with_the_reference(drawn, attention):
+    check_agreement("adafv", {"attention": attention}, drawn)
+
+
+def test_batch_elements_do_not_see_each_other():
+    check_batches("adafv", {}, Case(25, 16, 11), "correlated", 0)
