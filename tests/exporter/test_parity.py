@@ -12,6 +12,7 @@ import torch
 from tokexport.errors import GraphError, MissingError
 from tokexport.exporter import parity
 from tokexport.exporter.source import GraphSource
+from tokexport.exporter.texts import with_text
 from tokexport.graph_passes.compressors import make
 from tokexport.graph_passes.insert import insert
 from tokexport.graph_passes.seam import Seam
@@ -62,13 +63,14 @@ def prove(model, inserted, source, compressor, scale: float = 1.0):
     """The checks by (part, tensor)."""
     rows = N + inserted.seam.prefix
     x = scale * np.random.default_rng(0).standard_normal((1, rows, D)).astype(np.float32)
-    probes = parity.encoder_probes(source, model, inserted, compressor, [{"x": x}], ort_runner)
+    probes = parity.encoder_probes(source, model, inserted, compressor, with_text([{"x": x}], model), ort_runner)
     return {(c.part, c.tensor): c for c in parity.check(probes, {"encoder": model}, ort_runner, "fp32")}
 
 
+@pytest.mark.parametrize("method", ["kcenter_merge", "trim"])
 @pytest.mark.parametrize("prefix", [0, 1])
-def test_a_right_graph_is_proved_in_every_part(prefix):
-    checks = prove(*case(prefix))
+def test_a_right_graph_is_proved_in_every_part(prefix, method):
+    checks = prove(*case(prefix, method))
     assert {part for part, _ in checks} == {"head", "compressor", "tail"}
     assert all(check.ok for check in checks.values()), checks
 

@@ -225,12 +225,6 @@ def test_shapes(host: Host, batch):
             "keys does not have a value for each of the tokens [2, 24, 8]",
         ),
         (
-            "TokexportVisionzip",
-            {**VISIONZIP, "contextual": 6},
-            [(2, 24, 8), (2, 24), (2, 24, 4)],
-            "tokens [2, 24, 8] with keep 6: a parameter of the method is outside its domain",
-        ),
-        (
             "TokexportDart",
             {"keep": 6, "pivots": 7, "norm_of": "tokens"},
             [(2, 24, 8)],

@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 from body_runner import every_way
 from hypothesis import given, settings
-from properties import QUICK, check_agreement, check_batches, draw, draw_signals, inputs
+from properties import KINDS, QUICK, check_agreement, check_batches, draw, draw_signals, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.agreement import compare
 from tokexport.graph_passes.compressors import Case, make
 
 CASES = [Case(13, 5, 1), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
+# Of duplicates two choices may be equal but for rounding that the result does not show.
+DISTINCT = [kind for kind in KINDS if kind != "duplicate"]
 TEXT = np.array([[3, 0], [0, 0], [0, 0], [0, 0]], np.float32)[None]
 
 
@@ -65,7 +67,7 @@ def test_wrong_requests():
 
 
 @pytest.mark.parametrize("second", [4, 25])
-@given(drawn=inputs(CASES))
+@given(drawn=inputs(CASES, DISTINCT))
 @settings(QUICK, max_examples=12)
 def test_body_agrees_with_the_reference(second, drawn):
     check_agreement("speechprune", {"second": second}, drawn)
