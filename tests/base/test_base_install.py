@@ -64,10 +64,12 @@ def test_importing_tokexport_loads_no_package_at_all():
 
 @pytest.mark.parametrize("arguments", [["--help"], ["methods"]])
 def test_help_and_methods_answer_within_a_third_of_a_second(arguments):
+    # As for a user: compiled once, by the first run.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     seconds = []
     for _ in range(8):
         start = time.perf_counter()
-        subprocess.run([TOKEXPORT, *arguments], check=True, capture_output=True)
+        subprocess.run([TOKEXPORT, *arguments], check=True, capture_output=True, env=environment)
         seconds.append(time.perf_counter() - start)
         if seconds[-1] < 0.3:
             return
