@@ -24,7 +24,7 @@ from tokexport.graph_passes.compressors.base import (
 )
 from tokexport.graph_passes.reference import reference
 
-BUILT_IN = names()
+BUILT_IN = sorted(base._TABLE)
 ALL_KEPT = Case(12, 4, 12)
 FAMILIES = {"transformation", "similarity", "attention", "query", "algebraic", "baseline"}
 
