@@ -23,7 +23,7 @@ import numpy as np
 
 from ...errors import RequestError
 from . import select
-from .adaptive import middles, owners, windows
+from .adaptive import emit_pooled, middle_places, placed
 from .base import Case, Compressed, compressor
 from .fixed import emit_fixed_map, fixed
 from .grids import grid_of
@@ -111,27 +111,18 @@ class Ldpv2:
         z = pooled(x)
         z = z + F.conv2d(z, w["peg.weight"], w["peg.bias"], padding=1, groups=z.shape[1])
         read = pooled(torch.eye(case.tokens, dtype=torch.float64, device=tokens.device)[None])[0].flatten(1)
-        line = torch.arange(max(height, width), dtype=torch.float64, device=tokens.device)[None, None]
-        down, across = (
-            (F.adaptive_avg_pool1d(line[..., :length], side).flatten() - 0.25).round() for length in (height, width)
-        )
-        kept = (down[:, None] * width + across).flatten().long()
+        kept = middle_places((height, width), (side, side), tokens.device)
         slots = select.top_k(read.round(decimals=12), 1)[:, 0]
         return fixed(tokens, z.flatten(2).transpose(1, 2), kept, slots, merges=False)
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value, **w: ir.Value) -> Compressed[ir.Value]:
         """Two MatMuls with constant matrices pool; one Conv."""
-        (height, width), side, wide = grid_of(case, self.grid), math.isqrt(case.keep), self.width(case)
+        grid, side, wide = grid_of(case, self.grid), math.isqrt(case.keep), self.width(case)
         x, w = select.emit_float(b, tokens, case), emit_floats(b, w, case)
         if self.mlp:
             x = emit_linear(b, emit_gelu(b, emit_linear(b, x, w, "mlp.0")), w, "mlp.2")
-        rows = b.op("Reshape", x, [-1, height, width * wide])
-        rows = b.op("MatMul", windows(height, side).astype(np.float32), rows)
-        columns = b.op("Reshape", rows, [-1, width, wide])
-        columns = b.op("MatMul", windows(width, side).astype(np.float32), columns)
-        z = b.op("Transpose", b.op("Reshape", columns, [-1, side, side, wide]), perm=[0, 3, 1, 2])
+        pooled = emit_pooled(b, x, grid, (side, side), wide)
+        z = b.op("Transpose", b.op("Reshape", pooled, [-1, side, side, wide]), perm=[0, 3, 1, 2])
         peg = b.op("Conv", z, w["peg.weight"], w["peg.bias"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], group=wide)
         content = b.op("Transpose", b.op("Reshape", b.op("Add", z, peg), [-1, wide, case.keep]), perm=[0, 2, 1])
-        kept = (middles(height, side)[:, None] * width + middles(width, side)).ravel()
-        slots = (owners(height, side)[:, None] * side + owners(width, side)).ravel()
-        return emit_fixed_map(b, case, tokens, content, kept, slots, merges=False)
+        return emit_fixed_map(b, case, tokens, content, *placed(grid, (side, side)), merges=False)

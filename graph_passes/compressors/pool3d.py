@@ -17,11 +17,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ...errors import RequestError
 from . import select
-from .adaptive import middles, owners, windows
+from .adaptive import emit_pooled, middle_places, placed
 from .base import Case, Compressed, compressor
 from .fixed import emit_fixed_map, fixed
 from .grids import video_grid_of
@@ -104,14 +102,8 @@ class Pool3d:
         shape = self.shape_of(case)
         one_hot = torch.eye(case.tokens, dtype=torch.float64, device=tokens.device)[None]
         read = self._pooled(one_hot, case, shape)[0].T.round(decimals=12)  # [N, K]
-        position = torch.arange(case.tokens, dtype=torch.float64, device=tokens.device).reshape(1, -1, 1)
-        # The mean place of a box is its middle; a half is rounded towards the first of the two, axis by axis.
-        kept = torch.zeros(1, dtype=torch.float64, device=tokens.device)
-        for side, count in zip(video_grid_of(case, self.grid), shape):
-            line = position[:, :side].transpose(1, 2)
-            middle = torch.nn.functional.adaptive_avg_pool1d(line, count).flatten()
-            kept = (kept[:, None] * side + (middle - 0.25).round()).flatten()
-        return fixed(tokens, self._pooled(tokens.float(), case, shape), kept.long(), select.top_k(read, 1)[:, 0])
+        kept = middle_places(video_grid_of(case, self.grid), shape, tokens.device)
+        return fixed(tokens, self._pooled(tokens.float(), case, shape), kept, select.top_k(read, 1)[:, 0])
 
     def _pooled(self, x: torch.Tensor, case: Case, shape: tuple[int, int, int]) -> torch.Tensor:
         """[B, N, C] -> [B, K, C]."""
@@ -125,12 +117,6 @@ class Pool3d:
         grid, shape = video_grid_of(case, self.grid), self.shape_of(case)
         if shape == grid:
             return select.emit_every_token(b, case, tokens)
-        x = select.emit_float(b, tokens, case)
-        slots, kept = np.zeros(1, np.int64), np.zeros(1, np.int64)
-        for axis, (side, count) in enumerate(zip(grid, shape)):
-            if count != side:
-                x = b.op("Reshape", x, [-1, side, math.prod(grid[axis + 1 :]) * case.dim])
-                x = b.op("MatMul", windows(side, count).astype(np.float32), x)
-            slots = (slots[:, None] * count + owners(side, count)).ravel()
-            kept = (kept[:, None] * side + middles(side, count)).ravel()
-        return emit_fixed_map(b, case, tokens, b.op("Reshape", x, [-1, case.keep, case.dim]), kept, slots)
+        pooled = emit_pooled(b, select.emit_float(b, tokens, case), grid, shape, case.dim)
+        content = b.op("Reshape", pooled, [-1, case.keep, case.dim])
+        return emit_fixed_map(b, case, tokens, content, *placed(grid, shape))

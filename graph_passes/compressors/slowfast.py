@@ -23,7 +23,7 @@ import numpy as np
 
 from ...errors import RequestError
 from . import select
-from .adaptive import middles, owners, windows
+from .adaptive import emit_pooled, middle_places, placed
 from .base import Case, Compressed, compressor
 from .fixed import emit_fixed_map, fixed
 from .grids import video_grid_of
@@ -105,11 +105,7 @@ class Slowfast:
         # The last of an odd number of tokens is in no pair; the fast path still reads it.
         slots[chosen] = torch.where(pair < pairs, slow_slots, slots[chosen])
         kept = (chosen[:, None] * places + torch.arange(0, 2 * pairs, 2, device=tokens.device)).flatten()
-        line = torch.arange(max(height, width), dtype=torch.float64, device=tokens.device)[None, None]
-        down, across = (
-            (F.adaptive_avg_pool1d(line[..., :side], self.fast).flatten() - 0.25).round() for side in (height, width)
-        )
-        middle = (down[:, None] * width + across).flatten().long()
+        middle = middle_places((height, width), (self.fast, self.fast), tokens.device)
         kept = torch.cat([kept, (frame * places + middle).flatten()])
         return fixed(tokens, torch.cat([slow, fast], 1), kept, slots.flatten())
 
@@ -125,17 +121,12 @@ class Slowfast:
         two = b.op("Reshape", detail, [-1, self.slow * pairs, 2, case.dim])
         slow = b.op("ReduceMax" if self.mode == "max" else "ReduceMean", two, [2], keepdims=0)
 
-        rows = b.op("Reshape", x, [-1, height, width * case.dim])
-        rows = b.op("MatMul", windows(height, g).astype(np.float32), rows)
-        columns = b.op("Reshape", rows, [-1, width, case.dim])
-        columns = b.op("MatMul", windows(width, g).astype(np.float32), columns)
-        fast = b.op("Reshape", columns, [-1, frames * g * g, case.dim])
+        fast = b.op("Reshape", emit_pooled(b, x, (height, width), (g, g), case.dim), [-1, frames * g * g, case.dim])
 
-        cell = (owners(height, g)[:, None] * g + owners(width, g)).ravel()
+        middle, cell = placed((height, width), (g, g))
         slots = self.slow * pairs + np.arange(frames)[:, None] * g * g + cell
         for i, frame in enumerate(chosen):
             slots[frame, : 2 * pairs] = i * pairs + np.arange(2 * pairs) // 2
         position = np.arange(case.tokens).reshape(frames, places)
-        middle = (middles(height, g)[:, None] * width + middles(width, g)).ravel()
         kept = np.concatenate([position[chosen, : 2 * pairs : 2].ravel(), position[:, middle].ravel()])
         return emit_fixed_map(b, case, tokens, b.op("Concat", slow, fast, axis=1), kept, slots.ravel())
