@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "#6E6E6E"
+PALE = "#C9C9C9"
+# More lines than this cannot be told apart: the best are named, the others show where they lie.
+NAMED = 8
 
 
 def draw(result: dict[str, Any], target: Path) -> None:
@@ -56,17 +59,22 @@ def _series(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _styles(rows: list[dict[str, Any]]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each method, baselines grey; beyond the palette the markers move on against the colours."""
-    methods = [name for name, of in _series(rows).items() if not of[0]["baseline"]]
+def _styles(rows: list[dict[str, Any]], figure: str) -> dict[str, tuple[str, str]]:
+    """Colour and marker of the `NAMED` best methods; beyond the palette the markers move on against the colours.
+
+    Best in the mean over the ratios, a ratio that a method does not reach counting as nothing.
+    """
+    methods = {name: of for name, of in _series(rows).items() if not of[0]["baseline"]}
+    best = sorted(methods, key=lambda name: -sum(row[figure] for row in methods[name]))[:NAMED]
     return {
         name: (COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)])
-        for i, name in enumerate(sorted(methods))
+        for i, name in enumerate(sorted(best))
     }
 
 
 def _over_tokens(axes: Axes, result: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    figure, styles = result["figure"], _styles(rows)
+    figure, styles = result["figure"], _styles(rows, result["figure"])
+    others = 0
     axes.plot([], [], color="black", linewidth=1, linestyle=(0, (1, 2)), label="uncompressed")
     for name, of in _series(rows).items():
         kept, value = [row["keep"] for row in of], [row[figure] for row in of]
@@ -78,6 +86,9 @@ def _over_tokens(axes: Axes, result: dict[str, Any], rows: list[dict[str, Any]])
         elif of[0]["baseline"]:
             dashes = {"uniform": "--", "pool": "-.", "oracle": ":", "oracle, merged": (0, (4, 1, 1, 1))}[name]
             axes.plot(kept, value, color=GREY, linewidth=1.6, linestyle=dashes, marker=".", label=name)
+        elif name not in styles:
+            others += 1
+            axes.plot(kept, value, color=PALE, linewidth=0.9, zorder=1)
         else:
             colour, marker = styles[name]
             biased = f"{figure}_without_bias" in of[0]
@@ -89,20 +100,22 @@ def _over_tokens(axes: Axes, result: dict[str, Any], rows: list[dict[str, Any]])
                     kept, without, color=colour, marker=marker, markerfacecolor="white", linewidth=1.2, linestyle="--",
                     label=f"{name}, without",
                 )  # fmt: skip
+    if others:
+        axes.plot([], [], color=PALE, linewidth=0.9, label=f"{others} other methods")
     axes.set_xlabel(f"tokens kept of {result['tokens']}")
     axes.set_xticks(sorted({row["keep"] for row in rows}))
 
 
 def _over_time(axes: Axes, result: dict[str, Any], rows: list[dict[str, Any]], timed: bool) -> None:
     """Every method that was timed, and the front that no other is both faster and better than."""
-    figure, styles, full = result["figure"], _styles(rows), result["uncompressed"]
+    figure, styles, full = result["figure"], _styles(rows, result["figure"]), result["uncompressed"]
     points = []
     for row in rows:
         if "encoder_ms" not in row:
             continue
         spent = row["encoder_ms"] + (row["prefill_ms"] if timed else 0)
         points.append((spent, row[figure]))
-        colour, marker = styles.get(row["method"], (GREY, "."))
+        colour, marker = styles.get(row["method"], (GREY if row["baseline"] else PALE, "."))
         axes.plot(spent, row[figure], color=colour, marker=marker, markersize=7, linestyle="none")
     front, best = [], float("-inf")
     for spent, value in sorted(points, key=lambda point: (point[0], -point[1])):
