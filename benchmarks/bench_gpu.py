@@ -57,8 +57,9 @@ SHAPES = [(576, 1024, 86), (2304, 1280, 346), (1024, 4096, 154)]
 ROWS = [
     *(Row("apet", *shape) for shape in SHAPES),
     *(Row("kcenter_merge", *shape) for shape in SHAPES),
-    *(Row("divprune", tokens, dim, 64) for tokens, dim, _ in SHAPES),
+    *(Row(method, tokens, dim, 64) for method in ("divprune", "cdpruner") for tokens, dim, _ in SHAPES),
 ]
+TEXT_LENGTH = 16  # rows of a question
 
 
 class Bench:
@@ -91,7 +92,10 @@ class Bench:
         sets = [
             torch.randn(1, row.tokens, row.dim, generator=random, device=self.clock.device).half() for _ in range(count)
         ]
-        what = (self.clock, row.method, sets, row.keep, row.basis)
+        more: dict[str, Any] = {"basis": row.basis} if row.method == "apet" else {}
+        if row.method == "cdpruner":
+            more["text"] = self._text(row)
+        what = (self.clock, row.method, sets, row.keep, more)
         calls = self._calls(row, sets)
         times = {
             "ours": {"us": round(self.clock.microseconds(calls, captured=True), 2)},
@@ -120,18 +124,27 @@ class Bench:
         }
 
     def _calls(self, row: Row, sets: Sequence[Any]) -> list[Call]:
-        prepared = [self.library.prepare(row.method, row.keep, self._params(row), tokens) for tokens in sets]
+        signals = [self._text(row)] if row.method == "cdpruner" else []
+        params = self._params(row, *signals)
+        prepared = [self.library.prepare(row.method, row.keep, params, tokens, *signals) for tokens in sets]
         # The outputs are held by the call: it has only their addresses.
         return [lambda call=call, outputs=outputs: call(self.clock.stream()) for call, outputs in prepared]
 
-    def _params(self, row: Row) -> Any:
+    def _text(self, row: Row) -> Any:
+        import torch
+
+        random = torch.Generator(self.clock.device).manual_seed(1)
+        return torch.randn(1, TEXT_LENGTH, row.dim, generator=random, device=self.clock.device).half()
+
+    def _params(self, row: Row, *signals: Any) -> Any:
         from kernel_abi import params_of
         from tokexport.graph_passes.compressors import Case, make
 
-        return params_of(make(row.method, self._given(row)), Case(row.tokens, row.dim, row.keep, "float16"))
+        case = Case(row.tokens, row.dim, row.keep, "float16")
+        return params_of(make(row.method, self._given(row)), case, *signals)
 
     def _given(self, row: Row) -> dict[str, Any]:
-        return {"basis": row.basis} if row.method == "apet" else {}
+        return {"apet": {"basis": row.basis}, "cdpruner": {"text_length": TEXT_LENGTH}}.get(row.method, {})
 
     def _prove(self, row: Row, tokens: Any) -> str | None:
         """None where the kernel agrees with its reference on these tokens, else where it does not."""

@@ -35,13 +35,16 @@ def traffic(method: str, tokens: int, dim: int, keep: int, item: int, basis: int
     kcenter_merge: K picks (the last one too says who is nearest to it) and the merge.
     divprune: the first pick compares all pairs, which one pass can. From then on a pick either reads all tokens, or the
     cosines were written down as float32 and it reads one row of them: whichever is less.
+    cdpruner: the same without the first comparison, and pick i reads the i rows of the factor before it.
     """
     read, written = tokens * dim * item, keep * (dim * item + 12) + tokens * 8
     rows = 4 * tokens * (tokens + keep - 1)
+    picks = min(read * (keep - 1), rows)
     again = {
         "apet": read * basis,
         "kcenter_merge": read * keep,
-        "divprune": min(read * (keep - 1), rows),
+        "divprune": picks,
+        "cdpruner": picks + 4 * tokens * keep * (keep - 1) // 2,
     }
     return Traffic(read + written, again[method])
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import cosine_similarity, normalize
 
-Step = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+Step = Callable[..., tuple[torch.Tensor, ...]]
 
 
 def _gather(x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -145,5 +145,51 @@ def divprune_static(tokens: torch.Tensor, keep: int, step: Step) -> torch.Tensor
     nearest = torch.full_like(distance[:, 0], torch.inf)
     for _ in range(keep - 1):
         nearest, last = step(distance, nearest, picks[-1])
+        picks.append(last)
+    return _gather(tokens, torch.cat(picks, 1).sort(1).values)
+
+
+def _kernel(tokens: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    """Cosines [B, N, N] float32, weighted on both sides by how unlike the text [B, L, D] a token is."""
+    unit, words = normalize(tokens.float(), dim=2), normalize(text.float(), dim=2)
+    relevance = -(unit @ words.mT).mean(2)
+    low, high = relevance.amin(1, keepdim=True), relevance.amax(1, keepdim=True)
+    relevance = (relevance - low + 1e-6) / (high - low)
+    return relevance[:, :, None] * (unit @ unit.mT) * relevance[:, None]
+
+
+def cdpruner(tokens: torch.Tensor, keep: int, text: torch.Tensor) -> torch.Tensor:
+    """CDPruner: arXiv 2506.10967. One matrix of N x N; each pick reads the rows of the factor before it."""
+    kernel = _kernel(tokens, text)
+    factor = kernel.new_zeros(keep, *kernel.shape[:2])
+    gain = kernel.diagonal(dim1=1, dim2=2).clone()
+    batch, picks = torch.arange(len(tokens), device=tokens.device), []
+    for i in range(keep):
+        picks.append(gain.argmax(1))
+        explained = torch.einsum("ib,ibn->bn", factor[:i, batch, picks[-1]], factor[:i])
+        factor[i] = (kernel[batch, picks[-1]] - explained) / gain[batch, picks[-1]].sqrt()[:, None]
+        gain = gain - factor[i].square()
+        gain[batch, picks[-1]] = -torch.inf
+    return _gather(tokens, torch.stack(picks, 1).sort(1).values)
+
+
+def determinant_step(
+    kernel: torch.Tensor, factor: torch.Tensor, gain: torch.Tensor, last: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(the factor's next row [B, N], gains [B, N], the next pick [B, 1]), after the pick `last` [B, 1]."""
+    explained = (factor.gather(2, last[:, None].expand(-1, factor.shape[1], -1)) * factor).sum(1)
+    entry = (_gather(kernel, last)[:, 0] - explained) / gain.gather(1, last).sqrt()
+    gain = (gain - entry.square()).scatter(1, last, -torch.inf)
+    return entry, gain, gain.argmax(1, keepdim=True)
+
+
+def cdpruner_static(tokens: torch.Tensor, keep: int, step: Step, text: torch.Tensor) -> torch.Tensor:
+    """`cdpruner`; rows of the factor that are not there yet are zeros, and read too."""
+    kernel = _kernel(tokens, text)
+    factor, gain = torch.zeros_like(kernel[:, :keep]), kernel.diagonal(dim1=1, dim2=2)
+    picks = [gain.argmax(1, keepdim=True)]
+    for i in range(keep - 1):
+        entry, gain, last = step(kernel, factor, gain, picks[-1])
+        factor[:, i] = entry
         picks.append(last)
     return _gather(tokens, torch.cat(picks, 1).sort(1).values)

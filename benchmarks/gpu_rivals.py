@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gpu_released as released
@@ -17,31 +17,39 @@ from gpu_clock import Clock
 # Unrolled, a loop of more picks takes torch.compile minutes; its step is compiled instead, and the loop captured.
 UNROLLED = 16
 
-EAGER = {"apet": released.apet, "kcenter_merge": released.kcenter_merge, "divprune": released.divprune}
+EAGER = {
+    "apet": released.apet,
+    "kcenter_merge": released.kcenter_merge,
+    "divprune": released.divprune,
+    "cdpruner": released.cdpruner,
+}
 STATIC = {
     "apet": (released.apet_static, released.farthest_step),
     "kcenter_merge": (released.kcenter_merge_static, released.farthest_step),
     "divprune": (released.divprune_static, released.max_min_step),
+    "cdpruner": (released.cdpruner_static, released.determinant_step),
 }
 
 
-def eager(clock: Clock, method: str, sets: Sequence[torch.Tensor], keep: int, basis: int) -> dict[str, Any]:
-    """The released code's operations, one by one."""
-    more = {"basis": basis} if method == "apet" else {}
+def eager(
+    clock: Clock, method: str, sets: Sequence[torch.Tensor], keep: int, more: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The released code's operations, one by one; `more` is what the method takes beside tokens and K."""
     return attempt(
         lambda: clock.microseconds([lambda x=x: EAGER[method](x, keep, **more) for x in sets], captured=False)
     )
 
 
-def compiled(clock: Clock, method: str, sets: Sequence[torch.Tensor], keep: int, basis: int) -> dict[str, dict]:
+def compiled(
+    clock: Clock, method: str, sets: Sequence[torch.Tensor], keep: int, more: Mapping[str, Any]
+) -> dict[str, dict]:
     """The static form under torch.compile: with its own CUDA graphs (`compiled`), and its kernels captured as ours
     are, without the copies and the host's time of these (`compiled, captured`)."""
     if importlib.util.find_spec("triton") is None:
         missing = {"reason": "torch.compile: there is no triton"}
         return {"compiled": missing, "compiled, captured": missing}
     function, step = STATIC[method]
-    more = {"basis": basis} if method == "apet" else {}
-    picks = basis if method == "apet" else keep
+    picks = more.get("basis", keep)
 
     def whole(mode: str) -> float:
         run = _compile(functools.partial(function, keep=keep, step=step, **more), mode)

@@ -1,4 +1,4 @@
-"""The methods side by side on both built-in models, at few questions: docs/methods.md.
+"""The methods side by side on the built-in models, at few questions: docs/methods.md.
 
 python benchmarks/methods.py              # measures what build/methods does not hold yet, then writes the tables
 python benchmarks/methods.py --tables     # writes the tables from results/ alone
@@ -27,8 +27,14 @@ METHODS = {
         *("visionzip", "visionzip:attention=received"),
         *("prumerge", "prumerge:rest=mean", "prumerge:plus=true", "evit", "evit:rest=mean"),
         *("divprune", "scope", "dart", "cls_topk", "cls_topk:attention=received", "vispruner", "holov"),
+        *("cdpruner", "cdpruner:inverted=false", "trim", "trim:inverted=false", "sparsevlm", "adafv", "lftr_text"),
     ),
     "tiny-asr": (*MERGING, "a_tome:metric=tokens", "divprune", "dart:norm_of=tokens", "audio_topk", "pool1d"),
+    "tiny-video": (
+        *MERGING,
+        *("temporal_pool", "pool3d", "st_mean", "slowfast", "lftr", "evs", "prunevid", "holitom", "framefusion"),
+        *("longvu", "codec_topk", "divprune", "dart:norm_of=tokens"),
+    ),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +118,13 @@ def export() -> str:
     return "\n".join(lines)
 
 
-def fill(text: str) -> str:
-    """`text` with every table between ``<!-- name -->`` and ``<!-- end -->`` made anew."""
-    for table in TABLES:
+def fill(text: str, *made: Callable[[], str]) -> str:
+    """`text` with every table between ``<!-- name -->`` and ``<!-- end -->`` made anew; by default with `TABLES`."""
+    for table in made or TABLES:
         pattern = rf"(<!-- {table.__name__} -->\n).*?(<!-- end -->)"
         # No backslash of a table may be read as a group.
-        made = table().replace("\\", r"\\")
-        text = re.sub(pattern, rf"\g<1>{made}\n\g<2>", text, flags=re.DOTALL)
+        rows = table().replace("\\", r"\\")
+        text = re.sub(pattern, rf"\g<1>{rows}\n\g<2>", text, flags=re.DOTALL)
     return text
 
 

@@ -15,8 +15,9 @@
                    "merged": 0.99}}}                  the same, and all others averaged into the nearest of them
 
 `random` is the mean over ten seeds with their standard deviation, and `random`, `uniform` and `pool` sit at the seam of
-the method. The oracle is what selecting by content alone can reach: no ceiling where a model reads the ground as well
-as what stands on it, as tiny-vlm does. That of merging is `merged`, weighed by log(size).
+the method, or of a recipe's last step. The oracle is what selecting by content alone can reach: no ceiling where a
+model reads the ground as well as what stands on it, as tiny-vlm does. That of merging is `merged`, weighed by
+log(size).
 """
 
 from __future__ import annotations
@@ -70,11 +71,14 @@ def measure(
     models = {role: load_model(folder / graph.forms["portable"]) for role, graph in variant.graphs.items()}
     language = Language(models, source.generation(inserted.keep))  # type: ignore[arg-type]
     exam = Exam.of_questions(source, built.uncompressed, asked)
-    said = exam.answer(exam.whole(models["encoder"], inserted, size_bias=plan.size_bias == "auto"), language)
+    bias = plan.size_bias == "auto"
+    encoded = exam.whole(models["encoder"], inserted, size_bias=bias, text=models.get("text"))
+    said = exam.answer(encoded, language)
     compressed, error = graded(source, said, asked)
     if uncompressed is None:
         uncompressed = source.uncompressed_accuracy(questions, SEED)
-    seam = inserted.seam
+    # Where the last step sits, but with all tokens: what stands beside it has none in front.
+    seam = resolve(built.uncompressed, inserted.seam.name)
     if source.plain is not None:
         # The other methods take the weights that the model has for them, behind the seam of the same name.
         encoder = graphs.encoder(source.plain, "fp32")[0]

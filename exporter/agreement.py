@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import GraphError, RequestError
-from ..runtimes.bundle import LogMelRecord
 from ..runtimes.media import encoder_input
+from ..runtimes.video import PICTURES, VIDEOS
 
 if TYPE_CHECKING:
     from ..graph_passes.seam import Seam
     from .answers import Encoded
     from .source import Source
 
-IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
+# By the kind of preprocessing.
+FILES = {"image": PICTURES, "video": VIDEOS, "log_mel": (".wav", ".flac", ".ogg", ".mp3")}
 ARRAY = ".npy"
 
 
@@ -30,7 +30,7 @@ def read_folder(folder: Path, source: Source) -> tuple[list[np.ndarray], dict[st
 
     Raises:
         RequestError: no such folder, nothing in it that the model takes, a file that is damaged or of another shape,
-            or a model that does not say how an image or a sound becomes its input.
+            or a model that does not say how a picture, a video or a sound becomes its input.
         MissingError: a sound file, and soundfile or soxr is not installed.
     """
     if not folder.is_dir():
@@ -40,13 +40,12 @@ def read_folder(folder: Path, source: Source) -> tuple[list[np.ndarray], dict[st
             f"the encoder of {source.name} takes {', '.join(source.encoder.inputs)}, and files give one input",
             fix="Give an encoder with one input.",
         )
-    media = SOUNDS if isinstance(source.preprocess, LogMelRecord) else IMAGES
-    known = (*media, ARRAY) if source.preprocess is not None else (ARRAY,)
+    known = (*FILES[source.preprocess.kind], ARRAY) if source.preprocess is not None else (ARRAY,)
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     taken = [path for path in files if path.suffix.lower() in known]
     left = [path.name for path in files if path not in taken]
     if not taken:
-        why = "" if source.preprocess else ", and it does not say how an image or a sound becomes its input"
+        why = "" if source.preprocess else ", and it does not say how a picture, a video or a sound becomes its input"
         raise RequestError(
             f"nothing in the folder that {source.name} takes: it takes {' '.join(known)}{why}",
             where=f"{folder}, {len(files)} files",

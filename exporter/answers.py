@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .source import Source
 
 BATCH = 16
+READ = ("embed", "prefill", "decode")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -74,7 +75,7 @@ class Language:
 
     def __init__(self, models: Mapping[Any, ir.Model], generation: GenerationRecord, batch: int = 1) -> None:
         self.keep, self.batch = generation.image_span[1], batch
-        self._runs = {role: ort_runner(model, threads=1) for role, model in models.items() if role != "encoder"}
+        self._runs = {role: ort_runner(model, threads=1) for role, model in models.items() if role in READ}
         record = CompressionRecord(
             method="",
             ratio="0",

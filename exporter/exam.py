@@ -1,7 +1,7 @@
 """A model's prompts about inputs, through exported graphs in ONNX Runtime with any compressor in them.
 
 What one compressor shares with the next is done once: the encoder up to the seam, cut free, runs once for each distinct
-input, at B = 1 as in a bundle.
+input, at B = 1 as in a bundle. What reads a text is run from the seam on for each question.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..graph_passes.compressors import OUTPUTS, Compressor, make
+from ..graph_passes.compressors.texts import TEXT
 from ..graph_passes.insert import Inserted, insert
 from ..runtimes.media import encoder_input
 from ..runtimes.ort_graph import ort_runner
 from ..runtimes.words import Words
 from .answers import Encoded, Language, side_by_side
 from .parity import between
+from .texts import question_texts, text_input
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -45,6 +47,7 @@ class Exam:
         self.source, self.encoder, self.inputs, self.of = source, encoder, inputs, np.asarray(of, np.int64)
         self._main = next(iter(source.encoder.inputs))
         self._seen: dict[tuple[str, str], list[np.ndarray]] = {}
+        self._texts: dict[int, ir.Model] = {}
         vocabulary = source.processor.vocabulary
         self._words = Words.from_json(json.loads(source.processor_files[vocabulary])) if vocabulary else None
         self.prompts = [self._words.prompt(text) for text in prompts] if self._words else []
@@ -70,14 +73,22 @@ class Exam:
         """
         model = self.encoder.clone()
         inserted = insert(model, seam, compressor, keep, size_bias=size_bias)
-        node = compressor_node(model, inserted)
-        signals = dict(zip(compressor.signals(), (value.name or "" for value in node.inputs[1:] if value is not None)))
+        signals = {name: read.value for name, read in inserted.reads.items()}
         feeds = self._read(model, seam, {"tokens": inserted.tokens_in, **signals})
+        if TEXT in compressor.signals():
+            feeds = self._asked(feeds, self._text_graph(model))
         return self._encoded(between(model, list(feeds), outputs(model, inserted).values()), feeds, inserted, size_bias)
 
-    def whole(self, model: ir.Model, inserted: Inserted, *, size_bias: bool = True) -> Encoded:
-        """Run a compressed encoder graph as it is."""
-        return self._encoded(model, {self._main: self.inputs}, inserted, size_bias)
+    def whole(
+        self, model: ir.Model, inserted: Inserted, *, size_bias: bool = True, text: ir.Model | None = None
+    ) -> Encoded:
+        """Run a compressed encoder graph as it is; where it reads one, on what the graph `text` gives."""
+        if text is None:
+            return self._encoded(model, {self._main: self.inputs}, inserted, size_bias)
+        seen = dict.fromkeys([inserted.tokens_in, *(read.value for read in inserted.reads.values())])
+        found = self._run(between(model, [self._main], seen), {self._main: self.inputs})
+        feeds = self._asked({name: [result[name] for result in found] for name in seen}, text)
+        return self._encoded(between(model, list(feeds), outputs(model, inserted).values()), feeds, inserted, size_bias)
 
     def select(self, seam: Seam, kept: np.ndarray, *, merge: bool = False) -> Encoded:
         """Keep the tokens at kept [Q, K] int64, ascending and chosen outside the graph, for each question.
@@ -113,10 +124,28 @@ class Exam:
         """What stands at a seam, tokens and signals, for each input, by the value's name in `model`."""
         new = {what: name for what, name in names.items() if (seam.tensor, what) not in self._seen}
         if new:
-            found = self._run(between(model, _names(model.graph.inputs), new.values()), {self._main: self.inputs})
+            found = self._run(between(model, [self._main], new.values()), {self._main: self.inputs})
             for what, name in new.items():
                 self._seen[seam.tensor, what] = [result[name] for result in found]
         return {name: self._seen[seam.tensor, what] for what, name in names.items()}
+
+    def _asked(self, feeds: Mapping[str, list[np.ndarray]], text: ir.Model) -> dict[str, list[np.ndarray]]:
+        """What stands at a seam for each question, with its text."""
+        rows = {name: [values[at] for at in self.of] for name, values in feeds.items()}
+        return {**rows, TEXT: question_texts(self.source, text, self.prompts)}
+
+    def _text_graph(self, model: ir.Model) -> ir.Model:
+        """The source's graph text, for an encoder that reads one."""
+        from .torch_export import export_graph
+
+        value = text_input(model)
+        assert value is not None and value.shape is not None and isinstance(value.shape[1], int)
+        length = value.shape[1]
+        if length not in self._texts:
+            graph = self.source.text(length)
+            assert graph is not None, "a method that reads text is asked of a source that has one"
+            self._texts[length] = export_graph(graph)
+        return self._texts[length]
 
     def _encoded(
         self, model: ir.Model, feeds: Mapping[str, list[np.ndarray]], inserted: Inserted, size_bias: bool
@@ -125,13 +154,16 @@ class Exam:
         names = outputs(model, inserted)
         parts = {part: np.concatenate([result[name] for result in found]) for part, name in names.items()}
         sizes = parts["sizes"] if size_bias else np.ones_like(parts["sizes"])
-        return Encoded(parts["tokens"], parts["kept_indices"], sizes, parts["assignment"], self.of)
+        # With a text there is a row for each question, without one for each input.
+        of = np.arange(len(sizes)) if TEXT in feeds else self.of
+        return Encoded(parts["tokens"], parts["kept_indices"], sizes, parts["assignment"], of)
 
     def _run(self, model: ir.Model, feeds: Mapping[str, list[np.ndarray]]) -> list[dict[str, np.ndarray]]:
         run = ort_runner(model, threads=1)
-        # Where a path goes around the cut, the rest of the encoder reads its input again.
-        rows = {**({self._main: self.inputs} if self._main in _names(model.graph.inputs) else {}), **feeds}
-        count = len(next(iter(feeds.values())))
+        rows, count = dict(feeds), len(next(iter(feeds.values())))
+        if self._main in _names(model.graph.inputs) and self._main not in rows:
+            # Where a path goes around the cut, the rest of the encoder reads its input again.
+            rows[self._main] = self.inputs if count == len(self.inputs) else [self.inputs[at] for at in self.of]
         return side_by_side(lambda i: run({name: values[i] for name, values in rows.items()}), range(count))
 
 

@@ -99,7 +99,7 @@ class Folder:
 
     Args:
         bench: of the model.
-        folder: images or sounds, or .npy files that hold the encoder's input.
+        folder: images, videos or sounds, or .npy files that hold the encoder's input.
         prompt: asked about each of them, where the model has language graphs.
 
     Raises:

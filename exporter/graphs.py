@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import GraphError, RequestError
-from ..graph_passes.budget import tokens_kept
+from ..graph_passes import sequence
 from ..graph_passes.compressors import OUTPUTS, Compressor
+from ..graph_passes.compressors.texts import TEXT
+from .texts import check_place, text_of, with_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..graph_passes.insert import Inserted
     from ..graph_passes.seam import Seam
-    from ..runtimes.bundle import GraphRecord, Manifest, Precision, Role, Variant
+    from ..runtimes.bundle import CompressionRecord, GraphRecord, Manifest, Precision, Role, Variant
     from ..runtimes.writer import BundleWriter
     from .render import Step
     from .source import GraphSource, Source
@@ -30,25 +33,35 @@ _VERSIONED = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxrun
 
 @dataclass(frozen=True)
 class Plan:
-    """What was asked for, in any precision; the fields are the arguments of `pipeline.export`."""
+    """What was asked for, in any precision; the fields are the arguments of `pipeline.export`.
+
+    Attributes:
+        steps: the compressors, front to back.
+        recipe: its name, where one was asked for.
+        settings: parameters of its steps that were set beside it.
+    """
 
     source: Source
-    compressor: Compressor
-    ratio: str | float | Fraction | None
-    keep: int | None
-    seam: str
+    steps: tuple[sequence.Step, ...]
     parts: str
     size_bias: str
+    recipe: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def compressor(self) -> Compressor:
+        """The last one."""
+        return self.steps[-1].compressor
 
     @property
     def budget(self) -> str:
-        """The ratio as it was asked for, or ``keep<K>``."""
-        return f"keep{self.keep}" if self.ratio is None else str(self.ratio).strip()
+        """The ratio as it was asked for, or ``keep<K>``; of a recipe that of its last step."""
+        return self.steps[-1].budget
 
     @property
     def name(self) -> str:
         """Of the variant that is made."""
-        return f"{self.compressor.method.name}-{self.budget.replace('/', '_')}"
+        return self.recipe or f"{self.compressor.method.name}-{self.budget.replace('/', '_')}"
 
 
 @dataclass(frozen=True)
@@ -58,9 +71,10 @@ class Built:
     Attributes:
         models: by role, in portable form.
         uncompressed: the encoder in the same precision, without the compressor.
-        inserted: where the compressor sits in the encoder.
+        inserted: where the compressor sits in the encoder; of a recipe the last step.
         language: the modules of embed, prefill and decode.
         notes: fp32 islands and what else a reader must know.
+        text: the module of text; None where the compressor reads none, or the source has no such graph.
     """
 
     models: dict[Role, ir.Model]
@@ -68,6 +82,7 @@ class Built:
     inserted: Inserted
     language: list[GraphSource]
     notes: list[str]
+    text: GraphSource | None = None
 
 
 def build(plan: Plan, precision: Precision, step: Step, exported: tuple[ir.Model, list[str]] | None = None) -> Built:
@@ -84,22 +99,26 @@ def build(plan: Plan, precision: Precision, step: Step, exported: tuple[ir.Model
         exported = encoder(plan.source, precision)
     uncompressed, notes = exported[0], [*exported[1]]
     model = uncompressed.clone()
-    step(f"inserting {plan.compressor.method.name}")
+    step(f"inserting {', '.join(one.compressor.method.name for one in plan.steps)}")
     inserted = compress(plan, model)
-    wanted = plan.source.auto_seam.get(plan.compressor.method.seam, plan.compressor.method.seam)
-    if plan.seam == "auto" and inserted.seam.name != wanted:
-        notes.append(f"{wanted}, the method's own seam, cannot be used here: {inserted.seam.name} was taken")
-    if not plan.compressor.method.plugin:
-        notes.append(f"encoder: no plugin form, because {inserted.method} has no TensorRT plugin")
+    for one, done in zip(plan.steps, inserted.steps):
+        wanted = plan.source.seam_for(one.compressor)
+        if one.seam == "auto" and done.seam.name != wanted:
+            notes.append(f"{wanted}, the seam of {done.method}, cannot be used here: {done.seam.name} was taken")
+    lacking = dict.fromkeys(done.method for done in inserted.steps if not done.compressor.method.plugin)
+    if lacking:
+        verb = "has" if len(lacking) == 1 else "have"
+        notes.append(f"encoder: no plugin form, because {' and '.join(lacking)} {verb} no TensorRT plugin")
+    text = text_of(plan.source, plan.compressor)
     language = plan.source.language(inserted.keep) if plan.parts == "all" else []
     _check_width(model, inserted, language)
     models: dict[Role, ir.Model] = {"encoder": model}
     samples = _language_samples(language, model, plan.source) if precision == "fp16" and language else {}
-    for graph in language:
+    for graph in (*([text] if text else []), *language):
         step(f"exporting {graph.role}")
         models[graph.role], said = _typed(_export(graph), precision, samples.get(graph.role))
         notes += [f"{graph.role}: {note}" for note in said]
-    return Built(models, uncompressed, inserted, language, notes)
+    return Built(models, uncompressed, inserted, language, notes, text)
 
 
 def _check_width(model: ir.Model, inserted: Inserted, language: list[GraphSource]) -> None:
@@ -134,29 +153,29 @@ def encoder(source: Source, precision: str) -> tuple[ir.Model, list[str]]:
 
 def compress(plan: Plan, model: ir.Model) -> Inserted:
     """Insert the compressor into `model` where it was asked for, or where its paper puts it in this family."""
-    from ..graph_passes.insert import insert
-
-    found, kept = place(plan, model)
-    return insert(model, found, plan.compressor, kept, size_bias=plan.size_bias == "auto")
+    return sequence.insert_steps(model, plan.steps, place(plan, model), size_bias=plan.size_bias == "auto")
 
 
-def place(plan: Plan, model: ir.Model) -> tuple[Seam, int]:
-    """Where in `model` the compressor goes, and how many tokens it keeps there."""
+def place(plan: Plan, model: ir.Model) -> list[Seam]:
+    """Where in `model`, which has no compressor yet, each of them goes."""
     from ..graph_passes.seams import resolve
 
-    method = plan.compressor.method
-    found = resolve(model, plan.seam, plan.source.auto_seam.get(method.seam, method.seam))
-    return found, tokens_kept(found.tokens, ratio=plan.ratio, keep=plan.keep)
+    source = plan.source
+    found = sequence.places(model, plan.steps, source.seam_for)
+    for step, seam in zip(plan.steps, found):
+        if source.text_seam and TEXT in step.compressor.signals():
+            check_place(source, step.compressor, seam, resolve(model, source.text_seam))
+    return found
 
 
 def write(writer: BundleWriter, plan: Plan, built: Built, precision: Precision, *, first: bool = True) -> Variant:
     """Add every graph to the bundle, under plain names those of its first variant; returns the manifest's entry."""
-    from ..runtimes.bundle import CompressionRecord, SeamRecord, Variant
+    from ..runtimes.bundle import Variant
 
     source, inserted, models = plan.source, built.inserted, built.models
     graphs: dict[Role, GraphRecord] = {}
     for role, model in models.items():
-        # embed, prefill and decode read the same weights: one file holds them once.
+        # text, embed, prefill and decode read the same weights: one file holds them once.
         data = None if role == "encoder" else "language.onnx.data"
         graphs[role] = writer.add_graph(
             role,
@@ -166,14 +185,25 @@ def write(writer: BundleWriter, plan: Plan, built: Built, precision: Precision, 
             variant="" if first else plan.name,
             data=data,
         )
-    seam = inserted.seam
-    biased = bool(inserted.biased or (plan.compressor.method.merges and built.language))
-    record = CompressionRecord(
-        method=inserted.method,
-        params=inserted.params,
-        ratio=plan.budget if plan.keep is None else str(1 - Fraction(inserted.keep, seam.tokens)),
+    return Variant(
+        name=plan.name,
+        compression=[_record(plan, built, step, done) for step, done in zip(plan.steps, inserted.steps)],
+        graphs=graphs,
+        generation=source.generation(inserted.keep) if built.language else None,
+        text=source.text_record() if built.text else None,
+    )
+
+
+def _record(plan: Plan, built: Built, step: sequence.Step, done: Inserted) -> CompressionRecord:
+    from ..runtimes.bundle import CompressionRecord, SeamRecord
+
+    seam, biased = done.seam, bool(done.biased or (done.merges and built.language))
+    return CompressionRecord(
+        method=done.method,
+        params=done.params,
+        ratio=step.budget if step.keep is None else str(1 - Fraction(done.keep, seam.tokens)),
         tokens_in=seam.tokens,
-        tokens_out=inserted.keep,
+        tokens_out=done.keep,
         size_bias=plan.size_bias == "auto" and biased,
         seam=SeamRecord(
             kind=seam.name,
@@ -182,12 +212,6 @@ def write(writer: BundleWriter, plan: Plan, built: Built, precision: Precision, 
             grid=list(seam.grid) if seam.grid else None,
             prefix=seam.prefix,
         ),
-    )
-    return Variant(
-        name=plan.name,
-        compression=[record],
-        graphs=graphs,
-        generation=source.generation(inserted.keep) if built.language else None,
     )
 
 
@@ -238,7 +262,7 @@ def _language_samples(
 
     run = ort_runner(compressed)
     samples: dict[str, list[dict[str, np.ndarray]]] = {}
-    for sample in source.real_inputs(_RANGE_SAMPLES):
+    for sample in with_text(source.real_inputs(_RANGE_SAMPLES), compressed, source):
         for probe in language_probes(graphs, language_values(run(sample))):
             samples.setdefault(probe.role, []).append(probe.inputs)
     return samples
@@ -258,10 +282,10 @@ def _roles(source: Source, role: str, model: ir.Model, inserted: Inserted) -> tu
 
 
 def _typed_io(model: ir.Model) -> list[str]:
-    """What one half-precision graph hands to the next: tokens, embeddings and the KV caches."""
+    """What one half-precision graph hands to the next: a text, tokens, embeddings and the KV caches."""
     caches = ("past_", "present_", "cross_")
     ends = [value.name or "" for value in (*model.graph.inputs, *model.graph.outputs)]
-    return [name for name in ends if name in ("tokens", "inputs_embeds") or name.startswith(caches)]
+    return [name for name in ends if name in (TEXT, "tokens", "inputs_embeds") or name.startswith(caches)]
 
 
 def _fix_batch(model: ir.Model) -> list[str]:

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import GraphError, MissingError
-from ..graph_passes.compressors import OUTPUTS, Case, Compressed, Compressor, make, parameters
+from ..graph_passes.compressors import OUTPUTS, Case, Compressed, Compressor, make
 from ..graph_passes.compressors.base import Learned, weights
-from ..graph_passes.compressors.texts import TEXT
-from . import torch_parts
 from .arrays import to_array, to_tensor, to_tensors
 from .measures import LARGEST, Check, compare
 from .probes import Probe
@@ -27,7 +25,6 @@ from .render import Step
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from ..graph_passes.insert import Inserted
     from ..runtimes.bundle import Role
     from .source import GraphSource
 
@@ -49,73 +46,6 @@ def between(model: ir.Model, inputs: Iterable[str], outputs: Iterable[str]) -> i
     return part
 
 
-def encoder_probes(
-    graph: GraphSource,
-    model: ir.Model,
-    inserted: Inserted,
-    compressor: Compressor,
-    samples: list[dict[str, np.ndarray]],
-    runner: Runner,
-) -> list[Probe]:
-    """Probes of the compressed encoder `model`: head, compressor and tail for each sample.
-
-    The head's own tokens and the compressor's own output come from running `model`; what must follow from them comes
-    from PyTorch. Without a module (a foreign ONNX file) or a module boundary at the seam only the compressor is proved.
-
-    Raises:
-        GraphError: NaN or inf in the activations at the seam.
-    """
-    import torch
-
-    seam, behind = inserted.seam, inserted.tokens_out
-    node = next(node for node in model.graph if node.name == inserted.node_name)
-    # Behind the signals lie weights, which are constants of the graph.
-    into = [value.name or "" for value in node.inputs if value is not None][: 1 + len(compressor.signals())]
-    out = dict(zip(OUTPUTS, (value.name or "" for value in node.outputs)))
-    results = [value.name or "" for value in model.graph.outputs]
-    own_results = [name for name in results if name not in inserted.outputs.values()]
-    signals = dict(zip(compressor.signals(), into[1:]))
-    # A text is an input of the graph, and the module knows nothing of it.
-    seen_by_module = {name: value for name, value in signals.items() if name != TEXT}
-    read = dict.fromkeys([inserted.tokens_in, into[0], *seen_by_module.values(), *out.values(), behind])
-    run = runner(between(model, _names(model.graph.inputs), read))
-    probes: list[Probe] = []
-    for sample in samples:
-        own = {**sample, **run(sample)}
-        tokens = own[into[0]]
-        _finite(tokens, into[0], seam.name)
-        case = Case(tokens.shape[1], tokens.shape[2], inserted.keep, tokens.dtype.name, seam.grid)
-        reference = run_reference(compressor, case, tokens, {name: own[value] for name, value in signals.items()})
-        fed = {name: own[name] for name in into}
-        expected = {name: getattr(reference, field) for field, name in out.items()}
-        probes.append(Probe("compressor", graph.role, fed, expected, _card(compressor, case)))
-        if graph.module is None or not seam.module:
-            continue
-        given = {name: array for name, array in sample.items() if name != TEXT or name in graph.inputs}
-        feeds = to_tensors(given)
-        head = torch_parts.head(graph.module, feeds, seam, tuple(seen_by_module))
-        seen = {inserted.tokens_in: head.tokens, into[0]: head.tokens[:, seam.prefix :]}
-        seen |= {value: head.signals[name] for name, value in seen_by_module.items()}
-        probes.append(Probe("head", graph.role, given, {name: value.numpy() for name, value in seen.items()}))
-        # Without a prefix the compressor's tokens may be the result itself, and are proved already.
-        judged = [name for name in own_results if seam.prefix or name != behind]
-        if not judged:
-            continue
-        fed = {out["tokens"]: own[out["tokens"]]}
-        shorter = to_tensor(own[out["tokens"]]).float()
-        if seam.prefix:
-            # Cut before the prefix is put back, so that the graph's way of doing it is part of what is proved.
-            fed[inserted.tokens_in] = own[inserted.tokens_in]
-            shorter = torch.cat([to_tensor(own[inserted.tokens_in]).float()[:, : seam.prefix], shorter], 1)
-        if inserted.biased:
-            fed[out["sizes"]] = own[out["sizes"]]
-        bias = to_tensor(own[out["sizes"]]) if inserted.biased else None
-        result = torch_parts.tail(graph.module, feeds, seam, shorter, bias)
-        expected = {name: value.numpy() for name, value in zip(own_results, result, strict=True) if name in judged}
-        probes.append(Probe("tail", graph.role, fed, expected))
-    return probes
-
-
 def language_values(encoded: Feeds) -> dict[str, np.ndarray]:
     """What the language graphs read of an encoder's outputs, by role, in float32: tokens, kept_indices, token_bias."""
     values = {name: encoded[name] for name in ("tokens", "kept_indices")} | {"token_bias": np.log(encoded["sizes"])}
@@ -123,11 +53,12 @@ def language_values(encoded: Feeds) -> dict[str, np.ndarray]:
 
 
 def language_probes(graphs: list[GraphSource], values: dict[str, np.ndarray]) -> list[Probe]:
-    """One probe for each language graph, fed along the chain embed -> prefill -> decode.
+    """One probe for each graph beside the encoder, fed along the chain embed -> prefill -> decode; or for text alone.
 
     Args:
         graphs: in that order.
-        values: what the encoder gave, by role: tokens, kept_indices, token_bias.
+        values: by role, what does not come from a graph before: of the encoder tokens, kept_indices, token_bias; for
+            text the input_ids.
     """
     import torch
 
@@ -200,6 +131,11 @@ def run_reference(
 
 
 def _judge(probe: Probe, got: dict[str, np.ndarray], precision: str) -> list[Check]:
+    if probe.part == "sequence":
+        return [
+            compare(probe.part, name, _bits(array), _bits(got[name]), precision)
+            for name, array in probe.expected.items()
+        ]
     if probe.part != "compressor":
         return [compare(probe.part, name, array, got[name], precision) for name, array in probe.expected.items()]
     from ..graph_passes.agreement import compare as agree
@@ -223,6 +159,11 @@ def _judge(probe: Probe, got: dict[str, np.ndarray], precision: str) -> list[Che
     off = min(found.norm_ratio, LARGEST)
     detail = "" if found.ok else found.worst
     return [Check("compressor", name, found.ok, found.cosine, 1 + off, float(min(far, LARGEST)), found.flipped, detail)]
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    """The bits of numbers that are copied or counted, and must be equal."""
+    return array if array.dtype.kind in "iu" else array.view(f"i{array.dtype.itemsize}")
 
 
 def _has_torch() -> bool:
@@ -251,7 +192,7 @@ def _equal(probe: Probe, tokens: str, got: dict[str, np.ndarray], precision: str
             )
     sizes = list(probe.expected)[OUTPUTS.index("sizes")]
     # Exact counts, all 1 where nothing was merged: judged bit for bit, because a constant has no direction.
-    counts = (probe.expected[sizes].view(np.int32), got[sizes].view(np.int32))
+    counts = (_bits(probe.expected[sizes]), _bits(got[sizes]))
     return [
         compare("compressor", tokens, probe.expected[tokens], got[tokens], precision),
         compare("compressor", sizes, *counts, precision),
@@ -264,27 +205,5 @@ def _worse(a: Check, b: Check) -> Check:
     return b if (b.cosine, -abs(b.norm_ratio - 1)) < (a.cosine, -abs(a.norm_ratio - 1)) else a
 
 
-def _card(compressor: Compressor, case: Case) -> dict[str, Any]:
-    return {
-        "name": compressor.method.name,
-        "params": parameters(compressor),
-        "tokens": case.tokens,
-        "dim": case.dim,
-        "keep": case.keep,
-        "dtype": case.dtype,
-        "grid": list(case.grid) if case.grid else None,
-    }
-
-
 def _names(values: Iterable[ir.Value]) -> list[str]:
     return [value.name or "" for value in values]
-
-
-def _finite(tokens: np.ndarray, tensor: str, seam: str) -> None:
-    bad = int((~np.isfinite(tokens.astype(np.float32))).sum())
-    if bad:
-        raise GraphError(
-            f"{bad} of {tokens.size} activations are NaN or inf",
-            where=f"tensor {tensor}, shape {list(tokens.shape)}, seam {seam}",
-            fix="Check the weights and the input range; in fp16 try --precision fp32 first.",
-        )

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GateError, MissingError, RequestError
-from ..graph_passes.compressors import make
 from . import gate, variants
 from .render import Step
-from .texts import refuse_text
+from .texts import refuse_text, text_of
 from .variants import Ratio
 
 if TYPE_CHECKING:
@@ -58,10 +57,11 @@ def export(
     source: str | None = None,
     out: Path | str | None = None,
     *,
-    method: str = "apet",
+    method: str | None = None,
     ratio: Ratio | Sequence[Ratio] | None = None,
     keep: int | Sequence[int] | None = None,
-    seam: str = "auto",
+    seam: str | None = None,
+    recipe: str | Path | None = None,
     params: Mapping[str, Any] | None = None,
     precision: Precision | None = None,
     device: str | None = None,
@@ -76,17 +76,19 @@ def export(
 
     Args:
         source: built-in name (None: tiny-vlm), checkpoint folder, ONNX file, or ``package.module:callable``.
-        out: bundle folder; None: ``./<source>-<method>-<ratio>``.
-        method: compressor.
+        out: bundle folder; None: ``./<source>-<method>-<ratio>``, or ``./<source>-<recipe>``.
+        method: compressor; apet where neither it nor a recipe is given.
         ratio: share of tokens removed, exact. Several make one bundle with a variant for each, over one copy of the
             weights; the first is what a reader of the bundle gets who names none.
         keep: tokens kept, instead of `ratio`; several likewise.
-        seam: where; ``auto`` takes the place of the method's paper.
-        params: of the method.
+        seam: where; ``auto``, the default, takes the place of the method's paper.
+        recipe: several compressors in sequence, instead of method, budget and seam: a name or a TOML file (see
+            `graph_passes.recipes`).
+        params: of the method. Of a recipe's steps: ``KEY`` for all that have it, ``N.KEY`` for step N.
         precision: fp32, fp16 or bf16, as types in the graph; None: fp32, or what is recommended for `device`.
         device: the device it is for, ``NAME`` or ``NAME@TENSORRT`` (`devices.profiles.target`): what it cannot run is
             refused, and what was chosen for it is in the notes and in the manifest.
-        parts: ``encoder`` leaves the language graphs out.
+        parts: ``encoder`` leaves the language graphs and the graph text out.
         size_bias: ``auto`` gives merged tokens their weight wherever we own the graph behind the seam.
         verify: prove every part; a failed proof is a `GateError`.
         force: replace a non-empty folder that is not a bundle.
@@ -103,14 +105,17 @@ def export(
     from .report import page
     from .sources import open_source
 
-    compressor = make(method, params)
-    asked = variants.budgets(ratio, keep)
+    asked, named = variants.requests(method, ratio, keep, seam, recipe, params)
+    # What follows is about the method, so it is the same for every budget; a recipe has none but its own.
+    compressor = asked[0][-1].compressor
     goal = device_fit.target(device)
     precision, chosen = device_fit.precision(goal, precision)
     step("opening the model")
     opened = open_source(source, parts=parts).prepared(compressor)
-    if parts == "all" and opened.language(1):
-        refuse_text(compressor, f"the language graphs of {opened.name} have none to give", "Add --parts encoder.")
+    if parts == "all" and opened.language(1) and not (opened.text_seam and len(asked[0]) == 1):
+        for one in asked[0]:
+            why = "have none to give" if not opened.text_seam else "give it to one compressor, not to several in a row"
+            refuse_text(one.compressor, f"the language graphs of {opened.name} {why}", "Add --parts encoder.")
     if min_accuracy is not None and not (opened.has_task and parts == "all" and verify and precision != "bf16"):
         raise RequestError(
             f"--min-accuracy needs a model with questions, all its graphs, and the proof (asked: {opened.name})",
@@ -120,9 +125,10 @@ def export(
     if min_accuracy is not None:
         # What the questions need is missed now, not after the export.
         opened.questions(1, accuracy.SEED)
-    plans = [graphs.Plan(opened, compressor, *budget, seam, parts, size_bias) for budget in asked]
+    text_of(opened, compressor)
+    plans = [graphs.Plan(opened, steps, parts, size_bias, named, params or {}) for steps in asked]
     rates = "-".join(plan.budget.replace("/", "_") for plan in plans)
-    target = Path(out) if out is not None else Path(f"{opened.name}-{method}-{rates}")
+    target = Path(out) if out is not None else Path(f"{opened.name}-{named or f'{compressor.method.name}-{rates}'}")
     check_target(target, force=force)
 
     results: list[Exported] = []

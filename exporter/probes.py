@@ -29,7 +29,8 @@ class Probe:
     """One part of one graph on one input.
 
     Attributes:
-        part: head, compressor, tail, or the role of a whole graph (embed, prefill, decode).
+        part: head, compressor, between, sequence or tail of the encoder (see `encoder_probes`), or the role of a whole
+            graph (text, embed, prefill, decode).
         role: the graph it lies in.
         inputs: value name -> array fed there; the graph is cut at these values.
         expected: value name -> array that PyTorch computed.

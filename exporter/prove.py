@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import GraphError
-from ..graph_passes.compressors import Compressor
 from . import probes as probe_file
-from .measures import compare
-from .texts import with_text
+from .texts import proof_ids, with_text
 
 if TYPE_CHECKING:
-    from ..graph_passes.insert import Inserted
+    from ..graph_passes.inserted import Inserted
     from ..runtimes.bundle import Variant
     from ..runtimes.writer import BundleWriter
     from .graphs import Built, Plan
@@ -59,7 +57,9 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
     """
     from ..graph_passes.model_io import load_model
     from ..runtimes.ort_graph import ort_runner
-    from .parity import check, encoder_probes, language_probes, language_values
+    from .drift import drift
+    from .encoder_probes import encoder_probes
+    from .parity import check, language_probes, language_values
 
     source, inserted = plan.source, built.inserted
     models = built.models
@@ -68,16 +68,20 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
         _check_types(files.values())
     else:
         models = {role: load_model(file) for role, file in files.items()}
-    samples = with_text(source.real_inputs(SAMPLES), models["encoder"])
+    samples = with_text(source.real_inputs(SAMPLES), models["encoder"], source)
     whole = ort_runner(models["encoder"])
     encoded = [(sample, whole(sample)) for sample in samples]
-    probes = encoder_probes(source.encoder, models["encoder"], inserted, plan.compressor, samples, ort_runner)
+    probes = encoder_probes(source.encoder, models["encoder"], inserted, samples, ort_runner)
     parts = {probe.part for probe in probes}
+    if built.text:
+        (ids,) = built.text.inputs.values()
+        for one in proof_ids(source, SAMPLES, ids.shape[1]):
+            probes += language_probes([built.text], {"input_ids": one})
     if built.language:
         probes += language_probes(built.language, language_values(encoded[0][1]))
     checks = check(probes, models, ort_runner, "fp32" if precision == "bf16" else precision)
     notes += _remarks(source, inserted, parts, precision)
-    if plan.compressor.method.merges and plan.size_bias == "auto" and not (built.language or inserted.biased):
+    if inserted.merges and plan.size_bias == "auto" and not (built.language or inserted.biased):
         notes.append(
             "merged tokens keep their weight only if log(sizes) is added to the attention of your language model"
         )
@@ -88,8 +92,8 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
         "checks": [found.to_json() for found in checks],
         "notes": list(notes),
     }
-    drift = _drift(source, inserted, plan.compressor, encoded) if "head" in parts else None
-    return Proved(proof, drift, encoded, probes)
+    bounded = "head" in parts and all(step.seam.module for step in inserted.steps)
+    return Proved(proof, drift(source.encoder, inserted, encoded) if bounded else None, encoded, probes)
 
 
 def keep(writer: BundleWriter, proofs: Mapping[str, Proved]) -> None:
@@ -127,11 +131,13 @@ def _check_types(files: Iterable[Path]) -> None:
 
 def _remarks(source: Source, inserted: Inserted, parts: set[str], precision: str) -> list[str]:
     remarks = []
+    unbound = [step.seam.name for step in inserted.steps if not step.seam.module]
     if source.encoder.module is None:
         but = f", but for the size bias in {len(inserted.biased)} attentions" if inserted.biased else ""
         remarks.append(f"a foreign ONNX file: the compressor is proved, head and tail are the file's own{but}")
-    elif "head" not in parts:
-        remarks.append(f"seam {inserted.seam.name} is no boundary of a PyTorch module: only the compressor is proved")
+    elif unbound:
+        what = "what lies before and behind it is not proved" if "head" in parts else "only the compressor is proved"
+        remarks.append(f"seam {', '.join(unbound)} is no boundary of a PyTorch module: {what}")
     elif "tail" not in parts:
         remarks.append("nothing lies behind the compressor in the encoder: there is no tail to prove")
     if precision == "fp16":
@@ -144,36 +150,3 @@ def _remarks(source: Source, inserted: Inserted, parts: set[str], precision: str
             "types and shapes were checked, their values were not"
         )
     return remarks
-
-
-def _drift(source: Source, inserted: Inserted, compressor: Compressor, encoded: list[Encoded]) -> dict[str, float]:
-    """End to end: the graph against PyTorch from the pixels on, where every flip of a pick counts."""
-    from ..graph_passes.compressors import Case
-    from ..graph_passes.compressors.texts import TEXT
-    from . import torch_parts
-    from .arrays import to_tensor, to_tensors
-    from .parity import run_reference
-
-    seam = inserted.seam
-    overlaps, cosines = [], []
-    assert source.encoder.module is not None
-    for sample, got in encoded:
-        feeds = to_tensors({name: sample[name] for name in source.encoder.inputs})
-        beside = {name: sample[name] for name in compressor.signals() if name == TEXT}
-        known = tuple(name for name in compressor.signals() if name not in beside)
-        head = torch_parts.head(source.encoder.module, feeds, seam, known)
-        tokens = head.tokens[:, seam.prefix :]
-        case = Case(seam.tokens, seam.dim, inserted.keep, "float32", seam.grid)
-        signals = {name: value.numpy() for name, value in head.signals.items()}
-        reference = run_reference(compressor, case, tokens.numpy(), signals | beside)
-        kept = [set(map(int, row)) for row in reference.kept_indices]
-        own = [set(map(int, row)) for row in got[inserted.outputs["kept_indices"]]]
-        overlaps += [len(a & b) / inserted.keep for a, b in zip(kept, own)]
-        first = [head.tokens[:, : seam.prefix].numpy()] if seam.prefix else []
-        fewer = to_tensor(np.concatenate([*first, reference.tokens], 1))
-        bias = to_tensor(reference.sizes) if inserted.biased else None
-        outputs = torch_parts.tail(source.encoder.module, feeds, seam, fewer, bias)
-        names = [name for name in got if name not in inserted.outputs.values()]
-        found = [compare("drift", name, value.numpy(), got[name], "bf16") for name, value in zip(names, outputs)]
-        cosines += [one.cosine for one in found]
-    return {"kept_overlap": float(np.mean(overlaps)), "cosine": float(min(cosines))}

@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ..runtimes.bundle import GenerationRecord, Preprocess, ProcessorRecord, Role, SourceRecord
+from ..graph_passes.compressors.texts import TEXT
+from ..runtimes.bundle import GenerationRecord, Preprocess, ProcessorRecord, Role, SourceRecord, TextRecord
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 Parts = Literal["encoder", "all"]
 Kind = Literal["builtin", "checkpoint", "module", "onnx"]
+Modality = Literal["image", "video", "audio"]
+
+# Where the source does not say it: by the rank of the input, [B, mels, frames], [B, C, H, W] or [B, T, C, H, W].
+_BY_RANK: dict[int, Modality] = {3: "audio", 4: "image", 5: "video"}
 
 
 @dataclass
@@ -33,7 +38,8 @@ class GraphSource:
         inputs: example inputs by role name, which is also the graph's input name; static shapes, B = 1. Torch tensors;
             numpy arrays where `module` is None, because a foreign file is compressed without torch.
         outputs: output role names, which are also the graph's output names, in the order the module returns them.
-        grid: how the tokens lie, where the model says it: (height, width), or (length,) for sound.
+        grid: how the tokens lie, where the model says it: (height, width), (frames, height, width), or (length,) for
+            sound.
         stand_in: path of the submodule, [B, N, D] -> [B, N, D'], whose place a compressor that widens tokens takes; it
             is there so that the module and its graph can be run and cut before. Empty where there is none.
     """
@@ -51,7 +57,8 @@ class Question:
     """One item of a model's task.
 
     Attributes:
-        input: what `Session.encode` takes: an image uint8 [H, W, 3], or a waveform float32 [samples].
+        input: what `Session.encode` takes: an image uint8 [H, W, 3], a video uint8 [T, H, W, 3], or a waveform float32
+            [samples].
         prompt: text; empty where the model needs none.
         answer: the right one.
         content: bool [N], the tokens that show what is asked for: an oracle keeps these first.
@@ -72,9 +79,11 @@ class Source(ABC):
         name: short, without a path: tiny-vlm, the folder's name, the file's stem.
         files: the weights, or the ONNX file; `sha256` is made of them.
         encoder: the graph a compressor goes into.
+        modality: what the encoder takes; None: see `takes`.
         model_path: the ONNX file of kind ``onnx``, None otherwise.
         auto_seam: the seam kind a paper asks for -> the name of that seam in this model.
-        preprocess: how an image or a sound becomes the encoder's input, where that is known.
+        text_seam: the seam whose tokens lie in the space of `text`; empty where there is no such graph.
+        preprocess: how a picture, a video or a sound becomes the encoder's input, where that is known.
         processor: how text becomes ids.
         processor_files: path inside the bundle -> content.
         has_task: whether right answers are known, so that accuracy can be measured.
@@ -85,15 +94,22 @@ class Source(ABC):
     kind: Kind
     name: str
     encoder: GraphSource
+    modality: Modality | None = None
     files: tuple[Path, ...] = ()
     model_path: Path | None = None
     auto_seam: dict[str, str] = field(default_factory=dict)
+    text_seam: str = ""
     preprocess: Preprocess | None = None
     processor: ProcessorRecord = field(default_factory=ProcessorRecord)
     processor_files: dict[str, bytes] = field(default_factory=dict)
     has_task: bool = False
     metric: str = "answers right"
     plain: Source | None = None
+
+    @property
+    def takes(self) -> Modality | None:
+        """The modality; where nothing says it, as the rank of the encoder's input suggests, or None."""
+        return self.modality or _BY_RANK.get(len(next(iter(self.encoder.inputs.values())).shape))
 
     @cached_property
     def sha256(self) -> str | None:
@@ -143,6 +159,25 @@ class Source(ABC):
     def generation(self, keep: int) -> GenerationRecord | None:
         """What greedy generation needs for K kept tokens; None where `language` gives no graphs."""
         return None
+
+    def text(self, length: int) -> GraphSource | None:
+        """The graph text for prompts of up to `length` ids; None where `text_seam` is empty."""
+        return None
+
+    def text_record(self) -> TextRecord | None:
+        """What goes into `text`."""
+        return None
+
+    def real_prompts(self, n: int, length: int) -> list[list[int]]:
+        """`n` prompts as they are asked, of at most `length` ids, where there is `text`; the same on every call."""
+        return []
+
+    def seam_for(self, compressor: Compressor) -> str:
+        """The seam that ``auto`` takes: where the text lies, for a compressor that reads one, or its paper's."""
+        if self.text_seam and TEXT in compressor.signals():
+            return self.text_seam
+        wanted = compressor.method.seam
+        return self.auto_seam.get(wanted, wanted)
 
     def record(self) -> SourceRecord:
         """The manifest's entry."""

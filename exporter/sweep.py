@@ -55,7 +55,7 @@ def sweep(
         ratios: shares removed.
         seeds: question seeds.
         questions: of each seed.
-        inputs: a folder of images or sounds; agreement on it is judged instead of the model's questions.
+        inputs: a folder of images, videos or sounds; agreement on it is judged instead of the model's questions.
         prompt: asked about each input.
         advance: called after each cell.
 
@@ -69,18 +69,20 @@ def sweep(
     from .sweep_picture import draw
 
     asked = [method_of(text) for text in methods]
-    for method in asked:
-        refuse_text(method, "a sweep has none to give", "Leave it out; tokexport model --parts encoder takes it.")
     for ratio in ratios:
         parse_ratio(ratio)
     if seeds < 1 or questions < 1:
         raise RequestError(f"{seeds} seeds of {questions} questions are no questions", fix="Ask at least one of each.")
     opened = open_source(source, parts="all")
+    asks = _asks(opened)
+    for method in asked:
+        if not asks:
+            refuse_text(method, f"{opened.name} is asked none here", "Leave it out; tokexport model takes it.")
     if inputs is None and not opened.has_task:
         raise RequestError(
             f"{opened.name} has no questions with known answers",
-            fix="Give a folder of your images or sounds: --inputs FOLDER. Agreement with the uncompressed model is "
-            "judged then.",
+            fix="Give a folder of your images, videos or sounds: --inputs FOLDER. Agreement with the uncompressed "
+            "model is judged then.",
         )
     if inputs is None and prompt is not None:
         raise RequestError("--prompt goes with --inputs", fix="Give the folder whose files it is asked about.")
@@ -89,7 +91,7 @@ def sweep(
     # Not before: a request that is refused leaves no folder.
     folder = Path(out) if out is not None else Path(f"{opened.name}-sweep")
     cells = Cells(folder)
-    chosen = asked or [make(name) for name in _fitting(opened)]
+    chosen = asked or [make(name) for name in _fitting(opened, asks)]
     plan = Plan(bench, examiner)
     whole = plan.uncompressed()
     rows = [row for ratio in dict.fromkeys(ratios) for row in plan.rows(chosen, ratio)]
@@ -122,13 +124,16 @@ def sweep(
     return {**result, "out": str(folder)}
 
 
-def _fitting(source: Source) -> list[str]:
+def _asks(source: Source) -> bool:
+    """Whether a question about each input reaches the model, as text that a method can read too."""
+    return bool(source.text_seam) and source.generation(1) is not None
+
+
+def _fitting(source: Source, asks: bool) -> list[str]:
     """The methods, but for baselines, that take what the model takes."""
-    # An image is [B, C, H, W], a spectrogram [B, mels, frames].
-    modality = "image" if len(next(iter(source.encoder.inputs.values())).shape) == 4 else "audio"
-    fitting = [method for method in methods() if modality in method.modalities and method.family != "baseline"]
+    fitting = [method for method in methods() if source.takes in method.modalities and method.family != "baseline"]
     known = [method.name for method in fitting if method.name not in BASELINES]
-    return [name for name in known if TEXT not in make(name).signals()]
+    return [name for name in known if asks or TEXT not in make(name).signals()]
 
 
 def _figures(row: Row, cells: Cells, figure: str, full: dict[str, Any]) -> dict[str, Any]:

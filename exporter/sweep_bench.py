@@ -18,6 +18,7 @@ from .accuracy import refusal
 from .answers import Language
 from .exam import compressor_node
 from .parity import between
+from .texts import with_text
 from .timing import interleaved
 
 if TYPE_CHECKING:
@@ -38,13 +39,12 @@ class Model:
     encoder: ir.Model
 
     def seam(self, compressor: Compressor) -> Seam:
-        """Where the method's paper puts it in this model.
+        """Where the method goes in this model: see `Source.seam_for`.
 
         Raises:
             RequestError: the model has no such place.
         """
-        wanted = compressor.method.seam
-        return resolve(self.encoder, "auto", self.source.auto_seam.get(wanted, wanted))
+        return resolve(self.encoder, "auto", self.source.seam_for(compressor))
 
 
 class Bench:
@@ -106,11 +106,14 @@ class Bench:
         inserted = insert(compressed, model.seam(compressor), compressor, keep)
         node = compressor_node(compressed, inserted)
         read = [value.name or "" for value in node.inputs if value is not None]
-        sample = self.source.real_inputs(1)[0]
-        reached = ort_runner(between(compressed, list(sample), read))(sample)
+        plain = self.source.real_inputs(1)[0]
+        (sample,) = with_text([plain], compressed, self.source)
+        seen = [name for name in read if name not in sample]
+        reached = {**sample, **ort_runner(between(compressed, list(plain), seen))(plain)}
+        reached = {name: reached[name] for name in read}
         alone = between(compressed, read, [value.name or "" for value in node.outputs])
         runs = {
-            "uncompressed_ms": partial(ort_runner(self.base.encoder, threads=1), sample),
+            "uncompressed_ms": partial(ort_runner(self.base.encoder, threads=1), plain),
             "encoder_ms": partial(ort_runner(compressed, threads=1), sample),
             "compressor_ms": partial(ort_runner(alone, threads=1), reached),
         }

@@ -34,11 +34,26 @@ class Head:
     signals: dict[str, torch.Tensor]
 
 
+@dataclass(frozen=True)
+class Put:
+    """Tokens in place of a module's own.
+
+    Attributes:
+        seam: where.
+        tokens: [B, prefix + K, D'].
+        sizes: [B, K], of which the logarithm goes into the attention behind; None: no size bias.
+    """
+
+    seam: Seam
+    tokens: torch.Tensor
+    sizes: torch.Tensor | None = None
+
+
 @contextmanager
 def attention_tap(calls: list[dict[str, Any]], bias: list[torch.Tensor]) -> Iterator[None]:
     """Record every scaled_dot_product_attention; once `bias` holds a [B, n] tensor, add it to the logits of n keys.
 
-    `calls` receives query and key [B, H, n, d], the scale, the mask that is added to the logits (None without one), and
+    `calls` receives query and key [B, H, n, d], the scale, what is added to the logits (None without anything), and
     whether the bias was added; `bias` may be filled while the tap is open.
     """
     from torch.nn import functional
@@ -52,10 +67,11 @@ def attention_tap(calls: list[dict[str, Any]], bias: list[torch.Tensor]) -> Iter
         scale = kwargs.get("scale") or query.shape[-1] ** -0.5
         biased = bool(bias) and key.shape[-2] == bias[0].shape[-1]
         mask = _added_mask(query, key, attn_mask, is_causal)
-        calls.append({"query": query, "key": key, "scale": scale, "mask": mask, "biased": biased})
         if biased:
             extra = bias[0][:, None, None, :].to(query.dtype)
             attn_mask, is_causal = extra if mask is None else mask + extra, False
+            mask = attn_mask
+        calls.append({"query": query, "key": key, "scale": scale, "mask": mask, "biased": biased})
         return original(query, key, value, attn_mask, dropout_p, is_causal, **kwargs)
 
     functional.scaled_dot_product_attention = tapped  # type: ignore[assignment]
@@ -65,11 +81,18 @@ def attention_tap(calls: list[dict[str, Any]], bias: list[torch.Tensor]) -> Iter
         functional.scaled_dot_product_attention = original
 
 
-def head(module: nn.Module, inputs: Mapping[str, torch.Tensor], seam: Seam, signals: tuple[str, ...]) -> Head:
-    """Run `module` and read the seam.
+def head(
+    module: nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    seam: Seam,
+    signals: tuple[str, ...],
+    put: Put | None = None,
+) -> Head:
+    """Run `module`, with other tokens `put` in front of the seam, and read the seam.
 
     Raises:
-        GraphError: the module never reached the seam, or its attention is not at hand for a signal.
+        GraphError: the module never reached the seam, or its attention is not at hand for a signal or for the sizes
+            that were put.
     """
     import torch
 
@@ -81,8 +104,9 @@ def head(module: nn.Module, inputs: Mapping[str, torch.Tensor], seam: Seam, sign
         found.append(tokens.detach().clone())
         before.extend(calls)
 
-    with torch.no_grad(), attention_tap(calls, []), _at(module, seam, read):
+    with torch.no_grad(), _putting(module, put, calls), _at(module, seam, read):
         module(*inputs.values())
+    _check_bias(put, before)
     if not found:
         raise GraphError(f"the PyTorch module never ran {seam.module!r}", where=f"seam {seam.name}")
     if signals and not before:
@@ -118,26 +142,44 @@ def tail(
     """
     import torch
 
-    bias: list[torch.Tensor] = []
-
-    def put(_: torch.Tensor) -> torch.Tensor:
-        if sizes is not None:
-            prefix = sizes.new_zeros(sizes.shape[0], seam.prefix)
-            bias.append(torch.cat([prefix, sizes.log()], 1))
-        return tokens
-
     calls: list[dict[str, Any]] = []
-    place = replace(seam, side="output") if seam.stand_in else seam
-    with torch.no_grad(), attention_tap(calls, bias), _at(module, place, put):
+    with torch.no_grad(), _putting(module, Put(seam, tokens, sizes), calls):
         result = module(*inputs.values())
-    if sizes is not None and not any(call["biased"] for call in calls):
+    _check_bias(Put(seam, tokens, sizes), calls)
+    return tuple(result) if isinstance(result, (tuple, list)) else (result,)
+
+
+def _check_bias(put: Put | None, calls: list[dict[str, Any]]) -> None:
+    """Raise `GraphError` where sizes were put into the module, and no attention took them."""
+    if put is not None and put.sizes is not None and not any(call["biased"] for call in calls):
         raise GraphError(
             "the module's attention behind the seam is not scaled_dot_product_attention, so PyTorch cannot follow the "
             "size bias",
-            where=f"seam {seam.name}",
+            where=f"seam {put.seam.name}",
             fix="Load the model with attn_implementation='sdpa', or leave the bias out with --size-bias off.",
         )
-    return tuple(result) if isinstance(result, (tuple, list)) else (result,)
+
+
+@contextmanager
+def _putting(module: nn.Module, put: Put | None, calls: list[dict[str, Any]]) -> Iterator[None]:
+    """Record attention while other tokens, if any, stand in the module, with their weight."""
+    import torch
+
+    if put is None:
+        with attention_tap(calls, []):
+            yield
+        return
+    bias: list[torch.Tensor] = []
+
+    def replaced(_: torch.Tensor) -> torch.Tensor:
+        if put.sizes is not None:
+            prefix = put.sizes.new_zeros(put.sizes.shape[0], put.seam.prefix)
+            bias.append(torch.cat([prefix, put.sizes.log()], 1))
+        return put.tokens
+
+    place = replace(put.seam, side="output") if put.seam.stand_in else put.seam
+    with attention_tap(calls, bias), _at(module, place, replaced):
+        yield
 
 
 @contextmanager

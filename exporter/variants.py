@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from ..graph_passes.budget import check_budget, parse_ratio
+from ..graph_passes.compress import DEFAULT_METHOD
+from ..graph_passes.compressors import make
+from ..graph_passes.recipes import load, refuse_beside
+from ..graph_passes.sequence import Step
 from . import graphs
 
 if TYPE_CHECKING:
     from ..runtimes.bundle import Precision
+    from . import render
     from .graphs import Built, Plan
-    from .render import Step
 
 Ratio = str | float | Fraction
 # (ratio, keep); one of them is None.
 Budget = tuple[Ratio | None, int | None]
+
+
+def requests(
+    method: str | None,
+    ratio: Ratio | Sequence[Ratio] | None,
+    keep: int | Sequence[int] | None,
+    seam: str | None,
+    recipe: str | Path | None,
+    params: Mapping[str, Any] | None,
+) -> tuple[list[tuple[Step, ...]], str]:
+    """The steps of each variant that was asked for, and the name of the recipe, where one was.
+
+    Raises:
+        RequestError: what `budgets`, `compressors.make` and `recipes.load` refuse; a method, a budget or a seam beside
+            a recipe.
+    """
+    if recipe is not None:
+        refuse_beside(method=method, ratio=ratio, keep=keep, seam=seam)
+        found = load(recipe)
+        return [found.made(params)], found.name
+    compressor = make(DEFAULT_METHOD if method is None else method, params)
+    place = "auto" if seam is None else seam
+    return [(Step(compressor, one, count, place),) for one, count in budgets(ratio, keep)], ""
 
 
 def budgets(ratio: Ratio | Sequence[Ratio] | None, keep: int | Sequence[int] | None) -> list[Budget]:
@@ -41,7 +69,7 @@ def budgets(ratio: Ratio | Sequence[Ratio] | None, keep: int | Sequence[int] | N
 
 
 def build(
-    plans: Sequence[Plan], precision: Precision, step: Step, *, twins: bool
+    plans: Sequence[Plan], precision: Precision, step: render.Step, *, twins: bool
 ) -> Iterator[tuple[Plan, Built, Built]]:
     """Build the graphs of each plan when it is asked for; the uncompressed encoder is exported once.
 
@@ -68,7 +96,7 @@ def build(
         yield plan, built, graphs.build(plan, "fp32", tell, twin) if twin else built
 
 
-def _named(name: str, step: Step) -> Callable[[str], None]:
+def _named(name: str, step: render.Step) -> Callable[[str], None]:
     return lambda text: step(f"{name}: {text}")
 
 
@@ -78,7 +106,8 @@ def _check(plans: Sequence[Plan], encoder: Any) -> None:
 
     seen: dict[int, str] = {}
     for plan in plans:
-        seam, keep = graphs.place(plan, encoder)
+        (seam,), (step,) = graphs.place(plan, encoder), plan.steps
+        keep = step.kept(seam.tokens)
         if keep in seen:
             raise RequestError(
                 f"{seen[keep]} and {plan.name} both keep {keep} of {seam.tokens} tokens",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UnprovableError
-from ..graph_passes.compressors import OUTPUTS
+from ..graph_passes.compressors.texts import TEXT
 from ..graph_passes.model_io import load_model
 from ..runtimes.ort_graph import ort_runner
 from ..runtimes.reader import Bundle, open_bundle, verify_hashes
@@ -126,14 +126,16 @@ def _with_tensorrt(bundle: Bundle, variant: Variant, probes: list[Probe], step: 
 def _drift(runner: EngineRunner, probes: list[Probe]) -> list[str]:
     """The bundle's own encoder engine, end to end, where every flip of a pick counts: reported, not judged."""
     samples = [probe.inputs for probe in probes if probe.part == "head"]
-    picks = [probe.expected for probe in probes if probe.part == "compressor"]
     if not samples:
         return ["the encoder's engine was not run as a whole: this proof has no input of it"]
     encode = runner(runner.models["encoder"])
     kept = runner.session.variant.graphs["encoder"].outputs["kept_indices"].name
+    # Of several compressors in a row, it is what they come to together that is the graph's output.
+    picks = [probe for probe in probes if kept in probe.expected]
     shares = []
     for sample, pick in zip(samples, picks, strict=True):
-        expected = list(pick.values())[OUTPUTS.index("kept_indices")]
-        for ours, theirs in zip(encode(sample)[kept], expected):
+        # A text reaches the compressor as an input of the encoder, and no part of the head.
+        text = {TEXT: pick.inputs[TEXT]} if TEXT in pick.inputs else {}
+        for ours, theirs in zip(encode({**sample, **text})[kept], pick.expected[kept]):
             shares.append(len({*map(int, ours)} & {*map(int, theirs)}) / len(theirs))
     return [f"end to end the encoder's engine keeps {sum(shares) / len(shares):.1%} of the tokens that PyTorch keeps"]

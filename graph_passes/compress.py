@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import RequestError
-from .budget import tokens_kept
 from .compressors import make
 from .compressors.base import OUTPUTS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-DEFAULT_RATIO = "0.85"
+DEFAULT_METHOD, DEFAULT_RATIO = "apet", "0.85"
 Form = Literal["portable", "plugin", "inlined"]
 
 
 def compress(
     model: Any,
-    method: str = "apet",
+    method: str | None = None,
     ratio: float | str | None = None,
     *,
     keep: int | None = None,
-    seam: str = "auto",
+    seam: str | None = None,
+    recipe: str | Path | None = None,
     params: Mapping[str, Any] | None = None,
     form: Form = "portable",
     outputs: Sequence[str] | Mapping[str, str] = OUTPUTS[1:],
@@ -38,11 +38,13 @@ def compress(
     Args:
         model: path of an ONNX file (gives an `onnx_ir.Model`), or an `onnx.ModelProto`, an `onnx_ir.Model` or an
             `onnx_graphsurgeon.Graph` (gives the same kind).
-        method: `tokexport.methods()` lists them.
+        method: `tokexport.methods()` lists them; apet where neither it nor a recipe is given.
         ratio: share of tokens removed, 0.85 where neither it nor `keep` is given; ``"8/9"`` is read exactly.
         keep: tokens kept instead.
-        seam: ``auto`` (the paper's), a seam that `tokexport inspect` lists, or ``tensor:<value name>``.
-        params: parameters of the method; defaults are the paper's.
+        seam: ``auto`` (the paper's; the default), a seam that `tokexport inspect` lists, or ``tensor:<value name>``.
+        recipe: several compressors in sequence, instead of all above: a name or a TOML file (see `recipes`).
+        params: parameters of the method; defaults are the paper's. Of a recipe's steps: ``KEY`` for all that have it,
+            ``N.KEY`` for step N.
         form: ``portable`` (a node with its function), ``plugin`` (for TensorRT) or ``inlined`` (standard operators).
         outputs: which of kept_indices [B, K] int64, sizes [B, K] float32, assignment [B, N] int64 become outputs of
             the graph; a mapping gives them other names.
@@ -60,23 +62,25 @@ def compress(
         raise RequestError(f"form {form!r} is unknown", fix="Use portable, plugin or inlined.")
     if size_bias not in ("auto", "off"):
         raise RequestError(f"size_bias {size_bias!r} is unknown", fix="Use auto or off.")
-    compressor = make(method, params)
-    if keep is None and ratio is None:
-        ratio = DEFAULT_RATIO
     from .forms import no_plugin, to_inlined, to_plugin
-
-    if form == "plugin" and not compressor.method.plugin:
-        raise no_plugin(method)
-    graph, give_back = _open(model)
-
-    from .insert import insert
     from .model_io import ensure_opset
-    from .seams import resolve
+    from .sequence import Step, insert_steps, places
 
+    if recipe is not None:
+        from .recipes import load, refuse_beside
+
+        refuse_beside(method=method, ratio=ratio, keep=keep, seam=seam)
+        steps = load(recipe).made(params)
+    else:
+        ratio = DEFAULT_RATIO if keep is None and ratio is None else ratio
+        compressor = make(DEFAULT_METHOD if method is None else method, params)
+        steps = (Step(compressor, ratio, keep, "auto" if seam is None else seam),)
+    lacking = [step.compressor.method for step in steps if not step.compressor.method.plugin]
+    if form == "plugin" and lacking:
+        raise no_plugin(lacking[0].name)
+    graph, give_back = _open(model)
     ensure_opset(graph)
-    place = resolve(graph, seam, compressor.method.seam)
-    kept = tokens_kept(place.tokens, ratio=ratio, keep=keep)
-    insert(graph, place, compressor, kept, outputs=outputs, size_bias=size_bias == "auto")
+    insert_steps(graph, steps, places(graph, steps), outputs=outputs, size_bias=size_bias == "auto")
     if form == "plugin":
         graph = to_plugin(graph)
     elif form == "inlined":

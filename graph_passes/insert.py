@@ -1,7 +1,8 @@
 """Put a compressor at a seam, in portable form: one node with a local function of standard operators as its body.
 
 Stages: check the request -> prove the rest of the graph (`rest`, read-only) -> emit signals, node and function ->
-rewire what read the seam -> apply the rewrites of the proof -> size bias.
+rewire what read the seam -> apply the rewrites of the proof -> size bias. A compressor may come after another (see
+`sequence`): then its outputs are composed with those of the one before (`compose`).
 """
 
 from __future__ import annotations
@@ -9,18 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from ..errors import GraphError, RequestError, nearest
 from .builder import DTYPES, OPSET, Builder
+from .compose import TOTAL, emit_compose
 from .compressors.base import OUTPUTS, Case, Compressor, parameters, weights, width
 from .compressors.texts import TEXT, text_length
 from .cut import values_by_name
 from .forms import DOMAIN, GRID_KEY, KEEP_KEY, METHOD_KEY, PARAMS_KEY, plugin_name
+from .inserted import Inserted, Read
 from .model_io import ensure_opset, standard_opset
 from .rest import plan_rest
 from .seam import Seam
@@ -31,37 +33,6 @@ EXTRA_OUTPUTS = OUTPUTS[1:]
 _TYPES = dict(zip(OUTPUTS[1:], (ir.DataType.INT64, ir.DataType.FLOAT, ir.DataType.INT64)))
 
 
-@dataclass(frozen=True)
-class Inserted:
-    """What `insert` did.
-
-    Attributes:
-        seam: where.
-        method: its name.
-        params: its parameters.
-        keep: K.
-        node_name: the compressor's node.
-        function_name: its op_type, which is also the name of its function.
-        rewritten: one line for each constant behind the seam that held the old token count.
-        outputs: kept_indices, sizes, assignment -> name of the graph output that was added for it.
-        tokens_in: name of the value before compression, [B, prefix + N, D].
-        tokens_out: name of the value after it, [B, prefix + K, D'].
-        biased: attentions behind the seam that now read log(sizes).
-    """
-
-    seam: Seam
-    method: str
-    params: dict[str, Any]
-    keep: int
-    node_name: str
-    function_name: str
-    rewritten: list[str]
-    outputs: dict[str, str]
-    tokens_in: str
-    tokens_out: str
-    biased: list[str] = field(default_factory=list)
-
-
 def insert(
     model: ir.Model,
     seam: Seam,
@@ -70,6 +41,8 @@ def insert(
     *,
     outputs: Sequence[str] | Mapping[str, str] = EXTRA_OUTPUTS,
     size_bias: bool = True,
+    after: Inserted | None = None,
+    until: str = "",
 ) -> Inserted:
     """Edit `model` in place; if this raises, nothing was edited.
 
@@ -84,7 +57,10 @@ def insert(
         outputs: which of kept_indices [B, K] int64, sizes [B, K] float32, assignment [B, N] int64 become graph
             outputs; a mapping gives them other names.
         size_bias: at a seam ``encoder_layer:<i>``, add log(sizes) to the attention of the layers behind, where the
-            method merges.
+            method merges, or one before it does.
+        after: the step that this one comes after; `seam` is then as `sequence.follow` gives it, and outputs and size
+            bias are about the tokens of the first step.
+        until: name of the value at which the next step will sit: attention behind it is left to that.
 
     Raises:
         RequestError: an invalid seam, a count or signal the method does not take there, an output name that is taken,
@@ -102,14 +78,15 @@ def insert(
         )
     case = Case(seam.tokens, seam.dim, keep, seam.dtype, seam.grid)
     compressor.check(case)
-    weights(compressor, case)
+    learned = weights(compressor, case)
     read_behind(model, seam, compressor, case)
-    bias = size_bias and seam.name.startswith("encoder_layer:") and compressor.method.merges
+    merges = compressor.method.merges or (after is not None and after.merges)
+    bias = size_bias and seam.name.startswith("encoder_layer:") and merges
     if bias:
         # Whether a bias can be added shows in the finished graph only: try it on a copy, which shares the weights.
         copy = model.clone()
-        _edit(copy, seam, compressor, case, names, values_by_name(copy.graph)[seam.tensor], bias)
-    return _edit(model, seam, compressor, case, names, value, bias)
+        _edit(copy, seam, compressor, case, learned, names, values_by_name(copy.graph)[seam.tensor], bias, after, until)
+    return _edit(model, seam, compressor, case, learned, names, value, bias, after, until)
 
 
 def _edit(
@@ -117,23 +94,32 @@ def _edit(
     seam: Seam,
     compressor: Compressor,
     case: Case,
+    learned: Mapping[str, np.ndarray],
     names: Mapping[str, str],
     value: ir.Value,
     bias: bool,
+    after: Inserted | None,
+    until: str,
 ) -> Inserted:
     from .seams import refresh_seams
-    from .signals import emit_signal
+    from .signals import read_signal
     from .size_bias import add_size_bias
 
     graph, prefix = model.graph, seam.prefix
+    end = values_by_name(graph)[until] if until else None
     behind, slot_width = read_behind(model, seam, compressor, case), width(compressor, case)
     plan = plan_rest(model, behind, 1, prefix + case.tokens, prefix + case.keep, prefix=prefix)
     # Behind the last layer nothing attends any more, so there is nothing that sizes could weigh.
-    bias = bias and plan.attends
+    bias = bias and plan.attends(model, end)
     uses = behind.uses()
     before = set(graph)
-    signals = [emit_signal(model, seam, name, text_length(compressor)) for name in compressor.signals()]
-    function = _function(model, compressor, case)
+    signals: list[ir.Value] = []
+    reads: dict[str, Read] = {}
+    for name in compressor.signals():
+        signal, how = read_signal(model, seam, name, text_length(compressor), after)
+        signals.append(signal)
+        reads |= {name: how} if name != TEXT else {}
+    function = _function(model, compressor, case, learned)
 
     taken = {*values_by_name(graph), *names.values()}
     tensor = value.name or seam.tensor
@@ -141,28 +127,38 @@ def _edit(
     batch = value.shape[0] if value.shape is not None else None
     last = np.iinfo(np.int64).max
     tokens = b.op("Slice", value, [prefix], [last], [1]) if prefix else value
-    learned = _initializers(graph, compressor, case, b.prefix)
-    reads = [tokens, *signals, *learned]
-    node = ir.Node(DOMAIN, function.name, reads, num_outputs=len(OUTPUTS), name=b.prefix.rstrip("."))
+    inputs = [tokens, *signals, *_initializers(graph, case, learned, b.prefix)]
+    node = ir.Node(DOMAIN, function.name, inputs, num_outputs=len(OUTPUTS), name=b.prefix.rstrip("."))
     node.metadata_props[METHOD_KEY] = compressor.method.name
     node.metadata_props[KEEP_KEY] = str(case.keep)
     node.metadata_props[PARAMS_KEY] = json.dumps(parameters(compressor))
     if case.grid is not None:
         node.metadata_props[GRID_KEY] = json.dumps(case.grid)
     counts = {"tokens": case.keep, "kept_indices": case.keep, "sizes": case.keep, "assignment": case.tokens}
-    for output, name in zip(node.outputs, OUTPUTS):
-        output.name = names.get(name, f"{b.prefix}{name}")
+    gives = dict(zip(OUTPUTS, node.outputs))
+    for name, output in gives.items():
+        output.name = f"{b.prefix}{name}"
         output.type = ir.TensorType(_TYPES[name]) if name in _TYPES else value.type
         output.shape = ir.Shape([batch, counts[name], *([slot_width] if name == "tokens" else [])])
     b.nodes.append(node)
     shorter = node.outputs[0]
+    total, first = {name: gives[name] for name in TOTAL}, {}
+    if after is not None:
+        values = values_by_name(graph)
+        first = {name: values[after.total[name]] for name in TOTAL}
+        total = emit_compose(b, first, gives, case.keep, merges=compressor.method.merges)
+        for name, output in total.items():
+            output.name, output.type = f"{b.prefix}total.{name}", ir.TensorType(_TYPES[name])
+            output.shape = first[name].shape if name == "assignment" else gives[name].shape
+    for name, wanted in names.items():
+        total[name].name = wanted
     if prefix:
         tokens.type, tokens.shape = value.type, ir.Shape([batch, case.tokens, case.dim])
         head = b.op("Slice", value, [0], [prefix], [1])
         head.type, head.shape = value.type, ir.Shape([batch, prefix, case.dim])
         shorter = b.op("Concat", head, node.outputs[0], axis=1)
         shorter.type, shorter.shape = value.type, ir.Shape([batch, prefix + case.keep, case.dim])
-    late = _place(graph, b.nodes, [value, *signals], before)
+    late = _place(graph, b.nodes, [value, *signals, *first.values()], before)
 
     for use in uses:
         use.node.replace_input_with(use.idx, shorter)
@@ -170,19 +166,19 @@ def _edit(
         if output is behind:
             graph.outputs[i] = shorter
             shorter.name, behind.name = behind.name, unique_name(f"{tensor}.uncompressed", taken)
+            after = _renamed(after, shorter.name or "", behind.name)
     if behind is not value:
         remove_unread(graph, behind)
     if late:
         graph.sort()
-    graph.outputs.extend(node.outputs[OUTPUTS.index(name)] for name in names)
+    graph.outputs.extend(total[name] for name in names)
     graph.opset_imports.setdefault(DOMAIN, 1)
     rewritten = plan.apply(model)
-    biased = add_size_bias(model, shorter, node.outputs[2], prefix) if bias else []
+    biased = add_size_bias(model, shorter, total["sizes"], prefix, end) if bias else []
     refresh_seams(model)
     return Inserted(
         seam=seam,
-        method=compressor.method.name,
-        params=parameters(compressor),
+        compressor=compressor,
         keep=case.keep,
         node_name=node.name or "",
         function_name=function.name,
@@ -190,8 +186,21 @@ def _edit(
         outputs=dict(names),
         tokens_in=value.name or "",
         tokens_out=shorter.name or "",
+        gives={name: output.name or "" for name, output in gives.items()},
+        total={name: output.name or "" for name, output in total.items()},
+        reads=reads,
         biased=biased,
+        onward=tuple(plan.axes.get(end, ())) if end is not None else (),
+        before=after,
     )
+
+
+def _renamed(step: Inserted | None, old: str, new: str) -> Inserted | None:
+    """A step whose tokens gave up their name to those of the step behind it."""
+    if step is None or step.tokens_out != old:
+        return step
+    gives = {name: new if value == old else value for name, value in step.gives.items()}
+    return replace(step, tokens_out=new, gives=gives)
 
 
 def function_name(compressor: Compressor, case: Case, opset: int = OPSET) -> str:
@@ -201,7 +210,7 @@ def function_name(compressor: Compressor, case: Case, opset: int = OPSET) -> str
     return f"{plugin_name(compressor.method.name)}_{digest[:8]}"
 
 
-def _function(model: ir.Model, compressor: Compressor, case: Case) -> ir.Function:
+def _function(model: ir.Model, compressor: Compressor, case: Case, learned: Iterable[str]) -> ir.Function:
     """The body for this case: the one that is there, or a new one."""
     opset = standard_opset(model)
     name = function_name(compressor, case, opset)
@@ -209,7 +218,7 @@ def _function(model: ir.Model, compressor: Compressor, case: Case) -> ir.Functio
         return model.functions[DOMAIN, name, ""]
     b = Builder()
     tokens = ir.Value(name="input.tokens")
-    beside = {extra: ir.Value(name=f"input.{extra}") for extra in (*compressor.signals(), *weights(compressor, case))}
+    beside = {extra: ir.Value(name=f"input.{extra}") for extra in (*compressor.signals(), *learned)}
     result = compressor.onnx(b, case, tokens, **beside)
     outputs = {output: getattr(result, output) for output in OUTPUTS}
     function = b.function(DOMAIN, name, [tokens, *beside.values()], outputs)
@@ -220,11 +229,11 @@ def _function(model: ir.Model, compressor: Compressor, case: Case) -> ir.Functio
     return function
 
 
-def _initializers(graph: ir.Graph, compressor: Compressor, case: Case, prefix: str) -> list[ir.Value]:
-    """The weights of a compressor that has `Learned`, in the dtype of the tokens."""
+def _initializers(graph: ir.Graph, case: Case, learned: Mapping[str, np.ndarray], prefix: str) -> list[ir.Value]:
+    """The weights of a compressor, in the dtype of the tokens."""
     dtype = DTYPES[case.dtype]
     values = []
-    for name, array in weights(compressor, case).items():
+    for name, array in learned.items():
         tensor = ir.tensor(array.astype(dtype.numpy()), name=f"{prefix}{name}")
         value = ir.Value(name=tensor.name, type=ir.TensorType(dtype), shape=ir.Shape(array.shape), const_value=tensor)
         graph.register_initializer(value)

@@ -8,14 +8,14 @@ without weights (`rest_check`); only then is the graph edited.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
 from .rest_check import check
 from .rest_rules import CONTRIB, RULES, SHAPED, Rule
 from .rest_state import Axis, Edit, Rest
-from .walk import infer_missing_shapes, unique_name
+from .walk import Walk, infer_missing_shapes, unique_name
 
 
 @dataclass
@@ -25,12 +25,20 @@ class Plan:
     Attributes:
         edits: constants to rewrite.
         shapes: value -> its shape after compression, for every value with a token axis but the first.
-        attends: whether tokens attend to each other somewhere behind.
+        attending: nodes behind in which tokens attend to each other.
+        axes: value -> its axes with tokens, for every value behind.
     """
 
     edits: list[Edit]
     shapes: dict[ir.Value, ir.Shape]
-    attends: bool = False
+    attending: list[ir.Node] = field(default_factory=list)
+    axes: dict[ir.Value, list[int]] = field(default_factory=dict)
+
+    def attends(self, model: ir.Model, until: ir.Value | None = None) -> bool:
+        """Whether tokens attend to each other somewhere behind; with `until` only what that is computed from counts."""
+        if until is None or not self.attending:
+            return bool(self.attending)
+        return not Walk(model).ancestors(until).isdisjoint(self.attending)
 
     def apply(self, model: ir.Model) -> list[str]:
         """Edit the graph; returns one line for each constant that changed."""
@@ -97,7 +105,8 @@ def plan_rest(model: ir.Model, value: ir.Value, axis: int, old: int, new: int, *
         for v, axes in rest.axes.items()
         if axes and v is not value and v.shape is not None
     }
-    plan = Plan(list(rest.edits.values()), shapes, any(_attends(rest, node) for node in cone))
+    plan = Plan(list(rest.edits.values()), shapes, [node for node in cone if _attends(rest, node)])
+    plan.axes = {value: list(axes) for value, axes in rest.axes.items()}
     check(rest, cone, plan.edits, plan.shapes, value)
     return plan
 
@@ -136,7 +145,7 @@ def _rule(rest: Rest, node: ir.Node) -> Rule:
     if node.op_identifier() in rest.model.functions:
         fix = "Inline the model's functions first: onnx.inliner.inline_local_functions."
         if node.domain == "tokexport":
-            fix = "Put compressors in from front to back."
+            fix = "Put compressors in from front to back; a recipe does (--recipe)."
         rest.refuse(node, f"local function {node.domain}::{node.op_type} is not looked into", fix=fix)
     if rule is None:
         domain = f"{node.domain}::" if node.domain else ""

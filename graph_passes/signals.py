@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 
 from ..errors import GraphError, RequestError
 from .builder import DTYPES, Builder
+from .compose import emit_gathered
 from .compressors.texts import TEXT
 from .cut import values_by_name
+from .inserted import Inserted, Read
 from .seam import Seam, Signal
-from .walk import attribute, dims
+from .walk import Walk, attribute, dims
 
 
 def emit_signal(model: ir.Model, seam: Seam, name: str, text_length: int = 0) -> ir.Value:
@@ -76,6 +80,52 @@ def emit_signal(model: ir.Model, seam: Seam, name: str, text_length: int = 0) ->
     result.dtype = sources[0].dtype if name == "keys" else ir.DataType.FLOAT  # type: ignore[assignment]
     insert_behind(model.graph, [*sources, *_operands(signal, by_name)], b.nodes)
     return result
+
+
+def read_signal(
+    model: ir.Model, seam: Seam, name: str, text_length: int, after: Inserted | None
+) -> tuple[ir.Value, Read]:
+    """The signal of a seam as a compressor there reads it, added to the graph, and where it comes from.
+
+    Attention between the step that this one comes after and the seam sees the slots of that step. Attention in front of
+    that step saw what it compressed: it is gathered at its kept_indices (see `compose`).
+
+    Args:
+        model: the graph to add to.
+        seam: as `sequence.follow` gives it.
+        name: of the signal.
+        text_length: L, of ``text``.
+        after: the step that the compressor comes after.
+
+    Raises:
+        RequestError, GraphError: as `emit_signal`.
+    """
+    if after is None or name == TEXT or _behind(model, seam.signals[name], after):
+        value = emit_signal(model, seam, name, text_length)
+        return value, Read(value.name or "", value.name or "")
+    # The prefix tokens of the attention's own sequence are left out, so the seam's own prefix does not matter here.
+    earlier = replace(seam, tensor=after.seam.tensor, tokens=after.seam.tokens)
+    signal, how = read_signal(model, earlier, name, text_length, after.before)
+    values = values_by_name(model.graph)
+    kept = values[after.gives["kept_indices"]]
+    result_name = f"{after.node_name}.{name}"
+    through = (*how.through, kept.name or "")
+    if result_name in values:
+        return values[result_name], Read(result_name, how.source, through)
+    b = Builder(f"{result_name}.")
+    result = b.op("Identity", emit_gathered(b, signal, kept))
+    assert kept.shape is not None and signal.shape is not None, "signals and indices have shapes"
+    result.name, result.type = result_name, signal.type
+    result.shape = ir.Shape([*kept.shape, *list(signal.shape)[2:]])
+    insert_behind(model.graph, [signal, kept], b.nodes)
+    return result, Read(result_name, how.source, through)
+
+
+def _behind(model: ir.Model, signal: Signal, step: Inserted) -> bool:
+    """Whether a signal is read behind a step."""
+    node = next(node for node in model.graph if node.name == step.node_name)
+    behind = Walk(model).descendants(node.outputs[0])
+    return all(values_by_name(model.graph)[tensor].producer() in behind for tensor in signal.tensors)
 
 
 def check_text(model: ir.Model, seam: Seam, length: int) -> None:

@@ -17,7 +17,9 @@ from .token_flow import ends_tokens, prefix_dropped
 from .walk import Walk, dims
 
 
-def add_size_bias(model: ir.Model, tensor: ir.Value, sizes: ir.Value, prefix: int = 0) -> list[str]:
+def add_size_bias(
+    model: ir.Model, tensor: ir.Value, sizes: ir.Value, prefix: int = 0, until: ir.Value | None = None
+) -> list[str]:
     """Add log(`sizes`) to the logits of every self-attention of the encoder behind compressed tokens, in place.
 
     Only for graphs that we own: it changes what the blocks behind the seam compute.
@@ -28,6 +30,7 @@ def add_size_bias(model: ir.Model, tensor: ir.Value, sizes: ir.Value, prefix: in
             the encoder: at a slice that drops the prefix, or a pooled token.
         sizes: [B, K] float32, at least 1 each.
         prefix: leading tokens of `tensor` that stand for themselves.
+        until: where they are to be compressed again: attention that this is not computed from is left alone.
 
     Returns:
         Names of the Softmax or Attention nodes that now read the bias.
@@ -37,6 +40,8 @@ def add_size_bias(model: ir.Model, tensor: ir.Value, sizes: ir.Value, prefix: in
     """
     walk = Walk(model)
     inside = walk.descendants(tensor, until=_leaves)
+    if until is not None:
+        inside &= walk.ancestors(until)
     found = [a for a in attentions(walk) if a.node in inside and _of_itself(a, tensor, inside)]
     if not found:
         raise GraphError(

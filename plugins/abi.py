@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 from ..errors import GraphError, MissingError, TokexportError, nearest
 from .structs import (
     Apet,
+    Cdpruner,
     Dart,
     Evs,
     KcenterMerge,
@@ -42,10 +43,10 @@ MERGES = {"add": 0, "mean": 1}
 
 
 class Signal(NamedTuple):
-    """What a kernel may have to know of an input beside the tokens: its dtype by number, its last dimension."""
+    """What a kernel may have to know of an input beside the tokens: its dtype by number, its shape."""
 
     dtype: int
-    width: int
+    shape: tuple[int, ...]
 
 
 class Attributes:
@@ -135,7 +136,14 @@ def _pixel_unshuffle(given: Attributes, shape: Shape, signals: Sequence[Signal])
 
 def _keys_dim(signals: Sequence[Signal], which: int = 0) -> int:
     """Dk; 0 where there are no keys."""
-    return signals[which].width if len(signals) > which else 0
+    return signals[which].shape[-1] if len(signals) > which else 0
+
+
+def _cdpruner(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Cdpruner:
+    dtype, text = signals[0] if signals else (shape.dtype, (shape.batch, given["text_length"], shape.dim))
+    if text[1:] != (given["text_length"], shape.dim):
+        raise given.error(f"text is {list(text)}, not [B, {given['text_length']}, {shape.dim}]")
+    return Cdpruner(given["text_length"], given["inverted"], dtype)
 
 
 def _dart(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Dart:
@@ -158,6 +166,7 @@ _BY_ATTENTION = Kernel(_by_attention, {"attention": str}, signals=("any",), entr
 KERNELS: dict[str, Kernel] = {
     "apet": Kernel(_apet, {"basis": int, "merge": int, "basis_slots": str, "start": str, "ridge": float}),
     "audio_topk": _BY_ATTENTION,
+    "cdpruner": Kernel(_cdpruner, {"text_length": int, "inverted": int}, signals=("any",)),
     "cls_topk": _BY_ATTENTION,
     "dart": Kernel(_dart, {"pivots": int, "norm_of": str}, signals=("tokens",)),
     "divprune": Kernel(lambda given, shape, signals: None),
@@ -230,7 +239,8 @@ class Library:
     def __init__(self, path: Path) -> None:
         try:
             self.dll = ctypes.CDLL(str(path))
-            self.dll.tokexport_message.restype = c_char_p
+            for say in (self.dll.tokexport_message, self.dll.tokexport_architectures):
+                say.restype = c_char_p
         except (OSError, AttributeError) as error:
             raise MissingError(
                 f"this library cannot be used: {error}", where=str(path), fix="Run: tokexport plugins build"
@@ -241,6 +251,10 @@ class Library:
     def kernels(self) -> list[str]:
         """The methods of `KERNELS` that are really in it."""
         return [method for method in KERNELS if hasattr(self.dll, symbol(method))]
+
+    def architectures(self) -> list[str]:
+        """What it was compiled for, as CMake has it: ``87-real``, ...; empty where its build did not say."""
+        return str(self.dll.tokexport_architectures().decode()).split()
 
     def message(self, status: int) -> str:
         """A status in words."""

@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingError
+from .architectures import runs_on
 from .compile import SOURCES, Step, compile_target, configure, sources
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from .abi import Library
 
 VARIABLE = "TOKEXPORT_PLUGINS"
 COMMAND = "tokexport plugins build"
@@ -111,16 +114,31 @@ def creators(library: Path) -> list[str]:
     Raises:
         MissingError: it cannot be loaded.
     """
-    from .abi import Library
-
-    try:
-        dll = Library(library).dll
-    except MissingError as error:
-        raise MissingError(error.what, where=error.where, fix=cure()) from None
+    dll = _opened(library).dll
     if not hasattr(dll, "tokexport_plugin_names"):
         return []
     dll.tokexport_plugin_names.restype = ctypes.c_char_p
     return sorted(dll.tokexport_plugin_names().decode().split())
+
+
+def require_code(library: Path, compute_capability: str) -> None:
+    """Check that a library was compiled for a GPU: one that was not fails at its first kernel.
+
+    Args:
+        library: as `find` gives it.
+        compute_capability: such as ``8.7``.
+
+    Raises:
+        MissingError: it was not, or it cannot be loaded.
+    """
+    there = _opened(library).architectures()
+    if not runs_on(there, compute_capability):
+        raise MissingError(
+            f"the plugin library is compiled for {', '.join(there)}, and this GPU has compute capability "
+            f"{compute_capability}",
+            where=str(library),
+            fix=cure(),
+        )
 
 
 def needed(model: ir.Model) -> list[str]:
@@ -209,6 +227,15 @@ def _scratch() -> Iterator[Path]:
         ) from error
     with scratch as folder:
         yield Path(folder)
+
+
+def _opened(library: Path) -> Library:
+    from .abi import Library
+
+    try:
+        return Library(library)
+    except MissingError as error:
+        raise MissingError(error.what, where=error.where, fix=cure()) from None
 
 
 def _record(folder: Path) -> dict[str, str]:

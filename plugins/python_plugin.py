@@ -149,7 +149,7 @@ class _Plugin:
             if not 1 <= value <= most:
                 raise self.given.error(f"{name} is {value}", f"The kernels take 1 to {most}.")
         shape = Shape(batch, tokens, dim, keep, self._require_dtype(descs[0].type))
-        signals = [Signal(self.dtypes[desc.type], sides[-1]) for desc, sides in zip(descs[1:], dims[1:])]
+        signals = [Signal(self.dtypes[desc.type], tuple(sides)) for desc, sides in zip(descs[1:], dims[1:])]
         return shape, self.kernel.params(self.given, shape, signals)
 
     def _require_dtype(self, dtype: Any) -> int:

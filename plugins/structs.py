@@ -71,6 +71,12 @@ class Scope(ctypes.Structure):
     _fields_ = [("alpha", c_float), ("attention_dtype", c_int32)]
 
 
+class Cdpruner(ctypes.Structure):
+    """tokexport_cdpruner_params."""
+
+    _fields_ = [(name, c_int32) for name in ("text_length", "inverted", "text_dtype")]
+
+
 class Evs(ctypes.Structure):
     """tokexport_evs_params."""
 

@@ -13,7 +13,7 @@ finishes it (see swap.py).
 Graph roles and the tensors they take and give (roles on the left; `GraphRecord.inputs` and `.outputs` map a role to the
 graph's own tensor name, because a foreign file's names are never changed). B is 1 unless a shape says otherwise.
 
-    encoder   pixel_values [B, 3, H, W] or input_features [B, mels, frames] float32
+    encoder   pixel_values [B, 3, H, W], of a video [B, T, 3, H, W], or input_features [B, mels, frames] float32
               -> tokens [B, K, D], kept_indices [B, K] int64, sizes [B, K] float32, assignment [B, N] int64
     embed     input_ids [B, P] int64, tokens [B, K, D] -> inputs_embeds [B, P + K, D]
               P = prompt_length. The image span is at the fixed offset image_span[0], put there by Concat:
@@ -22,6 +22,15 @@ graph's own tensor name, because a foreign file's names are never changed). B is
               -> logits [B, V] of the token at last_index, present_key_<i>, present_value_<i> [B, H, capacity_i, d]
     decode    input_ids [B, 1] int64, write_index [B] int64, token_bias [B, K] float32, past_key_<i>, past_value_<i>
               -> logits [B, V], present_key_<i>, present_value_<i>
+
+Where a method chooses by the question, the encoder has a further input `text` [B, L, D], and
+
+    text      input_ids [1, L] int64 -> text [1, L, D], in the dtype of the tokens
+              The prompt's ids, `bos` included, right padded with `pad` of the variant's `text` record. A row is the
+              embedding of its id in the space of the tokens at the seam; zeros where the id is `blank`, no word.
+
+What the encoder gives then holds for one question. A bundle without this graph, exported with --parts encoder, leaves
+the text to whoever runs it.
 
 Where `attention` is ``cross`` (Whisper and its like), the tokens are no part of the text: there is no embed, and
 
@@ -48,12 +57,16 @@ max_new_tokens.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, model_validator
+from pydantic import Field, model_validator
+
+from .media_records import LogMelRecord as LogMelRecord
+from .media_records import Preprocess as Preprocess
+from .media_records import PreprocessRecord as PreprocessRecord
+from .media_records import VideoRecord as VideoRecord
+from .strict import BundlePath, Strict
 
 SCHEMA = "1.0"
 MANIFEST = "manifest.json"
@@ -62,44 +75,6 @@ Precision = Literal["fp32", "fp16", "bf16"]
 Form = Literal["portable", "plugin", "inlined"]
 Role = Literal["encoder", "embed", "prefill", "decode", "text"]
 DType = Literal["float32", "float16", "bfloat16", "float64", "int64", "int32", "int8", "uint8", "bool"]
-
-# Validation context of a manifest of a newer minor version, which may hold keys that this version does not know.
-LENIENT = {"lenient": True}
-
-
-def inside(path: str) -> str:
-    """Return `path` if it is a plain relative path with forward slashes that stays in its folder.
-
-    Raises:
-        ValueError: it is absolute, climbs with ``..``, or is written in another way than the one way it can be.
-    """
-    if re.search(r"[\\:\x00-\x1f]", path) or path.startswith("/") or ".." in path.split("/"):
-        raise ValueError(f"path {path!r} leaves the bundle or has characters that paths in a bundle cannot have")
-    if path != str(PurePosixPath(path)) or path == ".":
-        raise ValueError(f"path {path!r} is not in its plain form")
-    return path
-
-
-BundlePath = Annotated[str, AfterValidator(inside)]
-
-
-def _close_schema(schema: dict[str, Any]) -> None:
-    """Say in the JSON schema what `Strict` does in Python."""
-    schema["additionalProperties"] = False
-    schema["patternProperties"] = {"^x-": {}}
-
-
-class Strict(BaseModel):
-    """Unknown keys are refused by name, except those under ``x-``, which are kept as they are."""
-
-    model_config = ConfigDict(extra="allow", json_schema_extra=_close_schema, populate_by_name=True)
-
-    @model_validator(mode="after")
-    def _only_private_extras(self, info: ValidationInfo) -> Strict:
-        unknown = sorted(key for key in (self.model_extra or {}) if not key.startswith("x-"))
-        if unknown and not (info.context or {}).get("lenient"):
-            raise ValueError(f"unknown key {unknown[0]!r}")
-        return self
 
 
 class FileRecord(Strict):
@@ -139,7 +114,7 @@ class CompressionRecord(Strict):
     """One compressor: its method, parameters, and the tokens before and after it."""
 
     method: str
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field(default_factory=dict)
     ratio: str
     tokens_in: int = Field(ge=1)
     tokens_out: int = Field(ge=1)
@@ -199,6 +174,29 @@ class GenerationRecord(Strict):
         return self
 
 
+class TextRecord(Strict):
+    """What goes into the graph `text`; L is the length of its input.
+
+    Attributes:
+        vocabulary: ids are below it.
+        pad: fills a prompt up to L.
+        blank: ids that are no words of a question, `pad` among them: their rows of the text are zeros.
+    """
+
+    vocabulary: int = Field(ge=1)
+    pad: int = Field(ge=0)
+    blank: list[Annotated[int, Field(ge=0)]]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TextRecord:
+        outside = [i for i in (self.pad, *self.blank) if i >= self.vocabulary]
+        if outside:
+            raise ValueError(f"special id {outside[0]} is outside the vocabulary of {self.vocabulary}")
+        if self.pad not in self.blank:
+            raise ValueError(f"pad {self.pad} is not among the blank ids {self.blank}, and would count as a word")
+        return self
+
+
 class DeviceRecord(Strict):
     """The device a variant was made for, and checked against the rules of.
 
@@ -224,73 +222,14 @@ class Variant(Strict):
     compression: list[CompressionRecord]
     graphs: dict[Role, GraphRecord]
     generation: GenerationRecord | None = None
+    text: TextRecord | None = None
     device: DeviceRecord | None = None
 
-
-class PreprocessRecord(Strict):
-    """How an image becomes pixel_values.
-
-    Attributes:
-        kind: tells this record from `LogMelRecord`.
-        size: [height, width] of the graph's input.
-        resample: of Pillow, on 8-bit values: nearest, bilinear, bicubic or lanczos.
-        antialias: Pillow antialiases whenever it shrinks (except nearest); false is refused.
-        crop: ``none`` (stretch to size), ``center`` (the smallest size of the same shape that covers `size`, its longer
-            side rounded down, then the middle, its corner rounded down) or ``pad`` (the largest that fits, rounded, in
-            the middle of a canvas of the mean colour).
-        rescale: multiplies the 8-bit value, before mean and std: (rescale * value - mean) / std, float32.
-    """
-
-    kind: Literal["image"] = "image"
-    size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
-    resample: Literal["nearest", "bilinear", "bicubic", "lanczos"]
-    antialias: bool = True
-    crop: Literal["none", "center", "pad"] = "none"
-    rescale: float = 1 / 255
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    layout: Literal["NCHW"] = "NCHW"
-
-
-class LogMelRecord(Strict):
-    """How sound becomes input_features: Whisper's log-mel spectrogram (runtimes/log_mel.py).
-
-    Attributes:
-        kind: tells this record from `PreprocessRecord`.
-        sample_rate: in hertz; the filters span 0 to half of it.
-        n_fft: samples of a window.
-        hop: samples from one frame to the next.
-        mels: filters, the height of the encoder's input.
-        frames: the width of the encoder's input; frames * hop samples are the longest sound it takes.
-    """
-
-    kind: Literal["log_mel"]
-    sample_rate: int = Field(ge=1)
-    n_fft: int = Field(ge=2)
-    hop: int = Field(ge=1)
-    mels: int = Field(ge=1)
-    frames: int = Field(ge=1)
-
-    @property
-    def samples(self) -> int:
-        """The longest sound, in samples."""
-        return self.frames * self.hop
-
     @model_validator(mode="after")
-    def _long_enough(self) -> LogMelRecord:
-        if self.samples <= self.n_fft // 2:
-            raise ValueError(f"{self.samples} samples cannot be mirrored at the ends for windows of {self.n_fft}")
+    def _text_is_whole(self) -> Variant:
+        if ("text" in self.graphs) != (self.text is not None):
+            raise ValueError("the graph `text` and the record `text` go together, and one is missing")
         return self
-
-
-def _kind(record: Any) -> Any:
-    """A record without a kind is that of an image."""
-    return record.get("kind", "image") if isinstance(record, dict) else getattr(record, "kind", None)
-
-
-Preprocess = Annotated[
-    Annotated[PreprocessRecord, Tag("image")] | Annotated[LogMelRecord, Tag("log_mel")], Discriminator(_kind)
-]
 
 
 class ProcessorRecord(Strict):
@@ -316,8 +255,8 @@ class Manifest(Strict):
     variants: list[Variant] = Field(min_length=1)
     preprocess: Preprocess | None = None
     processor: ProcessorRecord = ProcessorRecord()
-    parity: dict[str, Any] = {}
-    versions: dict[str, str] = {}
+    parity: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
 
     def named_files(self) -> Iterator[str]:
         """Every path that a graph or the processor needs; all of them stand in `files`."""

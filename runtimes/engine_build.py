@@ -1,6 +1,7 @@
 """Builds the engines of a bundle: choose target and form, build each graph in a child process, put all in their place.
 
-Everything is built before anything is replaced: a build that fails leaves the engines of an earlier one as they were.
+All engines of a variant are built before any is replaced: a build that fails leaves those of an earlier one as they
+were.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..errors import BundleError, MissingError, RequestError
 from ..graph_passes.model_io import external_tensors
+from ..plugins.library import require_code
 from . import engine_file, engine_form, engine_plugins, engine_target
-from .bundle import FileRecord, Form
+from .bundle import FileRecord, Form, Variant
 from .engine_builder import Builder, plugin_nodes
 from .engine_file import EngineRecord, LayerRecord, PluginRecord
+from .engine_target import EngineTarget
 from .reader import Bundle
 from .target import OURS
 from .tensorrt_api import KINDS, Kind, install, require, version_of
@@ -61,19 +64,20 @@ def build_engines(
     variant: str | None = None,
     advance: Advance = lambda *_: None,
 ) -> dict[str, Any]:
-    """Build an engine for every graph of a variant, and put them into the bundle.
+    """Build an engine for every graph of a bundle, and put them into it.
 
     Args:
         bundle: opened.
         device: see `engine_target.choose`; None: the one it was exported for, or the GPU of this machine.
         form: see `engine_form.choose`.
         runtime: see `choose_runtime`.
-        variant: its name; None: the first.
+        variant: the one to build; None: all of them.
         advance: hears how far it is.
 
     Returns:
-        ``{"bundle", "variant", "device", "compute_capability", "why", "runtime", "version", "workspace", "engines"}``;
-        each engine ``{"role", "form", "why", "plan", "bytes", "seconds", "plugins", "layers"}``.
+        ``{"bundle", "variant", "device", "compute_capability", "why", "runtime", "version", "workspace", "engines",
+        "further"}``; each engine ``{"role", "form", "why", "plan", "bytes", "seconds", "plugins", "layers"}``;
+        ``further`` holds the same, but for ``bundle`` and itself, of each variant behind the first that was built.
 
     Raises:
         RequestError: an unknown device, runtime or variant, or a device that this cannot build for.
@@ -84,8 +88,30 @@ def build_engines(
     """
     kind = choose_runtime(runtime)
     version = require(kind)
-    chosen = bundle.variant(variant)
-    target = engine_target.choose(device, chosen.device, kind, version)
+    variants = bundle.manifest.variants if variant is None else [bundle.variant(variant)]
+    targets = [engine_target.choose(device, chosen.device, kind, version) for chosen in variants]
+    total, done = sum(len(chosen.graphs) for chosen in variants), 0
+    results: list[dict[str, Any]] = []
+    for chosen, target in zip(variants, targets):
+
+        def tell(share: float, text: str, name: str = chosen.name, done: int = done) -> None:
+            advance(int(100 * (done + share)), 100 * total, f"{name} {text}" if len(variants) > 1 else text)
+
+        results.append(_build(bundle, chosen, target, form, kind, version, tell))
+        done += len(chosen.graphs)
+    return {"bundle": str(bundle.path), **results[0], "further": results[1:]}
+
+
+def _build(
+    bundle: Bundle,
+    chosen: Variant,
+    target: EngineTarget,
+    form: Form | None,
+    kind: Kind,
+    version: str,
+    advance: Callable[[float, str], None],
+) -> dict[str, Any]:
+    """One variant; `advance` hears how many of its graphs are done, and what is going on."""
     library, roles = engine_plugins.found(), list(chosen.graphs)
     made: list[tuple[Path, EngineRecord]] = []
     rows = []
@@ -101,10 +127,13 @@ def build_engines(
             sources = _unchanged(bundle, bundle.model_path(role, _file_form(choice.form), chosen.name), choice.model)
 
             def tell(share: float, text: str, role: str = role, done: int = done) -> None:
-                advance(int(100 * (done + share)), 100 * len(roles), f"{role}: {text}")
+                advance(done + share, f"{role}: {text}")
 
-            plan, checks = builder.build(choice.model, role, choice.form, choice.others, tell)
             plugins = plugin_nodes(choice.model)
+            if library and plugins and kind == "tensorrt":
+                # It runs them while it builds.
+                require_code(library, target.compute_capability)
+            plan, checks = builder.build(choice.model, role, choice.form, choice.others, tell)
             record = EngineRecord(
                 tokexport=__version__,
                 role=role,
@@ -129,7 +158,6 @@ def build_engines(
         with engine_file.replacing(folder):
             _place(bundle, made, timing_made)
     return {
-        "bundle": str(bundle.path),
         "variant": chosen.name,
         "device": target.name,
         "compute_capability": target.compute_capability,

@@ -21,9 +21,10 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from ..errors import BundleError, MissingError
-from .bundle import LENIENT, BundlePath, FileRecord, Form, Precision, Role, Strict
+from .bundle import FileRecord, Form, Precision, Role
 from .engine_errors import EngineDeviceError, EngineError, EngineStaleError, EngineVersionError
 from .reader import Bundle
+from .strict import LENIENT, BundlePath, Strict
 from .target import ENGINES, OURS
 from .tensorrt_api import Kind, title
 
@@ -299,7 +300,7 @@ def _is_linked(bundle: Bundle, path: Path) -> bool:
 
 def build_command(bundle: Bundle, variant: str) -> str:
     """The command that builds the engines of a variant."""
-    named = "" if variant == bundle.variant().name else f" --variant {shlex.quote(variant)}"
+    named = f" --variant {shlex.quote(variant)}" if len(bundle.manifest.variants) > 1 else ""
     return f"tokexport build {shlex.quote(str(bundle.path))}{named}"
 
 

@@ -133,24 +133,34 @@ def _limit(record: GenerationRecord, asked: int | None) -> int:
     return asked
 
 
-def _padded(prompt: Sequence[int], record: GenerationRecord) -> list[int]:
-    """P ids."""
-    outside = [i for i in prompt if not 0 <= i < record.vocabulary]
+def padded(prompt: Sequence[int], length: int, pad: int, vocabulary: int) -> list[int]:
+    """The ids of a prompt, filled up to `length` on the right.
+
+    Raises:
+        RequestError: there are none, too many, or one outside the vocabulary.
+    """
+    outside = [i for i in prompt if not 0 <= i < vocabulary]
     if outside:
-        raise RequestError(f"prompt id {outside[0]} is outside the vocabulary of {record.vocabulary}")
-    if len(prompt) > record.prompt_length:
+        raise RequestError(f"prompt id {outside[0]} is outside the vocabulary of {vocabulary}")
+    if len(prompt) > length:
         raise RequestError(
-            f"the prompt has {len(prompt)} ids, and the graphs take at most {record.prompt_length}",
+            f"the prompt has {len(prompt)} ids, and the graphs take at most {length}",
             fix="Ask a shorter question, or export with a longer prompt.",
         )
     if not prompt:
         raise RequestError("the prompt has 0 ids", fix="Begin it with `bos`.")
+    return [*prompt, *[pad] * (length - len(prompt))]
+
+
+def _padded(prompt: Sequence[int], record: GenerationRecord) -> list[int]:
+    """P ids."""
+    ids = padded(prompt, record.prompt_length, record.pad, record.vocabulary)
     if len(prompt) < record.image_span[0]:
         raise RequestError(
             f"the prompt has {len(prompt)} ids, and {record.image_span[0]} stand before the image",
             fix="Begin the prompt with `bos` and what the model expects before the image.",
         )
-    return [*prompt, *[record.pad] * (record.prompt_length - len(prompt))]
+    return ids
 
 
 def _kept(

@@ -1,4 +1,4 @@
-"""What a user has, a picture, a sound or an array, becomes the encoder's input as the bundle's record says."""
+"""What a user has, a picture, a video, a sound or an array, becomes the encoder's input as the bundle's record says."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 
 from ..errors import RequestError
 from .audio import read_sound
-from .bundle import LogMelRecord, Preprocess, PreprocessRecord
 from .log_mel import input_features
+from .media_records import LogMelRecord, Preprocess, PreprocessRecord, VideoRecord
 from .preprocess import pixel_values
+from .video import clip_values
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,6 +36,8 @@ def encoder_input(media: Media, record: Preprocess | None, bundle: Path) -> np.n
         return _of_sound(media, record)
     if isinstance(media, np.ndarray) and media.dtype != np.uint8:
         return media
+    if isinstance(record, VideoRecord):
+        return _of_video(media, record)
     return _of_image(media, record, bundle)
 
 
@@ -54,6 +57,15 @@ def _of_sound(media: Any, record: LogMelRecord) -> np.ndarray:
     return media if media.ndim == 3 else input_features(media, record)
 
 
+def _of_video(media: Any, record: VideoRecord) -> np.ndarray:
+    if not isinstance(media, (np.ndarray, str, Path)):
+        raise RequestError(
+            f"a {type(media).__name__} is not a video",
+            fix="Give a file, a folder of pictures, or an 8-bit array [frames, height, width, 3].",
+        )
+    return clip_values(media, record)
+
+
 def _of_image(media: Any, record: PreprocessRecord | None, bundle: Path) -> np.ndarray:
     if isinstance(media, np.ndarray):
         if media.ndim != 3 or media.shape[2] != 3:
@@ -63,7 +75,7 @@ def _of_image(media: Any, record: PreprocessRecord | None, bundle: Path) -> np.n
         media = Image.fromarray(media)
     if record is None:
         raise RequestError(
-            "the bundle does not say how an image or a sound becomes the encoder's input",
+            "the bundle does not say how a picture, a video or a sound becomes the encoder's input",
             where=str(bundle),
             fix="Pass the encoder's input as an array.",
         )

@@ -12,7 +12,8 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from ..errors import BundleError, RequestError, nearest
-from .bundle import LENIENT, MANIFEST, SCHEMA, GraphRecord, Manifest, Role, Variant
+from .bundle import MANIFEST, SCHEMA, GraphRecord, Manifest, Role, Variant
+from .strict import LENIENT
 from .swap import recover
 
 _AGAIN = "Export it again, or copy it again in full."

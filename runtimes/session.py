@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import BundleError, RequestError, nearest
 from .bundle import GraphRecord, TensorRecord
-from .generate import Answer, Run, greedy
+from .generate import Answer, Run, greedy, padded
 from .media import encoder_input
 from .reader import Bundle
 from .words import Words
@@ -63,18 +63,35 @@ class Session(ABC):
         """What a reader of results or times should know of how the graphs run; of those that were run so far."""
         return []
 
-    def encode(self, media: Media, **extra: np.ndarray) -> dict[str, np.ndarray]:
-        """Run the encoder on an image, on a sound, or on an array that is its input already.
+    @property
+    def reads_text(self) -> bool:
+        """Whether what is kept of an input follows from the question about it, so that `encode` needs the prompt."""
+        return "text" in self.variant.graphs
+
+    def encode(
+        self, media: Media, prompt: str | Sequence[int] | None = None, **extra: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Run the encoder on an image, a video, a sound, or an array that is its input already.
 
         Args:
-            media: a file; a Pillow image or 8-bit RGB [height, width, 3]; a waveform, float32 [samples] at the sample
-                rate of the bundle's record; or the encoder's own input (pixel_values [B, 3, H, W] or input_features
+            media: a file; a Pillow image or 8-bit RGB [height, width, 3]; of a video also a folder of pictures or 8-bit
+                RGB [frames, height, width, 3]; a waveform, float32 [samples] at the sample rate of the bundle's record;
+                or the encoder's own input (pixel_values [B, 3, H, W] or [B, T, 3, H, W], or input_features
                 [B, mels, frames], float32).
-            extra: further encoder inputs by role name, where the method reads a text.
+            prompt: what will be asked, as for `generate`, where the session `reads_text`.
+            extra: further encoder inputs by role name, such as ``text`` [B, L, D] where the bundle has no graph for it.
 
         Returns:
             tokens [B, K, D], and kept_indices, sizes, assignment where the bundle has them.
+
+        Raises:
+            RequestError: a bad image or sound; a prompt that is missing, or that nothing reads.
         """
+        if self.reads_text and "text" not in extra:
+            extra["text"] = self._text(prompt)
+        elif prompt is not None:
+            why = "the text itself is given" if self.reads_text else "what this encoder keeps follows from no question"
+            raise RequestError(f"{why}, so nothing reads the prompt", fix="Leave the prompt out.")
         inputs = self.bundle.graph("encoder", self.variant.name).inputs
         main = next(name for name in inputs if name not in extra)
         array = encoder_input(media, self.bundle.manifest.preprocess, self.bundle.path)
@@ -86,7 +103,7 @@ class Session(ABC):
         prompt: str | Sequence[int] = "",
         max_new_tokens: int | None = None,
     ) -> Answer:
-        """Answer a prompt about an image, or write down what a sound says, greedily.
+        """Answer a prompt about an image or a video, or write down what a sound says, greedily.
 
         Args:
             media: see `encode`.
@@ -102,13 +119,9 @@ class Session(ABC):
             raise RequestError(
                 "the bundle has no language graphs", where=str(self.bundle.path), fix="Export it with --parts all."
             )
-        if not isinstance(prompt, str):
-            ids = _ids(prompt)
-        elif self.words is not None:
-            ids = self.words.prompt(prompt)
-        else:
-            raise RequestError("the bundle has no text processor", fix="Pass the prompt as a list of ids.")
-        answer, kept, sizes = greedy(self.steps(), self.variant, self.encode(media), ids, max_new_tokens)
+        ids = self._ids(prompt)
+        encoded = self.encode(media, ids if self.reads_text else None)
+        answer, kept, sizes = greedy(self.steps(), self.variant, encoded, ids, max_new_tokens)
         return Answer(self.words.detokenize(answer) if self.words else "", answer, kept, sizes)
 
     @cached_property
@@ -130,12 +143,31 @@ class Session(ABC):
             )
         return words
 
+    def _ids(self, prompt: str | Sequence[int]) -> list[int]:
+        """The ids of a prompt, `bos` included."""
+        if isinstance(prompt, str):
+            if self.words is None:
+                raise RequestError("the bundle has no text processor", fix="Pass the prompt as a list of ids.")
+            return self.words.prompt(prompt)
+        try:
+            return [operator.index(i) for i in prompt]
+        except TypeError:
+            raise RequestError(f"prompt {prompt!r} is neither text nor a list of ids") from None
 
-def _ids(prompt: Any) -> list[int]:
-    try:
-        return [operator.index(i) for i in prompt]
-    except TypeError:
-        raise RequestError(f"prompt {prompt!r} is neither text nor a list of ids") from None
+    def _text(self, prompt: str | Sequence[int] | None) -> np.ndarray:
+        """The encoder's input ``text`` [1, L, D] of a prompt."""
+        if prompt is None:
+            example = "'what colour is the star ?'" if self.words else "[id, ...]"
+            raise RequestError(
+                "what this encoder keeps of an input follows from the question, and none is given",
+                where=str(self.bundle.path),
+                fix=f"Give it: encode(input, prompt={example}).",
+            )
+        record = self.variant.text
+        assert record is not None, "a variant with the graph has its record"
+        length = self.bundle.graph("text", self.variant.name).inputs["input_ids"].shape[1]
+        ids = padded(self._ids(prompt), length, record.pad, record.vocabulary)
+        return self.run("text", input_ids=np.array([ids], np.int64))["text"]
 
 
 def checked(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MissingError, RequestError, TokexportError, nearest
+from ..plugins.library import require_code
 from . import engine_file, engine_layers
 from .engine_errors import translate
 from .engine_file import EngineRecord
@@ -105,7 +106,7 @@ class TensorRTSession(Session):
         """The plugin library that an engine runs with; None where it has no plugins.
 
         Raises:
-            MissingError: there is none here, or was none where the engine was built.
+            MissingError: there is none here, or was none where the engine was built, or it is not for this GPU.
         """
         if not record.plugins.names:
             return None
@@ -119,6 +120,7 @@ class TensorRTSession(Session):
                 where=f"graph {record.role}",
                 fix=f"Run: tokexport plugins build && {again}" if library is None else f"Build it again: {again}",
             )
+        require_code(library, self._capability)
         return library
 
     def offer(self, record: EngineRecord) -> list[str]:

@@ -127,9 +127,13 @@ class DataFile(HashedFile):
         self._place: dict[Any, tuple[int, int]] = {}
         self._keep: list[ir.TensorProtocol] = []
 
-    def missing(self, tensors: list[ir.TensorProtocol]) -> int:
-        """Bytes that `add_all` of these tensors writes, at most."""
-        return sum({_key(tensor): int(tensor.nbytes) for tensor in tensors if _key(tensor) not in self._place}.values())
+    def missing(self, tensors: list[ir.TensorProtocol], *, read: bool = False) -> int:
+        """Bytes that adding these tensors writes, at most; with `read`, for which all of them are read, exactly."""
+        unknown = {_key(tensor): tensor for tensor in tensors if _key(tensor) not in self._place}
+        if read:
+            by_content = {_content(tensor): tensor for tensor in unknown.values()}
+            unknown = {key: tensor for key, tensor in by_content.items() if key not in self._place}
+        return sum(int(tensor.nbytes) for tensor in unknown.values())
 
     def adopt(self, tensors: list[ir.TensorProtocol]) -> None:
         """Clone the source's own data file as the first content, where it holds little else than these tensors."""
@@ -177,7 +181,7 @@ class DataFile(HashedFile):
                 f"the weights of {tensor.name!r} have {length} bytes where its shape needs {tensor.nbytes}",
                 fix="The data file is cut short: copy or export the model again.",
             )
-        equal = ("content", content.digest(), length)
+        equal = _equal(content, length)
         if equal in self._place:
             self.rewind(before)
         place = self._place.setdefault(equal, (offset, length))
@@ -188,16 +192,16 @@ class DataFile(HashedFile):
 
 
 class _Tee:
-    """Writes to the data file and to the tensor's own hash."""
+    """Writes to the tensor's own hash, and to the data file where there is one."""
 
-    def __init__(self, file: HashedFile, content: Any) -> None:
+    def __init__(self, file: HashedFile | None, content: Any) -> None:
         self._file, self._content = file, content
 
     def write(self, data: Any) -> int:
         # torch hands over a two-dimensional buffer of bytes, which hashlib refuses.
         flat = memoryview(data).cast("B")
         self._content.update(flat)
-        return self._file.write(flat)
+        return len(flat) if self._file is None else self._file.write(flat)
 
 
 def _stream(tensor: ir.TensorProtocol, file: _Tee) -> None:
@@ -207,6 +211,17 @@ def _stream(tensor: ir.TensorProtocol, file: _Tee) -> None:
         file.write(tensor.tobytes())
     else:
         write(file)
+
+
+def _content(tensor: ir.TensorProtocol) -> Any:
+    """Equal for tensors of the same bytes."""
+    content = hashlib.sha256()
+    _stream(tensor, _Tee(None, content))
+    return _equal(content, int(tensor.nbytes))
+
+
+def _equal(content: Any, length: int) -> Any:
+    return "content", content.digest(), length
 
 
 def _key(tensor: ir.TensorProtocol) -> Any:

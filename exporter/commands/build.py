@@ -28,7 +28,7 @@ from .shared import OUT, common
     type=click.Choice(["tensorrt", "rtx"]),
     help="What builds; rtx needs no GPU.  [default: tensorrt where it is installed]",
 )
-@click.option("--variant", metavar="NAME", help="Of the bundle.  [default: the first]")
+@click.option("--variant", metavar="NAME", help="Build this one.  [default: all of the bundle]")
 @common
 def build(as_json: bool, bundle: Path, **request: Any) -> None:
     """Build a TensorRT engine of every graph of BUNDLE, into its folder engines/."""
@@ -42,6 +42,14 @@ def build(as_json: bool, bundle: Path, **request: Any) -> None:
 
 def built(data: dict[str, Any]) -> None:
     """After `tokexport build`."""
+    for result in (data, *data["further"]):
+        if data["further"]:
+            click.echo(f"variant {result['variant']}")
+        built_one(result)
+
+
+def built_one(data: dict[str, Any]) -> None:
+    """The engines of one variant."""
     name = "TensorRT-RTX" if data["runtime"] == "tensorrt-rtx" else "TensorRT"
     limit = f", at most {data['workspace'] / 2**30:.1f} GiB a tactic" if data["workspace"] else ""
     click.echo(

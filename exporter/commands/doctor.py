@@ -22,7 +22,8 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 def doctor(bundle: Path | None, deep: bool, as_json: bool) -> None:
     """Look at this machine: packages, runtimes, GPU, tools; each warning and problem with the command that cures it.
 
-    Exit code 3 when something that is installed here cannot work; 0 with warnings, which are about what is not here.
+    Exit code 3 when something that is installed here cannot work, 2 where there is no such bundle; 0 with warnings,
+    which are about what is not here.
     """
     from ..doctor import diagnose, sound
     from ..doctor.machine import this_machine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import click
@@ -11,12 +12,42 @@ from .shared import common
 
 
 @click.command()
+@click.option("--recipes", is_flag=True, help="List compressors in sequence instead, as --recipe takes them.")
 @common
-def methods(as_json: bool) -> None:
+def methods(recipes: bool, as_json: bool) -> None:
     """List the compressors with their parameters and defaults."""
+    if recipes:
+        from ...graph_passes import recipes as found
+
+        render.result(found.table(), as_json, recipe_list)
+        return
     from ...graph_passes.compressors import table
 
     render.result(table(), as_json, method_list)
+
+
+def recipe_list(found: list[dict[str, Any]]) -> None:
+    """After `tokexport methods --recipes`: what each is, its steps, both budgets, and what it follows."""
+    for row in found:
+        source, budget = row["source"], row["budget"]
+        average, code, note = float(Fraction(budget["average"])), source.get("code"), budget.get("note")
+        lines = [_step(number, step) for number, step in enumerate(row["steps"], 1)]
+        lines.append(f"{budget['tokens']} tokens, of which {budget['entering']} enter the language model")
+        lines.append(f"{average:.4g} on average over the {budget['layers']} layers of the {budget['over']}")
+        lines.append(f"for {budget['model']}" + (f"; {note}" if note else ""))
+        lines.append(f"{source['paper']}: {source['place']}" + (f" ({code})" if code else ""))
+        lines += [f"not followed exactly: {row['approximate']}"] if row.get("approximate") else []
+        click.echo(f"{row['name']:<16} {row['summary']}")
+        for line in lines:
+            click.echo(f"{'':<16} {line}")
+    click.echo("A recipe by ratio scales with the model; --recipe FILE.toml takes one of your own")
+
+
+def _step(number: int, step: dict[str, Any]) -> str:
+    shares = {key: f"{share} of K" for key, share in step.get("shares", {}).items()}
+    params = " ".join(f"{key}={render.flat(value)}" for key, value in {**step.get("params", {}), **shares}.items())
+    how = f"removes {step['ratio']}" if "ratio" in step else f"keeps {step['keep']}"
+    return f"{number}. {step['method']} at {step.get('seam', 'auto')} {how}" + (f"  [{params}]" if params else "")
 
 
 def method_list(found: list[dict[str, Any]]) -> None:

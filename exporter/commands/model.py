@@ -6,21 +6,31 @@ from typing import Any
 
 import click
 
+from ...errors import RequestError
 from .. import render
 from .shared import OUT, common, settings
 
 
 @click.command()
 @click.argument("source", required=False)
-@click.option("--method", required=True, help="Compressor; `tokexport methods` lists them.")
+@click.option("--method", help="Compressor; `tokexport methods` lists them.")
+@click.option(
+    "--recipe", metavar="NAME|FILE", help="Several in sequence; `tokexport methods --recipes` lists those here."
+)
 @click.option(
     "--ratio",
     multiple=True,
     help="Share of tokens removed, read exactly: 0.85 or 8/9; repeatable, for a variant each over the same weights.",
 )
 @click.option("--keep", type=int, multiple=True, help="Tokens kept, instead of --ratio; repeatable.")
-@click.option("--seam", default="auto", show_default=True, help="Where; `tokexport inspect` lists the seams of a file.")
-@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A parameter of the method; repeatable.")
+@click.option("--seam", help="Where; `tokexport inspect` lists the seams of a file.  [default: auto]")
+@click.option(
+    "--set",
+    "pairs",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A parameter of the method; of a recipe N.KEY for its step N alone; repeatable.",
+)
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "bf16"]),
@@ -32,16 +42,22 @@ from .shared import OUT, common, settings
 @click.option("--min-accuracy", type=float, help="Fail (exit 1) below this share of right answers; built-in models.")
 @click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle then says so.")
 @click.option("--force", is_flag=True, help="Replace a folder that is not a bundle of ours.")
-@click.option("-o", "--out", type=OUT, help="Bundle folder.  [default: ./<source>-<method>-<ratio>]")
+@click.option(
+    "-o", "--out", type=OUT, help="Bundle folder.  [default: ./<source>-<method>-<ratio>, ./<source>-<recipe>]"
+)
 @common
 def model(as_json: bool, pairs: tuple[str, ...], no_verify: bool, **request: Any) -> None:
     """Compress SOURCE, prove the result, and write a bundle.
 
-    SOURCE is a built-in model (default tiny-vlm), a checkpoint folder, an ONNX file, or package.module:callable that
-    returns an nn.Module and example inputs.
+    SOURCE is a built-in model (tiny-vlm, the default, tiny-asr or tiny-video), a checkpoint folder, an ONNX file, or
+    package.module:callable that returns an nn.Module and example inputs.
     """
     from ..pipeline import export
 
+    if request["method"] is None and request["recipe"] is None:
+        raise RequestError(
+            "neither --method nor --recipe was given", fix="Write for example --method apet --ratio 0.85."
+        )
     with render.progress(quiet=as_json) as step:
         result = export(params=settings(pairs), verify=not no_verify, step=step, **request)
     render.result(result.to_json(), as_json, exported)
@@ -90,7 +106,7 @@ def variant_table(results: list[dict[str, Any]]) -> None:
     rows = render.table("variant", "tokens", "checks passed", "same picks", "worst cosine", "accuracy", "at random")
     for one in results:
         checks = one["proof"]["checks"] if one["proof"] else []
-        drift, accuracy, (done, *_) = one["drift"], one["accuracy"], one["compression"]
+        drift, accuracy, done = one["drift"], one["accuracy"], one["compression"][0]
         rows.add_row(
             one["variant"],
             f"{done['tokens_in']} -> {done['tokens_out']}",

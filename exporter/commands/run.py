@@ -14,12 +14,17 @@ from .shared import OUT, common
 if TYPE_CHECKING:
     from ...runtimes.bundle import Preprocess
 
+# By the kind of preprocessing.
+_OPTIONS = {"image": "--image", "video": "--video", "log_mel": "--audio"}
+_NAMES = {"--image": "images", "--video": "videos", "--audio": "sound"}
+
 
 @click.command()
 @click.argument("bundle", type=OUT)
 @click.option("--image", type=OUT, help="An image file.")
+@click.option("--video", type=OUT, help="An animated GIF, WebP or PNG file, or a folder of pictures, one a frame.")
 @click.option("--audio", type=OUT, help="A sound file, for a model that listens.")
-@click.option("--prompt", help="A question about the image; or words that the transcript of the sound begins with.")
+@click.option("--prompt", help="A question about what is seen; or words that the transcript of the sound begins with.")
 @click.option("--runtime", type=click.Choice(["ort", "tensorrt"]), default="ort", show_default=True)
 @click.option("--variant", metavar="NAME", help="Of the bundle.  [default: the first]")
 @click.option("--max-new-tokens", type=click.IntRange(1), help="At most this many; the bundle's own limit otherwise.")
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
 def run(
     bundle: Path,
     image: Path | None,
+    video: Path | None,
     audio: Path | None,
     prompt: str | None,
     runtime: str,
@@ -34,19 +40,23 @@ def run(
     max_new_tokens: int | None,
     as_json: bool,
 ) -> None:
-    """Ask BUNDLE a question about an image, or have it write down a sound.
+    """Ask BUNDLE a question about an image or a video, or have it write down a sound.
 
     With --runtime tensorrt the engines answer that `tokexport build` put into it.
     """
     from ...runtimes.load import load
 
-    media = image or audio
-    if media is None or (image and audio):
-        which = "neither --image nor --audio is" if media is None else "both --image and --audio are"
+    given = {"--image": image, "--video": video, "--audio": audio}
+    options = [option for option, media in given.items() if media is not None]
+    if len(options) != 1:
+        which = f"{' and '.join(options)} are" if options else f"none of {', '.join(given)} is"
         raise RequestError(f"{which} given", fix="Give the one that the model takes.")
+    (option,) = options
+    media = given[option]
+    assert media is not None, "chosen because it is given"
     session = load(bundle, runtime, variant=variant)
-    _check_kind(session.bundle.manifest.preprocess, bundle, listens=audio is not None)
-    if image and not (prompt or "").strip():
+    _check_kind(session.bundle.manifest.preprocess, bundle, option)
+    if option != "--audio" and not (prompt or "").strip():
         raise RequestError("the prompt is empty", fix="Ask something: --prompt 'what colour is the circle ?'")
     answer = session.generate(media, prompt or "", max_new_tokens=max_new_tokens)
     for note in session.notes():
@@ -54,9 +64,13 @@ def run(
     render.result(answer.to_json(), as_json, lambda data: click.echo(data["text"]))
 
 
-def _check_kind(record: Preprocess | None, bundle: Path, *, listens: bool) -> None:
-    """Refuse a sound for a model that looks, and an image for one that listens."""
-    if record is None or (record.kind == "log_mel") == listens:
+def _check_kind(record: Preprocess | None, bundle: Path, option: str) -> None:
+    """Refuse what the model does not take, where the bundle says what it takes."""
+    if record is None or _OPTIONS[record.kind] == option:
         return
-    takes, given, option = ("images", "sound", "--image") if listens else ("sound", "images", "--audio")
-    raise RequestError(f"the model takes {takes}, not {given}", where=str(bundle), fix=f"Give it a file with {option}.")
+    wanted = _OPTIONS[record.kind]
+    raise RequestError(
+        f"the model takes {_NAMES[wanted]}, not {_NAMES[option]}",
+        where=str(bundle),
+        fix=f"Give it a file with {wanted}.",
+    )

@@ -31,7 +31,9 @@ from .shared import OUT, common
 )
 @click.option("--seeds", type=int, default=3, show_default=True, help="How many sets of questions.")
 @click.option("--questions", type=int, default=1024, show_default=True, help="Questions in a set.")
-@click.option("--inputs", type=OUT, help="A folder of your images or sounds: agreement on it, without right answers.")
+@click.option(
+    "--inputs", type=OUT, help="A folder of images, videos or sounds: agreement on it, without right answers."
+)
 @click.option("--prompt", help="With --inputs: asked about each of them.")
 @click.option("-o", "--out", type=OUT, help="Folder for the results.  [default: ./<source>-sweep]")
 @common

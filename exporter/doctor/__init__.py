@@ -33,6 +33,9 @@ def diagnose(machine: Machine, bundle: Path | None = None, *, deep: bool = False
         machine: this one (`machine.this_machine`), or a simulated one.
         bundle: also checked against the machine.
         deep: also import torch and what else exporting needs, which takes seconds.
+
+    Raises:
+        BundleError: `bundle` is no bundle.
     """
     families = {family: list(probes) for family, probes in PROBES.items()}
     if deep:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import TokexportError
 from . import nvidia, runtimes
+from .engines import engines
 from .findings import OK, PROBLEM, WARNING, Finding
 from .machine import Machine
 
@@ -21,9 +22,15 @@ _HASHED = 2**30
 
 
 def probes(path: Path) -> Iterator[Callable[[Machine], Iterator[Finding]]]:
-    """The probes of one bundle; what it is opened with is opened once."""
+    """The probes of one bundle; what it is opened with is opened once.
+
+    Raises:
+        BundleError: there is no bundle to look at.
+    """
     patient = _Patient(path)
+    patient.require_one()
     yield from (patient.whole, patient.readable, patient.precision, patient.runs_here, patient.memory, patient.device)
+    yield patient.engines
 
 
 class _Patient:
@@ -43,6 +50,15 @@ class _Patient:
     @property
     def variant(self) -> Variant | None:
         return None if isinstance(self.opened, TokexportError) else self.opened.variant()
+
+    def require_one(self) -> None:
+        """Refuse a path that is no bundle; what is wrong with one is for the probes to find."""
+        try:
+            opened = self.opened
+        except Exception:
+            return  # Something that reads bundles cannot be imported, and each probe says so.
+        if isinstance(opened, TokexportError) and not (self.path / "manifest.json").is_file():
+            raise opened
 
     def whole(self, machine: Machine) -> Iterator[Finding]:
         """Every file there, with its size and, where they are not too big, its hash."""
@@ -123,6 +139,11 @@ class _Patient:
             yield Finding("memory", WARNING, text, "Close other programs.")
         else:
             yield Finding("memory", OK, text)
+
+    def engines(self, machine: Machine) -> Iterator[Finding]:
+        """Its engines, and what would run them here."""
+        if not isinstance(self.opened, TokexportError):
+            yield from engines(machine, self.opened)
 
     def device(self, machine: Machine) -> Iterator[Finding]:
         """The device it was made for, and the GPU that is here."""

@@ -36,8 +36,11 @@ print(json.dumps([ort.__version__, ort.get_available_providers()]))
 
 _FIND_PLUGINS = """
 from tokexport.plugins import library
-found = library.find()
+from tokexport.runtimes.tensorrt_cuda import gpu_here
+found, gpu = library.find(), gpu_here()
 if found:
+    if gpu:
+        library.require_code(found, gpu)
     print(found, ", ".join(library.creators(found)), sep="\\n")
 """
 

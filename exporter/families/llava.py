@@ -2,7 +2,10 @@
 
     pixel_values [1, 3, H, W] float32 -> tokens [1, N, D], N = (H / patch) (W / patch), D of the language model
 
-The language model of the folder is never read.
+Of the language model of the folder nothing is read but its input embeddings, and these only for a method that reads a
+text:
+
+    input_ids [1, L] int64 -> text [1, L, D]
 """
 
 from __future__ import annotations
@@ -17,10 +20,12 @@ from transformers import AutoModel, LlavaConfig
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from ...errors import RequestError
+from ...runtimes.bundle import TextRecord
 from ..source import GraphSource, Source
 from ..sources.images import preprocess_of
 from ..sources.synthetic import image
 from ..sources.weights import without_weights
+from .input_embeddings import text_graph
 
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
@@ -29,6 +34,9 @@ _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.2613
 
 # Towers that give one CLS token or none before a square grid, and take nothing but pixels.
 _TOWERS = {"clip_vision_model": 1, "siglip_vision_model": 0}
+
+# Where the input embeddings lie depends on the version of transformers that wrote the folder.
+_EMBEDDINGS = ("language_model.model.embed_tokens", "language_model.embed_tokens")
 
 # Pooling heads: not in the graph, and not in every checkpoint.
 _UNUSED = ("post_layernorm", "vision_model.post_layernorm", "head", "vision_model.head")
@@ -57,6 +65,7 @@ class LlavaEncoder(nn.Module):
 class LlavaSource(Source):
     """A LLaVA folder; see the module docstring."""
 
+    checkpoint: Checkpoint = field(kw_only=True)
     mean: tuple[float, ...] = field(default=_CLIP_MEAN)
     std: tuple[float, ...] = field(default=_CLIP_STD)
 
@@ -65,6 +74,36 @@ class LlavaSource(Source):
         _, _, height, width = self.encoder.inputs["pixel_values"].shape
         mean, std = (np.asarray(values, np.float32)[:, None, None] for values in (self.mean, self.std))
         return [{"pixel_values": ((image(i, height, width) - mean) / std)[None]} for i in range(n)]
+
+    def text(self, length: int) -> GraphSource | None:
+        """The input embeddings of the language model: the projector puts the tokens into their space."""
+        where = _embeddings(self.checkpoint)
+        if not (self.text_seam and where):
+            return None
+        config: Any = LlavaConfig.from_dict(self.checkpoint.config).text_config
+        with without_weights():
+            embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.checkpoint.weights.load(embedding, where)
+        return text_graph(embedding, self.text_record(), length)
+
+    def text_record(self) -> TextRecord:
+        """The image's own id is no word, like those that begin, end and fill up a prompt."""
+        config = LlavaConfig.from_dict(self.checkpoint.config)
+        text: Any = config.text_config
+        marks = [config.image_token_id, text.pad_token_id, text.bos_token_id, text.eos_token_id]
+        found = {i for mark in marks for i in (mark if isinstance(mark, list) else [mark]) if i is not None}
+        pad = config.image_token_id if text.pad_token_id is None else text.pad_token_id
+        return TextRecord(vocabulary=text.vocab_size, pad=pad, blank=sorted(found))
+
+    def real_prompts(self, n: int, length: int) -> list[list[int]]:
+        """Ids at random: without the folder's tokenizer nobody knows what they say."""
+        rng, vocabulary = np.random.default_rng(0), self.text_record().vocabulary
+        return [rng.integers(0, vocabulary, max(1, 3 * length // 4)).tolist() for _ in range(n)]
+
+
+def _embeddings(checkpoint: Checkpoint) -> str:
+    """The prefix of the input embeddings; empty where the folder has none, as one of a vision tower alone."""
+    return next((prefix for prefix in _EMBEDDINGS if checkpoint.weights.has(prefix)), "")
 
 
 def open_family(checkpoint: Checkpoint) -> LlavaSource:
@@ -93,6 +132,7 @@ def open_family(checkpoint: Checkpoint) -> LlavaSource:
     return LlavaSource(
         kind="checkpoint",
         name=checkpoint.name,
+        modality="image",
         encoder=GraphSource(
             role="encoder",
             module=module.eval(),
@@ -102,6 +142,8 @@ def open_family(checkpoint: Checkpoint) -> LlavaSource:
         ),
         files=checkpoint.weights.files,
         auto_seam={name: name for name in ("encoder_output", "projector_input", "projector_output")},
+        text_seam="projector_output" if _embeddings(checkpoint) else "",
         preprocess=preprocess,
+        checkpoint=checkpoint,
         **extra,
     )

@@ -128,6 +128,7 @@ def open_family(parts: Parts = "all") -> TinyASRSource:
     return TinyASRSource(
         kind="builtin",
         name="tiny-asr",
+        modality="audio",
         encoder=GraphSource(
             role="encoder",
             module=zoo.Encoder(model).eval(),

@@ -11,17 +11,18 @@ import torch
 from ...errors import RequestError
 from ...graph_passes.compressors import Compressor
 from ...graph_passes.compressors.pixel_unshuffle import PixelUnshuffle
-from ...runtimes.bundle import GenerationRecord, PreprocessRecord, ProcessorRecord
+from ...runtimes.bundle import GenerationRecord, PreprocessRecord, ProcessorRecord, TextRecord
+from ...runtimes.generate import padded
+from ...runtimes.words import Words
 from ..source import GraphSource, Parts, Question, Source
 from ..zoo.tiny_vlm import model as zoo
-from ..zoo.tiny_vlm.evaluate import evaluate, exam
-from ..zoo.tiny_vlm.scenes import pixel_values, scene
-from ..zoo.tiny_vlm.text import BOS, EOS, PAD, WORD_TO_ID, WORDS, detokenize, prompt
+from ..zoo.tiny_vlm.evaluate import Exam, evaluate, exam
+from ..zoo.tiny_vlm.questions import questions as ask
+from ..zoo.tiny_vlm.scenes import Scene, pixel_values, scene
+from ..zoo.tiny_vlm.text import BOS, EOS, PAD, WORDS
+from .input_embeddings import text_graph
 
-_VOCABULARY = "processor/vocabulary.json"
-
-# The language graphs are proved on a prompt that could be asked, not on zeros.
-_QUESTION, _WORD = "how many red objects are there ?", "there"
+VOCABULARY = "processor/vocabulary.json"
 
 
 @dataclass
@@ -31,23 +32,22 @@ class TinyVLMSource(Source):
     Attributes:
         model: the whole model, in eval mode.
         parts: ``encoder`` gives no language graphs.
+        words: of the model.
+        example: the language graphs are proved on a question that could be asked, and a word of its answer.
     """
 
     model: zoo.TinyVLM = field(kw_only=True)
     parts: Parts = "all"
+    words: Words = WORDS
+    example: tuple[str, str] = ("how many red objects are there ?", "there")
 
     def real_inputs(self, n: int) -> list[dict[str, np.ndarray]]:
         """`n` drawn scenes."""
-        return [{"pixel_values": pixel_values(image[None])} for image in self._scenes(n)]
+        return [{"pixel_values": pixel_values(drawn.image[None])} for drawn in self._scenes(n)]
 
     def questions(self, n: int, seed: int) -> list[Question]:
         """See `Source`; two questions on each scene."""
-        paper = exam(n, seed, self.model.config.prompt_length)
-        texts = (detokenize(row) for row in paper.ids.tolist())
-        return [
-            Question(paper.pixels[at], text, answer, paper.covered[at])
-            for at, text, answer in zip(paper.scene, texts, paper.answers)
-        ]
+        return questions_of(exam(n, seed, self.model.config.prompt_length))
 
     def uncompressed_accuracy(self, n: int, seed: int) -> float:
         """See `Source`."""
@@ -78,8 +78,9 @@ class TinyVLMSource(Source):
         if self.parts == "encoder":
             return []
         config = self.model.config
-        ids, last = prompt(_QUESTION, config.prompt_length)
-        index = last + keep
+        question, word = self.example
+        ids = padded(self.words.prompt(question), config.prompt_length, PAD, config.vocab)
+        index = len(self.words.prompt(question)) - 1 + keep
         caches = [f"{kind}_{layer}" for layer in range(config.layers) for kind in ("key", "value")]
         bias = torch.zeros(1, keep)
         embeds = self._noise(1, config.sequence(keep), config.dim)
@@ -107,7 +108,7 @@ class TinyVLMSource(Source):
                 role="decode",
                 module=zoo.Decode(self.model, keep).eval(),
                 inputs={
-                    "input_ids": torch.tensor([[WORD_TO_ID[_WORD]]]),
+                    "input_ids": torch.tensor([self.words.tokenize(word)]),
                     "write_index": torch.tensor([index + 1]),
                     "token_bias": bias,
                     **past,
@@ -133,13 +134,35 @@ class TinyVLMSource(Source):
             eos=[EOS],
         )
 
+    def text(self, length: int) -> GraphSource | None:
+        """The decoder's own embeddings: the projector puts the tokens into their space."""
+        record = self.text_record()
+        return text_graph(self.model.decoder.embedding, record, length) if self.text_seam else None
+
+    def text_record(self) -> TextRecord:
+        """See `Source`."""
+        return TextRecord(vocabulary=self.model.config.vocab, pad=PAD, blank=[PAD, BOS, EOS])
+
+    def real_prompts(self, n: int, length: int) -> list[list[int]]:
+        """A question about each of the scenes of `real_inputs`."""
+        rng = np.random.default_rng(0x9E0F)
+        return [WORDS.prompt(ask(drawn, rng, 1)[0].text)[:length] for drawn in self._scenes(n)]
+
     @staticmethod
     def _noise(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
-    def _scenes(self, n: int) -> list[np.ndarray]:
+    def _scenes(self, n: int) -> list[Scene]:
         # A stream of its own: neither training nor evaluation has seen these scenes.
-        return [scene(np.random.default_rng([0x9E0F, i])).image for i in range(n)]
+        return [scene(np.random.default_rng([0x9E0F, i])) for i in range(n)]
+
+
+def questions_of(paper: Exam) -> list[Question]:
+    """An exam as the pipeline takes it."""
+    return [
+        Question(paper.pixels[at], question.text, question.answer, content)
+        for at, question, content in zip(paper.scene, paper.asked, paper.content)
+    ]
 
 
 def open_family(parts: Parts = "all") -> TinyVLMSource:
@@ -149,6 +172,7 @@ def open_family(parts: Parts = "all") -> TinyVLMSource:
     return TinyVLMSource(
         kind="builtin",
         name="tiny-vlm",
+        modality="image",
         encoder=GraphSource(
             role="encoder",
             module=zoo.Encoder(model).eval(),
@@ -158,11 +182,12 @@ def open_family(parts: Parts = "all") -> TinyVLMSource:
         ),
         files=(zoo.WEIGHTS,),
         auto_seam={name: name for name in ("encoder_output", "projector_input", "projector_output")},
+        text_seam="projector_output",
         preprocess=PreprocessRecord(
             size=(size, size), resample="bicubic", crop="center", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
         ),
-        processor=ProcessorRecord(kind="words", vocabulary=_VOCABULARY),
-        processor_files={_VOCABULARY: json.dumps(WORDS.to_json(), indent=1).encode()},
+        processor=ProcessorRecord(kind="words", vocabulary=VOCABULARY),
+        processor_files={VOCABULARY: json.dumps(WORDS.to_json(), indent=1).encode()},
         has_task=True,
         model=model,
         parts=parts,

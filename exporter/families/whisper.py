@@ -67,6 +67,7 @@ def open_family(checkpoint: Checkpoint) -> WhisperSource:
     return WhisperSource(
         kind="checkpoint",
         name=checkpoint.name,
+        modality="audio",
         encoder=GraphSource(
             role="encoder",
             module=module.eval(),

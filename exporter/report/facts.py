@@ -7,10 +7,13 @@ import shlex
 from typing import TYPE_CHECKING
 
 from ...graph_passes.compressors import parameters
+from ...graph_passes.compressors.texts import TEXT
+from ...graph_passes.recipes import names
 from ..render import flat
 
 if TYPE_CHECKING:
-    from ...runtimes.bundle import Manifest
+    from ...graph_passes.sequence import Step
+    from ...runtimes.bundle import CompressionRecord, Manifest
     from ..graphs import Plan
 
 _KINDS = {
@@ -20,18 +23,36 @@ _KINDS = {
     "onnx": "ONNX file of somebody else",
 }
 
+# By the kind of preprocessing, behind `tokexport run`.
+_GIVEN = {
+    "image": "--image picture.png --prompt 'your question'",
+    "video": "--video clip.gif --prompt 'your question'",
+    "log_mel": "--audio sound.wav",
+}
+
 
 def facts(plan: Plan, manifest: Manifest, precision: str) -> list[tuple[str, str]]:
     """(name, value) of everything that was chosen."""
-    record = manifest.variants[0].compression[0]
-    seam, method = record.seam, plan.compressor.method
-    where = f"{seam.kind}, tensor {seam.tensor}"
-    if plan.seam == "auto":
-        where += " (chosen: auto)"
-    device = manifest.variants[0].device
+    records, device = manifest.variants[0].compression, manifest.variants[0].device
+    steps = [_step(step, record, plan) for step, record in zip(plan.steps, records)]
+    if len(steps) > 1:
+        steps = [[(f"{number}. {name}", value) for name, value in step] for number, step in enumerate(steps, 1)]
     found = [
         ("Model", f"{manifest.source.name}, {_KINDS[manifest.source.kind]}"),
         ("SHA-256 of its weights", manifest.source.sha256 or "none: it has no file"),
+        ("Recipe", plan.recipe),
+        *(fact for step in steps for fact in step if fact[1]),
+        ("Precision", precision),
+        ("Device", f"{device.name}, checked against the rules of {device.runtime} {device.version}" if device else ""),
+    ]
+    return [(name, value) for name, value in found if value]
+
+
+def _step(step: Step, record: CompressionRecord, plan: Plan) -> list[tuple[str, str]]:
+    """What was chosen of one compressor."""
+    seam, method = record.seam, step.compressor.method
+    where = f"{seam.kind}, tensor {seam.tensor}" + (" (chosen: auto)" if step.seam == "auto" else "")
+    return [
         ("Method", f"{record.method}: {method.summary}"),
         ("Source of the method", method.source + (", not followed exactly" if method.approximate else "")),
         ("Parameters", flat(record.params) or "none"),
@@ -39,17 +60,21 @@ def facts(plan: Plan, manifest: Manifest, precision: str) -> list[tuple[str, str
         ("Grid of the tokens", "x".join(map(str, seam.grid)) if seam.grid else "unknown"),
         ("Prefix tokens", f"{seam.prefix}, not counted and not touched" if seam.prefix else "none"),
         ("Tokens", f"{record.tokens_in} → {record.tokens_out} (ratio {record.ratio})"),
-        ("Size bias", _size_bias(record.size_bias, plan)),
-        ("Precision", precision),
-        ("Device", f"{device.name}, checked against the rules of {device.runtime} {device.version}" if device else ""),
+        ("Text", _text(plan) if TEXT in step.compressor.signals() else ""),
+        ("Size bias", _size_bias(record.size_bias, plan, method.merges)),
     ]
-    return [(name, value) for name, value in found if value]
 
 
-def _size_bias(on: bool, plan: Plan) -> str:
+def _text(plan: Plan) -> str:
+    if plan.source.text_seam:
+        return "of the question, by the graph text: what is kept holds for one question"
+    return "an input of the encoder, given by whoever runs it; it was proved with one that was made up"
+
+
+def _size_bias(on: bool, plan: Plan, merges: bool) -> str:
     if on:
         return "on: log(size) is added to the attention logits of merged tokens"
-    if not plan.compressor.method.merges:
+    if not merges:
         return "not needed: nothing is merged"
     if plan.size_bias == "off":
         return "off, as asked: merged tokens lose weight in attention"
@@ -60,16 +85,17 @@ def commands(plan: Plan, manifest: Manifest, folder: str) -> list[tuple[str, str
     """(what for, command) for a bundle in `folder`."""
     variant, name = manifest.variants[0], shlex.quote(folder)
     found = [("prove it again, here or on another machine, without PyTorch", f"tokexport verify {name}")]
-    sound = manifest.preprocess is not None and manifest.preprocess.kind == "log_mel"
+    kind = manifest.preprocess.kind if manifest.preprocess is not None else ""
     if variant.generation is not None:
-        what = "--audio sound.wav" if sound else "--image picture.png --prompt 'your question'"
+        what = _GIVEN[kind or "image"]
         found.append(("run it", f"tokexport run {name} {what}"))
         if len(manifest.variants) > 1:
             other = shlex.quote(manifest.variants[1].name)
             found.append(("run another variant", f"tokexport run {name} --variant {other} {what}"))
     else:
-        media = '"sound.wav"' if sound else '"picture.png"' if manifest.preprocess else "array"
-        code = f'import tokexport; tokens = tokexport.load({json.dumps(folder)}).encode({media})["tokens"]'
+        media = json.dumps(_GIVEN[kind].split()[1]) if kind else "array"
+        extra = ", prompt=ids" if variant.text else ", text=rows" if TEXT in variant.graphs["encoder"].inputs else ""
+        code = f'import tokexport; tokens = tokexport.load({json.dumps(folder)}).encode({media}{extra})["tokens"]'
         found.append(("run its encoder", f"python -c {shlex.quote(code)}"))
     return [
         *found,
@@ -80,20 +106,29 @@ def commands(plan: Plan, manifest: Manifest, folder: str) -> list[tuple[str, str
 
 def _made(plan: Plan, manifest: Manifest) -> str:
     """The command that makes this bundle again, in the folder where the model lies."""
-    record, source, compressor = manifest.variants[0].compression[0], plan.source, plan.compressor
+    source = plan.source
     name = source.model_path.name if source.model_path is not None else source.name
     words = ["tokexport", "model", f"package.module:{name}" if source.kind == "module" else name]
-    words += ["--method", record.method]
-    for one in (variant.compression[0] for variant in manifest.variants):
-        words += ["--ratio", one.ratio] if plan.keep is None else ["--keep", str(one.tokens_out)]
-    words += ["--seam", plan.seam] if plan.seam != "auto" else []
-    default = parameters(type(compressor)())
-    for key, value in parameters(compressor).items():
-        if value != default[key]:
-            words += ["--set", f"{key}={value}"]
+    words += _recipe(plan) if plan.recipe else _method(plan, manifest)
     words += ["--precision", manifest.variants[0].graphs["encoder"].precision]
     words += ["--parts", plan.parts] if plan.parts != "all" else []
     words += ["--size-bias", plan.size_bias] if plan.size_bias != "auto" else []
     device = manifest.variants[0].device
     words += ["--device", f"{device.name}@{device.version}"] if device else []
     return shlex.join(words)
+
+
+def _method(plan: Plan, manifest: Manifest) -> list[str]:
+    (step,) = plan.steps
+    words = ["--method", step.compressor.method.name]
+    for one in (variant.compression[0] for variant in manifest.variants):
+        words += ["--ratio", one.ratio] if step.keep is None else ["--keep", str(one.tokens_out)]
+    words += ["--seam", step.seam] if step.seam != "auto" else []
+    default = parameters(type(step.compressor)())
+    changed = {key: value for key, value in parameters(step.compressor).items() if value != default[key]}
+    return words + [word for key, value in changed.items() for word in ("--set", f"{key}={value}")]
+
+
+def _recipe(plan: Plan) -> list[str]:
+    words = ["--recipe", plan.recipe if plan.recipe in names() else f"{plan.recipe}.toml"]
+    return words + [word for key, value in plan.settings.items() for word in ("--set", f"{key}={value}")]

@@ -41,7 +41,8 @@ class Figure:
     """All panels of one input.
 
     Attributes:
-        wide: one panel in the full width.
+        wide: its panels take the full width.
+        bars: sizes are bars beside the tokens, not numbers in them.
         notes: what a reader must know of this drawing.
         slots: (slot, where it lies, size) of each slot.
     """
@@ -52,6 +53,7 @@ class Figure:
     wide: bool
     notes: list[str] = field(default_factory=list)
     slots: list[tuple[int, str, str]] = field(default_factory=list)
+    bars: bool = False
 
     @property
     def summary(self) -> str:
@@ -82,10 +84,14 @@ def figure(number: int, look: Look, pixels: Pixels | None, grid: tuple[int, ...]
         grid: of the tokens, None where it is unknown.
     """
     notes: list[str] = []
-    if pixels is not None and pixels.sound and grid is not None and len(grid) == 1:
+    bars = pixels is not None and pixels.sound and grid is not None and len(grid) == 1
+    if pixels is not None and bars:
         panels, wide = [_sound(number, look.picks, pixels)], True
     elif pixels is not None and grid is not None and len(grid) == 2:
         panels, wide = _image(number, look.picks, pixels, grid), False
+    elif pixels is not None and grid is not None and len(grid) == 3:
+        panels, wide = _video(number, look.picks, pixels, grid), True
+        notes = ["The frames stand beside each other, the first on the left; a row goes through all of them."]
     else:
         panels, wide = [_sequence(look.picks)], True
         known = "unknown" if grid is None else "x".join(map(str, grid)) + ", which is not drawn here"
@@ -95,7 +101,7 @@ def figure(number: int, look: Look, pixels: Pixels | None, grid: tuple[int, ...]
             panels.insert(0, Panel("Input", "the input of the encoder", size, shown, defs))
             wide = pixels.sound
     notes += [pixels.note[:1].upper() + pixels.note[1:] + "."] if pixels is not None and pixels.note else []
-    return Figure(number, look, panels, wide, notes, _table(look.picks, grid))
+    return Figure(number, look, panels, wide, notes, _table(look.picks, grid), bars)
 
 
 def _shown(number: int, pixels: Pixels, size: tuple[int, int] | None = None) -> tuple[tuple[int, int], str, str]:
@@ -123,6 +129,13 @@ def _image(number: int, picks: Picks, pixels: Pixels, grid: tuple[int, ...]) -> 
         left = _what_is_left(picks, pixels, layout)
         panels.append(Panel("What is left, in pixels", "each part in the mean colour of its slot", size, left))
     return panels
+
+
+def _video(number: int, picks: Picks, pixels: Pixels, grid: tuple[int, ...]) -> list[Panel]:
+    """The frames in a row, as one image of height x (frames width) tokens."""
+    frames, height, width = grid
+    beside = np.arange(frames * height * width).reshape(height, frames, width).transpose(1, 0, 2).ravel()
+    return _image(number, picks.moved(beside), pixels, (height, frames * width))
 
 
 def _what_is_left(picks: Picks, pixels: Pixels, layout: Layout) -> str:
@@ -211,7 +224,9 @@ def _table(picks: Picks, grid: tuple[int, ...] | None) -> list[tuple[int, str, s
     rows = []
     for slot, position in enumerate(picks.kept.tolist()):
         where = str(position)
-        if grid is not None and len(grid) == 2:
-            where += f" (row {position // grid[1] + 1}, column {position % grid[1] + 1})"
+        if grid is not None and len(grid) > 1:
+            frame, place = divmod(position, grid[-2] * grid[-1])
+            where += f" ({f'frame {frame + 1}, ' if len(grid) == 3 else ''}row {place // grid[-1] + 1}, "
+            where += f"column {place % grid[-1] + 1})"
         rows.append((slot, where, f"{float(picks.sizes[slot]):g}"))
     return rows

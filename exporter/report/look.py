@@ -91,7 +91,7 @@ def _encode(source: Source, folder: Path) -> list[Encoded]:
 
     model = load_model(folder / "encoder.onnx")
     run = ort_runner(model)
-    return [(sample, run(sample)) for sample in with_text(source.real_inputs(LOOKS - 1), model)]
+    return [(sample, run(sample)) for sample in with_text(source.real_inputs(LOOKS - 1), model, source)]
 
 
 def of_task(source: Source, folder: Path) -> list[Look]:
@@ -110,7 +110,7 @@ def of_task(source: Source, folder: Path) -> list[Look]:
         array = encoder_input(question.input, record, folder)
         if len(looks) == LOOKS or any(np.array_equal(array, look.input) for look in looks):
             continue
-        picks = Picks.of(session.encode(array))
+        picks = Picks.of(session.encode(array, question.prompt if session.reads_text else None))
         said = session.generate(question.input, question.prompt).text
         looks.append(Look(array, picks, question.prompt, said, question.answer))
     return looks

@@ -33,6 +33,12 @@ class Picks:
         """N."""
         return len(self.assignment)
 
+    def moved(self, to: np.ndarray) -> Picks:
+        """The same choice where token i is drawn at to[i]; `to` [N] holds every place once."""
+        assignment = np.empty_like(self.assignment)
+        assignment[to] = self.assignment
+        return Picks(to[self.kept], self.sizes, assignment)
+
     @cached_property
     def slot_at(self) -> dict[int, int]:
         """Position -> the slot that inherits it; the first where several do."""

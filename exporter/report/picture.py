@@ -34,7 +34,7 @@ def draw(bundles: Sequence[Path], media: Path, prompt: str = "") -> str:
 
     Args:
         bundles: folders; all of models that take this input.
-        media: an image or a sound file.
+        media: an image, a video or a sound file.
         prompt: asked of each bundle that answers.
 
     Raises:
@@ -44,12 +44,13 @@ def draw(bundles: Sequence[Path], media: Path, prompt: str = "") -> str:
 
     sessions = [load(bundle) for bundle in bundles]
     figures = [_figure(number, session, media, prompt) for number, session in enumerate(sessions)]
-    panels = [("Input", f"{figures[0].look.picks.tokens} tokens", figures[0], 0)] if not figures[0].wide else []
+    apart = len(figures[0].panels) > 1
+    panels = [("Input", f"{figures[0].look.picks.tokens} tokens", figures[0], 0)] if apart else []
     for session, drawn in zip(sessions, figures):
         picks = drawn.look.picks
         said = f": “{drawn.look.said}”" if drawn.look.said is not None else ""
         kept = f"{len(picks.kept)} of {picks.tokens} tokens{said}"
-        panels.append((session.variant.compression[0].method, kept, drawn, 0 if drawn.wide else 1))
+        panels.append((session.variant.compression[0].method, kept, drawn, int(apart)))
     if len(figures) == 1 and len(figures[0].panels) == 3:
         panels.append(("What is left", "in pixels, mean of each slot", figures[0], 2))
     return _compose(panels, prompt)
@@ -108,7 +109,9 @@ def _line(text: str, x: int, y: int, size: int, colour: str, weight: int = 400) 
 
 @click.command()
 @click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--image", "--audio", "media", required=True, type=click.Path(path_type=Path), help="The input.")
+@click.option(
+    "--image", "--video", "--audio", "media", required=True, type=click.Path(path_type=Path), help="The input."
+)
 @click.option("--prompt", default="", help="Asked of each bundle that has its language graphs.")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="SVG file.")
 def main(bundles: tuple[Path, ...], media: Path, prompt: str, out: Path) -> None:

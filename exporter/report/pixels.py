@@ -1,4 +1,4 @@
-"""An encoder's input as a picture for people: pixel values de-normalised, a spectrogram in colours, else none."""
+"""An encoder's input as a picture for people: pixel values de-normalised, frames in a row, a spectrogram, else none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...runtimes.bundle import LogMelRecord, Preprocess, PreprocessRecord
+from ...runtimes.bundle import LogMelRecord, Preprocess, PreprocessRecord, VideoRecord
 
 # A larger picture is shrunk: the page shows it half as wide.
 _LARGEST = 768
@@ -37,7 +37,8 @@ class Pixels:
     """A picture of one input.
 
     Attributes:
-        rgb: uint8 [height, width, 3]; of a sound, high frequencies on top and one column a frame.
+        rgb: uint8 [height, width, 3]; of a video, its frames from left to right; of a sound, high frequencies on top
+            and one column a frame.
         sound: whether it is a spectrogram.
         seconds: length of a sound, where known.
         note: how the values became colours, where that is not the inverse of the preprocessing.
@@ -69,7 +70,7 @@ def pixels_of(array: np.ndarray, preprocess: Preprocess | None, grid: tuple[int,
     """The picture of an encoder's input, None where it has none.
 
     Args:
-        array: [B, C, H, W] or [B, mels, frames]; the first of the batch is drawn.
+        array: [B, C, H, W], [B, T, C, H, W] or [B, mels, frames]; the first of the batch is drawn.
         preprocess: how it was made, where the source says so.
         grid: of the tokens: [B, mels, frames] is taken for a spectrogram where they lie in one dimension.
     """
@@ -81,6 +82,10 @@ def pixels_of(array: np.ndarray, preprocess: Preprocess | None, grid: tuple[int,
         return Pixels(
             _colours(_unit(first))[::-1], True, seconds, "" if seconds else "values scaled from least to largest"
         )
+    if first.ndim == 4:
+        first = np.concatenate(list(first), 2)
+    if isinstance(preprocess, VideoRecord):
+        preprocess = preprocess.frame
     if first.ndim != 3 or first.shape[0] not in (1, 3):
         return None
     if isinstance(preprocess, PreprocessRecord) and first.shape[0] == 3:

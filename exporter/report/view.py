@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 PARTS = {
     "head": "the encoder before the compressor, against PyTorch",
     "compressor": "the compressor against its reference, fed the head's own tokens",
+    "between": "the encoder between two compressors against PyTorch, fed the first one's own output",
+    "sequence": "positions, sizes and assignment of several compressors together, bit for bit",
     "tail": "the encoder behind the compressor against PyTorch, fed the compressor's own output",
+    "text": "the words of a question as the compressor reads them, against PyTorch",
     "embed": "words and tokens put together, against PyTorch",
     "prefill": "the language model on the whole prompt, against PyTorch",
     "decode": "the language model word by word, against PyTorch",
@@ -98,7 +101,9 @@ def view(
         no_figures: why there are none.
     """
     variant = manifest.variants[0]
-    record = variant.compression[0]
+    records = variant.compression
+    tokens_in, tokens_out = records[0].tokens_in, records[-1].tokens_out
+    method = plan.recipe or records[0].method
     checks = sorted(result.proof["checks"], key=lambda check: bool(check["ok"])) if result.proof else []
     good = sum(bool(check["ok"]) for check in checks)
     if failure:
@@ -113,9 +118,9 @@ def view(
     judged = "fp32" if result.precision == "bf16" else result.precision
     least, most = GATES[judged]
     drawn = [figure.look.picks for figure in figures]
-    removed = 1 - record.tokens_out / record.tokens_in
+    removed = 1 - tokens_out / tokens_in
     tiles = [
-        (f"{record.tokens_in} → {record.tokens_out}", "tokens"),
+        (" → ".join(map(str, [tokens_in, *(record.tokens_out for record in records)])), "tokens"),
         (f"{removed:.1%}", "of the tokens removed"),
     ]
     if result.accuracy:
@@ -124,9 +129,9 @@ def view(
     if checks:
         tiles.append((f"{good} of {len(checks)}", "checks against PyTorch passed"))
     return View(
-        title=f"{result.source}, {record.method}, {record.tokens_in} to {record.tokens_out} tokens",
+        title=f"{result.source}, {method}, {tokens_in} to {tokens_out} tokens",
         source=result.source,
-        method=record.method,
+        method=method,
         status=status,
         verdict=verdict,
         tiles=tiles,
@@ -143,10 +148,10 @@ def view(
         has_lost=any(picks.lost.any() for picks in drawn),
         has_dashed=any(not picks.lit[picks.kept].all() for picks in drawn),
         has_shared=any(len(picks.merging()) > len(PALETTE) for picks in drawn),
-        has_bars=any(figure.wide and figure.look.picks.merged.any() for figure in figures),
+        has_bars=any(figure.bars and figure.look.picks.merged.any() for figure in figures),
         drift=result.drift,
         accuracy=result.accuracy,
-        bars=bars(record.method, result.accuracy) if result.accuracy else [],
+        bars=bars(method, result.accuracy) if result.accuracy else [],
         notes=list(result.notes),
         commands=commands(plan, manifest, (failed_path(result.bundle) if failure else result.bundle).name),
         graphs=[

@@ -22,13 +22,20 @@ def open_source(text: str | None = None, *, parts: Parts = "encoder") -> Source:
 
     Args:
         text: as typed behind ``tokexport model``.
-        parts: ``all`` also gives the language graphs, where the source has them (built-in models).
+        parts: ``all`` also gives the language graphs (built-in models) and the graph text, where the source has them.
 
     Raises:
         RequestError: nothing of that name; says what was tried. Also what `open_checkpoint`, `open_module` say.
         GraphError: an ONNX file that cannot be read.
         MissingError: torch, transformers or the hub is needed and not there.
     """
+    source = _open(text, parts)
+    if parts == "encoder":
+        source.text_seam = ""
+    return source
+
+
+def _open(text: str | None, parts: Parts) -> Source:
     from .builtin import NAMES, open_builtin
 
     if text is None or text in NAMES:

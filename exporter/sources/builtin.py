@@ -7,7 +7,7 @@ from importlib import import_module
 from ..source import Parts, Source
 from ..torch_export import need
 
-NAMES = ("tiny-vlm", "tiny-asr")
+NAMES = ("tiny-vlm", "tiny-asr", "tiny-video")
 
 
 def open_builtin(name: str, parts: Parts) -> Source:

@@ -55,6 +55,10 @@ class Weights:
             fix="Expected model.safetensors, or shards with model.safetensors.index.json: download the whole folder.",
         )
 
+    def has(self, prefix: str) -> bool:
+        """Whether there are weights behind a prefix; see `load`."""
+        return any(_plain(key, prefix) for key in self.file_of)
+
     def load(self, module: nn.Module, prefix: str, *, optional: tuple[str, ...] = ()) -> None:
         """Give `module` (see `without_weights`) its parameters as float32, and nothing else of the folder.
 

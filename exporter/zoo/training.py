@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import time
 from pathlib import Path
@@ -69,3 +70,12 @@ class Sittings:
         save(model, self.out)
         state = {"trainee": self.trainee.state_dict(), "optimizer": self.optimizer.state_dict()}
         torch.save({**state, "step": done, "seconds": time.monotonic() - self.began}, self.checkpoint)
+
+
+def request(description: str | None, steps: int, rate: float) -> argparse.Namespace:
+    """What was typed behind a training script: out, steps and rate, the last two with their defaults."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write; its checkpoint lies beside")
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--rate", type=float, default=rate)
+    return parser.parse_args()

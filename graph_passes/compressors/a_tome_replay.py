@@ -79,15 +79,22 @@ def _choices(now: Folding, r: int, ends: torch.Tensor) -> list[tuple[float, torc
     magnified = torch.where(now.norms > 0, now.norms / now.metric.norm(dim=2), 1.0)
     scale = (magnified[:, : 2 * pairs : 2] + magnified[:, 1::2]) / 2
     choices = []
-    for chosen in islice(_tied(order, r, cosine[0].tolist(), scale[0].tolist()), _WAYS):
+    for chosen in islice(tied(order, r, cosine[0].tolist(), scale[0].tolist()), _WAYS):
         merged = torch.tensor([chosen], device=cosine.device)
         gone = torch.zeros_like(may).scatter(1, merged, True)
         choices.append((float(top_k_regret(cosine, gone, scale)[0]), merged))
     return choices
 
 
-def _tied(order: list[int], r: int, cosine: list[float], scale: list[float]) -> Iterator[list[int]]:
-    """The first r of `order`, and then what differs from it in pairs that are as good but for rounding."""
+def tied(order: list[int], r: int, cosine: list[float], scale: list[float]) -> Iterator[list[int]]:
+    """The first r of `order`, and then what differs from it in pairs that are as good but for rounding.
+
+    Args:
+        order: the best first.
+        r: how many.
+        cosine: of each pair, or what else it is ranked by.
+        scale: of each pair, what the rounding error of that is relative to.
+    """
     last = order[r - 1]
 
     def close(pair: int) -> bool:

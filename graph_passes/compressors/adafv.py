@@ -22,6 +22,7 @@ import numpy as np
 from . import select
 from .attended import Attends
 from .base import Case, Compressed, compressor
+from .quotas import ranks
 from .replay import Replay
 from .shares import emit_positions, positions_of
 from .texts import ReadsText, emit_mean_cosine, mean_cosine
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ..builder import Builder
 
 _LEAST = 1e-6  # of the range of s, which may be 0
+_ALIKE = 1e-5  # of a likeness: about a hundred roundings
 
 
 @compressor(
@@ -70,7 +72,10 @@ class Adafv(Attends, ReadsText):
     def replay(
         self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], **signals: torch.Tensor
     ) -> Replay:
-        """Of the splits that the kept tokens may be, the one that explains them best; attention is not rounded."""
+        """Of the splits that the kept tokens may be, the one that explains them best; attention is not rounded.
+
+        Other splits count for what they come to at least, whichever of the tokens alike they would have taken.
+        """
         import torch
 
         expected = select.selection(tokens, got.kept_indices)
@@ -78,8 +83,8 @@ class Adafv(Attends, ReadsText):
             return Replay(expected, torch.zeros(len(tokens), dtype=torch.float64))
         attention, likeness, spread = self._scores(tokens, signals)
         kept = select.slots_of(got.kept_indices, case.tokens) >= 0
-        splits = [self._split(attention, likeness, m, case.keep) for m in range(case.keep + 1)]
-        best = torch.stack([self._objective(attention, likeness, split) for split in splits], 1).amax(1)
+        least = [self._least(attention, likeness, m, case.keep, _ALIKE / spread) for m in range(case.keep + 1)]
+        best = torch.stack(least, 1).amax(1)
         own = self._objective(attention, likeness, kept)
         # A likeness is rounded relative to 1, and so what is scaled by its range, times all attention, at most K times.
         scale = best + own + 2 * case.keep * attention.sum(1) / spread[:, 0]
@@ -109,6 +114,20 @@ class Adafv(Attends, ReadsText):
         n = attention.shape[1]
         first = select.slots_of(select.top_k(attention, m), n) >= 0
         return first | (select.slots_of(select.top_k(likeness.masked_fill(first, -1.0), k - m), n) >= 0)
+
+    def _least(
+        self, attention: torch.Tensor, likeness: torch.Tensor, m: int, k: int, alike: torch.Tensor
+    ) -> torch.Tensor:
+        """The objective [B] of a split that takes the least attention among tokens whose s is `alike` at its end."""
+        import torch
+
+        split = self._split(attention, likeness, m, k)
+        first = select.slots_of(select.top_k(attention, m), attention.shape[1]) >= 0
+        end = likeness.masked_fill(~split | first, torch.inf).amin(1, keepdim=True)
+        tied = ((likeness - end).abs() <= alike) & ~first
+        sure = split & ~tied
+        rank = ranks(-attention.masked_fill(~tied, torch.inf))
+        return self._objective(attention, likeness, sure | (tied & (rank < k - sure.sum(1, keepdim=True))))
 
     @staticmethod
     def _objective(attention: torch.Tensor, likeness: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:

@@ -49,6 +49,7 @@ _NOTHING = 1e-6  # what is added below this is rounding, and relevance decides
     source="CDPruner, arXiv 2506.10967",
     seam="projector_output",
     summary="keeps tokens that are relevant to the text and different from each other",
+    plugin=True,
 )
 @dataclass(frozen=True)
 class Cdpruner(RanksByText):

@@ -24,7 +24,7 @@ from . import select
 from .attended import emit_keep_highest, keep_highest
 from .base import Case, Compressed, compressor
 from .frames import check_first_frame, emit_neighbours, neighbours
-from .grids import video_grid_of
+from .grids import places_of
 from .replay import Replay, top_k_regret
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class CodecTopk:
 
     def check(self, case: Case) -> None:
         """A video, and a K that the first frame fits into."""
-        check_first_frame(case, self._places(case) if self.first == "full" else 0)
+        check_first_frame(case, places_of(case, self.grid) if self.first == "full" else 0)
 
     def reference(self, case: Case, tokens: torch.Tensor) -> Compressed[torch.Tensor]:
         """The formula above."""
@@ -79,20 +79,16 @@ class CodecTopk:
         """The energy [B, N], and the square of the norms that go into it."""
         import torch
 
-        x, places = tokens.float(), self._places(case)
+        x, places = tokens.float(), places_of(case, self.grid)
         now, before = neighbours(x, places)
         own = x[:, :places].square().sum(2)
         first = torch.full_like(own, _FULL) if self.first == "full" else own
         size = now.square().sum(2) + before.square().sum(2)
         return torch.cat([first, (now - before).square().sum(2)], 1), torch.cat([own, size], 1)
 
-    def _places(self, case: Case) -> int:
-        _, height, width = video_grid_of(case, self.grid)
-        return height * width
-
     def onnx(self, b: Builder, case: Case, tokens: ir.Value) -> Compressed[ir.Value]:
         """One difference of neighbouring frames, one TopK."""
-        n, places = case.tokens, self._places(case)
+        n, places = case.tokens, places_of(case, self.grid)
         if case.keep == n:
             return select.emit_every_token(b, case, tokens)
         x = select.emit_float(b, tokens, case)

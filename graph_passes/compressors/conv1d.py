@@ -6,10 +6,10 @@ a second; Baichuan-Audio (arXiv 2502.17239) downsamples Whisper by four in the s
 
     slot i = bias + sum_j kernel[:, :, j] x(s i + j)        K = floor((N - k) / s) + 1
 
-Where no weights are given the kernel is the mean of its k frames, which needs D' = D. A slot inherits the position
-of the middle frame that it reads, the earlier among two. Frame n is assigned to slot floor(n / s), or to the last
-where that one reads it; the others are lost. What a slot weighs is what the kernel learned: `sizes` are 1. The
-papers give neither kernel nor stride: k = s = 4 turns 50 frames a second into 12.5.
+Weights: weight, the kernel, and bias. Where no file is given the kernel is the mean of its k frames, which needs
+D' = D. A slot inherits the position of the middle frame that it reads, the earlier among two. Frame n is assigned to
+slot floor(n / s), or to the last where that one reads it; the others are lost. What a slot weighs is what the kernel
+learned: `sizes` are 1. The papers give neither kernel nor stride: k = s = 4 turns 50 frames a second into 12.5.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ...errors import RequestError
 from .base import Case, Compressed, compressor
 from .fixed import emit_fixed_map, fixed
 from .select import check_counts, emit_float
-from .weights import load_weights
+from .weights import ReadsWeights
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -43,20 +43,18 @@ if TYPE_CHECKING:
     approximate=True,
 )
 @dataclass(frozen=True)
-class Conv1d:
+class Conv1d(ReadsWeights):
     """Parameters of conv1d.
 
     Attributes:
         kernel: k, frames that a slot reads.
         stride: s, frames from one slot to the next; at most k.
         channels: D'; 0: as many as tokens have.
-        weights: a .safetensors or .npz file with `weight` [D', D, k] and `bias` [D'].
     """
 
     kernel: int = 4
     stride: int = 4
     channels: int = 0
-    weights: str = ""
 
     def signals(self) -> tuple[str, ...]:
         """None: it reads only the tokens."""
@@ -66,13 +64,15 @@ class Conv1d:
         """D'."""
         return self.channels or case.dim
 
-    def arrays(self, case: Case) -> dict[str, np.ndarray]:
-        """weight [D', D, k] and bias [D']."""
+    def shapes(self, case: Case) -> dict[str, tuple[int, ...]]:
+        """As above."""
         wide = self.width(case)
-        if self.weights:
-            return load_weights("conv1d", self.weights, {"weight": (wide, case.dim, self.kernel), "bias": (wide,)})
+        return {"weight": (wide, case.dim, self.kernel), "bias": (wide,)}
+
+    def initial(self, case: Case) -> dict[str, np.ndarray]:
+        """The mean."""
         mean = np.repeat(np.eye(case.dim, dtype=np.float32)[..., None] / self.kernel, self.kernel, axis=2)
-        return {"weight": mean, "bias": np.zeros(wide, np.float32)}
+        return {"weight": mean, "bias": np.zeros(case.dim, np.float32)}
 
     def check(self, case: Case) -> None:
         """1 <= s <= k <= N, the K that they give, and D' = D where no weights were given."""

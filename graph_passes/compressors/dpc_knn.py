@@ -32,6 +32,7 @@ from .base import Case, Compressed, compressor
 from .dpc_knn_replay import centres_regret, joined_regret, square_scale
 from .means import emit_means, emit_nearest, means
 from .replay import Replay
+from .squares import emit_square_distances
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from ..builder import Builder
 
 _FAR = 3.0e38
-_ROUNDING = 2.0e-6  # of |x|^2 + |y|^2: below it |x - y|^2 is nothing but rounding
 
 
 @compressor(
@@ -123,21 +123,12 @@ class DpcKnn:
         if k == n:
             return select.emit_every_token(b, case, tokens)
         x = select.emit_float(b, tokens, case)
-        square = self._emit_square_distances(b, x, case)
+        centred = b.op("Sub", x, b.op("ReduceMean", x, [1], keepdims=1))
+        square = emit_square_distances(b, b.op("Mul", centred, float(case.dim**-0.5)))
         _, best = select.emit_top_k(b, self._emit_scores(b, square, n), k, n)
         kept, _ = select.emit_sort(b, best, k)
         closeness = b.op("Neg", select.emit_gather(b, square, b.cast(kept, "int64")))
         return emit_means(b, case, x, kept, emit_nearest(b, closeness, kept, n, k))
-
-    def _emit_square_distances(self, b: Builder, x: ir.Value, case: Case) -> ir.Value:
-        """d^2 [B, N, N] of x [B, N, D] float32; 0 where it is but rounding, as on the diagonal."""
-        x = b.op("Sub", x, b.op("ReduceMean", x, [1], keepdims=1))
-        x = b.op("Mul", x, float(case.dim**-0.5))
-        length = select.emit_square_sum(b, x, keepdims=True)
-        product = b.op("MatMul", x, b.op("Transpose", x, perm=[0, 2, 1]))
-        both = b.op("Add", length, b.op("Transpose", length, perm=[0, 2, 1]))
-        square = b.op("Sub", both, b.op("Mul", product, 2.0))
-        return b.op("Where", b.op("Greater", square, b.op("Mul", both, _ROUNDING)), square, 0.0)
 
     def _emit_scores(self, b: Builder, square: ir.Value, n: int) -> ir.Value:
         """log(rho del) [B, N]."""

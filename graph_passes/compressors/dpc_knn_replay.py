@@ -24,7 +24,11 @@ _OFFSET = 0.03
 def square_scale(tokens: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
     """What the rounding of squared distances [B, N, N], a channel, is relative to, for tokens [B, N, D]."""
     x = tokens.double()
-    own, around = x.square().mean(2), (x - x.mean(1, keepdim=True)).square().mean(2)
+    return pair_scale(square, x.square().mean(2), (x - x.mean(1, keepdim=True)).square().mean(2))
+
+
+def pair_scale(square: torch.Tensor, own: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
+    """As `square_scale`, for the squared lengths [B, N], a channel, of tokens and of tokens less their mean."""
     owns, arounds = own[:, :, None] + own[:, None], around[:, :, None] + around[:, None]
     return arounds + _OFFSET * (square * owns).sqrt() + 1e-6 * owns
 
@@ -37,18 +41,31 @@ def centres_regret(square: torch.Tensor, scale: torch.Tensor, kept: torch.Tensor
     sparseness, rounded = nearest.values.mean(2), scale.gather(2, nearest.indices).mean(2)
     mine = slots_of(kept, square.shape[1]) >= 0
     lost = ~mine
-    # Of two that may be equally dense, the kept one was taken for the denser; of two alike, the first.
+    # Of two that may be equally dense, the kept one was taken for the denser. Of two kept ones it does not matter which
+    # was: the lower score of the two is the same.
     earlier = torch.ones(square.shape[1:], dtype=torch.bool, device=square.device).tril(-1)
-    first = (mine[:, None] & lost[:, :, None]) | ((mine[:, None] == mine[:, :, None]) & earlier)
+    first = mine[:, None] & (lost[:, :, None] | earlier)
     apart, together = sparseness[:, :, None] - sparseness[:, None], rounded[:, :, None] + rounded[:, None]
     regret = torch.full((len(square),), torch.inf, dtype=torch.float64, device=square.device)
     for t in reversed(_LADDER):
-        denser = torch.where(apart.abs() <= t * together, first, apart > 0)
-        near, far = square - t * scale, square + t * scale
-        low = torch.where(denser, near, near.amax((1, 2), keepdim=True)).amin(2).clamp(min=0).log() / 2
-        high = torch.where(denser, far, far.amax((1, 2), keepdim=True)).amin(2).log() / 2
-        low, high = low - sparseness - t * rounded, high - sparseness + t * rounded
-        fits = low.masked_fill(~lost, -torch.inf).amax(1) <= high.masked_fill(lost, torch.inf).amin(1)
+        tied = apart.abs() <= t * together
+        denser = torch.where(tied, first, apart > 0)
+        far = square + t * scale
+        high = torch.where(denser, far, far.amax((1, 2), keepdim=True)).amin(2).log() / 2 - sparseness + t * rounded
+        bar = high.masked_fill(lost, torch.inf).amin(1)[:, None]
+        # The score of each token if the nearest denser one was this, at least.
+        near = (square - t * scale).clamp(min=0).log() / 2
+        least = (sparseness + t * rounded)[:, :, None]
+        low = near - least
+        below = mine | (torch.where(denser, low, near.amax((1, 2), keepdim=True) - least).amin(2) <= bar)
+        # A lost one that stays below without the help of another, or by one that does, may be denser than the next.
+        helps = tied & lost[:, None] & (low <= bar[..., None])
+        for _ in range(square.shape[1]):
+            more = below | (helps & below[:, None]).any(2)
+            if bool((more == below).all()):
+                break
+            below = more
+        fits = below.all(1)
         regret = torch.where(fits, t, regret)
     return regret.cpu()
 

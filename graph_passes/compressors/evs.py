@@ -21,7 +21,7 @@ from . import select
 from .attended import emit_keep_highest, keep_highest
 from .base import Case, Compressed, compressor
 from .frames import check_first_frame, cosines_before, emit_cosines_before
-from .grids import video_grid_of
+from .grids import places_of, video_grid_of
 from .replay import Replay, top_k_regret
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Evs:
 
     def check(self, case: Case) -> None:
         """A video, and h w <= K <= N."""
-        check_first_frame(case, self._places(case))
+        check_first_frame(case, places_of(case, self.grid))
 
     def plugin_attributes(self, case: Case) -> dict[str, Any]:
         """The grid."""
@@ -81,17 +81,13 @@ class Evs:
         """d [B, N]."""
         import torch
 
-        places = self._places(case)
+        places = places_of(case, self.grid)
         change = 1 - cosines_before(tokens.float(), places)
         return torch.cat([change.new_full((len(change), places), _FIRST), change], 1)
 
-    def _places(self, case: Case) -> int:
-        _, height, width = video_grid_of(case, self.grid)
-        return height * width
-
     def onnx(self, b: Builder, case: Case, tokens: ir.Value) -> Compressed[ir.Value]:
         """One product of neighbouring frames, one TopK."""
-        n, places = case.tokens, self._places(case)
+        n, places = case.tokens, places_of(case, self.grid)
         if case.keep == n:
             return select.emit_every_token(b, case, tokens)
         change = b.op("Sub", 1.0, emit_cosines_before(b, select.emit_float(b, tokens, case), n, places))

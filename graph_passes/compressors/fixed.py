@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import RequestError
 from .base import Case, Compressed
 from .select import emit_like, emit_rows
 
@@ -64,10 +63,14 @@ def without_positions(case: Case) -> tuple[np.ndarray, np.ndarray]:
     return kept, np.full(case.tokens, -1, np.int64)
 
 
-def require_weights(method: str, file: str) -> None:
-    """Raise `RequestError` for a method that cannot be without weights, where none were given."""
-    if not file:
-        raise RequestError(
-            f"{method} is nothing without weights that were trained",
-            fix="Add --set weights=FILE.safetensors; the arrays that it needs stand in the method's file.",
-        )
+def resampled(case: Case, tokens: torch.Tensor, content: torch.Tensor) -> Compressed[torch.Tensor]:
+    """Slots [B, K, D'] without positions, each of size 1."""
+    import torch
+
+    kept, slots = (torch.from_numpy(each).to(tokens.device) for each in without_positions(case))
+    return fixed(tokens, content, kept, slots, merges=False)
+
+
+def emit_resampled(b: Builder, case: Case, tokens: ir.Value, content: ir.Value) -> Compressed[ir.Value]:
+    """As `resampled`; content is float32."""
+    return emit_fixed_map(b, case, tokens, content, *without_positions(case), merges=False)

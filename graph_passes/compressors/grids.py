@@ -49,6 +49,38 @@ def video_grid_of(case: Case, given: str | None) -> tuple[int, int, int]:
     return grid
 
 
+def places_of(case: Case, given: str | None) -> int:
+    """Tokens of one frame of a video: from a token to that at its place a frame later. Errors as `video_grid_of`."""
+    _, height, width = video_grid_of(case, given)
+    return height * width
+
+
+def picture_of(case: Case, given: str | None, method: str) -> tuple[int, int]:
+    """(height, width), as `grid_of`; a line is refused.
+
+    Raises:
+        RequestError: as `grid_of`, or the grid is a line.
+    """
+    grid = grid_of(case, given)
+    if len(grid) != 2:
+        raise RequestError(f"{method} takes a grid of rows and columns", fix="For sound use pool1d or conv1d.")
+    return grid[0], grid[1]
+
+
+def frames_of(case: Case, given: str | None) -> tuple[int, int, int]:
+    """(frames, height, width) of a video or of a picture, which is one frame.
+
+    Raises:
+        RequestError: neither is known, the grid does not have N places, or it is a line.
+    """
+    fix = "Add --set grid=HEIGHTxWIDTH, for a video --set grid=FRAMESxHEIGHTxWIDTH."
+    grid = _known(case, given, fix)
+    if len(grid) == 1:
+        raise RequestError(f"this method takes a picture or a video, and the grid is {_text(grid)}", fix=fix)
+    frames, height, width = (1, *grid) if len(grid) == 2 else grid
+    return frames, height, width
+
+
 def _known(case: Case, given: str | None, fix: str) -> tuple[int, ...]:
     if given is None:
         if case.grid is None:

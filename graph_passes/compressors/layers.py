@@ -16,6 +16,13 @@ def linear(x: torch.Tensor, w: Mapping[str, torch.Tensor], name: str) -> torch.T
     return F.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
 
 
+def mlp(x: torch.Tensor, w: Mapping[str, torch.Tensor], names: tuple[str, str]) -> torch.Tensor:
+    """The second linear layer of GELU of the first."""
+    from torch.nn import functional as F
+
+    return linear(F.gelu(linear(x, w, names[0])), w, names[1])
+
+
 def layer_norm(x: torch.Tensor, w: Mapping[str, torch.Tensor], name: str, epsilon: float) -> torch.Tensor:
     """Over the last axis."""
     from torch.nn import functional as F

@@ -8,9 +8,9 @@ a side s:
     slots = Z + 3 x 3 depthwise convolution of Z, padded with zeros        K = s^2: 576 to 144
 
 Weights: peg.weight [D', 1, 3, 3], peg.bias [D']; with ``mlp`` also mlp.0 [D', D] and mlp.2 [D', D'] with their
-biases. Where no file is given the convolution is zero, which leaves pooling, and there is no MLP. A slot inherits
-the middle of its window, and tokens are assigned to the window that reads most of them. sizes are 1: how much a
-slot weighs is what was learned.
+biases; in released checkpoints peg.peg.0, mlp.mlp.0 and mlp.mlp.2, behind model.mm_projector. Where no file is given
+the convolution is zero, which leaves pooling, and there is no MLP. A slot inherits the middle of its window, and
+tokens are assigned to the window that reads most of them. sizes are 1: how much a slot weighs is what was learned.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import RequestError
 from . import select
 from .adaptive import emit_pooled, middle_places, placed
 from .base import Case, Compressed, compressor
 from .fixed import emit_fixed_map, fixed
-from .grids import grid_of
-from .layers import linear
-from .neural import emit_floats, emit_gelu, emit_linear, linear_shapes
-from .weights import load_weights
+from .grids import picture_of
+from .neural import emit_floats
+from .projects import Projects
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
     from ..builder import Builder
+
+
+_MLP = ("mlp.0", "mlp.2")
 
 
 @compressor(
@@ -48,50 +49,22 @@ if TYPE_CHECKING:
     summary="average pooling and a learned position convolution; weights from a file, or pooling alone",
 )
 @dataclass(frozen=True)
-class Ldpv2:
-    """Parameters of LDPv2.
+class Ldpv2(Projects):
+    """LDPv2."""
 
-    Attributes:
-        mlp: whether the two linear layers are part of it, or of the model's own projector.
-        channels: D'; 0: as many as tokens have. Other than that only with ``mlp``.
-        grid: HEIGHTxWIDTH of the tokens, where the model does not say it.
-        weights: a .safetensors or .npz file with the arrays above.
-    """
-
-    mlp: bool = False
-    channels: int = 0
-    grid: str | None = None
-    weights: str = ""
-
-    def signals(self) -> tuple[str, ...]:
-        """None: it reads only the tokens."""
-        return ()
-
-    def width(self, case: Case) -> int:
-        """D'."""
-        return self.channels or case.dim
-
-    def arrays(self, case: Case) -> dict[str, np.ndarray]:
-        """From the file, or a convolution of zeros."""
+    def shapes(self, case: Case) -> dict[str, tuple[int, ...]]:
+        """As above."""
         wide = self.width(case)
-        shapes: dict[str, tuple[int, ...]] = {"peg.weight": (wide, 1, 3, 3), "peg.bias": (wide,)}
-        if self.mlp:
-            shapes |= linear_shapes("mlp.0", case.dim, wide) | linear_shapes("mlp.2", wide, wide)
-        if self.weights:
-            return load_weights("ldpv2", self.weights, shapes)
-        return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+        return {"peg.weight": (wide, 1, 3, 3), "peg.bias": (wide,), **self.mlp_shapes(case, _MLP)}
+
+    def initial(self, case: Case) -> dict[str, np.ndarray]:
+        """A convolution of zeros."""
+        return {name: np.zeros(shape, np.float32) for name, shape in self.shapes(case).items()}
 
     def check(self, case: Case) -> None:
         """A grid, and K a square that fits into it; weights where there is an MLP."""
-        grid = grid_of(case, self.grid)
-        if len(grid) != 2:
-            raise RequestError("ldpv2 takes a grid of rows and columns", fix="For sound use pool1d or conv1d.")
-        if (self.mlp and not self.weights) or self.channels < 0 or (not self.mlp and self.width(case) != case.dim):
-            raise RequestError(
-                f"ldpv2 with mlp={self.mlp} and channels={self.channels} for tokens of {case.dim}"
-                + ("" if self.weights else ", and no weights"),
-                fix="Other channels need --set mlp=true, and an MLP needs --set weights=FILE.safetensors.",
-            )
+        self.check_projector(case)
+        grid = picture_of(case, self.grid, "ldpv2")
         select.check_counts(case, {side * side: f"{side}x{side}" for side in range(1, min(grid) + 1)}, "ldpv2")
 
     def reference(self, case: Case, tokens: torch.Tensor, **w: torch.Tensor) -> Compressed[torch.Tensor]:
@@ -99,10 +72,9 @@ class Ldpv2:
         import torch
         from torch.nn import functional as F
 
-        (height, width), side = grid_of(case, self.grid), math.isqrt(case.keep)
-        x, w = tokens.float(), {name: value.float() for name, value in w.items()}
-        if self.mlp:
-            x = linear(F.gelu(linear(x, w, "mlp.0")), w, "mlp.2")
+        (height, width), side = picture_of(case, self.grid, "ldpv2"), math.isqrt(case.keep)
+        w = {name: value.float() for name, value in w.items()}
+        x = self.projected(tokens.float(), w, _MLP)
 
         def pooled(rows: torch.Tensor) -> torch.Tensor:
             """[B, N, C] -> [B, C, s, s]."""
@@ -117,10 +89,9 @@ class Ldpv2:
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value, **w: ir.Value) -> Compressed[ir.Value]:
         """Two MatMuls with constant matrices pool; one Conv."""
-        grid, side, wide = grid_of(case, self.grid), math.isqrt(case.keep), self.width(case)
-        x, w = select.emit_float(b, tokens, case), emit_floats(b, w, case)
-        if self.mlp:
-            x = emit_linear(b, emit_gelu(b, emit_linear(b, x, w, "mlp.0")), w, "mlp.2")
+        grid, side, wide = picture_of(case, self.grid, "ldpv2"), math.isqrt(case.keep), self.width(case)
+        w = emit_floats(b, w, case)
+        x = self.emit_projected(b, select.emit_float(b, tokens, case), w, _MLP)
         pooled = emit_pooled(b, x, grid, (side, side), wide)
         z = b.op("Transpose", b.op("Reshape", pooled, [-1, side, side, wide]), perm=[0, 3, 1, 2])
         peg = b.op("Conv", z, w["peg.weight"], w["peg.bias"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], group=wide)

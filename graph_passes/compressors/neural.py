@@ -44,6 +44,26 @@ def emit_gelu_tanh(b: Builder, x: ir.Value) -> ir.Value:
     return b.op("Mul", b.op("Mul", x, 0.5), b.op("Add", b.op("Tanh", inner), 1.0))
 
 
+def emit_silu(b: Builder, x: ir.Value) -> ir.Value:
+    """x sigmoid(x)."""
+    return b.op("Mul", x, b.op("Sigmoid", x))
+
+
+def emit_hard_sigmoid(b: Builder, x: ir.Value) -> ir.Value:
+    """min(max(x / 6 + 1 / 2, 0), 1)."""
+    return b.op("HardSigmoid", x, alpha=1 / 6, beta=0.5)
+
+
+def emit_hard_swish(b: Builder, x: ir.Value) -> ir.Value:
+    """x times its hard sigmoid."""
+    return b.op("Mul", x, emit_hard_sigmoid(b, x))
+
+
+def emit_mlp(b: Builder, x: ir.Value, w: Mapping[str, ir.Value], names: tuple[str, str]) -> ir.Value:
+    """The second linear layer of GELU of the first."""
+    return emit_linear(b, emit_gelu(b, emit_linear(b, x, w, names[0])), w, names[1])
+
+
 def emit_attention(
     b: Builder,
     query: ir.Value,
@@ -69,6 +89,11 @@ def emit_attention(
 def linear_shapes(name: str, wide: int, into: int) -> dict[str, tuple[int, ...]]:
     """The arrays of a linear layer."""
     return {f"{name}.weight": (into, wide), f"{name}.bias": (into,)}
+
+
+def mlp_shapes(names: tuple[str, str], wide: int, into: int) -> dict[str, tuple[int, ...]]:
+    """The arrays of `emit_mlp`, whose hidden channels are as many as it gives."""
+    return linear_shapes(names[0], wide, into) | linear_shapes(names[1], into, into)
 
 
 def norm_shapes(name: str, wide: int) -> dict[str, tuple[int, ...]]:

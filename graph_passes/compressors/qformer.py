@@ -13,14 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from . import select
 from .base import Case, Compressed, compressor
-from .fixed import emit_fixed_map, fixed, require_weights, without_positions
+from .fixed import emit_resampled, resampled
 from .neural import emit_floats
-from .qformer_layers import QueryLayers
-from .weights import load_weights
+from .qformer_layers import HasQueryLayers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -39,53 +36,24 @@ if TYPE_CHECKING:
     positions=False,
 )
 @dataclass(frozen=True)
-class Qformer:
-    """Parameters of the Q-Former.
+class Qformer(HasQueryLayers):
+    """The Q-Former."""
 
-    Attributes:
-        layers: L.
-        heads: of each attention.
-        channels: d, which is D' too.
-        cross: every how many layers there is cross-attention.
-        weights: a .safetensors or .npz file.
-    """
-
-    layers: int = 12
-    heads: int = 12
-    channels: int = 768
-    cross: int = 2
-    weights: str = ""
-
-    def signals(self) -> tuple[str, ...]:
-        """None: it reads only the tokens."""
-        return ()
-
-    def width(self, case: Case) -> int:
-        """D'."""
-        return self.channels
-
-    def arrays(self, case: Case) -> dict[str, np.ndarray]:
-        """From the file; there are no others."""
-        require_weights("qformer", self.weights)
-        return load_weights("qformer", self.weights, self._layers(case).shapes(case.dim))
+    def shapes(self, case: Case) -> dict[str, tuple[int, ...]]:
+        """Those of K queries."""
+        return self.of_queries(case.keep).shapes(case.dim)
 
     def check(self, case: Case) -> None:
         """1 <= K <= N, and sizes that are a network."""
         select.check_keep(case)
-        self._layers(case).check()
+        self.of_queries(case.keep).check()
 
     def reference(self, case: Case, tokens: torch.Tensor, **w: torch.Tensor) -> Compressed[torch.Tensor]:
         """The layers."""
-        import torch
-
-        read = self._layers(case).run(tokens.float(), {name: value.float() for name, value in w.items()})
-        kept, slots = (torch.from_numpy(each).to(tokens.device) for each in without_positions(case))
-        return fixed(tokens, read, kept, slots, merges=False)
+        w = {name: value.float() for name, value in w.items()}
+        return resampled(case, tokens, self.of_queries(case.keep).run(tokens.float(), w))
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value, **w: ir.Value) -> Compressed[ir.Value]:
         """The layers."""
-        read = self._layers(case).emit(b, select.emit_float(b, tokens, case), emit_floats(b, w, case))
-        return emit_fixed_map(b, case, tokens, read, *without_positions(case), merges=False)
-
-    def _layers(self, case: Case) -> QueryLayers:
-        return QueryLayers(case.keep, self.layers, self.heads, self.channels, self.cross)
+        x = select.emit_float(b, tokens, case)
+        return emit_resampled(b, case, tokens, self.of_queries(case.keep).emit(b, x, emit_floats(b, w, case)))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import RequestError
+from .base import Case
 from .layers import attention, layer_norm, linear
 from .neural import (
     attention_shapes,
@@ -27,6 +28,7 @@ from .neural import (
     linear_shapes,
     norm_shapes,
 )
+from .weights import ReadsWeights
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -35,6 +37,35 @@ if TYPE_CHECKING:
     from ..builder import Builder
 
 _EPSILON = 1e-12  # BERT's
+
+
+@dataclass(frozen=True)
+class HasQueryLayers(ReadsWeights):
+    """The parameters of every Q-Former.
+
+    Attributes:
+        layers: L.
+        heads: of each attention.
+        channels: d, which is D' too.
+        cross: every how many layers there is cross-attention.
+    """
+
+    layers: int = 12
+    heads: int = 12
+    channels: int = 768
+    cross: int = 2
+
+    def signals(self) -> tuple[str, ...]:
+        """None: it reads only the tokens."""
+        return ()
+
+    def width(self, case: Case) -> int:
+        """D'."""
+        return self.channels
+
+    def of_queries(self, queries: int) -> QueryLayers:
+        """The layers for so many queries."""
+        return QueryLayers(queries, self.layers, self.heads, self.channels, self.cross)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Node = TypeVar("Node")
 
-_TIED = 1e-5  # a regret of about a hundred roundings
+TIED = 1e-5  # a regret of about a hundred roundings
 _TRIES = 1000
 
 
@@ -99,11 +99,11 @@ def explain(start: Node, ways: Callable[[Node], list[tuple[float, Node]] | None]
     end: Node | None = None
     tries = [(0.0, start)]
     for _ in range(_TRIES):
-        if not tries or regret <= _TIED:
+        if not tries or regret <= TIED:
             break
         worst, node = tries.pop()
         # The best way is followed to its end even where it does not explain the result: its regret counts then.
-        if worst > _TIED and end is not None:
+        if worst > TIED and end is not None:
             continue
         following = ways(node)
         if following is None:
@@ -111,7 +111,7 @@ def explain(start: Node, ways: Callable[[Node], list[tuple[float, Node]] | None]
                 regret, end = worst, node
             continue
         nexts = [(max(worst, lack), way) for lack, way in following]
-        tries += reversed([*nexts[:1], *(other for other in nexts[1:] if other[0] <= _TIED)])
+        tries += reversed([*nexts[:1], *(other for other in nexts[1:] if other[0] <= TIED)])
     return regret, end
 
 

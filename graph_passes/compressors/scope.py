@@ -18,12 +18,13 @@ The ONNX body is unrolled: ten nodes a pick, 1,313 at K = 128. Each pick reads a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...errors import RequestError
 from . import select
+from .attended import Attends
 from .base import Case, Compressed, compressor
 from .cosine import cosines, emit_cosines
 from .greedy import Rule, emit_greedy, greedy, greedy_regret
@@ -49,26 +50,20 @@ _TAKEN = 2.0
     plugin=True,
 )
 @dataclass(frozen=True)
-class Scope:
-    """Parameters of SCOPE.
+class Scope(Attends):
+    """Parameters of SCOPE, with the attention it weights gains by.
 
     Attributes:
         alpha: power of the attention that weights a gain; 0 leaves coverage alone.
-        attention: what CLS pays each token, or what each receives from all others.
     """
 
     alpha: float = 1.0
-    attention: Literal["cls", "received"] = "cls"
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 10:
             raise RequestError(
                 f"alpha {self.alpha} is outside 0..10", where="method 'scope'", fix="Use --set alpha=1, as the paper."
             )
-
-    def signals(self) -> tuple[str, ...]:
-        """``cls_attention`` or ``received_attention`` [B, N]."""
-        return (f"{self.attention}_attention",)
 
     def check(self, case: Case) -> None:
         """1 <= K <= N."""
@@ -96,7 +91,7 @@ class Scope:
         import torch
 
         cosine = cosines(tokens.float())
-        weight = signals[f"{self.attention}_attention"].float() ** self.alpha
+        weight = self.attended(signals) ** self.alpha
         row = torch.arange(len(cosine), device=cosine.device)
 
         def gains(cover: torch.Tensor) -> torch.Tensor:
@@ -116,7 +111,7 @@ class Scope:
             return select.emit_every_token(b, case, tokens)
         cosine = emit_cosines(b, select.emit_float(b, tokens, case))
         rows = b.op("Where", b.const(np.eye(n, dtype=bool)[None]), _TAKEN, cosine)
-        weight = b.cast(signals[f"{self.attention}_attention"], "float32")
+        weight = self.emit_attended(b, signals)
         if self.alpha != 1:
             weight = b.op("Pow", weight, float(self.alpha))
         first = b.op("Mul", b.op("ReduceSum", b.op("Relu", cosine), [2], keepdims=0), weight)

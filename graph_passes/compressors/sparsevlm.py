@@ -17,16 +17,18 @@ are in spatial order, a cluster at its centre; there clusters stand behind. Law:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import combinations, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...errors import RequestError
 from . import select
-from .base import Case, Compressed, compressor
+from .base import OUTPUTS, Case, Compressed, compressor
 from .dpc_knn import DpcKnn
-from .replay import Replay, top_k_regret
+from .replay import TIED, Replay, top_k_regret
 from .shares import positions_of
 from .texts import ReadsText, emit_rows_of, rows_of
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 _EVEN = 1e-5  # a weight this little below the mean is the mean: rows of equal weight must not depend on rounding
 _ROUNDING = 1e-3  # of a weight, where tokens are long and the softmax over rows is steep
+_TRIES = 64
 
 
 @compressor(
@@ -114,18 +117,49 @@ class Sparsevlm(ReadsText):
 
         if case.keep == case.tokens:
             return Replay(select.every_token(tokens), torch.zeros(len(tokens), dtype=torch.float64))
-        ways = [self._replayed(case, tokens, got, text, even) for even in (_EVEN, _EVEN - _ROUNDING, _EVEN + _ROUNDING)]
-        return min(ways, key=lambda way: float(way.regret.max()))
+        fields = [getattr(got, name).split(1) for name in OUTPUTS]
+        each = [self._explained(case, *one) for one in zip(tokens.split(1), text.split(1), map(Compressed, *fields))]
+        expected = (torch.cat([getattr(replay.expected, name) for replay in each]) for name in OUTPUTS)
+        return Replay(Compressed(*expected), torch.cat([replay.regret for replay in each]))
+
+    def _explained(self, case: Case, tokens: torch.Tensor, text: torch.Tensor, got: Compressed[torch.Tensor]) -> Replay:
+        """Of one batch element. A result does not show what decided: what may have been is tried until one fits."""
+        ways = []
+        for even in (_EVEN, _EVEN - _ROUNDING, _EVEN + _ROUNDING):
+            scores, scale = self._scores(tokens, text, even)
+            for single in self._singles(case, got, scores, scale):
+                ways.append(self._replayed(case, tokens, got, scores, scale, single))
+                if float(ways[-1].regret) <= TIED:
+                    return ways[-1]
+        return min(ways, key=lambda way: float(way.regret))
+
+    def _singles(
+        self, case: Case, got: Compressed[torch.Tensor], scores: torch.Tensor, scale: torch.Tensor
+    ) -> Iterator[torch.Tensor]:
+        """Which slots [1, K] bool are tokens that were kept: of those of size 1 the best, in each way if some tie."""
+        alone = self.counts(case)[0]
+        here = scores.gather(1, got.kept_indices).masked_fill(got.sizes != 1, select.LOWEST)
+        best = select.slots_of(select.top_k(here, alone), case.keep) >= 0
+        yield best
+        end = here.masked_fill(~best, -select.LOWEST).amin(1, keepdim=True)
+        tied = (here - end).abs() <= 2 * TIED * scale.gather(1, got.kept_indices)
+        sure = best & ~tied
+        places = tied.nonzero()[:, 1]
+        for some in islice(combinations(range(len(places)), alone - int(sure.sum())), _TRIES):
+            yield sure.scatter(1, places[None, list(some)], True)
 
     def _replayed(
-        self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], text: torch.Tensor, even: float
+        self,
+        case: Case,
+        tokens: torch.Tensor,
+        got: Compressed[torch.Tensor],
+        scores: torch.Tensor,
+        scale: torch.Tensor,
+        single: torch.Tensor,
     ) -> Replay:
         import torch
 
-        alone, pooled, clusters = self.counts(case)
-        scores, scale = self._scores(tokens, text, even)
-        here = scores.gather(1, got.kept_indices).masked_fill(got.sizes != 1, select.LOWEST)
-        single = select.slots_of(select.top_k(here, alone), case.keep) >= 0
+        _, pooled, clusters = self.counts(case)
         slots = select.slots_of(got.kept_indices, case.tokens)
         kept = (slots >= 0) & single.gather(1, slots.clamp(min=0))
         held = got.assignment >= 0

@@ -81,13 +81,17 @@ class Speechprune(ReadsText):
         return select.selection(tokens, kept)
 
     def replay(self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], text: torch.Tensor) -> Replay:
-        """Where a quota is a whole number but for rounding, either way is right; a cosine is rounded relative to 1."""
+        """A cosine is rounded relative to 1. Where that decides a quota, the one that explains the result is right.
+
+        It may decide whether a quota is a whole number, and which of two equal seconds gets what rounding leaves.
+        """
         import torch
 
         likeness, shares = self._shares(case, tokens, text)
         kept = select.slots_of(got.kept_indices, case.tokens) >= 0
-        ways = [quotas(shares, case.keep, whole) for whole in (WHOLE, WHOLE - _ROUNDING, WHOLE + _ROUNDING)]
-        regrets = [self._regret(case, likeness, quota, kept) for quota in ways]
+        ways = (WHOLE, WHOLE - _ROUNDING, WHOLE + _ROUNDING)
+        explained = [self._quotas(case, likeness, shares, kept, whole) for whole in ways]
+        regrets = [self._regret(case, likeness, quota, kept) for quota in explained]
         return Replay(select.selection(tokens, got.kept_indices), torch.stack(regrets).amin(0))
 
     def _shares(self, case: Case, tokens: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,6 +100,31 @@ class Speechprune(ReadsText):
 
         likeness = mean_cosine(tokens, text)
         return likeness, torch.stack([part.sum(1) for part in likeness.split(self.lengths(case), 1)], 1).softmax(1)
+
+    def _quotas(
+        self, case: Case, scores: torch.Tensor, shares: torch.Tensor, kept: torch.Tensor, whole: float
+    ) -> torch.Tensor:
+        """Quotas [B, G]; of equal seconds those get what rounding leaves whose kept [B, N] tokens show it."""
+        import torch
+
+        quota = (case.keep * shares + whole).floor()
+        left = case.keep - quota.sum(1, keepdim=True)
+        rank = ranks(shares)
+        end = shares.masked_fill(rank >= left, torch.inf).amin(1, keepdim=True)
+        tied = (shares - end).abs() <= _ROUNDING / case.keep
+        # What one slot more would have to be there for. The lowest needs it most: the highest of all others are kept
+        # without. A second that is full leaves its slot to them, and one with no such token did not get it.
+        more = []
+        for part, own, count in zip(*(x.split(self.lengths(case), 1) for x in (scores, kept)), quota.unbind(1)):
+            best = part.masked_fill(~own, torch.inf).sort(dim=1).values
+            held = own.sum(1)
+            place = (held - 1 - count.long()).clamp(min=0, max=part.shape[1] - 1)
+            needs = best.gather(1, place[:, None])[:, 0]
+            needs = torch.where(held > count, needs, torch.inf)
+            more.append(torch.where(count >= part.shape[1], -select.LOWEST, needs))
+        sure = (rank < left) & ~tied
+        wanting = ranks(-torch.stack(more, 1).masked_fill(~tied, torch.inf))
+        return quota + (sure | (tied & (wanting < left - sure.sum(1, keepdim=True))))
 
     def _regret(self, case: Case, scores: torch.Tensor, quota: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         """Of kept [B, N], given the quotas: of each second first, and then of all that is left."""

@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from ...errors import MissingError, RequestError, nearest
+from .base import Case, Method
+
+
+@dataclass(frozen=True)
+class ReadsWeights(ABC):
+    """The parameter of every method that has `Learned`.
+
+    Attributes:
+        weights: a .safetensors or .npz file with the arrays that the method's docstring names.
+    """
+
+    method: ClassVar[Method]
+
+    weights: str = ""
+
+    @abstractmethod
+    def shapes(self, case: Case) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of every array in the file, in the order of the node's inputs."""
+
+    def initial(self, case: Case) -> dict[str, np.ndarray]:
+        """The arrays where no file was given, float32. There are none, unless a method says otherwise."""
+        raise RequestError(
+            f"{self.method.name} is nothing without weights that were trained",
+            fix="Add --set weights=FILE.safetensors; the arrays that it needs stand in the method's file.",
+        )
+
+    def arrays(self, case: Case) -> dict[str, np.ndarray]:
+        """From the file, or the method's own."""
+        if self.weights:
+            return load_weights(self.method.name, self.weights, self.shapes(case))
+        return self.initial(case)
 
 
 def load_weights(method: str, file: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

@@ -20,10 +20,9 @@ import numpy as np
 from ...errors import RequestError
 from . import select
 from .base import Case, Compressed, compressor
-from .fixed import emit_fixed_map, fixed, require_weights
+from .fixed import emit_fixed_map, fixed
 from .neural import emit_floats
-from .qformer_layers import QueryLayers
-from .weights import load_weights
+from .qformer_layers import HasQueryLayers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -41,39 +40,21 @@ if TYPE_CHECKING:
     summary="a Q-Former on each window of frames; weights from a file",
 )
 @dataclass(frozen=True)
-class WindowQformer:
+class WindowQformer(HasQueryLayers):
     """Parameters of the Q-Former of windows.
 
     Attributes:
         window: W, frames.
         queries: Q of each window.
-        layers: L.
-        heads: of each attention.
-        channels: d, which is D' too.
-        cross: every how many layers there is cross-attention.
-        weights: a .safetensors or .npz file.
     """
 
+    layers: int = 2
     window: int = 17
     queries: int = 1
-    layers: int = 2
-    heads: int = 12
-    channels: int = 768
-    cross: int = 2
-    weights: str = ""
 
-    def signals(self) -> tuple[str, ...]:
-        """None: it reads only the tokens."""
-        return ()
-
-    def width(self, case: Case) -> int:
-        """D'."""
-        return self.channels
-
-    def arrays(self, case: Case) -> dict[str, np.ndarray]:
-        """From the file; there are no others."""
-        require_weights("window_qformer", self.weights)
-        return load_weights("window_qformer", self.weights, self._layers().shapes(case.dim))
+    def shapes(self, case: Case) -> dict[str, tuple[int, ...]]:
+        """Those of Q queries."""
+        return self.of_queries(self.queries).shapes(case.dim)
 
     def check(self, case: Case) -> None:
         """1 <= Q <= W <= N, K = Q floor(N / W), and sizes that are a network."""
@@ -82,7 +63,7 @@ class WindowQformer:
                 f"queries={self.queries} in windows of {self.window} of {case.tokens} frames",
                 fix="1 <= queries <= window <= number of frames, as --set window=17 --set queries=1.",
             )
-        self._layers().check()
+        self.of_queries(self.queries).check()
         count = case.tokens // self.window
         what = f"window_qformer with window={self.window} and queries={self.queries}"
         select.check_counts(case, {count * self.queries: f"{count} windows"}, what)
@@ -93,7 +74,7 @@ class WindowQformer:
 
         count = case.tokens // self.window
         windows = tokens.float()[:, : count * self.window].unflatten(1, (count, self.window)).flatten(0, 1)
-        read = self._layers().run(windows, {name: value.float() for name, value in w.items()})
+        read = self.of_queries(self.queries).run(windows, {name: value.float() for name, value in w.items()})
         position = torch.arange(case.tokens, device=tokens.device)
         place = position % self.window
         slots = position // self.window * self.queries + place * self.queries // self.window
@@ -109,7 +90,7 @@ class WindowQformer:
         if count * self.window < case.tokens:
             x = b.op("Slice", x, [0], [count * self.window], [1])
         windows = b.op("Reshape", x, [-1, self.window, case.dim])
-        read = self._layers().emit(b, windows, emit_floats(b, w, case))
+        read = self.of_queries(self.queries).emit(b, windows, emit_floats(b, w, case))
         # Part j of a window begins at the first place of which j / Q of the window lie before.
         begins = -(-np.arange(self.queries + 1) * self.window // self.queries)
         first = np.arange(count)[:, None] * self.window
@@ -118,6 +99,3 @@ class WindowQformer:
         slots[: count * self.window] = np.repeat(np.arange(case.keep), np.tile(np.diff(begins), count))
         content = b.op("Reshape", read, [-1, case.keep, self.channels])
         return emit_fixed_map(b, case, tokens, content, kept, slots, merges=False)
-
-    def _layers(self) -> QueryLayers:
-        return QueryLayers(self.queries, self.layers, self.heads, self.channels, self.cross)

@@ -4,6 +4,7 @@
 #include "farthest.cuh"
 #include "given.cuh"
 #include "merge.cuh"
+#include "relevance.cuh"
 
 namespace tokexport {
 namespace {
@@ -61,17 +62,27 @@ struct DivPrune : Selection {
 };
 
 struct CdPruner : Selection {
-    CdPruner(Arena& arena, const tokexport_shape& s, NoParams) : Selection(arena, s, s.keep) {}
+    TextScratch of_text;
 
-    static int check_signal(const void* relevance, NoParams) {
-        return tokexport::check_signal(relevance, sizeof(float));
+    CdPruner(Arena& arena, const tokexport_shape& s, const tokexport_cdpruner_params& p)
+        : Selection(arena, s, s.keep), of_text(arena, s, p.text_length) {}
+
+    static int check(const tokexport_shape&, const tokexport_cdpruner_params& p) {
+        const bool rows = p.text_length >= 1 && p.text_length <= TOKEXPORT_MAX_TOKENS;
+        if (!rows || (p.inverted != 0 && p.inverted != 1)) return TOKEXPORT_BAD_PARAMETER;
+        return is_dtype(p.text_dtype) ? TOKEXPORT_OK : TOKEXPORT_BAD_DTYPE;
+    }
+
+    static int check_signal(const void* text, const tokexport_cdpruner_params& p) {
+        return check_signal_of(p.text_dtype, text);
     }
 
     template <class L>
-    void select(Queue& queue, const tokexport_shape& s, NoParams, const Rows<L>& tokens, const void* signal) const {
-        const auto* relevance = static_cast<const float*>(signal);
-        greedy(queue, Determinantal<L>{tokens, relevance, reciprocals, state, table, s.keep}, picks, s.keep, s.tokens,
-               s.batch, true, -1);
+    void select(Queue& queue, const tokexport_shape& s, const tokexport_cdpruner_params& p, const Rows<L>& tokens,
+                const void* text) const {
+        relevant(queue, tokens, reciprocals, text, p.text_length, p.text_dtype, p.inverted == 1, s.batch, of_text);
+        greedy(queue, Determinantal<L>{tokens, of_text.relevance, reciprocals, state, table, s.keep}, picks, s.keep,
+               s.tokens, s.batch, true, -1);
     }
 };
 
@@ -87,8 +98,7 @@ struct Scope : Selection {
     }
 
     static int check_signal(const void* attention, const tokexport_scope_params& p) {
-        return is_dtype(p.attention_dtype) ? tokexport::check_signal(attention, bytes_of(p.attention_dtype))
-                                           : TOKEXPORT_OK;
+        return check_signal_of(p.attention_dtype, attention);
     }
 
     template <class L>
@@ -137,13 +147,15 @@ int tokexport_divprune(const tokexport_shape* shape, const void* tokens, tokexpo
     return run_method<DivPrune>(shape, &kNone, tokens, nullptr, outputs, workspace, stream);
 }
 
-int tokexport_cdpruner_workspace(const tokexport_shape* shape, size_t* bytes) {
-    return workspace_bytes<CdPruner>(shape, &kNone, bytes);
+int tokexport_cdpruner_workspace(const tokexport_shape* shape, const tokexport_cdpruner_params* params,
+                                 size_t* bytes) {
+    return workspace_bytes<CdPruner>(shape, params, bytes);
 }
 
-int tokexport_cdpruner(const tokexport_shape* shape, const void* tokens, const float* relevance,
-                       tokexport_outputs outputs, tokexport_workspace workspace, tokexport_stream stream) {
-    return run_method<CdPruner>(shape, &kNone, tokens, relevance, outputs, workspace, stream);
+int tokexport_cdpruner(const tokexport_shape* shape, const tokexport_cdpruner_params* params, const void* tokens,
+                       const void* text, tokexport_outputs outputs, tokexport_workspace workspace,
+                       tokexport_stream stream) {
+    return run_method<CdPruner>(shape, params, tokens, text, outputs, workspace, stream);
 }
 
 int tokexport_scope_workspace(const tokexport_shape* shape, const tokexport_scope_params* params, size_t* bytes) {

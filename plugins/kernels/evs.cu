@@ -48,8 +48,7 @@ void select(Queue& queue, const tokexport_shape& s, int places, const Rows<L>& t
     const dim3 warp_a_token(ceil_div(s.tokens, kWarps), s.batch);
     queue(Norms<L>{tokens, nullptr, nullptr, nullptr, 0, scratch.reciprocals}, warp_a_token);
     queue(Changes<L>{tokens, scratch.reciprocals, places, scratch.keys}, warp_a_token);
-    queue(Rank{scratch.keys, scratch.ranks, s.tokens}, warp_a_token);
-    keep_as_they_are(queue, TopRanks(scratch.ranks, s.tokens, s.keep), tokens, s.batch, s.keep, out);
+    keep_highest(queue, scratch.keys, scratch.ranks, tokens, s.batch, s.keep, out);
 }
 
 }  // namespace

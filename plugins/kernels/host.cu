@@ -36,6 +36,12 @@ int check_signal(const void* signal, size_t bytes) {
 
 }  // namespace tokexport
 
+#ifndef TOKEXPORT_ARCHITECTURES
+#define TOKEXPORT_ARCHITECTURES ""
+#endif
+
+const char* tokexport_architectures(void) { return TOKEXPORT_ARCHITECTURES; }
+
 const char* tokexport_message(int status) {
     switch (status) {
         case TOKEXPORT_OK: return "success";
@@ -50,6 +56,8 @@ const char* tokexport_message(int status) {
         case TOKEXPORT_NULL_POINTER: return "a required pointer is null";
         case TOKEXPORT_SMALL_WORKSPACE: return "the workspace is smaller than the size function says";
         case TOKEXPORT_MISALIGNED: return "a pointer is not aligned to its elements, or the workspace not to 16 bytes";
+        case TOKEXPORT_CUDA_ERROR + cudaErrorNoKernelImageForDevice:
+            return "the library was not compiled for this GPU; on it run: tokexport plugins build";
         default: break;
     }
     if (status < TOKEXPORT_CUDA_ERROR) return "not a status of this library";

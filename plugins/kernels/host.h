@@ -20,6 +20,11 @@ size_t bytes_of(int dtype);
 
 inline bool is_dtype(int dtype) { return dtype >= TOKEXPORT_FLOAT32 && dtype <= TOKEXPORT_BFLOAT16; }
 
+// One of any element type; what is none is refused with the parameters.
+inline int check_signal_of(int dtype, const void* signal) {
+    return is_dtype(dtype) ? check_signal(signal, bytes_of(dtype)) : TOKEXPORT_OK;
+}
+
 // Whether the tokens lie on this grid.
 inline bool covers(const tokexport_grid& g, const tokexport_shape& s) {
     for (const int32_t side : {g.frames, g.height, g.width})

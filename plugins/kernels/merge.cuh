@@ -116,6 +116,14 @@ void keep_as_they_are(Queue& queue, const Choice& choice, Rows<L> tokens, int ba
           slot_grid<L>(keep, batch, tokens.dim));
 }
 
+// Keeps the K tokens of the largest keys [B, N] as they are; ranks [B, N] are scratch.
+template <class L>
+void keep_highest(Queue& queue, const Key* keys, int* ranks, Rows<L> tokens, int batch, int keep,
+                  const tokexport_outputs& out) {
+    queue(Rank{keys, ranks, tokens.count}, dim3(ceil_div(tokens.count, kWarps), batch));
+    keep_as_they_are(queue, TopRanks(ranks, tokens.count, keep), tokens, batch, keep, out);
+}
+
 // K = N: the identity.
 template <class L>
 void keep_all(Queue& queue, Rows<L> tokens, int batch, const tokexport_outputs& out) {

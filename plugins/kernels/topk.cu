@@ -34,8 +34,7 @@ void select(Queue& queue, const tokexport_shape& s, const tokexport_topk_params&
         if (centred) queue(Mean<L>{tokens, scratch.mean}, dim3(ceil_div(s.dim, kWarp), s.batch));
         queue(Norms<L>{tokens, centred ? scratch.mean : nullptr, scratch.keys, nullptr, 0, nullptr}, warp_a_token);
     }
-    queue(Rank{scratch.keys, scratch.ranks, s.tokens}, warp_a_token);
-    keep_as_they_are(queue, TopRanks(scratch.ranks, s.tokens, s.keep), tokens, s.batch, s.keep, out);
+    keep_highest(queue, scratch.keys, scratch.ranks, tokens, s.batch, s.keep, out);
 }
 
 }  // namespace

@@ -71,6 +71,11 @@ std::string shape_of(const tokexport_shape& shape) {
     return out.str();
 }
 
+std::string misfit(const Signal& signal) {
+    if (signal.of_text == 0) return " does not have a value for each of the tokens ";
+    return " does not have " + std::to_string(signal.of_text) + " rows as wide as the tokens ";
+}
+
 // TensorRT takes no exceptions: what was refused goes to its log, and -1 to the caller.
 template <class Body>
 int32_t guarded(Body body) noexcept {
@@ -109,11 +114,11 @@ Call call_of(const Definition& definition, const Desc* inputs) {
                   dtype_of(tokens.type)};
     for (const Signal& signal : definition.method->signals()) {
         const Tensor given(inputs[call.signals.size() + 1]);
-        const int32_t rank = signal.rows ? 3 : 2;
-        require(given.dims.nbDims == rank && given.dims.d[0] == tokens.dims.d[0] &&
-                    given.dims.d[1] == tokens.dims.d[1],
-                definition,
-                std::string(signal.name) + " does not have a value for each of the tokens " + shape_of(call.shape));
+        const int32_t rank = signal.rows || signal.of_text != 0 ? 3 : 2;
+        const int64_t count = signal.of_text != 0 ? signal.of_text : tokens.dims.d[1];
+        require(given.dims.nbDims == rank && given.dims.d[0] == tokens.dims.d[0] && given.dims.d[1] == count &&
+                    (signal.of_text == 0 || given.dims.d[2] == tokens.dims.d[2]),
+                definition, std::string(signal.name) + misfit(signal) + shape_of(call.shape));
         call.signals.push_back({nullptr, dtype_of(given.type), narrow(given.dims.d[rank - 1])});
     }
     return call;

@@ -79,6 +79,8 @@ Json answer(const Json& call) {
     if (what == "tokenize") return Words::load(call.at("vocabulary").get<std::string>()).tokenize(call.at("text"));
     if (what == "open") return session(call).bundle().manifest().files.size();
     const Held held(call);
+    if (what == "encode" && call.contains("prompt"))
+        return write(call, session(call).encode(held.media, call["prompt"].get<std::string>()));
     if (what == "encode") return write(call, session(call).encode(held.media));
     std::optional<std::int64_t> limit;
     if (call.contains("max_new_tokens")) limit = call["max_new_tokens"].get<std::int64_t>();

@@ -16,7 +16,7 @@ from PIL import Image
 from tokexport.errors import BundleError, GraphError, MissingError, RequestError, TokexportError
 from tokexport.runtimes import log_mel, preprocess
 from tokexport.runtimes.audio import read_sound
-from tokexport.runtimes.bundle import LogMelRecord, Manifest, PreprocessRecord
+from tokexport.runtimes.bundle import LogMelRecord, Manifest, Preprocess, PreprocessRecord, VideoRecord
 from tokexport.runtimes.reader import open_bundle
 from tokexport.runtimes.words import Words
 
@@ -50,11 +50,12 @@ def cpp(tests: Path, tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """tiny-vlm merged in fp32 and fp16, and selecting; tiny-asr, which reads its tokens by cross-attention."""
+    """tiny-vlm merged in fp32 and fp16, and selecting by the question; tiny-asr, which reads by cross-attention."""
     pytest.importorskip("torch")
     wanted = {
         "apet": ("tiny-vlm", "apet", "fp32"),
         "kcenter_merge-fp16": ("tiny-vlm", "kcenter_merge", "fp16"),
+        "lftr_text": ("tiny-vlm", "lftr_text", "fp32"),
         "listening": ("tiny-asr", "kcenter_merge", "fp32"),
     }
     folder = tmp_path_factory.mktemp("bundles")
@@ -77,7 +78,7 @@ def scenes(count: int) -> list[tuple[np.ndarray, str]]:
     return [(one.image, questions(one, rng, 1)[0].text) for one in drawn]
 
 
-def manifest(record: PreprocessRecord | LogMelRecord, bundle: Path) -> str:
+def manifest(record: Preprocess, bundle: Path) -> str:
     known = open_bundle(bundle).manifest
     return Manifest.model_validate(known.model_dump(by_alias=True) | {"preprocess": record}).to_json()
 
@@ -86,12 +87,13 @@ def test_ctest(tests: Path) -> None:
     run("ctest", "--test-dir", tests, "--output-on-failure")
 
 
-@pytest.mark.parametrize("name", ["apet", "kcenter_merge-fp16"])
+@pytest.mark.parametrize("name", ["apet", "kcenter_merge-fp16", "lftr_text"])
 def test_pictures_are_answered_as_in_python(cpp: Calls, bundles: dict[str, Path], name: str) -> None:
     session = tokexport.load(bundles[name], threads=1)
     for pixels, question in scenes(8):
-        expected = session.encode(pixels)
-        found = arrays(cpp.image("encode", pixels, bundle=bundles[name], keep=True))
+        asked = {"prompt": question} if session.reads_text else {}
+        expected = session.encode(pixels, **asked)
+        found = arrays(cpp.image("encode", pixels, bundle=bundles[name], keep=True, **asked))
         for output in ("kept_indices", "assignment", "sizes", "tokens"):
             assert found[output].dtype == expected[output].dtype
             np.testing.assert_array_equal(found[output], expected[output])
@@ -137,6 +139,13 @@ def test_scaling_agrees_to_the_last_bit(cpp: Calls, bundles: dict[str, Path]) ->
     pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
     found = arrays(cpp.image("preprocess", pixels, manifest=manifest(record, bundles["apet"])))["found"]
     np.testing.assert_array_equal(found, preprocess.pixel_values(Image.fromarray(pixels), record))
+
+
+def test_a_bundle_that_takes_videos_opens_and_says_what_to_pass(cpp: Calls, bundles: dict[str, Path]) -> None:
+    frame = PreprocessRecord(size=(16, 12), resample="nearest", mean=(0, 0, 0), std=(1, 1, 1))
+    record = VideoRecord(kind="video", frames=8, frame=frame)
+    with pytest.raises(RequestError, match=r"takes a video.*\[1, 8, 3, 16, 12\]"):
+        cpp.image("preprocess", np.zeros((16, 16, 3), np.uint8), manifest=manifest(record, bundles["apet"]))
 
 
 @pytest.mark.parametrize(("n_fft", "mels"), [(400, 80), (512, 128), (401, 20), (74, 5)])

@@ -45,6 +45,8 @@ TEST_CASE("one for another machine, or of another graph, is refused") {
     CHECK_SAYS(engines.check("10.3.0", "8.6"), BundleError, "compute capability 8.7, and this GPU has 8.6");
     engines.write(toy::with(kSidecar, "\"tensorrt\"", "\"tensorrt-rtx\""));
     CHECK_SAYS(engines.check(), BundleError, "built by tensorrt-rtx");
+    engines.write(toy::with(kSidecar, R"("stage": "engine")", R"("stage": "network")"));
+    CHECK_SAYS(engines.check(), BundleError, "types of the engine were not compared");
     engines.write(toy::with(kSidecar, "\"graphs/encoder.onnx\"", "\"gone.onnx\""));
     CHECK_SAYS(engines.check(), BundleError, "is no longer in the bundle");
     engines.write(toy::with(kSidecar, toy::kAbc, std::string(64, '0')));

@@ -84,6 +84,11 @@ TEST_CASE("a medium that the bundle does not take") {
     CHECK_SAYS(encoder_input(Sound{samples, 1, 16000}, image), RequestError, "a sound is not an image");
     CHECK_SAYS(encoder_input(Image{pixels.data(), 2, 2}, mel), RequestError, "an image is not a sound");
     CHECK_SAYS(encoder_input(Image{pixels.data(), 2, 2}, Preprocess()), RequestError, "does not say how");
+    const Preprocess video = VideoRecord{8, record(48, 40)};
+    CHECK_SAYS(encoder_input(Image{pixels.data(), 2, 2}, video), RequestError, "float32 [1, 8, 3, 48, 40]");
+    CHECK_SAYS(encoder_input(Sound{samples, 1, 16000}, video), RequestError, "takes a video");
+    const Tensor ready = Tensor::of<float>({1}, {1});
+    CHECK(encoder_input(ready, video).buffer() == ready.buffer());
 }
 
 TEST_CASE("float16 and bfloat16 are read as float32") {

@@ -10,17 +10,23 @@ namespace {
 
 class Fixed : public Backend, public Graph {
   public:
-    explicit Fixed(Tensors outputs) : outputs_(std::move(outputs)) {}
-    std::unique_ptr<Graph> load(const Bundle&, const Variant&, const std::string&) override {
-        return std::make_unique<Fixed>(outputs_);
+    // `given` receives what graphs are run with, as ROLE.NAME.
+    explicit Fixed(Tensors outputs, Tensors* given = nullptr, std::string role = "")
+        : outputs_(std::move(outputs)), given_(given), role_(std::move(role)) {}
+    std::unique_ptr<Graph> load(const Bundle&, const Variant&, const std::string& role) override {
+        return std::make_unique<Fixed>(outputs_, given_, role);
     }
     Tensors run(Tensors inputs) override {
         if (!inputs.count("image")) throw std::logic_error("names are those of the graph");
+        if (given_ != nullptr)
+            for (const auto& [name, tensor] : inputs) (*given_)[role_ + "." + name] = tensor;
         return outputs_;
     }
 
   private:
     Tensors outputs_;
+    Tensors* given_;
+    std::string role_;
 };
 
 const Tensor kPixels = Tensor::of<float>({1, 3, 2, 2}, std::vector<float>(12));
@@ -62,6 +68,47 @@ TEST_CASE("an image is made what the encoder takes, or refused before it is made
     toy::bundle(folder, toy::with(toy::kManifest, "\"size\": [2, 2]", "\"size\": [2, 16384]"));
     Session other(Bundle::open(folder.path), std::make_unique<Fixed>(right));
     CHECK_SAYS(other.encode(Image{pixels, 2, 2}), BundleError, "preprocess makes [1, 3, 2, 16384]");
+}
+
+TEST_CASE("an encoder that reads a text is asked, and no other") {
+    toy::Folder folder;
+    folder.write("graphs/text.onnx", "abc");
+    std::string text = toy::with(toy::kManifest, "\"files\": {",
+                                 "\"files\": {\"graphs/text.onnx\": {\"size\": 3, \"sha256\": \"" + toy::kAbc + "\"}, ");
+    text = toy::with(text, "\"graphs\": {",
+                     R"("graphs": {"text": {"forms": {"portable": "graphs/text.onnx"}, "precision": "fp32",
+                     "inputs": {"input_ids": {"name": "image", "dtype": "int64", "shape": [1, 4]}},
+                     "outputs": {"text": {"name": "words", "dtype": "float32", "shape": [1, 4, 1]}}}, )");
+    text = toy::with(text, "[1, 3, 2, 2]}}", R"([1, 3, 2, 2]}, "text": {"name": "read", "dtype": "float32",
+                     "shape": [1, 4, 1]}})");
+    const std::string record = R"("text": {"vocabulary": 10, "pad": 3, "blank": [3, 1]}, "generation")";
+    const std::string whole = toy::with(text, "\"generation\"", record);
+    const Tensors outputs = {{"out", Tensor::of<float>({1, 2, 1}, {3, 4})},
+                             {"words", Tensor::of<float>({1, 4, 1}, {0, 7, 8, 0})}};
+    Tensors given;
+    Session session(Bundle::open(toy::bundle(folder, whole)), std::make_unique<Fixed>(outputs, &given));
+    const std::uint8_t pixels[12] = {};
+    const Image image{pixels, 2, 2};
+    CHECK(session.reads_text());
+    CHECK(session.encode(image, Ids{1, 5, 6}).at("tokens").floats() == std::vector<float>{3, 4});
+    const std::int64_t* ids = given.at("text.image").values<std::int64_t>();
+    CHECK(Ids(ids, ids + 4) == Ids{1, 5, 6, 3});
+    CHECK(given.at("encoder.read").floats() == std::vector<float>{0, 7, 8, 0});
+    CHECK_SAYS(session.encode(image), RequestError, "follows from the question, and none is given");
+    CHECK_SAYS(session.encode(image, Ids(5, 1)), RequestError, "5 ids, and the graphs take at most 4");
+    CHECK_SAYS(session.encode(image, Ids{10}), RequestError, "outside the vocabulary of 10");
+    CHECK_SAYS(session.encode(image, "what"), RequestError, "no text processor");
+    CHECK_SAYS(session.generate(image, Ids{1, 5}), GraphError, "no output kept_indices");
+    const std::vector<std::pair<std::string, std::string>> wrong = {{record, "\"generation\""},
+                                                      {"\"pad\": 3", "\"pad\": 4"},
+                                                      {"\"pad\": 3", "\"pad\": 10"},
+                                                      {"[3, 1]", "[3, 10]"}};
+    for (const auto& [from, to] : wrong)
+        CHECK_SAYS(Bundle::open(toy::bundle(folder, toy::with(whole, from, to))), BundleError, "at variants.0");
+    toy::Folder other;
+    Session plain(Bundle::open(toy::bundle(other)), std::make_unique<Fixed>(outputs));
+    CHECK(!plain.reads_text());
+    CHECK_SAYS(plain.encode(image, Ids{1}), RequestError, "follows from no question");
 }
 
 TEST_CASE("the vocabulary is that of the graphs") {

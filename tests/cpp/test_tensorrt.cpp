@@ -46,6 +46,7 @@ TEST_CASE("a first run goes to the stream, a second is captured, a third is repl
         CHECK(step(session, float(run), past(10)).floats() == std::vector<float>{float(run) + 10, float(run) - 10});
     CHECK(fake.enqueued == 2);
     CHECK(fake.replayed == 4);
+    CHECK(session.notes().empty());
 }
 
 TEST_CASE("a cache goes to and fro between two buffers on the device") {
@@ -66,6 +67,7 @@ TEST_CASE("what came out of a run stays what it was") {
     std::vector<Tensor> kept;
     for (int run = 0; run < 40; ++run) kept.push_back(step(session, float(run), past(1)));
     for (int run = 0; run < 40; ++run) CHECK(kept[std::size_t(run)].floats()[0] == float(run) + 1);
+    CHECK(session.notes().size() == 1);
 }
 
 TEST_CASE("nothing stays allocated") {
@@ -91,6 +93,8 @@ TEST_CASE("without CUDA graphs every run goes to the stream") {
         Session session = machine.session(options);
         for (int run = 0; run < 4; ++run) CHECK(step(session, float(run), past(0)).floats()[0] == float(run));
         CHECK(fake.replayed == 0);
+        const std::string why = captures ? "it was switched off" : "cudaStreamEndCapture failed: fake error";
+        CHECK(session.notes() == std::vector<std::string>{"encoder: no CUDA graph: " + why});
     }
 }
 

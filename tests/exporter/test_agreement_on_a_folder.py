@@ -98,7 +98,7 @@ def test_files_come_in_the_order_of_their_names_and_others_are_named(tmp_path):
     [
         (lambda folder: folder.rmdir(), source(), "no folder"),
         (lambda folder: None, source(), r"nothing in the folder that m takes: it takes .png"),
-        (lambda folder: picture(folder / "a.png", 1), source(images=False), "does not say how an image or a sound"),
+        (lambda folder: picture(folder / "a.png", 1), source(images=False), "how a picture, a video or a sound"),
         (lambda folder: (folder / "a.png").write_bytes(b"x"), source(), "a.png cannot be read as an image"),
         (lambda folder: (folder / "a.npy").write_bytes(b"x"), source(), "a.npy cannot be read as an array"),
         (lambda folder: np.save(folder / "a.npy", np.zeros(3)), source(), r"a.npy holds float64 \[3\]"),

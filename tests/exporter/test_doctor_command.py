@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tokexport.errors import BundleError
 from tokexport.exporter.cli import main
 from tokexport.exporter.doctor import bundle as bundles
 from tokexport.exporter.doctor.machine import Ran
-from tokexport.runtimes.bundle import DeviceRecord
+from tokexport.runtimes import engine_file
+from tokexport.runtimes.bundle import DeviceRecord, FileRecord
+from tokexport.runtimes.engine_file import EngineRecord, PluginRecord
+from tokexport.runtimes.reader import open_bundle
 from toy_machine import machine
 
 from runtimes import toy_bundle
@@ -64,8 +68,11 @@ def test_a_broken_package_is_a_problem_and_exit_code_3(tmp_path):
     assert "cannot run a graph" in text and "2 problems" in text
 
 
-def test_a_bundle_that_is_not_there_or_was_changed_is_a_problem(bundle, tmp_path):
-    assert statuses(tmp_path / "nothing", machine()) == {"files": ("problem", "the bundle does not exist")}
+def test_a_bundle_that_is_not_there_is_a_wrong_request_and_one_that_was_changed_a_problem(bundle, tmp_path):
+    for path in (tmp_path / "nothing", tmp_path):
+        with pytest.raises(BundleError):
+            statuses(path, machine())
+    typed("doctor", "--bundle", tmp_path / "nothing", code=2)
     processor = next(path for path in bundle.rglob("*.json") if path.name != "manifest.json")
     processor.write_bytes(processor.read_bytes().swapcase())
     status, what = statuses(bundle, machine())["files"]
@@ -93,6 +100,57 @@ def test_the_device_of_a_bundle_is_compared_with_the_gpu_that_is_here(bundle, na
     path.write_text(json.dumps(data))
     found = statuses(bundle, machine())
     assert found["device"][0] == status and found["precision"][0] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("changes", "here", "status", "words"),
+    [
+        ({}, {}, "ok", "4 for compute capability 8.9, tensorrt 10.3.0"),
+        ({}, {"gpu": None}, "ok", "8.9"),
+        ({}, {"gpu": "8.7"}, "warning", "for compute capability 8.9, and this GPU has 8.7"),
+        ({}, {"version": "10.14.1"}, "problem", "built by TensorRT 10.3.0, and here is TensorRT 10.14.1"),
+        ({}, {"version": None}, "warning", "built by TensorRT 10.3.0, which is not installed here"),
+        ({"plan": FileRecord(size=4, sha256="0" * 64)}, {}, "problem", "not the one that its sidecar describes"),
+        ({"graph": {"embed.onnx": "0" * 64}}, {}, "problem", "embed.onnx, which the engine was built of, has changed"),
+        ({"plugins": ("a",)}, {"library": "a"}, "ok", "8.9"),
+        ({"plugins": ("a",)}, {"library": "b"}, "warning", "is not the one they were built with"),
+        ({"plugins": ("a",)}, {}, "warning", "there is no plugin library here"),
+        ({"plugins": (None,)}, {"library": "a"}, "warning", "they cannot run"),
+    ],
+)
+def test_the_engines_of_a_bundle_are_compared_with_what_is_here(bundle, changes, here, status, words):
+    opened = open_bundle(bundle)
+    for role in opened.variant().graphs:
+        plan = engine_file.plan_path(opened, "sm89", "toy-0.5", role)
+        engine_file.put(plan, b"plan")
+        record = EngineRecord(
+            tokexport="0.1.0", role=role, variant="toy-0.5", device="sm89", form="portable", precision="fp32",
+            graph={f"{role}.onnx": opened.manifest.files[f"{role}.onnx"].sha256}, runtime="tensorrt",
+            version="10.3.0", compute_capability="8.9",
+            plan=FileRecord(size=4, sha256=engine_file.sha256(plan)), plugins=PluginRecord(), layers=[],
+        )  # fmt: skip
+        if role == "embed":
+            given = {**changes}
+            if "plugins" in given:
+                given["plugins"] = PluginRecord(names=["TokexportApet"], library=given["plugins"][0])
+            record = record.model_copy(update=given)
+        engine_file.write(opened, record)
+    seen = {"gpu": here.get("gpu", "8.9"), "library": here.get("library")}
+    answer = json.dumps({**seen, "versions": {"tensorrt": here.get("version", "10.3.0"), "tensorrt-rtx": None}})
+    where = machine(children={"engine_plugins": Ran(0, f"{answer}\n")}, programs=())
+    found = statuses(bundle, where)["engines sm89"]
+    assert found[0] == status and words in found[1]
+
+
+def test_a_role_without_its_engine_and_a_machine_that_cannot_be_asked(bundle):
+    (bundle / "engines" / "sm89").mkdir(parents=True)
+    (bundle / "engines" / "sm89" / "toy-0.5.encoder.json").write_text("{")
+    assert statuses(bundle, machine())["engines sm89"][0] == "problem"
+    broken = machine(children={"engine_plugins": Ran(1, "", "ImportError: no")})
+    assert statuses(bundle, broken)["engines"] == (
+        "warning",
+        "what would run them cannot be looked at: ImportError: no",
+    )
 
 
 def test_devices_are_listed():

@@ -8,6 +8,7 @@ from tokexport.exporter import graphs
 from tokexport.exporter.sources import open_source
 from tokexport.graph_passes import ranges
 from tokexport.graph_passes.compressors import make
+from tokexport.graph_passes.sequence import Step
 
 
 def test_every_graph_is_asked_for_its_ranges_with_what_really_reaches_it(monkeypatch):
@@ -19,7 +20,7 @@ def test_every_graph_is_asked_for_its_ranges_with_what_really_reaches_it(monkeyp
 
     monkeypatch.setattr(ranges, "find_islands", islands)
     source = open_source("tiny-vlm", parts="all")
-    plan = graphs.Plan(source, make("uniform", {}), None, 12, "auto", "all", "auto")
+    plan = graphs.Plan(source, (Step(make("uniform", {}), None, 12),), "all", "auto")
     built = graphs.build(plan, "fp16", lambda text: None)
     assert [role for role, _ in asked] == ["encoder", "embed", "prefill", "decode"]
     assert all(len(samples) == 3 for _, samples in asked)

@@ -115,8 +115,8 @@ def test_a_prompt_is_what_the_transcript_begins_with(bundle: Path) -> None:
     ("arguments", "says"),
     [
         (["--image", "x.png", "--prompt", "a"], "the model takes sound, not images"),
-        ([], "neither --image nor --audio is given"),
-        (["--image", "x.png", "--audio", "x.wav"], "both --image and --audio are given"),
+        ([], "none of --image, --video, --audio is given"),
+        (["--image", "x.png", "--audio", "x.wav"], "--image and --audio are given"),
         (["--audio", "nope.wav"], "no sound file nope.wav"),
         (["--audio", CLIPS[0].path, "--prompt", "eleven"], "does not know the word 'eleven'"),
         (["--audio", "long.wav"], "lasts 4.50 s, and the encoder takes at most 4 s"),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tokexport.errors import GraphError, MissingError
 from tokexport.exporter import parity
+from tokexport.exporter.encoder_probes import encoder_probes
 from tokexport.exporter.source import GraphSource
 from tokexport.exporter.texts import with_text
 from tokexport.graph_passes.compressors import make
@@ -63,7 +64,7 @@ def prove(model, inserted, source, compressor, scale: float = 1.0):
     """The checks by (part, tensor)."""
     rows = N + inserted.seam.prefix
     x = scale * np.random.default_rng(0).standard_normal((1, rows, D)).astype(np.float32)
-    probes = parity.encoder_probes(source, model, inserted, compressor, with_text([{"x": x}], model), ort_runner)
+    probes = encoder_probes(source, model, inserted, with_text([{"x": x}], model), ort_runner)
     return {(c.part, c.tensor): c for c in parity.check(probes, {"encoder": model}, ort_runner, "fp32")}
 
 
@@ -109,9 +110,9 @@ def test_an_empty_proof_is_none():
 
 
 def test_a_torch_that_is_broken_is_missing_and_no_bug(monkeypatch):
-    model, inserted, source, compressor = case(0, "topk")
+    model, inserted, source, _ = case(0, "topk")
     x = np.random.default_rng(0).standard_normal((1, N, D)).astype(np.float32)
-    probes = parity.encoder_probes(source, model, inserted, compressor, [{"x": x}], ort_runner)
+    probes = encoder_probes(source, model, inserted, [{"x": x}], ort_runner)
     # Importing a name that is bound to None raises ImportError, as a torch without its libraries does.
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.setattr(parity, "find_spec", lambda name: object())
@@ -121,9 +122,9 @@ def test_a_torch_that_is_broken_is_missing_and_no_bug(monkeypatch):
 
 @pytest.mark.parametrize("method", ["topk", "kcenter_merge"])
 def test_without_torch_the_sizes_are_compared_with_the_stored_ones(method, monkeypatch):
-    model, inserted, source, compressor = case(0, method)
+    model, inserted, source, _ = case(0, method)
     x = np.random.default_rng(0).standard_normal((1, N, D)).astype(np.float32)
-    probes = parity.encoder_probes(source, model, inserted, compressor, [{"x": x}], ort_runner)
+    probes = encoder_probes(source, model, inserted, [{"x": x}], ort_runner)
     monkeypatch.setattr(parity, "find_spec", lambda name: None)
     checks = parity.check(probes, {"encoder": model}, ort_runner, "fp32")
     assert all(check.ok for check in checks)

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from tokexport.errors import RequestError
-from tokexport.graph_passes.compressors import make
+from tokexport.graph_passes.compressors import make, weights
 from tokexport.graph_passes.insert import insert
 from toy_vit import encoder_output, text, toy_vit
 
@@ -33,6 +33,16 @@ def test_a_file_that_does_not_fit_leaves_the_graph_as_it_was(tmp_path):
     with pytest.raises(RequestError, match=r"array 'weight' is \[3, 3, 4\]"):
         insert(model, seam, make("conv1d", {"weights": str(tmp_path / "w.npz")}), (seam.tokens - 4) // 4 + 1)
     assert text(model) == before
+
+
+def test_a_file_of_weights_is_read_once(tmp_path, monkeypatch):
+    np.savez(tmp_path / "w.npz", weight=np.ones((8, 8, 4), np.float32), bias=np.ones(8, np.float32))
+    reads = []
+    load = weights.load_weights
+    monkeypatch.setattr(weights, "load_weights", lambda *given: reads.append(given) or load(*given))
+    seam = encoder_output()
+    insert(toy_vit(), seam, make("conv1d", {"weights": str(tmp_path / "w.npz")}), (seam.tokens - 4) // 4 + 1)
+    assert len(reads) == 1
 
 
 def test_slots_without_positions_are_refused_inside_an_encoder(tmp_path):

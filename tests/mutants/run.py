@@ -20,6 +20,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+import click
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -63,24 +65,28 @@ def try_mutant(mutant: dict[str, Any]) -> str:
         return "" if done.returncode == 1 else f"pytest exit {done.returncode}: {done.stdout[-300:]}"
 
 
-def main() -> int:
+@click.command()
+@click.argument("names", nargs=-1)
+def main(names: tuple[str, ...]) -> None:
+    """Apply the mutants of these NAMES, or all of them, and exit with 1 if one survives."""
     mutants = tomllib.loads((Path(__file__).parent / "mutants.toml").read_text())["mutant"]
-    wanted = sys.argv[1:]
-    mutants = [m for m in mutants if not wanted or m["name"] in wanted]
+    unknown = sorted({*names} - {mutant["name"] for mutant in mutants})
+    if unknown:
+        raise click.UsageError(f"mutants.toml has no {', '.join(unknown)}.")
+    mutants = [mutant for mutant in mutants if not names or mutant["name"] in names]
     with tempfile.TemporaryDirectory() as scratch:
         tests = sorted({test for mutant in mutants for test in mutant["tests"]})
         healthy = run_tests(copy_tree(Path(scratch)), tests)
         if healthy.returncode:
-            print(healthy.stdout[-3000:], "\nthe tests fail without any mutant: nothing to learn")
-            return 1
+            raise click.ClickException(f"{healthy.stdout[-3000:]}\nthe tests fail without any mutant: nothing to learn")
     failures = 0
     with ThreadPoolExecutor(max_workers=2) as pool:
         for mutant, problem in zip(mutants, pool.map(try_mutant, mutants)):
             failures += bool(problem)
-            print(f"{'killed' if not problem else 'PROBLEM'}  {mutant['name']}  {problem}", flush=True)
-    print(f"{len(mutants) - failures} passed, {failures} failed")
-    return 1 if failures else 0
+            click.echo(f"{'killed' if not problem else 'PROBLEM'}  {mutant['name']}  {problem}")
+    click.echo(f"{len(mutants) - failures} passed, {failures} failed")
+    sys.exit(1 if failures else 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

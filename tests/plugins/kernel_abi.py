@@ -20,7 +20,7 @@ DTYPES = {getattr(torch, name): code for name, code in CODES.items()}
 def params_of(compressor: Compressor, case: Case, *signals: torch.Tensor) -> ctypes.Structure | None:
     """The parameters of a compressor, as its kernel takes them; signals left out are of the dtype of the tokens."""
     shape = Shape(1, case.tokens, case.dim, case.keep, CODES[case.dtype])
-    given = [abi.Signal(DTYPES[signal.dtype], signal.shape[-1]) for signal in signals]
+    given = [abi.Signal(DTYPES[signal.dtype], tuple(signal.shape)) for signal in signals]
     return abi.params_of(compressor.method.name, plugin_attributes(compressor, case), shape, given)
 
 

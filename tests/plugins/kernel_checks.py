@@ -10,6 +10,7 @@ from kernel_abi import Library, params_of
 from tokexport.graph_passes.agreement import compare
 from tokexport.graph_passes.compressors import Case, Compressor, make
 from tokexport.graph_passes.compressors.base import Compressed, width
+from tokexport.graph_passes.compressors.texts import text_length
 from tokexport.plugins.abi import KERNELS
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -17,6 +18,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 # Parameters under which a method keeps 6 of 24 tokens, and the grid that they lie on; without any signal where it can.
 SIX_OF_24: dict[str, dict[str, Any]] = {
     "apet": {"basis": 3},
+    "cdpruner": {"text_length": 5},
     "evs": {"grid": "4x3x2"},
     "pixel_unshuffle": {"grid": "6x4"},
     "pool": {"grid": "6x4"},
@@ -42,6 +44,8 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
     ("random", {"seed": 7}),
     ("uniform", {}),
     ("divprune", {}),
+    ("cdpruner", {"text_length": 5}),
+    ("cdpruner", {"text_length": 3, "inverted": False}),
     ("scope", {}),
     ("scope", {"alpha": 2.5, "attention": "received"}),
     ("dart", {}),
@@ -52,7 +56,7 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
     ("tome", {"metric": "tokens"}),
 ]
 # By cosine, which is exact for tokens of one channel only.
-BY_COSINE = ("apet", "dart", "divprune", "scope", "tome", "visionzip")
+BY_COSINE = ("apet", "cdpruner", "dart", "divprune", "scope", "tome", "visionzip")
 
 # With the shape [N, K] that they are possible for; tokens that no slot reads, ties between slots, lines and pictures.
 GRIDS: list[tuple[str, dict[str, Any], int, int]] = [
@@ -109,9 +113,13 @@ def attention(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
 
 
 def signals_of(compressor: Compressor, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What a compressor reads beside the tokens, in their dtype: keys are those of the tokens, in another order."""
+    """What a compressor reads beside the tokens, in their dtype: keys are those of the tokens, in another order; a text
+    is the first of these and one row of padding."""
     keys, scores = tokens.roll(1, 1).flip(2).contiguous(), attention(tokens.shape[:2]).to(tokens.dtype)
-    return {name: keys if name == "keys" else scores for name in compressor.signals()}
+    text = keys[:, : text_length(compressor)].clone()
+    text[:, -1:] = 0
+    given = {"keys": keys, "text": text}
+    return {name: given.get(name, scores) for name in compressor.signals()}
 
 
 def pointers(method: str, signals: dict[str, torch.Tensor]) -> list[torch.Tensor | None]:

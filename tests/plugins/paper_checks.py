@@ -1,8 +1,6 @@
-"""tome against its reference; cdpruner, and what tome has beyond its reference, against the papers' formulas in float64
-NumPy.
+"""tome against its reference, and what it has beyond it against the paper's formula in float64 NumPy.
 
-Where two choices are equal but for rounding, both are right: a choice must be within a tolerance of the best, and the
-formula goes on from the choice that was made.
+Where two choices are equal but for rounding, both are right: a choice must be within a tolerance of the best.
 """
 
 from __future__ import annotations
@@ -22,49 +20,6 @@ def cosines(x: np.ndarray) -> np.ndarray:
     cosine = unit @ unit.T
     np.fill_diagonal(cosine, np.round(np.diag(cosine)))
     return cosine
-
-
-def follow(scores, kept: np.ndarray) -> None:
-    """Replay a greedy selection: `scores(picked)` [N] before each pick; each best token must be among `kept`."""
-    picked: list[int] = []
-    while len(picked) < len(kept):
-        score = np.array(scores(picked), np.float64)
-        score[picked] = -np.inf
-        allowed = np.setdiff1d(kept, picked)
-        pick = int(allowed[np.argmax(score[allowed])])
-        assert score[pick] >= score.max() - TOLERANCE * np.abs(score[np.isfinite(score)]).max(initial=1.0)
-        picked.append(pick)
-
-
-def cdpruner(x: np.ndarray, relevance: np.ndarray):
-    kernel = relevance[:, None] * cosines(x) * relevance
-
-    def scores(picked):
-        # The gain in the determinant is the Schur complement. A pick that added nothing explains nothing.
-        gain, basis = np.diag(kernel).copy(), []
-        for pick in picked:
-            if gain[pick] > 1e-6:
-                row = kernel[pick] - sum((other[pick] * other for other in basis), np.zeros(len(x)))
-                basis.append(row / np.sqrt(gain[pick]))
-                gain = gain - basis[-1] ** 2
-        return np.where(gain > 1e-6, gain, 1e-6 * relevance)
-
-    return scores
-
-
-def check_cdpruner(library: Library, keep: int, tokens: torch.Tensor) -> None:
-    batch, count, _ = tokens.shape
-    # Distinct values: the order of equal picks matters for what comes after, and the result does not show it.
-    relevance = torch.rand(batch, count, generator=torch.Generator().manual_seed(1))
-    got = library.run("cdpruner", keep, None, tokens, relevance)
-    for element in range(batch):
-        x, kept = tokens[element].double().numpy(), got.kept_indices[element]
-        follow(cdpruner(x, relevance[element].double().numpy()), kept)
-        slots = np.full(count, -1)
-        slots[kept] = np.arange(keep)
-        np.testing.assert_array_equal(got.assignment[element], slots)
-        np.testing.assert_array_equal(got.tokens[element].astype(np.float64), x[kept])
-    assert (got.sizes == 1).all()
 
 
 def check_tome(

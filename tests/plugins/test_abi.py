@@ -62,7 +62,16 @@ def test_blocks_of_frames(method: str, attributes: dict, keep: int, expected: tu
 def test_scores_are_of_their_own_dtype() -> None:
     given = {"score": "cls_attention"}
     assert fields(params_of("topk", given, SHAPE)) == {"score": 0, "scores_dtype": 1}
-    assert fields(params_of("topk", given, SHAPE, [Signal(2, 24)]))["scores_dtype"] == 2
+    assert fields(params_of("topk", given, SHAPE, [Signal(2, (1, 24))]))["scores_dtype"] == 2
+
+
+def test_a_text_of_another_shape_than_the_node_says() -> None:
+    given = {"text_length": 5, "inverted": 1}
+    read = params_of("cdpruner", given, SHAPE, [Signal(2, (1, 5, 8))])
+    assert fields(read) == {"text_length": 5, "inverted": 1, "text_dtype": 2}
+    for shape in ((1, 4, 8), (1, 5, 9)):
+        with pytest.raises(GraphError, match=r"text is .*, not \[B, 5, 8\]"):
+            params_of("cdpruner", given, SHAPE, [Signal(2, shape)])
 
 
 @pytest.mark.parametrize(

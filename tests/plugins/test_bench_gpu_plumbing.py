@@ -26,6 +26,7 @@ ROWS = [
     bench_gpu.Row("apet", 24, 16, 9, 3),
     bench_gpu.Row("kcenter_merge", 24, 16, 9),
     bench_gpu.Row("divprune", 24, 16, 9),
+    bench_gpu.Row("cdpruner", 24, 16, 9),
 ]
 
 
@@ -43,7 +44,7 @@ def test_a_run_writes_every_row_with_times_ratios_and_reasons(library, tmp_path,
     bench_gpu.run(bench, ROWS, "test", bench_gpu.Console(width=120))
 
     results = json.loads((tmp_path / "gpu_cpu_emulation.json").read_text())["results"]
-    assert [row["method"] for row in results["rows"]] == ["apet", "kcenter_merge", "divprune"]
+    assert [row["method"] for row in results["rows"]] == ["apet", "kcenter_merge", "divprune", "cdpruner"]
     for row in results["rows"]:
         assert row["proved"], row
         assert row["buffer_sets"] == 12  # two caches of 4 KiB in sets of 768 bytes, and one more
@@ -59,7 +60,7 @@ def test_a_run_writes_every_row_with_times_ratios_and_reasons(library, tmp_path,
 
 
 def test_the_time_of_a_pick_is_what_more_of_them_add():
-    assert [(row.picks, row.with_half_the_picks().picks) for row in ROWS] == [(3, 1), (9, 4), (9, 4)]
+    assert [(row.picks, row.with_half_the_picks().picks) for row in ROWS] == [(3, 1), (9, 4), (9, 4), (9, 4)]
 
 
 def test_goals_are_judged_by_the_faster_of_two_compiled_forms():
@@ -103,6 +104,10 @@ def test_released_operations_and_their_static_forms_agree_with_the_references(to
     torch.testing.assert_close(gpu_released.kcenter_merge(tokens, 11, first), expected)
     torch.testing.assert_close(gpu_released.kcenter_merge_static(tokens, 11, farthest), expected)
     torch.testing.assert_close(gpu_released.divprune_static(tokens, 11, max_min), gpu_released.divprune(tokens, 11))
+    text = tokens[:, :3].flip(2)
+    expected = make("cdpruner", {"text_length": 3}).reference(Case(40, 16, 11), tokens, text).tokens
+    torch.testing.assert_close(gpu_released.cdpruner(tokens, 11, text), expected)
+    torch.testing.assert_close(gpu_released.cdpruner_static(tokens, 11, gpu_released.determinant_step, text), expected)
 
 
 def test_divprune_of_the_kernels_is_the_released_one(library, tokens):
@@ -124,6 +129,8 @@ def test_the_floor_counts_passes_over_the_tokens():
     assert traffic("kcenter_merge", 576, 1024, 86, 2, 10) == Traffic(read + out, 86 * read)
     # 576 x 576 cosines and 63 rows of them are less than 63 passes.
     assert traffic("divprune", 576, 1024, 64, 2, 10).again == 4 * 576 * (576 + 63)
+    # And 1 + 2 + ... + 63 rows of the factor.
+    assert traffic("cdpruner", 576, 1024, 64, 2, 10).again == 4 * 576 * (576 + 63) + 4 * 576 * 63 * 32
 
 
 def test_bandwidths_come_from_how_time_grows_with_size():

@@ -16,6 +16,7 @@ from tokexport.plugins.structs import (
     MAX_DIM,
     MAX_TOKENS,
     Apet,
+    Cdpruner,
     Dart,
     Evs,
     KcenterMerge,
@@ -61,6 +62,10 @@ BAD_PARAMS = [
     ("scope", Scope(11.0, 0), "TOKEXPORT_BAD_PARAMETER"),
     ("scope", Scope(float("nan"), 0), "TOKEXPORT_BAD_PARAMETER"),
     ("scope", Scope(1.0, 3), "TOKEXPORT_BAD_DTYPE"),
+    ("cdpruner", Cdpruner(0, 0, 0), "TOKEXPORT_BAD_PARAMETER"),
+    ("cdpruner", Cdpruner(MAX_TOKENS + 1, 0, 0), "TOKEXPORT_BAD_PARAMETER"),
+    ("cdpruner", Cdpruner(3, 2, 0), "TOKEXPORT_BAD_PARAMETER"),
+    ("cdpruner", Cdpruner(3, 0, -1), "TOKEXPORT_BAD_DTYPE"),
     ("evs", Evs(3, 2, 1), "TOKEXPORT_BAD_GRID"),
     ("evs", Evs(-3, -2, 2), "TOKEXPORT_BAD_GRID"),
     ("evs", Evs(2, 6, 1), "TOKEXPORT_BAD_KEEP"),
@@ -97,7 +102,7 @@ PARAMS = {
     "pixel_unshuffle": PixelUnshuffle(1, 3, 4, 3, 1, 0),
     "tome": Tome(4, 0),
     "divprune": None,
-    "cdpruner": None,
+    "cdpruner": Cdpruner(3, 1, 0),
     "scope": Scope(1.0, 0),
     "evs": Evs(3, 2, 2),
     "dart": Dart(2, 4),
@@ -206,6 +211,7 @@ def test_misaligned_pointers(library, method, which):
         ("tome", [18, 16]),
         ("tome", [16, 18]),
         ("scope", [18]),
+        ("cdpruner", [18]),
         ("dart", [18]),
         ("visionzip", [18, 16]),
         ("visionzip", [16, 18]),
@@ -222,6 +228,8 @@ def test_every_status_has_its_own_message(library):
     assert len(set(messages)) == len(messages)
     assert library.message(999) == library.message(-1) == "not a status of this library"
     assert library.message(CODES["TOKEXPORT_CUDA_ERROR"] + 9) == "invalid configuration argument"
+    assert "not compiled for this GPU" in library.message(CODES["TOKEXPORT_CUDA_ERROR"] + 209)
+    assert library.architectures() == []
 
 
 def test_limits_are_those_of_the_header_and_the_messages(library):

@@ -27,6 +27,8 @@ def test_nvcc_compiles_the_kernels_without_a_warning():
     dll.tokexport_message.restype = ctypes.c_char_p
     assert dll.tokexport_uniform(ctypes.byref(Shape(0, 1, 1, 1, 0)), None, None, None, None, None, None) == 1
     assert dll.tokexport_message(1) == b"batch is outside 1..65535"
+    dll.tokexport_architectures.restype = ctypes.c_char_p
+    assert dll.tokexport_architectures() == b"87"
 
 
 def test_the_header_is_plain_c(tmp_path):

@@ -195,6 +195,15 @@ def test_what_a_graph_needs_and_a_library_has(tmp_path: Path, monkeypatch: pytes
         library.require(uniform)
 
 
+def test_a_library_for_other_gpus_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy_cmake.install(tmp_path, monkeypatch)
+    made = library.build()
+    library.require_code(made, "8.7")
+    wrong = r"compiled for 87-real, and this GPU has compute capability 8\.9 .*Run: tokexport plugins build$"
+    with pytest.raises(MissingError, match=wrong):
+        library.require_code(made, "8.9")
+
+
 def test_a_wheel_has_every_source() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     named = [str(path.relative_to(PLUGINS)) for path in compiling.sources()]

@@ -1,32 +1,38 @@
-"""tome and cdpruner on the CPU."""
+"""What tome and cdpruner do beyond the checks of all kernels, on the CPU."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from kernel_checks import DTYPES, draw
-from paper_checks import check_cdpruner, check_tome
-from tokexport.plugins.structs import Tome
-
-SHAPES = [(1, 13, 5, 6), (2, 33, 8, 9), (1, 40, 36, 33), (2, 9, 16, 9), (1, 1, 3, 1), (1, 270, 9, 40)]
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_cdpruner(library, dtype):
-    for seed, (b, n, d, k) in enumerate(SHAPES):
-        check_cdpruner(library, k, draw("normal", (b, n, d), seed).to(DTYPES[dtype]))
+from paper_checks import check_tome
+from tokexport.graph_passes.compressors import Case, make
+from tokexport.plugins.structs import DTYPES as CODES
+from tokexport.plugins.structs import Cdpruner, Tome
 
 
-@pytest.mark.parametrize("kind", ["axis", "duplicate", "constant", "zero", "sink"])
-def test_cdpruner_of_kinds_of_tokens(library, kind):
-    check_cdpruner(library, 8, draw(kind, (2, 24, 6)))
+def text_for(weights: torch.Tensor) -> torch.Tensor:
+    """[1, 3, D], a row of some length and two of padding, whose products with unit tokens are in these proportions."""
+    return torch.nn.functional.pad(7 * weights[None, None], (0, 0, 1, 1))
 
 
 def test_relevance_ranks_tokens_that_add_nothing(library):
-    tokens = torch.eye(2).repeat_interleave(4, 0)[None]
-    relevance = torch.tensor([[0.5, 1.0, 0.25, 0.75, 0.5, 0.25, 1.0, 0.125]])
-    got = library.run("cdpruner", 4, None, tokens, relevance)
-    assert got.kept_indices.tolist() == [[0, 1, 3, 6]]
+    tokens = torch.eye(4).repeat(2, 1)[None]
+    text = text_for(torch.tensor([0.5, 1.0, 0.25, 0.75]))
+    for keep, kept in ((3, [0, 1, 3]), (4, [0, 1, 3, 5]), (5, [0, 1, 3, 5, 7]), (6, [0, 1, 3, 4, 5, 7])):
+        got = library.run("cdpruner", keep, Cdpruner(3, 0, 0), tokens, text)
+        assert got.kept_indices.tolist() == [kept]
+    # Turned, the third is the most relevant, and it is the second that adds nothing.
+    assert library.run("cdpruner", 5, Cdpruner(3, 1, 0), tokens, text).kept_indices.tolist() == [[0, 2, 3, 4, 6]]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_text_has_a_type_of_its_own(library, dtype):
+    tokens, text = draw("normal", (2, 24, 16)), draw("normal", (2, 4, 16), 1).to(DTYPES[dtype])
+    text[:, 2] = 0
+    expected = make("cdpruner", {"text_length": 4}).reference(Case(24, 16, 9), tokens, text)
+    got = library.run("cdpruner", 9, Cdpruner(4, 1, CODES[dtype]), tokens, text)
+    assert got.kept_indices.tolist() == expected.kept_indices.tolist()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -54,26 +60,20 @@ def test_tome_breaks_ties_to_the_lowest_index(library):
     assert got.sizes.tolist() == [[3, 1, 1, 1, 1, 1]]
 
 
-@pytest.mark.parametrize("method", ["cdpruner", "tome"])
-def test_the_order_of_threads_and_blocks_changes_nothing(library, method, monkeypatch):
-    tokens, signal = draw("normal", (2, 40, 12)), torch.rand(2, 40)
-    inputs = [tokens, None] if method == "tome" else [signal]
-    params = Tome(12, 0) if method == "tome" else None
-    forward = library.run(method, 25, params, tokens, *inputs)
+def test_the_order_of_threads_and_blocks_changes_nothing(library, monkeypatch):
+    tokens = draw("normal", (2, 40, 12))
+    forward = library.run("tome", 25, Tome(12, 0), tokens, tokens, None)
     monkeypatch.setenv("TOKEXPORT_EMULATION_REVERSE", "1")
-    backward = library.run(method, 25, params, tokens, *inputs)
+    backward = library.run("tome", 25, Tome(12, 0), tokens, tokens, None)
     for name, value in vars(forward).items():
         assert value.tobytes() == getattr(backward, name).tobytes(), name
 
 
-@pytest.mark.parametrize("method", ["cdpruner", "tome"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
-def test_values_that_overflow_give_valid_outputs(library, method, value):
-    tokens, signal = draw("normal", (1, 20, 8)), torch.rand(1, 20)
+def test_values_that_overflow_give_valid_outputs(library, value):
+    tokens = draw("normal", (1, 20, 8))
     tokens[0, 3:9, 2] = value
-    signal[0, 3:5] = value
-    inputs = [tokens, None] if method == "tome" else [signal]
-    got = library.run(method, 12, Tome(8, 0) if method == "tome" else None, tokens, *inputs)
+    got = library.run("tome", 12, Tome(8, 0), tokens, tokens, None)
     assert (got.kept_indices[:, 1:] > got.kept_indices[:, :-1]).all()
     assert got.kept_indices.min() >= 0 and got.kept_indices.max() < 20
     assert got.assignment.min() >= -1 and got.assignment.max() < 12

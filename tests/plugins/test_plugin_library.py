@@ -34,6 +34,7 @@ POOL = {"keep": 6, "mode": "average", "grid": [1, 6, 4], "stride": 2}
 STACK = {"keep": 6, "r": 2, "version": "v2", "grid": [1, 6, 4]}
 TOPK = {"keep": 6, "score": "cls_attention"}
 SCOPE = {"keep": 6, "alpha": 2.5, "attention": "received"}
+CDPRUNER = {"keep": 6, "text_length": 5, "inverted": 1}
 EVS = {"keep": 6, "grid": [4, 3, 2]}
 VISIONZIP = {"keep": 6, "attention": "cls", "contextual": 2, "merge": "add"}
 RANDOM = {"keep": 6, "seed": 7}
@@ -110,6 +111,7 @@ def test_what_an_attribute_must_be(host: Host, change, message):
         ("TokexportPixelUnshuffle", {**STACK, "version": "v3"}, "'version' is 'v3'; allowed: v2, v1"),
         ("TokexportClsTopk", {"keep": 6, "attention": "rec"}, "'attention' is 'rec'; allowed: cls, received"),
         ("TokexportScope", {**SCOPE, "alpha": 11.0}, "'alpha' is 11; allowed: a float, 0 to 10"),
+        ("TokexportCdpruner", {**CDPRUNER, "text_length": 0}, "'text_length' is 0; allowed: an integer, 1 to 32768"),
         ("TokexportStack", {"keep": 6, "k": 1}, "'k' is 1; allowed: an integer, 2 to 32768"),
         ("TokexportTopk", {**TOPK, "score": "cls"}, "'score' is 'cls'; allowed: cls_attention, norm, distance_to_mean"),
         ("TokexportRandom", {**RANDOM, "seed": -1}, "'seed' is -1; allowed: an integer, 0 to 9223372036854775807"),
@@ -195,6 +197,7 @@ def test_shapes(host: Host, batch):
     for other in (batch, -1):
         assert topk.shapes((batch, 24, 8), (other, 24)) == [[batch, 6, 8], *rest], host.log()
     assert topk.shapes((-1, 24, 8), (3, -1)) == [[-1, 6, 8], [-1, 6], [-1, 6], [-1, 24]]
+    assert host.create("TokexportCdpruner", CDPRUNER).shapes((batch, 24, 8), (batch, 5, 8)) == [[batch, 6, 8], *rest]
 
 
 @pytest.mark.parametrize(
@@ -223,6 +226,15 @@ def test_shapes(host: Host, batch):
             VISIONZIP,
             [(2, 24, 8), (2, 24), (2, 23, 4)],
             "keys does not have a value for each of the tokens [2, 24, 8]",
+        ),
+        *(
+            (
+                "TokexportCdpruner",
+                CDPRUNER,
+                [(2, 24, 8), text],
+                "text does not have 5 rows as wide as the tokens [2, 24, 8]",
+            )
+            for text in ((2, 4, 8), (2, 5, 7), (1, 5, 8), (2, 5))
         ),
         (
             "TokexportDart",

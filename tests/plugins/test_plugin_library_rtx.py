@@ -46,7 +46,8 @@ def with_signals(method: str, dtype: int, batch: int | str) -> onnx.ModelProto:
     given = plugin_attributes(compressor, Case(24, 16, 6)).items()
     node.attribute.extend(helper.make_attribute(name, value) for name, value in given if value is not None)
     for name in compressor.signals():
-        kind, shape = (dtype, [batch, 24, 4]) if name == "keys" else (TensorProto.FLOAT, [batch, 24])
+        kind = dtype if name == "keys" else TensorProto.FLOAT
+        shape = {"keys": [batch, 24, 4], "text": [batch, 5, 16]}.get(name, [batch, 24])
         model.graph.input.append(helper.make_tensor_value_info(name, kind, shape))
         node.input.append(name)
     return model

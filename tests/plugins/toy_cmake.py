@@ -10,6 +10,7 @@ import pytest
 
 SOURCE = """
 const char* tokexport_message(int status) { return "toy"; }
+const char* tokexport_architectures(void) { return "{architectures}"; }
 const char* tokexport_plugin_names(void) { return "TokexportPool TokexportApet"; }
 """
 CONFIGURE = """
@@ -24,11 +25,11 @@ cp {library} "$2/libtokexport_plugins.so"; cp {library} "$2/libtokexport_kernels
 """
 
 
-def library(folder: Path) -> Path:
-    """A library that says it has TokexportApet and TokexportPool."""
+def library(folder: Path, architectures: str = "87-real") -> Path:
+    """A library that says it has TokexportApet and TokexportPool, compiled for these GPUs."""
     if shutil.which("gcc") is None:
         pytest.skip("toy plugin library: there is no gcc")
-    (folder / "toy.c").write_text(SOURCE)
+    (folder / "toy.c").write_text(SOURCE.replace("{architectures}", architectures))
     subprocess.run(["gcc", "-shared", "-fPIC", "toy.c", "-o", "toy.so"], cwd=folder, check=True)
     return folder / "toy.so"
 

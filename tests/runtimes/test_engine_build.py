@@ -20,6 +20,8 @@ from tokexport.runtimes.engine_build import build_engines, choose_runtime
 from tokexport.runtimes.engine_errors import BuildMemoryError, EngineStaleError
 from tokexport.runtimes.reader import open_bundle
 
+from plugins import toy_cmake
+
 pytest.importorskip("onnxruntime")
 
 
@@ -76,6 +78,23 @@ def test_a_rebuild_begins_with_the_timing_cache_and_pins_the_new_one(folder: Pat
     shares = [done for done, _, _ in heard]
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == heard[-1][1] == 400
     assert [what for _, _, what in heard if what.startswith("decode")][-1] == "decode: Building engine"
+
+
+def test_every_variant_is_built_unless_one_is_named(folder: Path, patch: Any) -> None:
+    manifest = folder / "manifest.json"
+    data = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(data | {"variants": [*data["variants"], {**data["variants"][0], "name": "other"}]}))
+    shutil.rmtree(folder / "engines")
+    heard: list[tuple[int, int, str]] = []
+    one = build_engines(open_bundle(folder), device="orin-nano-8gb", variant="other")
+    assert (one["variant"], one["further"]) == ("other", [])
+    assert not list((folder / "engines").rglob("toy-0.5.*"))
+    done = build_engines(open_bundle(folder), device="orin-nano-8gb", advance=lambda *told: heard.append(told))
+    assert [result["variant"] for result in (done, *done["further"])] == ["toy-0.5", "other"]
+    plans = [engine["plan"] for result in (done, *done["further"]) for engine in result["engines"]]
+    assert len({*plans}) == 8 and all((folder / plan).is_file() for plan in plans)
+    shares = [share for share, _, _ in heard]
+    assert shares == sorted(shares) and shares[-1] == heard[-1][1] == 800 and heard[-1][2].startswith("other decode:")
 
 
 def test_a_timing_cache_that_is_not_the_pinned_one_is_refused(folder: Path, patch: Any) -> None:
@@ -171,6 +190,13 @@ def test_a_build_that_fails_leaves_the_engines_as_they_were(folder: Path, patch:
         build_engines(open_bundle(folder), device="orin-nano-8gb")
     assert caught.value.exit_code == 3
     assert contents(folder) == before
+
+
+def test_a_plugin_library_for_another_gpu_is_refused_before_it_is_run(folder: Path, patch: Any, tmp_path: Path) -> None:
+    patch.setenv("TOKEXPORT_PLUGINS", str(toy_cmake.library(tmp_path, "89-real")))
+    patch.setattr("tokexport.runtimes.engine_build.plugin_nodes", lambda model: ["TokexportApet"])
+    with pytest.raises(MissingError, match=r"compiled for 89-real, and this GPU has .*8\.7"):
+        build_engines(open_bundle(folder), device="orin-nano-8gb")
 
 
 def test_a_graph_that_changed_on_the_disk_is_not_built(folder: Path, patch: Any) -> None:

@@ -187,7 +187,7 @@ def test_bundle_without_language_or_processor(folder: Path) -> None:
         load(bundle).generate(IMAGE, "a")
     assert load(bundle, threads=1).generate(IMAGE, [1, 3]).text == ""
     bundle.manifest.preprocess = None
-    with pytest.raises(RequestError, match="does not say how an image"):
+    with pytest.raises(RequestError, match="does not say how a picture"):
         load(bundle).encode(IMAGE)
     bundle.manifest.variants[0].generation = None
     with pytest.raises(RequestError, match=r"no language graphs.*--parts all"):

@@ -24,6 +24,8 @@ from tokexport.runtimes.load import load
 from tokexport.runtimes.reader import open_bundle, verify_hashes
 from tokexport.runtimes.tensorrt import TensorRTSession
 
+from plugins import toy_cmake
+
 pytest.importorskip("onnxruntime")
 IMAGE = Image.new("RGB", (9, 5), "red")
 PIXELS = np.zeros((1, 3, 4, 4), np.float32)
@@ -215,13 +217,19 @@ def test_a_plugin_without_its_library_is_named(gpu: Any, folder: Path, tmp_path:
 def test_the_plugins_of_an_engine_are_known_before_a_part_of_it_is_loaded(
     gpu: Any, folder: Path, tmp_path: Path
 ) -> None:
-    library, offered = tmp_path / "plugins.so", []
-    library.touch()
+    library, offered = toy_cmake.library(tmp_path), []
     gpu.patch.setenv("TOKEXPORT_PLUGINS", str(library))
     gpu.patch.setattr("tokexport.runtimes.tensorrt.offer", lambda api, *told: offered.append(told))
     sidecar(folder, plugins={"names": ["TokexportApet"], "library": "0" * 64})
     with engine_runner(open_bundle(folder)):
         assert offered == [(["TokexportApet"], library)]
+
+
+def test_a_plugin_library_that_was_compiled_for_another_gpu_is_refused(gpu: Any, folder: Path, tmp_path: Path) -> None:
+    gpu.patch.setenv("TOKEXPORT_PLUGINS", str(toy_cmake.library(tmp_path, "89-real 120")))
+    sidecar(folder, plugins={"names": ["TokexportApet"], "library": "0" * 64})
+    with pytest.raises(MissingError, match=r"for 89-real, 120, and this GPU has .*8\.7.*Unset .*plugins build"):
+        opened(folder).encode(PIXELS)
 
 
 def test_an_engine_nobody_looked_at_is_looked_at_when_it_is_loaded(gpu: Any, folder: Path) -> None:

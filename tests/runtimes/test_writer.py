@@ -169,6 +169,17 @@ def test_full_disk_is_seen_before_anything_is_copied(tmp_path: Path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+def test_weights_that_a_variant_before_it_has_need_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = writer_module.shutil.disk_usage(tmp_path)
+    with BundleWriter(tmp_path / "out") as writer:
+        writer.add_model("encoder.onnx", model(a=ones(1_000_000)))
+        monkeypatch.setattr(writer_module.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+        writer.add_model("encoder.b.onnx", model(b=ones(1_000_000), c=ones(100_000, 2), d=ones(100_000, 2)))
+        assert (writer.folder / "encoder.onnx.data").stat().st_size < 4_500_000
+        with pytest.raises(BundleError, match="disk is full"):
+            writer.add_model("encoder.c.onnx", model(a=ones(1_000_000, 3)))
+
+
 def test_disk_that_fills_up_underway(tmp_path: Path) -> None:
     """A file size limit stands in for a full disk: the write itself fails, half-way."""
     out = toy_bundle.write(tmp_path / "toy")

@@ -22,6 +22,7 @@ from tokexport.runtimes.bundle import (
     SeamRecord,
     SourceRecord,
     TensorRecord,
+    TextRecord,
     Variant,
 )
 from tokexport.runtimes.words import Words
@@ -133,29 +134,31 @@ def generation() -> GenerationRecord:
     )
 
 
-def variant(graphs: dict[str, GraphRecord], *, size_bias: bool = True) -> Variant:
+def variant(graphs: dict[str, GraphRecord], *, size_bias: bool = True, text: TextRecord | None = None) -> Variant:
     seam = SeamRecord(kind="encoder_output", graph="encoder", tensor="tokens")
     compression = CompressionRecord(
         method="toy", ratio="0.5", tokens_in=N, tokens_out=K, size_bias=size_bias, seam=seam
     )
     return Variant.model_validate(
-        {"name": "toy-0.5", "compression": [compression], "graphs": graphs, "generation": generation()}
+        {"name": "toy-0.5", "compression": [compression], "graphs": graphs, "generation": generation(), "text": text}
     )
 
 
-def manifest(graphs: dict[str, GraphRecord], *, size_bias: bool = True) -> Manifest:
+def manifest(graphs: dict[str, GraphRecord], *, size_bias: bool = True, text: TextRecord | None = None) -> Manifest:
     return Manifest(
         tokexport="0.1.0",
         source=SourceRecord(kind="builtin", name="toy"),
         files={},
-        variants=[variant(graphs, size_bias=size_bias)],
+        variants=[variant(graphs, size_bias=size_bias, text=text)],
         preprocess=PreprocessRecord(size=(4, 4), resample="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         processor=ProcessorRecord(kind="words", vocabulary="processor/words.json"),
     )
 
 
-def fill(writer: BundleWriter, *, size_bias: bool = True, **changed: str) -> Manifest:
-    """Add the graphs and the vocabulary; `changed` replaces the text of a role's graph."""
+def fill(
+    writer: BundleWriter, *, size_bias: bool = True, record_of_text: TextRecord | None = None, **changed: str
+) -> Manifest:
+    """Add the graphs and the vocabulary; `changed` replaces or adds the text of a role's graph."""
     texts = {"encoder": ENCODER, "embed": EMBED, "prefill": PREFILL, "decode": DECODE} | changed
     graphs = {}
     for role, text in texts.items():
@@ -163,9 +166,9 @@ def fill(writer: BundleWriter, *, size_bias: bool = True, **changed: str) -> Man
         writer.add_model(f"{role}.onnx", source)
         graphs[role] = record(source, f"{role}.onnx")
     writer.add_json("processor/words.json", WORDS.to_json())
-    return manifest(graphs, size_bias=size_bias)
+    return manifest(graphs, size_bias=size_bias, text=record_of_text)
 
 
-def write(out: Path, *, size_bias: bool = True, **changed: str) -> Path:
+def write(out: Path, *, size_bias: bool = True, record_of_text: TextRecord | None = None, **changed: str) -> Path:
     with BundleWriter(out) as writer:
-        return writer.commit(fill(writer, size_bias=size_bias, **changed))
+        return writer.commit(fill(writer, size_bias=size_bias, record_of_text=record_of_text, **changed))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,51 +12,64 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ....runtimes.words import Words
 from ..decoding import greedy
 from .layers import TinyVLMConfig
 from .model import BLOCK, Decode, Embed, Prefill, TinyVLM, load, load_wide_projector
-from .questions import KINDS, questions
+from .questions import KINDS, Question, questions
 from .scenes import pixel_values, scene
-from .text import EOS, PAD, detokenize, prompt
+from .text import EOS, PAD, WORDS, prompt
 
-# (features [B, N, Dv], cls_attention [B, N]) -> tokens [B, K, Dv], kept_indices int64 [B, K], sizes float32 [B, K]
-Compress = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+# features [B, N, Dv] -> tokens [B, K, Dv], kept_indices int64 [B, K], sizes float32 [B, K]
+Compress = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
 # Training draws from (1, step): a first word of its own keeps every evaluation seed apart from all of them.
-_STREAM = 0x7E57
-_ASKED = 2
+STREAM = 0x7E57
+ASKED = 2
 _BATCH = 128
 
 
 @dataclass(frozen=True)
 class Exam:
-    """Questions with answers: pixels uint8 [S, 96, 96, 3], covered bool [S, 144]; scene, ids, last per question."""
+    """S pictures and Q questions with answers.
+
+    Attributes:
+        pixels: uint8 [S, ...].
+        scene: int64 [Q], the picture that each question is about.
+        asked: [Q].
+        content: bool [Q, N], the tokens that show what is asked for.
+        ids: int64 [Q, P].
+        last: int64 [Q], index of the last word.
+    """
 
     pixels: NDArray[np.uint8]
-    covered: NDArray[np.bool_]
     scene: NDArray[np.int64]
+    asked: list[Question]
+    content: NDArray[np.bool_]
     ids: NDArray[np.int64]
     last: NDArray[np.int64]
-    answers: list[str]
-    kinds: list[str]
+
+    @classmethod
+    def of(
+        cls,
+        pixels: Sequence[NDArray[np.uint8]],
+        asked: Sequence[tuple[int, Question, NDArray[np.bool_]]],
+        prompt: Callable[[str, int], tuple[list[int], int]],
+        length: int,
+    ) -> Exam:
+        """From pictures and (picture, question, content) of every question; `prompt` gives ids of this length."""
+        scene, questions, content = zip(*asked, strict=True)
+        ids, last = zip(*(prompt(question.text, length) for question in questions), strict=True)
+        return cls(np.stack(pixels), np.array(scene), list(questions), np.stack(content), np.array(ids), np.array(last))
 
 
 @lru_cache(maxsize=4)
 def exam(n: int, seed: int, length: int = 16) -> Exam:
     """Draw `n` questions, two on each scene, that no training step has seen."""
-    rng = np.random.default_rng([_STREAM, seed])
-    drawn = [scene(rng) for _ in range(-(-n // _ASKED))]
-    asked = [(index, question) for index, item in enumerate(drawn) for question in questions(item, rng, _ASKED)][:n]
-    prompts = [prompt(question.text, length) for _, question in asked]
-    return Exam(
-        np.stack([item.image for item in drawn]),
-        np.stack([item.covered for item in drawn]),
-        np.array([index for index, _ in asked]),
-        np.array([ids for ids, _ in prompts]),
-        np.array([last for _, last in prompts]),
-        [question.answer for _, question in asked],
-        [question.kind for _, question in asked],
-    )
+    rng = np.random.default_rng([STREAM, seed])
+    drawn = [scene(rng) for _ in range(-(-n // ASKED))]
+    asked = [(at, question, item.covered) for at, item in enumerate(drawn) for question in questions(item, rng, ASKED)]
+    return Exam.of([item.image for item in drawn], asked[:n], prompt, length)
 
 
 @torch.inference_mode()
@@ -80,7 +93,6 @@ def generate(
     return greedy(logits, follow, model.config.max_new, pad=PAD, eos=EOS)
 
 
-@torch.inference_mode()
 def evaluate(
     model: TinyVLM, n: int = 8192, seed: int = 0, compress: Compress | None = None, size_bias: bool = True
 ) -> dict[str, float]:
@@ -89,33 +101,55 @@ def evaluate(
     Where it widens the tokens, the projector of `model` must be the one for that.
     """
     paper = exam(n, seed, model.config.prompt_length)
-    right: list[bool] = []
-    for start in range(0, len(paper.answers), _BATCH):
+
+    def see(pixels: NDArray[np.uint8]) -> Tensor:
+        return model.vision(torch.from_numpy(pixel_values(pixels)))[:, 1:]  # type: ignore[no-any-return]
+
+    return by_kind(paper, answers(model, paper, see, WORDS, compress, size_bias), KINDS)
+
+
+@torch.inference_mode()
+def answers(
+    model: TinyVLM,
+    paper: Exam,
+    see: Callable[[NDArray[np.uint8]], Tensor],
+    words: Words,
+    compress: Compress | None = None,
+    size_bias: bool = True,
+) -> list[str]:
+    """What the model says to each question; `see` makes features [B, N, Dv] of pictures."""
+    said: list[str] = []
+    for start in range(0, len(paper.asked), _BATCH):
         part = slice(start, start + _BATCH)
         which, inverse = np.unique(paper.scene[part], return_inverse=True)
-        hidden, attention = model.vision.with_cls_attention(torch.from_numpy(pixel_values(paper.pixels[which])))
-        features = hidden[:, 1:]
+        features = see(paper.pixels[which])
         kept = torch.arange(features.shape[1]).expand(len(features), -1)
         bias = torch.zeros(kept.shape)
         if compress is not None:
-            features, kept, sizes = compress(features, attention)
+            features, kept, sizes = compress(features)
             bias = sizes.float().log() if size_bias else torch.zeros(kept.shape)
         tokens = model.projector(features)
         ids, last = torch.from_numpy(paper.ids[part]), torch.from_numpy(paper.last[part])
-        said = generate(model, ids, last, tokens[inverse], kept[inverse], bias[inverse])
-        right += [detokenize(row) == answer for row, answer in zip(said.tolist(), paper.answers[part], strict=True)]
-    result = {"accuracy": float(np.mean(right))}
-    for kind in KINDS:
-        result[kind] = float(np.mean([ok for ok, of in zip(right, paper.kinds, strict=True) if of == kind]))
-    return result
+        rows = generate(model, ids, last, tokens[inverse], kept[inverse], bias[inverse])
+        said += [words.detokenize(row) for row in rows.tolist()]
+    return said
 
 
-def by_method(method: str, keep: int, **params: int) -> Compress:
+def by_kind(paper: Exam, said: Sequence[str], kinds: Sequence[str]) -> dict[str, float]:
+    """The share of right answers over all, ``accuracy``, and of each kind of question."""
+    right = [one == question.answer for one, question in zip(said, paper.asked, strict=True)]
+    shares = {"accuracy": float(np.mean(right))}
+    for kind in kinds:
+        shares[kind] = float(np.mean([ok for ok, one in zip(right, paper.asked, strict=True) if one.kind == kind]))
+    return shares
+
+
+def by_method(method: str, keep: int, grid: tuple[int, ...] = TinyVLMConfig().grid, **params: int) -> Compress:
     """A method's PyTorch reference as a `Compress`."""
     from ....graph_passes.reference import reference
 
-    def compress(features: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found = reference(method, features, keep=keep, params=params, grid=TinyVLMConfig().grid)
+    def compress(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found = reference(method, features, keep=keep, params=params, grid=grid)
         return found.tokens, found.kept_indices, found.sizes
 
     return compress

@@ -17,6 +17,7 @@ class TinyVLMConfig:
     """Every size of the model; the defaults are those of the shipped weights."""
 
     image: int = 96
+    frames: int = 1
     patch: int = 8
     grid: tuple[int, int] = (12, 12)
     vision_dim: int = 96
@@ -34,9 +35,14 @@ class TinyVLMConfig:
     rope_theta: float = 10000.0
 
     @property
-    def tokens(self) -> int:
-        """N, the visual tokens of one image."""
+    def places(self) -> int:
+        """Patches of one frame."""
         return self.grid[0] * self.grid[1]
+
+    @property
+    def tokens(self) -> int:
+        """N, the visual tokens of one image or clip."""
+        return self.frames * self.places
 
     @property
     def head_dim(self) -> int:
@@ -93,11 +99,11 @@ class VisionTransformer(nn.Module):
         dim = config.vision_dim
         self.patch_embed = nn.Conv2d(3, dim, config.patch, config.patch)
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
-        self.positions = nn.Parameter(torch.randn(1, 1 + config.tokens, dim) * 0.02)
+        self.positions = nn.Parameter(torch.randn(1, 1 + config.places, dim) * 0.02)
         self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.vision_layers))
 
     def embed(self, pixel_values: Tensor) -> Tensor:
-        """[B, 3, 96, 96] float32 -> [B, 1 + N, Dv], CLS first."""
+        """[B, 3, H, W] float32 -> [B, 1 + places, Dv], CLS first."""
         patches = self.patch_embed(pixel_values).flatten(2).transpose(1, 2)
         return torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], 1) + self.positions
 

@@ -12,6 +12,7 @@ The generation contract, shared by training and every exported graph:
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ __all__ = [
     "WideEncoder",
     "load",
     "load_wide_projector",
+    "read",
     "wide_projector",
 ]
 
@@ -67,13 +69,20 @@ class TinyVLM(nn.Module):
         return self.decoder(embeds, torch.arange(length)[None], causal_mask(length))
 
 
-def load(path: Path = WEIGHTS) -> TinyVLM:
-    """Read the shipped weights (stored as float16, returned as float32) into a model in eval mode."""
+M = TypeVar("M", bound=nn.Module)
+
+
+def read(module: M, path: Path) -> M:
+    """Read weights that are stored as float16 into a module, as float32, and put it into eval mode."""
     from safetensors.torch import load_file
 
-    model = TinyVLM()
-    model.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    return model.eval()
+    module.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    return module.eval()
+
+
+def load(path: Path = WEIGHTS) -> TinyVLM:
+    """Read the shipped weights into a model."""
+    return read(TinyVLM(), path)
 
 
 def wide_projector(config: TinyVLMConfig) -> nn.Sequential:
@@ -83,12 +92,8 @@ def wide_projector(config: TinyVLMConfig) -> nn.Sequential:
 
 
 def load_wide_projector(config: TinyVLMConfig, path: Path = PROJECTOR) -> nn.Sequential:
-    """Read the shipped weights of the second projector, in eval mode."""
-    from safetensors.torch import load_file
-
-    projector = wide_projector(config)
-    projector.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    return projector.eval()
+    """Read the shipped weights of the second projector."""
+    return read(wide_projector(config), path)
 
 
 class Encoder(nn.Module):

@@ -20,17 +20,16 @@ if TYPE_CHECKING:
 SIZE, PATCH, GRID = 96, 8, 12
 MAX_OBJECTS = 8
 
-_RGB = np.array(
+RGB = np.array(
     [(215, 40, 45), (45, 165, 65), (45, 85, 220), (240, 215, 50), (150, 55, 180), (245, 135, 30)], np.float32
 )
 # A shape is a regular outline folded into a sector: corners, inner / outer radius, scale to look as large as a circle.
 _CORNERS = np.array([1, 4, 3, 5], np.float32)
 _INNER = np.array([1.0, np.cos(np.pi / 4), 0.5, 0.45], np.float32)
 _SCALE = np.array([1.0, 1.2, 1.35, 1.4], np.float32)
-_UPRIGHT = np.array([0, np.pi / 4, np.pi / 2, np.pi / 2], np.float32)
-_WINDOW = 36
+UPRIGHT = np.array([0, np.pi / 4, np.pi / 2, np.pi / 2], np.float32)
+WINDOW = 36
 _ROWS = np.arange(SIZE, dtype=np.float32)
-_OFFSETS = np.arange(_WINDOW)
 
 
 def _upsampling(cells: int) -> NDArray[np.float32]:
@@ -89,7 +88,7 @@ def pixel_values(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1)
 
 
-def _ground(rng: np.random.Generator) -> NDArray[np.float32]:
+def ground(rng: np.random.Generator) -> NDArray[np.float32]:
     """Float32 [96, 96, 3]: a tinted gradient, soft texture, thin lines, small grey specks and sensor noise."""
     base = rng.uniform(80, 190) + rng.uniform(-10, 10, 3)
     angle = rng.uniform(0, 2 * np.pi)
@@ -124,20 +123,20 @@ def _place(rng: np.random.Generator, wanted: int) -> NDArray[np.float64]:
 
 def scene(rng: np.random.Generator) -> Scene:
     """Draw one scene of one to eight objects."""
-    canvas = _ground(rng)
+    canvas = ground(rng)
     places = _place(rng, int(rng.integers(1, MAX_OBJECTS + 1)))
     # Few colours and shapes dominate a scene, else nearly every count would be zero or one.
     colours = rng.choice(len(COLOURS), len(places), p=rng.dirichlet(np.full(len(COLOURS), 0.5)))
     shapes = rng.choice(len(SHAPES), len(places), p=rng.dirichlet(np.full(len(SHAPES), 0.8)))
-    corner = np.floor(places[:, :2]).astype(int) - _WINDOW // 2
-    alpha = _outlines(places, shapes, corner, _UPRIGHT[shapes] + rng.uniform(-0.4, 0.4, len(places)))
-    paint = _RGB[colours] + rng.normal(0, 9, (len(places), 3)).astype(np.float32)
+    corner = np.floor(places[:, :2]).astype(int) - WINDOW // 2
+    alpha = outlines(places, shapes, corner, UPRIGHT[shapes] + rng.uniform(-0.4, 0.4, len(places)))
+    paint = RGB[colours] + rng.normal(0, 9, (len(places), 3)).astype(np.float32)
 
-    margin = _WINDOW // 2
+    margin = WINDOW // 2
     padded = np.pad(canvas, ((margin, margin), (margin, margin), (0, 0)))
     share = np.zeros((len(places) + 1, SIZE + 2 * margin, SIZE + 2 * margin), np.float32)
     for index, (x, y) in enumerate(corner + margin):
-        window = (slice(y, y + _WINDOW), slice(x, x + _WINDOW))
+        window = (slice(y, y + WINDOW), slice(x, x + WINDOW))
         padded[window] += alpha[index][..., None] * (paint[index] - padded[window])
         share[index][window] = alpha[index]
     inner = slice(margin, margin + SIZE)
@@ -152,12 +151,17 @@ def scene(rng: np.random.Generator) -> Scene:
     return Scene(image, objects, coverage, owner)
 
 
-def _outlines(
-    places: NDArray[np.float64], shapes: NDArray[np.int64], corner: NDArray[np.int64], turn: NDArray[np.float64]
+def outlines(
+    places: NDArray[np.float64],
+    shapes: NDArray[np.int64],
+    corner: NDArray[np.int64],
+    turn: NDArray[np.float64],
+    window: int = WINDOW,
 ) -> NDArray[np.float32]:
     """Anti-aliased masks [n, window, window] float32 of all objects at once, from distances to their outlines."""
-    x = (corner[:, 0, None] + _OFFSETS + 0.5 - places[:, 0, None]).astype(np.float32)[:, None, :]
-    y = (corner[:, 1, None] + _OFFSETS + 0.5 - places[:, 1, None]).astype(np.float32)[:, :, None]
+    offsets = np.arange(window)
+    x = (corner[:, 0, None] + offsets + 0.5 - places[:, 0, None]).astype(np.float32)[:, None, :]
+    y = (corner[:, 1, None] + offsets + 0.5 - places[:, 1, None]).astype(np.float32)[:, :, None]
     distance, angle = np.sqrt(x * x + y * y), np.arctan2(y, x) + turn.astype(np.float32)[:, None, None]
     outer = (places[:, 2].astype(np.float32) * _SCALE[shapes])[:, None, None]
     half = (np.pi / _CORNERS[shapes])[:, None, None]

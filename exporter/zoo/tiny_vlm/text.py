@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from ....errors import RequestError
+from functools import partial
+
 from ....runtimes.words import Words
+from ..prompts import padded
 
 COLOURS: tuple[str, ...] = ("red", "green", "blue", "yellow", "purple", "orange")
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star")
@@ -26,13 +28,4 @@ WORD_TO_ID: dict[str, int] = {word: index for index, word in enumerate(VOCABULAR
 WORDS = Words(VOCABULARY, bos=BOS, pad=PAD, eos=(EOS,), spellings={"color": "colour"})
 tokenize = WORDS.tokenize
 detokenize = WORDS.detokenize
-
-
-def prompt(question: str, length: int) -> tuple[list[int], int]:
-    """Return (`<bos>` + question, right padded to `length`; the index of its last word in that list)."""
-    ids = [BOS, *tokenize(question)]
-    if len(ids) > length:
-        raise RequestError(
-            f"tiny-vlm takes questions of at most {length - 1} words, this one has {len(ids) - 1}: {question!r}"
-        )
-    return ids + [PAD] * (length - len(ids)), len(ids) - 1
+prompt = partial(padded, WORDS, "tiny-vlm")

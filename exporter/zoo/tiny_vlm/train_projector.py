@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ....graph_passes.compressors import Case, make
-from ..training import Sittings, adamw, cosine_rate
-from .lessons import draw
+from ..training import Sittings, adamw, cosine_rate, request
+from ..workers import Batch
+from .lessons import ASKED, SLOT, draw
 from .model import BLOCK, TinyVLM, load, wide_projector
 from .scenes import pixel_values
-from .train import Batch, answer_loss, packed_layout, request
+from .train import answer_loss, packed_layout
 
 STREAM = 0x9207  # scenes of its own: neither the first training nor an evaluation has seen them
 
@@ -44,7 +45,7 @@ class Blocks(nn.Module):
         self.compressor = make("pixel_unshuffle", {"r": BLOCK})
         self.case = Case(config.tokens, config.vision_dim, config.tokens // BLOCK**2, grid=config.grid)
         kept = self.compressor.reference(self.case, torch.zeros(1, config.tokens, config.vision_dim)).kept_indices[0]
-        self.positions, self.mask = packed_layout(config, kept)
+        self.positions, self.mask = packed_layout(config, ASKED, SLOT, kept)
         self.model = wide_projector(config)
         four_means(self.model, self.frozen[0])
 

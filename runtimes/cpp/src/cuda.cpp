@@ -54,17 +54,26 @@ void CudaStream::copy(void* to, const void* from, std::size_t bytes, cudaMemcpyK
 
 void CudaStream::synchronize() const { check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
 
-cudaGraphExec_t CudaStream::capture(const std::function<bool()>& enqueue) const {
+cudaGraphExec_t CudaStream::capture(const std::function<bool()>& enqueue, std::string& why) const {
     // Only this thread's calls are watched: another thread may allocate meanwhile.
     check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
     const bool enqueued = enqueue();
     // Also after an error: a stream that stays in capture mode could never be used again.
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t executable = nullptr;
-    const bool captured = cudaStreamEndCapture(stream_, &graph) == cudaSuccess && enqueued;
-    if (captured && cudaGraphInstantiateWithFlags(&executable, graph, 0) != cudaSuccess) executable = nullptr;
+    const char* call = "cudaStreamEndCapture";
+    cudaError_t error = cudaStreamEndCapture(stream_, &graph);
+    if (error == cudaSuccess && enqueued) {
+        call = "cudaGraphInstantiateWithFlags";
+        error = cudaGraphInstantiateWithFlags(&executable, graph, 0);
+        if (error != cudaSuccess) executable = nullptr;
+    }
     if (graph != nullptr) cudaGraphDestroy(graph);
-    if (executable == nullptr) cudaGetLastError();
+    if (executable == nullptr) {
+        cudaGetLastError();
+        why = error == cudaSuccess ? "TensorRT could not enqueue the engine while it was captured"
+                                   : std::string(call) + " failed: " + cudaGetErrorString(error);
+    }
     return executable;
 }
 

@@ -42,8 +42,9 @@ class CudaStream {
     void copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) const;
     void synchronize() const;  // errors of what ran on it surface here
 
-    // Records what `enqueue` puts on the stream instead of running it; null where something in it cannot be captured.
-    cudaGraphExec_t capture(const std::function<bool()>& enqueue) const;
+    // Records what `enqueue` puts on the stream instead of running it; null where something in it cannot be captured,
+    // and then `why` says what.
+    cudaGraphExec_t capture(const std::function<bool()>& enqueue, std::string& why) const;
 
   private:
     cudaStream_t stream_ = nullptr;

@@ -50,6 +50,8 @@ EngineRecord record_of(const Field& field) {
     if (const auto names = inner.find("names"))
         for (const Field& name : names->list()) record.plugins.push_back(name.text());
     if (const auto library = inner.optional("library")) record.plugin_library = library->text();
+    for (const Field& look : fields.at("layers").list())
+        record.compared |= Fields(look).at("stage").one_of({"network", "engine"}) == "engine";
     field.must(!record.graph.empty(), "graph is empty");
     return record;
 }
@@ -112,6 +114,7 @@ fs::path check_engine(const Bundle& bundle, const EngineRecord& record, const st
     if (record.compute_capability != compute_capability)
         refuse("the engine is for compute capability " + record.compute_capability + ", and this GPU has " +
                compute_capability);
+    if (!record.compared) refuse("the types of the engine were not compared with those of the graph");
     const auto& files = bundle.manifest().files;
     for (const auto& [name, digest] : record.graph) {
         const auto found = files.find(name);

@@ -17,22 +17,14 @@ std::int64_t limit_of(const GenerationRecord& record, std::optional<std::int64_t
     return *asked;
 }
 
-Tensor padded(const Ids& prompt, const GenerationRecord& record) {
-    const std::string count = "the prompt has " + std::to_string(prompt.size()) + " ids";
-    for (const std::int64_t id : prompt)
-        if (id < 0 || id >= record.vocabulary)
-            throw RequestError("prompt id " + std::to_string(id) + " is outside the vocabulary of " +
-                               std::to_string(record.vocabulary));
-    if (static_cast<std::int64_t>(prompt.size()) > record.prompt_length)
-        throw RequestError(count + ", and the graphs take at most " + std::to_string(record.prompt_length), "",
-                           "Ask a shorter question, or export with a longer prompt.");
-    if (prompt.empty()) throw RequestError(count, "", "Begin it with `bos`.");
+std::string how_long(const Ids& prompt) { return "the prompt has " + std::to_string(prompt.size()) + " ids"; }
+
+Tensor input_ids(const Ids& prompt, const GenerationRecord& record) {
+    const Tensor ids = padded(prompt, record.prompt_length, record.pad, record.vocabulary);
     if (static_cast<std::int64_t>(prompt.size()) < record.offset)
-        throw RequestError(count + ", and " + std::to_string(record.offset) + " stand before the image", "",
+        throw RequestError(how_long(prompt) + ", and " + std::to_string(record.offset) + " stand before the image", "",
                            "Begin the prompt with `bos` and what the model expects before the image.");
-    Ids ids = prompt;
-    ids.resize(static_cast<std::size_t>(record.prompt_length), record.pad);
-    return Tensor::of({1, record.prompt_length}, ids);
+    return ids;
 }
 
 // An output that the contract promises.
@@ -111,12 +103,26 @@ Tensors prefill(const Run& run, const GenerationRecord& record, const Tensors& e
 
 }  // namespace
 
+Tensor padded(const Ids& prompt, std::int64_t length, std::int64_t pad, std::int64_t vocabulary) {
+    for (const std::int64_t id : prompt)
+        if (id < 0 || id >= vocabulary)
+            throw RequestError("prompt id " + std::to_string(id) + " is outside the vocabulary of " +
+                               std::to_string(vocabulary));
+    if (static_cast<std::int64_t>(prompt.size()) > length)
+        throw RequestError(how_long(prompt) + ", and the graphs take at most " + std::to_string(length), "",
+                           "Ask a shorter question, or export with a longer prompt.");
+    if (prompt.empty()) throw RequestError(how_long(prompt), "", "Begin it with `bos`.");
+    Ids ids = prompt;
+    ids.resize(static_cast<std::size_t>(length), pad);
+    return Tensor::of({1, length}, ids);
+}
+
 Answer greedy(const Run& run, const Variant& variant, const Tensors& encoded, const Ids& prompt,
               std::optional<std::int64_t> max_new_tokens) {
     if (!variant.generation) throw RequestError("the bundle has no language graphs", "", "Export it with --parts all.");
     const GenerationRecord& record = *variant.generation;
     const auto limit = static_cast<std::size_t>(limit_of(record, max_new_tokens));
-    const Tensor ids = padded(prompt, record);
+    const Tensor ids = input_ids(prompt, record);
     Answer answer;
     read_kept(record, encoded, answer);
     const Tensor bias = bias_of(variant, answer.sizes);

@@ -122,6 +122,18 @@ GenerationRecord generation_of(const Field& field) {
     return record;
 }
 
+TextRecord text_record_of(const Field& field) {
+    Fields fields(field);
+    TextRecord record;
+    record.vocabulary = fields.at("vocabulary").integer(1);
+    const Field pad = fields.at("pad"), blank = fields.at("blank");
+    record.pad = pad.integer(0, record.vocabulary - 1);
+    const auto ids = blank.integers(0, record.vocabulary - 1);
+    pad.must(std::count(ids.begin(), ids.end(), record.pad) > 0, "it is not among the blank ids");
+    fields.done();
+    return record;
+}
+
 Variant variant_of(const Field& field) {
     Fields fields(field);
     Variant variant;
@@ -132,6 +144,9 @@ Variant variant_of(const Field& field) {
         variant.graphs[role] = graph_of(graph);
     }
     if (const auto generation = fields.optional("generation")) variant.generation = generation_of(*generation);
+    if (const auto text = fields.optional("text")) variant.text = text_record_of(*text);
+    field.must(variant.text.has_value() == (variant.graphs.count("text") > 0),
+               "the graph `text` and the record `text` go together, and one is missing");
     fields.ignore("device");
     fields.done();
     return variant;
@@ -176,12 +191,23 @@ LogMelRecord log_mel_of(const Field& field, Fields& fields) {
     return record;
 }
 
+VideoRecord video_of(Fields& fields) {
+    Fields frame(fields.at("frame"));
+    if (const auto kind = frame.find("kind")) kind->one_of({"image"});
+    const VideoRecord record{static_cast<int>(fields.at("frames").integer(1, kInt)), image_of(frame)};
+    frame.done();
+    return record;
+}
+
 Preprocess preprocess_of(const Field& field) {
     Fields fields(field);
     const auto kind = fields.find("kind");
+    const std::string name = kind ? kind->one_of({"image", "video", "log_mel"}) : "image";
     Preprocess found;
-    if (kind && kind->one_of({"image", "log_mel"}) == "log_mel")
+    if (name == "log_mel")
         found = log_mel_of(field, fields);
+    else if (name == "video")
+        found = video_of(fields);
     else
         found = image_of(fields);
     fields.done();

@@ -7,8 +7,12 @@ namespace tokexport {
 Tensor encoder_input(const Media& media, const Preprocess& record) {
     if (const auto* ready = std::get_if<Tensor>(&media)) return *ready;
     if (std::holds_alternative<std::monostate>(record))
-        throw RequestError("the bundle does not say how an image or a sound becomes the encoder's input",
+        throw RequestError("the bundle does not say how a picture, a video or a sound becomes the encoder's input",
                            "manifest.json", "Pass the encoder's input as a tensor.");
+    if (const auto* video = std::get_if<VideoRecord>(&record))
+        throw RequestError("the bundle takes a video, and this library reads none", "",
+                           "Pass pixel_values as a tensor: float32 [1, " + std::to_string(video->frames) + ", 3, " +
+                               std::to_string(video->frame.height) + ", " + std::to_string(video->frame.width) + "].");
     if (const auto* sound = std::get_if<Sound>(&media)) {
         if (const auto* log_mel = std::get_if<LogMelRecord>(&record)) return input_features(*sound, *log_mel);
         throw RequestError("a sound is not an image", "", "The bundle takes an image.");

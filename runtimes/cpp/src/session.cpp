@@ -72,7 +72,18 @@ Tensors Session::run(const std::string& role, Tensors inputs) {
     return found;
 }
 
+std::vector<std::string> Session::notes() const {
+    std::vector<std::string> found;
+    for (const auto& [role, graph] : graphs_)
+        if (graph)
+            for (const std::string& note : graph->notes()) found.push_back(role + ": " + note);
+    return found;
+}
+
 Tensors Session::encode(const Media& media, const Tensors& extra) {
+    if (reads_text() && !extra.count("text"))
+        throw RequestError("what this encoder keeps of an input follows from the question, and none is given",
+                           bundle_.path().string(), "Give it: encode(media, prompt).");
     Tensors inputs = extra;
     for (const auto& [name, wanted] : bundle_.graph("encoder", variant_).inputs) {
         if (extra.count(name)) continue;
@@ -84,10 +95,29 @@ Tensors Session::encode(const Media& media, const Tensors& extra) {
     return run("encoder", std::move(inputs));
 }
 
-Answer Session::generate(const Media& media, const std::string& prompt, std::optional<std::int64_t> max_new_tokens) {
+Tensors Session::encode(const Media& media, const std::string& prompt) { return encode(media, ids_of(prompt)); }
+
+Tensors Session::encode(const Media& media, const Ids& prompt) {
+    if (!reads_text())
+        throw RequestError("what this encoder keeps follows from no question, so nothing reads the prompt",
+                           bundle_.path().string(), "Leave the prompt out.");
+    const TextRecord& record = *variant().text;
+    const auto& inputs = bundle_.graph("text", variant_).inputs;
+    const auto input = inputs.find("input_ids");
+    if (input == inputs.end() || input->second.shape.size() != 2)
+        throw BundleError("the graph of text has no input_ids [1, L]", "manifest.json", "Export the bundle again.");
+    const Tensor ids = padded(prompt, input->second.shape[1], record.pad, record.vocabulary);
+    return encode(media, run("text", {{"input_ids", ids}}));
+}
+
+Ids Session::ids_of(const std::string& prompt) {
     if (words() == nullptr)
         throw RequestError("the bundle has no text processor", bundle_.path().string(), "Pass the prompt as ids.");
-    return generate(media, words()->prompt(prompt), max_new_tokens);
+    return words()->prompt(prompt);
+}
+
+Answer Session::generate(const Media& media, const std::string& prompt, std::optional<std::int64_t> max_new_tokens) {
+    return generate(media, ids_of(prompt), max_new_tokens);
 }
 
 Answer Session::generate(const Media& media, const Ids& prompt, std::optional<std::int64_t> max_new_tokens) {
@@ -95,7 +125,8 @@ Answer Session::generate(const Media& media, const Ids& prompt, std::optional<st
         throw RequestError("the bundle has no language graphs", bundle_.path().string(), "Export it with --parts all.");
     const Words* text = words();
     const auto run_role = [this](const std::string& role, Tensors inputs) { return run(role, std::move(inputs)); };
-    Answer answer = greedy(run_role, variant(), encode(media), prompt, max_new_tokens);
+    const Tensors encoded = reads_text() ? encode(media, prompt) : encode(media);
+    Answer answer = greedy(run_role, variant(), encoded, prompt, max_new_tokens);
     if (text != nullptr) answer.text = text->detokenize(answer.ids);
     return answer;
 }

@@ -78,7 +78,7 @@ TensorRtGraph::TensorRtGraph(std::shared_ptr<nvinfer1::ICudaEngine> engine, std:
     : engine_(std::move(engine)),
       stream_(std::move(stream)),
       name_(std::move(name)),
-      capture_(capture),
+      not_captured_(capture ? "" : "it was switched off"),
       context_(engine_->createExecutionContext()) {
     if (!context_) throw GraphError("TensorRT gives no execution context", name_);
     for (int i = 0; i < engine_->getNbIOTensors(); ++i) {
@@ -111,6 +111,12 @@ std::vector<std::string> TensorRtGraph::names(bool inputs) const {
     for (const Port& port : ports_)
         if (port.is_input == inputs) found.push_back(port.name);
     return found;
+}
+
+std::vector<std::string> TensorRtGraph::notes() const {
+    if (!not_captured_.empty()) return {"no CUDA graph: " + not_captured_};
+    if (crowded_) return {"no CUDA graph for some runs: so many of its outputs are held that each run has new buffers"};
+    return {};
 }
 
 Tensors TensorRtGraph::run(Tensors inputs) {
@@ -154,16 +160,18 @@ void* TensorRtGraph::feed(Port& port, const Tensors& inputs) {
 
 void TensorRtGraph::launch() {
     const auto known = graphs_.find(addresses_);
-    if (known == graphs_.end() || !capture_) {
-        if (graphs_.size() < kMostGraphs) graphs_.emplace(addresses_, nullptr);
+    if (known == graphs_.end() || !not_captured_.empty()) {
+        if (graphs_.size() < kMostGraphs)
+            graphs_.emplace(addresses_, nullptr);
+        else
+            crowded_ = true;
         if (!enqueue()) throw GraphError("TensorRT could not enqueue the engine", name_);
         return;
     }
     if (known->second == nullptr) {
-        known->second = stream_->capture([this] { return enqueue(); });
+        known->second = stream_->capture([this] { return enqueue(); }, not_captured_);
         if (known->second == nullptr) {
             // A kernel that cannot be captured still runs.
-            capture_ = false;
             launch();
             return;
         }

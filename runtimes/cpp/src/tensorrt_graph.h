@@ -25,6 +25,9 @@ class TensorRtGraph : public Graph {
 
     Tensors run(Tensors inputs) override;
 
+    // Why runs are not replayed, where they are not.
+    std::vector<std::string> notes() const override;
+
     std::vector<std::string> names(bool inputs) const;
 
   private:
@@ -37,7 +40,8 @@ class TensorRtGraph : public Graph {
     std::shared_ptr<nvinfer1::ICudaEngine> engine_;
     std::shared_ptr<CudaStream> stream_;
     std::string name_;
-    bool capture_;
+    std::string not_captured_;  // why no graph is captured any more; empty while they are
+    bool crowded_ = false;      // runs with more sets of addresses than graphs are kept for
     std::unique_ptr<nvinfer1::IExecutionContext> context_;
     std::vector<Port> ports_;
     std::map<std::vector<void*>, cudaGraphExec_t> graphs_;  // by addresses; null after a first run

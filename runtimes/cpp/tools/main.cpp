@@ -30,10 +30,13 @@ std::unique_ptr<tokexport::Backend> backend(const Request& request) {
                                   "Configure it with -DTOKEXPORT_ONNXRUNTIME=ON or -DTOKEXPORT_TENSORRT=ON.");
 }
 
-tokexport::Answer answer(const Request& request) {
+tokexport::Session open(const Request& request) {
     auto bundle = tokexport::Bundle::open(request.bundle);
     if (request.check) bundle.verify_hashes();
-    tokexport::Session session(std::move(bundle), backend(request), request.variant);
+    return {std::move(bundle), backend(request), request.variant};
+}
+
+tokexport::Answer answer(const Request& request, tokexport::Session& session) {
     std::optional<std::int64_t> limit;
     if (request.max_new_tokens != 0) limit = request.max_new_tokens;
     if (!request.image.empty()) {
@@ -69,7 +72,9 @@ int main(int argc, char** argv) {
         return app.exit(error) == 0 ? 0 : 2;
     }
     try {
-        const auto found = answer(request);
+        tokexport::Session session = open(request);
+        const auto found = answer(request, session);
+        for (const std::string& note : session.notes()) std::cerr << "note: " << note << "\n";
         if (request.json)
             std::cout << nlohmann::json{{"text", found.text},
                                         {"ids", found.ids},

@@ -15,6 +15,7 @@ from tokexport.exporter.report.picks import Picks
 from tokexport.exporter.report.pixels import pixels_of
 from tokexport.exporter.report.view import View, view
 from tokexport.graph_passes.compressors import make, parameters
+from tokexport.graph_passes.sequence import Step
 from tokexport.runtimes.bundle import (
     CompressionRecord,
     GraphRecord,
@@ -96,7 +97,11 @@ def gathered(
     )
     source = SimpleNamespace(name=name, kind=kind, model_path=Path(f"{name}.onnx") if kind == "onnx" else None)
     plan = SimpleNamespace(
-        source=source, compressor=compressor, ratio="0.75", keep=keep, seam=seam, parts="all", size_bias=size_bias
+        source=source,
+        steps=(Step(compressor, "0.75" if keep is None else None, keep, seam),),
+        parts="all",
+        size_bias=size_bias,
+        recipe="",
     )
     found = Exported(Path(f"made/{name}"), name, precision, [record.model_dump()], **result)
     looks = [Look(image(), PICKS)] if looks is None else looks

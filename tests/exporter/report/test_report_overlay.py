@@ -13,6 +13,7 @@ from tokexport.exporter.report.look import Look
 from tokexport.exporter.report.overlay import paint, squares
 from tokexport.exporter.report.picks import Picks
 from tokexport.exporter.report.pixels import pixels_of, slot_means
+from tokexport.runtimes.bundle import VideoRecord
 
 
 def cells(path: str) -> set[int]:
@@ -122,3 +123,19 @@ def test_what_is_left_is_the_mean_of_each_slot():
     rgb = found.rgb.astype(float)
     wanted = np.concatenate([rgb[:8, :16].reshape(-1, 3), rgb[8:16, :8].reshape(-1, 3)]).mean(0)
     assert np.abs(means[0] - wanted).max() <= 0.5 and (means[3] == 0).all()
+
+
+def test_the_frames_of_a_video_stand_beside_each_other():
+    """Two frames of 2 x 2 tokens and 8 x 8 pixels: token 4, the first of frame 1, is drawn in column 3 of row 1."""
+    frames = np.stack([np.zeros((3, 8, 8)), np.ones((3, 8, 8))])[None].astype(np.float32)
+    pixels = pixels_of(frames, VideoRecord(kind="video", frames=2, frame=PREPROCESS), (2, 2, 2))
+    assert pixels is not None and pixels.rgb.shape == (8, 16, 3)
+    assert pixels.rgb[:, :8].max() < 130 and pixels.rgb[:, 8:].min() == 255
+    picks = Picks(np.array([1, 4]), np.array([2, 1], np.float32), np.array([-1, 0, -1, -1, 1, 0, -1, -1]))
+    drawn = figure(0, Look(frames, picks), pixels, (2, 2, 2))
+    assert drawn.wide and not drawn.bars and "beside each other" in drawn.notes[0]
+    kept = drawn.panels[1]
+    assert kept.size == (160, 80)
+    places = re.findall(r"<rect class='kept' x='([^']*)' y='([^']*)'", kept.markup)
+    assert [(int(float(x)) // 40, int(float(y)) // 40) for x, y in places] == [(1, 0), (2, 0)]
+    assert [where for _, where, _ in drawn.slots] == ["1 (frame 1, row 1, column 2)", "4 (frame 2, row 1, column 1)"]

@@ -64,6 +64,16 @@ def test_equal_tokens():
         assert got.tokens.tolist() == [[[4]] * 3], way
 
 
+def test_of_equally_dense_tokens_any_may_count_as_denser():
+    # Every token is as dense as any other. From 0 on each is 2, 1.9, 1.8 and 1.8 from the one before, so 0 and 2 may be
+    # the centres; from 7.5 on it is 1.8, 1.8, 1.9 and 2, so they may be 7.5 and 0, and never 7.5 and 5.7.
+    tokens = torch.from_numpy(line(7.5, 5.7, 3.9, 0, 2))
+    square = square_distances(tokens).double()
+    for centres, right in (([3, 4], True), ([0, 3], True), ([0, 1], False)):
+        regret = centres_regret(square, square_scale(tokens, square), torch.tensor([centres]), 1)
+        assert (float(regret) <= 1e-5) is right, centres
+
+
 def test_wrong_requests():
     with pytest.raises(RequestError, match=r"keep 0 is outside 1\.\.9"):
         make("dpc_knn").check(Case(9, 8, 0))

@@ -3,14 +3,12 @@ import pytest
 from body_runner import body_model, every_way
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from properties import KINDS, QUICK, check_agreement, check_batches, draw, draw_signals, inputs
+from properties import QUICK, check_agreement, check_batches, draw, draw_signals, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.agreement import compare
 from tokexport.graph_passes.compressors import Case, make
 
 CASES = [Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
-# Of integers two scores may be equal but for rounding, and a result does not show which of two slots was the cluster.
-DISTINCT = [kind for kind in KINDS if kind != "integer"]
 ONE = {"clusters": 1, "recycled": 0.5}
 # Along the text's first axis, from most to least: 5, 2, 1, 0, 3, 4.
 TOKENS = np.array([[2, 0], [2.5, 1], [3, 0], [1, 5], [0.5, 5], [4, 0]], np.float32)[None]
@@ -66,6 +64,17 @@ def test_counts_are_the_released_ones(case, params, counts):
     assert make("sparsevlm", params).counts(case) == counts
 
 
+@pytest.mark.parametrize("nudge", [-1e-6, 1e-6])
+def test_which_of_two_equal_tokens_was_the_cluster_is_found_out(nudge):
+    # The first two are rated alike; the one that does not stay is a cluster of its own, at the second only at a price.
+    method, case = make("sparsevlm", {"clusters": 2, "recycled": 1.0}), Case(5, 2, 3)
+    tokens = np.array([[2.7, 1.17], [2.7, 0], [1, 0], [1, 0.1], [1.9, 0]], np.float32)[None]
+    nudged = tokens + np.array([0, nudge, 0, 0, 0], np.float32)[None, :, None]
+    got = every_way(method, case, nudged, text=text((1, 0)))["body"]
+    agreement = compare(method, case, tokens, got, {"text": text((1, 0))})
+    assert agreement.ok, agreement
+
+
 @pytest.mark.parametrize("keep", [9, 17])
 def test_decisions_made_for_another_text_are_refused(keep):
     method, case, rng = make("sparsevlm"), Case(25, 16, keep), np.random.default_rng(0)
@@ -85,7 +94,7 @@ def test_wrong_requests():
         make("sparsevlm", {"clusters": -1})
 
 
-@given(drawn=inputs(CASES, DISTINCT), params=st.sampled_from([{}, {"clusters": 0}, {"clusters": 2, "recycled": 0.8}]))
+@given(drawn=inputs(CASES), params=st.sampled_from([{}, {"clusters": 0}, {"clusters": 2, "recycled": 0.8}]))
 @settings(QUICK, max_examples=12)
 def test_body_agrees_with_the_reference(drawn, params):
     check_agreement("sparsevlm", params, drawn)

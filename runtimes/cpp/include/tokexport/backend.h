@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "tokexport/bundle.h"
 #include "tokexport/tensor.h"
@@ -17,6 +18,9 @@ class Graph {
     // Inputs have the dtype and shape that the manifest gives. What comes out stays valid whatever runs next; inputs
     // are taken by value, so that those nobody else holds need not be kept.
     virtual Tensors run(Tensors inputs) = 0;
+
+    // What a program should know of how it runs, such as that it goes slower than it could and why.
+    virtual std::vector<std::string> notes() const { return {}; }
 };
 
 class Backend {

@@ -20,6 +20,7 @@ struct EngineRecord {
     FileRecord plan;
     std::vector<std::string> plugins;  // operators in it that come from the plugin library
     std::string plugin_library;        // SHA-256 of that; empty: there was none where it was built
+    bool compared = false;             // whether the types of its layers were compared with those of the graph
 };
 
 // The devices that a variant has engines for.

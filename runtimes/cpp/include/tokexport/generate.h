@@ -21,6 +21,10 @@ struct Answer {
     std::vector<float> sizes;                // [K], how many input tokens each slot stands for
 };
 
+// The ids of a prompt as a graph takes them, [1, length] int64: filled up with `pad` on the right.
+// RequestError: there are none, too many, or one outside the vocabulary.
+Tensor padded(const Ids& prompt, std::int64_t length, std::int64_t pad, std::int64_t vocabulary);
+
 // Answers a prompt about one encoded input, taking the most likely token each time; ties go to the lowest id.
 //   run             for the roles embed (not with cross-attention), prefill and decode
 //   encoded         the encoder's outputs by role: tokens [1, K, D], and kept_indices and sizes where it compresses

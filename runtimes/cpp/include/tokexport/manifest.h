@@ -51,11 +51,17 @@ struct GenerationRecord {
     std::vector<std::int64_t> eos;
 };
 
+// What goes into the graph text.
+struct TextRecord {
+    std::int64_t vocabulary, pad;
+};
+
 struct Variant {
     std::string name;
     std::vector<CompressionRecord> compression;
     std::map<std::string, GraphRecord> graphs;  // by role
     std::optional<GenerationRecord> generation;
+    std::optional<TextRecord> text;  // there where the graph is
 };
 
 struct PreprocessRecord {
@@ -70,6 +76,12 @@ struct PreprocessRecord {
     std::array<double, 3> mean, std;
 };
 
+// Read, so that a bundle of such a model opens; this library takes its frames only as a tensor.
+struct VideoRecord {
+    int frames;
+    PreprocessRecord frame;
+};
+
 struct LogMelRecord {
     int sample_rate, n_fft, hop, mels, frames;
 
@@ -77,7 +89,7 @@ struct LogMelRecord {
     std::int64_t samples() const { return static_cast<std::int64_t>(frames) * hop; }
 };
 
-using Preprocess = std::variant<std::monostate, PreprocessRecord, LogMelRecord>;
+using Preprocess = std::variant<std::monostate, PreprocessRecord, VideoRecord, LogMelRecord>;
 
 struct Manifest {
     std::string schema, tokexport;

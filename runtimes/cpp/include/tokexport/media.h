@@ -26,7 +26,8 @@ struct Sound {
     int sample_rate;  // in hertz
 };
 
-// A Tensor is the encoder's input already: pixel_values [B, 3, H, W] or input_features [B, mels, frames], float32.
+// A Tensor is the encoder's input already: pixel_values [B, 3, H, W], of a video [B, T, 3, H, W], or input_features
+// [B, mels, frames], float32.
 using Media = std::variant<Image, Sound, Tensor>;
 
 // float32 [1, 3, height, width], as runtimes/preprocess.py computes it with Pillow: resized on 8-bit values.
@@ -37,7 +38,7 @@ Tensor pixel_values(const Image& image, const PreprocessRecord& record);
 // RequestError: empty, longer than the window, not finite, or at another sample rate.
 Tensor input_features(const Sound& sound, const LogMelRecord& record);
 
-// The encoder's main input. RequestError: a medium that the bundle does not take.
+// The encoder's main input. RequestError: a medium that the bundle does not take, or a picture where it takes a video.
 Tensor encoder_input(const Media& media, const Preprocess& record);
 
 }  // namespace tokexport

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "tokexport/backend.h"
 #include "tokexport/generate.h"
@@ -31,9 +32,18 @@ class Session {
     // GraphError: it cannot be loaded, fails, or gives other outputs than the manifest says.
     Tensors run(const std::string& role, Tensors inputs);
 
+    // Whether what is kept of an input follows from the question about it, so that `encode` needs the prompt.
+    bool reads_text() const { return variant().text.has_value(); }
+
     // Runs the encoder: tokens [1, K, D], and kept_indices, sizes, assignment where the bundle has them. `extra` are
-    // further inputs by role name, where the method reads a text.
+    // further inputs by role name, such as a text where the bundle has no graph for it.
+    // RequestError: a bad image or sound, or the session reads a text and none is there.
     Tensors encode(const Media& media, const Tensors& extra = {});
+
+    // The same for what will be asked, as text or as ids with `bos`, where the session reads_text().
+    // RequestError: it does not; or a prompt as `generate` refuses it.
+    Tensors encode(const Media& media, const std::string& prompt);
+    Tensors encode(const Media& media, const Ids& prompt);
 
     // Answers a prompt about an image, or writes down what a sound says, greedily. For a recogniser the prompt is words
     // that the transcript begins with.
@@ -45,11 +55,16 @@ class Session {
     // The same for ids, `bos` included, where the bundle has no text processor.
     Answer generate(const Media& media, const Ids& prompt, std::optional<std::int64_t> max_new_tokens = std::nullopt);
 
+    // What the graphs that were loaded note of how they run: "decode: no CUDA graph: it was switched off".
+    std::vector<std::string> notes() const;
+
     // The text processor; null where the bundle has none.
     // BundleError: it is damaged, or its special ids are not those of the manifest.
     const Words* words();
 
   private:
+    Ids ids_of(const std::string& prompt);
+
     Bundle bundle_;
     std::unique_ptr<Backend> backend_;
     std::string variant_;

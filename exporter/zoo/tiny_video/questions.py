@@ -1,0 +1,118 @@
+"""Asks about a clip what no single frame can answer: which way, what happened, how many, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..tiny_vlm.questions import Question
+from ..tiny_vlm.text import NUMBERS
+from .clips import Clip, Deed, Thing
+
+KINDS: tuple[str, ...] = ("direction", "deed", "count", "order", "before")
+
+_DID: dict[Deed, str] = {"stay": "stayed", "move": "moved", "come": "came", "go": "went"}
+_VERBS: dict[str, Deed] = {"start": "move", "stop": "move", "come": "come", "go": "go"}
+_HAPPENED: tuple[Deed, ...] = ("move", "come", "go")
+
+
+@dataclass(frozen=True)
+class Asked(Question):
+    """A question about a clip.
+
+    Attributes:
+        about: the numbers of the things that one must have seen to answer.
+    """
+
+    about: tuple[int, ...]
+
+    def content(self, clip: Clip) -> NDArray[np.bool_]:
+        """Bool [288]: the patches that these things cover, and where one came or went its place in every frame."""
+        covered = clip.covered
+        shown = np.zeros(covered.shape[1:], bool)
+        for index in self.about:
+            always = clip.things[index].deed in ("come", "go")
+            shown |= covered[index].any(0)[None] if always else covered[index]
+        return shown.ravel()
+
+
+def questions(clip: Clip, rng: np.random.Generator, count: int = 8) -> list[Asked]:
+    """Ask `count` questions; a kind that the clip cannot pose without ambiguity is replaced by another."""
+    asked: list[Asked] = []
+    while len(asked) < count:
+        question = _ASK[KINDS[rng.integers(len(KINDS))]](clip.things, rng)
+        if question is not None:
+            asked.append(question)
+    return asked
+
+
+def _doing(things: list[Thing], deed: Deed) -> list[int]:
+    return [index for index, thing in enumerate(things) if thing.deed == deed]
+
+
+def _one(among: list[int], rng: np.random.Generator) -> int:
+    return among[rng.integers(len(among))]
+
+
+def _direction(things: list[Thing], rng: np.random.Generator) -> Asked | None:
+    moving = _doing(things, "move")
+    if not moving:
+        return None
+    index = _one(moving, rng)
+    thing = things[index]
+    return Asked("direction", f"which way did the {thing.name} move ?", thing.direction, (index,))
+
+
+def _deed(things: list[Thing], rng: np.random.Generator) -> Asked:
+    # First the deed, then what did it: where all but one move, "moved" would be a good blind guess.
+    deeds = sorted({thing.deed for thing in things})
+    index = _one(_doing(things, deeds[rng.integers(len(deeds))]), rng)
+    return Asked("deed", f"what did the {things[index].name} do ?", _DID[things[index].deed], (index,))
+
+
+def _count(things: list[Thing], rng: np.random.Generator) -> Asked:
+    # One is rarer than the others, and each of them would be a good blind guess.
+    amounts = {deed: len(_doing(things, deed)) for deed in _HAPPENED}
+    weight = np.array([0.3 if amounts[deed] == 0 else 1.5 if amounts[deed] == 1 else 0.8 for deed in _HAPPENED])
+    deed = _HAPPENED[rng.choice(len(_HAPPENED), p=weight / weight.sum())]
+    return Asked("count", f"how many objects {_DID[deed]} ?", NUMBERS[amounts[deed]], tuple(range(len(things))))
+
+
+def _order(things: list[Thing], rng: np.random.Generator) -> Asked | None:
+    several = [deed for deed in _HAPPENED if len(_doing(things, deed)) > 1]
+    if not several:
+        return None
+    which, deed = ("first", "last")[rng.integers(2)], several[rng.integers(len(several))]
+    doing = _doing(things, deed)
+    # One that moved last began last: of when it stopped, `before` asks.
+    moments = sorted((things[index].begins, index) for index in doing)
+    if which == "last":
+        moments.reverse()
+    if moments[0][0] == moments[1][0]:
+        return None
+    return Asked("order", f"which object {_DID[deed]} {which} ?", things[moments[0][1]].name, tuple(doing))
+
+
+def _before(things: list[Thing], rng: np.random.Generator) -> Asked | None:
+    several = [verb for verb, deed in _VERBS.items() if len(_doing(things, deed)) > 1]
+    if not several:
+        return None
+    verb = several[rng.integers(len(several))]
+    one, other = rng.permutation(_doing(things, _VERBS[verb]))[:2].tolist()
+    first, second = (things[index].ends if verb == "stop" else things[index].begins for index in (one, other))
+    if first == second:
+        return None
+    text = f"did the {things[one].name} {verb} before the {things[other].name} ?"
+    return Asked("before", text, "yes" if first < second else "no", (one, other))
+
+
+_ASK: dict[str, Callable[[list[Thing], np.random.Generator], Asked | None]] = {
+    "direction": _direction,
+    "deed": _deed,
+    "count": _count,
+    "order": _order,
+    "before": _before,
+}

@@ -1,0 +1,23 @@
+"""Squared distances of all pairs by one MatMul: what is rounded is relative to |x|^2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .select import emit_square_sum
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ..builder import Builder
+
+_ROUNDING = 2.0e-6  # of |x|^2 + |y|^2: below it |x - y|^2 is nothing but rounding
+
+
+def emit_square_distances(b: Builder, x: ir.Value) -> ir.Value:
+    """|x - y|^2 [B, N, N] of x [B, N, D] float32 near 0; 0 where it is but rounding, as on the diagonal."""
+    length = emit_square_sum(b, x, keepdims=True)
+    product = b.op("MatMul", x, b.op("Transpose", x, perm=[0, 2, 1]))
+    both = b.op("Add", length, b.op("Transpose", length, perm=[0, 2, 1]))
+    square = b.op("Sub", both, b.op("Mul", product, 2.0))
+    return b.op("Where", b.op("Greater", square, b.op("Mul", both, _ROUNDING)), square, 0.0)

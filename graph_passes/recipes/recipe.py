@@ -1,0 +1,297 @@
+"""What a recipe is, and how it is read from a TOML file: one of those beside this one, or the user's own.
+
+    name = "two-steps"            # optional: by default the file's
+    summary = "what it does"
+
+    [[steps]]                     # front to back; each sees what the one before left
+    method = "cls_topk"
+    seam = "encoder_layer:1/4"    # optional: auto. A share of the layers fits encoders of any depth
+    ratio = "1/2"                 # share removed, exact; or keep = 288, which fits one number of tokens
+
+    [[steps]]
+    method = "visionzip"
+    ratio = "2/3"
+    params = { merge = "mean" }   # optional: of the method
+    shares = { contextual = "1/2" }  # optional: parameters that are counts, as a share of the tokens that are kept
+
+A recipe that follows a paper also has `source`, `approximate` (what differs) and `budget`: the tokens that enter the
+language model, and the average over layers. "192 tokens" means the first in some papers and the second in others, so
+both are there, for a model that is named, and both are computed from the steps when the file is read.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ...errors import RequestError, nearest
+from ..budget import check_budget, parse_ratio, tokens_kept
+from ..compressors.base import compressor_class, make
+from ..sequence import Step
+
+_LAYER = re.compile(r"encoder_layer:(\d+)(?:/(\d+))?")
+_STEP = re.compile(r"(\d+)\.(.+)")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Text = Annotated[str, AfterValidator(lambda text: " ".join(text.split()))]
+
+
+class Origin(_Strict):
+    """What a recipe follows.
+
+    Attributes:
+        paper: title and number.
+        place: the section, table or file that the numbers stand in.
+        code: the released code and its licence, where there is one.
+    """
+
+    paper: str = Field(min_length=8)
+    place: str = Field(min_length=3)
+    code: str = ""
+
+
+class Budget(_Strict):
+    """What a recipe comes to on the model that it was made for.
+
+    Attributes:
+        model: which.
+        tokens: N, that reach the first step.
+        entering: that enter the language model.
+        average: over the layers of `over`: a number or a fraction.
+        over: the language model, in front of which all steps are, so that the average is what enters; or the encoder,
+            for steps inside it.
+        layers: of `over`.
+        note: what the paper counts otherwise.
+    """
+
+    model: str
+    tokens: int = Field(ge=1)
+    entering: int = Field(ge=1)
+    average: str
+    over: Literal["language model", "encoder"]
+    layers: int = Field(ge=1)
+    note: Text = ""
+
+    @field_validator("average")
+    @classmethod
+    def _is_number(cls, average: str) -> str:
+        try:
+            Fraction(average)
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"average {average!r} is no number") from None
+        return average
+
+
+class Entry(_Strict):
+    """One step as it is written; see `sequence.Step`."""
+
+    method: str
+    seam: str = "auto"
+    ratio: str | float | None = None
+    keep: int | None = None
+    params: dict[str, Any] = {}
+    shares: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _makes_a_step(self) -> Entry:
+        try:
+            check_budget(ratio=self.ratio, keep=self.keep)
+            make(self.method, self.params)
+            for share in self.shares.values():
+                parse_ratio(share)
+        except RequestError as error:
+            raise ValueError(str(error)) from None
+        counts = _parameters(self.method)
+        for name in self.shares:
+            if name not in counts or name in self.params:
+                why = "has a value in params too" if name in self.params else f"is no parameter of {self.method}"
+                raise ValueError(f"{name} in shares {why}")
+        return self
+
+    def step(self, settings: Mapping[str, Any]) -> Step:
+        """The step, with some parameters set otherwise."""
+        shares = {name: Fraction(share) for name, share in self.shares.items() if name not in settings}
+        return Step(make(self.method, {**self.params, **settings}), self.ratio, self.keep, self.seam, shares)
+
+
+class Recipe(_Strict):
+    """A recipe.
+
+    Attributes:
+        name: as typed after ``--recipe``, and of the variant that it makes.
+        summary: one line.
+        steps: front to back.
+        source: what it follows.
+        approximate: what it does otherwise; empty where nothing.
+        budget: what it comes to.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    summary: str = ""
+    steps: tuple[Entry, ...] = Field(min_length=1)
+    source: Origin | None = None
+    approximate: Text = ""
+    budget: Budget | None = None
+
+    @model_validator(mode="after")
+    def _budget_is_right(self) -> Recipe:
+        if self.budget is None:
+            return self
+        try:
+            entering = self.counts(self.budget.tokens)[-1]
+        except RequestError as error:
+            raise ValueError(str(error)) from None
+        if entering != self.budget.entering:
+            raise ValueError(f"budget.entering is {self.budget.entering}, but the steps leave {entering} tokens")
+        average = self.average(self.budget)
+        if average != Fraction(self.budget.average):
+            raise ValueError(f"budget.average is {self.budget.average}, but the steps come to {average}")
+        return self
+
+    def counts(self, tokens: int) -> list[int]:
+        """How many of `tokens` are left behind each step."""
+        left = []
+        for entry in self.steps:
+            tokens = tokens_kept(tokens, ratio=entry.ratio, keep=entry.keep)
+            left.append(tokens)
+        return left
+
+    def average(self, budget: Budget) -> Fraction:
+        """The average number of tokens over the layers of a budget, computed from the steps."""
+        counts = self.counts(budget.tokens)
+        if budget.over == "language model":
+            return Fraction(counts[-1])
+        # Layer i computes with what the last step left that sits behind an earlier layer.
+        ends = [_layers_up_to(entry.seam, budget.layers) for entry in self.steps]
+        seen = [
+            next((left for end, left in reversed(list(zip(ends, counts))) if end <= layer), budget.tokens)
+            for layer in range(budget.layers)
+        ]
+        return Fraction(sum(seen), budget.layers)
+
+    def made(self, settings: Mapping[str, Any] | None = None) -> tuple[Step, ...]:
+        """The steps, with parameters set otherwise.
+
+        Args:
+            settings: ``KEY`` -> value for every step whose method has that parameter, ``N.KEY`` for step N alone.
+
+        Raises:
+            RequestError: no step has such a parameter, or it does not take that value.
+        """
+        own: list[dict[str, Any]] = [{} for _ in self.steps]
+        for key, value in (settings or {}).items():
+            hit = _STEP.fullmatch(key)
+            name = hit[2] if hit else key
+            takes = [number for number, entry in enumerate(self.steps, 1) if name in _parameters(entry.method)]
+            chosen = [int(hit[1])] if hit else takes
+            if not set(chosen) & set(takes) or not set(chosen) <= set(takes):
+                known = [f"{i}.{one}" for i, entry in enumerate(self.steps, 1) for one in _parameters(entry.method)]
+                what = f"recipe {self.name} has no parameter {key!r}"
+                raise RequestError(what, fix=nearest(key, known, kind="parameters"))
+            for number in chosen:
+                # What is said of one step wins over what is said of all.
+                own[number - 1] = {**own[number - 1], name: value} if hit else {name: value, **own[number - 1]}
+        return tuple(entry.step(mine) for entry, mine in zip(self.steps, own))
+
+
+def names() -> list[str]:
+    """The recipes that come with tokexport."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.toml"))
+
+
+def load(recipe: str | Path) -> Recipe:
+    """A recipe by its name, or from a file: anything with a slash or that ends in ``.toml``.
+
+    Raises:
+        RequestError: an unknown name; a file that is not there, is no TOML, or has a key or a value that is wrong.
+    """
+    text = str(recipe)
+    if isinstance(recipe, Path) or "/" in text or text.endswith(".toml"):
+        return _read(Path(text).expanduser())
+    if text not in names():
+        raise RequestError(
+            f"unknown recipe {text!r}", fix=f"{nearest(text, names(), kind='recipes')} A file is named with its .toml."
+        )
+    return _built_in(text)
+
+
+def refuse_beside(**given: Any) -> None:
+    """Raise `RequestError` for what was asked for beside a recipe, which says it itself.
+
+    Args:
+        given: option -> its value, None or empty where it was left out.
+    """
+    for option, value in given.items():
+        if value is not None and value != () and value != []:
+            raise RequestError(
+                f"--{option} {value} was given beside --recipe, which has its own",
+                fix="Leave it out, or copy the recipe's TOML file and change it there: --recipe FILE.toml.",
+            )
+
+
+def table() -> list[dict[str, Any]]:
+    """What `tokexport methods --recipes` prints."""
+    return [load(name).model_dump(mode="json", exclude_defaults=True) for name in names()]
+
+
+@functools.cache
+def _built_in(name: str) -> Recipe:
+    return _read(Path(__file__).with_name(f"{name}.toml"))
+
+
+def _read(path: Path) -> Recipe:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        data = {"name": path.stem, **tomllib.loads(path.read_text(encoding="utf-8"))}
+        return Recipe.model_validate(data)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise RequestError(
+            f"the recipe cannot be read: {why}", where=str(path), fix=f"Name a file, or one of {', '.join(names())}."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"the recipe is no TOML: {error}", where=str(path)) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        fix = "README.md says what a recipe holds; `tokexport methods --recipes` lists those that are there."
+        raise RequestError(_wrong(first), where=str(path), fix=fix) from None
+
+
+def _wrong(error: Any) -> str:
+    """What pydantic found, by our words: a key by its place, steps counted from 1."""
+    loc = [part for part in error["loc"] if part != "steps"] or list(error["loc"])
+    place = ", ".join(f"step {part + 1}" if isinstance(part, int) else str(part) for part in loc)
+    if error["type"] == "extra_forbidden":
+        return f"the recipe has an unknown key {place}"
+    if error["type"] == "missing":
+        return f"the recipe has no {place}"
+    what = error["msg"].removeprefix("Value error, ")
+    return f"the recipe is wrong{f' at {place}' if place else ''}: {what}"
+
+
+def _parameters(method: str) -> set[str]:
+    return {field.name for field in fields(compressor_class(method))}  # type: ignore[arg-type]
+
+
+def _layers_up_to(seam: str, layers: int) -> int:
+    """Encoder layers in front of a seam; all of them unless it names one."""
+    hit = _LAYER.fullmatch(seam)
+    if hit is None:
+        return layers
+    return math.ceil(Fraction(int(hit[1]), int(hit[2])) * layers) if hit[2] else int(hit[1]) + 1
