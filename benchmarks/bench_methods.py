@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tables
-from real_activations import FOLDER, ROOT, Place, places
+from real_activations import FOLDER, ROOT, places
 from report import save
-from tokexport.graph_passes.compressors import make, names
-from tokexport.graph_passes.compressors.base import Learned
+from tokexport.graph_passes.compressors import methods, names
 
 if TYPE_CHECKING:
     from real_cells import Cell
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 FORMS = ("portable", "inlined", "plugin")
 STEPS = ("nodes", "proof", "time", *FORMS)
 PAGE = ROOT / "docs/methods.md"
-MOST_NODES, MOST_SHARE = 1500, 0.01
+COUNT, MOST_NODES, MOST_SHARE = 128, 1500, 0.01
 
 
 def measure(again: list[str], steps: list[str]) -> list[dict[str, Any]]:
@@ -37,25 +36,20 @@ def measure(again: list[str], steps: list[str]) -> list[dict[str, Any]]:
     import real_cells
 
     there = {place.name: place for place in places()}
-    goes = [real_cells.Cell(method, place) for place in there.values() for method in names() if _goes(method, place)]
-    lacking = {cell.stem: cell.lacks() for cell in goes}
-    cells = [cell for cell in goes if not lacking[cell.stem]]
+    every = (real_cells.Cell(method, place) for place in there.values() for method in names())
+    cells = [cell for cell in every if cell.first or cell.again]
     (FOLDER / "cells").mkdir(parents=True, exist_ok=True)
 
-    def file(cell: Cell, step: str) -> Path:
-        return FOLDER / "cells" / f"{cell.stem}.{step}.json"
-
     def due(step: str) -> list[Cell]:
-        return [cell for cell in cells if step in cell.steps() and not file(cell, step).is_file()]
+        return [cell for cell in cells if step in cell.steps() and not _file(cell, step).is_file()]
 
     def keep(cell: Cell, step: str, found: dict[str, Any]) -> None:
         print(cell.stem, step, found, flush=True)
-        file(cell, step).write_text(json.dumps(found))
+        _file(cell, step).write_text(json.dumps(found))
 
-    for cell in goes:
-        if cell.method in again:
-            for step in steps:
-                file(cell, step).unlink(missing_ok=True)
+    for cell in cells:
+        for step in steps if cell.method in again else ():
+            _file(cell, step).unlink(missing_ok=True)
     for step in steps:
         if step == "time":
             for place in there.values():
@@ -64,50 +58,50 @@ def measure(again: list[str], steps: list[str]) -> list[dict[str, Any]]:
         else:
             for cell in due(step):
                 keep(cell, step, cell.measure(step))
-    rows = []
-    for cell in goes:
-        n, dim = cell.place.looks["plain"]["tokens"].shape[1:]
-        row = {"method": cell.method, "params": cell.params, "place": cell.place.name, "tokens": n, "dim": dim}
-        if lacking[cell.stem]:
-            rows.append({**row, "lacks": lacking[cell.stem]})
-        else:
-            rows.append({**row, **{step: json.loads(file(cell, step).read_text()) for step in cell.steps()}})
-    return rows
+    return [_known(cell) for cell in cells]
 
 
-def _goes(method: str, place: Place) -> bool:
-    """Whether a method is measured there: at its first kind of input, and on sound too, but for one with weights."""
-    compressor = make(method)
-    takes = compressor.method.modalities
-    first = next(kind for kind in ("image", "video", "audio") if kind in takes)
-    return place.modality == first or (
-        place.modality in takes and place.modality == "audio" and not isinstance(compressor, Learned)
-    )
+def _file(cell: Cell, step: str) -> Path:
+    return FOLDER / "cells" / f"{cell.stem}.{step}.json"
+
+
+def _known(cell: Cell) -> dict[str, Any]:
+    n, dim = cell.place.looks["plain"]["tokens"].shape[1:]
+    row = {"method": cell.method, "params": cell.params, "place": cell.place.name, "tokens": n, "dim": dim}
+    found = {step: _file(cell, step) for step in cell.steps()}
+    return {**row, **{step: json.loads(file.read_text()) for step, file in found.items() if file.is_file()}}
 
 
 def at_real_size() -> str:
-    """A row for each method at each place; what is over a limit in bold."""
-    lines = [
-        "| | tokens | nodes at K | share of the tower | proof: largest regret, cosine | TensorRT-RTX |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += ["| " + " | ".join(_row(row)) + " |" for row in tables.results("methods_real_size")]
-    return "\n".join(lines)
+    """A row for each method at each place, and under it why, where something is over a limit."""
+    lines = ["| | tokens | nodes | share of the tower | regret | built by TensorRT-RTX |", "|---|---|---|---|---|---|"]
+    reasons = {method.name: method.heavy for method in methods()}
+    heavy = []
+    for row in tables.results("methods_real_size"):
+        lines.append("| " + " | ".join(_row(row)) + " |")
+        if over(row) and row["method"] not in heavy:
+            heavy.append(row["method"])
+    return "\n".join([*lines, "", *(f"- `{method}`: {reasons[method]}." for method in heavy)])
+
+
+def over(row: dict[str, Any]) -> bool:
+    """Whether a method is over the limit of nodes or of time there."""
+    return row["nodes"]["nodes_128"] > MOST_NODES or row["time"]["share"] > MOST_SHARE
 
 
 def _row(row: dict[str, Any]) -> Iterator[str]:
-    params = " ".join(f"{key}={value}" for key, value in row["params"].items())
-    yield f"`{row['method']}`{' ' + params if params else ''}, {row['place']}"
-    yield f"{row['tokens']} to {row['nodes']['keep']}"
+    params = "".join(f" {key}={value}" for key, value in row["params"].items())
+    yield f"`{row['method']}`{params}, {row['place']}"
     nodes, share = row["nodes"], row["time"]["share"]
-    yield _bold(f"{nodes['nodes_128']:,} at {nodes['keep_128']}", nodes["nodes_128"] > MOST_NODES)
+    yield f"{row['tokens']} to {nodes['keep']}"
+    count = f"{nodes['nodes_128']:,}" + (f" at {nodes['keep_128']}" if nodes["keep_128"] != COUNT else "")
+    yield _bold(count, nodes["nodes_128"] > MOST_NODES)
     yield _bold(f"{share:.2%}", share > MOST_SHARE)
-    proofs = row["proof"].values()
-    regret, cosine = max(proof["regret"] for proof in proofs), min(proof["cosine"] for proof in proofs)
-    failed = next((proof["worst"] for proof in proofs if not proof["ok"]), "")
-    yield _bold(failed, True) if failed else f"{regret:.0e}, {cosine:.6f}"
+    failed = next((proof["worst"] for proof in row["proof"].values() if not proof["ok"]), "")
+    regret = max(proof["regret"] for proof in row["proof"].values())
+    yield _bold(failed, True) if failed else f"{regret:.0e}" if regret else "0"
     built = {form: row[form] for form in FORMS if form in row}
-    yield ", ".join(form if not each["errors"] else f"**not {form}**" for form, each in built.items())
+    yield ", ".join(_bold(f"not {form}", True) if each["errors"] else form for form, each in built.items())
 
 
 def _bold(text: str, over: bool) -> str:

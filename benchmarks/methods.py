@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/methods.md"
 RATIOS = ("0.5", "0.85", "0.95")
 QUESTIONS = 512
-MERGING = ("kcenter_merge", "apet", "tome:metric=tokens", "folder", "dpc_knn")
+MERGING = ("kcenter_merge", "two_scale", "apet", "tome:metric=tokens", "folder", "dpc_knn")
 METHODS = {
     "tiny-vlm": (
         *MERGING,

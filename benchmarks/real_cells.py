@@ -75,14 +75,6 @@ class Cell:
         assert refused is not None
         raise refused
 
-    def lacks(self) -> str:
-        """Why it cannot be measured; empty where it can."""
-        try:
-            self.case(self.keep)
-        except RequestError as error:
-            return str(error)
-        return ""
-
     @property
     def keep(self) -> int:
         """K at `RATIO`, before what the method reaches."""
@@ -136,11 +128,11 @@ class Cell:
         return run
 
     def proof(self) -> dict[str, Any]:
-        """dtype and look -> how the body agrees with the reference."""
+        """dtype and look -> how the body agrees with the reference; in half precision where the place is `first`."""
         proved = {}
-        for dtype in DTYPES_PROVED:
+        for dtype in DTYPES_PROVED if self.first else DTYPES_PROVED[:1]:
             case = self.case(self.keep, dtype)
-            compressor, run = self.compressor(case), self.run(case)
+            compressor, run = self.compressor(case), self.run(case, threads=1)
             for name in LOOKS:
                 look = self.look(name, case)
                 tokens, *signals = look.values()
@@ -157,9 +149,23 @@ class Cell:
             found |= {f"keep{name}": case.keep, f"nodes{name}": len(function)}
         return found
 
+    @property
+    def first(self) -> bool:
+        """Whether the place has the first kind of input that the method takes."""
+        takes = make(self.method).method.modalities
+        return self.place.modality == next(kind for kind in ("image", "video", "audio") if kind in takes)
+
+    @property
+    def again(self) -> bool:
+        """Whether it is measured there too: on sound, but for weights."""
+        compressor, sound = make(self.method), "audio"
+        takes = sound in compressor.method.modalities and not isinstance(compressor, Learned)
+        return not self.first and self.place.modality == sound and takes
+
     def steps(self) -> list[str]:
-        """What can be measured of it."""
-        return ["nodes", "proof", "time", "portable", "inlined", *(["plugin"] if self.method in KERNELS else [])]
+        """What is measured of it; engines where it is `first`."""
+        engines = ["portable", "inlined", *(["plugin"] if self.method in KERNELS else [])]
+        return ["nodes", "proof", "time", *(engines if self.first else [])]
 
     def measure(self, step: str) -> dict[str, Any]:
         """One of them, but for its time, which is taken beside others."""

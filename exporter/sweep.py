@@ -75,9 +75,9 @@ def sweep(
         raise RequestError(f"{seeds} seeds of {questions} questions are no questions", fix="Ask at least one of each.")
     opened = open_source(source, parts="all")
     asks = _asks(opened)
-    for method in asked:
-        if not asks:
-            refuse_text(method, f"{opened.name} is asked none here", "Leave it out; tokexport model takes it.")
+    for method in () if asks else asked:
+        fix = "Leave it out; tokexport model --parts encoder takes it."
+        refuse_text(method, f"{opened.name} is asked none here", fix)
     if inputs is None and not opened.has_task:
         raise RequestError(
             f"{opened.name} has no questions with known answers",

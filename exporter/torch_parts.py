@@ -7,7 +7,7 @@ tap on `scaled_dot_product_attention` reads attention and keys, or adds the size
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -99,12 +99,18 @@ def head(
     found: list[torch.Tensor] = []
     calls: list[dict[str, Any]] = []
     before: list[dict[str, Any]] = []
+    own: list[dict[str, Any]] = []
 
     def read(tokens: torch.Tensor) -> None:
         found.append(tokens.detach().clone())
         before.extend(calls)
 
-    with torch.no_grad(), _putting(module, put, calls), _at(module, seam, read):
+    attending = {seam.signals[name].module for name in signals if name in seam.signals} - {""}
+    with torch.no_grad(), _putting(module, put, calls), _at(module, seam, read), ExitStack() as hooks:
+        for path in attending:
+            # A tower may run layers behind the one whose states it gives: the last attention is then not the seam's.
+            handle = module.get_submodule(path).register_forward_hook(lambda *_: own.extend(calls[-1:]))
+            hooks.callback(handle.remove)
         module(*inputs.values())
     _check_bias(put, before)
     if not found:
@@ -115,7 +121,8 @@ def head(
             where=f"seam {seam.name}",
             fix="Load the model with attn_implementation='sdpa'.",
         )
-    return Head(found[0], {name: _signal(name, before[-1], seam) for name in signals})
+    read_from = own or before
+    return Head(found[0], {name: _signal(name, read_from[-1], seam) for name in signals})
 
 
 def tail(

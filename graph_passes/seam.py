@@ -23,6 +23,7 @@ class Signal:
         layout: axes of queries and keys: B batch, H heads, N tokens, D channels of a head, E channels of all heads.
         heads: where the layout has E.
         output: for ``query_key``, the first output of the Attention node, whose mask and softcap apply.
+        module: for models we export, the torch module in which the attention runs.
     """
 
     kind: str
@@ -32,6 +33,7 @@ class Signal:
     layout: str = "BHND"
     heads: int | None = None
     output: str = ""
+    module: str = ""
 
 
 @dataclass(frozen=True)

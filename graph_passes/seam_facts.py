@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx_ir as ir
 
 from .attention import Attention, attentions
 from .builder import DTYPE_NAMES
 from .prefix_tokens import learned_tokens
 from .seam import Seam, Signal
+from .seam_scopes import module_of
 from .token_flow import keeps_tokens, prefix_dropped
 from .walk import Walk, attribute, dims
 
@@ -117,7 +120,8 @@ class Facts:
             "received_attention": weights,
             "keys": _keys(last, prefix),
         }
-        return {name: signal for name, signal in found.items() if signal is not None}
+        module = module_of(last.node) or ""
+        return {name: replace(signal, module=module) for name, signal in found.items() if signal is not None}
 
 
 def _shape_problem(value: ir.Value) -> str:

@@ -47,7 +47,7 @@ class Scopes:
         self.walk = walk
         self.paths: dict[ir.Node, str] = {}
         self.found_by = ""
-        for read, found_by in ((_from_metadata, "scopes"), (_from_name, "names")):
+        for read, found_by in ((module_of, "scopes"), (_from_name, "names")):
             paths = {node: path for node in walk.nodes if (path := read(node)) is not None}
             if any(paths.values()):
                 self.paths, self.found_by = paths, found_by
@@ -167,7 +167,8 @@ def is_projector(path: str) -> bool:
     return _PROJECTOR.match(path) is not None
 
 
-def _from_metadata(node: ir.Node) -> str | None:
+def module_of(node: ir.Node) -> str | None:
+    """Path of the module that a node of a dynamo export comes from; None where nothing says it."""
     text = node.metadata_props.get(NAME_SCOPES)
     if text is None:
         return None

@@ -30,8 +30,7 @@ from .seam import Seam
 from .seams import find_seams, resolve
 from .walk import Walk, dims
 
-_SHARE = re.compile(r"encoder_layer:(\d+/\d+)")
-_LAYER = re.compile(r"encoder_layer:(\d+)")
+_LAYER = re.compile(r"encoder_layer:(\d+)(?:/(\d+))?")
 
 
 @dataclass(frozen=True)
@@ -150,8 +149,7 @@ def follow(model: ir.Model, seam: Seam, before: Seam, after: Inserted) -> Seam:
             where=f"tensor {tensor}",
             fix="Take seams with the same tokens for all steps; `tokexport inspect MODEL.onnx` lists them.",
         )
-    grid = seam.grid if after.keep == seam.tokens else None
-    return replace(seam, tensor=tensor, tokens=after.keep, dim=shape[2], grid=grid)
+    return replace(seam, tensor=tensor, tokens=after.keep, dim=shape[2], grid=None)
 
 
 def _inserted(
@@ -185,20 +183,35 @@ def _inserted(
     return done
 
 
+def layers_up_to(seam: str, layers: int) -> int:
+    """Encoder layers that lie up to a seam, of `layers`: all of them, unless it names one or a share of them.
+
+    Raises:
+        RequestError: a share outside (0, 1].
+    """
+    hit = _LAYER.fullmatch(seam)
+    if hit is None or hit[2] is None:
+        return layers if hit is None else int(hit[1]) + 1
+    above, below = int(hit[1]), int(hit[2])
+    if not 0 < above <= below:
+        raise RequestError(
+            f"seam {seam!r} is no share of the encoder's layers", fix="Write for example encoder_layer:1/4."
+        )
+    return math.ceil(Fraction(above, below) * layers)
+
+
 def _named(model: ir.Model, seam: str) -> str:
     """The name of a seam in this graph: a share of the layers becomes the layer."""
-    hit = _SHARE.fullmatch(seam)
-    if hit is None:
+    if "/" not in seam or not _LAYER.fullmatch(seam):
         return seam
-    found = [_LAYER.fullmatch(one.name) for one in find_seams(model)]
-    layers = [int(layer[1]) for layer in found if layer]
-    if not layers:
+    layers = [layers_up_to(one.name, 0) for one in find_seams(model)]
+    if not any(layers):
         raise RequestError(
             f"seam {seam!r} is a share of the encoder's layers, and none were found in this graph",
             where=f"graph {model.graph.name or 'main'}",
             fix='Layers are known in graphs that tokexport exports. Name a tensor there: seam = "tensor:NAME".',
         )
-    return f"encoder_layer:{math.ceil(Fraction(hit[1]) * (max(layers) + 1)) - 1}"
+    return f"encoder_layer:{layers_up_to(seam, max(layers)) - 1}"
 
 
 def _refuse_alone(number: int, step: Step) -> None:

@@ -15,6 +15,8 @@ graph's own tensor name, because a foreign file's names are never changed). B is
 
     encoder   pixel_values [B, 3, H, W], of a video [B, T, 3, H, W], or input_features [B, mels, frames] float32
               -> tokens [B, K, D], kept_indices [B, K] int64, sizes [B, K] float32, assignment [B, N] int64
+              Several compressors stand in `compression` in the order in which tokens pass them; all of this is about
+              the N tokens that reach the first.
     embed     input_ids [B, P] int64, tokens [B, K, D] -> inputs_embeds [B, P + K, D]
               P = prompt_length. The image span is at the fixed offset image_span[0], put there by Concat:
               [ids before the offset | K visual tokens | the other ids, right padded with `pad`].

@@ -62,3 +62,18 @@ def test_the_tables_are_those_of_the_results():
     assert text.count("<!-- end -->") == len(tables.TABLES)
     assert tables.fill(text) == text, "run python benchmarks/tables.py"
     assert "@" not in re.sub(r"`[^`]*`|github.com\S*", "", text)
+
+
+def test_every_method_at_real_size_is_proved_built_and_within_the_limits_or_says_why():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import bench_methods
+    import tables
+    from tokexport.graph_passes.compressors import methods
+
+    page = (ROOT / "docs/methods.md").read_text()
+    assert tables.fill(page, bench_methods.at_real_size) == page, "run python benchmarks/bench_methods.py --tables"
+    heavy = {method.name: method.heavy for method in methods()}
+    for row in tables.results("methods_real_size"):
+        assert all(proof["ok"] for proof in row["proof"].values()), row
+        assert not any(row[form]["errors"] for form in bench_methods.FORMS if form in row), row
+        assert heavy[row["method"]] or not bench_methods.over(row), row

@@ -66,6 +66,11 @@ def method_list(found: list[dict[str, Any]]) -> None:
         params = " ".join(f"{key}={render.flat(value)}" for key, value in row["params"].items())
         click.echo(f"{row['name']:<16} {row['summary']}" + (f"  [{params}]" if params else ""))
         click.echo(f"{'':<16} {' · '.join(facts)}")
+        if row["heavy"]:
+            click.echo(f"{'':<16} heavy: {row['heavy']}")
+    click.echo(
+        "heavy: at real size more than 1,500 nodes or 1 % of some encoder's time; docs/methods.md has the figures"
+    )
     click.echo("cacheable: what is kept follows from the input alone, and holds for every turn of a dialogue")
     click.echo("plugin: TensorRT has a plugin for it; without one it runs the portable or the inlined form")
     click.echo("text: a further input of the graph, [B, L, D], the prompt's embeddings in the space of the tokens")

@@ -80,6 +80,8 @@ class Method:
         approximate: the paper is not followed exactly; the docstring says where.
         positions: whether slots have positions (a resampler has none and is refused where positions matter).
         plugin: whether there is a TensorRT plugin for it, which the plugin form of a graph needs.
+        heavy: why its body takes more than 1,500 nodes or 1 % of an encoder's time at real size; empty where it takes
+            neither (see docs/methods.md).
     """
 
     name: str
@@ -92,6 +94,7 @@ class Method:
     approximate: bool = False
     positions: bool = True
     plugin: bool = False
+    heavy: str = ""
 
 
 @runtime_checkable
@@ -182,7 +185,6 @@ _TABLE: dict[str, str] = {
     "apet": ".apet",
     "audio_topk": ".audio_topk",
     "cdpruner": ".cdpruner",
-    "centroid_linkage": ".centroid_linkage",
     "cls_topk": ".cls_topk",
     "codec_topk": ".codec_topk",
     "conv1d": ".conv1d",
@@ -224,6 +226,7 @@ _TABLE: dict[str, str] = {
     "topk": ".topk",
     "trim": ".trim",
     "ttm": ".ttm",
+    "two_scale": ".two_scale",
     "uniform": ".uniform",
     "visionzip": ".visionzip",
     "vispruner": ".vispruner",
@@ -308,12 +311,15 @@ def table() -> list[dict[str, Any]]:
     """What `tokexport methods` prints: the card of each method, its signals, and its parameters with their defaults.
 
     ``cacheable``: what it keeps follows from the input alone, so it holds for every turn of a dialogue.
+    ``lacks``: target -> what it has not got there; ONNX Runtime runs every method.
     """
     rows = []
     for name in names():
         default = make(name)
         card, signals = dataclasses.asdict(default.method), list(default.signals())
-        rows.append({**card, "signals": signals, "cacheable": "text" not in signals, "params": parameters(default)})
+        lacks = {} if card["plugin"] else {"tensorrt": "a plugin: the portable or the inlined form runs there"}
+        facts = {"signals": signals, "cacheable": "text" not in signals, "lacks": lacks}
+        rows.append({**card, **facts, "params": parameters(default)})
     return rows
 
 

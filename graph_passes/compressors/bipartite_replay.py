@@ -11,6 +11,8 @@ from .select import slots_of
 if TYPE_CHECKING:
     import torch
 
+_ROUNDING = 1e-6  # of a cosine: what may decide between two partners
+
 # What a round does: the even tokens [1, r] that merge, and the odd one [1, even] that each even token goes to.
 Choice: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
 # How many rounds are done, the tokens before the last of them, and what it did.
@@ -26,8 +28,8 @@ def refold_regret(
 ) -> torch.Tensor:
     """Regret [B] of folding in such a way that positions `kept` [B, K] and slots [B, N] come out.
 
-    Every token goes to the most similar of those that end in its own slot: of several that are equally similar but for
-    rounding, to one. Arguments as in `bipartite.fold`.
+    Every token goes to the most similar of those that end in its own slot; where that explains the result badly, one of
+    them to another that is as similar but for rounding. Arguments as in `bipartite.fold`.
     """
     import torch
 
@@ -87,4 +89,24 @@ def _ways(now: Folding, r: int, ends: torch.Tensor, stays: torch.Tensor) -> list
         lack = torch.where(gone, (best.values - found.values) / scale, 0.0).amax()
         worst = torch.maximum(lack.double().cpu(), top_k_regret(best.values, gone, scale / 2)[0])
         ways.append((float(worst), (merged, found.indices)))
-    return ways
+    return ways + _other_partners(together, found.indices, scale, ways[0])
+
+
+def _other_partners(
+    together: torch.Tensor, partner: torch.Tensor, scale: torch.Tensor, first: tuple[float, Choice]
+) -> list[tuple[float, Choice]]:
+    """The first way with another partner for one token: which of two equally similar ones it was decides later rounds.
+
+    Args:
+        together: [1, even, odd], similarities of those that end in one slot.
+        partner: [1, even], the most similar.
+        scale: [1, even], what the rounding of a similarity is relative to.
+        first: the regret of the way, and the way.
+    """
+    worst, (merged, _) = first
+    best = together.gather(2, partner[..., None])[..., 0]
+    other = together.scatter(2, partner[..., None], -float("inf")).max(2)
+    lack = ((best - other.values) / scale).gather(1, merged)[0]
+    tied = merged[0, lack <= _ROUNDING].tolist()
+    swapped = [partner.index_put((partner.new_zeros(1), partner.new_tensor([a])), other.indices[:, a]) for a in tied]
+    return [(max(worst, _ROUNDING), (merged, way)) for way in swapped]

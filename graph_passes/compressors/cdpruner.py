@@ -50,6 +50,7 @@ _NOTHING = 1e-6  # what is added below this is rounding, and relevance decides
     seam="projector_output",
     summary="keeps tokens that are relevant to the text and different from each other",
     plugin=True,
+    heavy="each pick reads and writes all N^2 that is left of L",
 )
 @dataclass(frozen=True)
 class Cdpruner(RanksByText):

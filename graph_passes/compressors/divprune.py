@@ -46,6 +46,7 @@ _FAR, _TAKEN = 4.0, -4.0
     seam="projector_output",
     summary="keeps the tokens that are farthest from each other by cosine",
     plugin=True,
+    heavy="all N^2 cosines, and a pick reads a row of them",
 )
 @dataclass(frozen=True)
 class Divprune:

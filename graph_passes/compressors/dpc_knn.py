@@ -50,6 +50,7 @@ _FAR = 3.0e38
     merges=True,
     source="Chat-UniVi, arXiv 2311.08046",
     summary="centres are dense tokens far from denser ones; every token is averaged into the nearest",
+    heavy="all N^2 distances and their order",
 )
 @dataclass(frozen=True)
 class DpcKnn:

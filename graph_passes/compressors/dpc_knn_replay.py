@@ -47,7 +47,7 @@ def centres_regret(square: torch.Tensor, scale: torch.Tensor, kept: torch.Tensor
     first = mine[:, None] & (lost[:, :, None] | earlier)
     apart, together = sparseness[:, :, None] - sparseness[:, None], rounded[:, :, None] + rounded[:, None]
     regret = torch.full((len(square),), torch.inf, dtype=torch.float64, device=square.device)
-    for t in reversed(_LADDER):
+    for t in _LADDER:
         tied = apart.abs() <= t * together
         denser = torch.where(tied, first, apart > 0)
         far = square + t * scale
@@ -66,7 +66,9 @@ def centres_regret(square: torch.Tensor, scale: torch.Tensor, kept: torch.Tensor
                 break
             below = more
         fits = below.all(1)
-        regret = torch.where(fits, t, regret)
+        regret = torch.where(fits & regret.isinf(), t, regret)
+        if bool(regret.isfinite().all()):
+            break
     return regret.cpu()
 
 

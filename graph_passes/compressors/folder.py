@@ -47,6 +47,7 @@ _ATTENTION = 100.0  # the released code's unit of alpha
     merges=True,
     source="FOLDER, arXiv 2501.02430",
     summary="averages the most similar pairs, and makes slots longer that stand for many tokens",
+    heavy="cosines of half the tokens to the other half, round after round",
 )
 @dataclass(frozen=True)
 class Folder:

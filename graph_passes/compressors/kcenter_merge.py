@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     source="tokexport",
     summary="K farthest points; every token is averaged into the nearest of them",
     plugin=True,
+    heavy="each pick measures all tokens anew; one MatMul for all would lose small distances, and a Loop CUDA graphs",
 )
 @dataclass(frozen=True)
 class KcenterMerge:

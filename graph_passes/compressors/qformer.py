@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     source="BLIP-2, arXiv 2301.12597",
     summary="learned queries read the tokens by cross-attention; weights from a file",
     positions=False,
+    heavy="a network of twelve layers",
 )
 @dataclass(frozen=True)
 class Qformer(HasQueryLayers):

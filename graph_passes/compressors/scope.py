@@ -48,6 +48,7 @@ _TAKEN = 2.0
     source="SCOPE, arXiv 2510.24214",
     summary="keeps the tokens that cover all others best, weighted by attention",
     plugin=True,
+    heavy="each pick reads all N^2 cosines",
 )
 @dataclass(frozen=True)
 class Scope(Attends):

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     source="Token Turing Machines, arXiv 2211.09119",
     summary="a memory of tokens that is read, processed and written frame by frame; weights from a file",
     positions=False,
+    heavy="a network of four layers for every frame, unrolled",
 )
 @dataclass(frozen=True)
 class Ttm(ReadsWeights):

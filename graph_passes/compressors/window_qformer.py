@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     merges=False,
     source="SALMONN, arXiv 2310.13289",
     summary="a Q-Former on each window of frames; weights from a file",
+    heavy="a network of two layers over all tokens",
 )
 @dataclass(frozen=True)
 class WindowQformer(HasQueryLayers):

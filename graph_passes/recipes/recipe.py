@@ -22,7 +22,6 @@ both are there, for a model that is named, and both are computed from the steps 
 from __future__ import annotations
 
 import functools
-import math
 import re
 import sys
 from collections.abc import Mapping
@@ -36,9 +35,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ...errors import RequestError, nearest
 from ..budget import check_budget, parse_ratio, tokens_kept
 from ..compressors.base import compressor_class, make
-from ..sequence import Step
+from ..sequence import Step, layers_up_to
 
-_LAYER = re.compile(r"encoder_layer:(\d+)(?:/(\d+))?")
 _STEP = re.compile(r"(\d+)\.(.+)")
 
 
@@ -109,16 +107,17 @@ class Entry(_Strict):
     def _makes_a_step(self) -> Entry:
         try:
             check_budget(ratio=self.ratio, keep=self.keep)
-            make(self.method, self.params)
-            for share in self.shares.values():
+            known = _parameters(self.method)
+            for name, share in self.shares.items():
+                if name not in known or name in self.params:
+                    why = "has a value in params too" if name in self.params else f"is no parameter of {self.method}"
+                    raise ValueError(f"{name} in shares {why}")
                 parse_ratio(share)
+            # What follows K is a count, so a count is what it must take.
+            make(self.method, {**self.params, **dict.fromkeys(self.shares, 1)})
+            layers_up_to(self.seam, 1)
         except RequestError as error:
             raise ValueError(str(error)) from None
-        counts = _parameters(self.method)
-        for name in self.shares:
-            if name not in counts or name in self.params:
-                why = "has a value in params too" if name in self.params else f"is no parameter of {self.method}"
-                raise ValueError(f"{name} in shares {why}")
         return self
 
     def step(self, settings: Mapping[str, Any]) -> Step:
@@ -175,7 +174,7 @@ class Recipe(_Strict):
         if budget.over == "language model":
             return Fraction(counts[-1])
         # Layer i computes with what the last step left that sits behind an earlier layer.
-        ends = [_layers_up_to(entry.seam, budget.layers) for entry in self.steps]
+        ends = [layers_up_to(entry.seam, budget.layers) for entry in self.steps]
         seen = [
             next((left for end, left in reversed(list(zip(ends, counts))) if end <= layer), budget.tokens)
             for layer in range(budget.layers)
@@ -287,11 +286,3 @@ def _wrong(error: Any) -> str:
 
 def _parameters(method: str) -> set[str]:
     return {field.name for field in fields(compressor_class(method))}  # type: ignore[arg-type]
-
-
-def _layers_up_to(seam: str, layers: int) -> int:
-    """Encoder layers in front of a seam; all of them unless it names one."""
-    hit = _LAYER.fullmatch(seam)
-    if hit is None:
-        return layers
-    return math.ceil(Fraction(int(hit[1]), int(hit[2])) * layers) if hit[2] else int(hit[1]) + 1

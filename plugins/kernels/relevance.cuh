@@ -94,7 +94,8 @@ void relevant(Queue& queue, const Rows<L>& tokens, const float* reciprocals, con
     with_layout(dtype, tokens.dim, text, text, [&](auto layout) {
         using T = decltype(layout);
         const Rows<T> rows{static_cast<const typename T::T*>(text), text_length, tokens.dim};
-        queue(Norms<T>{rows, nullptr, nullptr, nullptr, 0, scratch.lengths}, dim3(ceil_div(text_length, kWarps), batch));
+        queue(Norms<T>{rows, nullptr, nullptr, nullptr, 0, scratch.lengths},
+              dim3(ceil_div(text_length, kWarps), batch));
         queue(TextMean<T>{rows, scratch.lengths, scratch.mean}, dim3(ceil_div(tokens.dim, kWarp), batch));
         return 0;
     });

@@ -63,8 +63,8 @@ enum { TOKEXPORT_START_FIRST = 0, TOKEXPORT_START_MAX_NORM = 1, TOKEXPORT_START_
 /* In words: a static string, never NULL. */
 const char* tokexport_message(int status);
 
-/* The GPUs that this library was compiled for, as CMake has them: "87-real 120-real"; empty where its build did not say.
- * A static string. */
+/* The GPUs that this library was compiled for, as CMake has them: "87-real 120-real"; empty where its build did not
+ * say. A static string. */
 const char* tokexport_architectures(void);
 
 typedef struct {
@@ -228,10 +228,10 @@ int tokexport_divprune_workspace(const tokexport_shape* shape, size_t* bytes);
 int tokexport_divprune(const tokexport_shape* shape, const void* tokens, tokexport_outputs outputs,
                        tokexport_workspace workspace, tokexport_stream stream);
 
-/* cdpruner: greedy maximum of the determinant of L_ij = r_i r_j cosine_ij. Relevance r is the mean cosine of a token with
- * the rows of `text` [B, text_length, D] of text_dtype that are not all zeros, its sign turned where `inverted`, brought
- * to [0, 1] by the least and the largest of all tokens. A token that adds less than 1e-6 to the determinant is ranked by
- * relevance, behind all that add more. Its workspace grows as B N K. */
+/* cdpruner: greedy maximum of the determinant of L_ij = r_i r_j cosine_ij. Relevance r is the mean cosine of a token
+ * with the rows of `text` [B, text_length, D] of text_dtype that are not all zeros, its sign turned where `inverted`,
+ * brought to [0, 1] by the least and the largest of all tokens. A token that adds less than 1e-6 to the determinant is
+ * ranked by relevance, behind all that add more. Its workspace grows as B N K. */
 typedef struct {
     int32_t text_length; /* 1 to TOKEXPORT_MAX_TOKENS */
     int32_t inverted;    /* 0 or 1 */

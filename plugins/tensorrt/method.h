@@ -18,7 +18,7 @@ struct Signal {
 
     const char* name;
     Dtype dtype;
-    bool rows = false;     // [B, N, any] rather than [B, N]
+    bool rows = false;    // [B, N, any] rather than [B, N]
     int32_t of_text = 0;  // [B, of_text, D], where that is not 0
 };
 

@@ -73,8 +73,8 @@ TEST_CASE("an image is made what the encoder takes, or refused before it is made
 TEST_CASE("an encoder that reads a text is asked, and no other") {
     toy::Folder folder;
     folder.write("graphs/text.onnx", "abc");
-    std::string text = toy::with(toy::kManifest, "\"files\": {",
-                                 "\"files\": {\"graphs/text.onnx\": {\"size\": 3, \"sha256\": \"" + toy::kAbc + "\"}, ");
+    const std::string file = R"({"graphs/text.onnx": {"size": 3, "sha256": ")" + toy::kAbc + "\"}, ";
+    std::string text = toy::with(toy::kManifest, "\"files\": {", "\"files\": " + file);
     text = toy::with(text, "\"graphs\": {",
                      R"("graphs": {"text": {"forms": {"portable": "graphs/text.onnx"}, "precision": "fp32",
                      "inputs": {"input_ids": {"name": "image", "dtype": "int64", "shape": [1, 4]}},

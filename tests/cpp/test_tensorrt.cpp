@@ -98,6 +98,15 @@ TEST_CASE("without CUDA graphs every run goes to the stream") {
     }
 }
 
+TEST_CASE("an engine that TensorRT does not enqueue is an error with its reason") {
+    Machine machine;
+    Session session = machine.session();
+    fake.enqueues = false;
+    CHECK_SAYS(step(session, 1, past(1)), GraphError, "could not enqueue the engine: it gives no reason");
+    fake.enqueues = true;
+    CHECK(step(session, 1, past(1)).floats()[0] == 2);
+}
+
 TEST_CASE("an engine with plugins needs the library that has them") {
     Machine machine(toy::kSidecar);
     const auto run = [&](const std::string& library) {

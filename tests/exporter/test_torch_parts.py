@@ -1,10 +1,12 @@
 """Hooks and the attention tap, on a two-block toy whose right answers are computed by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tokexport.errors import GraphError
 from tokexport.exporter import torch_parts
-from tokexport.graph_passes.seam import Seam
+from tokexport.graph_passes.seam import Seam, Signal
 from torch import nn
 from torch.nn import functional as F
 
@@ -106,6 +108,22 @@ def test_tail_adds_log_size_to_the_logits_behind_the_seam_only(toy, x):
     expected = toy.layers[1](repeated)[:, [1, 4]]
     assert torch.allclose(got, toy.projector(expected), atol=1e-6)
     assert not torch.allclose(got, torch_parts.tail(toy, {"x": x}, seam("layers.0"), fewer, None)[0], atol=1e-3)
+
+
+def test_a_signal_is_read_where_the_graph_reads_it_though_a_later_layer_ran(toy, x):
+    """LLaVA's tower runs a last layer whose output nobody takes."""
+
+    class Overrun(Toy):
+        def forward(self, x):
+            taken = self.layers[0](x)
+            self.layers[1](taken)
+            return self.projector(taken[:, 1:])
+
+    module = Overrun().eval()
+    module.load_state_dict(toy.state_dict())
+    signals = {"keys": Signal("keys", ("k",), module="layers.0")}
+    found = torch_parts.head(module, {"x": x}, replace(seam("projector", "input", 0), signals=signals), ("keys",))
+    assert torch.allclose(found.signals["keys"], toy.layers[0].k(x)[:, 1:], atol=1e-6)
 
 
 def test_the_tap_is_closed_again(toy, x):

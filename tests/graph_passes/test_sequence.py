@@ -206,6 +206,14 @@ def test_a_share_of_the_layers_is_a_layer_of_this_graph(share: str, layers: int,
     assert found.name == f"encoder_layer:{index}"
 
 
+@pytest.mark.parametrize("share", ["0/4", "5/4", "1/0"])
+def test_a_share_that_is_none_is_refused(share: str) -> None:
+    model = toy_vit()
+    model.metadata_props[METADATA_KEY] = json.dumps([Seam("encoder_layer:0", "h2", 16, 8, prefix=1).to_json()])
+    with pytest.raises(RequestError, match="no share of the encoder's layers"):
+        places(model, [step(First(), seam=f"encoder_layer:{share}")])
+
+
 def test_a_share_of_layers_that_are_not_known_is_refused() -> None:
     with pytest.raises(RequestError, match="none were found"):
         places(toy_vit(), [step(First(), seam="encoder_layer:1/4")])

@@ -189,7 +189,7 @@ def _thing(rng: np.random.Generator, colour: str, deed: Deed) -> Thing:
         begins, lasts = int(rng.integers(0, 5)), int(rng.integers(2, 5))
         ends = min(begins + lasts, FRAMES - 1)
         direction = DIRECTIONS[rng.integers(len(DIRECTIONS))]
-        return Thing(colour, shape, deed, x, y, radius, begins, ends, direction, rng.uniform(12, 20))
+        return Thing(colour, shape, deed, x, y, radius, begins, ends, direction, rng.uniform(18, 26))
     return Thing(colour, shape, deed, x, y, radius, 0 if deed == "stay" else int(rng.integers(1, FRAMES - 1)))
 
 

@@ -16,6 +16,7 @@ KINDS: tuple[str, ...] = ("direction", "deed", "count", "order", "before")
 
 _DID: dict[Deed, str] = {"stay": "stayed", "move": "moved", "come": "came", "go": "went"}
 _VERBS: dict[str, Deed] = {"start": "move", "stop": "move", "come": "come", "go": "go"}
+_APART = 2  # frames between two moments whose order is asked for
 _HAPPENED: tuple[Deed, ...] = ("move", "come", "go")
 
 
@@ -91,7 +92,7 @@ def _order(things: list[Thing], rng: np.random.Generator) -> Asked | None:
     moments = sorted((things[index].begins, index) for index in doing)
     if which == "last":
         moments.reverse()
-    if moments[0][0] == moments[1][0]:
+    if abs(moments[0][0] - moments[1][0]) < _APART:
         return None
     return Asked("order", f"which object {_DID[deed]} {which} ?", things[moments[0][1]].name, tuple(doing))
 
@@ -103,7 +104,7 @@ def _before(things: list[Thing], rng: np.random.Generator) -> Asked | None:
     verb = several[rng.integers(len(several))]
     one, other = rng.permutation(_doing(things, _VERBS[verb]))[:2].tolist()
     first, second = (things[index].ends if verb == "stop" else things[index].begins for index in (one, other))
-    if first == second:
+    if abs(first - second) < _APART:
         return None
     text = f"did the {things[one].name} {verb} before the {things[other].name} ?"
     return Asked("before", text, "yes" if first < second else "no", (one, other))

@@ -48,9 +48,11 @@ class TensorRtBackend : public Backend {
     explicit TensorRtBackend(TensorRtOptions options)
         : options_(std::move(options)), capability_(compute_capability()) {
         stream_ = std::make_shared<CudaStream>();
-        runtime_.reset(nvinfer1::createInferRuntime(log_));
+        // A graph may outlive the backend, and its runtime writes to the log.
+        runtime_.reset(nvinfer1::createInferRuntime(*log_),
+                       [log = log_](nvinfer1::IRuntime* made) { delete made; });
         if (!runtime_)
-            throw MissingError("TensorRT does not start: " + log_.take(), "", "`tokexport doctor` says why.");
+            throw MissingError("TensorRT does not start: " + log_->take(), "", "`tokexport doctor` says why.");
     }
 
     std::unique_ptr<Graph> load(const Bundle& bundle, const Variant& variant, const std::string& role) override {
@@ -66,9 +68,10 @@ class TensorRtBackend : public Backend {
             runtime_->deserializeCudaEngine(plan.data(), plan.size()),
             [runtime = runtime_](nvinfer1::ICudaEngine* made) { delete made; });
         if (!engine)
-            throw GraphError("TensorRT " + version_here() + " cannot load the engine: " + log_.take(), path.string(),
+            throw GraphError("TensorRT " + version_here() + " cannot load the engine: " + log_->take(), path.string(),
                              "Build it again here: tokexport build " + bundle.path().string());
-        auto graph = std::make_unique<TensorRtGraph>(engine, stream_, path.string(), options_.cuda_graphs);
+        auto graph = std::make_unique<TensorRtGraph>(engine, stream_, path.string(), options_.cuda_graphs,
+                                                     [log = log_] { return log->take(); });
         check_names(role, variant.graphs.at(role).inputs, graph->names(true), path.string());
         check_names(role, variant.graphs.at(role).outputs, graph->names(false), path.string());
         return graph;
@@ -106,7 +109,7 @@ class TensorRtBackend : public Backend {
 
     TensorRtOptions options_;
     std::string capability_, device_;
-    Log log_;
+    std::shared_ptr<Log> log_ = std::make_shared<Log>();
     std::shared_ptr<CudaStream> stream_;
     std::shared_ptr<nvinfer1::IRuntime> runtime_;
 };

@@ -74,10 +74,11 @@ struct TensorRtGraph::Port {
 };
 
 TensorRtGraph::TensorRtGraph(std::shared_ptr<nvinfer1::ICudaEngine> engine, std::shared_ptr<CudaStream> stream,
-                             std::string name, bool capture)
+                             std::string name, bool capture, std::function<std::string()> reason)
     : engine_(std::move(engine)),
       stream_(std::move(stream)),
       name_(std::move(name)),
+      reason_(std::move(reason)),
       not_captured_(capture ? "" : "it was switched off"),
       context_(engine_->createExecutionContext()) {
     if (!context_) throw GraphError("TensorRT gives no execution context", name_);
@@ -165,7 +166,7 @@ void TensorRtGraph::launch() {
             graphs_.emplace(addresses_, nullptr);
         else
             crowded_ = true;
-        if (!enqueue()) throw GraphError("TensorRT could not enqueue the engine", name_);
+        if (!enqueue()) throw GraphError("TensorRT could not enqueue the engine: " + reason_(), name_);
         return;
     }
     if (known->second == nullptr) {

@@ -3,6 +3,7 @@
 
 #include <NvInferRuntime.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,10 +18,10 @@ namespace tokexport {
 // an output of a run is an input of the next, as a KV cache is: it goes to and fro between two buffers.
 class TensorRtGraph : public Graph {
   public:
-    // GraphError: an axis without a fixed length, or a type that no tensor has. MissingError: no memory for its
-    // buffers.
+    // `reason` gives TensorRT's last word on an error. GraphError: an axis without a fixed length, or a type that no
+    // tensor has. MissingError: no memory for its buffers.
     TensorRtGraph(std::shared_ptr<nvinfer1::ICudaEngine> engine, std::shared_ptr<CudaStream> stream, std::string name,
-                  bool capture);
+                  bool capture, std::function<std::string()> reason);
     ~TensorRtGraph() override;
 
     Tensors run(Tensors inputs) override;
@@ -40,6 +41,7 @@ class TensorRtGraph : public Graph {
     std::shared_ptr<nvinfer1::ICudaEngine> engine_;
     std::shared_ptr<CudaStream> stream_;
     std::string name_;
+    std::function<std::string()> reason_;
     std::string not_captured_;  // why no graph is captured any more; empty while they are
     bool crowded_ = false;      // runs with more sets of addresses than graphs are kept for
     std::unique_ptr<nvinfer1::IExecutionContext> context_;

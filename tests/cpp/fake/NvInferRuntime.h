@@ -33,6 +33,7 @@ class IExecutionContext {
         return true;
     }
     bool enqueueV3(cudaStream_t stream) {
+        if (!fake.enqueues) return false;
         ++fake.enqueued;
         const auto work = [at = addresses_] {
             for (int i : {0, 1}) at.at("out")[i] = at.at("past")[i] + at.at("image")[i];

@@ -31,7 +31,7 @@ using cudaGraphExec_t = FakeWork*;
 struct Fake {
     int major = 8, minor = 7, allocated = 0, enqueued = 0, replayed = 0, downloads = 0;
     std::size_t memory = 1 << 20;  // no single allocation may be larger
-    bool captures = true, has_plugin = false;
+    bool captures = true, has_plugin = false, enqueues = true;
     std::vector<std::string> libraries;
 };
 inline Fake fake;

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
+import torch
 from body_runner import body_model, every_way
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
+from tokexport.graph_passes.compressors.bipartite_replay import refold_regret
 
 CASES = [Case(13, 5, 2), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 LLAVA = {"metric": "keys", "attention": "cls", "scale_by_size": False}
@@ -61,6 +63,17 @@ def test_signals():
     assert make("folder").signals() == ()
     assert make("folder", LLAVA).signals() == ("cls_attention", "keys")
     assert make("folder", RECEIVED).signals() == ("received_attention", "keys")
+
+
+def test_which_of_two_equally_similar_partners_it_was_may_decide_a_later_round():
+    # 0 is 10 degrees from 1 and from 3. With 1, which 2 is like, it is 16.7 from 3 in the next round, and 5 and 6 are
+    # nearer to each other; with 3 it is 15 from 1, and they merge.
+    angles = torch.deg2rad(torch.tensor([0.0, 10, 10, -10, 100, 100, 116]))
+    metric = torch.stack([angles.cos(), angles.sin()], 1)[None]
+    results = [([1, 3, 6], [0, 0, 0, 1, 2, 2, 2], True), ([3, 5, 6], [0, 0, 0, 0, 1, 1, 2], True)]
+    for kept, slots, right in [*results, ([1, 3, 6], [0, 0, 1, 1, 2, 2, 2], False)]:
+        regret = refold_regret(metric, [3, 1], torch.tensor([kept]), torch.tensor([slots]))
+        assert (float(regret) <= 1e-5) is right, (kept, slots, regret)
 
 
 def test_wrong_requests():

@@ -68,6 +68,13 @@ def test_card(name):
         made.start = 1
 
 
+def test_the_table_says_what_a_method_lacks_and_whether_it_can_be_cached():
+    rows = {row["name"]: row for row in base.table()}
+    assert rows["apet"]["lacks"] == {} and rows["apet"]["cacheable"] and not rows["apet"]["heavy"]
+    assert list(rows["trim"]["lacks"]) == ["tensorrt"] and not rows["trim"]["cacheable"]
+    assert rows["kcenter_merge"]["heavy"]
+
+
 def test_listing_methods_imports_nothing_heavy():
     code = (
         "import sys; from tokexport.graph_passes.compressors import methods; methods();"

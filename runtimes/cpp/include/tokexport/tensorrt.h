@@ -18,9 +18,9 @@ struct TensorRtOptions {
 // one by one, which Session::notes() tells), and a KV cache stays on the GPU between runs. The current CUDA device is
 // used. MissingError: no GPU, no engines, or no plugin library that an engine needs.
 //
-// Types are not compared here, as Python does at a first load of what was built elsewhere: an engine of TensorRT is built
-// on the GPU that it is for, where its layers are compared with the graph's types, and the sidecar says so. One whose
-// sidecar does not is refused.
+// Types are not compared here, as Python does at a first load of what was built elsewhere: an engine of TensorRT is
+// built on the GPU that it is for, where its layers are compared with the graph's types, and the sidecar says so. One
+// whose sidecar does not is refused.
 std::unique_ptr<Backend> tensorrt_backend(const TensorRtOptions& options = {});
 
 }  // namespace tokexport

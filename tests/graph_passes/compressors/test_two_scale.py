@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+import torch
+from body_runner import body_model, every_way
+from hypothesis import given, settings
+from properties import QUICK, check_agreement, check_batches, inputs
+from tokexport.errors import RequestError
+from tokexport.graph_passes.compressors import Case, Compressed, make
+
+CASES = [Case(13, 5, 1), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
+
+
+def line(*places):
+    """Tokens [1, N, 1]."""
+    return np.array(places, np.float32).reshape(1, -1, 1)
+
+
+def test_worked_example():
+    # Points 0, 10, 4, 6.5; 8 joins 6.5. Means .5, 10, 4, 7.25: the last is nearest to 10, and 4 to .5.
+    tokens = line(0, 10, 1, 4, 6.5, 8)
+    for ratio in (0.2, 0.5):
+        for way, got in every_way(make("two_scale", {"ratio": ratio}), Case(6, 1, 2), tokens).items():
+            assert got.kept_indices.tolist() == [[0, 1]], way
+            assert got.assignment.tolist() == [[0, 1, 0, 0, 1, 1]], way
+            assert got.sizes.tolist() == [[3, 3]], way
+            np.testing.assert_allclose(got.tokens[0, :, 0], [5 / 3, 24.5 / 3], rtol=1e-6, err_msg=way)
+
+
+def test_groups_follow_the_one_they_join():
+    # 1.6 joins 3, and 3 joins 0, in one round.
+    for way, got in every_way(make("two_scale", {"ratio": 0.5}), Case(4, 1, 2), line(0, 100, 3, 1.6)).items():
+        assert got.assignment.tolist() == [[0, 1, 0, 0]], way
+
+
+def test_the_position_is_that_of_the_earliest_pick():
+    for way, got in every_way(make("two_scale"), Case(4, 1, 2), line(0, 8, 10, 1)).items():
+        assert got.kept_indices.tolist() == [[0, 2]], way
+        assert got.assignment.tolist() == [[0, 1, 1, 0]], way
+
+
+def test_a_mean_counts_every_token():
+    # All are points. 7.2 and 7.2, then 7, and 5: the mean of what stands around 7 grows by each of its tokens.
+    for way, got in every_way(make("two_scale", {"points": 3}), Case(6, 1, 3), line(0, 20, 7, 5, 7.2, 7.2)).items():
+        assert got.assignment.tolist() == [[0, 1, 2, 2, 2, 2]], way
+        np.testing.assert_allclose(got.tokens[0, :, 0], [0, 20, 6.6], rtol=1e-6, err_msg=way)
+
+
+def test_equal_tokens_go_by_the_lowest_index():
+    for way, got in every_way(make("two_scale"), Case(5, 1, 3), line(4, 4, 4, 4, 4)).items():
+        assert got.kept_indices.tolist() == [[0, 3, 4]], way
+        assert got.assignment.tolist() == [[0, 0, 0, 1, 2]], way
+
+
+def test_one_point_for_each_slot_is_kcenter_merge():
+    tokens = np.random.default_rng(0).standard_normal((2, 25, 16)).astype(np.float32)
+    expected = every_way(make("kcenter_merge"), Case(25, 16, 7), tokens)["reference"]
+    for way, got in every_way(make("two_scale", {"points": 1}), Case(25, 16, 7), tokens).items():
+        np.testing.assert_array_equal(got.kept_indices, expected.kept_indices, err_msg=way)
+        np.testing.assert_array_equal(got.assignment, expected.assignment, err_msg=way)
+
+
+def test_a_worse_outcome_is_regretted():
+    tokens = torch.from_numpy(line(0, 10, 1, 4, 6.5, 8))
+    method, case = make("two_scale"), Case(6, 1, 2)
+
+    def regret(kept, slots):
+        outcome = Compressed(tokens[:, :2], torch.tensor([kept]), torch.ones(1, 2), torch.tensor([slots]))
+        return method.replay(case, tokens, outcome).regret.item()
+
+    assert regret([0, 1], [0, 1, 0, 0, 1, 1]) == 0
+    # 4 joined what stands around 10; 10 is picked before 6.5; nothing else can be first.
+    assert 1e-2 < regret([0, 1], [0, 1, 0, 1, 1, 1]) < 1
+    assert regret([0, 4], [0, 1, 0, 0, 1, 1]) == float("inf")
+    assert regret([1, 2], [1, 0, 1, 1, 0, 0]) == float("inf")
+
+
+def test_wrong_requests():
+    with pytest.raises(RequestError, match=r"keep 0 is outside 1\.\.9"):
+        make("two_scale").check(Case(9, 8, 0))
+    with pytest.raises(RequestError, match=r"points 0 is outside 1\.\.16"):
+        make("two_scale", {"points": 0})
+    with pytest.raises(RequestError, match=r"ratio 0\.6 is outside 0\.05\.\.0\.5"):
+        make("two_scale", {"ratio": 0.6})
+
+
+@given(drawn=inputs(CASES))
+@settings(QUICK, max_examples=10)
+def test_body_agrees_with_the_reference(drawn):
+    got = check_agreement("two_scale", {}, drawn)
+    assert (got.sizes.sum(1) == drawn[1].tokens).all()
+
+
+def test_batch_elements_do_not_see_each_other():
+    check_batches("two_scale", {}, Case(25, 16, 7), "correlated", 0)
+
+
+def test_body_size():
+    (function,) = body_model(make("two_scale"), Case(576, 64, 128)).functions.values()
+    assert len(function) < 1100
