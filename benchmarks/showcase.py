@@ -1,4 +1,4 @@
-"""Everything the README shows of compression, by one command: both sweeps, the overlay picture, and the tables.
+"""A closer look at a few methods, with times, by one command: both sweeps, the overlay picture, and the tables.
 
     python benchmarks/showcase.py
 
@@ -8,14 +8,12 @@ What was swept is kept in build/showcase and not measured again; delete it to be
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import overlay
 import tables
 from tokexport.exporter.sweep import sweep
 
-ROOT = Path(__file__).resolve().parents[1]
-WORK = ROOT / "build/showcase"
+WORK = tables.ROOT / "build/showcase"
 SHARED = ("kcenter_merge", "apet:basis_slots=none", "apet")
 METHODS = {
     "tiny-vlm": (*SHARED, "pixel_unshuffle", "topk", "topk:score=norm", "topk:score=distance_to_mean"),
@@ -37,5 +35,4 @@ if __name__ == "__main__":
     WORK.mkdir(parents=True, exist_ok=True)
     sweeps()
     overlay.main()
-    readme = ROOT / "README.md"
-    readme.write_text(tables.fill(readme.read_text()))
+    tables.write()

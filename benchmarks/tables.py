@@ -1,4 +1,4 @@
-"""Writes the README's tables from benchmarks/results/*.json: `python benchmarks/tables.py`."""
+"""Writes the tables of the README and of docs/methods.md from results/*.json: `python benchmarks/tables.py`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from method_tables import best_asr, best_video, best_vlm, share, tiny_asr, tiny_video, tiny_vlm
+from report import RESULTS
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def results(name: str) -> Any:
@@ -52,12 +55,12 @@ def _sweep(name: str) -> str:
 def _cell(row: dict[str, Any], figure: str, best: float, kept: int) -> str:
     if "reason" in row:
         return ""
-    text = _share(row[figure])
+    text = share(row[figure])
     text = f"**{text}**" if row[figure] == best else text
     if "deviation" in row:
-        text += f" ± {_share(row['deviation'])}"
+        text += f" ± {share(row['deviation'])}"
     if f"{figure}_without_bias" in row:
-        text = f"{_share(row[f'{figure}_without_bias'])} / {text}"
+        text = f"{share(row[f'{figure}_without_bias'])} / {text}"
     if row["keep"] != kept:
         text = f"{row['keep']} tokens: {text}"
     saved = [f"{row['share']:.1%}"]
@@ -84,9 +87,9 @@ def real_size() -> str:
     ]
     for tower, methods in results("apet").items():
         for method, row in methods.items():
-            share, ratio = row["onnx_over_tower"], row["onnx_over_reference"]
+            part, ratio = row["onnx_over_tower"], row["onnx_over_reference"]
             lines.append(
-                f"| {method}, {tower} | {row['tokens'].replace('->', 'to')} | {row['onnx_ms']:.1f} ms | {share:.2%} | "
+                f"| {method}, {tower} | {row['tokens'].replace('->', 'to')} | {row['onnx_ms']:.1f} ms | {part:.2%} | "
                 f"{ratio:.2f} of its time |"
             )
     return "\n".join(lines)
@@ -128,12 +131,15 @@ def fill(text: str, *made: Callable[[], str]) -> str:
     return text
 
 
-def _share(value: float) -> str:
-    return f"{value:.3f}".replace("0.", ".", 1)
+TABLES = (best_vlm, best_video, best_asr, speed, real_size, export)
+DOCUMENTED = (tiny_vlm, tiny_video, tiny_asr, accuracy, listening)
 
 
-TABLES = (accuracy, listening, speed, real_size, export)
+def write() -> None:
+    """Both pages."""
+    for page, made in ((ROOT / "README.md", TABLES), (ROOT / "docs/methods.md", DOCUMENTED)):
+        page.write_text(fill(page.read_text(), *made))
+
 
 if __name__ == "__main__":
-    readme = Path(__file__).resolve().parents[1] / "README.md"
-    readme.write_text(fill(readme.read_text()))
+    write()

