@@ -36,8 +36,8 @@ METHODS = {
     ),
     "tiny-video": (
         *ANYWHERE,
-        *("temporal_pool", "pool3d", "st_mean", "slowfast", "lftr", "evs", "prunevid", "holitom", "framefusion"),
-        *("longvu", "codec_topk", "divprune", "dart:norm_of=tokens"),
+        *("temporal_pool", "pool3d", "slowfast:slow=4,fast=3", "lftr", "evs", "prunevid", "framefusion", "longvu"),
+        *("codec_topk", "divprune", "dart:norm_of=tokens"),
     ),
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from .base import Case, Compressed
@@ -81,27 +82,32 @@ def nearest_regret(cost: torch.Tensor, chosen: torch.Tensor, scale: float | None
     return torch.where(chosen >= 0, regret, torch.inf).amax(1).cpu()
 
 
-def explain(start: Node, ways: Callable[[Node], list[tuple[float, Node]] | None]) -> tuple[float, Node | None]:
+def explain(
+    start: Node, ways: Callable[[Node], list[tuple[float, Node]] | None], *, fewest: bool = False
+) -> tuple[float, Node | None]:
     """Find decisions, one after the other, that lead to a result which does not show all of them.
 
-    Where several are equally good but for rounding, what comes after depends on which was made: such are tried, depth
-    first, until one way explains the result.
+    Where several are equally good but for rounding, what comes after depends on which was made: such are tried until
+    one way explains the result.
 
     Args:
         start: before the first decision.
         ways: the decisions that may come next, the best first, each with its regret and where it leads; None at the
             end, nothing where no decision leads to the result.
+        fewest: try first what differs from the best in the fewest decisions, wherever; else in the last ones, which
+            remembers fewer nodes.
 
     Returns:
         The regret of the worst decision, and the end; infinite and None where nothing leads there.
     """
     regret = float("inf")
     end: Node | None = None
-    tries = [(0.0, start)]
+    tries = [(0, 0, 0.0, start)]
+    count = 0
     for _ in range(_TRIES):
         if not tries or regret <= TIED:
             break
-        worst, node = tries.pop()
+        differs, _, worst, node = heappop(tries)
         # The best way is followed to its end even where it does not explain the result: its regret counts then.
         if worst > TIED and end is not None:
             continue
@@ -110,8 +116,10 @@ def explain(start: Node, ways: Callable[[Node], list[tuple[float, Node]] | None]
             if worst < regret:
                 regret, end = worst, node
             continue
-        nexts = [(max(worst, lack), way) for lack, way in following]
-        tries += reversed([*nexts[:1], *(other for other in nexts[1:] if other[0] <= TIED)])
+        for place, (lack, way) in reversed([*enumerate(following)]):
+            if place == 0 or max(worst, lack) <= TIED:
+                count += 1
+                heappush(tries, (differs + (place > 0 and fewest), -count, max(worst, lack), way))
     return regret, end
 
 

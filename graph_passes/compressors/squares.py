@@ -14,6 +14,17 @@ if TYPE_CHECKING:
 _ROUNDING = 2.0e-6  # of |x|^2 + |y|^2: below it |x - y|^2 is nothing but rounding
 
 
+def emit_near_zero(b: Builder, x: ir.Value) -> ir.Value:
+    """x [B, n, D] float32 less the token nearest to their mean, whichever that is.
+
+    At most twice as far from 0 as less the mean itself. But tokens of few digits, such as integers, stay exact, and
+    their equal distances equal: they go by the lowest index and not by rounding.
+    """
+    off = b.op("Sub", x, b.op("ReduceMean", x, [1], keepdims=1))
+    nearest = b.op("ArgMin", emit_square_sum(b, off, keepdims=True), axis=1, keepdims=1)
+    return b.op("Sub", x, b.op("GatherND", x, nearest, batch_dims=1))
+
+
 def emit_square_distances(b: Builder, x: ir.Value) -> ir.Value:
     """|x - y|^2 [B, N, N] of x [B, N, D] float32 near 0; 0 where it is but rounding, as on the diagonal."""
     length = emit_square_sum(b, x, keepdims=True)

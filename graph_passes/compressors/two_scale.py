@@ -37,7 +37,7 @@ from .bipartite import rounds, weighted_mean
 from .farthest import farthest_points
 from .means import emit_mean_rows, emit_means, means
 from .replay import Replay
-from .squares import emit_square_distances
+from .squares import emit_near_zero, emit_square_distances
 from .two_scale_replay import Joins, groups_regret
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class TwoScale:
         if k == n:
             return select.emit_every_token(b, case, tokens)
         x = select.emit_float(b, tokens, case)
-        centred = b.op("Sub", x, b.op("ReduceMean", x, [1], keepdims=1))
+        centred = emit_near_zero(b, x)
         t = self.picked(case)
         # A token's distance to itself is below all others: it is not picked again, and is nearest to itself.
         square = b.op("Where", np.eye(n, dtype=bool)[None], -1.0, emit_square_distances(b, centred))

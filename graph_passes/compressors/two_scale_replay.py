@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import combinations, islice, product
 from typing import TYPE_CHECKING, TypeAlias
 
 from .a_tome_replay import tied
 from .bipartite import weighted_mean
 from .dpc_knn_replay import pair_scale
-from .replay import explain, top_k_regret
+from .replay import TIED, explain, top_k_regret
 
 if TYPE_CHECKING:
     import torch
@@ -20,8 +20,7 @@ Joins: TypeAlias = (
     "tuple[int, list[int], Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]]"
 )
 
-_TIED = 1e-5  # a regret of about a hundred roundings
-_WAYS = 50
+_WAYS = 8
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class _Replayed:
 
     def regret(self) -> float:
         """Of the way that explains the slots best; infinite where none does."""
-        return explain(_Node((0,)), self._ways)[0] if self.sure and self.kept[0] == 0 else float("inf")
+        return explain(_Node((0,)), self._ways, fewest=True)[0] if self.sure and self.kept[0] == 0 else float("inf")
 
     def _ways(self, node: _Node) -> list[tuple[float, _Node]] | None:
         if node.group is None:
@@ -76,7 +75,7 @@ class _Replayed:
         near[at] = -torch.inf
         best = int(near.argmax())
         lack = torch.where(near < near[best], (near[best] - near) / (rounded[best] + rounded), 0.0)
-        found = (lack <= _TIED).nonzero()[:, 0]
+        found = (lack <= TIED).nonzero()[:, 0]
         order = found[near[found].argsort(descending=True, stable=True)].tolist()
         begun = {int(self.end[pick]) for pick in picks}
         first = {pick for slot, pick in enumerate(self.kept) if slot not in begun}
@@ -85,17 +84,15 @@ class _Replayed:
         return [(float(lack[pick]), _Node((*picks, pick))) for pick in may]
 
     def _cells(self, picks: tuple[int, ...]) -> list[tuple[float, _Node]]:
-        """Each token in the group of the nearest pick that ends where it does."""
+        """Each token in the group of the nearest pick that ends where it does, or of one as near but for rounding."""
         import torch
 
         at = torch.tensor(picks, device=self.end.device)
-        square, scale = self.square[:, at].clone(), self.scale[:, at]
-        square[at, torch.arange(len(at), device=at.device)] = -1.0
-        best = square.min(1)
-        found = square.masked_fill(self.end[:, None] != self.end[at], torch.inf).min(1)
-        both = scale.gather(1, best.indices[:, None])[:, 0] + scale.gather(1, found.indices[:, None])[:, 0]
-        lack = torch.where(found.values > best.values, (found.values - best.values) / both, 0.0)
-        return [(float(lack.max()), _Node(picks, found.indices[None]))]
+        square = self.square[:, at].clone()
+        square[at, torch.arange(len(at), device=at.device)] = -torch.inf
+        near = _Nearest(square, self.scale[:, at], self.end[:, None] == self.end[at])
+        groups = [near.moved(moved) for moved in islice(_moves(near.others), _WAYS)]
+        return [(float(near.lack(group).max()), _Node(picks, group[None])) for group in groups]
 
     def _rounds(self, node: _Node, group: torch.Tensor) -> list[tuple[float, _Node]]:
         """Which groups join an earlier one that ends where they do."""
@@ -108,21 +105,21 @@ class _Replayed:
         square, scale = self._distances(centres, weighted_mean(self.lengths, ones, group, t)[0])
         ends = self.end.new_zeros(t).scatter(0, group[0], self.end)
         later = torch.ones_like(square, dtype=torch.bool).triu()
-        best = square.masked_fill(later, torch.inf).min(1)
-        found = square.masked_fill(later | (ends[:, None] != ends), torch.inf).min(1)
-        rounded = scale.gather(1, best.indices[:, None])[:, 0]
-        both = rounded + scale.gather(1, found.indices[:, None])[:, 0]
-        lack = torch.where(found.values > best.values, (found.values - best.values) / both, 0.0)
-        free = int(found.values.isfinite().sum())
-        order = found.values.argsort(stable=True)[:free].tolist()
-        ways = []
-        for chosen in islice(tied(order, r, found.values.tolist(), rounded.tolist()), _WAYS):
+        near = _Nearest(square.masked_fill(later, torch.inf), scale, ends[:, None] == ends)
+        values = near.found.values
+        order = values.argsort(stable=True)[: int(values.isfinite().sum())].tolist()
+        ways: dict[bytes, tuple[float, _Node]] = {}
+        for chosen in islice(tied(order, r, values.tolist(), near.rounded.tolist()), _WAYS):
             joins = torch.tensor([chosen], device=group.device)
             gone = torch.zeros_like(later[:1]).scatter(1, joins, True)
-            worst = top_k_regret(-best.values[None, 1:], gone[:, 1:], rounded[None, 1:])
-            after, _ = self.joined(group, joins, found.indices[None])
-            ways.append((max(float(lack[chosen].max()), float(worst[0])), _Node(node.picks, after, node.done + 1)))
-        return ways
+            worst = float(top_k_regret(-near.best.values[None, 1:], gone[:, 1:], near.rounded[None, 1:])[0])
+            others = {group: there for group, there in near.others.items() if group in chosen}
+            for moved in islice(_moves(others), _WAYS):
+                into = near.moved(moved)
+                after, _ = self.joined(group, joins, into[None])
+                way = max(float(near.lack(into)[chosen].max()), worst), _Node(node.picks, after, node.done + 1)
+                ways.setdefault(after.cpu().numpy().tobytes(), way)
+        return list(ways.values())
 
     @staticmethod
     def _distances(x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -131,3 +128,51 @@ class _Replayed:
 
         square = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square() / x.shape[2]
         return square[0], pair_scale(square, *lengths.unbind(2))[0]
+
+
+class _Nearest:
+    """Of rows, the nearest column among those that may be.
+
+    Attributes:
+        best: of all columns, values and indices [rows].
+        found: of those that may be.
+        rounded: [rows], what the rounding of the best distance is relative to.
+        others: row -> what may be besides `found` and is as near but for rounding.
+    """
+
+    def __init__(self, square: torch.Tensor, scale: torch.Tensor, may: torch.Tensor) -> None:
+        """Squared distances, what their rounding is relative to, and which may be, all [rows, columns]."""
+        import torch
+
+        self.square, self.scale = square, scale
+        allowed = square.masked_fill(~may, torch.inf)
+        self.best, self.found = square.min(1), allowed.min(1)
+        self.rounded = scale.gather(1, self.best.indices[:, None])[:, 0]
+        found = self.found.indices[:, None]
+        beyond = (allowed - self.found.values[:, None]) / (scale + scale.gather(1, found))
+        rows, columns = ((beyond <= TIED) & allowed.isfinite()).scatter(1, found, False).nonzero(as_tuple=True)
+        self.others: dict[int, list[int]] = {}
+        for row, column in zip(rows.tolist(), columns.tolist()):
+            self.others.setdefault(row, []).append(column)
+
+    def moved(self, moved: dict[int, int]) -> torch.Tensor:
+        """`found` [rows] but for some rows."""
+        chosen = self.found.indices.clone()
+        for row, column in moved.items():
+            chosen[row] = column
+        return chosen
+
+    def lack(self, chosen: torch.Tensor) -> torch.Tensor:
+        """By how much what was chosen [rows] is farther than the best, relative to both roundings."""
+        import torch
+
+        paid, scale = (each.gather(1, chosen[:, None])[:, 0] for each in (self.square, self.scale))
+        return torch.where(paid > self.best.values, (paid - self.best.values) / (scale + self.rounded), 0.0)
+
+
+def _moves(others: dict[int, list[int]]) -> Iterator[dict[int, int]]:
+    """Rows with another column, none, then each by itself, then two together, and so on."""
+    for count in range(len(others) + 1):
+        for rows in combinations(others, count):
+            for columns in product(*(others[row] for row in rows)):
+                yield dict(zip(rows, columns))

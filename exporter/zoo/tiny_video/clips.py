@@ -146,15 +146,15 @@ def draw(things: list[Thing], rng: np.random.Generator) -> Clip:
     centres = np.concatenate([where for where, _ in places])
     corner = np.floor(centres).astype(int) - margin
     alpha = outlines(np.column_stack([centres, radii[of]]), shapes[of], corner, turn[of], _WINDOW)
-    frames_at = [
+    shown = [
         np.flatnonzero((at.ravel() == place) & thing.there)
         for thing, (where, at) in zip(things, places, strict=True)
         for place in range(len(where))
     ]
-    for thing, (x, y), mask, frames in zip(of, corner + margin, alpha, frames_at, strict=True):
+    for thing, (x, y), mask, at in zip(of, corner + margin, alpha, shown, strict=True):
         rows, columns = slice(y, y + _WINDOW), slice(x, x + _WINDOW)
-        canvas[frames, rows, columns] += mask[..., None] * (paint[thing] - canvas[frames, rows, columns])
-        share[thing, frames, rows, columns] = mask
+        canvas[at, rows, columns] += mask[..., None] * (paint[thing] - canvas[at, rows, columns])
+        share[thing, at, rows, columns] = mask
     inner = slice(margin, margin + SIZE)
     noise = rng.standard_normal((FRAMES, SIZE, SIZE, 1), np.float32) * np.float32(_NOISE)
     frames = np.clip(canvas[:, inner, inner] + noise, 0, 255).astype(np.uint8)

