@@ -1,6 +1,6 @@
 """two_scale: more farthest points than slots, and then the groups around them whose means are nearest become one.
 
-Source: tokexport. For tokens X [N, D] and K slots:
+Source: this project's own method. For tokens X [N, D] and K slots:
 
     P = min(N, points K) farthest points of X (L2, raw features) from the first token on, in the order they are picked
     each token joins its nearest point in L2, the earliest pick among equals; a point itself: P groups
@@ -18,7 +18,9 @@ Right with log(size), against `kcenter_merge` on the same fresh questions (seeds
 tiny-vlm .981 / .975 at 7 of 144 tokens and .989 / .989 at 14; tiny-asr .948 / .916 at 10 of 200 and .989 / .980 at 20.
 `tokexport sweep tiny-asr --method two_scale --method kcenter_merge --ratio 0.95` measures it again.
 
-The ONNX body has |x - y|^2 = |x|^2 + |y|^2 - 2 x y of all pairs at once, of tokens less their mean: a pick is three
+Lloyd rounds, k-medoids, Ward or complete linkage in place of the means' distance, and positions in it did not win.
+
+The ONNX body has |x - y|^2 = |x|^2 + |y|^2 - 2 x y of all pairs at once, of tokens less a middle one: a pick is three
 nodes, and of near-duplicates what differs by no more than rounding relative to |x|^2 counts as equal.
 """
 
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     merges=True,
     source="tokexport",
     summary="groups around more farthest points than slots; those whose means are nearest become one",
+    heavy="all N^2 distances, and twice as many picks in turn as there are slots",
 )
 @dataclass(frozen=True)
 class TwoScale:

@@ -20,7 +20,8 @@ Joins: TypeAlias = (
     "tuple[int, list[int], Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]]"
 )
 
-_WAYS = 8
+_CHOICES = 50  # of what joins in a round
+_MOVES = 8  # into other equal groups, of the first of them
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,21 @@ class _Replayed:
         import torch
 
         (self.points, self.removed, self.joined), self.x, self.end = plan, x, end
-        self.kept = kept.tolist()
+        self.kept, self.moves = kept.tolist(), 1
         self.sure = bool((end >= 0).all()) and end[kept].equal(torch.arange(len(kept), device=end.device))
         self.lengths = torch.stack([x.square().mean(2), (x - x.mean(1, keepdim=True)).square().mean(2)], 2)
         self.square, self.scale = self._distances(x, self.lengths)
 
     def regret(self) -> float:
         """Of the way that explains the slots best; infinite where none does."""
-        return explain(_Node((0,)), self._ways, fewest=True)[0] if self.sure and self.kept[0] == 0 else float("inf")
+        if not self.sure or self.kept[0] != 0:
+            return float("inf")
+        # Where much is tied, the moves of single tokens would hide other picks from a search of so many tries.
+        found = explain(_Node((0,)), self._ways)[0]
+        if found > TIED:
+            self.moves = _MOVES
+            found = min(found, explain(_Node((0,)), self._ways, fewest=True)[0])
+        return found
 
     def _ways(self, node: _Node) -> list[tuple[float, _Node]] | None:
         if node.group is None:
@@ -91,7 +99,7 @@ class _Replayed:
         square = self.square[:, at].clone()
         square[at, torch.arange(len(at), device=at.device)] = -torch.inf
         near = _Nearest(square, self.scale[:, at], self.end[:, None] == self.end[at])
-        groups = [near.moved(moved) for moved in islice(_moves(near.others), _WAYS)]
+        groups = [near.moved(moved) for moved in islice(_moves(near.others), self.moves)]
         return [(float(near.lack(group).max()), _Node(picks, group[None])) for group in groups]
 
     def _rounds(self, node: _Node, group: torch.Tensor) -> list[tuple[float, _Node]]:
@@ -109,12 +117,12 @@ class _Replayed:
         values = near.found.values
         order = values.argsort(stable=True)[: int(values.isfinite().sum())].tolist()
         ways: dict[bytes, tuple[float, _Node]] = {}
-        for chosen in islice(tied(order, r, values.tolist(), near.rounded.tolist()), _WAYS):
+        for place, chosen in enumerate(islice(tied(order, r, values.tolist(), near.rounded.tolist()), _CHOICES)):
             joins = torch.tensor([chosen], device=group.device)
             gone = torch.zeros_like(later[:1]).scatter(1, joins, True)
             worst = float(top_k_regret(-near.best.values[None, 1:], gone[:, 1:], near.rounded[None, 1:])[0])
             others = {group: there for group, there in near.others.items() if group in chosen}
-            for moved in islice(_moves(others), _WAYS):
+            for moved in islice(_moves(others), max(1, self.moves - place)):
                 into = near.moved(moved)
                 after, _ = self.joined(group, joins, into[None])
                 way = max(float(near.lack(into)[chosen].max()), worst), _Node(node.picks, after, node.done + 1)
