@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from ..builder import Builder
 
-_ROUNDING = 2.0e-6  # of |x|^2 + |y|^2: below it |x - y|^2 is nothing but rounding
+ROUNDING = 2.0e-6  # of |x|^2 + |y|^2: below it |x - y|^2 is nothing but rounding
 
 
 def emit_near_zero(b: Builder, x: ir.Value) -> ir.Value:
@@ -31,4 +31,4 @@ def emit_square_distances(b: Builder, x: ir.Value) -> ir.Value:
     product = b.op("MatMul", x, b.op("Transpose", x, perm=[0, 2, 1]))
     both = b.op("Add", length, b.op("Transpose", length, perm=[0, 2, 1]))
     square = b.op("Sub", both, b.op("Mul", product, 2.0))
-    return b.op("Where", b.op("Greater", square, b.op("Mul", both, _ROUNDING)), square, 0.0)
+    return b.op("Where", b.op("Greater", square, b.op("Mul", both, ROUNDING)), square, 0.0)

@@ -11,6 +11,7 @@ from .a_tome_replay import tied
 from .bipartite import weighted_mean
 from .dpc_knn_replay import pair_scale
 from .replay import TIED, explain, top_k_regret
+from .squares import ROUNDING
 
 if TYPE_CHECKING:
     import torch
@@ -56,16 +57,23 @@ class _Replayed:
         self.sure = bool((end >= 0).all()) and end[kept].equal(torch.arange(len(kept), device=end.device))
         self.lengths = torch.stack([x.square().mean(2), (x - x.mean(1, keepdim=True)).square().mean(2)], 2)
         self.square, self.scale = self._distances(x, self.lengths)
+        self.seen = self.square
 
     def regret(self) -> float:
         """Of the way that explains the slots best; infinite where none does."""
         if not self.sure or self.kept[0] != 0:
             return float("inf")
-        # Where much is tied, the moves of single tokens would hide other picks from a search of so many tries.
-        found = explain(_Node((0,)), self._ways)[0]
-        if found > TIED:
-            self.moves = _MOVES
-            found = min(found, explain(_Node((0,)), self._ways, fewest=True)[0])
+        # A body may take for 0 what is but rounding. Beside large tokens that is far for others: who is as far as one
+        # of them may be picked before it each time anew, which no search of so many tries comes upon by itself.
+        off = (self.x - self.x[:, self.lengths[0, :, 1].argmin(), None]).square().mean(2)[0]
+        rounded = self.square.where(self.square > ROUNDING * (off[:, None] + off), 0.0)
+        seen = [self.square] if rounded.equal(self.square) else [rounded, self.square]
+        # Where much is tied, the moves of single tokens would hide other picks.
+        found = float("inf")
+        for (self.moves, fewest), self.seen in product([(1, False), (_MOVES, True)], seen):
+            found = min(found, explain(_Node((0,)), self._ways, fewest=fewest)[0])
+            if found <= TIED:
+                break
         return found
 
     def _ways(self, node: _Node) -> list[tuple[float, _Node]] | None:
@@ -74,17 +82,16 @@ class _Replayed:
         return None if node.done == len(self.removed) else self._rounds(node, node.group)
 
     def _picks(self, picks: tuple[int, ...]) -> list[tuple[float, _Node]]:
-        """The next pick: the farthest, or one as far but for rounding."""
+        """The next pick: the farthest by what is seen, or one as far but for rounding."""
         import torch
 
         at = list(picks)
-        near, nearest = self.square[:, at].min(1)
-        rounded = self.scale[:, at].gather(1, nearest[:, None])[:, 0]
+        near, nearest = self.square[at].min(0)
+        rounded = self.scale[at].gather(0, nearest[None])[0]
         near[at] = -torch.inf
-        best = int(near.argmax())
-        lack = torch.where(near < near[best], (near[best] - near) / (rounded[best] + rounded), 0.0)
+        lack = _nearer(near, rounded)
         found = (lack <= TIED).nonzero()[:, 0]
-        order = found[near[found].argsort(descending=True, stable=True)].tolist()
+        order = found[self.seen[at].amin(0)[found].argsort(descending=True, stable=True)].tolist()
         begun = {int(self.end[pick]) for pick in picks}
         first = {pick for slot, pick in enumerate(self.kept) if slot not in begun}
         spare = self.points - len(picks) > len(first)
@@ -171,11 +178,23 @@ class _Nearest:
         return chosen
 
     def lack(self, chosen: torch.Tensor) -> torch.Tensor:
-        """By how much what was chosen [rows] is farther than the best, relative to both roundings."""
+        """By how much what was chosen [rows] is farther than another at most, relative to both roundings."""
         import torch
 
-        paid, scale = (each.gather(1, chosen[:, None])[:, 0] for each in (self.square, self.scale))
-        return torch.where(paid > self.best.values, (paid - self.best.values) / (scale + self.rounded), 0.0)
+        paid, scale = (each.gather(1, chosen[:, None]) for each in (self.square, self.scale))
+        return torch.where(paid > self.square, (paid - self.square) / (scale + self.scale), 0.0).amax(1)
+
+
+def _nearer(near: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
+    """By how much each [N] is nearer than another at most, relative to both roundings."""
+    import torch
+
+    order = near.argsort(descending=True, stable=True)
+    least = rounded[order].cummin(0).values
+    # Who is nearer than another and rounded no less is never the one that is most ahead.
+    front = order[torch.cat([least.new_ones(1), least[:-1] - least[1:]]) > 0]
+    ahead = near[front] - near[:, None]
+    return torch.where(ahead > 0, ahead / (rounded[front] + rounded[:, None]), 0.0).amax(1)
 
 
 def _moves(others: dict[int, list[int]]) -> Iterator[dict[int, int]]:

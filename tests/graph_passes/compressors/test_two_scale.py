@@ -5,7 +5,7 @@ from body_runner import body_model, every_way
 from hypothesis import given, settings
 from properties import QUICK, check_agreement, check_batches, draw, inputs
 from tokexport.errors import RequestError
-from tokexport.graph_passes.compressors import Case, Compressed, make
+from tokexport.graph_passes.compressors import Case, Compressed, make, replay
 
 CASES = [Case(13, 5, 1), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 
@@ -62,12 +62,12 @@ def test_one_point_for_each_slot_is_kcenter_merge(kind):
             np.testing.assert_array_equal(got.assignment, expected.assignment, err_msg=way)
 
 
-def regret(ratio, tokens, kept, slots):
+def regret(ratio, tokens, kept, slots, points=2):
     """Of an outcome for tokens [1, N, 1]."""
     x = torch.from_numpy(tokens)
     outcome = Compressed(x[:, : len(kept)], torch.tensor([kept]), torch.ones(1, len(kept)), torch.tensor([slots]))
     case = Case(x.shape[1], 1, len(kept))
-    return make("two_scale", {"ratio": ratio}).replay(case, x, outcome).regret.item()
+    return make("two_scale", {"ratio": ratio, "points": points}).replay(case, x, outcome).regret.item()
 
 
 def test_a_worse_outcome_is_regretted():
@@ -93,6 +93,27 @@ def test_a_group_may_join_either_of_equal_ones():
     assert regret(0.2, tokens, [0, 2], [0, 0, 1, 0, 1]) == 0
     assert regret(0.2, tokens, [0, 2], [0, 1, 1, 0, 1]) == 0
     assert regret(0.2, tokens, [0, 2], [0, 0, 1, 0, 0]) > 1e-2
+
+
+def test_a_worse_pick_does_not_hide_behind_what_is_rounded():
+    # 1000 is .9 from 1000.9, which is but rounding to them. To .1 or .8, as far from 0 as they are, it is none.
+    tokens = line(0, 1000, 1000.9, -1000, -1000.9, 0.8, 0.1)
+    assert regret(0.2, tokens, [0, 2, 4, 5], [0, 1, 1, 2, 2, 3, 0], points=1) < 1e-6
+    assert regret(0.2, tokens, [0, 2, 4, 6], [0, 1, 1, 2, 2, 3, 3], points=1) > 1e-2
+
+
+def test_what_is_but_rounding_is_picked_or_not(monkeypatch):
+    # Beside large tokens a body takes .9 for 0, and never picks 1000: two more of the small ones are points.
+    tokens = line(0, -1.9, -1.5, -1.1, -0.8, 0.4, 1, 1.2, 1.5, 1.6, 1000, 1000.9, -1000, -1000.9)
+    kept, large = [0, 1, 9, 11, 13], [2, 2, 2, 2, 3, 3, 4, 4]
+    slots = {way: [0, 1, 1, 0, 0, 0, *large] for way in ("body", "body with exact ties")}
+    slots["reference"] = [0, 1, 1, 1, 1, 0, *large]
+    # Both are found without a search: ten picks, the tokens around them, and one round.
+    monkeypatch.setattr(replay, "_TRIES", 12)
+    for way, got in every_way(make("two_scale", {"ratio": 0.5}), Case(14, 1, 5), tokens).items():
+        assert got.kept_indices.tolist() == [kept], way
+        assert got.assignment.tolist() == [slots[way]], way
+        assert regret(0.5, tokens, kept, slots[way]) < 1e-6, way
 
 
 def test_wrong_requests():
