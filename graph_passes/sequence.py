@@ -202,7 +202,7 @@ def layers_up_to(seam: str, layers: int) -> int:
 
 def _named(model: ir.Model, seam: str) -> str:
     """The name of a seam in this graph: a share of the layers becomes the layer."""
-    if "/" not in seam or not _LAYER.fullmatch(seam):
+    if not isinstance(seam, str) or not _LAYER.fullmatch(seam) or "/" not in seam:
         return seam
     layers = [layers_up_to(one.name, 0) for one in find_seams(model)]
     if not any(layers):

@@ -145,7 +145,7 @@ def test_an_onnx_file_takes_arrays(folder, tiny_llava_encoder_onnx):
         "--method",
         "kcenter_merge",
     ]
-    assert "does not say how an image" in tokexport(arguments, code=2)
+    assert "does not say how a picture" in tokexport(arguments, code=2)
     np.save("mine/0.npy", np.random.default_rng(0).normal(size=(1, 3, 84, 84)).astype(np.float32))
     assert 0 < found(tokexport(arguments), "kcenter_merge")["cosine"] < 1
 

@@ -81,11 +81,11 @@ def test_parameters_and_outputs_are_passed_on() -> None:
 
 
 def test_size_bias_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tokexport.graph_passes import seams
+    from tokexport.graph_passes import sequence
     from toy_vit import encoder_output
 
     monkeypatch.setattr(
-        seams, "resolve", lambda *a: encoder_output(name="encoder_layer:0", tensor="h1", signals={}, grid=None)
+        sequence, "resolve", lambda *a: encoder_output(name="encoder_layer:0", tensor="h1", signals={}, grid=None)
     )
     on = run(compress(toy_vit(), "kcenter_merge", keep=5))
     off = run(compress(toy_vit(), "kcenter_merge", keep=5, size_bias="off"))
@@ -121,10 +121,10 @@ def test_what_is_no_model() -> None:
     ("options", "message"),
     [
         ({"keep": "5"}, "keep '5' is not a whole number"),
-        ({"seam": None}, "seam None is not a name"),
+        ({"seam": 3}, "seam 3 is not a name"),
         ({"params": 3}, "params 3 is not a mapping"),
         ({"params": {3: 1}}, "no parameter 3"),
-        ({"method": None}, "unknown method None"),
+        ({"method": 3}, "unknown method 3"),
         ({"outputs": "sizes"}, "outputs 'sizes' is not a list"),
         ({"outputs": None}, "outputs None is not a list"),
         ({"outputs": {"sizes": ""}}, "output without a name"),

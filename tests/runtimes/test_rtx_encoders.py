@@ -13,7 +13,7 @@ import pytest
 from tokexport.errors import RequestError
 from tokexport.graph_passes import forms, precision, ranges
 from tokexport.graph_passes.compress import compress
-from tokexport.graph_passes.compressors import Case, Compressor, make, names
+from tokexport.graph_passes.compressors import Case, Compressor, base, make
 from tokexport.graph_passes.compressors.base import Learned
 from tokexport.graph_passes.insert import EXTRA_OUTPUTS, insert
 from tokexport.graph_passes.model_io import load_model, save_model
@@ -85,7 +85,7 @@ def test_every_method_builds(
 ) -> None:
     model = load_model(request.getfixturevalue(name))
     seam = resolve(model, "auto", "projector_output")
-    known = [make(method) for method in names() if modality in make(method).method.modalities]
+    known = [make(method) for method in base._TABLE if modality in make(method).method.modalities]
     known = [each for each in known if form != "plugin" or each.method.name in KERNELS]
     # Layers that need weights have no choices of their own to build: a convolution and a pooling stand for them.
     known = [each for each in known if not isinstance(each, Learned) or each.method.name in ("conv1d", "ldpv2")]
