@@ -20,9 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from ...errors import RequestError
+from ...lazy import np
 from . import select
 from .a_tome_replay import after, neighbour_cosines, rounds_regret
 from .base import Case, Compressed, compressor

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from ...lazy import np
 from .cosine import cosines, emit_unit
 from .means import emit_mean_rows
 from .select import LOWEST, emit_argmax, emit_iota, emit_rows, emit_slots, emit_top_k, top_k

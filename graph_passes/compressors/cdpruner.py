@@ -22,8 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from ...lazy import np
 from . import select
 from .attended import emit_keep_highest
 from .base import Case, Compressed, compressor

@@ -18,8 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
+from ...lazy import np
 from . import select
 from .attended import emit_keep_highest, keep_highest
 from .base import Case, Compressed, compressor

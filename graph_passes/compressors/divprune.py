@@ -19,8 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from ...lazy import np
 from . import select
 from .base import Case, Compressed, compressor
 from .cosine import cosines, emit_cosines

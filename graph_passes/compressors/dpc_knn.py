@@ -24,9 +24,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ...errors import RequestError
+from ...lazy import np
 from . import select
 from .base import Case, Compressed, compressor
 from .dpc_knn_replay import centres_regret, joined_regret, square_scale

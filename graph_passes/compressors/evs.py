@@ -15,8 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from ...lazy import np
 from . import select
 from .attended import emit_keep_highest, keep_highest
 from .base import Case, Compressed, compressor

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
+from ...lazy import np
 from .select import emit_argmax, emit_iota, emit_rows, emit_square_sum
 
 if TYPE_CHECKING:

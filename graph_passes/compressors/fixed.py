@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from ...lazy import np
 from .base import Case, Compressed
 from .select import emit_like, emit_rows
 

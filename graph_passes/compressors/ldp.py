@@ -25,8 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from ...lazy import np
 from . import select
 from .base import Case, Compressed, compressor
 from .convolved import (

@@ -19,8 +19,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from ...lazy import np
 from . import select
 from .adaptive import emit_pooled, middle_places, placed
 from .base import Case, Compressed, compressor

@@ -28,9 +28,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ...errors import RequestError
+from ...lazy import np
 from . import select
 from .base import Case, Compressed, compressor
 from .fixed import emit_resampled, resampled

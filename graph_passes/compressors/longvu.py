@@ -25,9 +25,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ...errors import RequestError
+from ...lazy import np
 from . import select
 from .base import Case, Compressed, compressor
 from .cosine import emit_unit

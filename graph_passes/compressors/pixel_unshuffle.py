@@ -19,9 +19,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from ...errors import RequestError
+from ...lazy import np
 from .base import Case, Compressed, compressor
 from .grids import grid_of, plugin_grid
 from .select import emit_rows

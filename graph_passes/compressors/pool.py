@@ -26,8 +26,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
+from ...lazy import np
 from . import select
 from .base import Case, Compressed, compressor
 from .fixed import emit_fixed_map, fixed

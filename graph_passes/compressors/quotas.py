@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from ...lazy import np
 from . import select
 
 if TYPE_CHECKING:

@@ -12,9 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from ...errors import RequestError
+from ...lazy import np
 from . import select
 from .attended import Attends
 from .base import Case, Compressed

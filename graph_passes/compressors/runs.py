@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from ...lazy import np
 from .base import Case, Compressed
 from .select import emit_gather, emit_iota, emit_like, emit_slots, gather, slots_of
 

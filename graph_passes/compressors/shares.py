@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from ...lazy import np
 from .select import emit_iota, emit_rows, emit_top_k
 
 if TYPE_CHECKING:

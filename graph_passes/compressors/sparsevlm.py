@@ -22,9 +22,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations, islice
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ...errors import RequestError
+from ...lazy import np
 from . import select
 from .base import OUTPUTS, Case, Compressed, compressor
 from .dpc_knn import DpcKnn

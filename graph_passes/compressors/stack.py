@@ -15,9 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ...errors import RequestError
+from ...lazy import np
 from .base import Case, Compressed, compressor
 from .fixed import emit_fixed_map, fixed
 from .select import check_counts, emit_float

@@ -31,9 +31,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from ...errors import RequestError
+from ...lazy import np
 from . import select
 from .base import Case, Compressed, compressor
 from .fixed import emit_resampled, resampled

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
 from ...errors import MissingError, RequestError, nearest
+from ...lazy import np
 from .base import Case, Method
 
 

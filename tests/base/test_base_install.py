@@ -62,18 +62,24 @@ def test_importing_tokexport_loads_no_package_at_all():
     assert "onnx" not in python(code) and "numpy" not in python(code)
 
 
+def test_the_table_of_methods_needs_no_numpy():
+    code = "import sys, tokexport; tokexport.methods(); print('numpy' in sys.modules)"
+    assert python(code).strip() == "False"
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["methods"]])
 def test_help_and_methods_answer_within_a_third_of_a_second(arguments):
     # As for a user: compiled once, by the first run.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     seconds = []
-    for _ in range(8):
+    # Whatever else this machine does meanwhile: the fastest run is the command's own time.
+    for _ in range(24):
         start = time.perf_counter()
         subprocess.run([TOKEXPORT, *arguments], check=True, capture_output=True, env=environment)
         seconds.append(time.perf_counter() - start)
         if seconds[-1] < 0.3:
             return
-    pytest.fail(f"fastest of 8 runs took {min(seconds):.2f} s")
+    pytest.fail(f"fastest of {len(seconds)} runs took {min(seconds):.2f} s")
 
 
 def test_compress_edits_a_graph_and_onnxruntime_runs_it(tmp_path):
