@@ -1,7 +1,8 @@
 """Every mutant still changes the line it was written for."""
 
-import tomllib
 from pathlib import Path
+
+import tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
 
