@@ -1,4 +1,4 @@
-"""Tables of what benchmarks/methods.py measured: all methods for docs/methods.md, the ten best for the README."""
+"""Tables of sweeps: all methods and a closer look for docs/methods.md, the ten best for the README."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def result(source: str) -> Path:
 
 def tiny_vlm() -> str:
     """All methods on pictures."""
-    return _table("tiny-vlm", *_read("tiny-vlm"))
+    return _all("tiny-vlm")
 
 
 def tiny_video() -> str:
     """All methods on clips."""
-    return _table("tiny-video", *_read("tiny-video"))
+    return _all("tiny-video")
 
 
 def tiny_asr() -> str:
     """All methods on sound."""
-    return _table("tiny-asr", *_read("tiny-asr"))
+    return _all("tiny-asr")
 
 
 def best_vlm() -> str:
@@ -48,9 +48,19 @@ def best_asr() -> str:
     return _best("tiny-asr")
 
 
+def accuracy() -> str:
+    """A closer look at a few methods on pictures, with times."""
+    return _table("", *_read(RESULTS / "sweep_tiny_vlm.json"), ranked_first=True, times=True)
+
+
+def listening() -> str:
+    """A closer look at a few methods on sound, with times."""
+    return _table("", *_read(RESULTS / "sweep_tiny_asr.json"), ranked_first=True, times=True)
+
+
 def ranked(source: str) -> list[str]:
     """The methods that reach every ratio, best in the mean over them first, each with its best parameters only."""
-    data, methods = _read(source)
+    data, methods = _read(result(source))
     ratios = _kept(data)
     whole = {name: rows for name, rows in methods.items() if set(rows) == set(ratios) and not _is_baseline(rows)}
     order = sorted(whole, key=lambda name: -sum(row["accuracy"] for row in whole[name].values()))
@@ -60,14 +70,20 @@ def ranked(source: str) -> list[str]:
     return list(first.values())
 
 
+def _all(source: str) -> str:
+    return _table(f"{source}, ", *_read(result(source)))
+
+
 def _best(source: str) -> str:
-    data, methods = _read(source)
+    data, methods = _read(result(source))
     baselines = [name for name, rows in methods.items() if _is_baseline(rows)]
-    return _table(source, data, {name: methods[name] for name in [*ranked(source)[:BEST], *baselines]}, bold=True)
+    shown = {name: methods[name] for name in [*ranked(source)[:BEST], *baselines]}
+    return _table(f"{source}, ", data, shown, ranked_first=True)
 
 
-def _read(source: str) -> tuple[dict[str, Any], dict[str, Rows]]:
-    data = json.loads(result(source).read_text())
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Rows]]:
+    """A sweep.json, and what it measured by method."""
+    data = json.loads(path.read_text())
     methods: dict[str, Rows] = {}
     for row in data["rows"]:
         if "accuracy" in row:
@@ -85,33 +101,55 @@ def _is_baseline(rows: Rows) -> bool:
     return any(row["baseline"] for row in rows.values())
 
 
-def _table(source: str, data: dict[str, Any], methods: dict[str, Rows], bold: bool = False) -> str:
-    """A row for each method, best in the mean over what it reaches first; a merging one as without / with log(size)."""
+def _table(
+    of: str, data: dict[str, Any], methods: dict[str, Rows], *, ranked_first: bool = False, times: bool = False
+) -> str:
+    """A row for each method, best in the mean over what it reaches first; a merging one as without / with log(size).
+
+    Args:
+        of: what stands before "kept of" in the head.
+        data: of the sweep.
+        methods: those to show.
+        ranked_first: baselines stand last, and the best at each ratio is in bold.
+        times: a second line in each cell: what is left of uncompressed, and what it saves.
+    """
     kept = _kept(data)
     head = [f"{keep} ({float(ratio):.0%} removed)" for ratio, keep in kept.items()]
-    lines = [f"| {source}, kept of {data['tokens']} | " + " | ".join(head) + " |", "|---" * (len(kept) + 1) + "|"]
+    lines = [f"| {of}kept of {data['tokens']} | " + " | ".join(head) + " |", "|---" * (len(kept) + 1) + "|"]
     best = {ratio: max(rows[ratio]["accuracy"] for rows in methods.values() if ratio in rows) for ratio in kept}
 
-    def mean(name: str) -> float:
-        return sum(row["accuracy"] for row in methods[name].values()) / len(methods[name])
+    def place(name: str) -> tuple[bool, float]:
+        reached = methods[name].values()
+        mean = sum(row["accuracy"] for row in reached) / len(reached)
+        return ranked_first and _is_baseline(methods[name]), -mean
 
-    for name in sorted(methods, key=lambda name: (bold and _is_baseline(methods[name]), -mean(name))):
-        rows = methods[name]
-        cells = [_cell(rows[ratio], kept[ratio], best[ratio] if bold else 2) if ratio in rows else "" for ratio in kept]
+    for name in sorted(methods, key=place):
+        cells = []
+        for ratio, keep in kept.items():
+            row = methods[name].get(ratio)
+            bold = row is not None and ranked_first and row["accuracy"] == best[ratio]
+            cells.append(_cell(row, keep, bold) + (_saved(row) if times else "") if row else "")
         method, _, params = name.partition(":")
         lines.append(f"| `{method}`{' ' + params if params else ''} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _cell(row: dict[str, Any], kept: int, best: float) -> str:
+def _cell(row: dict[str, Any], kept: int, bold: bool) -> str:
     text = share(row["accuracy"])
-    if row["accuracy"] == best:
+    if bold:
         text = f"**{text}**"
     if "deviation" in row:
         text += f" ± {share(row['deviation'])}"
     if "accuracy_without_bias" in row:
         text = f"{share(row['accuracy_without_bias'])} / {text}"
     return text if row["keep"] == kept else f"{row['keep']} tokens: {text}"
+
+
+def _saved(row: dict[str, Any]) -> str:
+    saved = [f"{row['share']:.1%}"]
+    if "encoder_gain" in row:
+        saved += [f"{row['encoder_gain']:.2f}x", f"{row['prefill_gain']:.2f}x", f"{row['compressor_ms']:.2f} ms"]
+    return f"<br><sub>{' · '.join(saved)}</sub>"
 
 
 def share(value: float) -> str:

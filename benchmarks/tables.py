@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from method_tables import best_asr, best_video, best_vlm, share, tiny_asr, tiny_video, tiny_vlm
+from method_tables import accuracy, best_asr, best_video, best_vlm, listening, tiny_asr, tiny_video, tiny_vlm
 from report import RESULTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,56 +17,6 @@ ROOT = Path(__file__).resolve().parents[1]
 def results(name: str) -> Any:
     """What a benchmark wrote."""
     return json.loads((RESULTS / f"{name}.json").read_text())["results"]
-
-
-def accuracy() -> str:
-    """tiny-vlm by method and ratio, of `tokexport sweep`."""
-    return _sweep("sweep_tiny_vlm")
-
-
-def listening() -> str:
-    """tiny-asr by method and ratio, of `tokexport sweep`."""
-    return _sweep("sweep_tiny_asr")
-
-
-def _sweep(name: str) -> str:
-    """A row for each method, a column for each ratio, and two lines in a cell: what is left, and what it saves."""
-    data = json.loads((RESULTS / f"{name}.json").read_text())
-    figure, rows = data["figure"], data["rows"]
-    kept = {row["ratio"]: row["keep"] for row in rows if row["method"] == "uniform"}
-    methods: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        methods.setdefault(row["method"], {})[row["ratio"]] = row
-    head = [f"{keep} ({float(ratio):.0%} removed)" for ratio, keep in kept.items()]
-    lines = [f"| kept of {data['tokens']} | " + " | ".join(head) + " |", "|---" * (len(kept) + 1) + "|"]
-    best = {ratio: max(row.get(figure, 0) for row in rows if row["ratio"] == ratio) for ratio in kept}
-
-    def place(item: tuple[str, dict[str, Any]]) -> tuple[bool, float]:
-        shown = [row[figure] for row in item[1].values() if figure in row]
-        return any(row["baseline"] for row in item[1].values()), -sum(shown) / max(len(shown), 1)
-
-    for label, cells in sorted(methods.items(), key=place):
-        method, _, params = label.partition(":")
-        cells_shown = [_cell(cells[ratio], figure, best[ratio], kept[ratio]) for ratio in kept]
-        lines.append(f"| `{method}`{' ' + params if params else ''} | " + " | ".join(cells_shown) + " |")
-    return "\n".join(lines)
-
-
-def _cell(row: dict[str, Any], figure: str, best: float, kept: int) -> str:
-    if "reason" in row:
-        return ""
-    text = share(row[figure])
-    text = f"**{text}**" if row[figure] == best else text
-    if "deviation" in row:
-        text += f" ± {share(row['deviation'])}"
-    if f"{figure}_without_bias" in row:
-        text = f"{share(row[f'{figure}_without_bias'])} / {text}"
-    if row["keep"] != kept:
-        text = f"{row['keep']} tokens: {text}"
-    saved = [f"{row['share']:.1%}"]
-    if "encoder_gain" in row:
-        saved += [f"{row['encoder_gain']:.2f}x", f"{row['prefill_gain']:.2f}x", f"{row['compressor_ms']:.2f} ms"]
-    return f"{text}<br><sub>{' · '.join(saved)}</sub>"
 
 
 def speed() -> str:

@@ -63,7 +63,7 @@ def _followed(
     results: list[Compressed[torch.Tensor]] = []
     whole: Compressed[torch.Tensor] | None = None
     for number, step in enumerate(steps):
-        if put is not None and step.before is not None and step.tokens_in == step.before.tokens_out:
+        if put is not None and step.adjoins:
             tokens = put.tokens
             signals.append({})
         else:

@@ -8,7 +8,7 @@ is part ``sequence``: integers and counts, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..graph_passes.compressors import Case, Compressed, Compressor, parameters
 from ..graph_passes.compressors.texts import TEXT
 from . import torch_parts
 from .arrays import to_tensor, to_tensors
-from .parity import Runner, between, run_reference
+from .parity import Runner, between, run_reference, value_names
 from .probes import Probe
 from .torch_parts import Put
 
@@ -50,7 +50,7 @@ def encoder_probes(
     read = [name for step in steps for name in (step.tokens_in, *into[step.node_name], step.tokens_out)]
     read += [name for step in steps for name in (*step.gives.values(), *step.total.values())]
     read += [name for step in steps for how in step.reads.values() for name in (how.source, *how.through)]
-    inputs, results = _names(model.graph.inputs), _names(model.graph.outputs)
+    inputs, results = value_names(model.graph.inputs), value_names(model.graph.outputs)
     run = runner(between(model, inputs, dict.fromkeys(name for name in read if name not in inputs)))
     judged = [name for name in results if name not in inserted.outputs.values()]
     probes: list[Probe] = []
@@ -91,7 +91,7 @@ def direct(steps: list[Inserted], number: int) -> dict[str, str]:
 def _into(model: ir.Model, step: Inserted) -> list[str]:
     """The values that a compressor reads: tokens, then signals. Behind these lie weights, constants of the graph."""
     node = next(node for node in model.graph if node.name == step.node_name)
-    return _names(value for value in node.inputs if value is not None)[: 1 + len(step.compressor.signals())]
+    return value_names(value for value in node.inputs if value is not None)[: 1 + len(step.compressor.signals())]
 
 
 def _compressor(graph: GraphSource, step: Inserted, into: list[str], own: Values) -> Probe:
@@ -135,7 +135,7 @@ def _seen(
 ) -> dict[str, np.ndarray]:
     """What the module holds at a step: nothing where it sits right behind the one before."""
     step = steps[number]
-    if step.before is not None and step.tokens_in == step.before.tokens_out:
+    if step.adjoins:
         return {}
     assert graph.module is not None
     signals = direct(steps, number)
@@ -171,10 +171,6 @@ def _card(compressor: Compressor, case: Case) -> dict[str, Any]:
         "dtype": case.dtype,
         "grid": list(case.grid) if case.grid else None,
     }
-
-
-def _names(values: Iterable[ir.Value]) -> list[str]:
-    return [value.name or "" for value in values]
 
 
 def _finite(tokens: np.ndarray, tensor: str, seam: str) -> None:

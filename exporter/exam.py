@@ -7,7 +7,7 @@ input, at B = 1 as in a bundle. What reads a text is run from the seam on for ea
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from ..runtimes.media import encoder_input
 from ..runtimes.ort_graph import ort_runner
 from ..runtimes.words import Words
 from .answers import Encoded, Language, side_by_side
-from .parity import between
+from .parity import between, value_names
 from .texts import question_texts, text_input
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Exam:
     def _run(self, model: ir.Model, feeds: Mapping[str, list[np.ndarray]]) -> list[dict[str, np.ndarray]]:
         run = ort_runner(model, threads=1)
         rows, count = dict(feeds), len(next(iter(feeds.values())))
-        if self._main in _names(model.graph.inputs) and self._main not in rows:
+        if self._main in value_names(model.graph.inputs) and self._main not in rows:
             # Where a path goes around the cut, the rest of the encoder reads its input again.
             rows[self._main] = self.inputs if count == len(self.inputs) else [self.inputs[at] for at in self.of]
         return side_by_side(lambda i: run({name: values[i] for name, values in rows.items()}), range(count))
@@ -191,9 +191,5 @@ def compressor_node(model: ir.Model, inserted: Inserted) -> ir.Node:
 
 def outputs(model: ir.Model, inserted: Inserted) -> dict[str, str]:
     """The graph's outputs by what they are: tokens, its own first one, and those that `insert` added."""
-    own = next(name for name in _names(model.graph.outputs) if name not in inserted.outputs.values())
+    own = next(name for name in value_names(model.graph.outputs) if name not in inserted.outputs.values())
     return {"tokens": own, **{part: inserted.outputs[part] for part in OUTPUTS[1:]}}
-
-
-def _names(values: Iterable[ir.Value]) -> list[str]:
-    return [value.name or "" for value in values]

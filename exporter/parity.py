@@ -39,9 +39,9 @@ def between(model: ir.Model, inputs: Iterable[str], outputs: Iterable[str]) -> i
 
     inputs, outputs = list(inputs), list(outputs)
     part = model
-    if outputs != _names(model.graph.outputs):
+    if outputs != value_names(model.graph.outputs):
         part = cut(part, outputs)[0]
-    if set(inputs) != set(_names(part.graph.inputs)):
+    if set(inputs) != set(value_names(part.graph.inputs)):
         part = cut(part, inputs)[1]
     return part
 
@@ -205,5 +205,6 @@ def _worse(a: Check, b: Check) -> Check:
     return b if (b.cosine, -abs(b.norm_ratio - 1)) < (a.cosine, -abs(a.norm_ratio - 1)) else a
 
 
-def _names(values: Iterable[ir.Value]) -> list[str]:
+def value_names(values: Iterable[ir.Value]) -> list[str]:
+    """Names of values, in their order; an unnamed one is empty."""
     return [value.name or "" for value in values]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import GateError, MissingError, RequestError
 from . import gate, variants
 from .render import Step
-from .texts import refuse_text, text_of
+from .texts import check_length, refuse_text
 from .variants import Ratio
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def export(
     if min_accuracy is not None:
         # What the questions need is missed now, not after the export.
         opened.questions(1, accuracy.SEED)
-    text_of(opened, compressor)
+    check_length(opened, compressor)
     plans = [graphs.Plan(opened, steps, parts, size_bias, named, params or {}) for steps in asked]
     rates = "-".join(plan.budget.replace("/", "_") for plan in plans)
     target = Path(out) if out is not None else Path(f"{opened.name}-{named or f'{compressor.method.name}-{rates}'}")

@@ -24,21 +24,20 @@ _SPOKEN = 0.75  # share of the rows that hold a made-up prompt; the others are p
 
 
 def text_of(source: Source, compressor: Compressor) -> GraphSource | None:
-    """The graph text for a compressor that reads one, where the source has it.
+    """The graph text for a compressor that reads one, where the source has it; see `check_length`."""
+    length = text_length(compressor)
+    return source.text(length) if length else None
 
-    Raises:
-        RequestError: it would be shorter than the prompts that the language graphs take.
-    """
+
+def check_length(source: Source, compressor: Compressor) -> None:
+    """Raise `RequestError` for a text that would be shorter than the prompts that the language graphs take."""
     generation, length = source.generation(1), text_length(compressor)
-    if not length:
-        return None
-    if source.text_seam and generation is not None and length < generation.prompt_length:
+    if length and source.text_seam and generation is not None and length < generation.prompt_length:
         raise RequestError(
             f"text_length {length} holds less than the {generation.prompt_length} ids that a prompt of {source.name} "
             "may have",
             fix=f"Use --set text_length={generation.prompt_length} or more.",
         )
-    return source.text(length)
 
 
 def prompt_ids(source: Source, prompt: Sequence[int], length: int) -> np.ndarray:

@@ -150,9 +150,10 @@ def tail(
     import torch
 
     calls: list[dict[str, Any]] = []
-    with torch.no_grad(), _putting(module, Put(seam, tokens, sizes), calls):
+    put = Put(seam, tokens, sizes)
+    with torch.no_grad(), _putting(module, put, calls):
         result = module(*inputs.values())
-    _check_bias(Put(seam, tokens, sizes), calls)
+    _check_bias(put, calls)
     return tuple(result) if isinstance(result, (tuple, list)) else (result,)
 
 

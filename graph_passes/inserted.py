@@ -73,6 +73,11 @@ class Inserted:
         return parameters(self.compressor)
 
     @property
+    def adjoins(self) -> bool:
+        """Whether it sits right behind the step before it, with nothing in between."""
+        return self.before is not None and self.tokens_in == self.before.tokens_out
+
+    @property
     def steps(self) -> list[Inserted]:
         """The steps up to this one, front to back."""
         return [*(self.before.steps if self.before else []), self]

@@ -26,12 +26,11 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from . import select
+from . import select, squares
 from .base import Case, Compressed, compressor
 from .dpc_knn_replay import centres_regret, joined_regret, square_scale
 from .means import emit_means, emit_nearest, means
 from .replay import Replay
-from .squares import emit_square_distances
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -124,7 +123,7 @@ class DpcKnn:
             return select.emit_every_token(b, case, tokens)
         x = select.emit_float(b, tokens, case)
         centred = b.op("Sub", x, b.op("ReduceMean", x, [1], keepdims=1))
-        square = emit_square_distances(b, b.op("Mul", centred, float(case.dim**-0.5)))
+        square = squares.emit_square_distances(b, b.op("Mul", centred, float(case.dim**-0.5)))
         _, best = select.emit_top_k(b, self._emit_scores(b, square, n), k, n)
         kept, _ = select.emit_sort(b, best, k)
         closeness = b.op("Neg", select.emit_gather(b, square, b.cast(kept, "int64")))
@@ -145,10 +144,8 @@ class DpcKnn:
 
 def square_distances(tokens: torch.Tensor) -> torch.Tensor:
     """d^2 [B, N, N] float32 of tokens [B, N, D], of equal ones exactly 0."""
-    import torch
-
     x = tokens.float()
-    return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square() / x.shape[2]
+    return squares.square_distances(x, x) / x.shape[2]
 
 
 def nearest_centre(square: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ from ...lazy import np
 from . import select
 from .base import Case, Compressed, compressor
 from .frames import check_first_frame, cosines_before, emit_cosines_before
-from .grids import video_grid_of
+from .grids import places_of, video_grid_of
 from .replay import Replay, top_k_regret
 from .runs import emit_by_place, emit_merge_runs, emit_run_frames, emit_run_means, merge_runs, run_heads
 from .shares import emit_positions
@@ -62,8 +62,7 @@ class Framefusion:
 
     def check(self, case: Case) -> None:
         """A video, and h w <= K <= N."""
-        _, height, width = video_grid_of(case, self.grid)
-        check_first_frame(case, height * width)
+        check_first_frame(case, places_of(case, self.grid))
 
     def reference(self, case: Case, tokens: torch.Tensor) -> Compressed[torch.Tensor]:
         """The formula above."""

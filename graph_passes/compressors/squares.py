@@ -1,4 +1,7 @@
-"""Squared distances of all pairs by one MatMul: what is rounded is relative to |x|^2."""
+"""Squared distances of all pairs: from differences in PyTorch, and in a body by one MatMul.
+
+What the MatMul rounds is relative to |x|^2.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,18 @@ from .select import emit_square_sum
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    import torch
 
     from ..builder import Builder
 
 ROUNDING = 2.0e-6  # of |x|^2 + |y|^2: below it |x - y|^2 is nothing but rounding
+
+
+def square_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """|x - y|^2 [B, N, M] of x [B, N, D] to y [B, M, D], of equal ones exactly 0."""
+    import torch
+
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
 
 
 def emit_near_zero(b: Builder, x: ir.Value) -> ir.Value:

@@ -38,7 +38,7 @@ from .bipartite import rounds, weighted_mean
 from .farthest import farthest_points
 from .means import emit_mean_rows, emit_means, means
 from .replay import Replay
-from .squares import emit_near_zero, emit_square_distances
+from .squares import emit_near_zero, emit_square_distances, square_distances
 from .two_scale_replay import Joins, groups_regret
 
 if TYPE_CHECKING:
@@ -103,12 +103,12 @@ class TwoScale:
             return select.every_token(tokens)
         x = tokens.float()
         picks = farthest_points(x, self.picked(case), "first")
-        to_points = _square(x, select.gather(x, picks)).scatter(1, picks[:, None], -torch.inf)
+        to_points = square_distances(x, select.gather(x, picks)).scatter(1, picks[:, None], -torch.inf)
         group = to_points.argmin(2)
         for r in self.rounds(case):
             t = picks.shape[1]
             centres, _ = weighted_mean(x, torch.ones_like(x[..., 0]), group, t)
-            square = _square(centres, centres)
+            square = square_distances(centres, centres)
             nearest = square.masked_fill(torch.ones_like(square[0], dtype=torch.bool).triu(), torch.inf).min(2)
             group, stays = joined(group, select.top_k(-nearest.values, r), nearest.indices)
             picks = picks[stays].view(len(x), t - r)
@@ -206,10 +206,3 @@ def joined(group: torch.Tensor, joins: torch.Tensor, into: torch.Tensor) -> tupl
     while not end.equal(further := end.gather(1, end)):
         end = further
     return (stays.cumsum(1) - 1).gather(1, end).gather(1, group), stays
-
-
-def _square(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """|x - y|^2 [B, N, M] of x [B, N, D] to y [B, M, D]."""
-    import torch
-
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()

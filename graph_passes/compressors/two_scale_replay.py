@@ -11,7 +11,7 @@ from .a_tome_replay import tied
 from .bipartite import weighted_mean
 from .dpc_knn_replay import pair_scale
 from .replay import TIED, explain, top_k_regret
-from .squares import ROUNDING
+from .squares import ROUNDING, square_distances
 
 if TYPE_CHECKING:
     import torch
@@ -139,9 +139,7 @@ class _Replayed:
     @staticmethod
     def _distances(x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """|x - y|^2 [n, n], a channel, of x [1, n, D], and what its rounding is relative to; lengths [1, n, 2]."""
-        import torch
-
-        square = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square() / x.shape[2]
+        square = square_distances(x, x) / x.shape[2]
         return square[0], pair_scale(square, *lengths.unbind(2))[0]
 
 
