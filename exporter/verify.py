@@ -10,6 +10,7 @@ from ..graph_passes.compressors.texts import TEXT
 from ..graph_passes.model_io import load_model
 from ..runtimes.ort_graph import ort_runner
 from ..runtimes.reader import Bundle, open_bundle, verify_hashes
+from ..runtimes.recovery import recover
 from . import gate
 from . import probes as probe_file
 from .measures import Check
@@ -31,7 +32,7 @@ def verify(
     junit: Path | str | None = None,
     step: Step = lambda text: None,
 ) -> dict[str, Any]:
-    """Check a bundle.
+    """Check a bundle; a replacement of it that this user began here and that was interrupted is finished first.
 
     Args:
         path: the bundle.
@@ -68,6 +69,7 @@ def verify(
 def _verify(path: Path, runtime: str, variant: str | None, min_accuracy: float | None, step: Step) -> dict[str, Any]:
     # A step is "suite: what is done now": `junit.Report` files its time, or the error that ends it, under the suite.
     step("files: manifest.json")
+    recover(path)
     bundle = open_bundle(path)
     chosen = bundle.manifest.variants if variant is None else [bundle.variant(variant)]
     step("accuracy: as the export recorded it")

@@ -7,8 +7,8 @@ A bundle is a folder that holds everything a consumer needs and nothing about th
 
 Paths are relative, with forward slashes, and never leave the folder; no file is a symbolic link, because ONNX Runtime
 refuses links. The first variant is the default one; the graphs of others carry their names (encoder.<variant>.onnx) and
-read the same data files. A folder with a `.tokexport-commit` inside is in the middle of being replaced: `open_bundle`
-finishes it (see swap.py).
+read the same data files. A folder with a `.tokexport-commit` inside is in the middle of being replaced (see swap.py):
+`open_bundle` refuses it, and `tokexport verify` or a new export finishes what the same user began on the same machine.
 
 Graph roles and the tensors they take and give (roles on the left; `GraphRecord.inputs` and `.outputs` map a role to the
 graph's own tensor name, because a foreign file's names are never changed). B is 1 unless a shape says otherwise.
@@ -72,6 +72,11 @@ from .strict import BundlePath, Strict
 
 SCHEMA = "1.0"
 MANIFEST = "manifest.json"
+# Hidden names of ours, inside a bundle or beside it; these two are a replacement that is under way, and the staging
+# folder of a mount point.
+OURS = ".tokexport-"
+PENDING = OURS + "commit"
+BUILDING = OURS + "build-"
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Form = Literal["portable", "plugin", "inlined"]

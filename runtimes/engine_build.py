@@ -18,12 +18,11 @@ from ..errors import BundleError, MissingError, RequestError
 from ..graph_passes.model_io import external_tensors
 from ..plugins.library import require_code
 from . import engine_file, engine_form, engine_plugins, engine_target
-from .bundle import FileRecord, Form, Variant
+from .bundle import OURS, FileRecord, Form, Variant
 from .engine_builder import Builder, plugin_nodes
 from .engine_file import EngineRecord, LayerRecord, PluginRecord
 from .engine_target import EngineTarget
 from .reader import Bundle
-from .target import OURS
 from .tensorrt_api import KINDS, Kind, install, require, version_of
 
 if TYPE_CHECKING:

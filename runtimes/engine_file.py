@@ -21,11 +21,11 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from ..errors import BundleError, MissingError
-from .bundle import FileRecord, Form, Precision, Role
+from .bundle import OURS, FileRecord, Form, Precision, Role
 from .engine_errors import EngineDeviceError, EngineError, EngineStaleError, EngineVersionError
 from .reader import Bundle
 from .strict import LENIENT, BundlePath, Strict
-from .target import ENGINES, OURS
+from .target import ENGINES
 from .tensorrt_api import Kind, title
 
 SCHEMA = "1.0"

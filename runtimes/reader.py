@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from ..errors import BundleError, RequestError, nearest
-from .bundle import MANIFEST, SCHEMA, GraphRecord, Manifest, Role, Variant
+from . import journal
+from .bundle import MANIFEST, PENDING, SCHEMA, GraphRecord, Manifest, Role, Variant
 from .strict import LENIENT
-from .swap import recover
 
 _AGAIN = "Export it again, or copy it again in full."
 _CHUNK = 1 << 20
@@ -92,15 +93,16 @@ class Bundle:
 
 
 def open_bundle(path: Path | str) -> Bundle:
-    """Read a bundle's manifest and check that every file is there with its size; a broken replacement is finished.
+    """Read a bundle's manifest and check that every file is there with its size; nothing is written.
 
     A newer minor version is read, unknown keys ignored; a newer major one is refused.
 
     Raises:
-        BundleError: no bundle, damaged, incomplete, too new, or with paths that leave its folder.
+        BundleError: no bundle, damaged, incomplete, too new, being replaced, or with paths that leave its folder.
     """
     folder = Path(path)
-    recover(folder)
+    if os.path.lexists(folder / PENDING):
+        raise journal.refusal(folder)
     file = folder / MANIFEST
     try:
         text = file.read_bytes()
@@ -113,9 +115,9 @@ def open_bundle(path: Path | str) -> Bundle:
             where=str(folder),
             fix="Name the folder given by -o.",
         ) from None
-    bundle = Bundle(folder, _parse(text, file))
+    bundle = Bundle(folder, parse_manifest(text, file))
     for name, record in bundle.manifest.files.items():
-        _check_file(folder, name, record.size)
+        check_file(folder, name, record.size)
     return bundle
 
 
@@ -143,7 +145,12 @@ def verify_hashes(bundle: Bundle, step: Callable[[str], None] = lambda text: Non
     return len(bundle.manifest.files)
 
 
-def _parse(text: bytes, file: Path) -> Manifest:
+def parse_manifest(text: bytes, file: Path) -> Manifest:
+    """The manifest in a text; `file` is where that was read, for the errors.
+
+    Raises:
+        BundleError: damaged, too new, or with paths that leave its folder.
+    """
     try:
         data = json.loads(text)
     except ValueError as error:
@@ -187,7 +194,12 @@ def _is_newer_minor(data: Any, file: Path) -> bool:
     return minor > known_minor
 
 
-def _check_file(folder: Path, name: str, size: int) -> None:
+def check_file(folder: Path, name: str, size: int | None = None) -> None:
+    """Check that a file is there, inside the folder and reached through no link, and of that size where one is given.
+
+    Raises:
+        BundleError: it is not.
+    """
     path = folder / name
     # A link in any part of the path could lead out of the folder.
     for part in (path, *path.parents[: len(Path(name).parts) - 1]):
@@ -200,5 +212,5 @@ def _check_file(folder: Path, name: str, size: int) -> None:
     if not path.is_file():
         raise BundleError(f"{name} is missing", where=str(folder), fix=_AGAIN)
     found = path.stat().st_size
-    if found != size:
+    if size is not None and found != size:
         raise BundleError(f"{name} has {found} bytes, not {size}", where=str(folder), fix=_AGAIN)

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError
-from .bundle import MANIFEST
+from .bundle import MANIFEST, OURS
+from .recovery import recover
 
-# Hidden names of ours, inside a bundle: the staging folder of a mount point, and a replacement that is under way.
-OURS = ".tokexport-"
 ENGINES = "engines"
 
 
@@ -25,6 +24,8 @@ def failed_path(out: Path) -> Path:
 def check_target(out: Path | str, *, force: bool = False) -> Path:
     """Check that a bundle can be written to `out`, and its failed result beside it.
 
+    A replacement of either that was interrupted is finished first.
+
     Args:
         out: a new or empty folder, or one that holds a bundle and nothing else.
         force: also accept a folder that holds other files; all of them are deleted when the bundle is written.
@@ -34,7 +35,8 @@ def check_target(out: Path | str, *, force: bool = False) -> Path:
 
     Raises:
         BundleError: the parent is missing or not writable, `out` is a file, would delete files that tokexport did not
-            write, or is the current folder, a home folder, a repository, or a parent of one of them.
+            write, or is the current folder, a home folder, a repository, or a parent of one of them; without `force`
+            also where it holds a replacement that somebody else began, or a damaged one.
     """
     path = Path(os.path.realpath(out))
     for guarded in (Path.cwd(), Path.home()):
@@ -98,6 +100,11 @@ def _check_replaceable(folder: Path, force: bool) -> None:
             where=str(folder),
             fix="Write the bundle into a new folder inside it: -o NAME.",
         )
+    try:
+        recover(folder)
+    except BundleError:
+        if not force:
+            raise
     foreign = foreign_files(folder)
     if foreign and not force:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""

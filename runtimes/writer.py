@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError
 from .bundle import MANIFEST, FileRecord, Form, GraphRecord, Manifest, Precision, Role
+from .folders import sync
 from .graph_file import serialize, tensor_record, weights
 from .strict import inside
 from .strip import strip_local_info
-from .swap import replace, staging, sync
+from .swap import replace, staging
 from .target import check_target, failed_path
 from .weights import DataFile, HashedFile
 

@@ -39,6 +39,9 @@ TEST_CASE("a folder that is no bundle is refused") {
     CHECK_SAYS(Bundle::open(folder.write("file", "")), BundleError, "a bundle is a folder");
     std::filesystem::create_directory(folder.path / ".tokexport-commit");
     CHECK_SAYS(Bundle::open(toy::bundle(folder)), BundleError, "being replaced");
+    std::filesystem::remove(folder.path / ".tokexport-commit");
+    std::filesystem::create_symlink("nowhere", folder.path / ".tokexport-commit");
+    CHECK_SAYS(Bundle::open(folder.path), BundleError, "being replaced");
 }
 
 TEST_CASE("files are there, have their size, and are no links") {

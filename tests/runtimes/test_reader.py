@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import toy_bundle
 from tokexport.errors import BundleError, RequestError
+from tokexport.runtimes import journal
 from tokexport.runtimes.reader import open_bundle, verify_hashes
 
 
@@ -54,12 +55,19 @@ def test_wrong_size_is_found_on_opening(folder: Path, difference: int) -> None:
         open_bundle(folder)
 
 
-def test_interrupted_replacement_is_finished_on_opening(folder: Path) -> None:
-    new = toy_bundle.write(folder.parent / "new", size_bias=False)
-    new.rename(folder / ".tokexport-commit")
-    bundle = open_bundle(folder)
-    assert not bundle.manifest.variants[0].compression[0].size_bias
-    assert verify_hashes(bundle) == 5
+@pytest.mark.parametrize("begun_here", [True, False])
+def test_interrupted_replacement_is_named_and_reading_writes_nothing(folder: Path, begun_here: bool) -> None:
+    pending = toy_bundle.write(folder.parent / "new", size_bias=False).rename(folder / ".tokexport-commit")
+    if begun_here:
+        journal.note(folder, pending)
+    before = {path: path.stat().st_ino for path in folder.rglob("*")}
+    with pytest.raises(BundleError) as caught:
+        open_bundle(folder)
+    assert {path: path.stat().st_ino for path in folder.rglob("*")} == before
+    if begun_here:
+        assert f"tokexport verify {folder}" in caught.value.fix
+    else:
+        assert f"rm -r {pending}" in caught.value.fix and caught.value.where == str(pending)
 
 
 def test_missing_file_is_named(folder: Path) -> None:

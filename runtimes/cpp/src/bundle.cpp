@@ -23,7 +23,7 @@ std::string read(const fs::path& folder) {
         throw BundleError(
             fs::exists(folder, error) ? "the bundle is a file, and a bundle is a folder" : "the bundle does not exist",
             folder.string(), "Name the folder given by -o.");
-    if (fs::is_directory(folder / kPending, error))
+    if (fs::exists(fs::symlink_status(folder / kPending, error)))
         throw BundleError("the bundle is in the middle of being replaced", folder.string(),
                           "Try again; if nothing is writing it, finish it with `tokexport verify`.");
     std::ostringstream text;
