@@ -68,7 +68,7 @@ from .media_records import LogMelRecord as LogMelRecord
 from .media_records import Preprocess as Preprocess
 from .media_records import PreprocessRecord as PreprocessRecord
 from .media_records import VideoRecord as VideoRecord
-from .strict import BundlePath, Strict
+from .strict import BundlePath, FileName, Strict
 
 SCHEMA = "1.0"
 MANIFEST = "manifest.json"
@@ -215,7 +215,7 @@ class DeviceRecord(Strict):
         memory: bytes that all graphs need at least, side by side.
     """
 
-    name: str
+    name: FileName
     runtime: Literal["tensorrt"]
     version: str
     forms: dict[Role, list[Form]]
@@ -223,9 +223,12 @@ class DeviceRecord(Strict):
 
 
 class Variant(Strict):
-    """One compressed model: its compressors, its graphs by role, and the device it was made for."""
+    """One compressed model: its compressors, its graphs by role, and the device it was made for.
 
-    name: str
+    Its engines are files of its name.
+    """
+
+    name: FileName
     compression: list[CompressionRecord]
     graphs: dict[Role, GraphRecord]
     generation: GenerationRecord | None = None

@@ -25,7 +25,19 @@ def inside(path: str) -> str:
     return path
 
 
+def one_part(name: str) -> str:
+    """Return `name` if it is a plain path of one part, which names of files and folders can be made of.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if "/" in inside(name):
+        raise ValueError(f"name {name!r} has a slash, and files are named by it")
+    return name
+
+
 BundlePath = Annotated[str, AfterValidator(inside)]
+FileName = Annotated[str, AfterValidator(one_part)]
 
 
 def _close_schema(schema: dict[str, Any]) -> None:

@@ -68,7 +68,9 @@ TEST_CASE("no path leaves the folder") {
         const std::string quoted = "\"" + std::string(path) + "\"";
         CHECK_SAYS(changed("\"graphs/encoder.onnx\"", quoted), BundleError, "path '");
         CHECK_SAYS(changed("\"portable\": \"graphs/encoder.onnx\"", "\"portable\": " + quoted), BundleError, "path '");
+        CHECK_SAYS(changed("\"toy-0.5\"", quoted), BundleError, "at variants.0.name: path '");
     }
+    CHECK_SAYS(changed("\"toy-0.5\"", "\"a/b\""), BundleError, "name 'a/b' has a slash");
 }
 
 TEST_CASE("schema versions") {

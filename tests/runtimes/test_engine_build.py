@@ -126,6 +126,20 @@ def test_engines_are_not_built_where_they_are_not_read(folder: Path, patch: Any,
     assert contents(tmp_path / "elsewhere") == before
 
 
+@pytest.mark.parametrize("name", ["../../../victim", "sub/victim", "..", "/victim"])
+def test_engines_stay_in_the_bundle_whatever_its_variant_is_called(
+    folder: Path, patch: Any, tmp_path: Path, name: str
+) -> None:
+    victim = tmp_path / "victim.encoder.json"
+    victim.write_text("mine")
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"name": "toy-0.5"', f'"name": "{name}"'))
+    with pytest.raises(BundleError, match=r"variants\.0\.name"):
+        build_engines(open_bundle(folder), device="orin-nano-8gb")
+    assert victim.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["toy", "victim.encoder.json"]
+
+
 def test_builds_at_once_put_their_engines_in_place_one_after_the_other(folder: Path, patch: Any) -> None:
     held, stale = [], folder / "engines/orin-nano-8gb/toy-0.5.encoder.runtime.cache"
     stale.write_bytes(b"kernels of the plan that is replaced")

@@ -137,7 +137,10 @@ TextRecord text_record_of(const Field& field) {
 Variant variant_of(const Field& field) {
     Fields fields(field);
     Variant variant;
-    variant.name = fields.at("name").text();
+    const Field name = fields.at("name");
+    variant.name = inside(name, name.text());
+    // Engines are files of this name.
+    name.must(variant.name.find('/') == std::string::npos, "name '" + variant.name + "' has a slash");
     for (const Field& record : fields.at("compression").list()) variant.compression.push_back(compression_of(record));
     for (const auto& [role, graph] : fields.at("graphs").items()) {
         check_key(graph, role, kRoles, "roles");
