@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError
-from .bundle import MANIFEST, OURS
+from .bundle import BUILDING, MANIFEST, OURS, PENDING
 from .recovery import recover
 
 ENGINES = "engines"
+PROBING = OURS + "probe-"
 
 
 def failed_path(out: Path) -> Path:
@@ -36,17 +37,12 @@ def check_target(out: Path | str, *, force: bool = False) -> Path:
     Raises:
         BundleError: the parent is missing or not writable, `out` is a file, would delete files that tokexport did not
             write, or is the current folder, a home folder, a repository, or a parent of one of them; without `force`
-            also where it holds a replacement that somebody else began, or a damaged one.
+            also where it holds a replacement that somebody else began, or a damaged one. All of that goes for the
+            failed result too, which may not be a link either.
     """
     path = Path(os.path.realpath(out))
-    for guarded in (Path.cwd(), Path.home()):
-        real = Path(os.path.realpath(guarded))
-        if path == real or path in real.parents:
-            raise BundleError(
-                "a bundle replaces its whole folder, and this one holds more than a bundle",
-                where=str(path),
-                fix="Name a folder of its own: -o NAME.",
-            )
+    _check_guarded(path)
+    _check_guarded(failed_path(path))
     if not path.parent.is_dir():
         what = "is not a folder" if path.parent.exists() else "does not exist"
         raise BundleError(
@@ -77,19 +73,45 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def foreign_files(folder: Path) -> list[str]:
-    """Files in a folder that tokexport did not write, by their relative paths; engines are a cache of ours."""
+    """Files and links in a folder that tokexport did not write, by relative paths; engines are a cache of ours."""
     manifest = read_manifest(folder)
     known = {MANIFEST, *manifest["files"]} if manifest else set()
     found = []
     for base, folders, names in os.walk(folder):
         relative = Path(base).relative_to(folder)
         if base == str(folder):
-            folders[:] = [name for name in folders if not name.startswith(OURS) and (name != ENGINES or not manifest)]
-        found += [(relative / name).as_posix() for name in names if (relative / name).as_posix() not in known]
+            folders[:] = [name for name in folders if not _is_ours(folder / name, bool(manifest))]
+        links = [name for name in folders if (folder / relative / name).is_symlink()]
+        paths = [(relative / name).as_posix() for name in (*names, *links)]
+        found += [path for path in paths if path not in known]
     return sorted(found)
 
 
+def _is_ours(path: Path, in_bundle: bool) -> bool:
+    """Whether a folder at the top is one that tokexport made, whatever it holds; a link never is."""
+    made = path.name == PENDING or path.name.startswith((BUILDING, PROBING)) or (path.name == ENGINES and in_bundle)
+    return made and not path.is_symlink()
+
+
+def _check_guarded(folder: Path) -> None:
+    for guarded in (Path.cwd(), Path.home()):
+        real = Path(os.path.realpath(guarded))
+        if folder in (real, *real.parents):
+            raise BundleError(
+                "a bundle replaces its whole folder, and this one holds more than a bundle",
+                where=str(folder),
+                fix="Name a folder of its own: -o NAME.",
+            )
+
+
 def _check_replaceable(folder: Path, force: bool) -> None:
+    if folder.is_symlink():
+        # Not the output itself, whose links were resolved, but its failed result.
+        raise BundleError(
+            "a failed result would be written there, and it is a symbolic link",
+            where=str(folder),
+            fix=f"Delete the link, rm {shlex.quote(str(folder))}, or name another folder with -o.",
+        )
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -117,7 +139,7 @@ def _check_replaceable(folder: Path, force: bool) -> None:
 
 def _check_writable(folder: Path) -> None:
     """Try it: permission bits do not know about read-only mounts, quotas or root."""
-    probe = folder / f"{OURS}probe-{secrets.token_hex(4)}"
+    probe = folder / f"{PROBING}{secrets.token_hex(4)}"
     try:
         probe.mkdir()
         probe.rmdir()

@@ -183,6 +183,17 @@ def test_staging_is_removed_whatever_happens(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["pipe", "link", "file"])
+def test_what_only_has_the_name_of_a_staging_folder_is_left_alone(tmp_path: Path, kind: str) -> None:
+    path, elsewhere = tmp_path / ".out.tokexport-1", fill(tmp_path / "elsewhere", "mine")
+    {"pipe": os.mkfifo, "link": lambda path: path.symlink_to(elsewhere), "file": Path.touch}[kind](path)
+    for old in (path, elsewhere):
+        os.utime(old, (time.time() - 100,) * 2)
+    with staging(tmp_path / "out"):
+        assert os.path.lexists(path)
+        assert content(elsewhere) == {"a": "mine", "sub/b": "mine"}
+
+
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_builds_is_not(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from tokexport.runtimes.swap import staging\n"

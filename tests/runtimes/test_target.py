@@ -6,6 +6,7 @@ import toy_bundle
 from tokexport.errors import BundleError
 from tokexport.runtimes import target
 from tokexport.runtimes.target import check_target, failed_path
+from tokexport.runtimes.writer import BundleWriter
 
 
 def test_new_and_empty_folders_are_fine(tmp_path: Path) -> None:
@@ -102,6 +103,47 @@ def test_failed_result_must_have_a_place_too(tmp_path: Path) -> None:
     failed_path(out).mkdir()
     (failed_path(out) / "thesis.tex").touch()
     with pytest.raises(BundleError, match=r"thesis\.tex"):
+        check_target(out)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_failed_result_is_not_written_through_a_link(tmp_path: Path, there: bool) -> None:
+    other = toy_bundle.write(tmp_path / "other") if there else tmp_path / "nowhere"
+    failed_path(tmp_path / "toy").symlink_to(other)
+    for force in (False, True):
+        with pytest.raises(BundleError, match=r"symbolic link.*rm .*toy\.failed"):
+            check_target(tmp_path / "toy", force=force)
+
+
+def test_failed_result_replaces_no_guarded_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toy.failed/inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "toy.failed/inner")
+    with pytest.raises(BundleError, match=r"holds more than a bundle.*toy\.failed"):
+        check_target(tmp_path / "toy", force=True)
+
+
+@pytest.mark.parametrize("name", ["mine", "processor/mine", "engines", ".tokexport-commit", ".tokexport-build-1"])
+def test_links_in_a_bundle_need_force_and_lead_nowhere(tmp_path: Path, name: str) -> None:
+    out = toy_bundle.write(tmp_path / "toy")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").touch()
+    (out / name).symlink_to(tmp_path / "mine")
+    with pytest.raises(BundleError, match="--force"):
+        check_target(out)
+    with BundleWriter(out, force=True) as writer:
+        writer.commit(toy_bundle.fill(writer))
+    assert (tmp_path / "mine/notes.txt").exists()
+    assert not (out / name).is_symlink()
+
+
+def test_only_hidden_folders_that_tokexport_makes_are_its_own(tmp_path: Path) -> None:
+    out = toy_bundle.write(tmp_path / "toy")
+    (out / ".tokexport-build-1234").mkdir()
+    (out / ".tokexport-build-1234/half").touch()
+    check_target(out)
+    (out / ".tokexport-notes").mkdir()
+    (out / ".tokexport-notes/mine").touch()
+    with pytest.raises(BundleError, match=r"\.tokexport-notes/mine.*--force"):
         check_target(out)
 
 
