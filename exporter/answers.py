@@ -84,7 +84,7 @@ class Language:
             size_bias=True,
             seam=SeamRecord(kind="", graph="encoder", tensor=""),
         )
-        self._variant = Variant(name="", compression=[record], graphs={}, generation=generation)
+        self._variant = Variant(name="exam", compression=[record], graphs={}, generation=generation)
 
     @classmethod
     def export(cls, source: Source, keep: int, batch: int = BATCH) -> Language:
