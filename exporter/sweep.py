@@ -21,7 +21,7 @@ from .examiners import Examiner, Folder, Questions
 from .graphs import versions
 from .machine import machine
 from .sweep_bench import Bench
-from .sweep_cells import Cell, Cells
+from .sweep_cells import PICTURE, TABLE, Cell, Cells
 from .sweep_rows import BASELINES, Plan, Row, label, method_of
 from .texts import refuse_text
 
@@ -119,8 +119,8 @@ def sweep(
         **machine(),
         "versions": versions(),
     }
-    (folder / "sweep.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    draw(result, folder / "sweep.png")
+    (folder / TABLE).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    draw(result, folder / PICTURE)
     return {**result, "out": str(folder)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from ..errors import RequestError
 
-FILE = "cells.jsonl"
+FILE, TABLE, PICTURE = "cells.jsonl", "sweep.json", "sweep.png"
 
 Value = dict[str, Any]
 
@@ -43,7 +44,7 @@ class Cells:
         folder: made if it is not there.
 
     Raises:
-        RequestError: the file there is not of this kind, or the folder cannot be made.
+        RequestError: the file there is not of this kind, the folder cannot be made, or what is written there is a link.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,6 +54,14 @@ class Cells:
             raise RequestError(
                 f"the folder for the results cannot be made: {error}", fix="Name another one: -o FOLDER."
             ) from None
+        for name in (FILE, TABLE, PICTURE):
+            # A folder may come from another machine, and its links would have files elsewhere written over.
+            if (folder / name).is_symlink():
+                raise RequestError(
+                    f"{name} is a symbolic link, and the results would be written where it leads",
+                    where=str(folder),
+                    fix=f"Name another folder with -o, or delete the link: rm {shlex.quote(str(folder / name))}",
+                )
         self._file = folder / FILE
         self._known: dict[str, Value] = {}
         if self._file.exists():

@@ -70,6 +70,19 @@ def test_a_file_that_is_not_a_sweeps_is_refused_and_left_alone(tmp_path, line):
     assert (tmp_path / FILE).read_text() == content
 
 
+@pytest.mark.parametrize("name", [FILE, "sweep.json", "sweep.png"])
+@pytest.mark.parametrize("there", [True, False])
+def test_nothing_is_written_through_a_link(tmp_path, name, there):
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    if there:
+        elsewhere.write_text("")
+    (out / name).symlink_to(elsewhere)
+    with pytest.raises(RequestError, match=rf"{name} is a symbolic link.*rm .*out/{name}"):
+        Cells(out).complete(cells([]), lambda cell: None)
+    assert elsewhere.read_text() == "" if there else not elsewhere.exists()
+
+
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     (tmp_path / FILE).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RequestError, match="damaged"):
