@@ -197,17 +197,30 @@ def check(
     return path
 
 
+def cached(bundle: Bundle, path: Path) -> bytes | None:
+    """What a cache beside the plans holds; None where there is none.
+
+    Raises:
+        EngineStaleError: it is a link, and could be any file.
+    """
+    if not path.is_file():
+        return None
+    if _is_linked(bundle, path):
+        fix = f"Delete it: rm {shlex.quote(str(path))}"
+        raise EngineStaleError(f"the {path.suffixes[-2][1:]} cache is a symbolic link", where=str(path), fix=fix)
+    return path.read_bytes()
+
+
 def pinned_timing_cache(bundle: Bundle, device: str, variant: str, roles: Sequence[str]) -> bytes:
     """The timing cache of an earlier build, empty where there is none.
 
     Raises:
-        EngineStaleError: it is not the one that the sidecars were written with.
+        EngineStaleError: it is not the one that the sidecars were written with, or a link.
     """
     path = timing_path(bundle, device, variant)
-    if not path.is_file():
+    content, pins = cached(bundle, path), set()
+    if content is None:
         return b""
-    content = path.read_bytes()
-    pins = set()
     for role in roles:
         # A sidecar that is not there, or that is damaged and about to be replaced, vouches for nothing.
         with contextlib.suppress(MissingError, EngineError):

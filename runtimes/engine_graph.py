@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -54,9 +53,9 @@ class EngineRunner:
         self._builder = Builder(session.kind, record.version, target, session.library(record), scratch)
         # A part may hold the plugin, and be loaded before the whole graph is.
         session.offer(record)
-        timing = engine_file.timing_path(bundle, session.device, variant.name)
-        if timing.is_file():
-            shutil.copyfile(timing, self._builder.timing)
+        timing = engine_file.cached(bundle, engine_file.timing_path(bundle, session.device, variant.name))
+        if timing is not None:
+            self._builder.timing.write_bytes(timing)
 
     def __call__(self, model: ir.Model) -> Run:
         """See the class.

@@ -164,7 +164,7 @@ class TensorRTSession(Session):
     def _load(self, record: EngineRecord, path: Path) -> EngineGraph:
         notes = self.offer(record)
         kept = engine_file.runtime_cache_path(path)
-        cache = kept.read_bytes() if kept.is_file() else None
+        cache = engine_file.cached(self.bundle, kept)
         graph = self.load(path, cache=cache)
         if not any(look.stage == "engine" for look in record.layers):
             check = self._look(record, graph.engine).require(str(path))

@@ -108,6 +108,28 @@ def test_a_timing_cache_that_is_not_the_pinned_one_is_refused(folder: Path, patc
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize("kind", ["timing", "runtime"])
+def test_a_cache_behind_a_link_is_not_read(folder: Path, tmp_path: Path, kind: str) -> None:
+    path = folder / f"engines/orin-nano-8gb/toy-0.5.{kind}.cache"
+    path.write_bytes(b"kept")
+    assert engine_file.cached(open_bundle(folder), path) == b"kept"
+    path.rename(tmp_path / "elsewhere")
+    assert engine_file.cached(open_bundle(folder), path) is None
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(EngineStaleError, match=rf"{kind} cache is a symbolic link.*rm .*{kind}\.cache"):
+        engine_file.cached(open_bundle(folder), path)
+
+
+def test_a_timing_cache_behind_a_link_is_refused(folder: Path, patch: Any, tmp_path: Path) -> None:
+    path = folder / "engines/orin-nano-8gb/toy-0.5.timing.cache"
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    before = contents(tmp_path)
+    with pytest.raises(EngineStaleError, match=r"symbolic link.*rm .*timing\.cache"):
+        build_engines(open_bundle(folder), device="orin-nano-8gb")
+    assert contents(tmp_path) == before
+
+
 @pytest.mark.parametrize("content", ["", '{"schema": "2.0"}', None])
 def test_a_damaged_sidecar_is_no_reason_not_to_build(folder: Path, content: str | None) -> None:
     engines, roles = folder / "engines/orin-nano-8gb", ["encoder", "decode"]
