@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GateError, MissingError, RequestError
+from ..runtimes.losses import Announce, name_deleted
 from . import gate, variants
 from .render import Step
 from .texts import check_length, refuse_text
@@ -69,6 +70,7 @@ def export(
     size_bias: str = "auto",
     verify: bool = True,
     force: bool = False,
+    deleting: Announce = name_deleted,
     min_accuracy: float | None = None,
     step: Step = lambda text: None,
 ) -> Exported:
@@ -91,7 +93,10 @@ def export(
         parts: ``encoder`` leaves the language graphs and the graph text out.
         size_bias: ``auto`` gives merged tokens their weight wherever we own the graph behind the seam.
         verify: prove every part; a failed proof is a `GateError`.
-        force: replace a non-empty folder that is not a bundle.
+        force: also replace a folder that holds files which tokexport did not write: its whole content is deleted. A
+            folder that holds a part of the source, or of a file named here, is never replaced.
+        deleting: called with a folder and the names of such files before they are deleted; the default prints them on
+            stderr.
         min_accuracy: least share of right answers, for built-in models, of every variant.
         step: called with the name of each step.
 
@@ -100,7 +105,7 @@ def export(
         MissingError: exit 3.
         GateError: exit 1; the result is in ``<out>.failed``.
     """
-    from ..runtimes.writer import BundleWriter, check_target
+    from ..runtimes.writer import BundleWriter
     from . import accuracy, device_fit, graphs, prove
     from .report import page
     from .sources import open_source
@@ -129,13 +134,13 @@ def export(
     plans = [graphs.Plan(opened, steps, parts, size_bias, named, params or {}) for steps in asked]
     rates = "-".join(plan.budget.replace("/", "_") for plan in plans)
     target = Path(out) if out is not None else Path(f"{opened.name}-{named or f'{compressor.method.name}-{rates}'}")
-    check_target(target, force=force)
+    sources = [*opened.origin, *opened.files, *variants.files((one.compressor for one in asked[0]), recipe)]
 
     results: list[Exported] = []
     made: list[Variant] = []
     proofs: dict[str, prove.Proved] = {}
     shown: tuple[graphs.Plan, graphs.Built] | None = None
-    with BundleWriter(target, force=force) as writer:
+    with BundleWriter(target, force=force, sources=sources, deleting=deleting) as writer:
         for path, content in opened.processor_files.items():
             writer.add_file(path, content)
         # ONNX Runtime's CPU cannot run bfloat16: what can be proved here are the same graphs in fp32.

@@ -78,6 +78,8 @@ class Source(ABC):
         kind: as in the manifest.
         name: short, without a path: tiny-vlm, the folder's name, the file's stem.
         files: the weights, or the ONNX file; `sha256` is made of them.
+        origin: the checkpoint folder, or the Python files, that it was opened from: no bundle may replace a part of
+            these, nor of `files`.
         encoder: the graph a compressor goes into.
         modality: what the encoder takes; None: see `takes`.
         model_path: the ONNX file of kind ``onnx``, None otherwise.
@@ -96,6 +98,7 @@ class Source(ABC):
     encoder: GraphSource
     modality: Modality | None = None
     files: tuple[Path, ...] = ()
+    origin: tuple[Path, ...] = ()
     model_path: Path | None = None
     auto_seam: dict[str, str] = field(default_factory=dict)
     text_seam: str = ""

@@ -17,11 +17,13 @@ from ..errors import RequestError
 from ..graph_passes.budget import parse_ratio
 from ..graph_passes.compressors import make, methods
 from ..graph_passes.compressors.texts import TEXT
+from ..runtimes.losses import refuse_loss
+from . import variants
 from .examiners import Examiner, Folder, Questions
 from .graphs import versions
 from .machine import machine
 from .sweep_bench import Bench
-from .sweep_cells import PICTURE, TABLE, Cell, Cells
+from .sweep_cells import FILE, PICTURE, TABLE, Cell, Cells
 from .sweep_rows import BASELINES, Plan, Row, label, method_of
 from .texts import refuse_text
 
@@ -63,7 +65,8 @@ def sweep(
         What sweep.json holds: the request, ``uncompressed``, and ``rows``.
 
     Raises:
-        RequestError, GraphError: exit 2. MissingError: exit 3.
+        RequestError, GraphError: exit 2, also where a file in `out` would be replaced that is not of a sweep.
+        MissingError: exit 3.
     """
     from .sources import open_source
     from .sweep_picture import draw
@@ -90,6 +93,7 @@ def sweep(
     examiner: Examiner = Folder(bench, inputs, prompt) if inputs else Questions(bench, questions, seeds)
     # Not before: a request that is refused leaves no folder.
     folder = Path(out) if out is not None else Path(f"{opened.name}-sweep")
+    _check_folder(folder, inputs, [*opened.files, *variants.files(asked)])
     cells = Cells(folder)
     chosen = asked or [make(name) for name in _fitting(opened, asks)]
     plan = Plan(bench, examiner)
@@ -122,6 +126,24 @@ def sweep(
     (folder / TABLE).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     draw(result, folder / PICTURE)
     return {**result, "out": str(folder)}
+
+
+def _check_folder(folder: Path, inputs: Path | None, sources: Sequence[Path]) -> None:
+    """Refuse a folder in which the results would replace something else than results."""
+    if inputs is not None and folder.exists() and folder.samefile(inputs):
+        raise RequestError(
+            "-o names the folder of --inputs, whose files the picture of the results would be counted among",
+            where=str(folder),
+            fix="Name a folder of its own: -o NAME.",
+        )
+    for name in (FILE, TABLE, PICTURE):
+        refuse_loss(folder / name, [*sources, *([inputs] if inputs else [])])
+        if (folder / name).exists() and not (folder / FILE).exists():
+            raise RequestError(
+                f"the folder for the results holds a file {name} that is not of a sweep: there is no {FILE} beside it",
+                where=str(folder),
+                fix="Move that file elsewhere, or name another folder: -o FOLDER.",
+            )
 
 
 def _asks(source: Source) -> bool:

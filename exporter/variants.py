@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,13 @@ from ..errors import RequestError
 from ..graph_passes.budget import check_budget, parse_ratio
 from ..graph_passes.compress import DEFAULT_METHOD
 from ..graph_passes.compressors import make
-from ..graph_passes.recipes import load, refuse_beside
+from ..graph_passes.compressors.weights import ReadsWeights
+from ..graph_passes.recipes import load, recipe_file, refuse_beside
 from ..graph_passes.sequence import Step
 from . import graphs
 
 if TYPE_CHECKING:
+    from ..graph_passes.compressors import Compressor
     from ..runtimes.bundle import Precision
     from . import render
     from .graphs import Built, Plan
@@ -46,6 +48,13 @@ def requests(
     compressor = make(DEFAULT_METHOD if method is None else method, params)
     place = "auto" if seam is None else seam
     return [(Step(compressor, one, count, place),) for one, count in budgets(ratio, keep)], ""
+
+
+def files(compressors: Iterable[Compressor], recipe: str | Path | None = None) -> list[Path]:
+    """The user's files that a request is made of: the weights of compressors, and the recipe's own."""
+    weights = [one.weights for one in compressors if isinstance(one, ReadsWeights) and one.weights]
+    own = recipe_file(recipe) if recipe is not None else None
+    return [*(Path(file) for file in weights), *([own] if own else [])]
 
 
 def budgets(ratio: Ratio | Sequence[Ratio] | None, keep: int | Sequence[int] | None) -> list[Budget]:

@@ -29,7 +29,7 @@ def check_target(out: Path | str, *, force: bool = False) -> Path:
 
     Args:
         out: a new or empty folder, or one that holds a bundle and nothing else.
-        force: also accept a folder that holds other files; all of them are deleted when the bundle is written.
+        force: also accept a folder that holds other files; its whole content is deleted when the bundle is put there.
 
     Returns:
         The absolute path, links resolved.
@@ -51,7 +51,7 @@ def check_target(out: Path | str, *, force: bool = False) -> Path:
             fix=f"mkdir -p {shlex.quote(str(path.parent))}, or use -o.",
         )
     for target in (path, failed_path(path)):
-        _check_replaceable(target, force)
+        check_replaceable(target, force)
     _check_writable(staging_parent(path))
     return path
 
@@ -73,24 +73,32 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def foreign_files(folder: Path) -> list[str]:
-    """Files and links in a folder that tokexport did not write, by relative paths; engines are a cache of ours."""
+    """Files and links in a folder that tokexport did not write, by their relative paths; engines are ours."""
     manifest = read_manifest(folder)
     known = {MANIFEST, *manifest["files"]} if manifest else set()
     found = []
     for base, folders, names in os.walk(folder):
-        relative = Path(base).relative_to(folder)
         if base == str(folder):
-            folders[:] = [name for name in folders if not _is_ours(folder / name, bool(manifest))]
-        links = [name for name in folders if (folder / relative / name).is_symlink()]
-        paths = [(relative / name).as_posix() for name in (*names, *links)]
-        found += [path for path in paths if path not in known]
+            folders[:] = [name for name in folders if not _is_ours(folder / name)]
+        links = [name for name in folders if Path(base, name).is_symlink()]
+        paths = [Path(base, name).relative_to(folder) for name in (*names, *links)]
+        found += [
+            path.as_posix() for path in paths if path.as_posix() not in known and not (manifest and _is_engine(path))
+        ]
     return sorted(found)
 
 
-def _is_ours(path: Path, in_bundle: bool) -> bool:
+def _is_ours(path: Path) -> bool:
     """Whether a folder at the top is one that tokexport made, whatever it holds; a link never is."""
-    made = path.name == PENDING or path.name.startswith((BUILDING, PROBING)) or (path.name == ENGINES and in_bundle)
+    made = path.name == PENDING or path.name.startswith((BUILDING, PROBING))
     return made and not path.is_symlink()
+
+
+def _is_engine(path: Path) -> bool:
+    """Whether a path in a bundle is one of `engine_file`: an engine, its sidecar, a cache, a scratch file."""
+    scratch = any(part.startswith(OURS) for part in path.parts)
+    ours = len(path.parts) == 3 and path.suffix in (".plan", ".json", ".cache")
+    return path.parts[0] == ENGINES and (scratch or ours)
 
 
 def _check_guarded(folder: Path) -> None:
@@ -104,7 +112,8 @@ def _check_guarded(folder: Path) -> None:
             )
 
 
-def _check_replaceable(folder: Path, force: bool) -> None:
+def check_replaceable(folder: Path, force: bool) -> list[str]:
+    """Check that a folder may be replaced by a bundle, see `check_target`; returns the `foreign_files` it deletes."""
     if folder.is_symlink():
         # Not the output itself, whose links were resolved, but its failed result.
         raise BundleError(
@@ -113,7 +122,7 @@ def _check_replaceable(folder: Path, force: bool) -> None:
             fix=f"Delete the link, rm {shlex.quote(str(folder))}, or name another folder with -o.",
         )
     if not folder.exists():
-        return
+        return []
     if not folder.is_dir():
         raise BundleError("the output is a file, not a folder", where=str(folder), fix="Name another folder with -o.")
     if (folder / ".git").exists():
@@ -128,6 +137,13 @@ def _check_replaceable(folder: Path, force: bool) -> None:
         if not force:
             raise
     foreign = foreign_files(folder)
+    repository = next((name for name in foreign if ".git" in Path(name).parts), None)
+    if repository:
+        raise BundleError(
+            f"the output folder holds a git repository: {repository}",
+            where=str(folder),
+            fix="Name another folder with -o; --force does not change that.",
+        )
     if foreign and not force:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise BundleError(
@@ -135,6 +151,7 @@ def _check_replaceable(folder: Path, force: bool) -> None:
             where=str(folder),
             fix="Name another folder with -o, or add --force to delete everything in this one.",
         )
+    return foreign
 
 
 def _check_writable(folder: Path) -> None:

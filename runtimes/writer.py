@@ -6,7 +6,7 @@ import contextlib
 import errno
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,11 @@ from ..errors import BundleError
 from .bundle import MANIFEST, FileRecord, Form, GraphRecord, Manifest, Precision, Role
 from .folders import sync
 from .graph_file import serialize, tensor_record, weights
+from .losses import Announce, name_deleted, refuse_loss
 from .strict import inside
 from .strip import strip_local_info
 from .swap import replace, staging
-from .target import check_target, failed_path
+from .target import check_replaceable, check_target, failed_path
 from .weights import DataFile, HashedFile
 
 if TYPE_CHECKING:
@@ -41,13 +42,31 @@ class BundleWriter:
     Args:
         out: see `check_target`, which is called first.
         force: likewise.
+        sources: what the bundle is made of: neither `out` nor its failed result may replace a part of that, see
+            `losses.refuse_loss`.
+        deleting: called with a folder and its foreign files before they are deleted: of `out` at once, of the failed
+            result when it is put in place. The default names them on stderr.
 
     Raises:
         BundleError: `out` cannot be written or replaced, or the disk is full.
     """
 
-    def __init__(self, out: Path | str, force: bool = False) -> None:
-        self.out = check_target(out, force=force)
+    def __init__(
+        self,
+        out: Path | str,
+        force: bool = False,
+        *,
+        sources: Sequence[Path] = (),
+        deleting: Announce = name_deleted,
+    ) -> None:
+        # As if forced at first: that must not be offered as the cure where it is none.
+        self.out = check_target(out, force=True)
+        for target in (self.out, failed_path(self.out)):
+            refuse_loss(target, sources)
+            check_replaceable(target, force)
+        self._force, self._deleting = force, deleting
+        self._named: set[str] = set()
+        self._name_foreign(self.out)
         self._stack = contextlib.ExitStack()
         self._open: dict[str, DataFile] = {}
         self._files: dict[str, FileRecord] = {}
@@ -169,7 +188,11 @@ class BundleWriter:
         return manifest
 
     def commit(self, manifest: Manifest) -> Path:
-        """Finish, and put the bundle at `out` in one step; returns `out`."""
+        """Finish, and put the bundle at `out` in one step; returns `out`.
+
+        Raises:
+            BundleError: without `force`, foreign files came to lie there since the writer was made; see also `finish`.
+        """
         return self._commit(manifest, self.out)
 
     def commit_failed(self, manifest: Manifest) -> Path:
@@ -182,9 +205,18 @@ class BundleWriter:
             file.close()
         for folder in {path.parent for path in self.folder.rglob("*")}:
             sync(folder)
+        self._name_foreign(target)
         with self._disk_errors(str(target), 0):
             replace(self.folder, target)
         return target
+
+    def _name_foreign(self, target: Path) -> None:
+        """Announce the foreign files that the target holds now, each once; refuse them without `force`."""
+        found = {str(target / name): name for name in check_replaceable(target, self._force)}
+        new = [name for path, name in found.items() if path not in self._named]
+        self._named |= found.keys()
+        if new:
+            self._deleting(target, new)
 
     def _path(self, name: str) -> Path:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
@@ -41,17 +42,19 @@ from .shared import OUT, common, settings
 @click.option("--size-bias", type=click.Choice(["auto", "off"]), default="auto", show_default=True)
 @click.option("--min-accuracy", type=float, help="Fail (exit 1) below this share of right answers; built-in models.")
 @click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle then says so.")
-@click.option("--force", is_flag=True, help="Replace a folder that is not a bundle of ours.")
+@click.option("--force", is_flag=True, help="Also write to a folder that holds other files: ALL it holds is deleted.")
+@click.option("-v", "--verbose", is_flag=True, help="Name every file that --force deletes, however many.")
 @click.option(
     "-o", "--out", type=OUT, help="Bundle folder.  [default: ./<source>-<method>-<ratio>, ./<source>-<recipe>]"
 )
 @common
-def model(as_json: bool, pairs: tuple[str, ...], no_verify: bool, **request: Any) -> None:
+def model(as_json: bool, pairs: tuple[str, ...], no_verify: bool, verbose: bool, **request: Any) -> None:
     """Compress SOURCE, prove the result, and write a bundle.
 
     SOURCE is a built-in model (tiny-vlm, the default, tiny-asr or tiny-video), a checkpoint folder, an ONNX file, or
     package.module:callable that returns an nn.Module and example inputs.
     """
+    from ...runtimes.losses import name_deleted
     from ..pipeline import export
 
     if request["method"] is None and request["recipe"] is None:
@@ -59,7 +62,8 @@ def model(as_json: bool, pairs: tuple[str, ...], no_verify: bool, **request: Any
             "neither --method nor --recipe was given", fix="Write for example --method apet --ratio 0.85."
         )
     with render.progress(quiet=as_json) as step:
-        result = export(params=settings(pairs), verify=not no_verify, step=step, **request)
+        named = partial(name_deleted, most=None) if verbose else name_deleted
+        result = export(params=settings(pairs), verify=not no_verify, step=step, deleting=named, **request)
     render.result(result.to_json(), as_json, exported)
 
 

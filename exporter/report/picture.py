@@ -116,7 +116,10 @@ def _line(text: str, x: int, y: int, size: int, colour: str, weight: int = 400) 
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="SVG file.")
 def main(bundles: tuple[Path, ...], media: Path, prompt: str, out: Path) -> None:
     """Draw what BUNDLES keep of one input."""
+    from ...runtimes.losses import refuse_loss
+
     try:
+        refuse_loss(out, [media, *bundles])
         out.write_text(draw(bundles, media, prompt), encoding="utf-8")
     except TokexportError as error:
         click.echo(f"error: {error}", err=True)

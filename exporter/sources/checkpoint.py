@@ -72,7 +72,9 @@ def open_checkpoint(folder: Path, name: str | None = None) -> Source:
             "its vision encoder to ONNX and give that file, or give package.module:callable.",
         )
     need("torch", "transformers", "safetensors", to="open a checkpoint")
-    return found(checkpoint)
+    source = found(checkpoint)
+    source.origin = (folder,)
+    return source
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,6 +77,8 @@ def open_module(text: str) -> Source:
     return ModuleSource(
         kind="module",
         name=text.rpartition(":")[2].rpartition(".")[2],
+        # What the user's module imports is the user's as well, and nothing says which modules those are.
+        origin=tuple(Path(file) for each in list(sys.modules.values()) if (file := getattr(each, "__file__", None))),
         encoder=GraphSource(role="encoder", module=module, inputs=inputs, outputs=outputs),
     )
 

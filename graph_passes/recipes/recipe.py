@@ -217,14 +217,21 @@ def load(recipe: str | Path) -> Recipe:
     Raises:
         RequestError: an unknown name; a file that is not there, is no TOML, or has a key or a value that is wrong.
     """
-    text = str(recipe)
-    if isinstance(recipe, Path) or "/" in text or text.endswith(".toml"):
-        return _read(Path(text).expanduser())
+    text, file = str(recipe), recipe_file(recipe)
+    if file is not None:
+        return _read(file)
     if text not in names():
         raise RequestError(
             f"unknown recipe {text!r}", fix=f"{nearest(text, names(), kind='recipes')} A file is named with its .toml."
         )
     return _built_in(text)
+
+
+def recipe_file(recipe: str | Path) -> Path | None:
+    """The file that `load` reads a recipe from; None for one by its name."""
+    text = str(recipe)
+    is_file = isinstance(recipe, Path) or "/" in text or text.endswith(".toml")
+    return Path(text).expanduser() if is_file else None
 
 
 def refuse_beside(**given: Any) -> None:

@@ -156,3 +156,34 @@ def test_mount_point_is_written_from_inside(tmp_path: Path, monkeypatch: pytest.
 def test_the_command_for_a_missing_parent_is_quoted(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"mkdir -p '.*/two words'"):
         check_target(tmp_path / "two words/b")
+
+
+def test_a_repository_further_down_is_never_deleted(tmp_path: Path) -> None:
+    (tmp_path / "mine/work/.git").mkdir(parents=True)
+    (tmp_path / "mine/work/.git/config").touch()
+    with pytest.raises(BundleError, match=r"git repository: work/\.git/config"):
+        check_target(tmp_path / "mine", force=True)
+
+
+@pytest.mark.parametrize("name", ["engines/thesis.tex", "engines/orin/thesis.tex", "engines/a/b/c.json"])
+def test_a_file_among_engines_that_is_none_needs_force(tmp_path: Path, name: str) -> None:
+    out = toy_bundle.write(tmp_path / "toy")
+    (out / name).parent.mkdir(parents=True)
+    (out / name).touch()
+    with pytest.raises(BundleError, match=r"did not write: engines/"):
+        check_target(out)
+
+
+def test_what_a_killed_build_left_is_ours(tmp_path: Path) -> None:
+    out = toy_bundle.write(tmp_path / "toy")
+    (out / "engines/orin/.tokexport-1").mkdir(parents=True)
+    (out / "engines/orin/.tokexport-1/a.onnx").touch()
+    check_target(out)
+
+
+def test_a_link_to_a_folder_is_a_foreign_file(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/data").symlink_to("../data")
+    with pytest.raises(BundleError, match="did not write: data"):
+        check_target(tmp_path / "mine")

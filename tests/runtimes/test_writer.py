@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -103,6 +104,34 @@ def test_force_replaces_everything(tmp_path: Path) -> None:
         writer.commit(toy_bundle.fill(writer))
     verify_hashes(open_bundle(out))
     assert not (out / "notes.txt").exists()
+
+
+def test_a_file_that_came_meanwhile_is_not_deleted_unnamed(tmp_path: Path) -> None:
+    with BundleWriter(tmp_path / "out") as writer:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out/late.txt").touch()
+        with pytest.raises(BundleError, match=r"late\.txt"):
+            writer.commit(toy_bundle.fill(writer))
+    assert (tmp_path / "out/late.txt").exists()
+
+
+def test_force_names_each_foreign_file_once_before_it_is_deleted(tmp_path: Path) -> None:
+    named = []
+
+    def deleting(folder: Path, names: Sequence[str]) -> None:
+        assert all((folder / name).exists() for name in names)
+        named.append((folder.name, list(names)))
+
+    for folder in ("out", "out.failed"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.txt").touch()
+    with BundleWriter(tmp_path / "out", force=True, deleting=deleting) as writer:
+        assert named == [("out", ["a.txt"])]
+        (tmp_path / "out/late.txt").touch()
+        writer.commit(toy_bundle.fill(writer))
+    with BundleWriter(tmp_path / "out", force=True, deleting=deleting) as writer:
+        writer.commit_failed(toy_bundle.fill(writer))
+    assert named == [("out", ["a.txt"]), ("out", ["late.txt"]), ("out.failed", ["a.txt"])]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, GraphError])
