@@ -68,6 +68,7 @@ lint: $(VENV)/.test
 	mkdir -p build/types && ln -sfn ../.. build/types/tokexport
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy -p tokexport
+	PYTHONPATH=build/types $(BIN)/lint-imports --no-logo --cache-dir build/import-linter
 
 mutants: $(VENV)/.test
 	$(BIN)/python tests/mutants/run.py

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__ as __version__
+
 if TYPE_CHECKING:
     from .exporter.pipeline import export
     from .graph_passes.compress import compress
@@ -11,7 +13,6 @@ if TYPE_CHECKING:
     from .graph_passes.reference import reference
     from .runtimes.load import load
 
-__version__ = "0.1.0"
 __all__ = ["compress", "export", "load", "methods", "reference"]
 
 _HOMES = {

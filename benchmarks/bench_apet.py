@@ -15,20 +15,20 @@ from typing import Any
 
 import numpy as np
 from report import write
-from tokexport.exporter.timing import interleaved
+from tokexport.exporter.evaluate.timing import interleaved
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import real_size
 import torch
-from tokexport.exporter.parity import between, run_reference
-from tokexport.exporter.sources import open_source
-from tokexport.exporter.torch_export import export_graph
+from tokexport.exporter.opening import open_source
+from tokexport.exporter.proof.parity import between, run_reference
+from tokexport.exporter.sources.torch_export import export_graph
 from tokexport.graph_passes.compressors import Case, make
-from tokexport.graph_passes.insert import insert
-from tokexport.graph_passes.model_io import load_model, save_model
-from tokexport.graph_passes.seams import resolve
-from tokexport.runtimes.ort_graph import ort_runner
+from tokexport.graph_passes.insertion.insert import insert
+from tokexport.graph_passes.ir_tools.model_io import load_model, save_model
+from tokexport.graph_passes.seams.find import resolve
+from tokexport.runtimes.ort.graph import ort_runner
 
 METHODS = ("apet", "kcenter_merge", "topk")
 ROUNDS = 7

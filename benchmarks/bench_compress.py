@@ -151,7 +151,7 @@ def worker(tool: str, folder: Path) -> None:
     started = time.perf_counter()
     if tool == "tokexport":
         from tokexport.graph_passes.compress import compress as run
-        from tokexport.graph_passes.model_io import external_tensors
+        from tokexport.graph_passes.ir_tools.model_io import external_tensors
     elif tool == "onnxslim":
         from onnxslim import slim as run
     else:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 import method_tables
 import tables
-from tokexport.exporter.sweep import sweep
+from tokexport.exporter.sweeps.sweep import sweep
 
 PAGE = tables.ROOT / "docs/methods.md"
 RATIOS = ("0.5", "0.75", "0.85", "0.9", "0.95")

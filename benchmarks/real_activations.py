@@ -82,12 +82,12 @@ def _place(model: str, name: str, modality: str, grid: tuple[int, ...]) -> Place
 def _export(model: str, tower: Path) -> None:
     """The graph up to its encoder output, with the signals that can be read there as further outputs."""
     import real_size
-    from tokexport.exporter.parity import between
-    from tokexport.exporter.sources import open_source
-    from tokexport.exporter.torch_export import export_graph
-    from tokexport.graph_passes.model_io import save_model
-    from tokexport.graph_passes.seams import resolve
-    from tokexport.graph_passes.signals import emit_signal
+    from tokexport.exporter.opening import open_source
+    from tokexport.exporter.proof.parity import between
+    from tokexport.exporter.sources.torch_export import export_graph
+    from tokexport.graph_passes.insertion.signals import emit_signal
+    from tokexport.graph_passes.ir_tools.model_io import save_model
+    from tokexport.graph_passes.seams.find import resolve
 
     FOLDER.mkdir(parents=True, exist_ok=True)
     folder = FOLDER / f"{model}-checkpoint"
@@ -107,8 +107,8 @@ def _export(model: str, tower: Path) -> None:
 
 def _run(tower: Path, inputs: list[Arrays]) -> list[Arrays]:
     """What the tower gives each input, by output, in float32; its prefix tokens are cut off."""
-    from tokexport.graph_passes.model_io import load_model
-    from tokexport.runtimes.ort_graph import ort_runner
+    from tokexport.graph_passes.ir_tools.model_io import load_model
+    from tokexport.runtimes.ort.graph import ort_runner
 
     run, results = ort_runner(load_model(tower)), []
     for feeds in inputs:

@@ -14,18 +14,18 @@ import onnx_ir as ir
 from learned_weights import random_weights
 from real_activations import ATTENTIONS, FOLDER, LOOKS, Arrays, Place, with_text
 from tokexport.errors import RequestError
-from tokexport.exporter.timing import interleaved
+from tokexport.exporter.evaluate.timing import interleaved
 from tokexport.graph_passes import forms
 from tokexport.graph_passes.agreement import compare
-from tokexport.graph_passes.builder import DTYPES, OPSET
 from tokexport.graph_passes.compressors import OUTPUTS, Case, Compressed, Compressor, make
 from tokexport.graph_passes.compressors.base import Learned
-from tokexport.graph_passes.insert import insert
-from tokexport.graph_passes.model_io import load_model
-from tokexport.graph_passes.seam import Seam, Signal
+from tokexport.graph_passes.insertion.insert import insert
+from tokexport.graph_passes.ir_tools.builder import DTYPES, OPSET
+from tokexport.graph_passes.ir_tools.model_io import load_model
+from tokexport.graph_passes.seams.seam import Seam, Signal
 from tokexport.plugins.abi import KERNELS
-from tokexport.runtimes import rtx
-from tokexport.runtimes.ort_graph import ort_runner
+from tokexport.runtimes.ort.graph import ort_runner
+from tokexport.runtimes.tensorrt import rtx
 
 RATIO, COUNT = 0.85, 128
 DTYPES_PROVED = ("float32", "float16")

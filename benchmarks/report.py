@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tokexport.exporter.machine import machine
+from tokexport.exporter.evaluate.machine import machine
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("tokexport", "onnxruntime", "torch", "triton", "onnx", "onnx-ir", "numpy", "onnxslim", "onnxsim")

@@ -11,7 +11,7 @@ import shutil
 
 import overlay
 import tables
-from tokexport.exporter.sweep import sweep
+from tokexport.exporter.sweeps.sweep import sweep
 
 WORK = tables.ROOT / "build/showcase"
 SHARED = ("kcenter_merge", "apet:basis_slots=none", "apet")

@@ -7,8 +7,8 @@ from typing import Any, NoReturn
 
 import click
 
-from .. import __version__
 from ..errors import TokexportError
+from ..version import __version__
 from . import interrupt
 from .commands.build import build
 from .commands.devices import devices

@@ -3,55 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GateError, MissingError, RequestError
-from ..runtimes.losses import Announce, name_deleted
-from . import gate, variants
+from ..runtimes.bundle.losses import Announce, name_deleted
+from .bundling import variants
+from .bundling.variants import Ratio
+from .proof import gate
 from .render import Step
-from .texts import check_length, refuse_text
-from .variants import Ratio
+from .result import Exported
+from .sources.texts import check_length, refuse_text
 
 if TYPE_CHECKING:
-    from ..runtimes.bundle import Precision, Variant
-    from .source import Parts
+    from ..runtimes.bundle.manifest import Precision, Variant
+    from .sources.source import Parts
 
 QUESTIONS = 512
-
-
-@dataclass
-class Exported:
-    """What `export` hands back.
-
-    Attributes:
-        bundle: the folder.
-        compression: one record for each compressor, as in the manifest.
-        proof: the checks by part, or None with ``verify=False``.
-        drift: end to end against PyTorch, where there is a module.
-        device: what it was fitted to, where one was named.
-        accuracy: on a built-in model's task.
-        notes: what a reader must know: fp32 islands, what could not be run here.
-        variant: its name in the bundle.
-        further: the same of each variant behind the first, where several budgets were asked for.
-    """
-
-    bundle: Path
-    source: str
-    precision: str
-    compression: list[dict[str, Any]]
-    proof: dict[str, Any] | None = None
-    drift: dict[str, float] | None = None
-    device: dict[str, Any] | None = None
-    accuracy: dict[str, Any] | None = None
-    notes: list[str] = field(default_factory=list)
-    variant: str = ""
-    further: list[Exported] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
-        return {**vars(self), "bundle": str(self.bundle), "further": [one.to_json() for one in self.further]}
 
 
 def export(
@@ -105,10 +73,12 @@ def export(
         MissingError: exit 3.
         GateError: exit 1; the result is in ``<out>.failed``.
     """
-    from ..runtimes.writer import BundleWriter
-    from . import accuracy, device_fit, graphs, prove
+    from ..runtimes.bundle.writer import BundleWriter
+    from .bundling import device_fit, graphs
+    from .evaluate import accuracy
+    from .opening import open_source
+    from .proof import prove
     from .report import page
-    from .sources import open_source
 
     asked, named = variants.requests(method, ratio, keep, seam, recipe, params)
     # What follows is about the method, so it is the same for every budget; a recipe has none but its own.

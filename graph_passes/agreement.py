@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .compressors.base import Case, Compressed, Compressor, ascending, weights, width
-from .compressors.replay import Replay, Replays
+from .compressors.blocks.replay import Replay, Replays
 
 if TYPE_CHECKING:
     import torch

@@ -63,8 +63,8 @@ def compress(
     if size_bias not in ("auto", "off"):
         raise RequestError(f"size_bias {size_bias!r} is unknown", fix="Use auto or off.")
     from .forms import no_plugin, to_inlined, to_plugin
-    from .model_io import ensure_opset
-    from .sequence import Step, insert_steps, places
+    from .insertion.sequence import Step, insert_steps, places
+    from .ir_tools.model_io import ensure_opset
 
     if recipe is not None:
         from .recipes import load, refuse_beside
@@ -93,7 +93,7 @@ def _open(model: Any) -> tuple[ir.Model, Any]:
     import onnx_ir as ir
 
     if isinstance(model, (str, Path)):
-        from .model_io import load_model
+        from .ir_tools.model_io import load_model
 
         return load_model(model), lambda graph: graph
     if isinstance(model, ir.Model):

@@ -18,8 +18,8 @@ from typing import Any
 import onnx_ir as ir
 
 from ..errors import GraphError, RequestError
-from .builder import DTYPE_NAMES, OPSET
 from .compressors.base import Case, compressor_class, make, names, plugin_attributes
+from .ir_tools.builder import DTYPE_NAMES, OPSET
 
 DOMAIN = "tokexport"
 METHOD_KEY, KEEP_KEY, PARAMS_KEY = "tokexport.method", "tokexport.keep", "tokexport.params"

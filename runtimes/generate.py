@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import GraphError, RequestError
-from .bundle import GenerationRecord, Variant
+from .bundle.manifest import GenerationRecord, Variant
 
 
 class Run(Protocol):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import RequestError, nearest
 
 if TYPE_CHECKING:
-    from .reader import Bundle
+    from .bundle.reader import Bundle
     from .session import Session
 
 # Name -> (module, class); a module is imported when it is asked for.
@@ -33,7 +33,7 @@ def load(bundle: Bundle | Path | str, runtime: str = "ort", **options: Any) -> S
         BundleError: no bundle, damaged, incomplete or too new.
         MissingError: the runtime is not installed, or the bundle has no engines, or there is no GPU.
     """
-    from .reader import Bundle, open_bundle
+    from .bundle.reader import Bundle, open_bundle
 
     if runtime not in RUNTIMES:
         raise RequestError(f"unknown runtime {runtime!r}", fix=nearest(runtime, RUNTIMES, kind="runtimes"))

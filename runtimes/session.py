@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import BundleError, RequestError, nearest
-from .bundle import GraphRecord, TensorRecord
+from .bundle.manifest import GraphRecord, TensorRecord
+from .bundle.reader import Bundle
 from .generate import Answer, Run, greedy, padded
-from .media import encoder_input
-from .reader import Bundle
+from .media.encoder_input import encoder_input
 from .words import Words
 
 if TYPE_CHECKING:
-    from .media import Media
+    from .media.encoder_input import Media
 
 
 class Session(ABC):

@@ -52,9 +52,9 @@ def tiny_whisper_encoder_onnx(tiny_whisper_folder: Path, tmp_path_factory: pytes
 def _export(source: Path | None, target: Path) -> Path:
     pytest.importorskip("torch")
     pytest.importorskip("onnxscript")
-    from tokexport.exporter.sources import open_source
-    from tokexport.exporter.torch_export import export_graph
-    from tokexport.graph_passes.model_io import save_model
+    from tokexport.exporter.opening import open_source
+    from tokexport.exporter.sources.torch_export import export_graph
+    from tokexport.graph_passes.ir_tools.model_io import save_model
 
     save_model(export_graph(open_source(source and str(source)).encoder), target)
     return target

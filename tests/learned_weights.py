@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from tokexport.graph_passes.compressors import Case, make
-from tokexport.graph_passes.compressors.weights import ReadsWeights
+from tokexport.graph_passes.compressors.blocks.weights import ReadsWeights
 
 
 def asked_shapes(method: str, params: Mapping[str, Any], case: Case) -> dict[str, tuple[int, ...]]:

@@ -31,9 +31,9 @@ MODELS = {"llava": llava, "whisper": whisper}
 
 def export(folder: Path, target: Path) -> dict[str, float]:
     """Seconds of each step, and the peak resident memory of this process in GB."""
-    from tokexport.exporter.sources import open_source
-    from tokexport.exporter.torch_export import export_graph
-    from tokexport.graph_passes.model_io import save_model
+    from tokexport.exporter.opening import open_source
+    from tokexport.exporter.sources.torch_export import export_graph
+    from tokexport.graph_passes.ir_tools.model_io import save_model
 
     took: dict[str, float] = {}
     clock = time.perf_counter()

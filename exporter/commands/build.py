@@ -32,8 +32,8 @@ from .shared import OUT, common
 @common
 def build(as_json: bool, bundle: Path, **request: Any) -> None:
     """Build a TensorRT engine of every graph of BUNDLE, into its folder engines/."""
-    from ...runtimes.engine_build import build_engines
-    from ...runtimes.reader import open_bundle
+    from ...runtimes.bundle.reader import open_bundle
+    from ...runtimes.tensorrt.engines.build import build_engines
 
     with render.bar(quiet=as_json) as advance:
         result = build_engines(open_bundle(bundle), advance=advance, **request)

@@ -16,8 +16,8 @@ from .shared import OUT, common
 @common
 def inspect(path: Path, as_json: bool) -> None:
     """List the seams of an ONNX file: where a compressor can go, and what can be read there."""
-    from ...graph_passes.model_io import load_model
-    from ...graph_passes.seams import describe
+    from ...graph_passes.ir_tools.model_io import load_model
+    from ...graph_passes.seams.find import describe
 
     render.result(describe(load_model(path)), as_json, inspected)
 

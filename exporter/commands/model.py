@@ -54,7 +54,7 @@ def model(as_json: bool, pairs: tuple[str, ...], no_verify: bool, verbose: bool,
     SOURCE is a built-in model (tiny-vlm, the default, tiny-asr or tiny-video), a checkpoint folder, an ONNX file, or
     package.module:callable that returns an nn.Module and example inputs.
     """
-    from ...runtimes.losses import name_deleted
+    from ...runtimes.bundle.losses import name_deleted
     from ..pipeline import export
 
     if request["method"] is None and request["recipe"] is None:

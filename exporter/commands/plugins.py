@@ -66,7 +66,7 @@ def path(as_json: bool) -> None:
 @common
 def check(model: Path, as_json: bool) -> None:
     """Say which plugins a bundle or an ONNX file needs, and whether the library here has them; if not, exit code 3."""
-    from ..plugin_check import check as run
+    from ..doctor.plugin_check import check as run
 
     result = run(model)
     render.result(result, as_json, checked)

@@ -12,7 +12,7 @@ from .. import render
 from .shared import OUT, common
 
 if TYPE_CHECKING:
-    from ...runtimes.bundle import Preprocess
+    from ...runtimes.bundle.manifest import Preprocess
 
 # By the kind of preprocessing.
 _OPTIONS = {"image": "--image", "video": "--video", "log_mel": "--audio"}

@@ -43,7 +43,7 @@ def sweep(out: Path | None, as_json: bool, **request: Any) -> None:
     A built-in model (default tiny-vlm) answers its own questions; for a checkpoint or an ONNX file give --inputs.
     What is measured is kept in the folder: the same command again goes on where it was stopped.
     """
-    from ..sweep import sweep as run
+    from ..sweeps.sweep import sweep as run
 
     try:
         with render.bar(quiet=as_json) as advance:

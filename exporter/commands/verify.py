@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from .. import gate, render
+from .. import render
+from ..proof import gate
 from .shared import OUT, common
 
 
@@ -21,7 +22,7 @@ from .shared import OUT, common
 @common
 def verify(bundle: Path, as_json: bool, **request: Any) -> None:
     """Check the hashes of BUNDLE and prove its graphs again on this machine; PyTorch is not needed."""
-    from ..verify import verify as run
+    from ..proof.verify import verify as run
 
     with render.progress(quiet=as_json) as step:
         result = run(bundle, step=step, **request)

@@ -14,8 +14,8 @@ from .findings import OK, PROBLEM, WARNING, Finding
 from .machine import Machine
 
 if TYPE_CHECKING:
-    from ...runtimes.bundle import Variant
-    from ...runtimes.reader import Bundle
+    from ...runtimes.bundle.manifest import Variant
+    from ...runtimes.bundle.reader import Bundle
 
 # Hashing more than this takes longer than a doctor should; `tokexport verify` does it.
 _HASHED = 2**30
@@ -40,7 +40,7 @@ class _Patient:
     @cached_property
     def opened(self) -> Bundle | TokexportError:
         """The bundle, or why it cannot be opened."""
-        from ...runtimes.reader import open_bundle
+        from ...runtimes.bundle.reader import open_bundle
 
         try:
             return open_bundle(self.path)
@@ -62,7 +62,7 @@ class _Patient:
 
     def whole(self, machine: Machine) -> Iterator[Finding]:
         """Every file there, with its size and, where they are not too big, its hash."""
-        from ...runtimes.reader import verify_hashes
+        from ...runtimes.bundle.reader import verify_hashes
 
         if isinstance(self.opened, TokexportError):
             yield Finding("files", PROBLEM, self.opened.what, self.opened.fix or f"tokexport verify {self.path}")
@@ -128,7 +128,7 @@ class _Patient:
         if self.variant is None or not machine.memory[0]:
             return
         from ...devices.memory import needs
-        from ...graph_passes.model_io import load_model
+        from ...graph_passes.ir_tools.model_io import load_model
 
         forms = [record.forms.get("portable") for record in self.variant.graphs.values()]
         total = sum(needs(load_model(self.path / form)).total for form in forms if form)

@@ -12,8 +12,8 @@ from .findings import OK, PROBLEM, WARNING, Finding
 from .machine import Machine
 
 if TYPE_CHECKING:
-    from ...runtimes.engine_file import EngineRecord
-    from ...runtimes.reader import Bundle
+    from ...runtimes.bundle.reader import Bundle
+    from ...runtimes.tensorrt.engines.file import EngineRecord
 
 # Hashing more than this takes longer than a doctor should; loading an engine does it.
 _HASHED = 2**30
@@ -32,7 +32,7 @@ print(json.dumps({**here, "versions": {kind: version_of(kind) for kind in KINDS}
 
 def engines(machine: Machine, bundle: Bundle) -> Iterator[Finding]:
     """A finding for the engines of each variant and device."""
-    from ...runtimes import engine_file
+    from ...runtimes.tensorrt.engines import file as engine_file
 
     there = [
         (variant, device)
@@ -71,8 +71,8 @@ def _compare(bundle: Bundle, record: EngineRecord, here: dict[str, Any]) -> Iter
     Raises:
         EngineError: it cannot run here.
     """
-    from ...runtimes import engine_file
-    from ...runtimes.tensorrt_api import install, title
+    from ...runtimes.tensorrt.api import install, title
+    from ...runtimes.tensorrt.engines import file as engine_file
 
     version, content = here["versions"][record.runtime], record.plan.size <= _HASHED
     known = (record.runtime, version or record.version, here["gpu"] or record.compute_capability)
@@ -92,6 +92,6 @@ def _compare(bundle: Bundle, record: EngineRecord, here: dict[str, Any]) -> Iter
 
 def _status(error: TokexportError) -> Any:
     """Engines of another GPU, or of a role that was not built, are not here; all else cannot work."""
-    from ...runtimes.engine_errors import EngineDeviceError
+    from ...runtimes.tensorrt.failures import EngineDeviceError
 
     return WARNING if isinstance(error, MissingError | EngineDeviceError) else PROBLEM

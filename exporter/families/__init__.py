@@ -11,8 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..source import Source
     from ..sources.checkpoint import Checkpoint
+    from ..sources.source import Source
 
 # File of the family -> the architectures it reads, as in config.json.
 FAMILIES: dict[str, tuple[str, ...]] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...runtimes.bundle import TextRecord
-from ..source import GraphSource
+from ...runtimes.bundle.manifest import TextRecord
+from ..sources.source import GraphSource
 
 
 class InputEmbeddings(nn.Module):

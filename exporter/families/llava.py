@@ -20,9 +20,9 @@ from transformers import AutoModel, LlavaConfig
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from ...errors import RequestError
-from ...runtimes.bundle import TextRecord
-from ..source import GraphSource, Source
+from ...runtimes.bundle.manifest import TextRecord
 from ..sources.images import preprocess_of
+from ..sources.source import GraphSource, Source
 from ..sources.synthetic import image
 from ..sources.weights import without_weights
 from .input_embeddings import text_graph

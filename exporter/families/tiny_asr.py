@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ...runtimes.bundle import GenerationRecord, ProcessorRecord
-from ...runtimes.log_mel import input_features
-from ..source import GraphSource, Parts, Question, Source
+from ...runtimes.bundle.manifest import GenerationRecord, ProcessorRecord
+from ...runtimes.media.log_mel import input_features
+from ..sources.source import GraphSource, Parts, Question, Source
 from ..zoo.tiny_asr import model as zoo
 from ..zoo.tiny_asr.clips import clips
 from ..zoo.tiny_asr.evaluate import evaluate, exam, words_right

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from ...graph_passes.compressors import Compressor
-from ...runtimes.bundle import PreprocessRecord, ProcessorRecord, VideoRecord
-from ..source import GraphSource, Parts, Question, Source
+from ...runtimes.bundle.manifest import PreprocessRecord, ProcessorRecord, VideoRecord
+from ..sources.source import GraphSource, Parts, Question, Source
 from ..zoo.tiny_video import model as zoo
 from ..zoo.tiny_video.clips import Clip, clip, clip_values
 from ..zoo.tiny_video.evaluate import evaluate, exam

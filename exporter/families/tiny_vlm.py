@@ -11,10 +11,10 @@ import torch
 from ...errors import RequestError
 from ...graph_passes.compressors import Compressor
 from ...graph_passes.compressors.pixel_unshuffle import PixelUnshuffle
-from ...runtimes.bundle import GenerationRecord, PreprocessRecord, ProcessorRecord, TextRecord
+from ...runtimes.bundle.manifest import GenerationRecord, PreprocessRecord, ProcessorRecord, TextRecord
 from ...runtimes.generate import padded
 from ...runtimes.words import Words
-from ..source import GraphSource, Parts, Question, Source
+from ..sources.source import GraphSource, Parts, Question, Source
 from ..zoo.tiny_vlm import model as zoo
 from ..zoo.tiny_vlm.evaluate import Exam, evaluate, exam
 from ..zoo.tiny_vlm.questions import questions as ask

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as Encoder
 
-from ...runtimes.bundle import LogMelRecord
-from ..source import GraphSource, Source
+from ...runtimes.bundle.manifest import LogMelRecord
+from ..sources.source import GraphSource, Source
 from ..sources.synthetic import sound
 from ..sources.weights import without_weights
 

@@ -7,14 +7,14 @@ import shlex
 from typing import TYPE_CHECKING
 
 from ...graph_passes.compressors import parameters
-from ...graph_passes.compressors.texts import TEXT
+from ...graph_passes.compressors.blocks.texts import TEXT
 from ...graph_passes.recipes import names
 from ..render import flat
 
 if TYPE_CHECKING:
-    from ...graph_passes.sequence import Step
-    from ...runtimes.bundle import CompressionRecord, Manifest
-    from ..graphs import Plan
+    from ...graph_passes.insertion.sequence import Step
+    from ...runtimes.bundle.manifest import CompressionRecord, Manifest
+    from ..bundling.graphs import Plan
 
 _KINDS = {
     "builtin": "built-in model",

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import TokexportError
-from ..accuracy import SEED
-from ..texts import with_text
+from ..evaluate.accuracy import SEED
+from ..sources.texts import with_text
 from .picks import Picks
 
 if TYPE_CHECKING:
-    from ..graphs import Built, Plan
-    from ..prove import Encoded
-    from ..source import Source
+    from ..bundling.graphs import Built, Plan
+    from ..proof.prove import Encoded
+    from ..sources.source import Source
 
 LOOKS = 3
 # Seconds of sound, hundreds of rows of tokens: two are enough to see what a method does.
@@ -86,8 +86,8 @@ def of_samples(encoded: Iterable[Encoded], outputs: Mapping[str, str]) -> list[L
 
 
 def _encode(source: Source, folder: Path) -> list[Encoded]:
-    from ...graph_passes.model_io import load_model
-    from ...runtimes.ort_graph import ort_runner
+    from ...graph_passes.ir_tools.model_io import load_model
+    from ...runtimes.ort.graph import ort_runner
 
     model = load_model(folder / "encoder.onnx")
     run = ort_runner(model)
@@ -101,7 +101,7 @@ def of_task(source: Source, folder: Path) -> list[Look]:
         MissingError: what the source needs to make its questions, or what runs the bundle, is not installed.
     """
     from ...runtimes.load import load
-    from ...runtimes.media import encoder_input
+    from ...runtimes.media.encoder_input import encoder_input
 
     session = load(folder)
     record = session.bundle.manifest.preprocess

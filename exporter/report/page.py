@@ -12,11 +12,11 @@ from .pixels import pixels_of
 from .view import View, view
 
 if TYPE_CHECKING:
-    from ...runtimes.bundle import Manifest
-    from ...runtimes.writer import BundleWriter
-    from ..graphs import Built, Plan
-    from ..pipeline import Exported
-    from ..prove import Encoded
+    from ...runtimes.bundle.manifest import Manifest
+    from ...runtimes.bundle.writer import BundleWriter
+    from ..bundling.graphs import Built, Plan
+    from ..proof.prove import Encoded
+    from ..result import Exported
 
 FILE = "report.html"
 

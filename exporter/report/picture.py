@@ -57,7 +57,7 @@ def draw(bundles: Sequence[Path], media: Path, prompt: str = "") -> str:
 
 
 def _figure(number: int, session: Session, media: Path, prompt: str) -> Figure:
-    from ...runtimes.media import encoder_input
+    from ...runtimes.media.encoder_input import encoder_input
 
     record = session.bundle.manifest.preprocess
     array = encoder_input(media, record, session.bundle.path)
@@ -116,7 +116,7 @@ def _line(text: str, x: int, y: int, size: int, colour: str, weight: int = 400) 
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="SVG file.")
 def main(bundles: tuple[Path, ...], media: Path, prompt: str, out: Path) -> None:
     """Draw what BUNDLES keep of one input."""
-    from ...runtimes.losses import refuse_loss
+    from ...runtimes.bundle.losses import refuse_loss
 
     try:
         refuse_loss(out, [media, *bundles])

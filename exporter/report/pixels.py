@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...runtimes.bundle import LogMelRecord, Preprocess, PreprocessRecord, VideoRecord
+from ...runtimes.bundle.manifest import LogMelRecord, Preprocess, PreprocessRecord, VideoRecord
 
 # A larger picture is shrunk: the page shows it half as wide.
 _LARGEST = 768

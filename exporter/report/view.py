@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ...runtimes.target import failed_path
-from ..measures import GATES
+from ...runtimes.bundle.target import failed_path
+from ..proof.metrics import GATES
 from .bars import Bar, bars, metric
 from .colours import PALETTE
 from .facts import commands, facts
 
 if TYPE_CHECKING:
-    from ...runtimes.bundle import Manifest
-    from ..graphs import Plan
-    from ..pipeline import Exported
+    from ...runtimes.bundle.manifest import Manifest
+    from ..bundling.graphs import Plan
+    from ..result import Exported
     from .figures import Figure
 
 PARTS = {

@@ -1,4 +1,4 @@
-"""Opens a Hugging Face checkpoint folder: config.json names the family, the family makes the graphs."""
+"""A Hugging Face checkpoint folder: its configuration files and its weights, read when they are asked for."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError
-from ..families import FAMILIES, family_of
-from ..source import Source
-from ..torch_export import need
 from .weights import Weights
 
 
@@ -51,30 +48,6 @@ class Checkpoint:
     def optional(self, *names: str) -> dict[str, Any]:
         """The first of these JSON files that is there; empty where none is."""
         return next((_read(self.folder / name) for name in names if (self.folder / name).is_file()), {})
-
-
-def open_checkpoint(folder: Path, name: str | None = None) -> Source:
-    """Open the encoder of a checkpoint folder; it is called `name`, or as the folder is.
-
-    Raises:
-        RequestError: no config.json, no or damaged weights, or an architecture that has no family here.
-        MissingError: torch or transformers is not installed.
-    """
-    checkpoint = Checkpoint(folder.resolve(), name or folder.resolve().name)
-    config = checkpoint.config
-    found = family_of(config.get("model_type", ""), config.get("architectures") or [])
-    if found is None:
-        named = " ".join(config.get("architectures") or []) or config.get("model_type") or "nothing"
-        raise RequestError(
-            f"no family for the architecture {named}",
-            where=str(folder / "config.json"),
-            fix=f"Known: {', '.join(name for names in FAMILIES.values() for name in names)}. For another model export "
-            "its vision encoder to ONNX and give that file, or give package.module:callable.",
-        )
-    need("torch", "transformers", "safetensors", to="open a checkpoint")
-    source = found(checkpoint)
-    source.origin = (folder,)
-    return source
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from ...runtimes.bundle import PreprocessRecord
+from ...runtimes.bundle.manifest import PreprocessRecord
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import RequestError, nearest
-from ..source import GraphSource, Source
-from ..torch_export import need
+from .source import GraphSource, Source
+from .torch_export import need
 
 if TYPE_CHECKING:
     import torch

@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import GraphError
-from ...graph_passes.model_io import external_tensors, load_model
-from ..source import GraphSource, Source
+from ...graph_passes.ir_tools.model_io import external_tensors, load_model
+from .source import GraphSource, Source
 from .synthetic import image
 
 

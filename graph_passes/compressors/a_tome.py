@@ -22,19 +22,19 @@ from typing import TYPE_CHECKING, Literal
 
 from ...errors import RequestError
 from ...lazy import np
-from . import select
-from .a_tome_replay import after, neighbour_cosines, rounds_regret
 from .base import Case, Compressed, compressor
-from .bipartite import Folding, rounds
-from .cosine import emit_unit
-from .means import emit_means, means
-from .replay import Replay
+from .blocks import select
+from .blocks.bipartite import Folding, rounds
+from .blocks.cosine import emit_unit
+from .blocks.means import emit_means, means
+from .blocks.replay import Replay
+from .replays.a_tome import after, neighbour_cosines, rounds_regret
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @compressor(

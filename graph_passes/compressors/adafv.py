@@ -18,19 +18,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...lazy import np
-from . import select
-from .attended import Attends
 from .base import Case, Compressed, compressor
-from .quotas import ranks
-from .replay import Replay
-from .shares import emit_positions, positions_of
-from .texts import ReadsText, emit_mean_cosine, mean_cosine
+from .blocks import select
+from .blocks.attended import Attends
+from .blocks.quotas import ranks
+from .blocks.replay import Replay
+from .blocks.shares import emit_positions, positions_of
+from .blocks.texts import ReadsText, emit_mean_cosine, mean_cosine
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 _LEAST = 1e-6  # of the range of s, which may be 0
 _ALIKE = 1e-5  # of a likeness: about a hundred roundings

@@ -28,16 +28,16 @@ from typing import TYPE_CHECKING, Literal
 
 from ...errors import RequestError
 from ...lazy import np
-from . import select
 from .base import Case, Compressed, compressor
-from .farthest import Start, emit_farthest, farthest_points
-from .replay import Replay, nearest_regret, top_k_regret
+from .blocks import select
+from .blocks.farthest import Start, emit_farthest, farthest_points
+from .blocks.replay import Replay, nearest_regret, top_k_regret
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 # Gram-Schmidt passes over a row: one loses orthogonality where rows are alike, two do not (Kahan: twice is enough).
 _PASSES = 2

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 T = TypeVar("T")
 

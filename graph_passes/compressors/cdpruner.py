@@ -23,19 +23,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...lazy import np
-from . import select
-from .attended import emit_keep_highest
 from .base import Case, Compressed, compressor
-from .cosine import cosines, emit_unit
-from .greedy import Rule, greedy, greedy_regret
-from .replay import Replay
-from .texts import RanksByText, emit_mean_product, mean_cosine
+from .blocks import select
+from .blocks.attended import emit_keep_highest
+from .blocks.cosine import cosines, emit_unit
+from .blocks.greedy import Rule, greedy, greedy_regret
+from .blocks.replay import Replay
+from .blocks.texts import RanksByText, emit_mean_product, mean_cosine
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 _NOTHING = 1e-6  # what is added below this is rounding, and relevance decides
 

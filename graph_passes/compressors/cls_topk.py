@@ -15,15 +15,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import select
-from .attended import Attends, emit_keep_highest, keep_highest
 from .base import Case, Compressed, compressor
+from .blocks import select
+from .blocks.attended import Attends, emit_keep_highest, keep_highest
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @compressor(

@@ -19,18 +19,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ...lazy import np
-from . import select
-from .attended import emit_keep_highest, keep_highest
 from .base import Case, Compressed, compressor
-from .frames import check_first_frame, emit_neighbours, neighbours
-from .grids import places_of
-from .replay import Replay, top_k_regret
+from .blocks import select
+from .blocks.attended import emit_keep_highest, keep_highest
+from .blocks.frames import check_first_frame, emit_neighbours, neighbours
+from .blocks.grids import places_of
+from .blocks.replay import Replay, top_k_regret
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 _FULL = 3.0e38  # above every energy
 

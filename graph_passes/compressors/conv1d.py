@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING
 from ...errors import RequestError
 from ...lazy import np
 from .base import Case, Compressed, compressor
-from .fixed import emit_fixed_map, fixed
-from .select import check_counts, emit_float
-from .weights import ReadsWeights
+from .blocks.fixed import emit_fixed_map, fixed
+from .blocks.select import check_counts, emit_float
+from .blocks.weights import ReadsWeights
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @compressor(

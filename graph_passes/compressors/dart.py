@@ -20,16 +20,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ...errors import RequestError
-from . import select
 from .base import Case, Compressed, compressor
-from .cosine import cosines, emit_cosines
-from .replay import Replay, top_k_regret
+from .blocks import select
+from .blocks.cosine import cosines, emit_cosines
+from .blocks.replay import Replay, top_k_regret
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @compressor(

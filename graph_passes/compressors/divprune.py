@@ -20,17 +20,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...lazy import np
-from . import select
 from .base import Case, Compressed, compressor
-from .cosine import cosines, emit_cosines
-from .greedy import Rule, emit_greedy, greedy, greedy_regret
-from .replay import Replay
+from .blocks import select
+from .blocks.cosine import cosines, emit_cosines
+from .blocks.greedy import Rule, emit_greedy, greedy, greedy_regret
+from .blocks.replay import Replay
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 # On the diagonal: farther than any, for the first pick; nearer than any, which marks what is picked.
 _FAR, _TAKEN = 4.0, -4.0

@@ -26,17 +26,17 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from . import select, squares
 from .base import Case, Compressed, compressor
-from .dpc_knn_replay import centres_regret, joined_regret, square_scale
-from .means import emit_means, emit_nearest, means
-from .replay import Replay
+from .blocks import select, squares
+from .blocks.means import emit_means, emit_nearest, means
+from .blocks.replay import Replay
+from .replays.dpc_knn import centres_regret, joined_regret, square_scale
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 _FAR = 3.0e38
 

@@ -18,15 +18,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import select
 from .base import Case, Compressed, compressor
-from .remainder import Fuses, emit_seats, seats
+from .blocks import select
+from .blocks.remainder import Fuses, emit_seats, seats
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @compressor(

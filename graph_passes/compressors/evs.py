@@ -16,18 +16,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...lazy import np
-from . import select
-from .attended import emit_keep_highest, keep_highest
 from .base import Case, Compressed, compressor
-from .frames import check_first_frame, cosines_before, emit_cosines_before
-from .grids import places_of, video_grid_of
-from .replay import Replay, top_k_regret
+from .blocks import select
+from .blocks.attended import emit_keep_highest, keep_highest
+from .blocks.frames import check_first_frame, cosines_before, emit_cosines_before
+from .blocks.grids import places_of, video_grid_of
+from .blocks.replay import Replay, top_k_regret
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 _FIRST = 255.0  # of the first frame, as in the released code: 1 - cosine is at most 2
 

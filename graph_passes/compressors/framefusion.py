@@ -21,19 +21,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...lazy import np
-from . import select
 from .base import Case, Compressed, compressor
-from .frames import check_first_frame, cosines_before, emit_cosines_before
-from .grids import places_of, video_grid_of
-from .replay import Replay, top_k_regret
-from .runs import emit_by_place, emit_merge_runs, emit_run_frames, emit_run_means, merge_runs, run_heads
-from .shares import emit_positions
+from .blocks import select
+from .blocks.frames import check_first_frame, cosines_before, emit_cosines_before
+from .blocks.grids import places_of, video_grid_of
+from .blocks.replay import Replay, top_k_regret
+from .blocks.runs import emit_by_place, emit_merge_runs, emit_run_frames, emit_run_means, merge_runs, run_heads
+from .blocks.shares import emit_positions
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @compressor(

@@ -27,19 +27,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ...errors import RequestError
-from . import select
-from .attended import Attends, emit_keep_highest, keep_highest
 from .base import Case, Compressed, compressor
+from .blocks import select
+from .blocks.attended import Attends, emit_keep_highest, keep_highest
+from .blocks.replay import Replay
+from .blocks.segment_sets import Group
+from .blocks.segments import Segmented
 from .prunevid import clustered, emit_clustered
-from .replay import Replay
-from .segment_sets import Group
-from .segments import Segmented
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @compressor(

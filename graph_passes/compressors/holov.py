@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from . import select
-from .attended import Attends
 from .base import Case, Compressed, compressor
-from .quotas import emit_fill_quotas, emit_parts, fill_quotas, quotas
+from .blocks import select
+from .blocks.attended import Attends
+from .blocks.quotas import emit_fill_quotas, emit_parts, fill_quotas, quotas
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @compressor(

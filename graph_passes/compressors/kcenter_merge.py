@@ -19,17 +19,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import select
 from .base import Case, Compressed, compressor
-from .farthest import Start, emit_farthest, farthest_points, start_scores
-from .means import emit_means, emit_nearest, means
-from .replay import Replay, nearest_regret
+from .blocks import select
+from .blocks.farthest import Start, emit_farthest, farthest_points, start_scores
+from .blocks.means import emit_means, emit_nearest, means
+from .blocks.replay import Replay, nearest_regret
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @compressor(

@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...lazy import np
-from . import select
 from .base import Case, Compressed, compressor
-from .convolved import (
+from .blocks import select
+from .blocks.convolved import (
     convolved,
     depthwise_shapes,
     emit_depthwise,
@@ -39,16 +39,16 @@ from .convolved import (
     pointwise_shapes,
     squeeze_shapes,
 )
-from .fixed import emit_fixed_map, fixed
-from .grids import picture_of
-from .neural import emit_floats, emit_hard_sigmoid, emit_hard_swish
-from .projects import Projects
+from .blocks.fixed import emit_fixed_map, fixed
+from .blocks.grids import picture_of
+from .blocks.neural import emit_floats, emit_hard_sigmoid, emit_hard_swish
+from .blocks.projects import Projects
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 _MLP = ("mlp.1", "mlp.3")
 _BLOCKS = {"mb_block.1.block": 1, "mb_block.2.block": 2}  # and their strides

@@ -20,19 +20,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...lazy import np
-from . import select
-from .adaptive import emit_pooled, middle_places, placed
 from .base import Case, Compressed, compressor
-from .fixed import emit_fixed_map, fixed
-from .grids import picture_of
-from .neural import emit_floats
-from .projects import Projects
+from .blocks import select
+from .blocks.adaptive import emit_pooled, middle_places, placed
+from .blocks.fixed import emit_fixed_map, fixed
+from .blocks.grids import picture_of
+from .blocks.neural import emit_floats
+from .blocks.projects import Projects
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 _MLP = ("mlp.0", "mlp.2")

@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Literal
 
 from ...errors import RequestError
 from ...lazy import np
-from . import select
 from .base import Case, Compressed, compressor
-from .cosine import cosines, emit_unit
-from .frames import cosines_before, emit_cosines_before, emit_neighbours, neighbours
-from .grids import video_grid_of
-from .replay import Replay, top_k_regret
-from .runs import (
+from .blocks import select
+from .blocks.cosine import cosines, emit_unit
+from .blocks.frames import cosines_before, emit_cosines_before, emit_neighbours, neighbours
+from .blocks.grids import video_grid_of
+from .blocks.replay import Replay, top_k_regret
+from .blocks.runs import (
     emit_by_place,
     emit_merge_runs,
     emit_run_frames,
@@ -40,13 +40,13 @@ from .runs import (
     run_heads,
     run_means,
 )
-from .shares import emit_highest_of_each, emit_positions, highest_of_each, positions_of, share
+from .blocks.shares import emit_highest_of_each, emit_positions, highest_of_each, positions_of, share
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 _SHORTEST = 1e-30  # the norm of what cancelled; what is divided by it is judged by nothing
 

@@ -15,18 +15,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import select
 from .base import Case, Compressed, compressor
-from .grids import video_grid_of
-from .replay import Replay, top_k_regret
-from .shares import emit_highest_of_each, emit_positions, highest_of_each, positions_of, share
-from .texts import ReadsText, emit_mean_product, mean_product
+from .blocks import select
+from .blocks.grids import video_grid_of
+from .blocks.replay import Replay, top_k_regret
+from .blocks.shares import emit_highest_of_each, emit_positions, highest_of_each, positions_of, share
+from .blocks.texts import ReadsText, emit_mean_product, mean_product
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @compressor(

@@ -27,21 +27,21 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import select
-from .adaptive import emit_pooled
 from .base import Case, Compressed, compressor
-from .fixed import emit_resampled, resampled
-from .grids import frames_of
-from .layers import linear
-from .neural import emit_floats, emit_linear, linear_shapes
-from .projects import Projects
-from .texts import ReadsText, emit_rows_of, rows_of
+from .blocks import select
+from .blocks.adaptive import emit_pooled
+from .blocks.fixed import emit_resampled, resampled
+from .blocks.grids import frames_of
+from .blocks.layers import linear
+from .blocks.neural import emit_floats, emit_linear, linear_shapes
+from .blocks.projects import Projects
+from .blocks.texts import ReadsText, emit_rows_of, rows_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 _QUERY, _KEY, _VALUE = "vlm_att_projector", "vlm_att_key_projector", "vlm_att_val_projector"
 _MLP = ("mm_projector.0", "mm_projector.2")

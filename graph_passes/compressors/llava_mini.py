@@ -30,19 +30,19 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from . import select
 from .base import Case, Compressed, compressor
-from .fixed import emit_resampled, resampled
-from .grids import picture_of
-from .layers import attention, layer_norm
-from .neural import emit_attention, emit_floats, emit_layer_norm, norm_shapes
-from .weights import ReadsWeights
+from .blocks import select
+from .blocks.fixed import emit_resampled, resampled
+from .blocks.grids import picture_of
+from .blocks.layers import attention, layer_norm
+from .blocks.neural import emit_attention, emit_floats, emit_layer_norm, norm_shapes
+from .blocks.weights import ReadsWeights
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 _EPSILON = 1e-5
 _SHARPNESS = -0.75  # of the cubic kernel, as PyTorch's

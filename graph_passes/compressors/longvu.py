@@ -27,18 +27,18 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from . import select
 from .base import Case, Compressed, compressor
-from .cosine import emit_unit
-from .grids import video_grid_of
-from .replay import Replay, top_k_regret
-from .shares import emit_highest_of_each, emit_positions, highest_of_each, positions_of, share, share_one_each
+from .blocks import select
+from .blocks.cosine import emit_unit
+from .blocks.grids import video_grid_of
+from .blocks.replay import Replay, top_k_regret
+from .blocks.shares import emit_highest_of_each, emit_positions, highest_of_each, positions_of, share, share_one_each
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @dataclass(frozen=True)

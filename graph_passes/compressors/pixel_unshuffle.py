@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from ...errors import RequestError
 from ...lazy import np
 from .base import Case, Compressed, compressor
-from .grids import grid_of, plugin_grid
-from .select import emit_rows
+from .blocks.grids import grid_of, plugin_grid
+from .blocks.select import emit_rows
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 Version = Literal["v2", "v1"]
 

@@ -25,17 +25,17 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from . import select
 from .base import Case, Compressed, compressor
-from .cosine import cosines, emit_cosines
-from .remainder import Fuses, emit_seats, seats
-from .replay import Replay
+from .blocks import select
+from .blocks.cosine import cosines, emit_cosines
+from .blocks.remainder import Fuses, emit_seats, seats
+from .blocks.replay import Replay
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 _SAME = 2e-6  # cosines nearer than this may change places by rounding
 

@@ -23,18 +23,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import select
 from .base import Case, Compressed, compressor
+from .blocks import select
+from .blocks.replay import Replay
+from .blocks.segment_sets import Group
+from .blocks.segments import Segmented
 from .dpc_knn import DpcKnn
-from .replay import Replay
-from .segment_sets import Group
-from .segments import Segmented
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 _NEIGHBOURS = 7  # k of the released code's clustering
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from . import select
 from .base import Case, Compressed, compressor
+from .blocks import select
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @compressor(

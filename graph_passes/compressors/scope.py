@@ -22,18 +22,18 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from . import select
-from .attended import Attends
 from .base import Case, Compressed, compressor
-from .cosine import cosines, emit_cosines
-from .greedy import Rule, emit_greedy, greedy, greedy_regret
-from .replay import Replay
+from .blocks import select
+from .blocks.attended import Attends
+from .blocks.cosine import cosines, emit_cosines
+from .blocks.greedy import Rule, emit_greedy, greedy, greedy_regret
+from .blocks.replay import Replay
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 # What a picked token covers of itself: above every cosine, so that it also marks what is picked.
 _TAKEN = 2.0

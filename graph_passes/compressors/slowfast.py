@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING, Literal
 
 from ...errors import RequestError
 from ...lazy import np
-from . import select
-from .adaptive import emit_pooled, middle_places, placed
 from .base import Case, Compressed, compressor
-from .fixed import emit_fixed_map, fixed
-from .grids import video_grid_of
+from .blocks import select
+from .blocks.adaptive import emit_pooled, middle_places, placed
+from .blocks.fixed import emit_fixed_map, fixed
+from .blocks.grids import video_grid_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @compressor(

@@ -24,18 +24,18 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from . import select
 from .base import OUTPUTS, Case, Compressed, compressor
+from .blocks import select
+from .blocks.replay import TIED, Replay, top_k_regret
+from .blocks.shares import positions_of
+from .blocks.texts import ReadsText, emit_rows_of, rows_of
 from .dpc_knn import DpcKnn
-from .replay import TIED, Replay, top_k_regret
-from .shares import positions_of
-from .texts import ReadsText, emit_rows_of, rows_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 _EVEN = 1e-5  # a weight this little below the mean is the mean: rows of equal weight must not depend on rounding
 _ROUNDING = 1e-3  # of a weight, where tokens are long and the softmax over rows is steep

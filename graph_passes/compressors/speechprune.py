@@ -20,17 +20,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import RequestError
-from . import select
 from .base import Case, Compressed, compressor
-from .quotas import WHOLE, emit_fill_quotas, emit_parts, fill_quotas, quotas, ranks
-from .replay import Replay, top_k_regret
-from .texts import ReadsText, emit_mean_cosine, mean_cosine
+from .blocks import select
+from .blocks.quotas import WHOLE, emit_fill_quotas, emit_parts, fill_quotas, quotas, ranks
+from .blocks.replay import Replay, top_k_regret
+from .blocks.texts import ReadsText, emit_mean_cosine, mean_cosine
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 _ROUNDING = 1e-4  # of a quota: a share is rounded by about 1e-6, and K is a few hundred
 

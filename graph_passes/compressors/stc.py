@@ -32,9 +32,9 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from . import select
 from .base import Case, Compressed, compressor
-from .convolved import (
+from .blocks import select
+from .blocks.convolved import (
     convolved,
     depthwise_shapes,
     emit_depthwise,
@@ -45,17 +45,17 @@ from .convolved import (
     pointwise_shapes,
     squeeze_shapes,
 )
-from .fixed import emit_fixed_map, fixed
-from .grids import video_grid_of
-from .layers import mlp
-from .neural import emit_floats, emit_mlp, emit_silu, mlp_shapes
-from .weights import ReadsWeights
+from .blocks.fixed import emit_fixed_map, fixed
+from .blocks.grids import video_grid_of
+from .blocks.layers import mlp
+from .blocks.neural import emit_floats, emit_mlp, emit_silu, mlp_shapes
+from .blocks.weights import ReadsWeights
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 _READOUT = ("readout.0", "readout.2")
 

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...lazy import np
-from . import select
 from .base import Case, Compressed, compressor
-from .fixed import emit_fixed_map, fixed
-from .grids import video_grid_of
+from .blocks import select
+from .blocks.fixed import emit_fixed_map, fixed
+from .blocks.grids import video_grid_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @compressor(

@@ -16,18 +16,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import select
 from .base import Case, Compressed, compressor
-from .fixed import emit_resampled, resampled
-from .learned_means import emit_learned_means, learned_means, means_shapes
-from .neural import emit_floats
-from .weights import ReadsWeights
+from .blocks import select
+from .blocks.fixed import emit_resampled, resampled
+from .blocks.learned_means import emit_learned_means, learned_means, means_shapes
+from .blocks.neural import emit_floats
+from .blocks.weights import ReadsWeights
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @compressor(

@@ -22,18 +22,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from . import select
 from .base import Case, Compressed, compressor
-from .bipartite import emit_fold, fold, rounds
-from .bipartite_replay import refold_regret
-from .means import emit_means, means
-from .replay import Replay
+from .blocks import select
+from .blocks.bipartite import emit_fold, fold, rounds
+from .blocks.means import emit_means, means
+from .blocks.replay import Replay
+from .replays.bipartite import refold_regret
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @compressor(

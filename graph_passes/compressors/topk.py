@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from . import select
 from .base import Case, Compressed, compressor
-from .replay import Replay, top_k_regret
+from .blocks import select
+from .blocks.replay import Replay, top_k_regret
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @compressor(

@@ -18,17 +18,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import select
 from .base import Case, Compressed, compressor
-from .remainder import Fuses, emit_seats, seats
-from .replay import Replay, top_k_regret
-from .texts import RanksByText, emit_mean_product, mean_product
+from .blocks import select
+from .blocks.remainder import Fuses, emit_seats, seats
+from .blocks.replay import Replay, top_k_regret
+from .blocks.texts import RanksByText, emit_mean_product, mean_product
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 _REST = Fuses(rest="mean")
 

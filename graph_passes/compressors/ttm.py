@@ -33,13 +33,13 @@ from typing import TYPE_CHECKING, Literal
 
 from ...errors import RequestError
 from ...lazy import np
-from . import select
 from .base import Case, Compressed, compressor
-from .fixed import emit_resampled, resampled
-from .grids import video_grid_of
-from .layers import attention, layer_norm, linear
-from .learned_means import EPSILON, emit_learned_means, learned_means, means_shapes
-from .neural import (
+from .blocks import select
+from .blocks.fixed import emit_resampled, resampled
+from .blocks.grids import video_grid_of
+from .blocks.layers import attention, layer_norm, linear
+from .blocks.learned_means import EPSILON, emit_learned_means, learned_means, means_shapes
+from .blocks.neural import (
     attention_shapes,
     emit_attention,
     emit_floats,
@@ -49,13 +49,13 @@ from .neural import (
     linear_shapes,
     norm_shapes,
 )
-from .weights import ReadsWeights
+from .blocks.weights import ReadsWeights
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @compressor(

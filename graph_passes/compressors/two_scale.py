@@ -32,20 +32,20 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from . import select
 from .base import Case, Compressed, compressor
-from .bipartite import rounds, weighted_mean
-from .farthest import farthest_points
-from .means import emit_mean_rows, emit_means, means
-from .replay import Replay
-from .squares import emit_near_zero, emit_square_distances, square_distances
-from .two_scale_replay import Joins, groups_regret
+from .blocks import select
+from .blocks.bipartite import rounds, weighted_mean
+from .blocks.farthest import farthest_points
+from .blocks.means import emit_mean_rows, emit_means, means
+from .blocks.replay import Replay
+from .blocks.squares import emit_near_zero, emit_square_distances, square_distances
+from .replays.two_scale import Joins, groups_regret
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @compressor(

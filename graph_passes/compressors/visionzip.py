@@ -24,17 +24,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...errors import RequestError
-from . import select
-from .attended import Attends, emit_keep_highest, keep_highest
 from .base import Case, Compressed, compressor
-from .cosine import cosines, emit_cosines
-from .replay import Replay, nearest_regret
+from .blocks import select
+from .blocks.attended import Attends, emit_keep_highest, keep_highest
+from .blocks.cosine import cosines, emit_cosines
+from .blocks.replay import Replay, nearest_regret
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @compressor(

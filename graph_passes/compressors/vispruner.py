@@ -25,17 +25,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import RequestError
-from . import select
-from .attended import Attends, emit_keep_highest, keep_highest
 from .base import Case, Compressed, compressor
-from .cosine import cosines, emit_cosines
-from .replay import Replay
+from .blocks import select
+from .blocks.attended import Attends, emit_keep_highest, keep_highest
+from .blocks.cosine import cosines, emit_cosines
+from .blocks.replay import Replay
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 _ROUNDING = 0.01  # of a step, by how much a similarity may differ between implementations
 _PATIENCE = 2000  # rounds that a replay tries

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from . import select
 from .base import Case, Compressed, compressor
-from .fixed import emit_fixed_map, fixed
-from .neural import emit_floats
-from .qformer_layers import HasQueryLayers
+from .blocks import select
+from .blocks.fixed import emit_fixed_map, fixed
+from .blocks.neural import emit_floats
+from .blocks.qformer_layers import HasQueryLayers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..builder import Builder
+    from ..ir_tools.builder import Builder
 
 
 @compressor(

@@ -35,7 +35,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ...errors import RequestError, nearest
 from ..budget import check_budget, parse_ratio, tokens_kept
 from ..compressors.base import compressor_class, make
-from ..sequence import Step, layers_up_to
+from ..insertion.sequence import Step, layers_up_to
 
 _STEP = re.compile(r"(\d+)\.(.+)")
 

@@ -14,10 +14,11 @@ import tokexport
 from cpp_build import INSTALLED, ROOT, TESTS, Calls, arrays, build, lacking, onnxruntime, run
 from PIL import Image
 from tokexport.errors import BundleError, GraphError, MissingError, RequestError, TokexportError
-from tokexport.runtimes import log_mel, preprocess
-from tokexport.runtimes.audio import read_sound
-from tokexport.runtimes.bundle import LogMelRecord, Manifest, Preprocess, PreprocessRecord, VideoRecord
-from tokexport.runtimes.reader import open_bundle
+from tokexport.runtimes.bundle.manifest import LogMelRecord, Manifest, Preprocess, PreprocessRecord, VideoRecord
+from tokexport.runtimes.bundle.reader import open_bundle
+from tokexport.runtimes.media import image as preprocess
+from tokexport.runtimes.media import log_mel
+from tokexport.runtimes.media.audio import read_sound
 from tokexport.runtimes.words import Words
 
 CLIPS = sorted((ROOT / "exporter/zoo/tiny_asr/clips").glob("*.wav"))

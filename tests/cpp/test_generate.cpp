@@ -1,4 +1,4 @@
-// The contract of runtimes/bundle.py, against graphs that only write down what they were given.
+// The contract of runtimes/bundle/manifest.py, against graphs that only write down what they were given.
 #include <cmath>
 
 #include "catch.h"

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from tokexport.errors import GraphError, RequestError
-from tokexport.exporter.agreement import cosine, read_folder, slots
-from tokexport.exporter.answers import Encoded
-from tokexport.graph_passes.seam import Seam
-from tokexport.runtimes.bundle import PreprocessRecord
+from tokexport.exporter.evaluate.agreement import cosine, read_folder, slots
+from tokexport.exporter.evaluate.answers import Encoded
+from tokexport.graph_passes.seams.seam import Seam
+from tokexport.runtimes.bundle.manifest import PreprocessRecord
 
 LINE = Seam("s", "t", 6, 2, "float32", 1, 0, None)
 SQUARE = Seam("s", "t", 9, 2, "float32", 1, 0, (3, 3))

@@ -13,8 +13,9 @@ pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 from tokexport.errors import RequestError  # noqa: E402
-from tokexport.exporter.source import Source  # noqa: E402
-from tokexport.exporter.sources import open_source, weights  # noqa: E402
+from tokexport.exporter.opening import open_source  # noqa: E402
+from tokexport.exporter.sources import weights  # noqa: E402
+from tokexport.exporter.sources.source import Source  # noqa: E402
 
 
 def tokens(source: Source, x: dict[str, np.ndarray]) -> np.ndarray:

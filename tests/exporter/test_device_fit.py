@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, parser
 from tokexport.devices.profiles import target
 from tokexport.errors import GraphError, RequestError
-from tokexport.exporter import device_fit
+from tokexport.exporter.bundling import device_fit
 from tokexport.exporter.cli import main
-from tokexport.runtimes.reader import open_bundle
+from tokexport.runtimes.bundle.reader import open_bundle
 
 NANO = "orin-nano-8gb"
 HEADER = '<ir_version: 10, opset_import: ["" : 18]>\n'

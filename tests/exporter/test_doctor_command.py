@@ -14,10 +14,10 @@ from tokexport.errors import BundleError
 from tokexport.exporter.cli import main
 from tokexport.exporter.doctor import bundle as bundles
 from tokexport.exporter.doctor.machine import Ran
-from tokexport.runtimes import engine_file
-from tokexport.runtimes.bundle import DeviceRecord, FileRecord
-from tokexport.runtimes.engine_file import EngineRecord, PluginRecord
-from tokexport.runtimes.reader import open_bundle
+from tokexport.runtimes.bundle.manifest import DeviceRecord, FileRecord
+from tokexport.runtimes.bundle.reader import open_bundle
+from tokexport.runtimes.tensorrt.engines import file as engine_file
+from tokexport.runtimes.tensorrt.engines.file import EngineRecord, PluginRecord
 from toy_machine import machine
 
 from runtimes import toy_bundle

@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch")
 
-from tokexport.exporter import accuracy, exam, graphs
-from tokexport.exporter.answers import Encoded, Language
-from tokexport.exporter.exam import Exam
-from tokexport.exporter.source import Question
-from tokexport.exporter.sources import open_source
+from tokexport.exporter.bundling import graphs
+from tokexport.exporter.evaluate import accuracy
+from tokexport.exporter.evaluate import question_set as exam
+from tokexport.exporter.evaluate.answers import Encoded, Language
+from tokexport.exporter.evaluate.question_set import Exam
+from tokexport.exporter.opening import open_source
+from tokexport.exporter.sources.source import Question
 from tokexport.graph_passes.compressors import make
-from tokexport.graph_passes.insert import insert
-from tokexport.graph_passes.seam import Seam
-from tokexport.graph_passes.seams import resolve
+from tokexport.graph_passes.insertion.insert import insert
+from tokexport.graph_passes.seams.find import resolve
+from tokexport.graph_passes.seams.seam import Seam
 
 KEEP = 21
 

@@ -16,10 +16,10 @@ ort = pytest.importorskip("onnxruntime")
 
 from tokexport.errors import RequestError  # noqa: E402
 from tokexport.exporter.families import family_of  # noqa: E402
-from tokexport.exporter.source import Source  # noqa: E402
-from tokexport.exporter.sources import open_source  # noqa: E402
-from tokexport.exporter.torch_export import export_graph  # noqa: E402
-from tokexport.graph_passes.seams import find_seams  # noqa: E402
+from tokexport.exporter.opening import open_source  # noqa: E402
+from tokexport.exporter.sources.source import Source  # noqa: E402
+from tokexport.exporter.sources.torch_export import export_graph  # noqa: E402
+from tokexport.graph_passes.seams.find import find_seams  # noqa: E402
 
 
 def torch_tokens(source: Source, x: dict[str, np.ndarray]) -> np.ndarray:
@@ -131,7 +131,7 @@ def test_whisper_without_a_head_in_float16_with_128_bands(tmp_path):
 
 def test_whisper_says_how_a_sound_becomes_its_input(tiny_whisper_folder):
     from tokexport.exporter.sources.synthetic import sound
-    from tokexport.runtimes.log_mel import input_features
+    from tokexport.runtimes.media.log_mel import input_features
 
     source = open_source(str(tiny_whisper_folder))
     made = input_features(sound(1, source.preprocess.samples), source.preprocess)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from tokexport.exporter import graphs
-from tokexport.exporter.sources import open_source
-from tokexport.graph_passes import ranges
+from tokexport.exporter.bundling import graphs
+from tokexport.exporter.opening import open_source
 from tokexport.graph_passes.compressors import make
-from tokexport.graph_passes.sequence import Step
+from tokexport.graph_passes.insertion.sequence import Step
+from tokexport.graph_passes.precision import ranges
 
 
 def test_every_graph_is_asked_for_its_ranges_with_what_really_reaches_it(monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from tokexport.exporter.sources import open_source
+from tokexport.exporter.opening import open_source
 
 CLIP = {
     "do_center_crop": True,

@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
-from tokexport.exporter import verify
 from tokexport.exporter.cli import main
-from tokexport.exporter.junit import _xml
-from tokexport.exporter.junit_cases import Case
+from tokexport.exporter.proof import verify
+from tokexport.exporter.proof.junit import _xml
+from tokexport.exporter.proof.junit_cases import Case
 
 TOY = """<ir_version: 10, opset_import: ["" : 18]>
 toy (float[1,12,8] x) => (float[1,12,4] y)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tokexport.exporter.measures import compare
+from tokexport.exporter.proof.metrics import compare
 
 RNG = np.random.default_rng(0)
 REFERENCE = RNG.standard_normal((1, 6, 16)).astype(np.float32)

@@ -10,14 +10,14 @@ import onnx_ir as ir
 import pytest
 import torch
 from tokexport.errors import GraphError, MissingError
-from tokexport.exporter import parity
-from tokexport.exporter.encoder_probes import encoder_probes
-from tokexport.exporter.source import GraphSource
-from tokexport.exporter.texts import with_text
+from tokexport.exporter.proof import parity
+from tokexport.exporter.proof.encoder_probes import encoder_probes
+from tokexport.exporter.sources.source import GraphSource
+from tokexport.exporter.sources.texts import with_text
 from tokexport.graph_passes.compressors import make
-from tokexport.graph_passes.insert import insert
-from tokexport.graph_passes.seam import Seam
-from tokexport.runtimes.ort_graph import ort_runner
+from tokexport.graph_passes.insertion.insert import insert
+from tokexport.graph_passes.seams.seam import Seam
+from tokexport.runtimes.ort.graph import ort_runner
 from torch import nn
 
 N, D, KEEP = 6, 4, 3

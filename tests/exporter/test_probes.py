@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from tokexport.errors import BundleError
-from tokexport.exporter.probes import FILE, Probe, load, to_bytes
+from tokexport.exporter.proof.probes import FILE, Probe, load, to_bytes
 
 
 def probe() -> Probe:

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 ort = pytest.importorskip("onnxruntime")
 
-from tokexport.exporter.sources import open_source  # noqa: E402
+from tokexport.exporter.opening import open_source  # noqa: E402
 
 
 @pytest.mark.slow

@@ -10,14 +10,14 @@ import onnx
 import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
-from tokexport.exporter import probes
 from tokexport.exporter.cli import main
-from tokexport.exporter.parity import check
+from tokexport.exporter.proof import probes
+from tokexport.exporter.proof.parity import check
 from tokexport.exporter.zoo.tiny_vlm.scenes import scene
-from tokexport.graph_passes.model_io import load_model
+from tokexport.graph_passes.ir_tools.model_io import load_model
+from tokexport.runtimes.bundle.reader import open_bundle
 from tokexport.runtimes.load import load
-from tokexport.runtimes.ort_graph import ort_runner
-from tokexport.runtimes.reader import open_bundle
+from tokexport.runtimes.ort.graph import ort_runner
 
 # Two merges inside the encoder, and two selections at its end, where the second reads gathered signals.
 MINE = """

@@ -15,9 +15,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tokexport.errors import GraphError, MissingError, RequestError, TokexportError  # noqa: E402
-from tokexport.exporter import torch_export  # noqa: E402
-from tokexport.exporter.sources import checkpoint, hub, open_source, synthetic  # noqa: E402
-from tokexport.graph_passes.model_io import save_model  # noqa: E402
+from tokexport.exporter.opening import open_source  # noqa: E402
+from tokexport.exporter.sources import checkpoint, hub, synthetic, torch_export  # noqa: E402
+from tokexport.graph_passes.ir_tools.model_io import save_model  # noqa: E402
 
 
 def message(error: type[TokexportError], text: str) -> str:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from tokexport.errors import RequestError
-from tokexport.exporter.sweep_cells import FILE, Cell, Cells
+from tokexport.exporter.sweeps.cells import FILE, Cell, Cells
 
 
 def cells(made: list[int], count: int = 5) -> list[Cell]:

@@ -14,12 +14,13 @@ from PIL import Image
 
 pytest.importorskip("torch")
 
-from tokexport.exporter import sweep as sweeping
-from tokexport.exporter import sweep_bench, sweep_rows
 from tokexport.exporter.cli import main
-from tokexport.exporter.examiners import Folder, Questions
-from tokexport.exporter.sources import open_source
-from tokexport.exporter.sweep_rows import label, method_of
+from tokexport.exporter.evaluate import bench as sweep_bench
+from tokexport.exporter.evaluate.judges import Folder, Questions
+from tokexport.exporter.opening import open_source
+from tokexport.exporter.sweeps import rows as sweep_rows
+from tokexport.exporter.sweeps import sweep as sweeping
+from tokexport.exporter.sweeps.rows import label, method_of
 from tokexport.exporter.zoo.tiny_vlm.scenes import scene
 from tokexport.graph_passes.compressors import make
 

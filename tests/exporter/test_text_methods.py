@@ -7,14 +7,15 @@ import pytest
 import tokexport
 from click.testing import CliRunner
 from tokexport.errors import RequestError
-from tokexport.exporter import sweep_bench, sweep_rows
 from tokexport.exporter.cli import main
-from tokexport.exporter.examiners import Questions
-from tokexport.exporter.sources import open_source
-from tokexport.exporter.texts import with_text
+from tokexport.exporter.evaluate import bench as sweep_bench
+from tokexport.exporter.evaluate.judges import Questions
+from tokexport.exporter.opening import open_source
+from tokexport.exporter.sources.texts import with_text
+from tokexport.exporter.sweeps import rows as sweep_rows
 from tokexport.exporter.zoo.tiny_vlm.scenes import scene
 from tokexport.graph_passes.compressors import make
-from tokexport.graph_passes.model_io import load_model
+from tokexport.graph_passes.ir_tools.model_io import load_model
 
 PROMPTS = ("what colour is the star ?", "how many red objects are there ?")
 

@@ -17,10 +17,10 @@ pytest.importorskip("onnxscript")
 ort = pytest.importorskip("onnxruntime")
 
 from tokexport.errors import GraphError, MissingError  # noqa: E402
-from tokexport.exporter import torch_export  # noqa: E402
-from tokexport.exporter.source import GraphSource  # noqa: E402
-from tokexport.exporter.torch_export import export_graph  # noqa: E402
-from tokexport.graph_passes.seams import find_seams, write_seams  # noqa: E402
+from tokexport.exporter.sources import torch_export  # noqa: E402
+from tokexport.exporter.sources.source import GraphSource  # noqa: E402
+from tokexport.exporter.sources.torch_export import export_graph  # noqa: E402
+from tokexport.graph_passes.seams.find import find_seams, write_seams  # noqa: E402
 
 
 class Sum(torch.nn.Module):

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 from tokexport.errors import GraphError
-from tokexport.exporter import torch_parts
-from tokexport.graph_passes.seam import Seam, Signal
+from tokexport.exporter.proof import torch_parts
+from tokexport.graph_passes.seams.seam import Seam, Signal
 from torch import nn
 from torch.nn import functional as F
 

@@ -12,12 +12,12 @@ import torch
 from click.testing import CliRunner
 from safetensors.numpy import load_file
 from tokexport.errors import RequestError
-from tokexport.exporter import torch_parts
 from tokexport.exporter.cli import main
-from tokexport.exporter.sources import open_source
+from tokexport.exporter.opening import open_source
+from tokexport.exporter.proof import torch_parts
 from tokexport.exporter.zoo.tiny_vlm import model as zoo
 from tokexport.graph_passes.compressors import make
-from tokexport.graph_passes.seam import Seam
+from tokexport.graph_passes.seams.seam import Seam
 
 
 def command(*arguments: object, code: int = 0) -> str:

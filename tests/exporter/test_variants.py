@@ -15,11 +15,11 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from tokexport.errors import RequestError
-from tokexport.exporter import variants
+from tokexport.exporter.bundling import variants
 from tokexport.exporter.cli import main
 from tokexport.exporter.pipeline import Exported, _failure, export
+from tokexport.runtimes.bundle.reader import open_bundle
 from tokexport.runtimes.load import load
-from tokexport.runtimes.reader import open_bundle
 
 RATIOS = ("0.5", "0.75", "11/12")
 NAMES = ["kcenter_merge-0.5", "kcenter_merge-0.75", "kcenter_merge-11_12"]

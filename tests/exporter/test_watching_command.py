@@ -14,8 +14,8 @@ pytest.importorskip("torch")
 
 from tokexport.exporter import pipeline
 from tokexport.exporter.cli import main
-from tokexport.exporter.sources import open_source
-from tokexport.exporter.sweep import _fitting
+from tokexport.exporter.opening import open_source
+from tokexport.exporter.sweeps.sweep import _fitting
 from tokexport.exporter.zoo.tiny_video.clips import Clip, Thing, draw
 
 

@@ -28,7 +28,7 @@ from tokexport.exporter.zoo.tiny_asr.speech import (
     utterance,
 )
 from tokexport.exporter.zoo.tiny_asr.text import DIGITS, detokenize, tokenize
-from tokexport.runtimes.log_mel import input_features
+from tokexport.runtimes.media.log_mel import input_features
 
 if TYPE_CHECKING:
     from tokexport.exporter.zoo.tiny_asr.model import TinyASR
@@ -201,7 +201,7 @@ def test_espeak_utterances_are_heard_with_few_errors(model: TinyASR) -> None:
 
 
 def test_inputs_of_the_proof_are_the_clips_and_no_two_are_equal() -> None:
-    from tokexport.exporter.sources import open_source
+    from tokexport.exporter.opening import open_source
 
     source = open_source("tiny-asr")
     inputs = [each["input_features"] for each in source.real_inputs(8)]
@@ -214,7 +214,7 @@ def test_inputs_of_the_proof_are_the_clips_and_no_two_are_equal() -> None:
 
 @needs_espeak
 def test_espeak_questions_are_the_same_for_the_same_seed() -> None:
-    from tokexport.exporter.sources import open_source
+    from tokexport.exporter.opening import open_source
 
     source = open_source("tiny-asr", parts="all")
     first, again, others = source.questions(3, 1), source.questions(3, 1), source.questions(3, 2)

@@ -34,7 +34,7 @@ def drawn() -> list[Clip]:
 
 def test_importing_the_zoo_imports_no_torch() -> None:
     code = (
-        "import sys, tokexport.exporter.zoo.tiny_video.lessons, tokexport.exporter.zoo.tiny_video.questions; "
+        "import sys, tokexport.exporter.zoo.tiny_video.clips, tokexport.exporter.zoo.tiny_video.questions; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -148,8 +148,8 @@ def test_words_survive_a_round_trip() -> None:
 
 
 def test_lessons_name_what_happens_in_each_patch_and_what_happened_before() -> None:
-    from tokexport.exporter.zoo.tiny_video.lessons import CAME, GROUND, MOVES, RESTS, WENT, seen
-    from tokexport.exporter.zoo.tiny_vlm.lessons import IGNORED
+    from lessons_tiny_video import CAME, GROUND, MOVES, RESTS, WENT, seen
+    from lessons_tiny_vlm import IGNORED
 
     taught = {name: value.reshape(FRAMES, 6, 6, -1) for name, value in seen(draw([RED, BLUE, GREEN], RNG())).items()}
     events, stories = taught["events"][..., 0], taught["stories"][..., 0]
@@ -247,7 +247,7 @@ def test_they_need_the_order_of_the_frames(model: TinyVideo) -> None:
 
 
 def test_the_source_is_a_video_with_a_grid_in_time() -> None:
-    from tokexport.exporter.sources import open_source
+    from tokexport.exporter.opening import open_source
 
     source = open_source("tiny-video", parts="all")
     assert source.takes == "video" and source.encoder.grid == (8, 6, 6)
@@ -261,9 +261,9 @@ def test_the_source_is_a_video_with_a_grid_in_time() -> None:
 
 def test_it_starts_from_what_tiny_vlm_knows() -> None:
     from tokexport.exporter.zoo.tiny_video.model import TinyVideo
-    from tokexport.exporter.zoo.tiny_video.train import warm_start
     from tokexport.exporter.zoo.tiny_vlm import model as still
     from tokexport.exporter.zoo.tiny_vlm.text import WORD_TO_ID
+    from train_tiny_video import warm_start
 
     warm, known = TinyVideo(), still.load()
     warm_start(warm)

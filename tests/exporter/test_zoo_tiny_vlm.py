@@ -195,7 +195,7 @@ def test_the_second_projector_sees() -> None:
 
 
 def test_the_second_projector_starts_as_the_mean_of_the_first_over_a_block() -> None:
-    from tokexport.exporter.zoo.tiny_vlm.train_projector import Blocks
+    from train_tiny_vlm_projector import Blocks
 
     blocks = Blocks()
     model = blocks.frozen[0]

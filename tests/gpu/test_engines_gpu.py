@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tokexport.runtimes.rtx import SMS
-from tokexport.runtimes.tensorrt_api import KINDS, version_of
-from tokexport.runtimes.tensorrt_cuda import gpu_here
+from tokexport.runtimes.tensorrt.api import KINDS, version_of
+from tokexport.runtimes.tensorrt.cuda import gpu_here
+from tokexport.runtimes.tensorrt.rtx import SMS
 
 TOKEXPORT = Path(sys.executable).with_name("tokexport")
 RUNTIMES = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-from tokexport.graph_passes.seam import Seam
-from tokexport.graph_passes.seams import find_seams
+from tokexport.graph_passes.seams.find import find_seams
+from tokexport.graph_passes.seams.seam import Seam
 
 HIDDEN, HEADS = 32, 4
 

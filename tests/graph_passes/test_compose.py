@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from tokexport.graph_passes.builder import Builder
-from tokexport.graph_passes.compose import TOTAL, compose, emit_compose, emit_gathered, gathered
 from tokexport.graph_passes.compressors.base import Compressed
+from tokexport.graph_passes.insertion.compose import TOTAL, compose, emit_compose, emit_gathered, gathered
+from tokexport.graph_passes.ir_tools.builder import Builder
 from toy_vit import run
 
 # 6 tokens into 3 slots, which lie at 1, 2 and 5; token 0 is lost. Then these 3 into 2, at slots 0 and 2.

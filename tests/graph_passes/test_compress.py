@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 from tokexport.errors import GraphError, RequestError
 from tokexport.graph_passes.compress import compress
-from tokexport.graph_passes.model_io import save_model
+from tokexport.graph_passes.ir_tools.model_io import save_model
 from toy_vit import run, text, toy_vit
 
 SEAM = "tensor:patches"
@@ -81,7 +81,7 @@ def test_parameters_and_outputs_are_passed_on() -> None:
 
 
 def test_size_bias_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tokexport.graph_passes import sequence
+    from tokexport.graph_passes.insertion import sequence
     from toy_vit import encoder_output
 
     monkeypatch.setattr(

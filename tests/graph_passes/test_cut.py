@@ -5,7 +5,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from tokexport.errors import RequestError
-from tokexport.graph_passes.cut import cut
+from tokexport.graph_passes.ir_tools.extract import cut
 from toy_vit import run, text, toy_vit
 
 

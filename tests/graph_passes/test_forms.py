@@ -14,9 +14,9 @@ import onnx_ir as ir
 import pytest
 from tokexport.errors import GraphError, RequestError
 from tokexport.graph_passes import forms
-from tokexport.graph_passes.builder import Builder
 from tokexport.graph_passes.compress import compress
 from tokexport.graph_passes.compressors import base
+from tokexport.graph_passes.ir_tools.builder import Builder
 
 N, D = 12, 8
 Body = Callable[[Builder, ir.Value, int], dict[str, ir.Value]]

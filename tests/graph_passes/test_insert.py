@@ -7,11 +7,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from tokexport.errors import GraphError, RequestError
-from tokexport.graph_passes.builder import Builder
 from tokexport.graph_passes.compressors.base import Case, Compressed, compressor, make
-from tokexport.graph_passes.cut import cut
-from tokexport.graph_passes.insert import insert
-from tokexport.graph_passes.seam import Seam, Signal
+from tokexport.graph_passes.insertion.insert import insert
+from tokexport.graph_passes.ir_tools.builder import Builder
+from tokexport.graph_passes.ir_tools.extract import cut
+from tokexport.graph_passes.seams.seam import Seam, Signal
 from toy_vit import encoder_output, projector_input, run, text, toy_vit
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from tokexport.errors import RequestError
-from tokexport.graph_passes.compressors import make, weights
-from tokexport.graph_passes.insert import insert
+from tokexport.graph_passes.compressors import make
+from tokexport.graph_passes.compressors.blocks import weights
+from tokexport.graph_passes.insertion.insert import insert
 from toy_vit import encoder_output, text, toy_vit
 
 

@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from tokexport.errors import GraphError
-from tokexport.graph_passes.model_io import convert_command, ensure_opset, load_model, save_model
+from tokexport.graph_passes.ir_tools.model_io import convert_command, ensure_opset, load_model, save_model
 
 
 def weighty(opset: int = 18, ir_version: int = 8) -> ir.Model:

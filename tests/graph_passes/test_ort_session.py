@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from tokexport.errors import GraphError, MissingError
-from tokexport.graph_passes.ort_session import open_session
+from tokexport.graph_passes.ir_tools.ort_session import open_session
 from toy_graph import Toy
 
 

@@ -10,9 +10,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 from tokexport.errors import GraphError, RequestError
-from tokexport.graph_passes import forms, precision
-from tokexport.graph_passes.ranges import find_islands
-from tokexport.graph_passes.seam import METADATA_KEY, Seam
+from tokexport.graph_passes import forms
+from tokexport.graph_passes.precision import half as precision
+from tokexport.graph_passes.precision.ranges import find_islands
+from tokexport.graph_passes.seams.seam import METADATA_KEY, Seam
 from toy_graph import FLOAT, Toy, block
 
 HALF, BF16 = ir.DataType.FLOAT16, ir.DataType.BFLOAT16

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from tokexport.errors import RequestError
-from tokexport.graph_passes.ranges import find_islands
+from tokexport.graph_passes.precision.ranges import find_islands
 from toy_graph import Toy, block
 
 pytest.importorskip("onnxruntime")

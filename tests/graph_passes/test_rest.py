@@ -5,9 +5,9 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 import pytest
-from tokexport.graph_passes import rest_rules
-from tokexport.graph_passes.rest import plan_rest
-from tokexport.graph_passes.rest_state import Axis
+from tokexport.graph_passes.resize import rules as rest_rules
+from tokexport.graph_passes.resize.axis import Axis
+from tokexport.graph_passes.resize.plan import plan_rest
 from toy_rest import NEW, OLD, accept, model, refuse, run
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tokexport.errors import GraphError
-from tokexport.graph_passes.rest import prove_rest
+from tokexport.graph_passes.resize.plan import prove_rest
 from toy_rest import OLD, accept, model, refuse
 
 

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from exported_models import Toy, by_name
 from tokexport.errors import RequestError
-from tokexport.graph_passes.seams import find_seams, resolve
+from tokexport.graph_passes.seams.find import find_seams, resolve
 
 
 def merged_tower(*, grid: bool = True, merge: bool = True) -> ir.Model:

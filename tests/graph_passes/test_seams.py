@@ -8,8 +8,8 @@ import onnx_ir as ir
 import pytest
 from exported_models import Toy, by_name, exported, stripped
 from tokexport.errors import GraphError, RequestError
-from tokexport.graph_passes.seam import METADATA_KEY
-from tokexport.graph_passes.seams import describe, find_seams, refresh_seams, resolve, write_seams
+from tokexport.graph_passes.seams.find import describe, find_seams, refresh_seams, resolve, write_seams
+from tokexport.graph_passes.seams.seam import METADATA_KEY
 
 NAMES = ["encoder_layer:0", "encoder_layer:1", "encoder_output", "projector_input", "projector_output"]
 

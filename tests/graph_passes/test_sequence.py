@@ -10,10 +10,10 @@ import onnx_ir as ir
 import pytest
 from tokexport.errors import GraphError, RequestError
 from tokexport.graph_passes.compressors.base import make
-from tokexport.graph_passes.cut import cut
-from tokexport.graph_passes.insert import insert
-from tokexport.graph_passes.seam import METADATA_KEY, Seam
-from tokexport.graph_passes.sequence import Step, insert_steps, places
+from tokexport.graph_passes.insertion.insert import insert
+from tokexport.graph_passes.insertion.sequence import Step, insert_steps, places
+from tokexport.graph_passes.ir_tools.extract import cut
+from tokexport.graph_passes.seams.seam import METADATA_KEY, Seam
 from toy_steps import First, LastByKeys, Pairs
 from toy_vit import encoder_output, projector_input, run, text, toy_vit
 

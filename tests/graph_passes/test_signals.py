@@ -10,9 +10,9 @@ import onnx_ir as ir
 import pytest
 from exported_models import HEADS, Toy, example, exported, module, run, stripped
 from tokexport.errors import GraphError, RequestError
-from tokexport.graph_passes.seam import Seam
-from tokexport.graph_passes.seams import find_seams, resolve
-from tokexport.graph_passes.signals import emit_signal
+from tokexport.graph_passes.insertion.signals import emit_signal
+from tokexport.graph_passes.seams.find import find_seams, resolve
+from tokexport.graph_passes.seams.seam import Seam
 
 
 def emitted(model: ir.Model, seam: Seam, name: str, feeds: dict[str, np.ndarray]) -> np.ndarray:

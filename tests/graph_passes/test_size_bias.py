@@ -7,8 +7,8 @@ import onnx_ir as ir
 import pytest
 from exported_models import Toy, example, exported, run
 from tokexport.errors import GraphError
-from tokexport.graph_passes.seams import resolve
-from tokexport.graph_passes.size_bias import add_size_bias
+from tokexport.graph_passes.insertion.size_bias import add_size_bias
+from tokexport.graph_passes.seams.find import resolve
 
 SIZES = np.array([[1, 3, 2, 1]], np.float32)
 

@@ -9,9 +9,9 @@ import pytest
 from tokexport.errors import GraphError, RequestError
 from tokexport.graph_passes.compress import compress
 from tokexport.graph_passes.compressors import make
-from tokexport.graph_passes.insert import insert
-from tokexport.graph_passes.seam import METADATA_KEY, Seam
-from tokexport.graph_passes.seams import resolve, write_seams
+from tokexport.graph_passes.insertion.insert import insert
+from tokexport.graph_passes.seams.find import resolve, write_seams
+from tokexport.graph_passes.seams.seam import METADATA_KEY, Seam
 from toy_vit import encoder_output, projector_input, run, text, toy_vit
 
 SEAM = Seam("projector_input", "tokens", 16, 2, grid=(4, 4), stand_in="wide")
@@ -130,7 +130,7 @@ def test_the_seam_of_an_export_names_its_stand_in(tiny_vlm_wide) -> None:
 def tiny_vlm_wide() -> ir.Model:
     """The encoder of tiny-vlm with its second projector, uncompressed."""
     pytest.importorskip("torch")
-    from tokexport.exporter.sources import open_source
-    from tokexport.exporter.torch_export import export_graph
+    from tokexport.exporter.opening import open_source
+    from tokexport.exporter.sources.torch_export import export_graph
 
     return export_graph(open_source("tiny-vlm").prepared(make("pixel_unshuffle")).encoder)

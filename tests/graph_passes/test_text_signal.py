@@ -9,10 +9,10 @@ import torch
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compress import compress
 from tokexport.graph_passes.compressors import make
-from tokexport.graph_passes.insert import insert
+from tokexport.graph_passes.insertion.insert import insert
+from tokexport.graph_passes.insertion.signals import emit_signal
 from tokexport.graph_passes.reference import reference
-from tokexport.graph_passes.seams import describe
-from tokexport.graph_passes.signals import emit_signal
+from tokexport.graph_passes.seams.find import describe
 from toy_vit import encoder_output, run, text, toy_vit
 
 DIM = 8

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from tokexport.errors import GraphError
-from tokexport.graph_passes.rest import prove_rest
+from tokexport.graph_passes.resize.plan import prove_rest
 
 OLD, NEW = 9, 4
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 import torch
-from tokexport.graph_passes.builder import Builder
-from tokexport.graph_passes.compressors import select
 from tokexport.graph_passes.compressors.base import Case, Compressed, compressor
+from tokexport.graph_passes.compressors.blocks import select
+from tokexport.graph_passes.ir_tools.builder import Builder
 
 _CARD = {"family": "baseline", "modalities": ("image",), "source": "test"}
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
-from tokexport.graph_passes.seam import Seam, Signal
+from tokexport.graph_passes.seams.seam import Seam, Signal
 
 N, D, H = 16, 8, 2
 _BLOCK = """

@@ -10,7 +10,7 @@ from kernel_abi import Library, params_of
 from tokexport.graph_passes.agreement import compare
 from tokexport.graph_passes.compressors import Case, Compressor, make
 from tokexport.graph_passes.compressors.base import Compressed, width
-from tokexport.graph_passes.compressors.texts import text_length
+from tokexport.graph_passes.compressors.blocks.texts import text_length
 from tokexport.plugins.abi import KERNELS
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

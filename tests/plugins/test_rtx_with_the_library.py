@@ -8,9 +8,9 @@ import onnx
 import pytest
 from library_build import build_library, need_headers
 from tokexport.graph_passes.compress import compress
-from tokexport.graph_passes.model_io import save_model
+from tokexport.graph_passes.ir_tools.model_io import save_model
 from tokexport.plugins import library
-from tokexport.runtimes import rtx
+from tokexport.runtimes.tensorrt import rtx
 
 
 @pytest.fixture(scope="module")

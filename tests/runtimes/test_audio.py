@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tokexport.errors import MissingError, RequestError
-from tokexport.runtimes.audio import read_sound
+from tokexport.runtimes.media.audio import read_sound
 
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("soxr")

@@ -6,8 +6,8 @@ import pytest
 import toy_bundle
 import toy_listener
 from pydantic import VERSION, ValidationError
-from tokexport.runtimes import bundle as contract
-from tokexport.runtimes.bundle import (
+from tokexport.runtimes.bundle import manifest as contract
+from tokexport.runtimes.bundle.manifest import (
     GenerationRecord,
     LogMelRecord,
     Manifest,
@@ -15,7 +15,7 @@ from tokexport.runtimes.bundle import (
     ProcessorRecord,
     json_schema,
 )
-from tokexport.runtimes.strict import LENIENT, inside
+from tokexport.runtimes.bundle.strict import LENIENT, inside
 
 
 def data() -> dict[str, Any]:
@@ -26,7 +26,7 @@ def data() -> dict[str, Any]:
 
 @pytest.mark.skipif(tuple(map(int, VERSION.split(".")[:2])) < (2, 9), reason="older pydantic writes it differently")
 def test_published_schema_is_what_the_classes_say() -> None:
-    # Stale? python -m tokexport.runtimes.bundle > runtimes/manifest.schema.json
+    # Stale? python -m tokexport.runtimes.bundle.manifest > runtimes/bundle/manifest.schema.json
     published = Path(contract.__file__).with_name("manifest.schema.json")
     assert json.loads(published.read_text()) == json_schema()
 

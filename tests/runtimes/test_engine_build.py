@@ -15,10 +15,11 @@ import pytest
 import stand_in_gpu
 import toy_bundle
 from tokexport.errors import BundleError, MissingError, RequestError
-from tokexport.runtimes import engine_file, engine_worker
-from tokexport.runtimes.engine_build import build_engines, choose_runtime
-from tokexport.runtimes.engine_errors import BuildMemoryError, EngineStaleError
-from tokexport.runtimes.reader import open_bundle
+from tokexport.runtimes.bundle.reader import open_bundle
+from tokexport.runtimes.tensorrt.engines import file as engine_file
+from tokexport.runtimes.tensorrt.engines import worker as engine_worker
+from tokexport.runtimes.tensorrt.engines.build import build_engines, choose_runtime
+from tokexport.runtimes.tensorrt.failures import BuildMemoryError, EngineStaleError
 
 from plugins import toy_cmake
 

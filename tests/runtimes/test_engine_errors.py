@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from tokexport.errors import GraphError, MissingError
-from tokexport.runtimes import engine_errors
-from tokexport.runtimes.engine_errors import killed, refused, translate
-from tokexport.runtimes.rtx import ParserError
+from tokexport.runtimes.tensorrt import failures as engine_errors
+from tokexport.runtimes.tensorrt.failures import killed, refused, translate
+from tokexport.runtimes.tensorrt.rtx import ParserError
 
 SAID = [
     (

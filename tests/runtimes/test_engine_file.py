@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import toy_bundle
 from tokexport.errors import MissingError
-from tokexport.runtimes import engine_file
-from tokexport.runtimes.bundle import FileRecord
-from tokexport.runtimes.engine_errors import EngineError, EngineStaleError
-from tokexport.runtimes.engine_file import EngineRecord, PluginRecord
-from tokexport.runtimes.reader import Bundle, open_bundle
+from tokexport.runtimes.bundle.manifest import FileRecord
+from tokexport.runtimes.bundle.reader import Bundle, open_bundle
+from tokexport.runtimes.tensorrt.engines import file as engine_file
+from tokexport.runtimes.tensorrt.engines.file import EngineRecord, PluginRecord
+from tokexport.runtimes.tensorrt.failures import EngineError, EngineStaleError
 
 DEVICE, VARIANT, ROLE = "sm87", "toy-0.5", "encoder"
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from tokexport.errors import GateError
-from tokexport.runtimes.engine_layers import Layer, asked, compare, of_inspector
+from tokexport.runtimes.tensorrt.layers import Layer, asked, compare, of_inspector
 from toy_bundle import ENCODER, model
 
 WANTED = {"x": "FLOAT16", "y": "FLOAT16", "island": "FLOAT", "ids": "INT64"}

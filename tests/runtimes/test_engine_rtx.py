@@ -13,12 +13,14 @@ from click.testing import CliRunner
 from tokexport.errors import BundleError, GraphError, MissingError, RequestError
 from tokexport.exporter.cli import main
 from tokexport.graph_passes.compress import compress
-from tokexport.graph_passes.precision import to_half
+from tokexport.graph_passes.precision.half import to_half
 from tokexport.plugins.structs import MAX_TOKENS
-from tokexport.runtimes import engine_build, engine_file, engine_form
-from tokexport.runtimes.bundle import Variant
-from tokexport.runtimes.reader import Bundle, open_bundle
-from tokexport.runtimes.writer import BundleWriter
+from tokexport.runtimes.bundle.manifest import Variant
+from tokexport.runtimes.bundle.reader import Bundle, open_bundle
+from tokexport.runtimes.bundle.writer import BundleWriter
+from tokexport.runtimes.tensorrt.engines import build as engine_build
+from tokexport.runtimes.tensorrt.engines import file as engine_file
+from tokexport.runtimes.tensorrt.engines import form as engine_form
 
 pytest.importorskip("tensorrt_rtx")
 N, D, KEEP = 16, 8, 4

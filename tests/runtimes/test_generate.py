@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import toy_bundle
 from tokexport.errors import GraphError, RequestError
-from tokexport.runtimes.bundle import Variant
+from tokexport.runtimes.bundle.manifest import Variant
 from tokexport.runtimes.generate import Answer, greedy, greedy_batch
 
 P, K, N, V, NEW = toy_bundle.P, toy_bundle.K, toy_bundle.N, toy_bundle.V, toy_bundle.NEW

@@ -13,7 +13,7 @@ from PIL import Image
 from tokexport.errors import RequestError
 from tokexport.runtimes.generate import greedy
 from tokexport.runtimes.load import load
-from tokexport.runtimes.log_mel import input_features
+from tokexport.runtimes.media.log_mel import input_features
 from tokexport.runtimes.session import Session
 from toy_bundle import NEW, K, P, V
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokexport.errors import RequestError
-from tokexport.runtimes.bundle import LogMelRecord
-from tokexport.runtimes.log_mel import input_features, log_mel, mel_filters
+from tokexport.runtimes.bundle.manifest import LogMelRecord
+from tokexport.runtimes.media.log_mel import input_features, log_mel, mel_filters
 
 RATE = 16000
 SECOND = LogMelRecord(kind="log_mel", sample_rate=RATE, n_fft=400, hop=160, mels=80, frames=100)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import toy_bundle
 from tokexport.errors import BundleError
-from tokexport.runtimes.losses import name_deleted, refuse_loss
+from tokexport.runtimes.bundle.losses import name_deleted, refuse_loss
 
 
 @pytest.fixture

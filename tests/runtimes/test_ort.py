@@ -8,10 +8,10 @@ import tokexport
 import toy_bundle
 from PIL import Image
 from tokexport.errors import BundleError, GraphError, MissingError, RequestError
-from tokexport.runtimes.bundle import TensorRecord
+from tokexport.runtimes.bundle.manifest import TensorRecord
+from tokexport.runtimes.bundle.reader import open_bundle
 from tokexport.runtimes.load import load
-from tokexport.runtimes.ort import OrtSession
-from tokexport.runtimes.reader import open_bundle
+from tokexport.runtimes.ort.session import OrtSession
 from tokexport.runtimes.session import Session
 
 pytest.importorskip("onnxruntime")

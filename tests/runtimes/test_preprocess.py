@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from tokexport.errors import BundleError, RequestError
-from tokexport.runtimes.bundle import PreprocessRecord
-from tokexport.runtimes.preprocess import pixel_values
+from tokexport.runtimes.bundle.manifest import PreprocessRecord
+from tokexport.runtimes.media.image import pixel_values
 
 
 def record(**changes: Any) -> PreprocessRecord:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import toy_bundle
 from tokexport.errors import BundleError, RequestError
-from tokexport.runtimes import journal
-from tokexport.runtimes.reader import open_bundle, verify_hashes
+from tokexport.runtimes.bundle import journal
+from tokexport.runtimes.bundle.reader import open_bundle, verify_hashes
 
 
 @pytest.fixture

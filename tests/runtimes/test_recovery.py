@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import toy_bundle
 from tokexport.errors import BundleError
-from tokexport.exporter.verify import verify
-from tokexport.runtimes import journal, swap
-from tokexport.runtimes.bundle import PENDING
-from tokexport.runtimes.reader import open_bundle, verify_hashes
-from tokexport.runtimes.recovery import recover
-from tokexport.runtimes.target import check_target
-from tokexport.runtimes.writer import BundleWriter
+from tokexport.exporter.proof.verify import verify
+from tokexport.runtimes.bundle import atomic_replace as swap
+from tokexport.runtimes.bundle import journal
+from tokexport.runtimes.bundle.manifest import PENDING
+from tokexport.runtimes.bundle.reader import open_bundle, verify_hashes
+from tokexport.runtimes.bundle.recovery import recover
+from tokexport.runtimes.bundle.target import check_target
+from tokexport.runtimes.bundle.writer import BundleWriter
 
 
 @pytest.fixture

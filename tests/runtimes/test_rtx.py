@@ -13,7 +13,7 @@ import onnx_ir as ir
 import pytest
 from tokexport import compress
 from tokexport.errors import GraphError, MissingError, RequestError
-from tokexport.runtimes import rtx
+from tokexport.runtimes.tensorrt import rtx
 
 pytest.importorskip("tensorrt_rtx")
 

@@ -11,16 +11,18 @@ import onnx
 import onnx_ir as ir
 import pytest
 from tokexport.errors import RequestError
-from tokexport.graph_passes import forms, precision, ranges
+from tokexport.graph_passes import forms
 from tokexport.graph_passes.compress import compress
 from tokexport.graph_passes.compressors import Case, Compressor, base, make
 from tokexport.graph_passes.compressors.base import Learned
-from tokexport.graph_passes.insert import EXTRA_OUTPUTS, insert
-from tokexport.graph_passes.model_io import load_model, save_model
-from tokexport.graph_passes.seam import Seam
-from tokexport.graph_passes.seams import resolve
+from tokexport.graph_passes.insertion.insert import EXTRA_OUTPUTS, insert
+from tokexport.graph_passes.ir_tools.model_io import load_model, save_model
+from tokexport.graph_passes.precision import half as precision
+from tokexport.graph_passes.precision import ranges
+from tokexport.graph_passes.seams.find import resolve
+from tokexport.graph_passes.seams.seam import Seam
 from tokexport.plugins.abi import KERNELS
-from tokexport.runtimes import rtx
+from tokexport.runtimes.tensorrt import rtx
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -175,7 +177,7 @@ def test_half_precision_agrees_with_float32(encoder: Path) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_every_graph_of_a_bundle_builds(tmp_path: Path, precision: Any) -> None:
     from tokexport.exporter.pipeline import export
-    from tokexport.runtimes.reader import open_bundle
+    from tokexport.runtimes.bundle.reader import open_bundle
 
     done = export(out=tmp_path / "b", method="kcenter_merge", keep=21, precision=precision, verify=False)
     graphs = open_bundle(done.bundle).variant().graphs

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import tiny_checkpoints
-from tokexport.graph_passes import precision
 from tokexport.graph_passes.compress import compress
-from tokexport.graph_passes.model_io import save_model
-from tokexport.runtimes import rtx
+from tokexport.graph_passes.ir_tools.model_io import save_model
+from tokexport.graph_passes.precision import half as precision
+from tokexport.runtimes.tensorrt import rtx
 
 pytest.importorskip("tensorrt_rtx")
 torch = pytest.importorskip("torch")
@@ -25,8 +25,8 @@ def tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     One layer's weights are a twenty-fourth to make, to export and to read; the graph is the whole one.
     """
-    from tokexport.exporter.sources import open_source
-    from tokexport.exporter.torch_export import export_graph
+    from tokexport.exporter.opening import open_source
+    from tokexport.exporter.sources.torch_export import export_graph
 
     folder = tmp_path_factory.mktemp("clip")
     checkpoint = tiny_checkpoints.llava(

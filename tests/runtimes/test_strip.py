@@ -3,7 +3,7 @@ from typing import Any
 import onnx
 import pytest
 from onnx import parser
-from tokexport.runtimes.strip import names_a_path, strip_local_info
+from tokexport.runtimes.bundle.strip import names_a_path, strip_local_info
 
 # A model with a subgraph and a function: every place that can carry a text.
 TEXT = """<ir_version: 10, opset_import: ["" : 18, "own" : 1]>

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from tokexport.errors import BundleError
-from tokexport.runtimes import journal, swap
-from tokexport.runtimes.bundle import PENDING
-from tokexport.runtimes.recovery import recover
-from tokexport.runtimes.swap import exchange, replace, staging
-from tokexport.runtimes.target import check_target
+from tokexport.runtimes.bundle import atomic_replace as swap
+from tokexport.runtimes.bundle import journal
+from tokexport.runtimes.bundle.atomic_replace import exchange, replace, staging
+from tokexport.runtimes.bundle.manifest import PENDING
+from tokexport.runtimes.bundle.recovery import recover
+from tokexport.runtimes.bundle.target import check_target
 
 
 def fill(folder: Path, version: str, *extra: str) -> Path:

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import toy_bundle
 from tokexport.errors import BundleError
-from tokexport.runtimes import target
-from tokexport.runtimes.target import check_target, failed_path
-from tokexport.runtimes.writer import BundleWriter
+from tokexport.runtimes.bundle import target
+from tokexport.runtimes.bundle.target import check_target, failed_path
+from tokexport.runtimes.bundle.writer import BundleWriter
 
 
 def test_new_and_empty_folders_are_fine(tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ import stand_in_gpu
 import toy_bundle
 from PIL import Image
 from tokexport.errors import GateError, MissingError, RequestError
-from tokexport.runtimes.engine_build import build_engines
-from tokexport.runtimes.engine_errors import EngineDeviceError, EngineStaleError, EngineVersionError
-from tokexport.runtimes.engine_graph import engine_runner
+from tokexport.runtimes.bundle.reader import open_bundle, verify_hashes
 from tokexport.runtimes.load import load
-from tokexport.runtimes.reader import open_bundle, verify_hashes
-from tokexport.runtimes.tensorrt import TensorRTSession
+from tokexport.runtimes.tensorrt.engine_graph import engine_runner
+from tokexport.runtimes.tensorrt.engines.build import build_engines
+from tokexport.runtimes.tensorrt.failures import EngineDeviceError, EngineStaleError, EngineVersionError
+from tokexport.runtimes.tensorrt.session import TensorRTSession
 
 from plugins import toy_cmake
 

@@ -13,11 +13,11 @@ import toy_bundle
 from PIL import Image
 from pydantic import ValidationError
 from tokexport.errors import RequestError
-from tokexport.runtimes.bundle import TextRecord, Variant
-from tokexport.runtimes.engine_build import build_engines
+from tokexport.runtimes.bundle.manifest import TextRecord, Variant
+from tokexport.runtimes.bundle.reader import open_bundle
 from tokexport.runtimes.load import load
-from tokexport.runtimes.reader import open_bundle
 from tokexport.runtimes.session import Session
+from tokexport.runtimes.tensorrt.engines.build import build_engines
 
 pytest.importorskip("onnxruntime")
 IMAGE = Image.new("RGB", (9, 5), "red")

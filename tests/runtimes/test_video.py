@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from tokexport.errors import RequestError
-from tokexport.runtimes.bundle import PreprocessRecord, VideoRecord
-from tokexport.runtimes.media import encoder_input
-from tokexport.runtimes.video import chosen, clip_values
+from tokexport.runtimes.bundle.manifest import PreprocessRecord, VideoRecord
+from tokexport.runtimes.media.encoder_input import encoder_input
+from tokexport.runtimes.media.video import chosen, clip_values
 
 PLAIN = PreprocessRecord(size=(4, 6), resample="nearest", mean=(0, 0, 0), std=(1, 1, 1), rescale=1.0)
 RECORD = VideoRecord(kind="video", frames=4, frame=PLAIN)

@@ -5,9 +5,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from tokexport.errors import GraphError
-from tokexport.runtimes import weights as weights_module
-from tokexport.runtimes.weights import PAGE, DataFile
-from tokexport.runtimes.writer import BundleWriter
+from tokexport.runtimes.bundle import weights as weights_module
+from tokexport.runtimes.bundle.weights import PAGE, DataFile
+from tokexport.runtimes.bundle.writer import BundleWriter
 from toy_model import model, ones
 
 

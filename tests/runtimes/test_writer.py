@@ -13,11 +13,11 @@ import onnx_ir as ir
 import pytest
 import toy_bundle
 from tokexport.errors import BundleError, GraphError
-from tokexport.runtimes import weights as weights_module
-from tokexport.runtimes import writer as writer_module
-from tokexport.runtimes.reader import open_bundle, verify_hashes
-from tokexport.runtimes.weights import DataFile
-from tokexport.runtimes.writer import BundleWriter
+from tokexport.runtimes.bundle import weights as weights_module
+from tokexport.runtimes.bundle import writer as writer_module
+from tokexport.runtimes.bundle.reader import open_bundle, verify_hashes
+from tokexport.runtimes.bundle.weights import DataFile
+from tokexport.runtimes.bundle.writer import BundleWriter
 from toy_model import model, ones
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 from onnx import parser
-from tokexport.runtimes.bundle import (
+from tokexport.runtimes.bundle.manifest import (
     CompressionRecord,
     GenerationRecord,
     GraphRecord,
@@ -25,8 +25,8 @@ from tokexport.runtimes.bundle import (
     TextRecord,
     Variant,
 )
+from tokexport.runtimes.bundle.writer import BundleWriter
 from tokexport.runtimes.words import Words
-from tokexport.runtimes.writer import BundleWriter
 
 WORDS = Words(("<pad>", "<bos>", "<eos>", "a", "b", "c", "d", "e", "f", "?"), bos=1, pad=0, eos=(2,))
 V, P, K, N, OFFSET, NEW = len(WORDS.words), 5, 2, 4, 1, 4

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokexport.runtimes.bundle import GenerationRecord, LogMelRecord, Manifest
-from tokexport.runtimes.writer import BundleWriter
+from tokexport.runtimes.bundle.manifest import GenerationRecord, LogMelRecord, Manifest
+from tokexport.runtimes.bundle.writer import BundleWriter
 from toy_bundle import _CONSTANTS, _LOGITS, NEW, WORDS, K, N, P, V, manifest, model, record
 
 CAPACITY = P + NEW

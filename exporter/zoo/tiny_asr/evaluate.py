@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ....errors import MissingError
-from ....runtimes.log_mel import log_mel
+from ....runtimes.media.log_mel import log_mel
 from ..decoding import greedy
 from .model import Decode, Prefill, TinyASR, load
 from .speech import HELD_OUT_VOICES, SOUND, VOICES, Utterance, utterance

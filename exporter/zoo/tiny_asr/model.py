@@ -1,6 +1,6 @@
 """tiny-asr and the three modules that are exported from it.
 
-The generation contract, shared by training and every exported graph (`attention: cross` in runtimes/bundle.py):
+The generation contract, shared by training and every exported graph (`attention: cross` in `runtimes.bundle.manifest`):
 
 - The text is `<bos>` and the words, right padded to P; the sound is not in it. Its tokens are read by cross-attention.
 - Where a token stands in time is written into it by the encoder, so whatever a compressor keeps needs no positions.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import MissingError
-from ....runtimes.bundle import LogMelRecord
+from ....runtimes.bundle.manifest import LogMelRecord
 from .text import DIGITS
 
 SOUND = LogMelRecord(kind="log_mel", sample_rate=16000, n_fft=400, hop=160, mels=80, frames=400)

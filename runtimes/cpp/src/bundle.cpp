@@ -14,7 +14,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kManifest = "manifest.json";
-// A replacement that is under way, or was interrupted (runtimes/swap.py).
+// A replacement that is under way, or was interrupted (runtimes/bundle/atomic_replace.py).
 constexpr const char* kPending = ".tokexport-commit";
 
 std::string read(const fs::path& folder) {

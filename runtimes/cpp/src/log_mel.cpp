@@ -1,4 +1,4 @@
-// Whisper's log-mel spectrogram: what runtimes/log_mel.py does with numpy, and where it is explained.
+// Whisper's log-mel spectrogram: what runtimes/media/log_mel.py does with numpy, and where it is explained.
 #include <algorithm>
 #include <cmath>
 

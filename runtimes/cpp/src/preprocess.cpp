@@ -1,4 +1,4 @@
-// Fits an image to the encoder's size and scales its values: what runtimes/preprocess.py does with Pillow and numpy.
+// Fits an image to the encoder's size and scales its values: what runtimes/media/image.py does with Pillow and numpy.
 #include <algorithm>
 #include <cmath>
 

@@ -15,8 +15,8 @@ from tokexport.exporter.report.picks import Picks
 from tokexport.exporter.report.pixels import pixels_of
 from tokexport.exporter.report.view import View, view
 from tokexport.graph_passes.compressors import make, parameters
-from tokexport.graph_passes.sequence import Step
-from tokexport.runtimes.bundle import (
+from tokexport.graph_passes.insertion.sequence import Step
+from tokexport.runtimes.bundle.manifest import (
     CompressionRecord,
     GraphRecord,
     Manifest,

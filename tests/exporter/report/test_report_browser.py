@@ -22,10 +22,10 @@ if CHROMIUM is None and "CI" not in os.environ:
 
 pytest.importorskip("torch")
 from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
+from tokexport.exporter.opening import open_source  # noqa: E402
 from tokexport.exporter.pipeline import export  # noqa: E402
 from tokexport.exporter.report.overlay import DARK, DIM, SHADE, TINT  # noqa: E402
 from tokexport.exporter.report.picks import Picks  # noqa: E402
-from tokexport.exporter.sources import open_source  # noqa: E402
 from tokexport.runtimes.load import load  # noqa: E402
 
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from onnx import parser
 from tokexport.exporter.pipeline import export
 from tokexport.exporter.report import page, picture
-from tokexport.runtimes.reader import open_bundle, verify_hashes
+from tokexport.runtimes.bundle.reader import open_bundle, verify_hashes
 
 # Patches of 2 x 2 pixels become tokens [1, 16, 12]; nothing says how pixel values were made.
 IMAGE = """<ir_version: 10, opset_import: ["" : 18]>

@@ -11,7 +11,7 @@ import pytest
 from report_case import HALF, PICKS, check, image, page
 from tokexport.exporter.report.look import Look
 from tokexport.exporter.report.picks import Picks
-from tokexport.runtimes.bundle import LogMelRecord
+from tokexport.runtimes.bundle.manifest import LogMelRecord
 
 ACCURACY = {"questions": 8, "compressed": 0.5, "uncompressed": 1.0}
 EVIL = "<script>alert(1)</script>"

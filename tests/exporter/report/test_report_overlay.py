@@ -13,7 +13,7 @@ from tokexport.exporter.report.look import Look
 from tokexport.exporter.report.overlay import paint, squares
 from tokexport.exporter.report.picks import Picks
 from tokexport.exporter.report.pixels import pixels_of, slot_means
-from tokexport.runtimes.bundle import VideoRecord
+from tokexport.runtimes.bundle.manifest import VideoRecord
 
 
 def cells(path: str) -> set[int]:

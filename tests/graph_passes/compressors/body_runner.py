@@ -7,9 +7,9 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
-from tokexport.graph_passes.builder import DTYPES, OPSET, Builder
 from tokexport.graph_passes.compressors import OUTPUTS, Case, Compressed, Compressor
 from tokexport.graph_passes.compressors.base import weights, width
+from tokexport.graph_passes.ir_tools.builder import DTYPES, OPSET, Builder
 
 DOMAIN = "tokexport"
 # What a signal's shape is behind the batch.

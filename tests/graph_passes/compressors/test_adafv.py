@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from properties import QUICK, check_agreement, check_batches, draw, draw_signals, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.agreement import compare
-from tokexport.graph_passes.compressors import Case, make, select
+from tokexport.graph_passes.compressors import Case, make
+from tokexport.graph_passes.compressors.blocks import select
 
 CASES = [Case(13, 5, 1), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 # Like the text, from the first to the last: 1, .8, .6, 0, -1, which is scaled to 1, .9, .8, .5, 0.

@@ -5,7 +5,7 @@ from body_runner import body_session
 from properties import draw, draw_signals
 from tokexport.graph_passes.agreement import compare
 from tokexport.graph_passes.compressors import Case, Compressed, make
-from tokexport.graph_passes.compressors.replay import explain
+from tokexport.graph_passes.compressors.blocks.replay import explain
 
 INF = float("inf")
 METHODS = [

@@ -7,7 +7,7 @@ from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
 from tokexport.graph_passes.compressors.dpc_knn import square_distances
-from tokexport.graph_passes.compressors.dpc_knn_replay import centres_regret, joined_regret, square_scale
+from tokexport.graph_passes.compressors.replays.dpc_knn import centres_regret, joined_regret, square_scale
 
 CASES = [Case(13, 5, 1), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 PAIRS = make("dpc_knn", {"neighbours": 2})

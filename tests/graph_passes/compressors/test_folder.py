@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
-from tokexport.graph_passes.compressors.bipartite_replay import refold_regret
+from tokexport.graph_passes.compressors.replays.bipartite import refold_regret
 
 CASES = [Case(13, 5, 2), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 LLAVA = {"metric": "keys", "attention": "cls", "scale_by_size": False}

@@ -3,7 +3,8 @@ import pytest
 import torch
 from body_runner import BodySession, body_model
 from tokexport.errors import RequestError
-from tokexport.graph_passes.compressors import Case, make, select
+from tokexport.graph_passes.compressors import Case, make
+from tokexport.graph_passes.compressors.blocks import select
 
 ONE_OF_EACH = [
     ("apet", {"basis": 3}),

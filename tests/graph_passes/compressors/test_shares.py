@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tokexport.graph_passes.compressors.shares import highest_of_each, share, share_one_each
+from tokexport.graph_passes.compressors.blocks.shares import highest_of_each, share, share_one_each
 
 
 def test_shares_are_spread_evenly():

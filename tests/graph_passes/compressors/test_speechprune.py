@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from properties import QUICK, check_agreement, check_batches, draw, draw_signals, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.agreement import compare
-from tokexport.graph_passes.compressors import Case, make, select
+from tokexport.graph_passes.compressors import Case, make
+from tokexport.graph_passes.compressors.blocks import select
 
 CASES = [Case(13, 5, 1), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 TEXT = np.array([[3, 0], [0, 0], [0, 0], [0, 0]], np.float32)[None]

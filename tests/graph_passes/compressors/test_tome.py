@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
-from tokexport.graph_passes.compressors import Case, Compressed, make, select
-from tokexport.graph_passes.compressors.bipartite import emit_match, match, rounds, weighted_mean
-from tokexport.graph_passes.compressors.bipartite_replay import refold_regret
+from tokexport.graph_passes.compressors import Case, Compressed, make
+from tokexport.graph_passes.compressors.blocks import select
+from tokexport.graph_passes.compressors.blocks.bipartite import emit_match, match, rounds, weighted_mean
+from tokexport.graph_passes.compressors.replays.bipartite import refold_regret
 
 INF = float("inf")
 CASES = [Case(13, 5, 1), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]

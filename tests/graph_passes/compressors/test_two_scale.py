@@ -5,7 +5,8 @@ from body_runner import body_model, every_way
 from hypothesis import given, settings
 from properties import QUICK, check_agreement, check_batches, draw, inputs
 from tokexport.errors import RequestError
-from tokexport.graph_passes.compressors import Case, Compressed, make, replay
+from tokexport.graph_passes.compressors import Case, Compressed, make
+from tokexport.graph_passes.compressors.blocks import replay
 
 CASES = [Case(13, 5, 1), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 

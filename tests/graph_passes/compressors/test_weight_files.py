@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from tokexport.errors import RequestError
-from tokexport.graph_passes.compressors.weights import load_weights
+from tokexport.graph_passes.compressors.blocks.weights import load_weights
 
 ARRAYS = {"w": np.arange(6, dtype=np.float16).reshape(2, 3), "b": np.ones(3, np.float64)}
 SHAPES = {"b": (3,), "w": (2, 3)}

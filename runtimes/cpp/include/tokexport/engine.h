@@ -1,6 +1,6 @@
 // TensorRT engines in a bundle: engines/<device>/<variant>.<role>.plan, each with a sidecar .json that says what it is.
 // A plan is code, so all that can be known of it without TensorRT is checked before TensorRT reads it
-// (runtimes/engine_file.py).
+// (runtimes/tensorrt/engines/file.py).
 #pragma once
 
 #include <filesystem>

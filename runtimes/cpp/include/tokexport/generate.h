@@ -1,4 +1,4 @@
-// Greedy generation over the graphs of a bundle: the generation contract of runtimes/bundle.py as a loop.
+// Greedy generation over the graphs of a bundle: the generation contract of runtimes/bundle/manifest.py as a loop.
 #pragma once
 
 #include <functional>

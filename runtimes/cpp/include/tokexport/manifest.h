@@ -1,4 +1,4 @@
-// What manifest.json says, as far as running a bundle needs it; runtimes/bundle.py documents every field, and the
+// What manifest.json says, as far as running a bundle needs it; runtimes/bundle/manifest.py documents every field, and the
 // contract of the graphs.
 #pragma once
 

@@ -30,11 +30,11 @@ struct Sound {
 // [B, mels, frames], float32.
 using Media = std::variant<Image, Sound, Tensor>;
 
-// float32 [1, 3, height, width], as runtimes/preprocess.py computes it with Pillow: resized on 8-bit values.
+// float32 [1, 3, height, width], as runtimes/media/image.py computes it with Pillow: resized on 8-bit values.
 // RequestError: an image without pixels. BundleError: the record asks for no antialiasing, which no bundle needs.
 Tensor pixel_values(const Image& image, const PreprocessRecord& record);
 
-// float32 [1, mels, frames], as runtimes/log_mel.py computes it; a shorter sound is followed by silence.
+// float32 [1, mels, frames], as runtimes/media/log_mel.py computes it; a shorter sound is followed by silence.
 // RequestError: empty, longer than the window, not finite, or at another sample rate.
 Tensor input_features(const Sound& sound, const LogMelRecord& record);
 

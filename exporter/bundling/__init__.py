@@ -1,0 +1,1 @@
+"""From a request to the graphs of a bundle: planned, exported, typed, compressed, fitted to a device, written."""

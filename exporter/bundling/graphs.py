@@ -1,0 +1,324 @@
+"""The graphs of a bundle: exported, typed, compressed, and recorded in the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from ...errors import GraphError, RequestError
+from ...graph_passes.compressors import OUTPUTS, Compressor
+from ...graph_passes.compressors.blocks.texts import TEXT
+from ...graph_passes.insertion import sequence
+from ...version import __version__
+from ..sources.texts import check_place, text_of, with_text
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+
+    from ...graph_passes.insertion.insert import Inserted
+    from ...graph_passes.seams.seam import Seam
+    from ...runtimes.bundle.manifest import CompressionRecord, GraphRecord, Manifest, Precision, Role, Variant
+    from ...runtimes.bundle.writer import BundleWriter
+    from ..render import Step
+    from ..sources.source import GraphSource, Source
+
+HALF = {"fp16": "float16", "bf16": "bfloat16"}
+_RANGE_SAMPLES = 3
+_VERSIONED = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was asked for, in any precision; the fields are the arguments of `pipeline.export`.
+
+    Attributes:
+        steps: the compressors, front to back.
+        recipe: its name, where one was asked for.
+        settings: parameters of its steps that were set beside it.
+    """
+
+    source: Source
+    steps: tuple[sequence.Step, ...]
+    parts: str
+    size_bias: str
+    recipe: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def compressor(self) -> Compressor:
+        """The last one."""
+        return self.steps[-1].compressor
+
+    @property
+    def budget(self) -> str:
+        """The ratio as it was asked for, or ``keep<K>``; of a recipe that of its last step."""
+        return self.steps[-1].budget
+
+    @property
+    def name(self) -> str:
+        """Of the variant that is made."""
+        return self.recipe or f"{self.compressor.method.name}-{self.budget.replace('/', '_')}"
+
+
+@dataclass(frozen=True)
+class Built:
+    """Graphs in one precision.
+
+    Attributes:
+        models: by role, in portable form.
+        uncompressed: the encoder in the same precision, without the compressor.
+        inserted: where the compressor sits in the encoder; of a recipe the last step.
+        language: the modules of embed, prefill and decode.
+        notes: fp32 islands and what else a reader must know.
+        text: the module of text; None where the compressor reads none, or the source has no such graph.
+    """
+
+    models: dict[Role, ir.Model]
+    uncompressed: ir.Model
+    inserted: Inserted
+    language: list[GraphSource]
+    notes: list[str]
+    text: GraphSource | None = None
+
+
+def build(plan: Plan, precision: Precision, step: Step, exported: tuple[ir.Model, list[str]] | None = None) -> Built:
+    """Export, type and compress the encoder; export the language graphs for the tokens that it keeps.
+
+    Args:
+        plan: what was asked for.
+        precision: of the graphs.
+        step: called with the name of each step.
+        exported: what `encoder` gives in this precision, where it is there already.
+    """
+    if exported is None:
+        step("exporting the encoder")
+        exported = encoder(plan.source, precision)
+    uncompressed, notes = exported[0], [*exported[1]]
+    model = uncompressed.clone()
+    step(f"inserting {', '.join(one.compressor.method.name for one in plan.steps)}")
+    inserted = compress(plan, model)
+    for one, done in zip(plan.steps, inserted.steps):
+        wanted = plan.source.seam_for(one.compressor)
+        if one.seam == "auto" and done.seam.name != wanted:
+            notes.append(f"{wanted}, the seam of {done.method}, cannot be used here: {done.seam.name} was taken")
+    lacking = dict.fromkeys(done.method for done in inserted.steps if not done.compressor.method.plugin)
+    if lacking:
+        verb = "has" if len(lacking) == 1 else "have"
+        notes.append(f"encoder: no plugin form, because {' and '.join(lacking)} {verb} no TensorRT plugin")
+    text = text_of(plan.source, plan.compressor)
+    language = plan.source.language(inserted.keep) if plan.parts == "all" else []
+    _check_width(model, inserted, language)
+    models: dict[Role, ir.Model] = {"encoder": model}
+    samples = _language_samples(language, model, plan.source) if precision == "fp16" and language else {}
+    for graph in (*([text] if text else []), *language):
+        step(f"exporting {graph.role}")
+        models[graph.role], said = _typed(_export(graph), precision, samples.get(graph.role))
+        notes += [f"{graph.role}: {note}" for note in said]
+    return Built(models, uncompressed, inserted, language, notes, text)
+
+
+def _check_width(model: ir.Model, inserted: Inserted, language: list[GraphSource]) -> None:
+    """The language graphs must take tokens of as many channels as the encoder gives."""
+    given = next(value for value in model.graph.outputs if value.name not in inserted.outputs.values())
+    for graph in language:
+        if "tokens" in graph.inputs and given.shape is not None and given.shape[2] != graph.inputs["tokens"].shape[2]:
+            raise RequestError(
+                f"{inserted.method} at seam {inserted.seam.name} gives tokens of {given.shape[2]} channels, and the "
+                f"{graph.role} graph takes {graph.inputs['tokens'].shape[2]}",
+                fix="Leave --seam out, or export --parts encoder for a language model that takes them.",
+            )
+
+
+def encoder(source: Source, precision: str) -> tuple[ir.Model, list[str]]:
+    """The uncompressed encoder in `precision`, and what a reader must know of it.
+
+    Half precision comes before the compressor, so that its body is built for the type it will see.
+    """
+    fixed: list[str] = []
+    if source.model_path is None:
+        model = _export(source.encoder)
+    else:
+        from ...graph_passes.ir_tools.model_io import load_model
+
+        model = load_model(source.model_path)
+        fixed = _fix_batch(model)
+    samples = source.real_inputs(_RANGE_SAMPLES) if precision == "fp16" else None
+    model, notes = _typed(model, precision, samples)
+    return model, [*fixed, *notes]
+
+
+def compress(plan: Plan, model: ir.Model) -> Inserted:
+    """Insert the compressor into `model` where it was asked for, or where its paper puts it in this family."""
+    return sequence.insert_steps(model, plan.steps, place(plan, model), size_bias=plan.size_bias == "auto")
+
+
+def place(plan: Plan, model: ir.Model) -> list[Seam]:
+    """Where in `model`, which has no compressor yet, each of them goes."""
+    from ...graph_passes.seams.find import resolve
+
+    source = plan.source
+    found = sequence.places(model, plan.steps, source.seam_for)
+    for step, seam in zip(plan.steps, found):
+        if source.text_seam and TEXT in step.compressor.signals():
+            check_place(source, step.compressor, seam, resolve(model, source.text_seam))
+    return found
+
+
+def write(writer: BundleWriter, plan: Plan, built: Built, precision: Precision, *, first: bool = True) -> Variant:
+    """Add every graph to the bundle, under plain names those of its first variant; returns the manifest's entry."""
+    from ...runtimes.bundle.manifest import Variant
+
+    source, inserted, models = plan.source, built.inserted, built.models
+    graphs: dict[Role, GraphRecord] = {}
+    for role, model in models.items():
+        # text, embed, prefill and decode read the same weights: one file holds them once.
+        data = None if role == "encoder" else "language.onnx.data"
+        graphs[role] = writer.add_graph(
+            role,
+            model,
+            _roles(source, role, model, inserted),
+            precision,
+            variant="" if first else plan.name,
+            data=data,
+        )
+    return Variant(
+        name=plan.name,
+        compression=[_record(plan, built, step, done) for step, done in zip(plan.steps, inserted.steps)],
+        graphs=graphs,
+        generation=source.generation(inserted.keep) if built.language else None,
+        text=source.text_record() if built.text else None,
+    )
+
+
+def _record(plan: Plan, built: Built, step: sequence.Step, done: Inserted) -> CompressionRecord:
+    from ...runtimes.bundle.manifest import CompressionRecord, SeamRecord
+
+    seam, biased = done.seam, bool(done.biased or (done.merges and built.language))
+    return CompressionRecord(
+        method=done.method,
+        params=done.params,
+        ratio=step.budget if step.keep is None else str(1 - Fraction(done.keep, seam.tokens)),
+        tokens_in=seam.tokens,
+        tokens_out=done.keep,
+        size_bias=plan.size_bias == "auto" and biased,
+        seam=SeamRecord(
+            kind=seam.name,
+            graph="encoder",
+            tensor=seam.tensor,
+            grid=list(seam.grid) if seam.grid else None,
+            prefix=seam.prefix,
+        ),
+    )
+
+
+def manifest(source: Source, variants: list[Variant], parity: dict[str, Any]) -> Manifest:
+    """The manifest of a bundle, to be committed."""
+    from ...runtimes.bundle.manifest import Manifest
+
+    return Manifest(
+        tokexport=__version__,
+        source=source.record(),
+        files={},
+        variants=variants,
+        parity=parity,
+        preprocess=source.preprocess,
+        processor=source.processor,
+        versions=versions(),
+    )
+
+
+def _export(graph: GraphSource) -> ir.Model:
+    from ..sources.torch_export import export_graph
+
+    return export_graph(graph)
+
+
+def _typed(
+    model: ir.Model, precision: str, samples: list[dict[str, np.ndarray]] | None = None
+) -> tuple[ir.Model, list[str]]:
+    """`model` in `precision`; real inputs `samples` say which of its sums float16 cannot hold."""
+    if precision not in HALF:
+        return model, []
+    from ...graph_passes.precision.half import to_half
+    from ...graph_passes.precision.ranges import find_islands
+
+    islands = find_islands(model, samples) if samples else {}
+    report = to_half(model, HALF[precision], islands, typed_io=_typed_io(model))  # type: ignore[arg-type]
+    notes = [f"fp32 island {name}: {why}" for name, why in islands.items()]
+    kept = len(report.islands) - len(islands)
+    return model, [*notes, f"{report.nodes} nodes compute in {precision}, {kept} by their kind in fp32"]
+
+
+def _language_samples(
+    graphs: list[GraphSource], compressed: ir.Model, source: Source
+) -> dict[str, list[dict[str, np.ndarray]]]:
+    """What really reaches each language graph, in float32, by role: made from the encoder's own tokens."""
+    from ...runtimes.ort.graph import ort_runner
+    from .language import language_runs, language_values
+
+    run = ort_runner(compressed)
+    samples: dict[str, list[dict[str, np.ndarray]]] = {}
+    for sample in with_text(source.real_inputs(_RANGE_SAMPLES), compressed, source):
+        for graph, fed, _ in language_runs(graphs, language_values(run(sample))):
+            samples.setdefault(graph.role, []).append(fed)
+    return samples
+
+
+def _roles(source: Source, role: str, model: ir.Model, inserted: Inserted) -> tuple[dict[str, str], dict[str, str]]:
+    """Role -> tensor name, of inputs and outputs. A foreign file keeps its names: its first output is the tokens."""
+    given = [value.name or "" for value in model.graph.inputs if value.name not in model.graph.initializers]
+    outputs = {value.name or "": value.name or "" for value in model.graph.outputs}
+    if role == "encoder" and source.model_path is not None and "tokens" not in outputs:
+        first = next(name for name in outputs if name not in inserted.outputs.values())
+        outputs = {"tokens": first, **{role: name for role, name in outputs.items() if name != first}}
+    if role == "encoder":
+        renamed = {name: role for role, name in inserted.outputs.items() if role in OUTPUTS}
+        outputs = {renamed.get(key, key): name for key, name in outputs.items()}
+    return {name: name for name in given}, outputs
+
+
+def _typed_io(model: ir.Model) -> list[str]:
+    """What one half-precision graph hands to the next: a text, tokens, embeddings and the KV caches."""
+    caches = ("past_", "present_", "cross_")
+    ends = [value.name or "" for value in (*model.graph.inputs, *model.graph.outputs)]
+    return [name for name in ends if name in (TEXT, "tokens", "inputs_embeds") or name.startswith(caches)]
+
+
+def _fix_batch(model: ir.Model) -> list[str]:
+    """A bundle's shapes are static: a batch of a foreign file that is dynamic becomes 1; returns a note on each."""
+    import onnx_ir as ir
+
+    from ...graph_passes.ir_tools.walk import infer_missing_shapes
+
+    notes = []
+    for value in model.graph.inputs:
+        shape = value.shape
+        if shape is None or not len(shape) or isinstance(shape[0], int):
+            continue
+        if any(not isinstance(axis, int) for axis in shape[1:]):
+            raise GraphError(
+                f"input {value.name} has dynamic axes beside the batch: {shape}",
+                fix="Export it again with static shapes.",
+            )
+        value.shape = ir.Shape([1, *list(shape)[1:]])
+        notes.append(f"the batch of input {value.name} was dynamic ({shape[0]}) and is 1 now")
+        for node in model.graph:
+            for output in node.outputs:
+                output.shape = None
+    infer_missing_shapes(model)
+    return notes
+
+
+def versions() -> dict[str, str]:
+    """Of the installed packages that graphs and figures depend on."""
+    found = {}
+    for name in _VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,126 @@
+"""Several budgets in one bundle, a variant for each: planned, and built one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import RequestError
+from ...graph_passes.budget import check_budget, parse_ratio
+from ...graph_passes.compress import DEFAULT_METHOD
+from ...graph_passes.compressors import make
+from ...graph_passes.compressors.blocks.weights import ReadsWeights
+from ...graph_passes.insertion.sequence import Step
+from ...graph_passes.recipes import load, recipe_file, refuse_beside
+from . import graphs
+
+if TYPE_CHECKING:
+    from ...graph_passes.compressors import Compressor
+    from ...runtimes.bundle.manifest import Precision
+    from .. import render
+    from .graphs import Built, Plan
+
+Ratio = str | float | Fraction
+# (ratio, keep); one of them is None.
+Budget = tuple[Ratio | None, int | None]
+
+
+def requests(
+    method: str | None,
+    ratio: Ratio | Sequence[Ratio] | None,
+    keep: int | Sequence[int] | None,
+    seam: str | None,
+    recipe: str | Path | None,
+    params: Mapping[str, Any] | None,
+) -> tuple[list[tuple[Step, ...]], str]:
+    """The steps of each variant that was asked for, and the name of the recipe, where one was.
+
+    Raises:
+        RequestError: what `budgets`, `compressors.make` and `recipes.load` refuse; a method, a budget or a seam beside
+            a recipe.
+    """
+    if recipe is not None:
+        refuse_beside(method=method, ratio=ratio, keep=keep, seam=seam)
+        found = load(recipe)
+        return [found.made(params)], found.name
+    compressor = make(DEFAULT_METHOD if method is None else method, params)
+    place = "auto" if seam is None else seam
+    return [(Step(compressor, one, count, place),) for one, count in budgets(ratio, keep)], ""
+
+
+def files(compressors: Iterable[Compressor], recipe: str | Path | None = None) -> list[Path]:
+    """The user's files that a request is made of: the weights of compressors, and the recipe's own."""
+    weights = [one.weights for one in compressors if isinstance(one, ReadsWeights) and one.weights]
+    own = recipe_file(recipe) if recipe is not None else None
+    return [*(Path(file) for file in weights), *([own] if own else [])]
+
+
+def budgets(ratio: Ratio | Sequence[Ratio] | None, keep: int | Sequence[int] | None) -> list[Budget]:
+    """What was asked for, one for each variant, checked as far as it can be before N is known.
+
+    Raises:
+        RequestError: ratios and counts, or neither; one that is none; one that was given twice.
+    """
+    ratios: list[Any] = list(ratio) if isinstance(ratio, (list, tuple)) else [ratio]
+    keeps: list[Any] = list(keep) if isinstance(keep, (list, tuple)) else [keep]
+    ratios, keeps = ratios or [None], keeps or [None]
+    asked: list[Budget] = [(one, None) for one in ratios] if keeps == [None] else [(ratios[0], one) for one in keeps]
+    for one, count in asked:
+        check_budget(ratio=one, keep=count)
+    numbers = [count if one is None else parse_ratio(one) for one, count in asked]
+    for i, number in enumerate(numbers):
+        if number in numbers[:i]:
+            option = "--keep" if asked[i][0] is None else "--ratio"
+            raise RequestError(f"{option} {number} was given twice", fix="Every variant has a budget of its own.")
+    return asked
+
+
+def build(
+    plans: Sequence[Plan], precision: Precision, step: render.Step, *, twins: bool
+) -> Iterator[tuple[Plan, Built, Built]]:
+    """Build the graphs of each plan when it is asked for; the uncompressed encoder is exported once.
+
+    Args:
+        plans: of one source, compressor and seam.
+        precision: of the graphs.
+        step: called with the name of each step.
+        twins: whether to build the same graphs in fp32 as well.
+
+    Yields:
+        (plan, graphs, their twins); without twins the graphs again.
+
+    Raises:
+        RequestError: a count that the method does not take, or two budgets that keep as many tokens.
+    """
+    step("exporting the encoder")
+    exported = graphs.encoder(plans[0].source, precision)
+    twin = graphs.encoder(plans[0].source, "fp32") if twins else None
+    if len(plans) > 1:
+        _check(plans, exported[0])
+    for plan in plans:
+        tell = step if len(plans) == 1 else _named(plan.name, step)
+        built = graphs.build(plan, precision, tell, exported)
+        yield plan, built, graphs.build(plan, "fp32", tell, twin) if twin else built
+
+
+def _named(name: str, step: render.Step) -> Callable[[str], None]:
+    return lambda text: step(f"{name}: {text}")
+
+
+def _check(plans: Sequence[Plan], encoder: Any) -> None:
+    """Refuse now what would be refused when the variants before it are proved already."""
+    from ...graph_passes.compressors import Case
+
+    seen: dict[int, str] = {}
+    for plan in plans:
+        (seam,), (step,) = graphs.place(plan, encoder), plan.steps
+        keep = step.kept(seam.tokens)
+        if keep in seen:
+            raise RequestError(
+                f"{seen[keep]} and {plan.name} both keep {keep} of {seam.tokens} tokens",
+                fix="Leave one of them out.",
+            )
+        seen[keep] = plan.name
+        plan.compressor.check(Case(seam.tokens, seam.dim, keep, seam.dtype, seam.grid))

@@ -1,0 +1,1 @@
+"""How good and how fast a compressed model is: accuracy on its questions, agreement on inputs of the user, time."""

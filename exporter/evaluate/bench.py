@@ -1,0 +1,131 @@
+"""What a sweep measures with: one model, opened once, whose graphs are made when a figure first needs them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+from ...errors import TokexportError
+from ...graph_passes.compressors import Compressor
+from ...graph_passes.insertion.insert import insert
+from ...graph_passes.seams.find import resolve
+from ...runtimes.ort.graph import ort_runner
+from ..bundling import graphs
+from ..proof.parity import between
+from ..sources.texts import with_text
+from .accuracy import refusal
+from .answers import Language
+from .question_set import compressor_node
+from .timing import interleaved
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+
+    from ...graph_passes.seams.seam import Seam
+    from ..sources.source import Source
+
+ROUNDS = 30
+
+
+@dataclass(frozen=True)
+class Model:
+    """A source with its uncompressed encoder graph."""
+
+    source: Source
+    encoder: ir.Model
+
+    def seam(self, compressor: Compressor) -> Seam:
+        """Where the method goes in this model: see `Source.seam_for`.
+
+        Raises:
+            RequestError: the model has no such place.
+        """
+        return resolve(self.encoder, "auto", self.source.seam_for(compressor))
+
+
+class Bench:
+    """The graphs of a source, in fp32.
+
+    Args:
+        source: with its language graphs, where it has them.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.base = Model(source, graphs.encoder(source, "fp32")[0])
+        self._prepared: dict[Compressor, Model] = {}
+        # A sweep goes through its numbers of tokens in turn.
+        self.language = lru_cache(maxsize=2)(partial(Language.export, source))
+        self._prefill = lru_cache(maxsize=4)(self._prefill_of)
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of the weights; of a module, which has no file of them, of its encoder graph."""
+        if self.source.sha256:
+            return self.source.sha256
+        import onnx_ir as ir
+
+        digest, graph = hashlib.sha256(), self.base.encoder.graph
+        for node in graph:
+            digest.update(ir.to_proto(node).SerializeToString(deterministic=True))
+        for name, value in graph.initializers.items():
+            digest.update(name.encode())
+            if value.const_value is not None:
+                digest.update(value.const_value.tobytes())
+        return digest.hexdigest()
+
+    def model(self, compressor: Compressor) -> Model:
+        """The source as `compressor` needs it."""
+        source = self.source.prepared(compressor)
+        if source is self.source:
+            return self.base
+        if compressor not in self._prepared:
+            self._prepared[compressor] = Model(source, graphs.encoder(source, "fp32")[0])
+        return self._prepared[compressor]
+
+    def refusal(self, compressor: Compressor, keep: int) -> str:
+        """Why `compressor` cannot keep `keep` tokens of this model, or nothing."""
+        try:
+            model = self.model(compressor)
+            seam = model.seam(compressor)
+            refused = refusal(compressor, seam, keep)
+            if not refused:
+                insert(model.encoder.clone(), seam, compressor, keep)
+        except TokexportError as error:
+            return str(error)
+        return refused
+
+    def times(self, compressor: Compressor, keep: int) -> dict[str, float]:
+        """Milliseconds at B = 1 on one thread: the encoder without and with the compressor, and its node alone."""
+        model = self.model(compressor)
+        compressed = model.encoder.clone()
+        inserted = insert(compressed, model.seam(compressor), compressor, keep)
+        node = compressor_node(compressed, inserted)
+        read = [value.name or "" for value in node.inputs if value is not None]
+        plain = self.source.real_inputs(1)[0]
+        (sample,) = with_text([plain], compressed, self.source)
+        seen = [name for name in read if name not in sample]
+        reached = {**sample, **ort_runner(between(compressed, list(plain), seen))(plain)}
+        reached = {name: reached[name] for name in read}
+        alone = between(compressed, read, [value.name or "" for value in node.outputs])
+        runs = {
+            "uncompressed_ms": partial(ort_runner(self.base.encoder, threads=1), plain),
+            "encoder_ms": partial(ort_runner(compressed, threads=1), sample),
+            "compressor_ms": partial(ort_runner(alone, threads=1), reached),
+        }
+        return interleaved(runs, ROUNDS)
+
+    def prefill_times(self, tokens: int, keep: int) -> dict[str, float]:
+        """Milliseconds of prefill at B = 1 on one thread, for all `tokens` and for `keep` of them."""
+        return interleaved({"uncompressed_ms": self._prefill(tokens), "prefill_ms": self._prefill(keep)}, ROUNDS)
+
+    def _prefill_of(self, keep: int) -> Callable[[], Any]:
+        from ..sources.torch_export import export_graph
+
+        graph = next(graph for graph in self.source.language(keep) if graph.role == "prefill")
+        feeds: dict[str, np.ndarray] = {name: value.numpy() for name, value in graph.inputs.items()}  # type: ignore[union-attr]
+        return partial(ort_runner(export_graph(graph), threads=1), feeds)

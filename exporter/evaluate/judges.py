@@ -1,0 +1,161 @@
+"""What a sweep judges by: right answers of a built-in model, or agreement on a folder of the user's own inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ...errors import RequestError
+from ...graph_passes.compressors import make
+from .accuracy import graded, oracle_kept
+from .agreement import cosine, read_folder
+from .answers import Encoded
+from .question_set import Exam
+
+if TYPE_CHECKING:
+    from ...graph_passes.seams.seam import Seam
+    from ..sources.source import Question
+    from .bench import Bench, Model
+
+
+class Examiner(Protocol):
+    """Judges encoders.
+
+    Attributes:
+        figure: the name of the main figure in `mark`.
+        metric: that figure in words.
+        seeds: of the questions; each is judged by itself.
+        facts: what the figures depend on, as JSON.
+        notes: what a reader must know.
+    """
+
+    figure: str
+    metric: str
+    seeds: Sequence[int]
+    facts: dict[str, Any]
+    notes: list[str]
+
+    def exam(self, model: Model, seed: int) -> Exam:
+        """The inputs and prompts of a seed for a model."""
+        ...
+
+    def mark(self, exam: Exam, seam: Seam, encoded: Encoded, keep: int, seed: int) -> dict[str, float]:
+        """`figure` and its standard error ``stderr``, through language graphs for `keep` tokens; and what else is."""
+        ...
+
+    def oracle(self, seed: int, keep: int) -> np.ndarray | None:
+        """Positions [Q, K] of the tokens that show what matters; None where nobody knows them."""
+        ...
+
+
+class Questions:
+    """The questions of a built-in model.
+
+    Args:
+        bench: of the model.
+        count: questions of a seed.
+        seeds: how many seeds.
+    """
+
+    figure = "accuracy"
+
+    def __init__(self, bench: Bench, count: int, seeds: int) -> None:
+        self.metric = bench.source.metric
+        self.seeds: Sequence[int] = range(seeds)
+        self.facts: dict[str, Any] = {"questions": count}
+        self.notes: list[str] = []
+        self._bench, self._count = bench, count
+        self._asked: dict[int, list[Question]] = {}
+        self._exams: dict[tuple[int, int], Exam] = {}
+
+    def exam(self, model: Model, seed: int) -> Exam:
+        """See `Examiner`; kept, because its encoder runs once for all compressors."""
+        key = id(model), seed
+        if key not in self._exams:
+            self._exams[key] = Exam.of_questions(model.source, model.encoder, self._questions(seed))
+        return self._exams[key]
+
+    def mark(self, exam: Exam, seam: Seam, encoded: Encoded, keep: int, seed: int) -> dict[str, float]:
+        """The score of the answers."""
+        said = exam.answer(encoded, self._bench.language(keep))
+        share, error = graded(exam.source, said, self._questions(seed))
+        return {"accuracy": share, "stderr": error}
+
+    def oracle(self, seed: int, keep: int) -> np.ndarray | None:
+        """See `Examiner`."""
+        return oracle_kept(self._questions(seed), keep)
+
+    def _questions(self, seed: int) -> list[Question]:
+        if seed not in self._asked:
+            self._asked[seed] = self._bench.source.questions(self._count, seed)
+        return self._asked[seed]
+
+
+class Folder:
+    """Agreement with the uncompressed model on the files of a folder.
+
+    Args:
+        bench: of the model.
+        folder: images, videos or sounds, or .npy files that hold the encoder's input.
+        prompt: asked about each of them, where the model has language graphs.
+
+    Raises:
+        RequestError: as `read_folder` does; a prompt and nothing that could answer it, or none where one is needed.
+    """
+
+    def __init__(self, bench: Bench, folder: Path, prompt: str | None) -> None:
+        self._bench = bench
+        generation = bench.source.generation(1)
+        if prompt is not None and generation is None:
+            raise RequestError(
+                f"{bench.source.name} has no language graphs here that could answer a prompt",
+                fix="Leave --prompt out: the encoder's output tokens are compared.",
+            )
+        if prompt is None and generation is not None and generation.attention == "self":
+            raise RequestError(
+                f"{bench.source.name} answers questions about its inputs, and none is asked",
+                fix="Ask one of each: --prompt 'how many red objects are there ?'",
+            )
+        self.figure = "cosine" if generation is None else "agreement"
+        self.metric = {
+            "cosine": "cosine of the encoder's output tokens with the uncompressed ones",
+            "agreement": "answers equal to the uncompressed model's",
+        }[self.figure]
+        self._inputs, self.facts, self.notes = read_folder(folder, bench.source)
+        self.facts["prompt"] = self._prompt = prompt or ""
+        self.seeds: Sequence[int] = (0,)
+        self._exams: dict[int, Exam] = {}
+        self._full: dict[int, Encoded] = {}
+        self._said: list[str] = []
+
+    def exam(self, model: Model, seed: int) -> Exam:
+        """See `Examiner`."""
+        if id(model) not in self._exams:
+            count = len(self._inputs)
+            prompts = [self._prompt] * count
+            self._exams[id(model)] = Exam(model.source, model.encoder, self._inputs, range(count), prompts)
+        return self._exams[id(model)]
+
+    def mark(self, exam: Exam, seam: Seam, encoded: Encoded, keep: int, seed: int) -> dict[str, float]:
+        """The share of equal answers, where there are language graphs, and the cosine of the output tokens."""
+        base = self._bench.base
+        whole = self.exam(base, seed)
+        if seam.tokens not in self._full:
+            uniform = make("uniform")
+            self._full[seam.tokens] = whole.encode(base.seam(uniform), uniform, seam.tokens)
+        full = self._full[seam.tokens]
+        each = cosine(full.tokens, encoded, seam)
+        marks = {"cosine": float(each.mean())}
+        if self.figure == "agreement":
+            self._said = self._said or whole.answer(full, self._bench.language(seam.tokens))
+            said = exam.answer(encoded, self._bench.language(keep))
+            each = np.array([one == other for one, other in zip(said, self._said, strict=True)], np.float64)
+            marks["agreement"] = float(each.mean())
+        return {**marks, "stderr": float(each.std() / len(each) ** 0.5)}
+
+    def oracle(self, seed: int, keep: int) -> np.ndarray | None:
+        """Nobody knows."""
+        return None

@@ -1,0 +1,195 @@
+"""A model's prompts about inputs, through exported graphs in ONNX Runtime with any compressor in them.
+
+What one compressor shares with the next is done once: the encoder up to the seam, cut free, runs once for each distinct
+input, at B = 1 as in a bundle. What reads a text is run from the seam on for each question.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...graph_passes.compressors import OUTPUTS, Compressor, make
+from ...graph_passes.compressors.blocks.texts import TEXT
+from ...graph_passes.insertion.insert import Inserted, insert
+from ...runtimes.media.encoder_input import encoder_input
+from ...runtimes.ort.graph import ort_runner
+from ...runtimes.words import Words
+from ..proof.parity import between, value_names
+from ..sources.texts import question_texts, text_input
+from .answers import Encoded, Language, side_by_side
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ...graph_passes.seams.seam import Seam
+    from ..sources.source import Question, Source
+
+
+class Exam:
+    """Prompts about inputs, for encoders that differ in nothing but their compressor.
+
+    Args:
+        source: of the model.
+        encoder: its uncompressed encoder graph.
+        inputs: the encoder's main input, each with B = 1.
+        of: [Q], the input that each prompt is about.
+        prompts: Q texts.
+    """
+
+    def __init__(
+        self, source: Source, encoder: ir.Model, inputs: list[np.ndarray], of: Sequence[int], prompts: Sequence[str]
+    ) -> None:
+        self.source, self.encoder, self.inputs, self.of = source, encoder, inputs, np.asarray(of, np.int64)
+        self._main = next(iter(source.encoder.inputs))
+        self._seen: dict[tuple[str, str], list[np.ndarray]] = {}
+        self._texts: dict[int, ir.Model] = {}
+        vocabulary = source.processor.vocabulary
+        self._words = Words.from_json(json.loads(source.processor_files[vocabulary])) if vocabulary else None
+        self.prompts = [self._words.prompt(text) for text in prompts] if self._words else []
+
+    @classmethod
+    def of_questions(cls, source: Source, encoder: ir.Model, questions: Sequence[Question]) -> Exam:
+        """An exam of questions; those about one input share it."""
+        first: dict[bytes, int] = {}
+        inputs: list[np.ndarray] = []
+        of: list[int] = []
+        for question in questions:
+            number = first.setdefault(question.input.tobytes(), len(first))
+            if number == len(inputs):
+                inputs.append(encoder_input(question.input, source.preprocess, Path(source.name)))
+            of.append(number)
+        return cls(source, encoder, inputs, of, [question.prompt for question in questions])
+
+    def encode(self, seam: Seam, compressor: Compressor, keep: int, *, size_bias: bool = True) -> Encoded:
+        """Run the encoder with `compressor` at `seam`, from the seam on.
+
+        Raises:
+            RequestError, GraphError: as `insert` does.
+        """
+        model = self.encoder.clone()
+        inserted = insert(model, seam, compressor, keep, size_bias=size_bias)
+        signals = {name: read.value for name, read in inserted.reads.items()}
+        feeds = self._read(model, seam, {"tokens": inserted.tokens_in, **signals})
+        if TEXT in compressor.signals():
+            feeds = self._asked(feeds, self._text_graph(model))
+        return self._encoded(between(model, list(feeds), outputs(model, inserted).values()), feeds, inserted, size_bias)
+
+    def whole(
+        self, model: ir.Model, inserted: Inserted, *, size_bias: bool = True, text: ir.Model | None = None
+    ) -> Encoded:
+        """Run a compressed encoder graph as it is; where it reads one, on what the graph `text` gives."""
+        if text is None:
+            return self._encoded(model, {self._main: self.inputs}, inserted, size_bias)
+        seen = dict.fromkeys([inserted.tokens_in, *(read.value for read in inserted.reads.values())])
+        found = self._run(between(model, [self._main], seen), {self._main: self.inputs})
+        feeds = self._asked({name: [result[name] for result in found] for name in seen}, text)
+        return self._encoded(between(model, list(feeds), outputs(model, inserted).values()), feeds, inserted, size_bias)
+
+    def select(self, seam: Seam, kept: np.ndarray, *, merge: bool = False) -> Encoded:
+        """Keep the tokens at kept [Q, K] int64, ascending and chosen outside the graph, for each question.
+
+        With `merge`, every other token is averaged into the nearest kept one.
+        """
+        model = self.encoder.clone()
+        inserted = insert(model, seam, make("uniform"), kept.shape[1], size_bias=False)
+        name = compressor_node(model, inserted).outputs[0].name or ""
+        heads = self._read(model, seam, {"tokens": inserted.tokens_in})[inserted.tokens_in]
+        combine = merged if merge else selected
+        made = [combine(heads[at][0, seam.prefix :], rows) for at, rows in zip(self.of, kept)]
+        gathered = [content[None] for content, _, _ in made]
+        own = outputs(model, inserted)["tokens"]
+        feeds = {name: gathered}
+        if seam.prefix:
+            feeds[inserted.tokens_in] = [heads[at] for at in self.of]
+        # Without a prefix the compressor's tokens may be the encoder's result.
+        tokens = gathered if own == name else [result[own] for result in self._run(between(model, feeds, [own]), feeds)]
+        sizes, assignment = (np.stack(part) for part in list(zip(*made))[1:])
+        return Encoded(np.concatenate(tokens), kept, sizes, assignment, np.arange(len(kept)))
+
+    def answer(self, encoded: Encoded, language: Language) -> list[str]:
+        """The answer to each prompt.
+
+        Raises:
+            GraphError: the graphs return NaN.
+        """
+        assert self._words is not None, "answers need a text processor"
+        return [self._words.detokenize(ids) for ids in language.answer(encoded, self.prompts)]
+
+    def _read(self, model: ir.Model, seam: Seam, names: Mapping[str, str]) -> dict[str, list[np.ndarray]]:
+        """What stands at a seam, tokens and signals, for each input, by the value's name in `model`."""
+        new = {what: name for what, name in names.items() if (seam.tensor, what) not in self._seen}
+        if new:
+            found = self._run(between(model, [self._main], new.values()), {self._main: self.inputs})
+            for what, name in new.items():
+                self._seen[seam.tensor, what] = [result[name] for result in found]
+        return {name: self._seen[seam.tensor, what] for what, name in names.items()}
+
+    def _asked(self, feeds: Mapping[str, list[np.ndarray]], text: ir.Model) -> dict[str, list[np.ndarray]]:
+        """What stands at a seam for each question, with its text."""
+        rows = {name: [values[at] for at in self.of] for name, values in feeds.items()}
+        return {**rows, TEXT: question_texts(self.source, text, self.prompts)}
+
+    def _text_graph(self, model: ir.Model) -> ir.Model:
+        """The source's graph text, for an encoder that reads one."""
+        from ..sources.torch_export import export_graph
+
+        value = text_input(model)
+        assert value is not None and value.shape is not None and isinstance(value.shape[1], int)
+        length = value.shape[1]
+        if length not in self._texts:
+            graph = self.source.text(length)
+            assert graph is not None, "a method that reads text is asked of a source that has one"
+            self._texts[length] = export_graph(graph)
+        return self._texts[length]
+
+    def _encoded(
+        self, model: ir.Model, feeds: Mapping[str, list[np.ndarray]], inserted: Inserted, size_bias: bool
+    ) -> Encoded:
+        found = self._run(model, feeds)
+        names = outputs(model, inserted)
+        parts = {part: np.concatenate([result[name] for result in found]) for part, name in names.items()}
+        sizes = parts["sizes"] if size_bias else np.ones_like(parts["sizes"])
+        # With a text there is a row for each question, without one for each input.
+        of = np.arange(len(sizes)) if TEXT in feeds else self.of
+        return Encoded(parts["tokens"], parts["kept_indices"], sizes, parts["assignment"], of)
+
+    def _run(self, model: ir.Model, feeds: Mapping[str, list[np.ndarray]]) -> list[dict[str, np.ndarray]]:
+        run = ort_runner(model, threads=1)
+        rows, count = dict(feeds), len(next(iter(feeds.values())))
+        if self._main in value_names(model.graph.inputs) and self._main not in rows:
+            # Where a path goes around the cut, the rest of the encoder reads its input again.
+            rows[self._main] = self.inputs if count == len(self.inputs) else [self.inputs[at] for at in self.of]
+        return side_by_side(lambda i: run({name: values[i] for name, values in rows.items()}), range(count))
+
+
+def selected(tokens: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens [K, D], sizes [K] and assignment [N] where tokens [N, D] are kept at kept [K], and the others lost."""
+    assignment = np.full(len(tokens), -1, np.int64)
+    assignment[kept] = np.arange(len(kept))
+    return tokens[kept], np.ones(len(kept), np.float32), assignment
+
+
+def merged(tokens: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `selected`, but every other token is averaged into the nearest kept one in L2, the lowest among equals."""
+    distance = np.square(tokens[:, None].astype(np.float32) - tokens[kept][None]).sum(2)
+    assignment = distance.argmin(1)
+    assignment[kept] = np.arange(len(kept))
+    members = assignment == np.arange(len(kept))[:, None]
+    sizes = members.sum(1, dtype=np.float32)
+    return (members @ tokens / sizes[:, None]).astype(tokens.dtype), sizes, assignment
+
+
+def compressor_node(model: ir.Model, inserted: Inserted) -> ir.Node:
+    """The compressor in a graph that `insert` changed."""
+    return next(node for node in model.graph if node.name == inserted.node_name)
+
+
+def outputs(model: ir.Model, inserted: Inserted) -> dict[str, str]:
+    """The graph's outputs by what they are: tokens, its own first one, and those that `insert` added."""
+    own = next(name for name in value_names(model.graph.outputs) if name not in inserted.outputs.values())
+    return {"tokens": own, **{part: inserted.outputs[part] for part in OUTPUTS[1:]}}

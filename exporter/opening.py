@@ -1,0 +1,107 @@
+"""Opens what the user names: a built-in model, a checkpoint, a module, an ONNX file."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import RequestError, nearest
+from .families import FAMILIES, family_of
+from .sources.checkpoint import Checkpoint
+from .sources.torch_export import need
+
+if TYPE_CHECKING:
+    from .sources.source import Parts, Source
+
+DEFAULT = "tiny-vlm"
+NAMES = ("tiny-vlm", "tiny-asr", "tiny-video")
+
+
+def open_source(text: str | None = None, *, parts: Parts = "encoder") -> Source:
+    """Open a model.
+
+    What `text` may be, tried in this order: None for the built-in tiny-vlm; a built-in name; a folder, which is a
+    checkpoint; an ONNX file; ``package.module:callable``, which returns a module and an example of its inputs; the id
+    of a checkpoint on the hub.
+
+    Args:
+        text: as typed behind ``tokexport model``.
+        parts: ``all`` also gives the language graphs (built-in models) and the graph text, where the source has them.
+
+    Raises:
+        RequestError: nothing of that name; says what was tried. Also what `open_checkpoint`, `open_module` say.
+        GraphError: an ONNX file that cannot be read.
+        MissingError: torch, transformers or the hub is needed and not there.
+    """
+    source = _open(text, parts)
+    if parts == "encoder":
+        source.text_seam = ""
+    return source
+
+
+def _open(text: str | None, parts: Parts) -> Source:
+    if text is None or text in NAMES:
+        return open_builtin(text or DEFAULT, parts)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return open_checkpoint(path)
+    if path.suffix.lower() == ".onnx":
+        from .sources.onnx_file import open_onnx
+
+        return open_onnx(path)
+    module, colon, name = text.partition(":")
+    if colon and all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+        from .sources.module import open_module
+
+        return open_module(text)
+    if path.is_file():
+        raise RequestError(
+            f"{text} is a file, but not an ONNX file",
+            fix="Give an .onnx file, or the checkpoint folder that this file lies in.",
+        )
+    from .sources.hub import fetch, is_hub_id
+
+    if is_hub_id(text):
+        return open_checkpoint(fetch(text), name=text.partition("/")[2])
+    raise RequestError(
+        f"no model {text!r}: it is no built-in name, no folder, no .onnx file and no package.module:callable",
+        where=str(Path.cwd()),
+        fix=nearest(text, NAMES, kind="built-in models"),
+    )
+
+
+def open_builtin(name: str, parts: Parts) -> Source:
+    """Open one of `NAMES`.
+
+    Raises:
+        MissingError: torch is not installed.
+    """
+    need("torch", "safetensors", to=f"open {name}")
+    family = import_module(f".families.{name.replace('-', '_')}", __package__)
+    source: Source = family.open_family(parts)
+    return source
+
+
+def open_checkpoint(folder: Path, name: str | None = None) -> Source:
+    """Open the encoder of a checkpoint folder; it is called `name`, or as the folder is.
+
+    Raises:
+        RequestError: no config.json, no or damaged weights, or an architecture that has no family here.
+        MissingError: torch or transformers is not installed.
+    """
+    checkpoint = Checkpoint(folder.resolve(), name or folder.resolve().name)
+    config = checkpoint.config
+    found = family_of(config.get("model_type", ""), config.get("architectures") or [])
+    if found is None:
+        named = " ".join(config.get("architectures") or []) or config.get("model_type") or "nothing"
+        raise RequestError(
+            f"no family for the architecture {named}",
+            where=str(folder / "config.json"),
+            fix=f"Known: {', '.join(name for names in FAMILIES.values() for name in names)}. For another model export "
+            "its vision encoder to ONNX and give that file, or give package.module:callable.",
+        )
+    need("torch", "transformers", "safetensors", to="open a checkpoint")
+    source = found(checkpoint)
+    source.origin = (folder,)
+    return source

@@ -1,0 +1,1 @@
+"""The proof by parts against PyTorch: what is compared, how it is judged, and how a bundle is proved again."""

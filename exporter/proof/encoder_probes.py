@@ -1,0 +1,183 @@
+"""What a proof compares in a compressed encoder: each compressor, and what lies before, between and behind them.
+
+With several compressors in sequence each is fed what the graph itself gives behind the one before, and so is what lies
+between two of them, where there is anything: its parts are named head, compressor, between, compressor, tail. What a
+compressor passes on to the next, the positions, sizes and assignment of both together and the signals gathered for it,
+is part ``sequence``: integers and counts, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import GraphError
+from ...graph_passes.compressors import Case, Compressed, Compressor, parameters
+from ...graph_passes.compressors.blocks.texts import TEXT
+from ...graph_passes.insertion.compose import TOTAL, compose, gathered
+from ..sources.arrays import to_tensor, to_tensors
+from . import torch_parts
+from .parity import Runner, between, run_reference, value_names
+from .probes import Probe
+from .torch_parts import Put
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ...graph_passes.insertion.inserted import Inserted
+    from ..sources.source import GraphSource
+
+# Every value of one run of the graph that a probe may need, by name.
+Values = Mapping[str, np.ndarray]
+
+
+def encoder_probes(
+    graph: GraphSource, model: ir.Model, inserted: Inserted, samples: list[dict[str, np.ndarray]], runner: Runner
+) -> list[Probe]:
+    """Probes of the compressed encoder `model`, for each sample.
+
+    The head's own tokens and the compressors' own outputs come from running `model`; what must follow from them comes
+    from PyTorch. Without a module (a foreign ONNX file) or a module boundary at a seam only what lies around it is left
+    out.
+
+    Raises:
+        GraphError: NaN or inf in the activations at a seam.
+    """
+    steps = inserted.steps
+    into = {step.node_name: _into(model, step) for step in steps}
+    read = [name for step in steps for name in (step.tokens_in, *into[step.node_name], step.tokens_out)]
+    read += [name for step in steps for name in (*step.gives.values(), *step.total.values())]
+    read += [name for step in steps for how in step.reads.values() for name in (how.source, *how.through)]
+    inputs, results = value_names(model.graph.inputs), value_names(model.graph.outputs)
+    run = runner(between(model, inputs, dict.fromkeys(name for name in read if name not in inputs)))
+    judged = [name for name in results if name not in inserted.outputs.values()]
+    probes: list[Probe] = []
+    for sample in samples:
+        own = {**sample, **run(sample)}
+        given = {name: array for name, array in sample.items() if name != TEXT or name in graph.inputs}
+        put: Put | None = None
+        fed: dict[str, np.ndarray] = given
+        for number, step in enumerate(steps):
+            probes.append(_compressor(graph, step, into[step.node_name], own))
+            if step.before is not None:
+                probes.append(_sequence(graph, step, step.before, own))
+            if graph.module is not None and step.seam.module and (step.before is None or step.before.seam.module):
+                seen = _seen(graph, steps, number, into[step.node_name], given, put)
+                if seen:
+                    probes.append(Probe("between" if number else "head", graph.role, fed, seen))
+            fed, put = _put(step, own)
+        # Without a prefix the compressor's tokens may be the result itself, and are proved already.
+        ends = [name for name in judged if inserted.seam.prefix or name != inserted.tokens_out]
+        if ends and graph.module is not None and inserted.seam.module:
+            assert put is not None, "a sequence has steps"
+            made = torch_parts.tail(graph.module, to_tensors(given), put.seam, put.tokens, put.sizes)
+            expected = {name: value.numpy() for name, value in zip(judged, made, strict=True) if name in ends}
+            probes.append(Probe("tail", graph.role, fed, expected))
+    return probes
+
+
+def direct(steps: list[Inserted], number: int) -> dict[str, str]:
+    """Signals that are read at a step, for it or for one behind it: name -> value."""
+    return {
+        name: how.source
+        for later, step in enumerate(steps[number:])
+        for name, how in step.reads.items()
+        if len(how.through) == later
+    }
+
+
+def _into(model: ir.Model, step: Inserted) -> list[str]:
+    """The values that a compressor reads: tokens, then signals. Behind these lie weights, constants of the graph."""
+    node = next(node for node in model.graph if node.name == step.node_name)
+    return value_names(value for value in node.inputs if value is not None)[: 1 + len(step.compressor.signals())]
+
+
+def _compressor(graph: GraphSource, step: Inserted, into: list[str], own: Values) -> Probe:
+    tokens = own[into[0]]
+    _finite(tokens, into[0], step.seam.name)
+    case = Case(tokens.shape[1], tokens.shape[2], step.keep, tokens.dtype.name, step.seam.grid)
+    signals = {name: own[value] for name, value in zip(step.compressor.signals(), into[1:])}
+    reference = run_reference(step.compressor, case, tokens, signals)
+    expected = {name: getattr(reference, field) for field, name in step.gives.items()}
+    return Probe("compressor", graph.role, {name: own[name] for name in into}, expected, _card(step.compressor, case))
+
+
+def _sequence(graph: GraphSource, step: Inserted, before: Inserted, own: Values) -> Probe:
+    """What is composed behind a step, and the signals gathered in front of it, from what the steps gave."""
+    # What the second says of sizes is said by its assignment too, and not read.
+    fed = {name: own[name] for name in (*before.total.values(), step.gives["kept_indices"], step.gives["assignment"])}
+    first, second = (
+        Compressed(to_tensor(own[step.gives["tokens"]]), *(to_tensor(own[names[name]]) for name in TOTAL))
+        for names in (before.total, step.gives)
+    )
+    total = compose(first, second, merges=step.compressor.method.merges)
+    expected = {value: getattr(total, name).numpy() for name, value in step.total.items()}
+    for how in step.reads.values():
+        if not how.through:
+            continue
+        signal = to_tensor(own[how.source])
+        for kept in how.through:
+            signal = gathered(signal, to_tensor(own[kept]))
+        fed |= {name: own[name] for name in (how.source, *how.through)}
+        expected[how.value] = signal.numpy().astype(own[how.source].dtype)
+    return Probe("sequence", graph.role, fed, expected)
+
+
+def _seen(
+    graph: GraphSource,
+    steps: list[Inserted],
+    number: int,
+    into: list[str],
+    given: Values,
+    put: Put | None,
+) -> dict[str, np.ndarray]:
+    """What the module holds at a step: nothing where it sits right behind the one before."""
+    step = steps[number]
+    if step.adjoins:
+        return {}
+    assert graph.module is not None
+    signals = direct(steps, number)
+    head = torch_parts.head(graph.module, to_tensors(given), step.seam, tuple(signals), put)
+    seen = {step.tokens_in: head.tokens, into[0]: head.tokens[:, step.seam.prefix :]}
+    seen |= {value: head.signals[name] for name, value in signals.items()}
+    return {name: value.numpy() for name, value in seen.items()}
+
+
+def _put(step: Inserted, own: Values) -> tuple[dict[str, np.ndarray], Put]:
+    """What the graph is fed behind a step, and what stands there in the module then."""
+    import torch
+
+    tokens = step.gives["tokens"]
+    fed = {tokens: own[tokens]}
+    shorter = to_tensor(own[tokens]).float()
+    if step.seam.prefix:
+        # Cut before the prefix is put back, so that the graph's way of doing it is part of what is proved.
+        fed[step.tokens_in] = own[step.tokens_in]
+        shorter = torch.cat([to_tensor(own[step.tokens_in]).float()[:, : step.seam.prefix], shorter], 1)
+    sizes = own[step.total["sizes"]] if step.biased else None
+    fed |= {step.total["sizes"]: sizes} if sizes is not None else {}
+    return fed, Put(step.seam, shorter, None if sizes is None else to_tensor(sizes))
+
+
+def _card(compressor: Compressor, case: Case) -> dict[str, Any]:
+    return {
+        "name": compressor.method.name,
+        "params": parameters(compressor),
+        "tokens": case.tokens,
+        "dim": case.dim,
+        "keep": case.keep,
+        "dtype": case.dtype,
+        "grid": list(case.grid) if case.grid else None,
+    }
+
+
+def _finite(tokens: np.ndarray, tensor: str, seam: str) -> None:
+    bad = int((~np.isfinite(tokens.astype(np.float32))).sum())
+    if bad:
+        raise GraphError(
+            f"{bad} of {tokens.size} activations are NaN or inf",
+            where=f"tensor {tensor}, shape {list(tokens.shape)}, seam {seam}",
+            fix="Check the weights and the input range; in fp16 try --precision fp32 first.",
+        )

@@ -1,0 +1,91 @@
+"""How far the whole encoder is from PyTorch, from the pixels on, where every flip of a pick counts; not judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...graph_passes.compressors import OUTPUTS, Case, Compressed
+from ...graph_passes.compressors.blocks.texts import TEXT
+from ...graph_passes.insertion.compose import compose, gathered
+from ..sources.arrays import to_tensor, to_tensors
+from . import torch_parts
+from .encoder_probes import direct
+from .metrics import compare
+from .parity import run_reference
+from .torch_parts import Put
+
+if TYPE_CHECKING:
+    import torch
+
+    from ...graph_passes.insertion.inserted import Inserted
+    from ..sources.source import GraphSource
+
+Sample = dict[str, np.ndarray]
+
+
+def drift(graph: GraphSource, inserted: Inserted, encoded: Sequence[tuple[Sample, Sample]]) -> dict[str, float]:
+    """Compare what the compressed encoder gave with the module and the compressors' references in a row.
+
+    Args:
+        graph: of the module.
+        inserted: its compressors.
+        encoded: (input by role, outputs by the graph's names) of each sample.
+
+    Returns:
+        ``kept_overlap``, the mean share of kept positions that are the same, and ``cosine``, the worst of the outputs.
+    """
+    overlaps, cosines = [], []
+    assert graph.module is not None
+    for sample, got in encoded:
+        feeds = to_tensors({name: sample[name] for name in graph.inputs})
+        whole, put = _followed(graph, inserted, sample, feeds)
+        kept = [set(map(int, row)) for row in whole.kept_indices]
+        own = [set(map(int, row)) for row in got[inserted.outputs["kept_indices"]]]
+        overlaps += [len(a & b) / inserted.keep for a, b in zip(kept, own)]
+        outputs = torch_parts.tail(graph.module, feeds, put.seam, put.tokens, put.sizes)
+        names = [name for name in got if name not in inserted.outputs.values()]
+        found = [compare("drift", name, value.numpy(), got[name], "bf16") for name, value in zip(names, outputs)]
+        cosines += [one.cosine for one in found]
+    return {"kept_overlap": float(np.mean(overlaps)), "cosine": float(min(cosines))}
+
+
+def _followed(
+    graph: GraphSource, inserted: Inserted, sample: Sample, feeds: dict[str, torch.Tensor]
+) -> tuple[Compressed[torch.Tensor], Put]:
+    """All steps in PyTorch: what they come to, and what the last one leaves in the module."""
+    import torch
+
+    steps, put = inserted.steps, None
+    signals: list[dict[str, torch.Tensor]] = []
+    results: list[Compressed[torch.Tensor]] = []
+    whole: Compressed[torch.Tensor] | None = None
+    for number, step in enumerate(steps):
+        if put is not None and step.adjoins:
+            tokens = put.tokens
+            signals.append({})
+        else:
+            assert graph.module is not None
+            head = torch_parts.head(graph.module, feeds, step.seam, tuple(direct(steps, number)), put)
+            tokens = head.tokens
+            signals.append(head.signals)
+        read = {TEXT: sample[TEXT]} if TEXT in step.compressor.signals() else {}
+        for name, how in step.reads.items():
+            back = len(how.through)
+            value = signals[number - back][name]
+            for earlier in results[number - back :]:
+                value = gathered(value, earlier.kept_indices)
+            read[name] = value.numpy()
+        prefix = step.seam.prefix
+        case = Case(step.seam.tokens, step.seam.dim, step.keep, "float32", step.seam.grid)
+        reference = run_reference(step.compressor, case, tokens[:, prefix:].numpy(), read)
+        own = Compressed(*(to_tensor(getattr(reference, name)) for name in OUTPUTS))
+        results.append(own)
+        whole = own if whole is None else compose(whole, own, merges=step.compressor.method.merges)
+        # Slots may be wider than tokens, where there is no prefix.
+        fewer = torch.cat([tokens[:, :prefix], own.tokens], 1) if prefix else own.tokens
+        put = Put(step.seam, fewer, whole.sizes if step.biased else None)
+    assert whole is not None and put is not None, "a sequence has steps"
+    return whole, put

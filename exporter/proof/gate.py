@@ -1,0 +1,72 @@
+"""The accuracy gate: a least share of right answers, for an export and for a bundle that records what it measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ...errors import BundleError, RequestError
+
+if TYPE_CHECKING:
+    from ...runtimes.bundle.manifest import Manifest
+    from ...runtimes.bundle.reader import Bundle
+
+
+def check_least(least: float | None) -> None:
+    """Refuse a least share of right answers that is none.
+
+    Raises:
+        RequestError: it is outside 0..1, or NaN.
+    """
+    if least is not None and not 0 <= least <= 1:
+        raise RequestError(f"--min-accuracy {least} is outside 0..1", fix="For 95 % write --min-accuracy 0.95.")
+
+
+def of_export(manifest: Manifest, variant: str) -> dict[str, Any]:
+    """What the export proved and measured of a variant, as far as it did: checks, notes and accuracy.
+
+    Of the first it is the manifest's `parity` itself, of the others what stands there under ``variants``, by name.
+    """
+    if variant == manifest.variants[0].name:
+        return manifest.parity
+    others = manifest.parity.get("variants")
+    found = others.get(variant) if isinstance(others, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def recorded(bundle: Bundle, variant: str, *, needed: bool) -> dict[str, Any] | None:
+    """What the export measured of a variant on the questions of a built-in model, or None where it did not.
+
+    Args:
+        bundle: an opened bundle.
+        variant: its name.
+        needed: a gate stands on it.
+
+    Returns:
+        At least ``{"questions", "compressed", "uncompressed"}``, the last two as shares of right answers.
+
+    Raises:
+        RequestError: it is needed and not there: what was not measured passes no gate.
+        BundleError: the record is not such numbers.
+    """
+    found = of_export(bundle.manifest, variant).get("accuracy")
+    if found is None:
+        if needed:
+            raise RequestError(
+                "the bundle records no accuracy, so --min-accuracy has nothing to judge",
+                where=str(bundle.path),
+                fix="An export measures it where the model has questions (a built-in one, --parts all, fp32 or fp16). "
+                "For a model of your own leave --min-accuracy out, and measure on your own data.",
+            )
+        return None
+    shares = [found.get(key) for key in ("compressed", "uncompressed")] if isinstance(found, dict) else [None]
+    if not all(isinstance(share, (int, float)) and 0 <= share <= 1 for share in shares):
+        raise BundleError("the recorded accuracy is damaged", where=str(bundle.path), fix="Export the bundle again.")
+    return found
+
+
+def shortfall(measured: Mapping[str, Any] | None, least: float | None) -> str:
+    """How the accuracy fails the gate, or nothing."""
+    if least is None or measured is None or measured["compressed"] >= least:
+        return ""
+    return f"accuracy {measured['compressed']:.4f} is below --min-accuracy {least}"

@@ -1,0 +1,153 @@
+"""Proves the graphs of a bundle as they were written, keeps the probes in the bundle, and measures the drift."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import GraphError
+from ..bundling.language import language_values
+from ..sources.texts import proof_ids, with_text
+from . import probes as probe_file
+
+if TYPE_CHECKING:
+    from ...graph_passes.insertion.inserted import Inserted
+    from ...runtimes.bundle.manifest import Variant
+    from ...runtimes.bundle.writer import BundleWriter
+    from ..bundling.graphs import Built, Plan
+    from ..sources.source import Source
+    from .probes import Probe
+
+SAMPLES = 3
+
+# (input by role, outputs by the graph's names) of one run of the whole encoder.
+Encoded = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Proved:
+    """The proof of one variant.
+
+    Attributes:
+        record: what parity.json holds of it.
+        drift: end to end; None where there is no module.
+        encoded: what the encoder made of each input.
+        probes: what was compared.
+    """
+
+    record: dict[str, Any]
+    drift: dict[str, float] | None
+    encoded: list[Encoded]
+    probes: list[Probe]
+
+
+def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: str, notes: list[str]) -> Proved:
+    """Prove the written graphs of a variant part by part.
+
+    Args:
+        folder: where they were written.
+        variant: names their files.
+        plan: for the source, its real inputs and its modules.
+        built: the graphs as they were written; for bf16, their twins in fp32.
+        precision: of the bundle.
+        notes: receives what a reader of the proof must know.
+    """
+    from ...graph_passes.ir_tools.model_io import load_model
+    from ...runtimes.ort.graph import ort_runner
+    from .encoder_probes import encoder_probes
+    from .end_to_end import drift
+    from .parity import check, language_probes
+
+    source, inserted = plan.source, built.inserted
+    models = built.models
+    files = {role: folder / graph.forms["portable"] for role, graph in variant.graphs.items()}
+    if precision == "bf16":
+        _check_types(files.values())
+    else:
+        models = {role: load_model(file) for role, file in files.items()}
+    samples = with_text(source.real_inputs(SAMPLES), models["encoder"], source)
+    whole = ort_runner(models["encoder"])
+    encoded = [(sample, whole(sample)) for sample in samples]
+    probes = encoder_probes(source.encoder, models["encoder"], inserted, samples, ort_runner)
+    parts = {probe.part for probe in probes}
+    if built.text:
+        (ids,) = built.text.inputs.values()
+        for one in proof_ids(source, SAMPLES, ids.shape[1]):
+            probes += language_probes([built.text], {"input_ids": one})
+    if built.language:
+        probes += language_probes(built.language, language_values(encoded[0][1]))
+    checks = check(probes, models, ort_runner, "fp32" if precision == "bf16" else precision)
+    notes += _remarks(source, inserted, parts, precision)
+    if inserted.merges and plan.size_bias == "auto" and not (built.language or inserted.biased):
+        notes.append(
+            "merged tokens keep their weight only if log(sizes) is added to the attention of your language model"
+        )
+    proof = {
+        "runtime": "onnxruntime-cpu",
+        "precision": precision,
+        "samples": SAMPLES,
+        "checks": [found.to_json() for found in checks],
+        "notes": list(notes),
+    }
+    bounded = "head" in parts and all(step.seam.module for step in inserted.steps)
+    return Proved(proof, drift(source.encoder, inserted, encoded) if bounded else None, encoded, probes)
+
+
+def keep(writer: BundleWriter, proofs: Mapping[str, Proved]) -> None:
+    """Add the probes and parity.json, which is the first variant's proof and has the others' under ``variants``.
+
+    Args:
+        writer: of the bundle.
+        proofs: by variant, in the bundle's order.
+    """
+    first, *others = proofs
+    for name in others:
+        for probe in proofs[name].probes:
+            probe.variant = name
+    writer.add_file(
+        probe_file.FILE, probe_file.to_bytes([probe for proved in proofs.values() for probe in proved.probes])
+    )
+    further = {"variants": {name: proofs[name].record for name in others}} if others else {}
+    writer.add_json("parity.json", proofs[first].record | further)
+
+
+def _check_types(files: Iterable[Path]) -> None:
+    """Where a graph cannot be run, the ONNX checker still proves its types and shapes."""
+    import onnx
+
+    for file in files:
+        try:
+            onnx.checker.check_model(str(file), full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise GraphError(
+                f"the typed graph is not valid: {str(error).strip().splitlines()[0]}",
+                where=file.name,
+                fix="Try --precision fp32 or fp16, and report this.",
+            ) from error
+
+
+def _remarks(source: Source, inserted: Inserted, parts: set[str], precision: str) -> list[str]:
+    remarks = []
+    unbound = [step.seam.name for step in inserted.steps if not step.seam.module]
+    if source.encoder.module is None:
+        but = f", but for the size bias in {len(inserted.biased)} attentions" if inserted.biased else ""
+        remarks.append(f"a foreign ONNX file: the compressor is proved, head and tail are the file's own{but}")
+    elif unbound:
+        what = "what lies before and behind it is not proved" if "head" in parts else "only the compressor is proved"
+        remarks.append(f"seam {', '.join(unbound)} is no boundary of a PyTorch module: {what}")
+    elif "tail" not in parts:
+        remarks.append("nothing lies behind the compressor in the encoder: there is no tail to prove")
+    if precision == "fp16":
+        remarks.append(
+            "ONNX Runtime's CPU computes fp16 partly in fp32: this proves types; ranges were checked on the fp32 graph"
+        )
+    if precision == "bf16":
+        remarks.append(
+            "ONNX Runtime's CPU cannot run bf16: these are checks of the same graphs in fp32; of the bf16 graphs the "
+            "types and shapes were checked, their values were not"
+        )
+    return remarks

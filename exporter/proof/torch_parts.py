@@ -1,0 +1,243 @@
+"""The PyTorch side of the proof: a module's activations at a seam, and what it makes of compressed ones.
+
+Nothing here knows how the graph was rewritten. A hook at the seam reads the tokens or puts others in their place, and a
+tap on `scaled_dot_product_attention` reads attention and keys, or adds the size bias, in the model's own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ...errors import GraphError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from ...graph_passes.seams.seam import Seam
+
+
+@dataclass
+class Head:
+    """What the module holds at a seam.
+
+    Attributes:
+        tokens: [B, prefix + N, D].
+        signals: name -> value as a compressor reads it: cls_attention [B, N], received_attention [B, N],
+            keys [B, N, Dk].
+    """
+
+    tokens: torch.Tensor
+    signals: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Put:
+    """Tokens in place of a module's own.
+
+    Attributes:
+        seam: where.
+        tokens: [B, prefix + K, D'].
+        sizes: [B, K], of which the logarithm goes into the attention behind; None: no size bias.
+    """
+
+    seam: Seam
+    tokens: torch.Tensor
+    sizes: torch.Tensor | None = None
+
+
+@contextmanager
+def attention_tap(calls: list[dict[str, Any]], bias: list[torch.Tensor]) -> Iterator[None]:
+    """Record every scaled_dot_product_attention; once `bias` holds a [B, n] tensor, add it to the logits of n keys.
+
+    `calls` receives query and key [B, H, n, d], the scale, what is added to the logits (None without anything), and
+    whether the bias was added; `bias` may be filled while the tap is open.
+    """
+    from torch.nn import functional
+
+    original = functional.scaled_dot_product_attention
+
+    def tapped(
+        query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
+        **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        scale = kwargs.get("scale") or query.shape[-1] ** -0.5
+        biased = bool(bias) and key.shape[-2] == bias[0].shape[-1]
+        mask = _added_mask(query, key, attn_mask, is_causal)
+        if biased:
+            extra = bias[0][:, None, None, :].to(query.dtype)
+            attn_mask, is_causal = extra if mask is None else mask + extra, False
+            mask = attn_mask
+        calls.append({"query": query, "key": key, "scale": scale, "mask": mask, "biased": biased})
+        return original(query, key, value, attn_mask, dropout_p, is_causal, **kwargs)
+
+    functional.scaled_dot_product_attention = tapped  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = original
+
+
+def head(
+    module: nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    seam: Seam,
+    signals: tuple[str, ...],
+    put: Put | None = None,
+) -> Head:
+    """Run `module`, with other tokens `put` in front of the seam, and read the seam.
+
+    Raises:
+        GraphError: the module never reached the seam, or its attention is not at hand for a signal or for the sizes
+            that were put.
+    """
+    import torch
+
+    found: list[torch.Tensor] = []
+    calls: list[dict[str, Any]] = []
+    before: list[dict[str, Any]] = []
+    own: list[dict[str, Any]] = []
+
+    def read(tokens: torch.Tensor) -> None:
+        found.append(tokens.detach().clone())
+        before.extend(calls)
+
+    attending = {seam.signals[name].module for name in signals if name in seam.signals} - {""}
+    with torch.no_grad(), _putting(module, put, calls), _at(module, seam, read), ExitStack() as hooks:
+        for path in attending:
+            # A tower may run layers behind the one whose states it gives: the last attention is then not the seam's.
+            handle = module.get_submodule(path).register_forward_hook(lambda *_: own.extend(calls[-1:]))
+            hooks.callback(handle.remove)
+        module(*inputs.values())
+    _check_bias(put, before)
+    if not found:
+        raise GraphError(f"the PyTorch module never ran {seam.module!r}", where=f"seam {seam.name}")
+    if signals and not before:
+        raise GraphError(
+            f"no scaled_dot_product_attention ran before {seam.module!r}, so {signals[0]} cannot be read in PyTorch",
+            where=f"seam {seam.name}",
+            fix="Load the model with attn_implementation='sdpa'.",
+        )
+    read_from = own or before
+    return Head(found[0], {name: _signal(name, read_from[-1], seam) for name in signals})
+
+
+def tail(
+    module: nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    seam: Seam,
+    tokens: torch.Tensor,
+    sizes: torch.Tensor | None,
+) -> tuple[torch.Tensor, ...]:
+    """Run `module` with `tokens` [B, prefix + K, D'] in place of its own at the seam, or of its stand-in's there.
+
+    Args:
+        module: the whole encoder, as it was before compression.
+        inputs: of the module, by name, in order.
+        seam: where to put them.
+        tokens: the compressor's output behind its prefix.
+        sizes: [B, K]; their logarithm goes into every attention behind the seam. None: no size bias.
+
+    Returns:
+        The module's outputs.
+
+    Raises:
+        GraphError: `sizes` are given, but no attention behind the seam could take them.
+    """
+    import torch
+
+    calls: list[dict[str, Any]] = []
+    put = Put(seam, tokens, sizes)
+    with torch.no_grad(), _putting(module, put, calls):
+        result = module(*inputs.values())
+    _check_bias(put, calls)
+    return tuple(result) if isinstance(result, (tuple, list)) else (result,)
+
+
+def _check_bias(put: Put | None, calls: list[dict[str, Any]]) -> None:
+    """Raise `GraphError` where sizes were put into the module, and no attention took them."""
+    if put is not None and put.sizes is not None and not any(call["biased"] for call in calls):
+        raise GraphError(
+            "the module's attention behind the seam is not scaled_dot_product_attention, so PyTorch cannot follow the "
+            "size bias",
+            where=f"seam {put.seam.name}",
+            fix="Load the model with attn_implementation='sdpa', or leave the bias out with --size-bias off.",
+        )
+
+
+@contextmanager
+def _putting(module: nn.Module, put: Put | None, calls: list[dict[str, Any]]) -> Iterator[None]:
+    """Record attention while other tokens, if any, stand in the module, with their weight."""
+    import torch
+
+    if put is None:
+        with attention_tap(calls, []):
+            yield
+        return
+    bias: list[torch.Tensor] = []
+
+    def replaced(_: torch.Tensor) -> torch.Tensor:
+        if put.sizes is not None:
+            prefix = put.sizes.new_zeros(put.sizes.shape[0], put.seam.prefix)
+            bias.append(torch.cat([prefix, put.sizes.log()], 1))
+        return put.tokens
+
+    place = replace(put.seam, side="output") if put.seam.stand_in else put.seam
+    with attention_tap(calls, bias), _at(module, place, replaced):
+        yield
+
+
+@contextmanager
+def _at(module: nn.Module, seam: Seam, action: Any) -> Iterator[None]:
+    """Call `action` with the tensor at the seam; a tensor it returns takes its place."""
+    place = module.get_submodule(seam.module)
+
+    def first(value: Any) -> Any:
+        return value[0] if isinstance(value, (tuple, list)) else value
+
+    def with_first(value: Any, new: Any) -> Any:
+        return type(value)((new, *value[1:])) if isinstance(value, (tuple, list)) else new
+
+    def on_output(_: nn.Module, __: Any, output: Any) -> Any:
+        new = action(first(output))
+        return None if new is None else with_first(output, new)
+
+    def on_input(_: nn.Module, args: tuple[Any, ...]) -> Any:
+        new = action(args[0])
+        return None if new is None else (new, *args[1:])
+
+    if seam.side == "input":
+        handle = place.register_forward_pre_hook(on_input)
+    else:
+        # First, so that hooks of the model's own that collect hidden states see the new tokens too.
+        handle = place.register_forward_hook(on_output, prepend=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _added_mask(
+    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, is_causal: bool
+) -> torch.Tensor | None:
+    """What scaled_dot_product_attention adds to its logits, broadcastable to [B, H, n, n]; None where nothing."""
+    import torch
+
+    if is_causal:
+        mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
+    if mask is None or mask.is_floating_point():
+        return mask
+    return query.new_zeros(mask.shape).masked_fill(~mask, float("-inf"))
+
+
+def _signal(name: str, call: dict[str, Any], seam: Seam) -> torch.Tensor:
+    query, key = call["query"].float(), call["key"].float()
+    prefix = key.shape[-2] - seam.tokens
+    if name == "keys":
+        return key[:, :, prefix:].mean(1)
+    logits = query @ key.transpose(-1, -2) * call["scale"]
+    weights = (logits if call["mask"] is None else logits + call["mask"]).softmax(-1)[..., prefix:]
+    return (weights[:, :, 0] if name == "cls_attention" else weights.mean(2)).mean(1)

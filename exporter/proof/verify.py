@@ -1,0 +1,143 @@
+"""Prove a bundle again, on this machine, from the probes it carries: hashes, then every part. PyTorch is not needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import UnprovableError
+from ...graph_passes.compressors.blocks.texts import TEXT
+from ...graph_passes.ir_tools.model_io import load_model
+from ...runtimes.bundle.reader import Bundle, open_bundle, verify_hashes
+from ...runtimes.bundle.recovery import recover
+from ...runtimes.ort.graph import ort_runner
+from ..render import Step
+from . import gate
+from . import probes as probe_file
+from .metrics import Check
+from .parity import check
+from .probes import Probe
+
+if TYPE_CHECKING:
+    from ...runtimes.bundle.manifest import Variant
+    from ...runtimes.tensorrt.engine_graph import EngineRunner
+
+
+def verify(
+    path: Path | str,
+    *,
+    runtime: str = "ort",
+    variant: str | None = None,
+    min_accuracy: float | None = None,
+    junit: Path | str | None = None,
+    step: Step = lambda text: None,
+) -> dict[str, Any]:
+    """Check a bundle; a replacement of it that this user began here and that was interrupted is finished first.
+
+    Args:
+        path: the bundle.
+        runtime: ``ort``, or ``tensorrt`` for the engines that `tokexport build` put into the bundle.
+        variant: the one to prove; None: all of them.
+        min_accuracy: least share of right answers, 0..1, that the export must have recorded of each.
+        junit: JUnit XML file to write, also where this ends in an error; see `junit.Report`.
+        step: called with the name of each step.
+
+    Returns:
+        ``{"bundle", "runtime", "files", "variant", "checks", "notes", "accuracy", "min_accuracy", "ok", "further"}``;
+        ``accuracy`` is what the export measured on the task of a built-in model, or None; ``further`` holds
+        ``{"variant", "checks", "notes", "accuracy"}`` of each variant behind the first that was proved; ``ok`` is about
+        every check and accuracy.
+
+    Raises:
+        RequestError: no such variant; `min_accuracy` is outside 0..1, or the bundle records no accuracy; `junit` cannot
+            be written.
+        BundleError: a file is missing, changed or damaged, or the bundle was exported without its proof.
+        MissingError: picks differ from the stored reference and PyTorch, which could judge them, is not installed; or
+            `junit` is asked for without the package that writes it; or there are no engines, or no GPU.
+        UnprovableError: the bundle is bf16, which ONNX Runtime's CPU cannot run.
+    """
+    gate.check_least(min_accuracy)
+    if junit is None:
+        return _verify(Path(path), runtime, variant, min_accuracy, step)
+    from .junit import Report
+
+    with Report(Path(junit), Path(path), step) as report:
+        report.result = _verify(Path(path), runtime, variant, min_accuracy, report.step)
+    return report.result
+
+
+def _verify(path: Path, runtime: str, variant: str | None, min_accuracy: float | None, step: Step) -> dict[str, Any]:
+    # A step is "suite: what is done now": `junit.Report` files its time, or the error that ends it, under the suite.
+    step("files: manifest.json")
+    recover(path)
+    bundle = open_bundle(path)
+    chosen = bundle.manifest.variants if variant is None else [bundle.variant(variant)]
+    step("accuracy: as the export recorded it")
+    measured = {one.name: gate.recorded(bundle, one.name, needed=min_accuracy is not None) for one in chosen}
+    files = verify_hashes(bundle, lambda name: step(f"files: {name}"))
+    step("compressor: reading the probes")
+    probes = probe_file.load(bundle.path / probe_file.FILE)
+    prove = {"ort": _with_ort, "tensorrt": _with_tensorrt}[runtime]
+    results: list[dict[str, Any]] = []
+    for one in chosen:
+        suite = _suite(one.name, step) if results else step
+        mine = [probe for probe in probes if (probe.variant or bundle.variant().name) == one.name]
+        checks, notes = prove(bundle, one, mine, suite)
+        listed = [found.to_json() for found in checks]
+        results.append({"variant": one.name, "checks": listed, "notes": notes, "accuracy": measured[one.name]})
+    return {
+        "bundle": str(path),
+        "runtime": runtime,
+        "files": files,
+        **results[0],
+        "min_accuracy": min_accuracy,
+        "ok": all(check["ok"] for result in results for check in result["checks"])
+        and not any(gate.shortfall(result["accuracy"], min_accuracy) for result in results),
+        "further": results[1:],
+    }
+
+
+def _suite(variant: str, step: Step) -> Step:
+    """The suites of a further variant are its own."""
+    return lambda text: step(f"{variant} {text}")
+
+
+def _with_ort(bundle: Bundle, variant: Variant, probes: list[Probe], step: Step) -> tuple[list[Check], list[str]]:
+    precision = variant.graphs["encoder"].precision
+    if precision == "bf16":
+        raise UnprovableError(
+            "ONNX Runtime's CPU has no bfloat16 kernels, so this bundle cannot be proved here",
+            where=str(bundle.path),
+            fix="Export it in fp16 or fp32, or prove its engines: tokexport verify BUNDLE --runtime tensorrt.",
+        )
+    models = {role: load_model(bundle.model_path(role, variant=variant.name)) for role in variant.graphs}
+    notes = gate.of_export(bundle.manifest, variant.name).get("notes", [])
+    return check(probes, models, ort_runner, precision, step), notes
+
+
+def _with_tensorrt(bundle: Bundle, variant: Variant, probes: list[Probe], step: Step) -> tuple[list[Check], list[str]]:
+    from ...runtimes.tensorrt.engine_graph import engine_runner
+
+    with engine_runner(bundle, variant.name) as runner:
+        checks = check(probes, runner.models, runner, variant.graphs["encoder"].precision, step)
+        made = f"{runner.parts} parts of graphs were built as engines of their own; whole graphs ran in the bundle's"
+        notes = [f"{runner.session.title}: {made}", *_drift(runner, probes), *runner.session.notes()]
+    return checks, notes
+
+
+def _drift(runner: EngineRunner, probes: list[Probe]) -> list[str]:
+    """The bundle's own encoder engine, end to end, where every flip of a pick counts: reported, not judged."""
+    samples = [probe.inputs for probe in probes if probe.part == "head"]
+    if not samples:
+        return ["the encoder's engine was not run as a whole: this proof has no input of it"]
+    encode = runner(runner.models["encoder"])
+    kept = runner.session.variant.graphs["encoder"].outputs["kept_indices"].name
+    # Of several compressors in a row, it is what they come to together that is the graph's output.
+    picks = [probe for probe in probes if kept in probe.expected]
+    shares = []
+    for sample, pick in zip(samples, picks, strict=True):
+        # A text reaches the compressor as an input of the encoder, and no part of the head.
+        text = {TEXT: pick.inputs[TEXT]} if TEXT in pick.inputs else {}
+        for ours, theirs in zip(encode({**sample, **text})[kept], pick.expected[kept]):
+            shares.append(len({*map(int, ours)} & {*map(int, theirs)}) / len(theirs))
+    return [f"end to end the encoder's engine keeps {sum(shares) / len(shares):.1%} of the tokens that PyTorch keeps"]

@@ -1,0 +1,187 @@
+"""What a source is: the one shape in which every model reaches the pipeline, whoever it came from."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ...graph_passes.compressors.blocks.texts import TEXT
+from ...runtimes.bundle.manifest import GenerationRecord, Preprocess, ProcessorRecord, Role, SourceRecord, TextRecord
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
+
+    from ...graph_passes.compressors import Compressor
+
+Parts = Literal["encoder", "all"]
+Kind = Literal["builtin", "checkpoint", "module", "onnx"]
+Modality = Literal["image", "video", "audio"]
+
+# Where the source does not say it: by the rank of the input, [B, mels, frames], [B, C, H, W] or [B, T, C, H, W].
+_BY_RANK: dict[int, Modality] = {3: "audio", 4: "image", 5: "video"}
+
+
+@dataclass
+class GraphSource:
+    """One graph to export.
+
+    Attributes:
+        role: encoder, embed, prefill, decode or text.
+        module: float32, in eval mode; None for a foreign ONNX file, whose graph exists already.
+        inputs: example inputs by role name, which is also the graph's input name; static shapes, B = 1. Torch tensors;
+            numpy arrays where `module` is None, because a foreign file is compressed without torch.
+        outputs: output role names, which are also the graph's output names, in the order the module returns them.
+        grid: how the tokens lie, where the model says it: (height, width), (frames, height, width), or (length,) for
+            sound.
+        stand_in: path of the submodule, [B, N, D] -> [B, N, D'], whose place a compressor that widens tokens takes; it
+            is there so that the module and its graph can be run and cut before. Empty where there is none.
+    """
+
+    role: Role
+    module: nn.Module | None
+    inputs: Mapping[str, torch.Tensor | np.ndarray]
+    outputs: tuple[str, ...]
+    grid: tuple[int, ...] | None = None
+    stand_in: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One item of a model's task.
+
+    Attributes:
+        input: what `Session.encode` takes: an image uint8 [H, W, 3], a video uint8 [T, H, W, 3], or a waveform float32
+            [samples].
+        prompt: text; empty where the model needs none.
+        answer: the right one.
+        content: bool [N], the tokens that show what is asked for: an oracle keeps these first.
+    """
+
+    input: np.ndarray
+    prompt: str
+    answer: str
+    content: np.ndarray
+
+
+@dataclass
+class Source(ABC):
+    """A model that was opened: its graphs, realistic inputs for the proof, and what a bundle records about it.
+
+    Attributes:
+        kind: as in the manifest.
+        name: short, without a path: tiny-vlm, the folder's name, the file's stem.
+        files: the weights, or the ONNX file; `sha256` is made of them.
+        origin: the checkpoint folder, or the Python files, that it was opened from: no bundle may replace a part of
+            these, nor of `files`.
+        encoder: the graph a compressor goes into.
+        modality: what the encoder takes; None: see `takes`.
+        model_path: the ONNX file of kind ``onnx``, None otherwise.
+        auto_seam: the seam kind a paper asks for -> the name of that seam in this model.
+        text_seam: the seam whose tokens lie in the space of `text`; empty where there is no such graph.
+        preprocess: how a picture, a video or a sound becomes the encoder's input, where that is known.
+        processor: how text becomes ids.
+        processor_files: path inside the bundle -> content.
+        has_task: whether right answers are known, so that accuracy can be measured.
+        metric: what `score` measures, in words.
+        plain: the model that this one was `prepared` from, with the weights that all other methods take.
+    """
+
+    kind: Kind
+    name: str
+    encoder: GraphSource
+    modality: Modality | None = None
+    files: tuple[Path, ...] = ()
+    origin: tuple[Path, ...] = ()
+    model_path: Path | None = None
+    auto_seam: dict[str, str] = field(default_factory=dict)
+    text_seam: str = ""
+    preprocess: Preprocess | None = None
+    processor: ProcessorRecord = field(default_factory=ProcessorRecord)
+    processor_files: dict[str, bytes] = field(default_factory=dict)
+    has_task: bool = False
+    metric: str = "answers right"
+    plain: Source | None = None
+
+    @property
+    def takes(self) -> Modality | None:
+        """The modality; where nothing says it, as the rank of the encoder's input suggests, or None."""
+        return self.modality or _BY_RANK.get(len(next(iter(self.encoder.inputs.values())).shape))
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """Of the one file; of several, over their hashes in the order of their names; None where there is none.
+
+        Read when it is first asked for: a 7B folder takes ten seconds.
+        """
+        hashes = []
+        for file in sorted(self.files, key=lambda file: file.name):
+            digest = hashlib.sha256()
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+            hashes.append(digest)
+        if len(hashes) > 1:
+            return hashlib.sha256(b"".join(each.digest() for each in hashes)).hexdigest()
+        return hashes[0].hexdigest() if hashes else None
+
+    @abstractmethod
+    def real_inputs(self, n: int) -> list[dict[str, np.ndarray]]:
+        """`n` realistic inputs of the encoder, by role, each with B = 1; the same ones on every call."""
+
+    def questions(self, n: int, seed: int) -> list[Question]:
+        """`n` items of the task, the same ones for the same `seed`, where `has_task`."""
+        return []
+
+    def score(self, said: Sequence[str], answers: Sequence[str]) -> float:
+        """How good answers are, 1 at best: here the share that is right in full."""
+        return sum(one == right for one, right in zip(said, answers, strict=True)) / len(answers)
+
+    def uncompressed_accuracy(self, n: int, seed: int) -> float:
+        """Share of the same questions that the uncompressed module answers right, where `has_task`."""
+        return float("nan")
+
+    def prepared(self, compressor: Compressor) -> Source:
+        """This model as `compressor` needs it: itself, unless the model has other weights for that method.
+
+        Raises:
+            RequestError: it has such weights, but not for these parameters.
+        """
+        return self
+
+    def language(self, keep: int) -> list[GraphSource]:
+        """The graphs embed, prefill and decode for K kept tokens; none where only the encoder is exported."""
+        return []
+
+    def generation(self, keep: int) -> GenerationRecord | None:
+        """What greedy generation needs for K kept tokens; None where `language` gives no graphs."""
+        return None
+
+    def text(self, length: int) -> GraphSource | None:
+        """The graph text for prompts of up to `length` ids; None where `text_seam` is empty."""
+        return None
+
+    def text_record(self) -> TextRecord | None:
+        """What goes into `text`."""
+        return None
+
+    def real_prompts(self, n: int, length: int) -> list[list[int]]:
+        """`n` prompts as they are asked, of at most `length` ids, where there is `text`; the same on every call."""
+        return []
+
+    def seam_for(self, compressor: Compressor) -> str:
+        """The seam that ``auto`` takes: where the text lies, for a compressor that reads one, or its paper's."""
+        if self.text_seam and TEXT in compressor.signals():
+            return self.text_seam
+        wanted = compressor.method.seam
+        return self.auto_seam.get(wanted, wanted)
+
+    def record(self) -> SourceRecord:
+        """The manifest's entry."""
+        return SourceRecord(kind=self.kind, name=self.name, sha256=self.sha256)

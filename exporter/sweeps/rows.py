@@ -1,0 +1,187 @@
+"""The rows of a sweep and the cells they are made of: what is to be measured, and how, but nothing measured yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...errors import RequestError, TokexportError
+from ...graph_passes.budget import tokens_kept
+from ...graph_passes.compressors import Compressor, make, names, parameters
+from ...version import __version__
+from ..bundling.graphs import versions
+from ..evaluate.accuracy import SEEDS, largest_keep
+from ..evaluate.bench import Bench
+from ..evaluate.judges import Examiner
+from ..evaluate.machine import machine
+from .cells import Cell
+
+BASELINES = ("uniform", "random", "pool")
+
+
+@dataclass
+class Row:
+    """A method at a ratio: where it cannot be, `reason` says why and there are no cells.
+
+    Attributes:
+        label: method and parameters, as after ``--method``.
+        runs: cells of one figure with the size bias: a list of question seeds for each seed of the method.
+        without: the same with the bias off; empty where nothing merges.
+        encoder: times of the encoder.
+        prefill: times of prefill.
+    """
+
+    label: str
+    compressor: Compressor | None
+    ratio: str
+    keep: int
+    reason: str = ""
+    runs: list[list[Cell]] = field(default_factory=list)
+    without: list[Cell] = field(default_factory=list)
+    encoder: list[Cell] = field(default_factory=list)
+    prefill: list[Cell] = field(default_factory=list)
+
+    def cells(self) -> Iterator[Cell]:
+        """All of them."""
+        for run in self.runs:
+            yield from run
+        yield from (*self.without, *self.encoder, *self.prefill)
+
+
+class Plan:
+    """Makes the rows of a sweep and their cells; nothing is computed here.
+
+    Args:
+        bench: of the model.
+        examiner: judges.
+    """
+
+    def __init__(self, bench: Bench, examiner: Examiner) -> None:
+        self._bench, self._examiner = bench, examiner
+        self._generates = bench.source.generation(1) is not None
+        # What a figure follows from; not the folder, whose content `facts` tells.
+        self._key = {
+            "source": bench.identity,
+            "name": bench.source.name,
+            **examiner.facts,
+            "versions": {"tokexport": __version__, **versions()},
+        }
+        self._tokens = bench.base.seam(make("uniform")).tokens
+
+    def uncompressed(self) -> Row:
+        """All tokens."""
+        row = self._row(make("uniform"), "", self._tokens, self._tokens)
+        row.label = "uncompressed"
+        return row
+
+    def rows(self, asked: Sequence[Compressor], ratio: str) -> Iterator[Row]:
+        """The methods at a ratio, and the baselines."""
+        for compressor in asked:
+            # A baseline that is asked for with its defaults stands below anyway.
+            if compressor not in [make(name) for name in BASELINES if name in names()]:
+                yield self._asked(compressor, ratio)
+        keep = tokens_kept(self._tokens, ratio=ratio)
+        yield self._row(make("uniform"), ratio, keep, keep)
+        chance = self._row(make("random"), ratio, keep, keep)
+        chance.runs = [self._figure(make("random", {"seed": seed}), keep, keep, True) for seed in range(SEEDS)]
+        yield chance
+        if "pool" in names():
+            pool = make("pool")
+            own = largest_keep(pool, self._bench.base.seam(pool), keep)
+            reason = self._bench.refusal(pool, own) if own else f"reaches no number of tokens up to {keep}"
+            if reason or own is None:
+                yield Row(label(pool), pool, ratio, keep, reason)
+            else:
+                yield self._row(pool, ratio, own, keep)
+        if self._examiner.oracle(self._examiner.seeds[0], keep) is not None:
+            for name, merge in (("oracle", False), ("oracle, merged", True)):
+                yield Row(name, None, ratio, keep, runs=[self._oracle(keep, merge)])
+
+    def _asked(self, compressor: Compressor, ratio: str) -> Row:
+        try:
+            keep = tokens_kept(self._bench.model(compressor).seam(compressor).tokens, ratio=ratio)
+        except TokexportError as error:
+            return Row(label(compressor), compressor, ratio, tokens_kept(self._tokens, ratio=ratio), str(error))
+        reason = self._bench.refusal(compressor, keep)
+        if reason:
+            return Row(label(compressor), compressor, ratio, keep, reason)
+        return self._row(compressor, ratio, keep, keep)
+
+    def _row(self, compressor: Compressor, ratio: str, own: int, keep: int) -> Row:
+        """`own` tokens in language graphs for `keep`."""
+        row = Row(label(compressor), compressor, ratio, own, runs=[self._figure(compressor, own, keep, True)])
+        if compressor.method.merges and self._generates:
+            row.without = self._figure(compressor, own, keep, False)
+        bench = self._bench
+        # A folder may be carried to another machine: what was answered holds there too, but not how fast.
+        here = {"machine": machine()["machine"]}
+        row.encoder = [self._cell("encoder", compressor, own, lambda: bench.times(compressor, own), **here)]
+        if self._generates:
+            total = self._tokens
+            row.prefill = [self._cell("prefill", None, own, lambda: bench.prefill_times(total, own), **here)]
+        return row
+
+    def _figure(self, compressor: Compressor, own: int, keep: int, size_bias: bool) -> list[Cell]:
+        bench, examiner = self._bench, self._examiner
+
+        def of(seed: int) -> Callable[[], dict[str, float]]:
+            def compute() -> dict[str, float]:
+                model = bench.model(compressor)
+                exam, seam = examiner.exam(model, seed), model.seam(compressor)
+                encoded = exam.encode(seam, compressor, own, size_bias=size_bias)
+                return examiner.mark(exam, seam, encoded, keep, seed)
+
+            return compute
+
+        facts = {"size_bias": size_bias, "slots": keep}
+        return [self._cell("answers", compressor, own, of(seed), seed=seed, **facts) for seed in examiner.seeds]
+
+    def _oracle(self, keep: int, merge: bool) -> list[Cell]:
+        bench, examiner = self._bench, self._examiner
+
+        def of(seed: int) -> Callable[[], dict[str, float]]:
+            def compute() -> dict[str, float]:
+                exam, seam = examiner.exam(bench.base, seed), bench.base.seam(make("uniform"))
+                kept = examiner.oracle(seed, keep)
+                assert kept is not None, "asked before"
+                return examiner.mark(exam, seam, exam.select(seam, kept, merge=merge), keep, seed)
+
+            return compute
+
+        return [
+            self._cell("answers", None, keep, of(seed), seed=seed, oracle=True, merge=merge) for seed in examiner.seeds
+        ]
+
+    def _cell(self, what: str, compressor: Compressor | None, keep: int, compute: Any, **facts: Any) -> Cell:
+        named = {
+            "method": compressor.method.name if compressor else "",
+            "params": parameters(compressor) if compressor else {},
+        }
+        return Cell({"what": what, **named, "keep": keep, **facts, **self._key}, compute)
+
+
+def method_of(text: str) -> Compressor:
+    """``apet`` or ``apet:merge=false,basis=16``.
+
+    Raises:
+        RequestError: not so written, an unknown method or parameter, or a value out of range.
+    """
+    name, colon, rest = text.partition(":")
+    params: dict[str, str] = {}
+    for pair in rest.split(",") if colon else ():
+        key, equals, value = pair.partition("=")
+        if not equals or not key or key in params:
+            raise RequestError(
+                f"--method {text!r}: {pair!r} is not one parameter with its value",
+                fix="Write for example --method apet:basis_slots=none,basis=16.",
+            )
+        params[key] = value
+    return make(name, params)
+
+
+def label(compressor: Compressor) -> str:
+    """A method with the parameters that are not its defaults, as `method_of` reads it."""
+    default = parameters(make(compressor.method.name))
+    other = [f"{key}={value}" for key, value in parameters(compressor).items() if value != default[key]]
+    return compressor.method.name + (":" + ",".join(other) if other else "")

@@ -1,0 +1,1 @@
+"""What several methods share: selection, merging, distances, grids, layers of learned compressors."""

@@ -1,0 +1,56 @@
+"""Which attention a method ranks by: what CLS pays each token or, where a model has no CLS, what each token receives.
+
+Both are what the last attention before the seam says, mean over heads, [B, N] float32. Papers on CLIP read the CLS row;
+on SigLIP, Qwen and sound, which have none, they take the mean over all queries. Attention is a signal and not computed
+here, so a ranking by it does not depend on rounding: implementations must agree on it exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ..base import Case, Compressed
+from . import select
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from ...ir_tools.builder import Builder
+
+
+@dataclass(frozen=True)
+class Attends:
+    """The parameter of every method that ranks by attention.
+
+    Attributes:
+        attention: ``cls``, what CLS pays each token; ``received``, what each token receives from all, CLS included.
+    """
+
+    attention: Literal["cls", "received"] = "cls"
+
+    def signals(self) -> tuple[str, ...]:
+        """``cls_attention`` or ``received_attention`` [B, N]."""
+        return (f"{self.attention}_attention",)
+
+    def attended(self, signals: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """[B, N] float32."""
+        return signals[f"{self.attention}_attention"].float()
+
+    def emit_attended(self, b: Builder, signals: Mapping[str, ir.Value]) -> ir.Value:
+        """[B, N] float32."""
+        return b.cast(signals[f"{self.attention}_attention"], "float32")
+
+
+def keep_highest(tokens: torch.Tensor, scores: torch.Tensor, k: int) -> Compressed[torch.Tensor]:
+    """Keep the k tokens of the highest scores [B, N] as they are, in spatial order."""
+    return select.selection(tokens, select.top_k(scores, k).sort(dim=1).values)
+
+
+def emit_keep_highest(b: Builder, case: Case, tokens: ir.Value, scores: ir.Value) -> Compressed[ir.Value]:
+    """Keep the K tokens of the highest scores [B, N] float32 as they are, in spatial order."""
+    _, best = select.emit_top_k(b, scores, case.keep, case.tokens)
+    kept, _ = select.emit_sort(b, best, case.keep)
+    return select.emit_selection(b, case, tokens, kept)

@@ -1,0 +1,234 @@
+"""Compressors one after the other, at one seam or at several: each sees what the one before left.
+
+A step says how many tokens it keeps of those that reach it, as a share or as a count, and where it sits, by the names
+that `seams` gives plus one: ``encoder_layer:1/4`` is the first layer with a quarter of all layers up to it, so that one
+recipe fits encoders of any depth. Seams are found in the graph before the first step is in it, and go from front to
+back.
+
+Outputs and size bias are about the tokens of the first step (see `compose`): attention behind a step inside the encoder
+reads the logarithm of how many of these a slot stands for, and each step's bias ends where the next one sits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+import onnx_ir as ir
+
+from ...errors import GraphError, RequestError, TokexportError
+from ..budget import tokens_kept
+from ..compressors.base import Compressor, Widens
+from ..ir_tools.model_io import ensure_opset
+from ..ir_tools.walk import Walk, dims
+from ..seams.find import find_seams, resolve
+from ..seams.seam import Seam
+from .insert import EXTRA_OUTPUTS, insert
+from .inserted import Inserted
+
+_LAYER = re.compile(r"encoder_layer:(\d+)(?:/(\d+))?")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One compressor of a sequence.
+
+    Attributes:
+        compressor: with its parameters.
+        ratio: share of the tokens that reach it which it removes, exact.
+        keep: tokens that it keeps, instead.
+        seam: ``auto``, the paper's; a seam's name; ``encoder_layer:<share>``.
+        shares: parameters that are counts and follow K: each is its share of K, rounded.
+    """
+
+    compressor: Compressor
+    ratio: str | float | Fraction | None
+    keep: int | None
+    seam: str = "auto"
+    shares: Mapping[str, Fraction] = field(default_factory=dict)
+
+    @property
+    def budget(self) -> str:
+        """The ratio as it was asked for, or ``keep<K>``."""
+        return f"keep{self.keep}" if self.ratio is None else str(self.ratio).strip()
+
+    def kept(self, tokens: int) -> int:
+        """K of `tokens` that reach it.
+
+        Raises:
+            RequestError: more than there are, or none.
+        """
+        return tokens_kept(tokens, ratio=self.ratio, keep=self.keep)
+
+    def made(self, keep: int) -> Compressor:
+        """The compressor that keeps `keep`."""
+        counts = {name: math.floor(share * keep + Fraction(1, 2)) for name, share in self.shares.items()}
+        return dataclasses.replace(self.compressor, **counts) if counts else self.compressor  # type: ignore[type-var]
+
+
+def places(
+    model: ir.Model,
+    steps: Sequence[Step],
+    seam_for: Callable[[Compressor], str] = lambda compressor: compressor.method.seam,
+) -> list[Seam]:
+    """Where each step sits in a graph that has none of them yet.
+
+    Args:
+        model: the graph.
+        steps: front to back.
+        seam_for: the seam that ``auto`` takes for a compressor.
+
+    Raises:
+        RequestError, GraphError: as `seams.resolve`; and a share of layers in a graph whose layers were not found.
+    """
+    return [resolve(model, _named(model, step.seam), seam_for(step.compressor)) for step in steps]
+
+
+def insert_steps(
+    model: ir.Model,
+    steps: Sequence[Step],
+    seams: Sequence[Seam],
+    *,
+    outputs: Sequence[str] | Mapping[str, str] = EXTRA_OUTPUTS,
+    size_bias: bool = True,
+) -> Inserted:
+    """Edit `model` in place; if this raises, nothing was edited.
+
+    Args:
+        model: opset 18 or more.
+        steps: front to back.
+        seams: their `places`.
+        outputs: as `insert`, about the tokens of the first step.
+        size_bias: likewise.
+
+    Returns:
+        The last step; `Inserted.steps` gives all.
+
+    Raises:
+        RequestError, GraphError: as `insert`, with the number of the step. Also steps that do not go from front to
+            back, and methods that have no place in a row: that widen tokens, or whose slots have no positions.
+    """
+    ensure_opset(model)
+    if len(steps) == 1:
+        return _inserted(model, steps, seams, outputs, size_bias)
+    for number, step in enumerate(steps):
+        _refuse_alone(number, step)
+    # Whether the last step fits shows when those before it are in: try it on a copy, which shares the weights.
+    _inserted(model.clone(), steps, seams, outputs, size_bias)
+    return _inserted(model, steps, seams, outputs, size_bias)
+
+
+def follow(model: ir.Model, seam: Seam, before: Seam, after: Inserted) -> Seam:
+    """A seam of the graph without compressors, as it is behind the step `after`, which was put at `before`.
+
+    Its tokens are the slots of that step, which lie on no grid.
+
+    Raises:
+        RequestError: it is not behind that step.
+        GraphError: its tokens are not the slots of that step.
+    """
+    walk = Walk(model)
+    tensor = after.tokens_out if seam.tensor == before.tensor else seam.tensor
+    value = walk.value(tensor)
+    node = next(node for node in walk.nodes if node.name == after.node_name)
+    if value is None or node not in walk.ancestors(value):
+        raise RequestError(
+            f"seam {seam.name} is not behind {before.name}, where {after.method} sits",
+            where=f"tensor {seam.tensor}",
+            fix="Write the steps from front to back, as tokens pass them.",
+        )
+    shape = dims(value)
+    slots = tensor == after.tokens_out or after.onward == (1,)
+    if not slots or shape is None or len(shape) != 3 or shape[1] != seam.prefix + after.keep or shape[2] is None:
+        raise GraphError(
+            f"the tokens at seam {seam.name} are not the {after.keep} slots of {after.method}, but {list(shape or ())}",
+            where=f"tensor {tensor}",
+            fix="Take seams with the same tokens for all steps; `tokexport inspect MODEL.onnx` lists them.",
+        )
+    return replace(seam, tensor=tensor, tokens=after.keep, dim=shape[2], grid=None)
+
+
+def _inserted(
+    model: ir.Model,
+    steps: Sequence[Step],
+    seams: Sequence[Seam],
+    outputs: Sequence[str] | Mapping[str, str],
+    size_bias: bool,
+) -> Inserted:
+    done: Inserted | None = None
+    for number, (step, seam) in enumerate(zip(steps, seams)):
+        last = number == len(steps) - 1
+        try:
+            place = seam if done is None else follow(model, seam, seams[number - 1], done)
+            keep = step.kept(place.tokens)
+            if len(steps) > 1 and keep == place.tokens:
+                raise RequestError(f"it keeps all {keep} tokens, so it does nothing", fix="Leave the step out.")
+            done = insert(
+                model,
+                place,
+                step.made(keep),
+                keep,
+                outputs=outputs if last else (),
+                size_bias=size_bias,
+                after=done,
+                until="" if last else seams[number + 1].tensor,
+            )
+        except TokexportError as error:
+            raise (error if len(steps) == 1 else _of_step(number, step, error)) from None
+    assert done is not None, "a sequence has steps"
+    return done
+
+
+def layers_up_to(seam: str, layers: int) -> int:
+    """Encoder layers that lie up to a seam, of `layers`: all of them, unless it names one or a share of them.
+
+    Raises:
+        RequestError: a share outside (0, 1].
+    """
+    hit = _LAYER.fullmatch(seam)
+    if hit is None or hit[2] is None:
+        return layers if hit is None else int(hit[1]) + 1
+    above, below = int(hit[1]), int(hit[2])
+    if not 0 < above <= below:
+        raise RequestError(
+            f"seam {seam!r} is no share of the encoder's layers", fix="Write for example encoder_layer:1/4."
+        )
+    return math.ceil(Fraction(above, below) * layers)
+
+
+def _named(model: ir.Model, seam: str) -> str:
+    """The name of a seam in this graph: a share of the layers becomes the layer."""
+    if not isinstance(seam, str) or not _LAYER.fullmatch(seam) or "/" not in seam:
+        return seam
+    layers = [layers_up_to(one.name, 0) for one in find_seams(model)]
+    if not any(layers):
+        raise RequestError(
+            f"seam {seam!r} is a share of the encoder's layers, and none were found in this graph",
+            where=f"graph {model.graph.name or 'main'}",
+            fix='Layers are known in graphs that tokexport exports. Name a tensor there: seam = "tensor:NAME".',
+        )
+    return f"encoder_layer:{layers_up_to(seam, max(layers)) - 1}"
+
+
+def _refuse_alone(number: int, step: Step) -> None:
+    method = step.compressor.method
+    why = "its slots can be wider than tokens" if isinstance(step.compressor, Widens) else ""
+    why = why or ("" if method.positions else "its slots have no positions")
+    if why:
+        error = RequestError(
+            f"{method.name} has no place in a row: {why}", fix=f"Use it alone: --method {method.name}."
+        )
+        raise _of_step(number, step, error)
+
+
+def _of_step(number: int, step: Step, error: TokexportError) -> TokexportError:
+    """The same error, with the step that it is about, and what to do about a count."""
+    where = f"step {number + 1}, {step.compressor.method.name}" + (f", {error.where}" if error.where else "")
+    fix = error.fix
+    if step.keep is not None and "--keep" in fix:
+        fix = f'A count in a recipe fits one size of model: write ratio = "REMOVED/ALL" there. {fix}'
+    return type(error)(error.what, where=where, fix=fix)

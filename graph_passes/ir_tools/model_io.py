@@ -1,0 +1,172 @@
+"""Load and save ONNX models without touching their weights, and check what every pass relies on.
+
+External weights stay on disk: `load_model` reads the graph and looks at the size of the data files, never at their
+content. `save_model` copies them once, streamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx_ir as ir
+
+from ...errors import GraphError
+from .builder import OPSET
+
+IR_VERSION = 10  # What we write: local functions need 8, and runtimes we target read 10.
+
+# Above this, an initializer goes to the external data file; below, it stays where parsers and shape inference see it.
+EXTERNAL_FROM_BYTES = 1024
+
+
+def load_model(path: str | Path) -> ir.Model:
+    """Read the graph of an ONNX file; external weights are referred to, not read.
+
+    Args:
+        path: the ``.onnx`` file. Its external data lies in the same folder or below it.
+
+    Raises:
+        GraphError: no such file, not an ONNX model or cut off, an external data file that is missing, too short, a
+            link, or outside the folder.
+    """
+    path = Path(path)
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise GraphError(f"{path} {kind}", fix="Give the path of an .onnx file.")
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = ir.load(path, format="protobuf")
+    except (DecodeError, ValueError, ir.serde.SerdeError) as error:
+        raise GraphError(
+            f"{path} is not an ONNX model, or was cut off ({path.stat().st_size} bytes)",
+            where=_first_line(error),
+            fix="Copy or export the ONNX file again.",
+        ) from error
+    if not len(model.graph) and not model.graph.outputs:
+        raise GraphError(
+            f"{path} holds no graph ({path.stat().st_size} bytes)", fix="Copy or export the ONNX file again."
+        )
+    _check_external_data(model, path)
+    return model
+
+
+def save_model(model: ir.Model, path: str | Path, data_name: str | None = None) -> None:
+    """Write a model; weights are streamed and `model` itself stays as it is.
+
+    Args:
+        model: the model.
+        path: the ``.onnx`` file to write. The file and its data are not written atomically: a bundle is.
+        data_name: name of the one external data file beside it, for all tensors above `EXTERNAL_FROM_BYTES`. None
+            writes tensors where they are: in the file if in memory, as a reference to the same relative place if
+            external.
+
+    Raises:
+        GraphError: `data_name` names another folder, an external data file is gone, or the graph is above 2 GiB
+            without `data_name`.
+    """
+    path = Path(path)
+    if data_name is not None and (Path(data_name).name != data_name or data_name in {".", ".."}):
+        raise GraphError(
+            f"external data name {data_name!r} is not a plain file name", fix=f"Use {path.name + '.data'!r}."
+        )
+    try:
+        if data_name is None:
+            ir.save(model, path)
+        else:
+            ir.save(model, path, external_data=data_name, size_threshold_bytes=EXTERNAL_FROM_BYTES)
+    except FileNotFoundError as error:
+        raise GraphError(
+            f"file {error.filename} cannot be opened while {path.name} is written",
+            fix="Weights are read when a model is saved: keep the files it was loaded from, and the folder, in place.",
+        ) from error
+    except ValueError as error:
+        raise GraphError(
+            f"{path.name} cannot be written: {_first_line(error)}",
+            fix="A graph above 2 GiB needs an external data file: pass data_name.",
+        ) from error
+
+
+def ensure_opset(model: ir.Model) -> None:
+    """Make sure that bodies of compressors are valid in `model`; raise its IR version to `IR_VERSION` if lower.
+
+    Raises:
+        GraphError: the standard opset is below 18, or the model imports none.
+    """
+    opset = standard_opset(model)
+    if opset < OPSET:
+        raise GraphError(
+            f"the model is of opset {opset}; compressors need at least {OPSET}",
+            where=f"graph {model.graph.name}",
+            fix="Convert it first: " + convert_command("MODEL.onnx", f"MODEL.opset{OPSET}.onnx"),
+        )
+    model.ir_version = max(model.ir_version, IR_VERSION)
+
+
+def standard_opset(model: ir.Model) -> int:
+    """The opset of the standard domain, which has two names; 0 if the model imports none."""
+    imports = model.graph.opset_imports
+    return imports.get("", imports.get("ai.onnx", 0))
+
+
+def convert_command(source: str, target: str) -> str:
+    """The shell command that raises a file to the opset of our bodies."""
+    return (
+        'python -c "import onnx; from onnx import version_converter as v; '
+        f"onnx.save(v.convert_version(onnx.load('{source}'), {OPSET}), '{target}')\""
+    )
+
+
+def external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
+    """Every tensor of the model that lies in an external data file."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                yield value.const_value
+    for node in model.graph.all_nodes():
+        for attribute in node.attributes.values():
+            if not attribute.is_ref() and isinstance(attribute.value, ir.ExternalTensor):
+                yield attribute.value
+
+
+def _check_external_data(model: ir.Model, path: Path) -> None:
+    """Refuse data files that are not there, or not inside the folder: before an edit, not when they are read."""
+    folder = path.resolve().parent
+    needed: dict[str, tuple[int, str]] = {}
+    for tensor in external_tensors(model):
+        location = str(tensor.location)
+        end = (tensor.offset or 0) + (tensor.length if tensor.length is not None else tensor.nbytes)
+        if end > needed.get(location, (-1, ""))[0]:
+            needed[location] = (end, tensor.name)
+    for location, (size, name) in needed.items():
+        where = f"{path.name}, tensor {name}"
+        file = path.parent / location
+        if Path(location).is_absolute() or not file.resolve().is_relative_to(folder):
+            raise GraphError(
+                f"external data {location!r} lies outside the model's folder",
+                where=where,
+                fix="Copy the data file beside the model and save the model again with that location.",
+            )
+        if not file.is_file():
+            raise GraphError(
+                f"external data file {location!r} is missing",
+                where=where,
+                fix=f"Put it into {path.parent}: an ONNX model above 2 GB is two files.",
+            )
+        if file.is_symlink() or file.stat().st_nlink > 1:
+            raise GraphError(
+                f"external data file {location!r} is a link, which runtimes refuse",
+                where=where,
+                fix="Replace the link by a copy of the file (cp --dereference).",
+            )
+        if file.stat().st_size < size:
+            raise GraphError(
+                f"external data file {location!r} has {file.stat().st_size} bytes, the model needs {size}",
+                where=where,
+                fix="It was cut off: copy it again.",
+            )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,48 @@
+"""Opens a graph in ONNX Runtime on the CPU: to look for ranges, and to run a part that was cut free for a proof."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from ...errors import GraphError, MissingError
+from .model_io import external_tensors
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+def open_session(model: ir.Model, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """A session of `model`; external weights are read from where they lie.
+
+    Args:
+        model: any graph.
+        threads: inside one operator; None: one per core.
+
+    Raises:
+        MissingError: ONNX Runtime is not installed.
+        GraphError: it refuses the graph, or external weights lie in several folders.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingError("onnxruntime is not installed", fix='pip install "tokexport[ort]"') from error
+    folders = {str(tensor.base_dir) for tensor in external_tensors(model)}
+    if len(folders) > 1:
+        raise GraphError(f"external weights lie in {len(folders)} folders", fix="Save the model into one folder first.")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if folders:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folders.pop())
+    try:
+        return onnxruntime.InferenceSession(
+            ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        # onnxruntime's exceptions have no public base class.
+        raise GraphError(
+            f"ONNX Runtime refuses the graph: {str(error).strip().splitlines()[0][:300]}", where=f"{model.graph.name}"
+        ) from error

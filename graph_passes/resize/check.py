@@ -1,0 +1,117 @@
+"""The second half of the proof: strict shape inference over the planned rest must find the shapes that the rules found.
+
+The nodes behind the seam are copied into a model of their own, with the planned constants and without weights: a large
+constant is an input of its type. Nothing of the model is changed, and no weight is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+import onnx_ir as ir
+
+from ...errors import GraphError
+from .state import Edit, Rest
+
+_INLINE_BYTES = 1024  # Constants up to here stay, because inference reads shapes from them.
+
+
+def check(
+    rest: Rest, cone: Sequence[ir.Node], edits: Sequence[Edit], shapes: dict[ir.Value, ir.Shape], value: ir.Value
+) -> None:
+    """Compare with strict inference.
+
+    Args:
+        rest: the finished walk.
+        cone: nodes that read tokens or their count, in order.
+        edits: constants that will change.
+        shapes: what the rules found.
+        value: where the tokens come in.
+
+    Raises:
+        GraphError: inference fails, or finds another size on some axis.
+    """
+    if not cone:
+        return
+    axes = rest.axes[value]
+    first = ir.Shape([axes[i].kept if i in axes else dim for i, dim in enumerate(value.shape or ())])
+    proto = _proto(rest, cone, {(e.node, e.index): e for e in edits}, value, first)
+    # Following the content of shapes takes memory (100 MB for 3,000 nodes) and matters only where they are computed.
+    computed = any(node.op_type in ("Shape", "Size") for node in cone)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=True, data_prop=computed)
+    except onnx.shape_inference.InferenceError as error:
+        raise GraphError(
+            f"shape inference refuses the graph with fewer tokens: {str(error).strip().splitlines()[-1]}",
+            where=f"graph {rest.model.graph.name}",
+            fix="Choose a seam further back (`tokexport inspect MODEL.onnx` lists them).",
+        ) from error
+    found = {info.name: info.type.tensor_type.shape for info in (*inferred.graph.value_info, *inferred.graph.output)}
+    for node in cone:
+        for output in node.outputs:
+            if output not in shapes or output.name not in found:
+                continue
+            wanted, got = list(shapes[output]), [d.dim_value for d in found[output.name].dim]
+            if len(wanted) != len(got) or any(isinstance(w, int) and g and w != g for w, g in zip(wanted, got)):
+                rest.refuse(node, f"shape inference gives {output.name} {got} where {wanted} was worked out")
+
+
+def _proto(
+    rest: Rest,
+    cone: Sequence[ir.Node],
+    edits: dict[tuple[ir.Node, int], Edit],
+    value: ir.Value,
+    first: ir.Shape,
+) -> onnx.ModelProto:
+    graph = onnx.GraphProto(name="rest")
+    model = rest.model
+    inside = {output for node in cone for output in node.outputs}
+    outside: dict[ir.Value, None] = {}
+    graph.input.append(_info(value.name or "", value.dtype, first))
+    for node in cone:
+        proto = graph.node.add()
+        proto.op_type, proto.domain, proto.name = node.op_type, node.domain, node.name or ""
+        for attribute in node.attributes.values():
+            ir.serde.serialize_attribute_into(proto.attribute.add(), attribute)
+        proto.output.extend(output.name or "" for output in node.outputs)
+        for i, x in enumerate(node.inputs):
+            edit = edits.get((node, i))
+            if edit is not None:
+                name = f"{node.outputs[0].name}//{i}"
+                if edit.source is None:
+                    graph.initializer.append(onnx.numpy_helper.from_array(edit.array, name))
+                else:
+                    graph.input.append(_info(name, x.dtype if x is not None else None, ir.Shape(edit.array.tolist())))
+                proto.input.append(name)
+                continue
+            proto.input.append("" if x is None else x.name or "")
+            if x is not None and x not in inside and x is not value:
+                outside[x] = None
+    for x in outside:
+        tensor = ir.convenience.get_const_tensor(x)
+        if tensor is not None and tensor.nbytes <= _INLINE_BYTES and not isinstance(tensor, ir.ExternalTensor):
+            initializer = graph.initializer.add()
+            initializer.CopyFrom(ir.to_proto(tensor))
+            initializer.name = x.name or ""
+        elif tensor is not None:
+            graph.input.append(_info(x.name or "", tensor.dtype, ir.Shape(tensor.shape.numpy())))
+        elif (known := rest.sizes.data(x)) is not None and _settled(known) and x.dtype == ir.DataType.INT64:
+            # A shape computed before the seam: what it comes to is known.
+            dims = [] if x.shape is not None and x.shape.rank() == 0 else [len(known)]
+            graph.initializer.append(
+                onnx.helper.make_tensor(x.name or "", onnx.TensorProto.INT64, dims, [old or 0 for old, _ in known])
+            )
+        else:
+            graph.input.append(_info(x.name or "", x.dtype, x.shape))
+    imports = [onnx.helper.make_opsetid(domain, version) for domain, version in model.graph.opset_imports.items()]
+    return onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)
+
+
+def _settled(pairs: list[tuple[int | None, int | None]]) -> bool:
+    return all(old is not None and old == new and old < 10**9 for old, new in pairs)
+
+
+def _info(name: str, dtype: ir.DataType | None, shape: ir.Shape | None) -> onnx.ValueInfoProto:
+    dims = None if shape is None else [d if isinstance(d, int) else getattr(d, "value", None) for d in shape]
+    return onnx.helper.make_tensor_value_info(name, int(dtype or ir.DataType.UNDEFINED), dims)

@@ -1,0 +1,180 @@
+"""Prove that everything behind a seam can live with fewer tokens, and rewrite the counts that are baked into it.
+
+The token axes are followed forward through every consumer by one rule per operator family (`rest_rules`): a value has a
+set of them (an attention matrix has two), and an axis that has the old count by coincidence is not one. What the rules
+cannot prove is refused with node and constant. The plan is made first and checked by strict shape inference on a copy
+without weights (`rest_check`); only then is the graph edited.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from ..ir_tools.walk import Walk, infer_missing_shapes, unique_name
+from .axis import Axis
+from .check import check
+from .rules import CONTRIB, RULES, SHAPED, Rule
+from .state import Edit, Rest
+
+
+@dataclass
+class Plan:
+    """What must change behind the seam.
+
+    Attributes:
+        edits: constants to rewrite.
+        shapes: value -> its shape after compression, for every value with a token axis but the first.
+        attending: nodes behind in which tokens attend to each other.
+        axes: value -> its axes with tokens, for every value behind.
+    """
+
+    edits: list[Edit]
+    shapes: dict[ir.Value, ir.Shape]
+    attending: list[ir.Node] = field(default_factory=list)
+    axes: dict[ir.Value, list[int]] = field(default_factory=dict)
+
+    def attends(self, model: ir.Model, until: ir.Value | None = None) -> bool:
+        """Whether tokens attend to each other somewhere behind; with `until` only what that is computed from counts."""
+        if until is None or not self.attending:
+            return bool(self.attending)
+        return not Walk(model).ancestors(until).isdisjoint(self.attending)
+
+    def apply(self, model: ir.Model) -> list[str]:
+        """Edit the graph; returns one line for each constant that changed."""
+        taken = {*model.graph.initializers, *(v.name or "" for node in model.graph for v in node.outputs)}
+        for edit in self.edits:
+            base = f"{edit.node.name or edit.node.outputs[0].name}_shorter_{edit.index}"
+            name = unique_name(base, taken)
+            constant = ir.Value(name=name, const_value=ir.tensor(edit.array, name=name))
+            constant.shape, constant.dtype = ir.Shape(edit.array.shape), constant.const_value.dtype  # type: ignore[union-attr]
+            model.graph.register_initializer(constant)
+            if edit.source is None:
+                edit.node.replace_input_with(edit.index, constant)
+                continue
+            inputs = [constant] if edit.source.op_type == "ConstantOfShape" else [edit.source.inputs[0], constant]
+            copy = ir.Node("", edit.source.op_type, inputs, list(edit.source.attributes.values()))
+            copy.outputs[0].name = unique_name(f"{base}_value", taken)
+            copy.outputs[0].type = edit.source.outputs[0].type
+            copy.outputs[0].shape = ir.Shape([int(x) for x in edit.array])
+            model.graph.insert_before(edit.node, copy)
+            edit.node.replace_input_with(edit.index, copy.outputs[0])
+        for value, shape in self.shapes.items():
+            value.shape = shape
+        return [edit.text for edit in self.edits]
+
+
+def prove_rest(model: ir.Model, value: ir.Value, axis: int, old: int, new: int, *, prefix: int = 0) -> list[str]:
+    """Prove and rewrite in place, for a `value` that was just made shorter.
+
+    Args:
+        model: the model; nothing in it has changed if this raises.
+        value: carries tokens on `axis`; its own shape may say the old or the new count.
+        axis: of `value`.
+        old: entries on it before, prefix counted.
+        new: entries on it now, prefix counted.
+        prefix: leading entries that are no tokens.
+
+    Returns:
+        One line for each constant that was rewritten.
+
+    Raises:
+        GraphError: node, operator and constant that stand in the way.
+    """
+    plan = plan_rest(model, value, axis, old, new, prefix=prefix)
+    if value.shape is not None:
+        plan.shapes[value] = _with(value.shape, {axis: new})
+    return plan.apply(model)
+
+
+def plan_rest(model: ir.Model, value: ir.Value, axis: int, old: int, new: int, *, prefix: int = 0) -> Plan:
+    """The read-only half of `prove_rest`: `value` may still have its old count."""
+    if new == old:
+        return Plan([], {})
+    infer_missing_shapes(model)
+    rest = Rest(model)
+    rest.axes[value] = {axis: Axis(old, new, prefix)}
+    if value.shape is not None:
+        known = list(rest.sizes.dims(value) or ())
+        known[axis] = old
+        rest.sizes.known[value] = tuple(known)
+    sized: set[ir.Value] = set()
+    cone = [node for node in model.graph if _visit(rest, node, sized)]
+    shapes = {
+        v: _with(v.shape, {i: a.kept for i, a in axes.items()})
+        for v, axes in rest.axes.items()
+        if axes and v is not value and v.shape is not None
+    }
+    plan = Plan(list(rest.edits.values()), shapes, [node for node in cone if _attends(rest, node)])
+    plan.axes = {value: list(axes) for value, axes in rest.axes.items()}
+    check(rest, cone, plan.edits, plan.shapes, value)
+    return plan
+
+
+def _attends(rest: Rest, node: ir.Node) -> bool:
+    if node.op_type == "Softmax":
+        return len(rest.axes.get(node.inputs[0], {})) > 1  # type: ignore[arg-type]
+    return node.op_type == "Attention" and all(rest.axes.get(x) for x in node.inputs[:2] if x is not None)
+
+
+def _visit(rest: Rest, node: ir.Node, sized: set[ir.Value]) -> bool:
+    """Follow the tokens through one node; whether they or their count reach it."""
+    _refuse_captured(rest, node, sized)
+    tracked = any(rest.axes.get(value) for value in node.inputs if value is not None)
+    counted = any(value in sized for value in node.inputs if value is not None)
+    if not tracked and not counted:
+        return False
+    standard = node.domain in ("", "ai.onnx")
+    if not tracked and (not standard or node.op_type not in SHAPED or rest.sizes.data(node.outputs[0]) is not None):
+        # A number made from the token count: whoever uses it as a shape asks `Sizes` what it is.
+        sized.update(node.outputs)
+        return True
+    rule = _rule(rest, node)
+    found = rule(rest, node)
+    for i, output in enumerate(node.outputs):
+        axes = found[i] if len(found) > 1 else found[0]
+        _agree(rest, node, output, axes)
+        rest.axes[output] = axes
+        if counted or node.op_type in ("Shape", "Size"):
+            sized.add(output)
+    return True
+
+
+def _rule(rest: Rest, node: ir.Node) -> Rule:
+    rule = {"": RULES, "ai.onnx": RULES, "com.microsoft": CONTRIB}.get(node.domain, {}).get(node.op_type)
+    if node.op_identifier() in rest.model.functions:
+        fix = "Inline the model's functions first: onnx.inliner.inline_local_functions."
+        if node.domain == "tokexport":
+            fix = "Put compressors in from front to back; a recipe does (--recipe)."
+        rest.refuse(node, f"local function {node.domain}::{node.op_type} is not looked into", fix=fix)
+    if rule is None:
+        domain = f"{node.domain}::" if node.domain else ""
+        rest.refuse(node, f"what {domain}{node.op_type} does with the token axis is not known")
+    return rule
+
+
+def _agree(rest: Rest, node: ir.Node, output: ir.Value, axes: dict[int, Axis]) -> None:
+    """The file's own shape must say what the rule says."""
+    dims = rest.sizes.dims(output)
+    if dims is None and axes and output.name:
+        rest.refuse(node, f"the shape of {output.name} is not known", fix="Add value_info to the model.")
+    for i, axis in axes.items():
+        if dims is not None and (i >= len(dims) or (dims[i] != axis.size and not rest.sizes.symbolic(dims[i]))):
+            rest.refuse(node, f"{output.name} is declared as {list(dims)}, but axis {i} has {axis.size} entries")
+
+
+def _refuse_captured(rest: Rest, node: ir.Node, sized: set[ir.Value]) -> None:
+    for attribute in node.attributes.values():
+        if attribute.is_ref() or attribute.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
+            continue
+        graphs = [attribute.value] if attribute.type == ir.AttributeType.GRAPH else attribute.value
+        for graph in graphs:
+            reads = [value for inner in graph.all_nodes() for value in inner.inputs if value is not None]
+            for value in (*reads, *graph.outputs):
+                if rest.axes.get(value) or value in sized:
+                    rest.refuse(node, f"its subgraph reads {value.name}, which carries tokens")
+
+
+def _with(shape: ir.Shape, sizes: dict[int, int]) -> ir.Shape:
+    return ir.Shape([sizes.get(i, dim) for i, dim in enumerate(shape)])

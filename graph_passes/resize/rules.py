@@ -1,0 +1,178 @@
+"""One rule per operator family for the proof that a graph lives with fewer tokens, and the table that finds it.
+
+An operator that is not in `RULES` is refused where it reads tokens: silence about an operator is no proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import onnx_ir as ir
+
+from . import layout, products
+from . import reshape as shape
+from .axis import Axes
+from .state import Rest
+
+Rule = Callable[[Rest, ir.Node], list[Axes]]
+
+
+def elementwise(rest: Rest, node: ir.Node) -> list[Axes]:
+    """Operands broadcast; one that has the old token count without coming from the tokens must be uniform."""
+    spans = {i: (0, len(rest.dims(node, value))) for i, value in enumerate(node.inputs) if value is not None}
+    return [products.broadcast(rest, node, spans)]
+
+
+def normalise(rest: Rest, node: ir.Node) -> list[Axes]:
+    """LayerNormalization and its kin: statistics over the axes from `axis` on, which must not run over tokens."""
+    rank = len(rest.dims(node, node.inputs[0]))
+    at = (node.attributes["axis"].as_int() if "axis" in node.attributes else -1) % rank
+    axes = rest.axes[node.inputs[0]]  # type: ignore[index]
+    for i in axes:
+        if i >= at:
+            rest.refuse(node, f"it normalises over the token axis {i}")
+    return [axes] * len(node.outputs)
+
+
+def softmax(rest: Rest, node: ir.Node) -> list[Axes]:
+    """Over tokens or not: it sums to one for any count."""
+    return [rest.axes[node.inputs[0]]]  # type: ignore[index]
+
+
+def channelwise(rest: Rest, node: ir.Node) -> list[Axes]:
+    """Parameters per entry of `axis` (1 by default), which must not run over tokens."""
+    rank = len(rest.dims(node, node.inputs[0]))
+    at = (node.attributes["axis"].as_int() if "axis" in node.attributes else 1) % max(rank, 1)
+    axes = rest.axes.get(node.inputs[0], {})  # type: ignore[arg-type]
+    parameters = [value for value in node.inputs[1:] if value is not None and rest.dims(node, value) not in ((), (1,))]
+    if at in axes and parameters:
+        rest.refuse(node, f"{parameters[0].name} has one entry for each token of axis {at}")
+    return [axes]
+
+
+def reduce(rest: Rest, node: ir.Node) -> list[Axes]:
+    """A mean or an extremum over tokens is one for any count."""
+    return _reduce(rest, node, over_tokens=True)
+
+
+def reduce_sum(rest: Rest, node: ir.Node) -> list[Axes]:
+    """A sum over tokens grows with their count, and what comes behind may divide by the old one."""
+    return _reduce(rest, node, over_tokens=False)
+
+
+def _reduce(rest: Rest, node: ir.Node, *, over_tokens: bool) -> list[Axes]:
+    rank = len(rest.dims(node, node.inputs[0]))
+    axes = rest.axes[node.inputs[0]]  # type: ignore[index]
+    gone = rest.ints(node, 1) if rest.given(node, 1) else []
+    if gone is None:
+        rest.refuse(node, f"its axes {rest.label(node, 1)} are computed")
+    nothing = bool(node.attributes["noop_with_empty_axes"].as_int()) if "noop_with_empty_axes" in node.attributes else 0
+    gone = [i % rank for i in gone] or ([] if nothing else list(range(rank)))
+    return [_drop(rest, node, axes, gone, over_tokens)]
+
+
+def _drop(rest: Rest, node: ir.Node, axes: Axes, gone: Sequence[int], over_tokens: bool) -> Axes:
+    for i in gone:
+        if i in axes and not over_tokens:
+            rest.refuse(node, f"its result over the token axis {i} depends on how many there are, or on their places")
+    if not ("keepdims" in node.attributes and not node.attributes["keepdims"].as_int()):
+        return {i: axis for i, axis in axes.items() if i not in gone}
+    return {i - sum(g < i for g in gone): axis for i, axis in axes.items() if i not in gone}
+
+
+def arg_reduce(rest: Rest, node: ir.Node) -> list[Axes]:
+    """The place of an extremum among tokens names another token afterwards; among channels it does not."""
+    rank = len(rest.dims(node, node.inputs[0]))
+    at = (node.attributes["axis"].as_int() if "axis" in node.attributes else 0) % rank
+    return [_drop(rest, node, rest.axes[node.inputs[0]], [at], False)]  # type: ignore[index]
+
+
+def along(rest: Rest, node: ir.Node) -> list[Axes]:
+    """TopK, CumSum and their kin: not along tokens."""
+    rank = len(rest.dims(node, node.inputs[0]))
+    if node.op_type == "CumSum":
+        axis = next(iter(rest.ints(node, 1) or ()), None)
+    else:
+        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
+    axes = rest.axes.get(node.inputs[0], {})  # type: ignore[arg-type]
+    if axis is None or axis % rank in axes:
+        rest.refuse(node, f"it works along the token axis {axis}, by place")
+    return [axes] * len(node.outputs)
+
+
+def window(rest: Rest, node: ir.Node) -> list[Axes]:
+    """Conv and Pool: along tokens only with a window of one; a batch of tokens is fine; channels they must not be."""
+    axes = rest.axes.get(node.inputs[0], {})  # type: ignore[arg-type]
+    rank = len(rest.dims(node, node.inputs[0]))
+    spatial = rank - 2
+    kernel = list(node.attributes["kernel_shape"].as_ints()) if "kernel_shape" in node.attributes else None
+    if kernel is None:
+        kernel = list(rest.dims(node, node.inputs[1])[2:])
+    ints = {name: list(node.attributes[name].as_ints()) for name in ("strides", "pads") if name in node.attributes}
+    strides, pads = ints.get("strides", [1] * spatial), ints.get("pads", [0] * 2 * spatial)
+    for i in range(1, len(node.inputs)):
+        if rest.given(node, i) and rest.axes.get(node.inputs[i], {}):  # type: ignore[arg-type]
+            rest.refuse(node, f"{rest.label(node, i)}, its weights, come from the tokens")
+    for i in axes:
+        if i == 1 and node.op_type.startswith("Conv"):
+            rest.refuse(node, "it mixes the tokens as channels")
+        if i >= 2 and (kernel[i - 2], strides[i - 2], pads[i - 2], pads[i - 2 + spatial]) != (1, 1, 0, 0):
+            rest.refuse(node, f"it slides a window of {kernel[i - 2]} along the token axis {i}")
+    return [axes] * len(node.outputs)
+
+
+def global_pool(rest: Rest, node: ir.Node) -> list[Axes]:
+    """A mean or maximum over every axis from the third on."""
+    return [{i: axis for i, axis in rest.axes[node.inputs[0]].items() if i < 2}]  # type: ignore[index]
+
+
+_ELEMENTWISE = """
+    Abs Acos Acosh Add And Asin Asinh Atan Atanh BitwiseAnd BitwiseNot BitwiseOr BitwiseXor BitShift Cast
+    CastLike Ceil Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid
+    HardSwish Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow
+    Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh
+    ThresholdedRelu Where Xor
+"""
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(_ELEMENTWISE.split(), elementwise),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "Dropout"), softmax),
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"), normalise),
+    **dict.fromkeys(("BatchNormalization", "QuantizeLinear", "DequantizeLinear"), channelwise),
+    **dict.fromkeys(("ReduceMean", "ReduceMax", "ReduceMin"), reduce),
+    **dict.fromkeys(
+        ("ReduceSum", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"),
+        reduce_sum,
+    ),
+    **dict.fromkeys(("ArgMax", "ArgMin"), arg_reduce),
+    **dict.fromkeys(("TopK", "CumSum"), along),
+    **dict.fromkeys(("Conv", "AveragePool", "MaxPool", "LpPool"), window),
+    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), global_pool),
+    "MatMul": products.matmul,
+    "Gemm": products.gemm,
+    "Einsum": products.einsum,
+    "Attention": products.attention,
+    "Transpose": layout.transpose,
+    "Squeeze": layout.squeeze,
+    "Unsqueeze": layout.unsqueeze,
+    "Slice": layout.slice_,
+    "Split": layout.split,
+    "Concat": layout.concat,
+    "Gather": layout.gather,
+    "Tile": layout.tile,
+    "Pad": layout.pad,
+    "Range": layout.range_,
+    "Reshape": shape.reshape,
+    "Flatten": shape.flatten,
+    "Expand": shape.expand,
+    "ConstantOfShape": shape.constant_of_shape,
+    "Shape": lambda rest, node: [{}],
+    "Size": lambda rest, node: [{}],
+}
+# Of ONNX Runtime's own domain, what its optimiser writes into encoders.
+CONTRIB: dict[str, Rule] = {
+    **dict.fromkeys(("BiasGelu", "FastGelu", "Gelu", "QuickGelu"), elementwise),
+    "FusedMatMul": products.fused_matmul,
+}
+
+# Operators that turn a size into a shape: they need their rule even where no operand has a token axis.
+SHAPED = frozenset({"Reshape", "Expand", "ConstantOfShape", "Range", "Slice", "Tile", "Pad"})

@@ -1,0 +1,154 @@
+"""What the proof of the rest of a graph knows while it walks: which axes of which value run over the tokens.
+
+Nothing here edits the model. The rules read operands through `Rest`, record the constants that must change as `Edit`s,
+and refuse through `Rest.refuse`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import numpy as np
+import onnx_ir as ir
+
+from ...errors import GraphError
+from .axis import Axes, Axis
+from .sizes import Sizes
+
+
+@dataclass
+class Edit:
+    """Input `index` of `node` becomes the constant `array`, or, with `source`, a copy of that node (Expand,
+    ConstantOfShape) whose shape operand is `array`."""
+
+    node: ir.Node
+    index: int
+    array: np.ndarray
+    text: str
+    source: ir.Node | None = None
+
+
+@dataclass
+class Rest:
+    """The state of one proof."""
+
+    model: ir.Model
+    axes: dict[ir.Value, Axes] = field(default_factory=dict)
+    edits: dict[tuple[ir.Node, int], Edit] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.sizes = Sizes(self.axes)
+
+    def dims(self, node: ir.Node, value: ir.Value | None) -> tuple[int, ...]:
+        """Sizes before compression; a dynamic dimension is a number that stands for it (see `Sizes`)."""
+        dims = None if value is None else self.sizes.dims(value)
+        if dims is None:
+            name = value.name if value is not None else "an input"
+            self.refuse(node, f"the shape of {name} is not known", fix="Add value_info to the model (shape inference).")
+        return dims
+
+    def operand(self, node: ir.Node, index: int) -> np.ndarray | None:
+        """The constant that input `index` is, earlier edits applied; None where it is left out or computed."""
+        if (edit := self.edits.get((node, index))) is not None and edit.source is None:
+            return edit.array
+        value = node.inputs[index] if index < len(node.inputs) else None
+        tensor = None if value is None else ir.convenience.get_const_tensor(value)
+        return None if tensor is None else read(self, node, tensor)
+
+    def given(self, node: ir.Node, index: int) -> bool:
+        """Whether the optional input `index` is there."""
+        return index < len(node.inputs) and node.inputs[index] is not None
+
+    def ints(self, node: ir.Node, index: int) -> list[int] | None:
+        """Input `index` as integers that do not depend on the tokens, or None."""
+        if not self.given(node, index):
+            return None
+        pairs = self.sizes.data(node.inputs[index])  # type: ignore[arg-type]
+        if pairs is None or any(old is None or old != new for old, new in pairs):
+            return None
+        return [old for old, _ in pairs if old is not None]
+
+    def edit(self, node: ir.Node, index: int, array: np.ndarray, text: str, source: ir.Node | None = None) -> None:
+        """Record that a constant changes."""
+        text = f"{node.op_type} {node.name or node.outputs[0].name}: {text}"
+        self.edits[node, index] = Edit(node, index, array, text, source)
+
+    def fit(self, node: ir.Node, index: int, position: int, axis: Axis) -> None:
+        """Make an operand that does not come from the tokens, yet has their old count on an axis, fit the new one.
+
+        Only what is the same for every token can be shortened: a constant that is uniform along the axis, or an
+        Expand or ConstantOfShape that makes it so. Anything else is refused, with the operand's name.
+        """
+        value = node.inputs[index]
+        assert value is not None
+        array = self.operand(node, index)
+        if array is not None:
+            first = array.take([0], axis=position)
+            if not (array == first).all():
+                self.refuse(
+                    node,
+                    f"constant {value.name} {list(array.shape)} holds one entry for each of the {axis.size} tokens on "
+                    f"axis {position}, such as positions or a mask",
+                )
+            short = array.take(range(axis.kept), axis=position)
+            self.edit(node, index, short, f"constant {value.name} axis {position} from {axis.size} to {axis.kept}")
+            return
+        source = value.producer()
+        if source is not None and source.domain in ("", "ai.onnx") and source.op_type in ("Expand", "ConstantOfShape"):
+            at = 1 if source.op_type == "Expand" else 0
+            done = self.edits.get((node, index))
+            shape = [int(x) for x in done.array] if done is not None else self.ints(source, at)
+            rank = None if value.shape is None else value.shape.rank()
+            if shape is not None and rank == len(shape) and shape[position] == axis.size:
+                inner = self.sizes.dims(source.inputs[0]) if at and source.inputs[0] is not None else ()
+                behind = rank - len(inner or ())
+                if inner is not None and (position < behind or inner[position - behind] == 1):
+                    shape[position] = axis.kept
+                    text = f"shape of {value.name} axis {position} from {axis.size} to {axis.kept}"
+                    self.edit(node, index, np.array(shape, np.int64), text, source)
+                    return
+        self.refuse(
+            node,
+            f"{value.name} has {axis.size} entries on axis {position}, one for each token, but is not computed from "
+            "them",
+        )
+
+    def meet(self, node: ir.Node, index: int, position: int, axis: Axis) -> Axis:
+        """Require that input `index` has `axis` at `position`: it carries the same tokens, or can be made to fit."""
+        value = node.inputs[index]
+        other = self.axes.get(value, {}).get(position)  # type: ignore[arg-type]
+        if other is None:
+            size = self.dims(node, value)[position]
+            if size != axis.size:
+                self.refuse(node, f"{self.label(node, index)} has {size} entries where the tokens have {axis.size}")
+            self.fit(node, index, position, axis)
+            return axis
+        either = axis.uniform or other.uniform
+        if (axis.size, axis.kept) != (other.size, other.kept) if either else axis != other:
+            name = self.label(node, index)
+            self.refuse(node, f"{name} carries another span of tokens on axis {position}: tokens would meet others")
+        return other if axis.uniform else axis
+
+    def label(self, node: ir.Node, index: int) -> str:
+        """The name of an input, for messages."""
+        value = node.inputs[index] if index < len(node.inputs) else None
+        return "(none)" if value is None else value.name or ""
+
+    def refuse(self, node: ir.Node, why: str, *, fix: str = "") -> NoReturn:
+        """Stop the proof."""
+        scope = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
+        name = node.name or (node.outputs[0].name if node.outputs else "")
+        raise GraphError(
+            f"the graph behind the seam cannot live with fewer tokens: {node.op_type} {name!r}: {why}",
+            where=", ".join(part for part in (f"graph {self.model.graph.name}", scope and f"scope {scope}") if part),
+            fix=fix or "Choose a seam further back (`tokexport inspect MODEL.onnx` lists them).",
+        )
+
+
+def read(rest: Rest, node: ir.Node, tensor: ir.TensorProtocol) -> np.ndarray:
+    """The content of a constant."""
+    try:
+        return np.asarray(tensor.numpy())
+    except (OSError, ValueError) as error:
+        rest.refuse(node, f"constant {tensor.name} cannot be read ({error})", fix="Load the model from its folder.")

@@ -1,0 +1,188 @@
+"""What can be proved about one value of a graph: counts, grid, prefix tokens, and the signals that lie before it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from ..ir_tools.attention import Attention, attentions
+from ..ir_tools.builder import DTYPE_NAMES
+from ..ir_tools.token_flow import keeps_tokens, prefix_dropped
+from ..ir_tools.walk import Walk, attribute, dims
+from .prefix_tokens import learned_tokens
+from .scopes import module_of
+from .seam import Seam, Signal
+
+
+class Facts:
+    """Describes values as seams; the attentions of the graph are matched once."""
+
+    def __init__(self, walk: Walk) -> None:
+        self.walk = walk
+        self.attentions = attentions(walk)
+
+    @staticmethod
+    def dtype(value: ir.Value) -> str:
+        """Element type of a value by our names."""
+        return DTYPE_NAMES.get(value.dtype, str(value.dtype).lower())  # type: ignore[arg-type]
+
+    def seam(
+        self,
+        name: str,
+        value: ir.Value,
+        found_by: str,
+        *,
+        module: str = "",
+        side: str = "output",
+        grid: tuple[int, ...] | None = None,
+        why: str = "",
+    ) -> Seam:
+        """The seam at `value`; `why` is a reason against it that the caller already knows."""
+        shape = dims(value)
+        assert value.name is not None
+        common = {"found_by": found_by, "module": module, "side": side}
+        problem = _shape_problem(value)
+        if problem or shape is None:
+            n = shape[-2] if shape and len(shape) >= 2 else None
+            dim = shape[-1] if shape else None
+            return Seam(name, value.name, n or 0, dim or 0, self.dtype(value), None, valid=False, why=problem, **common)  # type: ignore[arg-type]
+        batch, length, dim = shape
+        assert length is not None and dim is not None and value.dtype is not None
+        before = self.walk.ancestors(value)
+        after = self.walk.descendants(value)
+        prefix, suffix = learned_tokens(self.walk, before, after, length)
+        why = why or (f"{suffix} learned token(s) are appended behind the tokens" if suffix else "")
+        tokens = length - prefix
+        return Seam(
+            name,
+            value.name,
+            tokens,
+            dim,
+            DTYPE_NAMES[value.dtype],
+            batch,
+            prefix,
+            grid or self.grid(before, tokens),
+            self.signals(value, before, tokens),
+            valid=not why,
+            why=why,
+            **common,
+        )
+
+    def prefix(self, value: ir.Value) -> int:
+        """Leading tokens of `value` [B, n, D] that are no patches; 0 where its shape is not known."""
+        shape = dims(value)
+        if shape is None or len(shape) != 3 or shape[1] is None:
+            return 0
+        return learned_tokens(self.walk, self.walk.ancestors(value), self.walk.descendants(value), shape[1])[0]
+
+    def grid(self, before: set[ir.Node], tokens: int) -> tuple[int, ...] | None:
+        """(height, width) or (length,) where a convolution or pooling in front gives exactly that many places.
+
+        A square patch grid that was merged f x f behind the convolution proves its (h / f, w / f) too.
+        """
+        patches: tuple[int, ...] | None = None
+        steps = [node for node in before if node.op_type in ("Conv", "AveragePool", "MaxPool")]
+        for node in reversed(self.walk.sorted(steps)):
+            shape = dims(node.outputs[0])
+            places = shape[2:] if shape is not None else ()
+            if not places or None in places or len(places) > 2:
+                continue
+            count = 1
+            for place in places:
+                count *= place or 0
+            if count == tokens:
+                return places  # type: ignore[return-value]
+            patches = patches or places  # type: ignore[assignment]
+        if patches and len(patches) == 2 and patches[0] == patches[1]:
+            side = int(tokens**0.5 + 0.5)
+            if side > 1 and side * side == tokens and side < patches[0] and patches[0] % side == 0:
+                return side, side
+        return None
+
+    def signals(self, value: ir.Value, before: set[ir.Node], tokens: int) -> dict[str, Signal]:
+        """Signals of the last self-attention before `value`, if its tokens are the tokens of `value` in their order."""
+        last = next((a for a in reversed(self.attentions) if a.node in before and len(set(a.lengths)) == 1), None)
+        if last is None or last.lengths[0] is None:
+            return {}
+        behind = self.walk.descendants(last.node.outputs[0]) & before
+        for node in behind:
+            if not (keeps_tokens(self.walk, node) or prefix_dropped(node) or _mixes_values(node, last)):
+                return {}
+        length = last.lengths[0]
+        result = last.node.outputs[0]
+        prefix, suffix = learned_tokens(self.walk, self.walk.ancestors(result), self.walk.descendants(result), length)
+        if suffix or length - prefix != tokens:
+            return {}
+        weights = _weights(last, prefix)
+        found = {
+            "cls_attention": weights if prefix else None,
+            "received_attention": weights,
+            "keys": _keys(last, prefix),
+        }
+        module = module_of(last.node) or ""
+        return {name: replace(signal, module=module) for name, signal in found.items() if signal is not None}
+
+
+def _shape_problem(value: ir.Value) -> str:
+    shape = dims(value)
+    if shape is None:
+        return "its shape is not known"
+    if len(shape) != 3:
+        return f"its rank is {len(shape)}, a compressor takes [B, N, D]"
+    if shape[1] is None:
+        return f"its token axis is dynamic ({value.shape[1]})"  # type: ignore[index]
+    if shape[2] is None:
+        return f"its channel axis is dynamic ({value.shape[2]})"  # type: ignore[index]
+    if value.dtype not in DTYPE_NAMES or not value.dtype.is_floating_point():
+        return f"its type is {value.dtype}, a compressor takes float32, float16 or bfloat16"
+    return ""
+
+
+def _mixes_values(node: ir.Node, attention: Attention) -> bool:
+    """Whether this is the product of the attention weights with V: the one mixing that belongs to the attention."""
+    weights = {attention.weights, attention.node.outputs[0]}
+    for value in node.inputs[:1]:
+        while value is not None and value not in weights:
+            producer = value.producer()
+            if producer is None or producer.op_type not in ("Cast", "Dropout", "Identity", "Where"):
+                break
+            value = producer.inputs[-1] if producer.op_type == "Where" else producer.inputs[0]
+        if value in weights:
+            return node.op_type in ("MatMul", "FusedMatMul", "Einsum")
+    return False
+
+
+def _weights(attention: Attention, prefix: int) -> Signal | None:
+    if attention.weights is not None:
+        assert attention.weights.name is not None
+        return Signal("attention", (attention.weights.name,), prefix=prefix)
+    node, query, key = attention.node, attention.query, attention.key
+    causal = attribute(node, "is_causal", 0)
+    # Keys with fewer heads than queries would have to be repeated; no encoder of this kind is known.
+    grouped = key is None or query is None or (dims(key.value) or ())[-1] != (dims(query.value) or ())[-1]
+    if key is not None and query is not None and key.layout == "BHND":
+        grouped = (dims(key.value) or ())[1] != (dims(query.value) or ())[1]
+    if causal or grouped or query is None or key is None:
+        return None
+    return Signal(
+        "query_key",
+        (query.value.name or "", key.value.name or ""),
+        attention.scale,
+        prefix,
+        query.layout,
+        attention.heads,
+        node.outputs[0].name or "",
+    )
+
+
+def _keys(attention: Attention, prefix: int) -> Signal | None:
+    key = attention.key
+    if key is None or not key.value.name:
+        return None
+    heads = attention.heads
+    if key.layout == "BNE":
+        heads = int(attribute(attention.node, "kv_num_heads", 0)) or None  # type: ignore[call-overload]
+        if heads is None:
+            return None
+    return Signal("keys", (key.value.name,), key.scale, prefix, key.layout, heads)

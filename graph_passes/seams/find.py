@@ -1,0 +1,196 @@
+"""Find the places in a graph where a compressor can go.
+
+Four ways, in this order; the first that finds an encoder is taken, and every seam says by which it was found:
+
+1. metadata that `write_seams` left in a model we exported, checked against the graph again;
+2. module paths that torch.onnx writes into the metadata of nodes;
+3. module paths in the node names of a TorchScript export;
+4. structure: the longest chain of residual sums is the encoder, the first weights behind it are the projector's.
+
+`encoder_output` is the last layer's output, behind a final norm of the encoder where there is one. `projector_input` is
+the value after the last operation that moves tokens (slice, pixel shuffle, pooling), before the first weights.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from ...errors import GraphError, RequestError, nearest
+from ..ir_tools.walk import Walk
+from .facts import Facts
+from .report import describe
+from .scopes import Scopes
+from .seam import METADATA_KEY, Seam
+from .search import checked, search, stored_seams
+from .structure import moved_behind
+
+__all__ = ["describe", "find_seams", "refresh_seams", "resolve", "write_seams"]
+
+# Where `auto` goes when the paper's seam is absent or not valid: first behind it, then before it.
+FALLBACK = ("encoder_output", "projector_input", "projector_output")
+
+
+def find_seams(model: ir.Model) -> list[Seam]:
+    """All seams of a graph, in its order; empty where nothing is certain.
+
+    Seams where selecting is not valid are listed too, with `valid` false and the reason in `why`.
+
+    Raises:
+        GraphError: the model's own seam metadata does not agree with its graph.
+    """
+    return search(model).seams
+
+
+def write_seams(model: ir.Model, *, grid: tuple[int, ...] | None = None, stand_in: str = "") -> list[Seam]:
+    """Find the seams of a model we exported and keep them in its metadata.
+
+    Each carries `module` and `side`: the torch module, by its path in the exported one, whose output or input it is.
+    Nothing is written where nothing was found.
+
+    Args:
+        model: with the module scopes of its nodes.
+        grid: how the tokens lie; a number of tokens alone does not say it: 100 may be 10 x 10.
+        stand_in: path of the module that stands where a compressor which widens tokens will be.
+
+    Raises:
+        GraphError: there is no seam in front of `stand_in`.
+    """
+    seams = search(model, metadata=False).seams
+    if grid:
+        seams = [replace(seam, grid=grid) if seam.tokens == math.prod(grid) else seam for seam in seams]
+    if stand_in:
+        seams = _with_stand_in(model, seams, stand_in)
+    if seams:
+        model.metadata_props[METADATA_KEY] = json.dumps([seam.to_json() for seam in seams])
+    return seams
+
+
+def _with_stand_in(model: ir.Model, seams: list[Seam], module: str) -> list[Seam]:
+    scopes = Scopes(Walk(model))
+    before, behind, inside = scopes.entering(module), scopes.leaving(module), scopes.inside(module)
+    alone = len(before) == len(behind) == 1 and set(before[0].consumers()) <= set(inside)
+    if not alone or before[0].is_graph_output() or before[0].name not in [seam.tensor for seam in seams]:
+        raise GraphError(
+            f"the stand-in {module!r} of this model must be all that reads the tensor of a seam, and give one tensor",
+            where=f"graph {model.graph.name or 'main'}",
+            fix="Put it between the place where tokens are selected and the weights that take them wide.",
+        )
+    marked = {"stand_in": behind[0].name or "", "module": module, "side": "input"}
+    return [replace(seam, **marked) if seam.tensor == before[0].name else seam for seam in seams]  # type: ignore[arg-type]
+
+
+def refresh_seams(model: ir.Model) -> None:
+    """After an edit of the graph: forget stored seams that it overtook, such as those behind a new compressor."""
+    if METADATA_KEY not in model.metadata_props:
+        return
+    walk = Walk(model)
+    kept = []
+    for seam in stored_seams(model):
+        try:
+            kept.append(checked(walk, seam))
+        except GraphError:
+            continue
+    model.metadata_props[METADATA_KEY] = json.dumps([seam.to_json() for seam in kept])
+
+
+def resolve(model: ir.Model, name: str = "auto", method_seam: str = "encoder_output") -> Seam:
+    """The seam of a name.
+
+    Args:
+        model: the graph; values without shapes are annotated, nothing else changes.
+        name: a seam's name, ``tensor:<value name>`` for any value, or ``auto``: the seam of the method's paper. Where
+            the graph lacks it or selecting there is not valid, the next of `FALLBACK` behind it, then before it.
+        method_seam: the seam of the paper.
+
+    Raises:
+        RequestError: no such seam; those that exist are listed. Or selecting there is not valid; it says why.
+        GraphError: the token axis is dynamic, or the value is not [B, N, D] in a float type.
+    """
+    if not isinstance(name, str):
+        raise RequestError(f"seam {name!r} is not a name", fix='Write "auto", a seam\'s name or "tensor:NAME".')
+    if name.startswith("tensor:"):
+        return _usable(model, _user_seam(model, name.removeprefix("tensor:")), [])
+    result = search(model)
+    by_name = {seam.name: seam for seam in result.seams}
+    if name == "auto":
+        for candidate in _auto_order(method_seam):
+            if candidate in by_name and by_name[candidate].valid:
+                return by_name[candidate]
+        if method_seam in by_name:
+            return _usable(model, by_name[method_seam], result.seams)
+    elif name in by_name:
+        return _usable(model, by_name[name], result.seams)
+    wanted = f"the method's own seam, {method_seam!r}," if name == "auto" else f"seam {name!r}"
+    saw = f" {' '.join(result.notes)}" if result.notes else ""
+    listed = nearest(name if name != "auto" else method_seam, by_name, kind="seams")
+    raise RequestError(
+        f"{wanted} was not found in this graph",
+        where=f"graph {model.graph.name or 'main'}",
+        fix=f"{listed}{saw} `tokexport inspect MODEL.onnx` lists them; --seam tensor:NAME takes any value [B, N, D].",
+    )
+
+
+def _user_seam(model: ir.Model, tensor: str) -> Seam:
+    walk = Walk(model)
+    value = walk.value(tensor)
+    if value is None:
+        raise RequestError(
+            f"tensor {tensor!r} is not in the graph",
+            where=f"graph {model.graph.name or 'main'}, {len(walk.names())} values",
+            fix=nearest(tensor, _similar(tensor, walk.names()), kind="names like it"),
+        )
+    return Facts(walk).seam(f"tensor:{tensor}", value, "user", why=moved_behind(walk, value))
+
+
+def _similar(name: str, known: list[str]) -> list[str]:
+    return difflib.get_close_matches(name, known, n=5, cutoff=0.3)
+
+
+def _auto_order(method_seam: str) -> list[str]:
+    if method_seam not in FALLBACK:
+        return [method_seam]
+    i = FALLBACK.index(method_seam)
+    return [*FALLBACK[i:], *reversed(FALLBACK[:i])]
+
+
+def _usable(model: ir.Model, seam: Seam, others: list[Seam]) -> Seam:
+    if seam.valid:
+        return seam
+    where = f"tensor {seam.tensor}"
+    if "dynamic" in seam.why:
+        raise GraphError(f"seam {seam.name!r} cannot be used: {seam.why}", where=where, fix=_fixed_shapes(model))
+    if not seam.why.startswith("its "):
+        usable = [other.name for other in others if other.valid] or ["none"]
+        raise RequestError(
+            f"selecting at seam {seam.name!r} is not valid: {seam.why}",
+            where=where,
+            fix=f"Seams where it is: {', '.join(usable)}.",
+        )
+    raise GraphError(
+        f"seam {seam.name!r} cannot be used: {seam.why}",
+        where=where,
+        fix="Export the model with a batch axis in front of the tokens, or name another value: --seam tensor:NAME.",
+    )
+
+
+def _fixed_shapes(model: ir.Model) -> str:
+    """The command that makes the inputs of a model static."""
+    tool = "python -m onnxruntime.tools.make_dynamic_shape_fixed"
+    parts = []
+    for value in model.graph.inputs:
+        if value.is_initializer() or value.shape is None or value.shape.is_static():
+            continue
+        # The batch may stay dynamic for us, but the tool wants every number.
+        sizes = [
+            dim if isinstance(dim, int) else 1 if i == 0 else str(dim).upper() for i, dim in enumerate(value.shape)
+        ]
+        shape = ",".join(str(size) for size in sizes)
+        parts.append(f"--input_name {value.name} --input_shape {shape}")
+    command = f"{tool} {parts[0] if parts else '--dim_param NAME --dim_value N'} MODEL.onnx FIXED.onnx"
+    more = f" (and the same for {len(parts) - 1} more inputs)" if len(parts) > 1 else ""
+    return f"Fix the input sizes: `{command}`{more}, or export again without dynamic axes."

@@ -1,0 +1,88 @@
+"""Which tokens of a sequence are no patches: CLS, distillation and register tokens, proved by the graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ..ir_tools.token_flow import NORMS, prefix_dropped, token_slice
+from ..ir_tools.walk import Walk, attribute, dims
+
+_PLACEWISE = NORMS | {"Add", "Cast", "Dropout", "Identity", "Mul"}
+_ALL = int(np.iinfo(np.int32).max)
+
+
+def learned_tokens(walk: Walk, before: set[ir.Node], after: set[ir.Node], length: int) -> tuple[int, int]:
+    """Leading and trailing tokens of a sequence of `length` that are parameters, not patches.
+
+    Proved by a Concat before it that puts parameters in front of (or behind) computed tokens, else by a Slice behind it
+    that drops leading tokens. Nothing is concluded from names, or from the length being a square and one.
+
+    Args:
+        walk: the graph.
+        before: nodes that the sequence is computed from.
+        after: nodes that use it.
+        length: tokens in it.
+    """
+    joins = [node for node in before if node.op_type in ("Concat", "Slice") and _length(node.outputs[0]) == length]
+    for node in reversed(walk.sorted(joins)):
+        if node.op_type == "Concat":
+            found = _ends(walk, node.outputs[0])
+            if found != (0, 0) and sum(found) < length:
+                return found
+        span = token_slice(node)
+        if span is not None and node.inputs[0] is not None:
+            # A slice behind the encoder may leave a part of the prefix, such as registers without CLS.
+            whole = _length(node.inputs[0]) or length
+            front, back = learned_tokens(walk, walk.ancestors(node.inputs[0]), set(), whole)
+            if front or back:
+                return max(front - span[0], 0), max(back - (whole - span[1]), 0)
+    for node in walk.sorted(node for node in after if node.op_type == "Slice"):
+        dropped = prefix_dropped(node)
+        if dropped and _length(node.inputs[0]) == length:
+            return dropped, 0
+    return 0, 0
+
+
+def _ends(walk: Walk, value: ir.Value) -> tuple[int, int]:
+    """Leading and trailing parameters in a sequence [B, n, D]; both n where it holds nothing else."""
+    length = _length(value)
+    if length is None:
+        return 0, 0
+    if walk.learned(value):
+        return length, length
+    node = value.producer()
+    if node is None:
+        return 0, 0
+    if node.op_type == "Concat" and attribute(node, "axis", 0) in (1, -2):
+        parts = [x for x in node.inputs if x is not None]
+        if any(_length(x) is None for x in parts):
+            return 0, 0
+        ends = [(_length(x) or 0, *_ends(walk, x)) for x in parts]
+        return _run([(n, front) for n, front, _ in ends]), _run([(n, back) for n, _, back in reversed(ends)])
+    span = token_slice(node)
+    if span is not None and node.inputs[0] is not None:
+        start, end = span
+        whole = _length(node.inputs[0]) or _ALL
+        front, back = _ends(walk, node.inputs[0])
+        return min(max(front - start, 0), end - start), min(max(back - (whole - end), 0), end - start)
+    if node.op_type in _PLACEWISE:
+        computed = walk.inputs(node)
+        if len(computed) == 1 and _length(computed[0]) == length:
+            return _ends(walk, computed[0])
+    return 0, 0
+
+
+def _run(parts: list[tuple[int, int]]) -> int:
+    """Parameters before the first token that is none, over parts of (length, parameters in front)."""
+    total = 0
+    for length, front in parts:
+        total += front
+        if front < length:
+            break
+    return total
+
+
+def _length(value: ir.Value | None) -> int | None:
+    shape = dims(value)
+    return shape[1] if shape is not None and len(shape) == 3 else None

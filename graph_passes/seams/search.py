@@ -1,0 +1,161 @@
+"""Search a graph for seams: stored metadata, module paths, node names, structure; see `seams`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+
+import onnx_ir as ir
+
+from ...errors import GraphError
+from ..ir_tools.walk import Walk, dims
+from .facts import Facts
+from .scopes import Layer, Scopes, is_decoder, is_projector
+from .seam import METADATA_KEY, Seam
+from .structure import Onward, moved_behind, onward, output_behind, residual_chain, with_final_norm
+
+
+@dataclass
+class Search:
+    """What was found, and what was seen but is not certain."""
+
+    seams: list[Seam] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def search(model: ir.Model, *, metadata: bool = True) -> Search:
+    """As `find_seams`, with notes on what was seen; `metadata` false looks at the graph alone."""
+    walk = Walk(model)
+    if metadata and METADATA_KEY in model.metadata_props:
+        return Search([checked(walk, seam) for seam in stored_seams(model)])
+    facts = Facts(walk)
+    result = Search()
+    scopes = Scopes(walk)
+    if not _by_scopes(facts, scopes, result):
+        _by_structure(facts, result)
+    position = {seam.tensor: i for i, seam in enumerate(result.seams)}
+    for i, name in enumerate(walk.names()):
+        if name in position:
+            position[name] = i
+    result.seams.sort(key=lambda seam: position[seam.tensor])
+    return result
+
+
+def stored_seams(model: ir.Model) -> list[Seam]:
+    """The seams in a model's metadata, not checked against its graph.
+
+    Raises:
+        GraphError: they cannot be read.
+    """
+    try:
+        return [Seam.from_json(entry) for entry in json.loads(model.metadata_props[METADATA_KEY])]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise GraphError(
+            f"the metadata {METADATA_KEY!r} cannot be read: {error}",
+            where="metadata of the model",
+            fix="Export the model again, or remove that entry: the graph is then searched.",
+        ) from None
+
+
+def checked(walk: Walk, seam: Seam) -> Seam:
+    """A stored seam, after its tensors were found in the graph with the stored shape.
+
+    Raises:
+        GraphError: a tensor is missing or has another shape.
+    """
+    fix = "The graph was edited behind the metadata: export it again, or remove the entry to have the graph searched."
+    read = [name for signal in seam.signals.values() for name in signal.tensors]
+    tensors = [seam.tensor, *([seam.stand_in] if seam.stand_in else []), *read]
+    missing = [name for name in tensors if walk.value(name) is None]
+    if missing:
+        raise GraphError(f"seam {seam.name!r} names the tensor {missing[0]!r}, which is not in the graph", fix=fix)
+    value = walk.value(seam.tensor)
+    shape = dims(value)
+    expected = [seam.batch, seam.prefix + seam.tokens, seam.dim]
+    if shape is None or (seam.tokens and seam.dim and list(shape[1:]) != expected[1:]):
+        raise GraphError(
+            f"seam {seam.name!r} is stored with the shape {expected}, but the tensor has {list(shape or ())}",
+            where=f"tensor {seam.tensor}",
+            fix=fix,
+        )
+    assert value is not None
+    batch = shape[0] if len(shape) == 3 else seam.batch
+    seam = replace(seam, found_by="metadata", dtype=Facts.dtype(value), batch=batch)
+    behind = next((node for node in walk.sorted(walk.descendants(value)) if node.domain == "tokexport"), None)
+    if behind is None:
+        return seam
+    return replace(seam, valid=False, why=f"{behind.op_type} {behind.name!r} behind it was built for these tokens")
+
+
+def _by_scopes(facts: Facts, scopes: Scopes, result: Search) -> bool:
+    stacks = scopes.layers(facts.attentions) if scopes.found_by else {}
+    for stack, layers in stacks.items():
+        if is_decoder(stack):
+            _add_layers(facts, scopes, "decoder_layer", layers, result)
+    encoders = {stack: layers for stack, layers in stacks.items() if not is_decoder(stack) and not is_projector(stack)}
+    if not encoders:
+        return bool(stacks)
+    (stack, layers), *others = encoders.items()
+    last = layers[-1].output
+    if last is None:
+        result.notes.append(f"Several values leave the last layer {layers[-1].path}, so its output is not certain.")
+        return True
+    behind = facts.walk.descendants(last)
+    beside = [name for name, other in others if not behind & set(scopes.inside(other[0].path))]
+    if beside:
+        result.notes.append(f"There are encoders side by side: {', '.join([stack, *beside])}.")
+        return True
+    output = scopes.final_norm(last)
+    way = onward(facts.walk, output, facts.prefix(output))
+    _add_layers(facts, scopes, "encoder_layer", layers, result, why=way.why)
+    module, side = scopes.boundary(output)
+    result.seams.append(facts.seam("encoder_output", output, scopes.found_by, module=module, side=side, why=way.why))
+    _add_projector(facts, scopes, output, way, result)
+    return True
+
+
+def _add_layers(facts: Facts, scopes: Scopes, kind: str, layers: list[Layer], result: Search, *, why: str = "") -> None:
+    for layer in layers:
+        if layer.output is not None:
+            name = f"{kind}:{layer.index}"
+            seam = facts.seam(name, layer.output, scopes.found_by, module=layer.path, why=why)
+            result.seams.append(seam)
+
+
+def _add_projector(facts: Facts, scopes: Scopes, output: ir.Value, way: Onward, result: Search) -> None:
+    walk, path = facts.walk, scopes.projector()
+    start = way.projector_input
+    if start is not None and path and not is_projector(scopes.paths.get(way.weight, "")):  # type: ignore[arg-type]
+        start = None
+    if start is not None:
+        module, side = scopes.boundary(start, below=path)
+        why = moved_behind(walk, start)
+        result.seams.append(facts.seam("projector_input", start, scopes.found_by, module=module, side=side, why=why))
+    elif path:
+        result.notes.append(f"The input of the projector {path} is not certain.")
+    leaving = scopes.leaving(path) if path else []
+    end = leaving[0] if len(leaving) == 1 else None if start is None or path else output_behind(walk, start)
+    if end is not None:
+        module, side = scopes.boundary(end, below=path)
+        why = moved_behind(walk, end)
+        result.seams.append(facts.seam("projector_output", end, scopes.found_by, module=module, side=side, why=why))
+
+
+def _by_structure(facts: Facts, result: Search) -> None:
+    walk = facts.walk
+    chain = residual_chain(walk)
+    if not chain:
+        result.notes.append("There is no single longest chain of residual sums, so no encoder is certain.")
+        return
+    output = with_final_norm(walk, chain[-1])
+    way = onward(walk, output, facts.prefix(output))
+    result.seams.append(facts.seam("encoder_output", output, "structure", why=way.why))
+    start = way.projector_input
+    if start is None:
+        if way.weight is not None:
+            result.notes.append(f"The way from {output.name} to the first weights behind it branches.")
+        return
+    result.seams.append(facts.seam("projector_input", start, "structure", why=moved_behind(walk, start)))
+    end = output_behind(walk, start)
+    if end is not None:
+        result.seams.append(facts.seam("projector_output", end, "structure"))

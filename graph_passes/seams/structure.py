@@ -1,0 +1,175 @@
+"""Find seams in a graph without names: the residual chain is the encoder, the first weights behind it the projector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ..ir_tools.token_flow import NORMS, ends_tokens, keeps_tokens, prefix_dropped, weight_product
+from ..ir_tools.walk import FLOATS, Walk, dims
+
+_SKIP_NORMS = frozenset({"SkipLayerNormalization", "SkipSimplifiedLayerNormalization"})
+# One transformer layer has two residual sums; a shorter chain is no encoder.
+_SHORTEST = 2
+
+
+@dataclass(frozen=True)
+class Onward:
+    """The way from an encoder's output to the first weights behind it.
+
+    Attributes:
+        projector_input: the value after the last operation that moves tokens; None where it is not certain.
+        weight: the product with the first weights; None where there is none.
+        mixing: nodes on the way that mix tokens by place.
+        foreign: nodes on the way that join the tokens with other computed values, such as features of other layers.
+    """
+
+    projector_input: ir.Value | None
+    weight: ir.Node | None
+    mixing: tuple[ir.Node, ...]
+    foreign: tuple[ir.Node, ...]
+
+    @property
+    def why(self) -> str:
+        """Why selecting before this way is not valid; empty where it is."""
+        if self.mixing:
+            node = self.mixing[0]
+            return f"{node.op_type} {_label(node)} behind it moves or merges tokens by place"
+        if self.foreign:
+            node = self.foreign[0]
+            return f"{node.op_type} {_label(node)} behind it joins the tokens with others that are not selected"
+        return ""
+
+
+def residual_chain(walk: Walk) -> list[ir.Value]:
+    """The longest chain of residual sums [.., n, D], first to last.
+
+    Empty where there is none of a layer's length, or where two are equally long (two towers side by side).
+    A residual sum adds a value to something computed from it. The chain runs through norms (post-norm models).
+    """
+    chain: dict[ir.Value, tuple[int, ir.Value | None]] = {}
+    best: ir.Value | None = None
+    tied = False
+    for node in walk.nodes:
+        inputs = [value for value in node.inputs if value is not None]
+        sums = node.op_type == "Add" or node.op_type in _SKIP_NORMS
+        terms = inputs[:2]
+        if sums and len(terms) == 2 and not any(walk.learned(value) for value in terms) and _same_tokens(terms):
+            output = _sum_output(node)
+            skip = max(terms, key=lambda value: chain.get(value, (0, None))[0])
+            other = terms[1] if skip is terms[0] else terms[0]
+            length = chain.get(skip, (0, None))[0]
+            # Only the first sum needs the proof: a chain can hardly start where two branches are merely joined.
+            if length == 0 and not _computed_from(walk, other, skip):
+                skip, other = other, skip
+                if not _computed_from(walk, other, skip):
+                    continue
+            chain[output] = (length + 1, skip if length else None)
+            if output is not node.outputs[0]:
+                chain[node.outputs[0]] = chain[output]
+            if best is None or chain[output][0] >= chain[best][0]:
+                tied = best is not None and chain[output][0] == chain[best][0]
+                best = output
+        elif (node.op_type in NORMS or node.op_type in ("Cast", "Identity")) and inputs and inputs[0] in chain:
+            chain[node.outputs[0]] = (chain[inputs[0]][0], inputs[0])
+    if best is None or tied or chain[best][0] < _SHORTEST:
+        return []
+    values: list[ir.Value] = []
+    step: ir.Value | None = best
+    while step is not None:
+        values.append(step)
+        step = chain[step][1] if step in chain else None
+    return values[::-1]
+
+
+def with_final_norm(walk: Walk, value: ir.Value) -> ir.Value:
+    """The encoder's output, given its last residual sum: behind a norm that is the only user of the sum."""
+    users = list(value.consumers())
+    if len(users) == 1 and users[0].op_type in NORMS and users[0].inputs[0] is value and not value.is_graph_output():
+        return users[0].outputs[0]
+    return value
+
+
+def onward(walk: Walk, value: ir.Value, prefix: int = 0) -> Onward:
+    """Walk from an encoder's output, with `prefix` leading tokens, to the first weights behind it."""
+    behind = walk.descendants(value, until=lambda node: ends_tokens(node, prefix) or _weights(walk, node))
+    flow = [node for node in walk.sorted(behind) if not ends_tokens(node, prefix) and _float(node)]
+    weight = next((node for node in flow if _weights(walk, node)), None)
+    between = set(flow) if weight is None else walk.ancestors(_data(walk, weight)) & set(flow)
+    way = [node for node in walk.sorted(between) if not _weights(walk, node)]
+    mixing = tuple(node for node in way if not keeps_tokens(walk, node) and not prefix_dropped(node))
+    known = {value, *(output for node in way for output in node.outputs)}
+    foreign = tuple(node for node in way if any(x not in known for x in walk.inputs(node)))
+    return Onward(_last_move(walk, value, way, {*mixing, *foreign}, weight), weight, mixing, foreign)
+
+
+def output_behind(walk: Walk, value: ir.Value) -> ir.Value | None:
+    """The graph output that holds the same tokens, if only per-token operations lie between; else None."""
+    behind = walk.descendants(value)
+    if any(not keeps_tokens(walk, node) for node in behind):
+        return None
+    shape = dims(value)
+    found = [x for x in walk.graph.outputs if x.producer() in behind and len(dims(x) or ()) == 3]
+    if len(found) != 1 or shape is None or (dims(found[0]) or ())[1] != shape[1]:
+        return None
+    return found[0]
+
+
+def moved_behind(walk: Walk, value: ir.Value) -> str:
+    """Why tokens may not be selected at `value`: an operation behind it that works on a grid; else empty."""
+    grid = ("Conv", "AveragePool", "MaxPool", "Resize", "SpaceToDepth", "DepthToSpace")
+    node = next((n for n in walk.sorted(walk.descendants(value, until=ends_tokens)) if n.op_type in grid), None)
+    return f"{node.op_type} {_label(node)} behind it moves or merges tokens by place" if node is not None else ""
+
+
+def _last_move(
+    walk: Walk, value: ir.Value, way: list[ir.Node], moving: set[ir.Node], weight: ir.Node | None
+) -> ir.Value | None:
+    """The value after the last node that moves or joins tokens, if all from there to the weights goes through it."""
+    if weight is None or weight.op_type == "Conv":
+        return None
+    moves = [node for node in way if node in moving or prefix_dropped(node)]
+    start = moves[-1].outputs[0] if moves else value
+    if len(dims(start) or ()) not in (2, 3):
+        return None
+    known = {start}
+    for node in [*way[way.index(moves[-1]) + 1 :], weight] if moves else [*way, weight]:
+        if any(x not in known for x in walk.inputs(node)):
+            return None
+        known.update(node.outputs)
+    return start
+
+
+def _weights(walk: Walk, node: ir.Node) -> bool:
+    return weight_product(walk, node) or (node.op_type == "Conv" and len(node.inputs) > 1)
+
+
+def _data(walk: Walk, node: ir.Node) -> ir.Value:
+    return next(value for value in node.inputs if value is not None and not walk.learned(value))
+
+
+def _float(node: ir.Node) -> bool:
+    return any(output.dtype in FLOATS for output in node.outputs) and node.op_type != "Shape"
+
+
+def _same_tokens(values: list[ir.Value]) -> bool:
+    left, right = (dims(value) for value in values)
+    return left is not None and left == right and len(left) in (2, 3) and values[0].dtype in FLOATS
+
+
+def _sum_output(node: ir.Node) -> ir.Value:
+    if node.op_type in _SKIP_NORMS and len(node.outputs) > 3 and node.outputs[3].uses():
+        return node.outputs[3]
+    return node.outputs[0]
+
+
+def _computed_from(walk: Walk, value: ir.Value, source: ir.Value) -> bool:
+    producer = source.producer()
+    if producer is None:
+        return any(source in node.inputs for node in walk.ancestors(value))
+    return producer in walk.ancestors(value)
+
+
+def _label(node: ir.Node) -> str:
+    return repr(node.name or node.outputs[0].name)

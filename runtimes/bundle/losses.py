@@ -1,0 +1,111 @@
+"""What may be deleted where a result replaces what is there: never what it is made of, nothing foreign unnamed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from ...errors import BundleError
+from .target import foreign_files
+
+# Of a folder whose files are about to be deleted: the folder, and the names.
+Announce = Callable[[Path, Sequence[str]], None]
+
+_LINKS = 40  # As many as Linux follows in one path.
+
+
+def refuse_loss(replaced: Path, sources: Iterable[Path]) -> None:
+    """Refuse to replace a file, or a folder with all it holds, where that deletes a part of a source.
+
+    A part of a source is the file itself, everything in it where it is a folder, and each symbolic link on the way
+    there. It is found under every name: behind links, as a hard link, and through another mount. A bundle of ours that
+    lies in a source folder is no part of it, but other files beside that bundle are.
+
+    Args:
+        replaced: need not be there.
+        sources: what the result is made of, as it was named.
+
+    Raises:
+        BundleError: names what would be lost.
+    """
+    if not os.path.lexists(replaced):
+        return
+    place = Path(os.path.realpath(replaced))
+    held = {_identity(path) for path in _tree(place)} - {None}
+    for source in sources:
+        _refuse_from_inside(place, source)
+        for path in _tree(source, but=_identity(place)):
+            for entry in _passed(path):
+                if _identity(entry) in held:
+                    raise _loss(place, path)
+
+
+def name_deleted(folder: Path, names: Sequence[str], most: int | None = 10) -> None:
+    """Say on stderr which foreign files of a folder are about to be deleted.
+
+    Args:
+        folder: theirs.
+        names: relative paths.
+        most: names to give where there are more than that; None: all.
+    """
+    shown = names[:most]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    files = "1 file" if len(names) == 1 else f"{len(names)} files"
+    print(
+        f"--force: the bundle replaces all of {folder}, and deletes {files} that tokexport did not write: "
+        f"{', '.join(shown)}{more}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _refuse_from_inside(place: Path, source: Path) -> None:
+    """Where `place` lies in a source folder, all that is not of a bundle there is the source's."""
+    if not source.is_dir() or Path(os.path.realpath(source)) not in place.parents:
+        return
+    foreign = foreign_files(place) if place.is_dir() else [""]
+    if foreign:
+        raise _loss(place, place / foreign[0])
+
+
+def _tree(path: Path, but: tuple[int, int] | None = None) -> Iterator[Path]:
+    """A path, and everything in it where it is a folder; links are not followed, but for `path` itself."""
+    yield path
+    for base, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if but is None or _identity(Path(base, name)) != but]
+        yield from (Path(base, name) for name in (*folders, *names))
+
+
+def _passed(path: Path) -> Iterator[Path]:
+    """Each symbolic link that the way to `path` goes through, where it really lies, and the end of the way."""
+    ahead, here, followed = list((Path.cwd() / path).parts), Path("/"), 0
+    while ahead:
+        part = ahead.pop(0)
+        entry = here.parent if part == ".." else here / part
+        if entry.is_symlink() and followed < _LINKS:
+            followed += 1
+            yield entry
+            ahead = [*entry.readlink().parts, *ahead]
+        else:
+            here = entry
+    yield here
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """The same for all names of one file or folder, and for no other; None where it is not there."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _loss(place: Path, lost: Path) -> BundleError:
+    kind = "folder" if place.is_dir() else "file"
+    return BundleError(
+        f"the result would replace this {kind}, and with it delete what it is made of: {lost}",
+        where=str(place),
+        fix="Name another one with -o; --force does not change that.",
+    )

@@ -1,0 +1,294 @@
+"""The manifest of a bundle, and the generation contract its graphs keep.
+
+A bundle is a folder that holds everything a consumer needs and nothing about the machine that made it:
+
+    manifest.json   encoder.onnx  encoder.plugin.onnx  encoder.onnx.data   embed / prefill / decode likewise
+    processor/      parity.json   proof.npz   report.html
+
+Paths are relative, with forward slashes, and never leave the folder; no file is a symbolic link, because ONNX Runtime
+refuses links. The first variant is the default one; the graphs of others carry their names (encoder.<variant>.onnx) and
+read the same data files. A folder with a `.tokexport-commit` inside is in the middle of being replaced (see swap.py):
+`open_bundle` refuses it, and `tokexport verify` or a new export finishes what the same user began on the same machine.
+
+Graph roles and the tensors they take and give (roles on the left; `GraphRecord.inputs` and `.outputs` map a role to the
+graph's own tensor name, because a foreign file's names are never changed). B is 1 unless a shape says otherwise.
+
+    encoder   pixel_values [B, 3, H, W], of a video [B, T, 3, H, W], or input_features [B, mels, frames] float32
+              -> tokens [B, K, D], kept_indices [B, K] int64, sizes [B, K] float32, assignment [B, N] int64
+              Several compressors stand in `compression` in the order in which tokens pass them; all of this is about
+              the N tokens that reach the first.
+    embed     input_ids [B, P] int64, tokens [B, K, D] -> inputs_embeds [B, P + K, D]
+              P = prompt_length. The image span is at the fixed offset image_span[0], put there by Concat:
+              [ids before the offset | K visual tokens | the other ids, right padded with `pad`].
+    prefill   inputs_embeds [B, P + K, D], kept_indices [B, K] int64, token_bias [B, K] float32, last_index [B] int64
+              -> logits [B, V] of the token at last_index, present_key_<i>, present_value_<i> [B, H, capacity_i, d]
+    decode    input_ids [B, 1] int64, write_index [B] int64, token_bias [B, K] float32, past_key_<i>, past_value_<i>
+              -> logits [B, V], present_key_<i>, present_value_<i>
+
+Where a method chooses by the question, the encoder has a further input `text` [B, L, D], and
+
+    text      input_ids [1, L] int64 -> text [1, L, D], in the dtype of the tokens
+              The prompt's ids, `bos` included, right padded with `pad` of the variant's `text` record. A row is the
+              embedding of its id in the space of the tokens at the seam; zeros where the id is `blank`, no word.
+
+What the encoder gives then holds for one question. A bundle without this graph, exported with --parts encoder, leaves
+the text to whoever runs it.
+
+Where `attention` is ``cross`` (Whisper and its like), the tokens are no part of the text: there is no embed, and
+
+    prefill   input_ids [B, P] int64, tokens [B, K, D], token_bias [B, K] float32, last_index [B] int64
+              -> logits [B, V] of the token at last_index, present_key_<i>, present_value_<i> [B, H, capacity_i, d],
+              cross_key_<i>, cross_value_<i> [B, H, K, d], which decode reads and never changes
+    decode    input_ids [B, 1] int64, write_index [B] int64, token_bias [B, K] float32, past_key_<i>, past_value_<i>,
+              cross_key_<i>, cross_value_<i> -> logits [B, V], present_key_<i>, present_value_<i>
+
+There `token_bias` goes into the logits of cross-attention in every decoder block; where a token stands is written into
+it by the encoder, so kept_indices are no input; image_span is (0, K); the capacity is P + max_new_tokens; last_index
+and write_index count in the text alone: the last word of n prompt ids stands at n - 1.
+
+`token_bias` is log(sizes), or zeros with the size bias off; it is added to the attention logits of the K visual keys in
+every decoder block, beside the causal mask. Positions follow the kept tokens: visual slot k stands at position
+offset + kept_indices[k], text behind the image at the position it had uncompressed, a decoded token at
+write_index + N - K. The KV cache has a fixed capacity per layer, P + K + max_new_tokens; the first decoded token is
+written at last_index + 1, over the padding, and keys behind the write position are masked. last_index and write_index
+count in the compressed sequence: the last word of n prompt ids stands at n + K - 1, so a prompt has at least
+image_span[0] ids, `bos` included. Generation stops at an `eos` id, which is not part of the answer, or after
+max_new_tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from .media_records import LogMelRecord as LogMelRecord
+from .media_records import Preprocess as Preprocess
+from .media_records import PreprocessRecord as PreprocessRecord
+from .media_records import VideoRecord as VideoRecord
+from .strict import BundlePath, FileName, Strict
+
+SCHEMA = "1.0"
+MANIFEST = "manifest.json"
+# Hidden names of ours, inside a bundle or beside it; these two are a replacement that is under way, and the staging
+# folder of a mount point.
+OURS = ".tokexport-"
+PENDING = OURS + "commit"
+BUILDING = OURS + "build-"
+
+Precision = Literal["fp32", "fp16", "bf16"]
+Form = Literal["portable", "plugin", "inlined"]
+Role = Literal["encoder", "embed", "prefill", "decode", "text"]
+DType = Literal["float32", "float16", "bfloat16", "float64", "int64", "int32", "int8", "uint8", "bool"]
+
+
+class FileRecord(Strict):
+    """Size in bytes and SHA-256 of one file, keyed by its path inside the bundle (forward slashes)."""
+
+    size: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class SourceRecord(Strict):
+    """What was exported: never a path of the machine that did it."""
+
+    kind: Literal["builtin", "checkpoint", "module", "onnx"]
+    name: str
+    sha256: str | None = None
+
+
+class TensorRecord(Strict):
+    """A graph input or output: its own name in the graph, dtype and shape; -1 is a dynamic axis of a foreign graph."""
+
+    name: str
+    dtype: DType
+    shape: list[int]
+
+
+class SeamRecord(Strict):
+    """Where the compressor sits."""
+
+    kind: str
+    graph: Role
+    tensor: str
+    grid: list[int] | None = None
+    prefix: int = 0
+
+
+class CompressionRecord(Strict):
+    """One compressor: its method, parameters, and the tokens before and after it."""
+
+    method: str
+    params: dict[str, Any] = Field(default_factory=dict)
+    ratio: str
+    tokens_in: int = Field(ge=1)
+    tokens_out: int = Field(ge=1)
+    size_bias: bool
+    seam: SeamRecord
+
+
+class GraphRecord(Strict):
+    """One role: its files by form, its precision, and its inputs and outputs by role."""
+
+    forms: dict[Form, BundlePath] = Field(min_length=1)
+    precision: Precision
+    inputs: dict[str, TensorRecord]
+    outputs: dict[str, TensorRecord]
+
+
+class GenerationRecord(Strict):
+    """What greedy generation needs beside the graphs (see the module docstring).
+
+    Attributes:
+        attention: how the decoder reads the tokens: ``self`` as a part of its sequence, ``cross`` beside it.
+        image_span: [offset, K] in the compressed sequence; offset ids stand before the image. [0, K] where `attention`
+            is cross.
+        tokens_in: N, the length of the span before compression: text positions behind the image count from it.
+        prompt_length: P, the fixed length of the text, image span excluded.
+        kv_capacity: key/value slots per layer.
+        max_new_tokens: at most this many tokens may be generated.
+        vocabulary: V.
+    """
+
+    attention: Literal["self", "cross"] = "self"
+    image_span: tuple[int, int]
+    tokens_in: int = Field(ge=1)
+    prompt_length: int = Field(ge=1)
+    kv_capacity: list[int]
+    max_new_tokens: int = Field(ge=1)
+    vocabulary: int = Field(ge=1)
+    bos: int
+    pad: int
+    eos: list[int] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GenerationRecord:
+        offset, kept = self.image_span
+        if not (0 <= offset <= self.prompt_length and 1 <= kept <= self.tokens_in):
+            raise ValueError(
+                f"image_span {list(self.image_span)} does not fit prompt_length {self.prompt_length} "
+                f"and tokens_in {self.tokens_in}"
+            )
+        if self.attention == "cross" and offset:
+            raise ValueError(
+                f"image_span {list(self.image_span)} begins inside a text that cross-attention leaves alone"
+            )
+        outside = [i for i in (self.bos, self.pad, *self.eos) if not 0 <= i < self.vocabulary]
+        if outside:
+            raise ValueError(f"special id {outside[0]} is outside the vocabulary of {self.vocabulary}")
+        return self
+
+
+class TextRecord(Strict):
+    """What goes into the graph `text`; L is the length of its input.
+
+    Attributes:
+        vocabulary: ids are below it.
+        pad: fills a prompt up to L.
+        blank: ids that are no words of a question, `pad` among them: their rows of the text are zeros.
+    """
+
+    vocabulary: int = Field(ge=1)
+    pad: int = Field(ge=0)
+    blank: list[Annotated[int, Field(ge=0)]]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TextRecord:
+        outside = [i for i in (self.pad, *self.blank) if i >= self.vocabulary]
+        if outside:
+            raise ValueError(f"special id {outside[0]} is outside the vocabulary of {self.vocabulary}")
+        if self.pad not in self.blank:
+            raise ValueError(f"pad {self.pad} is not among the blank ids {self.blank}, and would count as a word")
+        return self
+
+
+class DeviceRecord(Strict):
+    """The device a variant was made for, and checked against the rules of.
+
+    Attributes:
+        name: of the profile in `devices`.
+        runtime: ``tensorrt``.
+        version: of the runtime.
+        forms: by role, the forms that no rule of that version refuses.
+        memory: bytes that all graphs need at least, side by side.
+    """
+
+    name: FileName
+    runtime: Literal["tensorrt"]
+    version: str
+    forms: dict[Role, list[Form]]
+    memory: int = Field(ge=0)
+
+
+class Variant(Strict):
+    """One compressed model: its compressors, its graphs by role, and the device it was made for.
+
+    Its engines are files of its name.
+    """
+
+    name: FileName
+    compression: list[CompressionRecord]
+    graphs: dict[Role, GraphRecord]
+    generation: GenerationRecord | None = None
+    text: TextRecord | None = None
+    device: DeviceRecord | None = None
+
+    @model_validator(mode="after")
+    def _text_is_whole(self) -> Variant:
+        if ("text" in self.graphs) != (self.text is not None):
+            raise ValueError("the graph `text` and the record `text` go together, and one is missing")
+        return self
+
+
+class ProcessorRecord(Strict):
+    """How text becomes ids: ``words`` (a vocabulary file, one word an id) or ``none``."""
+
+    kind: Literal["words", "none"] = "none"
+    vocabulary: BundlePath | None = None
+
+    @model_validator(mode="after")
+    def _has_vocabulary(self) -> ProcessorRecord:
+        if self.kind == "words" and self.vocabulary is None:
+            raise ValueError("a words processor needs its vocabulary file")
+        return self
+
+
+class Manifest(Strict):
+    """manifest.json."""
+
+    schema_: str = Field(alias="schema", default=SCHEMA)
+    tokexport: str
+    source: SourceRecord
+    files: dict[BundlePath, FileRecord]
+    variants: list[Variant] = Field(min_length=1)
+    preprocess: Preprocess | None = None
+    processor: ProcessorRecord = ProcessorRecord()
+    parity: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    def named_files(self) -> Iterator[str]:
+        """Every path that a graph or the processor needs; all of them stand in `files`."""
+        for variant in self.variants:
+            for graph in variant.graphs.values():
+                yield from graph.forms.values()
+        if self.processor.vocabulary:
+            yield self.processor.vocabulary
+
+    def to_json(self) -> str:
+        """The text of manifest.json."""
+        data = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return json.dumps(data, indent=2, allow_nan=False) + "\n"
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of manifest.json, published beside this file."""
+    schema = Manifest.model_json_schema(by_alias=True)
+    # The default is a convenience of the Python class; a file without its schema version cannot be read.
+    schema["required"] = ["schema", *schema["required"]]
+    return schema
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2))

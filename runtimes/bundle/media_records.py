@@ -1,0 +1,92 @@
+"""What a manifest says of how an image, a video or a sound becomes the encoder's input."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from .strict import Strict
+
+
+class PreprocessRecord(Strict):
+    """How an image becomes pixel_values.
+
+    Attributes:
+        kind: tells this record from the others.
+        size: [height, width] of the graph's input.
+        resample: of Pillow, on 8-bit values: nearest, bilinear, bicubic or lanczos.
+        antialias: Pillow antialiases whenever it shrinks (except nearest); false is refused.
+        crop: ``none`` (stretch to size), ``center`` (the smallest size of the same shape that covers `size`, its longer
+            side rounded down, then the middle, its corner rounded down) or ``pad`` (the largest that fits, rounded, in
+            the middle of a canvas of the mean colour).
+        rescale: multiplies the 8-bit value, before mean and std: (rescale * value - mean) / std, float32.
+    """
+
+    kind: Literal["image"] = "image"
+    size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    resample: Literal["nearest", "bilinear", "bicubic", "lanczos"]
+    antialias: bool = True
+    crop: Literal["none", "center", "pad"] = "none"
+    rescale: float = 1 / 255
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    layout: Literal["NCHW"] = "NCHW"
+
+
+class VideoRecord(Strict):
+    """How a video becomes pixel_values [1, T, 3, H, W] (runtimes/media/video.py).
+
+    Attributes:
+        kind: tells this record from the others.
+        frames: T; of a video with n frames, those in the middle of T equal parts are taken: number (2 i + 1) n // 2 T.
+        frame: how each of them becomes pixels.
+    """
+
+    kind: Literal["video"]
+    frames: int = Field(ge=1)
+    frame: PreprocessRecord
+
+
+class LogMelRecord(Strict):
+    """How sound becomes input_features: Whisper's log-mel spectrogram (runtimes/media/log_mel.py).
+
+    Attributes:
+        kind: tells this record from the others.
+        sample_rate: in hertz; the filters span 0 to half of it.
+        n_fft: samples of a window.
+        hop: samples from one frame to the next.
+        mels: filters, the height of the encoder's input.
+        frames: the width of the encoder's input; frames * hop samples are the longest sound it takes.
+    """
+
+    kind: Literal["log_mel"]
+    sample_rate: int = Field(ge=1)
+    n_fft: int = Field(ge=2)
+    hop: int = Field(ge=1)
+    mels: int = Field(ge=1)
+    frames: int = Field(ge=1)
+
+    @property
+    def samples(self) -> int:
+        """The longest sound, in samples."""
+        return self.frames * self.hop
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> LogMelRecord:
+        if self.samples <= self.n_fft // 2:
+            raise ValueError(f"{self.samples} samples cannot be mirrored at the ends for windows of {self.n_fft}")
+        return self
+
+
+def _kind(record: Any) -> Any:
+    """A record without a kind is that of an image."""
+    return record.get("kind", "image") if isinstance(record, dict) else getattr(record, "kind", None)
+
+
+Preprocess = Annotated[
+    Annotated[PreprocessRecord, Tag("image")]
+    | Annotated[VideoRecord, Tag("video")]
+    | Annotated[LogMelRecord, Tag("log_mel")],
+    Discriminator(_kind),
+]

@@ -1,0 +1,1 @@
+"""Pictures, videos and sounds become the input of an encoder."""

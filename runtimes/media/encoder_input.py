@@ -1,0 +1,82 @@
+"""What a user has, a picture, a video, a sound or an array, becomes the encoder's input as the bundle's record says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import RequestError
+from ..bundle.media_records import LogMelRecord, Preprocess, PreprocessRecord, VideoRecord
+from .audio import read_sound
+from .image import pixel_values
+from .log_mel import input_features
+from .video import clip_values
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    Media = Image.Image | np.ndarray | Path | str
+
+
+def encoder_input(media: Media, record: Preprocess | None, bundle: Path) -> np.ndarray:
+    """The encoder's main input.
+
+    Args:
+        media: see `Session.encode`.
+        record: how the bundle preprocesses, None where it does not say.
+        bundle: its folder, for messages.
+
+    Raises:
+        RequestError: a medium that the bundle does not take, or that is damaged, empty or too long.
+        MissingError: a sound file, and soundfile or soxr is not installed.
+    """
+    if isinstance(record, LogMelRecord):
+        return _of_sound(media, record)
+    if isinstance(media, np.ndarray) and media.dtype != np.uint8:
+        return media
+    if isinstance(record, VideoRecord):
+        return _of_video(media, record)
+    return _of_image(media, record, bundle)
+
+
+def _of_sound(media: Any, record: LogMelRecord) -> np.ndarray:
+    if isinstance(media, (str, Path)):
+        sound = read_sound(media, record.sample_rate)
+        try:
+            return input_features(sound, record)
+        except RequestError as error:
+            # Where a folder is read, the one that is meant must be named.
+            raise RequestError(error.what, where=str(media), fix=error.fix) from None
+    if not isinstance(media, np.ndarray):
+        raise RequestError(
+            f"a {type(media).__name__} is not a sound",
+            fix=f"Give a sound file, or a float32 waveform at {record.sample_rate} Hz.",
+        )
+    return media if media.ndim == 3 else input_features(media, record)
+
+
+def _of_video(media: Any, record: VideoRecord) -> np.ndarray:
+    if not isinstance(media, (np.ndarray, str, Path)):
+        raise RequestError(
+            f"a {type(media).__name__} is not a video",
+            fix="Give a file, a folder of pictures, or an 8-bit array [frames, height, width, 3].",
+        )
+    return clip_values(media, record)
+
+
+def _of_image(media: Any, record: PreprocessRecord | None, bundle: Path) -> np.ndarray:
+    if isinstance(media, np.ndarray):
+        if media.ndim != 3 or media.shape[2] != 3:
+            raise RequestError(f"an 8-bit image is [height, width, 3], not {list(media.shape)}")
+        from PIL import Image
+
+        media = Image.fromarray(media)
+    if record is None:
+        raise RequestError(
+            "the bundle does not say how a picture, a video or a sound becomes the encoder's input",
+            where=str(bundle),
+            fix="Pass the encoder's input as an array.",
+        )
+    return pixel_values(media, record)

@@ -1,0 +1,108 @@
+"""An image becomes pixel_values: as the Pillow-based image processors of transformers do it, on 8-bit values.
+
+Resizing happens on uint8, so that every channel is rounded to a whole number before it is scaled. Processors that
+resize floating-point tensors differ by up to 1/255 per value, before mean and std.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import BundleError, RequestError
+from ..bundle.manifest import PreprocessRecord
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_EIGHT_BIT = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "LAB"}
+
+
+def pixel_values(image: Image.Image | Path | str, record: PreprocessRecord) -> np.ndarray:
+    """Preprocess one image.
+
+    Args:
+        image: any 8-bit mode or file that Pillow reads; it is turned upright (EXIF) and made RGB, alpha dropped.
+        record: of the manifest.
+
+    Returns:
+        float32 [1, 3, height, width].
+
+    Raises:
+        RequestError: no such file, not an image, damaged, or more than 8 bits a channel.
+        BundleError: the record asks for what Pillow cannot do.
+    """
+    from PIL import Image
+
+    if not record.antialias and record.resample != "nearest":
+        raise BundleError(
+            f"preprocess asks for {record.resample} without antialiasing, and Pillow always antialiases",
+            where="manifest.json, preprocess",
+            fix="Pass pixel_values as an array instead of an image.",
+        )
+    rgb = _read(image)
+    height, width = record.size
+    filter_ = Image.Resampling[record.resample.upper()]
+    if record.crop == "none":
+        fitted = rgb.resize((width, height), filter_)
+    elif record.crop == "center":
+        fitted = _cover(rgb, width, height, filter_)
+    else:
+        fitted = _pad(rgb, width, height, filter_, record)
+    # Multiplying in float64 first is what transformers does: the last bit of float32 depends on it.
+    scaled = (np.asarray(fitted, np.float64) * record.rescale).astype(np.float32)
+    normalized = (scaled - np.asarray(record.mean, np.float32)) / np.asarray(record.std, np.float32)
+    return np.ascontiguousarray(normalized.transpose(2, 0, 1)[None])
+
+
+def _cover(image: Image.Image, width: int, height: int, filter_: Image.Resampling) -> Image.Image:
+    """The smallest size of the same shape that covers (width, height), and the middle of it."""
+    # Integers: as a float product the longer side comes out one short now and then.
+    if width * image.height >= height * image.width:
+        size = (width, max(height, width * image.height // image.width))
+    else:
+        size = (max(width, height * image.width // image.height), height)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return image.resize(size, filter_).crop((left, top, left + width, top + height))
+
+
+def _pad(
+    image: Image.Image, width: int, height: int, filter_: Image.Resampling, record: PreprocessRecord
+) -> Image.Image:
+    """The largest size of the same shape that fits into (width, height), in the middle of the mean colour."""
+    from PIL import Image
+
+    scale = min(width / image.width, height / image.height)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    colour = tuple(min(255, max(0, round(mean / record.rescale))) for mean in record.mean)
+    canvas = Image.new("RGB", (width, height), colour)
+    canvas.paste(image.resize(size, filter_), ((width - size[0]) // 2, (height - size[1]) // 2))
+    return canvas
+
+
+def _read(image: Image.Image | Path | str) -> Image.Image:
+    from PIL import Image, ImageOps
+
+    name = str(image) if isinstance(image, (str, Path)) else "the image"
+    try:
+        with contextlib.ExitStack() as files:
+            opened = files.enter_context(Image.open(image)) if isinstance(image, (str, Path)) else image
+            if not isinstance(opened, Image.Image):
+                raise RequestError(
+                    f"a {type(image).__name__} is not an image", fix="Give a path, a Pillow image or an array."
+                )
+            if opened.mode not in _EIGHT_BIT:
+                raise RequestError(
+                    f"{name} has mode {opened.mode}, more than 8 bits a channel",
+                    fix="Convert it to an 8-bit image first.",
+                )
+            return ImageOps.exif_transpose(opened).convert("RGB")
+    except FileNotFoundError:
+        raise RequestError(f"no image {name}", fix="Check the path given by --image.") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise RequestError(
+            f"{name} cannot be read as an image: {error}", fix="Is it complete? Open it in a viewer, save it as PNG."
+        ) from None

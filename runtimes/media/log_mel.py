@@ -1,0 +1,96 @@
+"""Sound becomes input_features: the log-mel spectrogram of Whisper, in numpy.
+
+Windows of n_fft samples under a periodic Hann window, hop samples apart, centred on their frame, the ends mirrored;
+their power; mel filters on Slaney's scale, each of area one; log10; at most 8 below the loudest value of the whole
+window; (x + 4) / 4. The frame behind the last sample is dropped. (Radford et al. 2022, "Robust Speech Recognition via
+Large-Scale Weak Supervision", and its code; the scale is that of Slaney's Auditory Toolbox, 1998.)
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from ...errors import RequestError
+from ..bundle.manifest import LogMelRecord
+
+_FLOOR = 1e-10
+_RANGE = 8.0
+
+# Slaney: linear up to 1000 Hz, 15 mels, and from there 27 mels to every factor of 6.4.
+_HERTZ_PER_MEL = 200 / 3
+_KNEE = 1000.0
+_LOG_STEP = np.log(6.4) / 27
+
+
+def input_features(waveform: np.ndarray, record: LogMelRecord) -> np.ndarray:
+    """One sound as the encoder takes it.
+
+    Args:
+        waveform: float32 or float64 [samples] at the record's sample rate, within -1 and 1 where it is not clipped.
+            A shorter one than frames * hop samples is followed by silence.
+        record: of the manifest.
+
+    Returns:
+        float32 [1, mels, frames].
+
+    Raises:
+        RequestError: empty, longer than the window, not one-dimensional, not floating point, or not finite.
+    """
+    if waveform.ndim != 1 or waveform.dtype not in (np.float32, np.float64):
+        raise RequestError(
+            f"a waveform is float32 [samples], not {waveform.dtype.name} {list(waveform.shape)}",
+            fix="Divide 16-bit samples by 32768; average the channels of a stereo recording.",
+        )
+    if not waveform.size:
+        raise RequestError("the sound is empty", fix="Record it again.")
+    if not np.isfinite(waveform).all():
+        raise RequestError("the sound holds NaN or inf", fix="Play it, and save it as 16-bit samples.")
+    if waveform.size > record.samples:
+        rate = record.sample_rate
+        raise RequestError(
+            f"the sound lasts {waveform.size / rate:.2f} s, and the encoder takes at most {record.samples / rate:g} s "
+            f"({record.samples} samples at {rate} Hz)",
+            fix="Cut it into shorter pieces, best where nobody speaks.",
+        )
+    return log_mel(np.pad(waveform, (0, record.samples - waveform.size))[None], record)
+
+
+def log_mel(waveforms: np.ndarray, record: LogMelRecord) -> np.ndarray:
+    """The spectrograms of whole windows: [B, frames * hop] floating point -> float32 [B, mels, frames]."""
+    edge = record.n_fft // 2
+    padded = np.pad(np.asarray(waveforms, np.float32), ((0, 0), (edge, edge)), mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, record.n_fft, axis=1)[:, :: record.hop]
+    spectrum = np.fft.rfft(windows[:, : record.frames] * _hann(record.n_fft), axis=2)
+    power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
+    mel = power @ mel_filters(record.sample_rate, record.n_fft, record.mels)
+    logs = np.log10(np.maximum(mel, _FLOOR))
+    logs = np.maximum(logs, logs.max((1, 2), keepdims=True) - _RANGE)
+    return np.ascontiguousarray(((logs + 4) / 4).transpose(0, 2, 1), np.float32)
+
+
+@lru_cache(maxsize=4)
+def mel_filters(sample_rate: int, n_fft: int, mels: int) -> np.ndarray:
+    """Triangular filters between 0 and half the sample rate: float32 [n_fft // 2 + 1, mels]."""
+    bins = np.linspace(0, sample_rate / 2, n_fft // 2 + 1)
+    corners = _hertz(np.linspace(_mel(0.0), _mel(sample_rate / 2), mels + 2))
+    low, middle, high = corners[:-2], corners[1:-1], corners[2:]
+    rising = (bins[:, None] - low) / (middle - low)
+    falling = (high - bins[:, None]) / (high - middle)
+    return (np.maximum(0, np.minimum(rising, falling)) * 2 / (high - low)).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _hann(length: int) -> np.ndarray:
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)).astype(np.float32)
+
+
+def _mel(hertz: float) -> float:
+    knee = _KNEE / _HERTZ_PER_MEL
+    return hertz / _HERTZ_PER_MEL if hertz < _KNEE else float(knee + np.log(hertz / _KNEE) / _LOG_STEP)
+
+
+def _hertz(mels: np.ndarray) -> np.ndarray:
+    knee = _KNEE / _HERTZ_PER_MEL
+    return np.where(mels < knee, mels * _HERTZ_PER_MEL, _KNEE * np.exp(_LOG_STEP * (mels - knee)))

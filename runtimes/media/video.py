@@ -1,0 +1,89 @@
+"""Reads videos, animated pictures or folders of pictures, as the frames that a bundle's encoder takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import RequestError
+from ..bundle.media_records import VideoRecord
+from .image import pixel_values
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+VIDEOS = (".gif", ".webp", ".png", ".apng")
+_TAKEN = "It takes an animated GIF, WebP or PNG file, or a folder of pictures in the order of their names"
+_FIX = f"{_TAKEN}. Of other videos: ffmpeg -i VIDEO FOLDER/%05d.png."
+
+
+def clip_values(video: np.ndarray | Path | str, record: VideoRecord) -> np.ndarray:
+    """The frames of a video, chosen and preprocessed.
+
+    Args:
+        video: an animated picture; a folder of pictures, hidden files and files of other kinds left alone; or 8-bit RGB
+            [n, height, width, 3].
+        record: of the manifest. Frames are chosen by their number, however long each is shown; of a video with fewer
+            than the record asks for, some stand twice.
+
+    Returns:
+        float32 [1, frames, 3, height, width].
+
+    Raises:
+        RequestError: no such file or folder, no video, a single picture, or damaged.
+    """
+    frames: Sequence[Image.Image | Path]
+    if isinstance(video, np.ndarray):
+        frames = _of_array(video, record.frames)
+    elif Path(video).is_dir():
+        frames = _of_folder(Path(video), record.frames)
+    else:
+        frames = _of_file(Path(video), record.frames)
+    return np.stack([pixel_values(frame, record.frame)[0] for frame in frames])[None]
+
+
+def chosen(count: int, frames: int) -> list[int]:
+    """The numbers of the frames in the middle of `frames` equal parts of `count`."""
+    return [(2 * i + 1) * count // (2 * frames) for i in range(frames)]
+
+
+def _of_array(video: np.ndarray, frames: int) -> list[Image.Image]:
+    from PIL import Image
+
+    if video.ndim != 4 or video.shape[3] != 3 or not len(video):
+        raise RequestError(f"an 8-bit video is [frames, height, width, 3], not {list(video.shape)}")
+    return [Image.fromarray(video[number]) for number in chosen(len(video), frames)]
+
+
+def _of_folder(folder: Path, frames: int) -> list[Path]:
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.name[0] != ".")
+    if not files:
+        raise RequestError(f"no pictures in the folder {folder}", fix=f"{_TAKEN}, of {' '.join(PICTURES)}.")
+    return [files[number] for number in chosen(len(files), frames)]
+
+
+def _of_file(path: Path, frames: int) -> list[Image.Image]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as opened:
+            count = getattr(opened, "n_frames", 1)
+            if count < 2:
+                raise RequestError(f"{path} is one picture and no video", fix=_FIX)
+            found = []
+            for number in chosen(count, frames):
+                opened.seek(number)
+                found.append(opened.copy())
+            return found
+    except FileNotFoundError:
+        raise RequestError(f"no video {path}", fix="Check the path given by --video.") from None
+    except UnidentifiedImageError:
+        raise RequestError(f"{path} is no video that can be read here", fix=_FIX) from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
+        raise RequestError(
+            f"{path} cannot be read as a video: {error}", fix="Is it complete? Play it, and save it again as a GIF."
+        ) from None

@@ -1,0 +1,110 @@
+"""Runs a bundle with ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...errors import BundleError, GraphError, MissingError, RequestError
+from ..bundle.reader import Bundle
+from ..session import Session
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnxruntime
+
+
+class OrtSession(Session):
+    """A bundle in ONNX Runtime; each graph is loaded when it is first run.
+
+    Args:
+        bundle: opened.
+        variant: see `Session`.
+        form: portable or inlined; ONNX Runtime does not know our plugins.
+        threads: inside one operator (intra-op); None: one per core.
+        inter_threads: operators side by side; None: ONNX Runtime runs them one after the other.
+        providers: execution providers, best first.
+
+    Raises:
+        MissingError: onnxruntime, or one of the providers, is not installed.
+        RequestError: the plugin form was asked for.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        variant: str | None = None,
+        form: str = "portable",
+        threads: int | None = None,
+        inter_threads: int | None = None,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ) -> None:
+        super().__init__(bundle, variant=variant)
+        self._ort = _onnxruntime()
+        if form == "plugin":
+            raise RequestError("ONNX Runtime cannot run the plugin form", fix="Use form='portable'.")
+        absent = [name for name in providers if name not in self._ort.get_available_providers()]
+        if absent:
+            raise MissingError(f"this onnxruntime has no {absent[0]}", fix="pip install tokexport[ort-gpu]")
+        self._form, self._providers = form, list(providers)
+        self._options = self._ort.SessionOptions()
+        # Its warnings are about what its own optimizer removes; errors still come as exceptions.
+        self._options.log_severity_level = 3
+        if threads is not None:
+            self._options.intra_op_num_threads = threads
+        if inter_threads is not None:
+            self._options.inter_op_num_threads = inter_threads
+            self._options.execution_mode = self._ort.ExecutionMode.ORT_PARALLEL
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+
+    def execute(self, role: str, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """See `Session`."""
+        session = self.session(role)
+        wanted = [tensor.name for tensor in self.bundle.graph(role, self.variant.name).outputs.values()]
+        try:
+            return dict(zip(wanted, session.run(wanted, feeds)))
+        except Exception as error:
+            # onnxruntime's exceptions have no public base class.
+            raise GraphError(f"ONNX Runtime failed: {_first_line(error)}", where=role) from error
+
+    def session(self, role: str) -> onnxruntime.InferenceSession:
+        """The ONNX Runtime session of a role.
+
+        Raises:
+            RequestError: the bundle has no such graph or form.
+            GraphError: ONNX Runtime cannot load it.
+            BundleError: it lacks a tensor that the manifest names.
+        """
+        if role in self._sessions:
+            return self._sessions[role]
+        path = self.bundle.model_path(role, self._form, self.variant.name)
+        try:
+            session = self._ort.InferenceSession(str(path), self._options, providers=self._providers)
+        except Exception as error:
+            fix = "Check the bundle with `tokexport verify`."
+            raise GraphError(f"ONNX Runtime cannot load it: {_first_line(error)}", where=str(path), fix=fix) from error
+        record = self.bundle.graph(role, self.variant.name)
+        sides: list[tuple[Any, Any]] = [(record.inputs, session.get_inputs()), (record.outputs, session.get_outputs())]
+        for tensors, nodes in sides:
+            lacking = {tensor.name for tensor in tensors.values()} - {node.name for node in nodes}
+            if lacking:
+                raise BundleError(
+                    f"the graph of {role} has no tensor {sorted(lacking)[0]!r}, which the manifest names",
+                    where=str(path),
+                    fix="Export the bundle again.",
+                )
+        self._sessions[role] = session
+        return session
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingError("onnxruntime is not installed", fix="pip install tokexport[ort]") from error
+    return onnxruntime
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

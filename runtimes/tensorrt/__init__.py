@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX: a bundle, or any graph."""

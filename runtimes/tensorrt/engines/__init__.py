@@ -1,0 +1,1 @@
+"""Builds engines in child processes, and keeps them in a bundle with a sidecar each."""

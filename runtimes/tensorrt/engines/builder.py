@@ -1,0 +1,130 @@
+"""Builds one graph into one plan in a child process, and says in our words why it cannot."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from ....errors import GraphError
+from ....graph_passes.ir_tools.model_io import external_tensors
+from ....plugins.library import needed
+from ...bundle.manifest import Form
+from .. import cuda as tensorrt_cuda
+from .. import layers as engine_layers
+from ..api import Kind, title
+from ..failures import EngineStaleError, refused, translate
+from ..rtx import ParserError, refusals
+from . import child as engine_child
+
+if TYPE_CHECKING:
+    from .child import Progress
+    from .target import EngineTarget
+
+
+@dataclass(frozen=True)
+class Builder:
+    """What every engine of one build shares.
+
+    Attributes:
+        kind: of TensorRT.
+        version: of that.
+        target: what is built for.
+        library: of `engine_plugins.found`.
+        scratch: a folder on the disk of the bundle, for what is not in its place yet.
+    """
+
+    kind: Kind
+    version: str
+    target: EngineTarget
+    library: Path | None
+    scratch: Path
+
+    @property
+    def timing(self) -> Path:
+        """The timing cache: read and replaced by every build."""
+        return self.scratch / "timing.cache"
+
+    def build(
+        self,
+        model: ir.Model,
+        name: str,
+        form: Form,
+        others: tuple[Form, ...] = (),
+        progress: Progress = lambda share, text: None,
+    ) -> tuple[Path, list[engine_layers.Check]]:
+        """Build the engine of one graph.
+
+        Args:
+            model: in `form`, its weights where they are.
+            name: for files and errors.
+            form: of the model.
+            others: forms to name where a node is refused.
+            progress: see `engine_child.call`.
+
+        Returns:
+            (the plan, in `scratch`; the looks at the network and, where a GPU can load it, at the engine).
+
+        Raises:
+            GraphError: a node is refused, or there is no engine for it.
+            MissingError: no memory, or a plugin that is not here.
+            GateError: the types are not those of the graph.
+        """
+        doing, where = f"{title(self.kind)} {self.version} cannot build the engine", f"graph {name}"
+        plan, plugins = self.scratch / f"{name}.plan", plugin_nodes(model)
+        with tempfile.NamedTemporaryFile(prefix="tokexport-graph-", suffix=".onnx") as graph:
+            graph.write(ir.to_proto(model).SerializeToString())
+            graph.flush()
+            request = {
+                "kind": self.kind,
+                "model": graph.name,
+                "weights": str(_weights(model)),
+                "plan": str(plan),
+                "timing": str(self.timing),
+                "timing_in": str(self.timing),
+                "settings": dataclasses.asdict(self.target.settings),
+                "plugins": plugins,
+                "library": str(self.library) if self.library else None,
+                "inspect": tensorrt_cuda.gpu_here() == self.target.compute_capability,
+            }
+            answer = engine_child.call(request, progress, doing=doing, where=where)
+        # What a plugin refuses TensorRT reports as an error of its own, without the reason.
+        if answer["stage"] != "done" and plugins and (found := refusals(answer["stderr"])):
+            raise refused(found[0], doing=doing, where=where, form=form, others=others)
+        if answer["stage"] == "parse" and answer["errors"]:
+            first = ParserError(**answer["errors"][0])
+            raise refused(first, doing=doing, where=where, form=form, others=others)
+        if answer["stage"] == "cache":
+            raise EngineStaleError(
+                f"{title(self.kind)} {self.version} does not take the timing cache of an earlier build: it is of "
+                "another version, another GPU, or damaged",
+                where=where,
+                fix=f"Delete engines/{self.target.name}/*.timing.cache in the bundle, and build again.",
+            )
+        if answer["stage"] != "done":
+            raise translate(answer["log"], doing=doing, where=where)
+        wanted = engine_layers.asked(model)
+        looks = [("network", answer["network"])] + ([("engine", answer["engine"])] if answer["engine"] else [])
+        checks = []
+        for stage, found in looks:
+            layers = [engine_layers.Layer(**layer) for layer in found]
+            checks.append(engine_layers.compare(stage, wanted, layers, plugins).require(where))  # type: ignore[arg-type]
+        return plan, checks
+
+
+def plugin_nodes(model: ir.Model) -> list[str]:
+    """The operator of every node that only a plugin can compute."""
+    wanted = set(needed(model))
+    return [node.op_type for node in model.graph if node.op_type in wanted]
+
+
+def _weights(model: ir.Model) -> Path:
+    """The folder that the data files of a graph lie in, as a file there: so a parser takes it."""
+    folders = {Path(tensor.base_dir).resolve() for tensor in external_tensors(model)} or {Path()}
+    if len(folders) > 1:
+        raise GraphError(f"external weights lie in {len(folders)} folders", fix="Save the model into one folder first.")
+    return folders.pop() / "graph.onnx"

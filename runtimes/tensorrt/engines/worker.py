@@ -1,0 +1,126 @@
+"""The child process of `engine_child`: parses a graph, builds its engine, and looks at both."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ....errors import TokexportError
+from ..api import Api, Settings
+from ..layers import Layer
+from ..plugins import offer
+from ..rtx_worker import describe
+from .file import unwritable
+
+
+def run(request: dict[str, Any]) -> dict[str, Any]:
+    """Parse and build.
+
+    Args:
+        request: kind (of TensorRT), model (file), weights (a path beside its data
+            files), plan and timing (files to write), timing_in (file to read, may be
+            missing), settings (of `tensorrt_api.Settings`), plugins (operators), library (file or None), inspect
+            (whether a GPU that can load the engine is here), progress (a descriptor).
+
+    Returns:
+        stage (parse, cache, build or done), errors (of the parser), log (TensorRT's errors and warnings), network and
+        engine (lists of layers, the second None where it was not inspected).
+
+    Raises:
+        MissingError: TensorRT or a plugin is not here.
+        BundleError: the plan cannot be written.
+    """
+    api = Api(request["kind"])
+    trt = api.trt
+    offer(api, request["plugins"], request["library"] and Path(request["library"]))
+    builder = trt.Builder(api.logger)
+    network = api.network(builder)
+    parser = trt.OnnxParser(network, api.logger)
+    # Not from the file: a graph that was cut or inlined in memory has its weights elsewhere, and readers refuse links.
+    if not parser.parse(Path(request["model"]).read_bytes(), request["weights"]):
+        errors = [describe(parser.get_error(i)) for i in range(parser.num_errors)]
+        return {"stage": "parse", "errors": errors, "log": api.take_log()}
+    layers = _plain(api.layers_of_network(network))
+    with os.fdopen(request["progress"], "w") as pipe:
+        monitor = _monitor(trt, lambda share, text: print(json.dumps([share, text]), file=pipe, flush=True))
+        config = api.config(builder, Settings(**request["settings"]), monitor)
+        earlier = Path(request["timing_in"])
+        if not api.give_timing_cache(config, earlier.read_bytes() if earlier.is_file() else b""):
+            return {"stage": "cache", "log": api.take_log()}
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            return {"stage": "build", "log": api.take_log()}
+    timing = api.timing_cache(config)
+    try:
+        Path(request["plan"]).write_bytes(plan)
+        if timing is not None:
+            Path(request["timing"]).write_bytes(timing)
+    except OSError as error:
+        raise unwritable(Path(request["plan"]), error) from error
+    answer = {"stage": "done", "log": api.take_log(), "network": layers, "engine": None}
+    if request["inspect"]:
+        engine = trt.Runtime(api.logger).deserialize_cuda_engine(plan)
+        if engine is None:
+            return {"stage": "build", "log": api.take_log()}
+        answer["engine"] = _plain(api.layers_of_engine(engine))
+    return answer
+
+
+def _plain(layers: list[Layer]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(layer) for layer in layers]
+
+
+def _monitor(trt: Any, tell: Callable[[float, str], None]) -> Any:
+    """Tells the share that is done of nested phases, each a step of the one around it."""
+
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            # name -> [parent, steps, steps done]
+            self.phases: dict[str, list[Any]] = {}
+            self.furthest = 0.0
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            self.phases[name] = [parent, steps, 0]
+            self._tell(name)
+
+        def step_complete(self, name: str, step: int) -> bool:
+            if name in self.phases:
+                self.phases[name][2] = step + 1
+            self._tell(name)
+            return True
+
+        def phase_finish(self, name: str) -> None:
+            self.phases.pop(name, None)
+
+        def _tell(self, name: str) -> None:
+            share, phase = 0.0, self.phases.get(name)
+            while phase:
+                parent, steps, done = phase
+                share = min((done + share) / max(steps, 1), 1.0)
+                phase = self.phases.get(parent)
+            # A phase that starts has no step done; a bar that goes back tells nobody anything.
+            self.furthest = max(self.furthest, share)
+            tell(self.furthest, name)
+
+    return Monitor()
+
+
+def main() -> None:
+    """Answer the request on the command line."""
+    request = json.loads(sys.argv[1])
+    try:
+        answer = run(request)
+    except TokexportError as error:
+        told = {"kind": type(error).__name__, "what": error.what, "where": error.where, "fix": error.fix}
+        answer = {"error": told}
+    Path(request["answer"]).write_text(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""What TensorRT says when it fails, and what that means for whoever typed the command.
+
+TensorRT reports through its log, in sentences about its own source. The table knows those that have a cure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ...errors import BundleError, GraphError, MissingError, TokexportError
+from .rtx import ParserError
+
+
+class EngineError(BundleError):
+    """An engine of a bundle cannot be used here."""
+
+
+class EngineVersionError(EngineError):
+    """It was built by another version, or another kind, of TensorRT."""
+
+
+class EngineDeviceError(EngineError):
+    """It was built for another GPU."""
+
+
+class EngineStaleError(EngineError):
+    """The graph, or the plan itself, is no longer what the sidecar describes."""
+
+
+class BuildMemoryError(MissingError):
+    """The memory of this machine does not suffice to build the engine."""
+
+
+@dataclass(frozen=True)
+class _Known:
+    pattern: str
+    error: type[TokexportError]
+    what: str
+    fix: str
+
+
+# The parser's words where the registry has no creator for an operator.
+_NO_PLUGIN = "Plugin not found"
+_MEMORY_FIX = (
+    "Close other programs, build one variant at a time, or export with --precision fp16. On a Jetson also stop the "
+    "desktop (sudo systemctl isolate multi-user.target) and add swap."
+)
+# The first that is found in the log speaks: causes stand before what follows from them.
+_KNOWN = (
+    _Known(
+        r"out of memory|OutOfMemory|could not be allocated|insufficient memory on requested size|bad_alloc"
+        r"|allocator error allocating",
+        BuildMemoryError,
+        "there is not enough memory to build the engine",
+        _MEMORY_FIX,
+    ),
+    _Known(
+        r"TopK.*exceeds the maximum|TopK.*\b3840\b",
+        GraphError,
+        "a TopK takes more than 3840 elements",
+        "Keep fewer tokens (--keep), or use a form or method that ranks by counting.",
+    ),
+    _Known(
+        r"[Vv]ersion tag does not match|[Mm]agic ?[Tt]ag|incompatible serialization version"
+        r"|not compatible with this version",
+        EngineVersionError,
+        "the engine was made by another version of TensorRT",
+        "Build it again here: tokexport build BUNDLE",
+    ),
+    _Known(
+        r"incompatible device|expecting compute \d|compute capabilit\w+ .*(?:not|mismatch)",
+        EngineDeviceError,
+        "the engine was made for another GPU",
+        "Build it again here: tokexport build BUNDLE",
+    ),
+    _Known(
+        r"no optimization profile",
+        GraphError,
+        "the graph has axes without a fixed length",
+        "Export it again with static shapes.",
+    ),
+    _Known(
+        r"Could not find any implementation for node",
+        GraphError,
+        "TensorRT has no kernel for a node within the workspace it may use",
+        "Try another --form. If it is a large MatMul or attention, the device may have too little memory for it.",
+    ),
+    _Known(
+        r"driver version is insufficient|no CUDA-capable device|cudaErrorNoDevice|cudaErrorInsufficientDriver",
+        MissingError,
+        "there is no GPU here that TensorRT can use",
+        "`tokexport doctor` looks at driver and GPU.",
+    ),
+)
+
+
+def translate(log: Iterable[str], *, doing: str, where: str) -> TokexportError:
+    """The error behind a failed build or load.
+
+    Args:
+        log: errors and warnings of TensorRT, oldest first.
+        doing: what failed, such as ``TensorRT 10.3 cannot build the engine``.
+        where: the graph.
+    """
+    lines = [line.strip() for line in log if line.strip()]
+    for known in _KNOWN:
+        for line in lines:
+            if re.search(known.pattern, line):
+                return known.error(f"{doing}: {known.what}: {_short(line)}", where=where, fix=known.fix)
+    last = _short(lines[-1]) if lines else "it gives no reason"
+    fix = "Try another --form; with --debug the traceback shows where."
+    return GraphError(f"{doing}: {last}", where=where, fix=fix)
+
+
+def killed(code: int, tail: str, *, doing: str, where: str) -> TokexportError:
+    """The error behind a child process that ended without an answer.
+
+    Args:
+        code: its exit code; negative for a signal.
+        tail: its last words on stderr.
+        doing: see `translate`.
+        where: likewise.
+    """
+    if code == -9:
+        # Nobody but the kernel sends it: the process took more memory than there is.
+        return BuildMemoryError(f"{doing}: the system killed it for memory", where=where, fix=_MEMORY_FIX)
+    said = f": {tail}" if tail else ""
+    return GraphError(f"{doing}: its process ended with {code}{said}", where=where, fix="Try another --form.")
+
+
+def refused(error: ParserError, *, doing: str, where: str, form: str, others: Iterable[str]) -> TokexportError:
+    """The error behind a node that the parser refuses: names it, and the form to use instead.
+
+    Args:
+        error: the first of the parser's.
+        doing: see `translate`.
+        where: likewise.
+        form: that was parsed.
+        others: forms that no rule refuses.
+    """
+    text = f"{doing} ({form} form): {_short(str(error))}"
+    others = [one for one in others if one != form]
+    instead = f"Use --form {' or --form '.join(others)}." if others else ""
+    if _NO_PLUGIN in error.reason and error.op.startswith("Tokexport"):
+        fix = f"Run: tokexport plugins build. {f'Or u{instead[1:]}' if instead else ''}".strip()
+        return MissingError(text, where=where, fix=fix)
+    # Whatever the form, a node outside of a compressor stays what it is.
+    ours = error.op.startswith("Tokexport") or "in function Tokexport" in error.reason
+    fix = instead if ours and instead else "Change that node where the model is made."
+    return GraphError(text, where=where, fix=fix)
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:300].rstrip(". ")

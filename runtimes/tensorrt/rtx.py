@@ -1,0 +1,205 @@
+"""TensorRT-RTX parses a graph and builds its engine without a GPU: what TensorRT cannot read is seen early.
+
+Both happen in a child process. The wheel's plugin registry opens `libtensorrt_rtx.so`, the wheel has only
+`libtensorrt_rtx.so.1`, and the process aborts: a folder with a link of the missing name on the child's LD_LIBRARY_PATH
+cures that (the loader reads it once, at start). And whatever else ends a child process does not end ours.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import GraphError, MissingError, RequestError
+
+# Compute capabilities that TensorRT-RTX builds for on a machine that has no such GPU.
+SMS = ("75", "86", "89", "120")
+_INSTALL = "pip install 'tensorrt-rtx>=1.7'"
+
+
+@dataclass(frozen=True)
+class ParserError:
+    """Why TensorRT refuses a graph.
+
+    Attributes:
+        node: name of the node, empty where TensorRT names none.
+        op: its operator, empty likewise.
+        reason: TensorRT's words, or the rule of `devices.rules` that was broken.
+    """
+
+    node: str
+    op: str
+    reason: str
+
+    def __str__(self) -> str:
+        place = " ".join(part for part in (self.op, repr(self.node) if self.node else "") if part)
+        return f"{place}: {self.reason}" if place else self.reason
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build gave.
+
+    Attributes:
+        ok: whether there is an engine.
+        seconds: of the build alone, without parsing and the child's start.
+        bytes: size of the serialized engine; 0 where there is none.
+        errors: why there is none.
+    """
+
+    ok: bool
+    seconds: float
+    bytes: int
+    errors: tuple[ParserError, ...] = ()
+
+
+def require_rtx() -> str:
+    """The installed version of TensorRT-RTX.
+
+    Raises:
+        MissingError: it is not installed; the fix is the command that installs it.
+    """
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        raise MissingError("TensorRT-RTX is not installed", where="Python module tensorrt_rtx", fix=f"Run: {_INSTALL}")
+    return importlib.metadata.version("tensorrt-rtx")
+
+
+def parse(model: str | Path | bytes, *, plugins: str | Path | None = None, timeout: float = 600) -> list[ParserError]:
+    """What TensorRT's ONNX parser refuses in a model; empty where it takes everything.
+
+    Args:
+        model: an ONNX file (external data beside it is read), or a serialized model without external data.
+        plugins: whose the plugins are that the graph needs: a library's path, or ``python`` for those in Python.
+        timeout: seconds.
+
+    Raises:
+        MissingError: TensorRT-RTX is not installed, or there is no such library.
+        GraphError: there is no such file.
+    """
+    return list(_run(model, {"build": False}, plugins, timeout)[0].errors)
+
+
+def build(
+    model: str | Path | bytes,
+    *,
+    sm: str = "86",
+    engine: str | Path | None = None,
+    plugins: str | Path | None = None,
+    timeout: float = 600,
+) -> Built:
+    """Parse a model and build its engine, strongly typed, for a GPU that need not be here.
+
+    Args:
+        model: an ONNX file (external data beside it is read), or a serialized model without external data.
+        sm: compute capability: one of `SMS`.
+        engine: file to write the engine to.
+        plugins: whose the plugins are that the graph needs: a library's path, or ``python`` for those in Python.
+        timeout: seconds.
+
+    Raises:
+        MissingError: TensorRT-RTX is not installed, or there is no such library.
+        RequestError: a compute capability it does not build for.
+        GraphError: there is no such file.
+    """
+    if sm not in SMS:
+        raise RequestError(
+            f"TensorRT-RTX does not build for compute capability {sm!r}", fix=f"Use one of {', '.join(SMS)}."
+        )
+    job = {"build": True, "sm": sm, "engine": str(engine) if engine else None}
+    built, parsed = _run(model, job, plugins, timeout)
+    if built.ok or not parsed:
+        return built
+    return Built(False, built.seconds, 0, (*built.errors, *_broken_rules(model)))
+
+
+def environment(links: Path) -> dict[str, str]:
+    """An environment in which a new process can use the wheel, its plugin registry included.
+
+    Args:
+        links: an existing folder that outlives the process; the missing name of the library is put there as a link.
+    """
+    env = dict(os.environ)
+    # What this process imports, its child imports too, wherever it is run from.
+    env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    spec = importlib.util.find_spec("tensorrt_rtx_libs")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for library in sorted(Path(folder).glob("libtensorrt_rtx.so.*")):
+            link = links / "libtensorrt_rtx.so"
+            if not link.is_symlink():
+                link.symlink_to(library)
+            paths = [str(links), folder, env.get("LD_LIBRARY_PATH", "")]
+            env["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in paths if path)
+            return env
+    return env
+
+
+def _run(
+    model: str | Path | bytes, job: Mapping[str, Any], plugins: str | Path | None, timeout: float
+) -> tuple[Built, bool]:
+    """The result, and whether the model was parsed."""
+    require_rtx()
+    if plugins and plugins != "python":
+        plugins = Path(plugins).resolve()
+        if not plugins.is_file():
+            raise MissingError(f"there is no plugin library {plugins}", fix="Run: tokexport plugins build")
+    with tempfile.TemporaryDirectory(prefix="tokexport-rtx-") as folder:
+        if isinstance(model, bytes):
+            path = Path(folder) / "model.onnx"
+            path.write_bytes(model)
+        else:
+            path = Path(model).resolve()
+            if not path.is_file():
+                raise GraphError(f"there is no file {model}", fix="Give the path of an ONNX file.")
+        answer = Path(folder) / "answer.json"
+        job = {**job, "plugins": str(plugins) if plugins else None}
+        request = json.dumps({**job, "model": str(path), "answer": str(answer)})
+        command = [sys.executable, "-m", f"{__package__}.rtx_worker", request]
+        try:
+            done = subprocess.run(
+                command, env=environment(Path(folder)), timeout=timeout, capture_output=True, text=True, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return _failed(f"TensorRT-RTX was stopped after {timeout:g} seconds")
+        if not answer.is_file():
+            tail = " ".join(done.stderr.strip().splitlines()[-3:])
+            return _failed(f"the process that runs TensorRT-RTX ended with {done.returncode}: {tail}")
+        result = json.loads(answer.read_text())
+    errors = tuple(ParserError(**error) for error in result["errors"])
+    if errors:
+        errors = (*refusals(done.stderr), *errors)
+    return Built(not errors, result["seconds"], result["bytes"], errors), result["parsed"]
+
+
+def refusals(text: str) -> list[ParserError]:
+    """What our plugins refused, which the child wrote to stderr: of TensorRT's own errors none says why."""
+    found = re.findall(r"(?:Exception thrown .*: |^)(Tokexport\w+) '(.*?)': (.*)", text, re.MULTILINE)
+    return [ParserError(node, op, reason) for op, node, reason in dict.fromkeys(found)]
+
+
+def _failed(reason: str) -> tuple[Built, bool]:
+    return Built(False, 0.0, 0, (ParserError("", "", reason),)), False
+
+
+def _broken_rules(model: str | Path | bytes) -> list[ParserError]:
+    """A failed build seldom names its node; a rule that the graph breaks does."""
+    import onnx_ir as ir
+
+    from ...devices.rules import violations
+
+    if isinstance(model, bytes):
+        import onnx
+
+        loaded = ir.from_proto(onnx.load_from_string(model))
+    else:
+        loaded = ir.load(model)
+    return [ParserError(v.node, v.op, v.why) for v in violations(loaded, "tensorrt-rtx", require_rtx())]
