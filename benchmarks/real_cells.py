@@ -119,11 +119,11 @@ class Cell:
         model = self.graph(case)
         session = ort_runner(model, threads)
         given = [value.name or "" for value in model.graph.inputs]
-        gives = [value.name or "" for value in model.graph.outputs]
+        node_outputs = [value.name or "" for value in model.graph.outputs]
 
         def run(look: Arrays) -> Compressed[np.ndarray]:
             results = session(dict(zip(given, look.values())))
-            return Compressed(*(results[name] for name in gives[: len(OUTPUTS)]))
+            return Compressed(*(results[name] for name in node_outputs[: len(OUTPUTS)]))
 
         return run
 

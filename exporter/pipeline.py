@@ -114,8 +114,8 @@ def export(
         for path, content in opened.processor_files.items():
             writer.add_file(path, content)
         # ONNX Runtime's CPU cannot run bfloat16: what can be proved here are the same graphs in fp32.
-        twins = precision == "bf16" and verify
-        for plan, built, proven in variants.build(plans, precision, step, twins=twins):
+        fp32_reference = precision == "bf16" and verify
+        for plan, built, proven in variants.build(plans, precision, step, fp32_reference=fp32_reference):
             fitted, found = device_fit.fit(goal, built.models)
             step("writing the bundle")
             variant = graphs.write(writer, plan, built, precision, first=not made)

@@ -78,7 +78,7 @@ def budgets(ratio: Ratio | Sequence[Ratio] | None, keep: int | Sequence[int] | N
 
 
 def build(
-    plans: Sequence[Plan], precision: Precision, step: render.Step, *, twins: bool
+    plans: Sequence[Plan], precision: Precision, step: render.Step, *, fp32_reference: bool
 ) -> Iterator[tuple[Plan, Built, Built]]:
     """Build the graphs of each plan when it is asked for; the uncompressed encoder is exported once.
 
@@ -96,13 +96,13 @@ def build(
     """
     step("exporting the encoder")
     exported = graphs.encoder(plans[0].source, precision)
-    twin = graphs.encoder(plans[0].source, "fp32") if twins else None
+    fp32_encoder = graphs.encoder(plans[0].source, "fp32") if fp32_reference else None
     if len(plans) > 1:
         _check(plans, exported[0])
     for plan in plans:
         tell = step if len(plans) == 1 else _named(plan.name, step)
         built = graphs.build(plan, precision, tell, exported)
-        yield plan, built, graphs.build(plan, "fp32", tell, twin) if twin else built
+        yield plan, built, graphs.build(plan, "fp32", tell, fp32_encoder) if fp32_encoder else built
 
 
 def _named(name: str, step: render.Step) -> Callable[[str], None]:

@@ -20,10 +20,10 @@ _HASHED = 2**30
 
 _LOOK = """
 import json
-from tokexport.runtimes.engine_file import sha256
-from tokexport.runtimes.engine_plugins import found
-from tokexport.runtimes.tensorrt_api import KINDS, version_of
-from tokexport.runtimes.tensorrt_cuda import gpu_here
+from tokexport.runtimes.tensorrt.engines.file import sha256
+from tokexport.runtimes.tensorrt.plugins import found
+from tokexport.runtimes.tensorrt.api import KINDS, version_of
+from tokexport.runtimes.tensorrt.cuda import gpu_here
 library = found()
 here = {"gpu": gpu_here(), "library": library and sha256(library)}
 print(json.dumps({**here, "versions": {kind: version_of(kind) for kind in KINDS}}))

@@ -36,7 +36,7 @@ print(json.dumps([ort.__version__, ort.get_available_providers()]))
 
 _FIND_PLUGINS = """
 from tokexport.plugins import library
-from tokexport.runtimes.tensorrt_cuda import gpu_here
+from tokexport.runtimes.tensorrt.cuda import gpu_here
 found, gpu = library.find(), gpu_here()
 if found:
     if gpu:

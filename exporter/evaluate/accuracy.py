@@ -31,7 +31,7 @@ import numpy as np
 from ...errors import RequestError
 from ...graph_passes.compressors import Case, Compressor, make, names
 from .answers import Language
-from .question_set import Exam
+from .question_set import QuestionSet
 
 if TYPE_CHECKING:
     from ...graph_passes.seams.seam import Seam
@@ -70,10 +70,10 @@ def measure(
     asked = source.questions(questions, SEED)
     models = {role: load_model(folder / graph.forms["portable"]) for role, graph in variant.graphs.items()}
     language = Language(models, source.generation(inserted.keep))  # type: ignore[arg-type]
-    exam = Exam.of_questions(source, built.uncompressed, asked)
+    question_set = QuestionSet.of_questions(source, built.uncompressed, asked)
     bias = plan.size_bias == "auto"
-    encoded = exam.whole(models["encoder"], inserted, size_bias=bias, text=models.get("text"))
-    said = exam.answer(encoded, language)
+    encoded = question_set.whole(models["encoder"], inserted, size_bias=bias, text=models.get("text"))
+    said = question_set.answer(encoded, language)
     compressed, error = graded(source, said, asked)
     if uncompressed is None:
         uncompressed = source.uncompressed_accuracy(questions, SEED)
@@ -82,7 +82,7 @@ def measure(
     if source.plain is not None:
         # The other methods take the weights that the model has for them, behind the seam of the same name.
         encoder = graphs.encoder(source.plain, "fp32")[0]
-        exam, seam = Exam.of_questions(source.plain, encoder, asked), resolve(encoder, seam.name)
+        question_set, seam = QuestionSet.of_questions(source.plain, encoder, asked), resolve(encoder, seam.name)
     return {
         "questions": len(asked),
         "seed": SEED,
@@ -91,16 +91,16 @@ def measure(
         "stderr": error,
         "uncompressed": uncompressed,
         "share": compressed / uncompressed,
-        "baselines": baselines(exam, seam, language, asked),
+        "baselines": baselines(question_set, seam, language, asked),
     }
 
 
-def baselines(exam: Exam, seam: Seam, language: Language, asked: Sequence[Question]) -> dict[str, Any]:
+def baselines(question_set: QuestionSet, seam: Seam, language: Language, asked: Sequence[Question]) -> dict[str, Any]:
     """What a method of the same K has to beat; see the module docstring."""
 
     def share(method: str, keep: int = language.keep, **params: Any) -> float:
-        encoded = exam.encode(seam, make(method, params), keep)
-        return graded(exam.source, exam.answer(encoded, language), asked)[0]
+        encoded = question_set.encode(seam, make(method, params), keep)
+        return graded(question_set.source, question_set.answer(encoded, language), asked)[0]
 
     chances = [share("random", seed=seed) for seed in range(SEEDS)]
     found: dict[str, Any] = {
@@ -111,10 +111,10 @@ def baselines(exam: Exam, seam: Seam, language: Language, asked: Sequence[Questi
     if pooled is not None:
         found["pool"] = {"keep": pooled, "accuracy": share("pool", pooled)}
     best = oracle_kept(asked, language.keep)
-    chosen, merged = (exam.select(seam, best, merge=merge) for merge in (False, True))
+    chosen, merged = (question_set.select(seam, best, merge=merge) for merge in (False, True))
     found["oracle"] = {
-        "accuracy": graded(exam.source, exam.answer(chosen, language), asked)[0],
-        "merged": graded(exam.source, exam.answer(merged, language), asked)[0],
+        "accuracy": graded(question_set.source, question_set.answer(chosen, language), asked)[0],
+        "merged": graded(question_set.source, question_set.answer(merged, language), asked)[0],
     }
     return found
 

@@ -13,7 +13,7 @@ from ...graph_passes.compressors import make
 from .accuracy import graded, oracle_kept
 from .agreement import cosine, read_folder
 from .answers import Encoded
-from .question_set import Exam
+from .question_set import QuestionSet
 
 if TYPE_CHECKING:
     from ...graph_passes.seams.seam import Seam
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from .bench import Bench, Model
 
 
-class Examiner(Protocol):
+class Judge(Protocol):
     """Judges encoders.
 
     Attributes:
-        figure: the name of the main figure in `mark`.
+        figure: the name of the main figure in `score`.
         metric: that figure in words.
         seeds: of the questions; each is judged by itself.
         facts: what the figures depend on, as JSON.
@@ -38,11 +38,11 @@ class Examiner(Protocol):
     facts: dict[str, Any]
     notes: list[str]
 
-    def exam(self, model: Model, seed: int) -> Exam:
+    def question_set(self, model: Model, seed: int) -> QuestionSet:
         """The inputs and prompts of a seed for a model."""
         ...
 
-    def mark(self, exam: Exam, seam: Seam, encoded: Encoded, keep: int, seed: int) -> dict[str, float]:
+    def score(self, question_set: QuestionSet, seam: Seam, encoded: Encoded, keep: int, seed: int) -> dict[str, float]:
         """`figure` and its standard error ``stderr``, through language graphs for `keep` tokens; and what else is."""
         ...
 
@@ -69,23 +69,23 @@ class Questions:
         self.notes: list[str] = []
         self._bench, self._count = bench, count
         self._asked: dict[int, list[Question]] = {}
-        self._exams: dict[tuple[int, int], Exam] = {}
+        self._question_sets: dict[tuple[int, int], QuestionSet] = {}
 
-    def exam(self, model: Model, seed: int) -> Exam:
-        """See `Examiner`; kept, because its encoder runs once for all compressors."""
+    def question_set(self, model: Model, seed: int) -> QuestionSet:
+        """See `Judge`; kept, because its encoder runs once for all compressors."""
         key = id(model), seed
-        if key not in self._exams:
-            self._exams[key] = Exam.of_questions(model.source, model.encoder, self._questions(seed))
-        return self._exams[key]
+        if key not in self._question_sets:
+            self._question_sets[key] = QuestionSet.of_questions(model.source, model.encoder, self._questions(seed))
+        return self._question_sets[key]
 
-    def mark(self, exam: Exam, seam: Seam, encoded: Encoded, keep: int, seed: int) -> dict[str, float]:
+    def score(self, question_set: QuestionSet, seam: Seam, encoded: Encoded, keep: int, seed: int) -> dict[str, float]:
         """The score of the answers."""
-        said = exam.answer(encoded, self._bench.language(keep))
-        share, error = graded(exam.source, said, self._questions(seed))
+        said = question_set.answer(encoded, self._bench.language(keep))
+        share, error = graded(question_set.source, said, self._questions(seed))
         return {"accuracy": share, "stderr": error}
 
     def oracle(self, seed: int, keep: int) -> np.ndarray | None:
-        """See `Examiner`."""
+        """See `Judge`."""
         return oracle_kept(self._questions(seed), keep)
 
     def _questions(self, seed: int) -> list[Question]:
@@ -127,34 +127,36 @@ class Folder:
         self._inputs, self.facts, self.notes = read_folder(folder, bench.source)
         self.facts["prompt"] = self._prompt = prompt or ""
         self.seeds: Sequence[int] = (0,)
-        self._exams: dict[int, Exam] = {}
+        self._question_sets: dict[int, QuestionSet] = {}
         self._full: dict[int, Encoded] = {}
         self._said: list[str] = []
 
-    def exam(self, model: Model, seed: int) -> Exam:
-        """See `Examiner`."""
-        if id(model) not in self._exams:
+    def question_set(self, model: Model, seed: int) -> QuestionSet:
+        """See `Judge`."""
+        if id(model) not in self._question_sets:
             count = len(self._inputs)
             prompts = [self._prompt] * count
-            self._exams[id(model)] = Exam(model.source, model.encoder, self._inputs, range(count), prompts)
-        return self._exams[id(model)]
+            self._question_sets[id(model)] = QuestionSet(
+                model.source, model.encoder, self._inputs, range(count), prompts
+            )
+        return self._question_sets[id(model)]
 
-    def mark(self, exam: Exam, seam: Seam, encoded: Encoded, keep: int, seed: int) -> dict[str, float]:
+    def score(self, question_set: QuestionSet, seam: Seam, encoded: Encoded, keep: int, seed: int) -> dict[str, float]:
         """The share of equal answers, where there are language graphs, and the cosine of the output tokens."""
         base = self._bench.base
-        whole = self.exam(base, seed)
+        whole = self.question_set(base, seed)
         if seam.tokens not in self._full:
             uniform = make("uniform")
             self._full[seam.tokens] = whole.encode(base.seam(uniform), uniform, seam.tokens)
         full = self._full[seam.tokens]
         each = cosine(full.tokens, encoded, seam)
-        marks = {"cosine": float(each.mean())}
+        scores = {"cosine": float(each.mean())}
         if self.figure == "agreement":
             self._said = self._said or whole.answer(full, self._bench.language(seam.tokens))
-            said = exam.answer(encoded, self._bench.language(keep))
+            said = question_set.answer(encoded, self._bench.language(keep))
             each = np.array([one == other for one, other in zip(said, self._said, strict=True)], np.float64)
-            marks["agreement"] = float(each.mean())
-        return {**marks, "stderr": float(each.std() / len(each) ** 0.5)}
+            scores["agreement"] = float(each.mean())
+        return {**scores, "stderr": float(each.std() / len(each) ** 0.5)}
 
     def oracle(self, seed: int, keep: int) -> np.ndarray | None:
         """Nobody knows."""

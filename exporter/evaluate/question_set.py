@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..sources.source import Question, Source
 
 
-class Exam:
+class QuestionSet:
     """Prompts about inputs, for encoders that differ in nothing but their compressor.
 
     Args:
@@ -53,7 +53,7 @@ class Exam:
         self.prompts = [self._words.prompt(text) for text in prompts] if self._words else []
 
     @classmethod
-    def of_questions(cls, source: Source, encoder: ir.Model, questions: Sequence[Question]) -> Exam:
+    def of_questions(cls, source: Source, encoder: ir.Model, questions: Sequence[Question]) -> QuestionSet:
         """An exam of questions; those about one input share it."""
         first: dict[bytes, int] = {}
         inputs: list[np.ndarray] = []

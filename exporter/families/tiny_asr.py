@@ -19,7 +19,7 @@ from ...runtimes.media.log_mel import input_features
 from ..sources.source import GraphSource, Parts, Question, Source
 from ..zoo.tiny_asr import model as zoo
 from ..zoo.tiny_asr.clips import clips
-from ..zoo.tiny_asr.evaluate import evaluate, exam, words_right
+from ..zoo.tiny_asr.evaluate import evaluate, question_set, words_right
 from ..zoo.tiny_asr.speech import SOUND
 from ..zoo.tiny_asr.text import BOS, EOS, PAD, WORD_TO_ID, WORDS
 
@@ -53,7 +53,7 @@ class TinyASRSource(Source):
         Raises:
             MissingError: espeak-ng or soxr is not installed.
         """
-        return [Question(heard.waveform, "", heard.text, heard.content) for heard in exam(n, seed)]
+        return [Question(heard.waveform, "", heard.text, heard.content) for heard in question_set(n, seed)]
 
     def score(self, said: Sequence[str], answers: Sequence[str]) -> float:
         """1 - word error rate; below 0 where more words are wrong than were spoken."""

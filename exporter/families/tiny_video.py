@@ -19,7 +19,7 @@ from ...runtimes.bundle.manifest import PreprocessRecord, ProcessorRecord, Video
 from ..sources.source import GraphSource, Parts, Question, Source
 from ..zoo.tiny_video import model as zoo
 from ..zoo.tiny_video.clips import Clip, clip, clip_values
-from ..zoo.tiny_video.evaluate import evaluate, exam
+from ..zoo.tiny_video.evaluate import evaluate, question_set
 from ..zoo.tiny_video.questions import questions as ask
 from ..zoo.tiny_video.text import WORDS
 from .tiny_vlm import VOCABULARY, TinyVLMSource, questions_of
@@ -40,7 +40,7 @@ class TinyVideoSource(TinyVLMSource):
 
     def questions(self, n: int, seed: int) -> list[Question]:
         """See `Source`; two questions on each clip."""
-        return questions_of(exam(n, seed, self.model.config.prompt_length))
+        return questions_of(question_set(n, seed, self.model.config.prompt_length))
 
     def uncompressed_accuracy(self, n: int, seed: int) -> float:
         """See `Source`."""

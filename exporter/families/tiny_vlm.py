@@ -16,7 +16,7 @@ from ...runtimes.generate import padded
 from ...runtimes.words import Words
 from ..sources.source import GraphSource, Parts, Question, Source
 from ..zoo.tiny_vlm import model as zoo
-from ..zoo.tiny_vlm.evaluate import Exam, evaluate, exam
+from ..zoo.tiny_vlm.evaluate import QuestionSet, evaluate, question_set
 from ..zoo.tiny_vlm.questions import questions as ask
 from ..zoo.tiny_vlm.scenes import Scene, pixel_values, scene
 from ..zoo.tiny_vlm.text import BOS, EOS, PAD, WORDS
@@ -47,7 +47,7 @@ class TinyVLMSource(Source):
 
     def questions(self, n: int, seed: int) -> list[Question]:
         """See `Source`; two questions on each scene."""
-        return questions_of(exam(n, seed, self.model.config.prompt_length))
+        return questions_of(question_set(n, seed, self.model.config.prompt_length))
 
     def uncompressed_accuracy(self, n: int, seed: int) -> float:
         """See `Source`."""
@@ -69,7 +69,7 @@ class TinyVLMSource(Source):
             )
         projector = zoo.load_wide_projector(self.model.config)
         encoder = replace(
-            self.encoder, module=zoo.WideEncoder(self.model, projector).eval(), stand_in=zoo.WideEncoder.STAND_IN
+            self.encoder, module=zoo.WideEncoder(self.model, projector).eval(), placeholder=zoo.WideEncoder.PLACEHOLDER
         )
         return replace(self, encoder=encoder, files=(*self.files, zoo.PROJECTOR), plain=self)
 
@@ -157,7 +157,7 @@ class TinyVLMSource(Source):
         return [scene(np.random.default_rng([0x9E0F, i])) for i in range(n)]
 
 
-def questions_of(paper: Exam) -> list[Question]:
+def questions_of(paper: QuestionSet) -> list[Question]:
     """An exam as the pipeline takes it."""
     return [
         Question(paper.pixels[at], question.text, question.answer, content)

@@ -16,12 +16,12 @@ import numpy as np
 from ...errors import GraphError
 from ...graph_passes.compressors import Case, Compressed, Compressor, parameters
 from ...graph_passes.compressors.blocks.texts import TEXT
-from ...graph_passes.insertion.compose import TOTAL, compose, gathered
+from ...graph_passes.insertion.compose import COMPOSED, compose, gathered
 from ..sources.arrays import to_tensor, to_tensors
 from . import torch_parts
 from .parity import Runner, between, run_reference, value_names
 from .probes import Probe
-from .torch_parts import Put
+from .torch_parts import Injected
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -48,7 +48,7 @@ def encoder_probes(
     steps = inserted.steps
     into = {step.node_name: _into(model, step) for step in steps}
     read = [name for step in steps for name in (step.tokens_in, *into[step.node_name], step.tokens_out)]
-    read += [name for step in steps for name in (*step.gives.values(), *step.total.values())]
+    read += [name for step in steps for name in (*step.node_outputs.values(), *step.composed_outputs.values())]
     read += [name for step in steps for how in step.reads.values() for name in (how.source, *how.through)]
     inputs, results = value_names(model.graph.inputs), value_names(model.graph.outputs)
     run = runner(between(model, inputs, dict.fromkeys(name for name in read if name not in inputs)))
@@ -57,22 +57,22 @@ def encoder_probes(
     for sample in samples:
         own = {**sample, **run(sample)}
         given = {name: array for name, array in sample.items() if name != TEXT or name in graph.inputs}
-        put: Put | None = None
+        injected: Injected | None = None
         fed: dict[str, np.ndarray] = given
         for number, step in enumerate(steps):
             probes.append(_compressor(graph, step, into[step.node_name], own))
             if step.before is not None:
                 probes.append(_sequence(graph, step, step.before, own))
             if graph.module is not None and step.seam.module and (step.before is None or step.before.seam.module):
-                seen = _seen(graph, steps, number, into[step.node_name], given, put)
+                seen = _seen(graph, steps, number, into[step.node_name], given, injected)
                 if seen:
                     probes.append(Probe("between" if number else "head", graph.role, fed, seen))
-            fed, put = _put(step, own)
+            fed, injected = _inject(step, own)
         # Without a prefix the compressor's tokens may be the result itself, and are proved already.
         ends = [name for name in judged if inserted.seam.prefix or name != inserted.tokens_out]
         if ends and graph.module is not None and inserted.seam.module:
-            assert put is not None, "a sequence has steps"
-            made = torch_parts.tail(graph.module, to_tensors(given), put.seam, put.tokens, put.sizes)
+            assert injected is not None, "a sequence has steps"
+            made = torch_parts.tail(graph.module, to_tensors(given), injected.seam, injected.tokens, injected.sizes)
             expected = {name: value.numpy() for name, value in zip(judged, made, strict=True) if name in ends}
             probes.append(Probe("tail", graph.role, fed, expected))
     return probes
@@ -100,20 +100,27 @@ def _compressor(graph: GraphSource, step: Inserted, into: list[str], own: Values
     case = Case(tokens.shape[1], tokens.shape[2], step.keep, tokens.dtype.name, step.seam.grid)
     signals = {name: own[value] for name, value in zip(step.compressor.signals(), into[1:])}
     reference = run_reference(step.compressor, case, tokens, signals)
-    expected = {name: getattr(reference, field) for field, name in step.gives.items()}
+    expected = {name: getattr(reference, field) for field, name in step.node_outputs.items()}
     return Probe("compressor", graph.role, {name: own[name] for name in into}, expected, _card(step.compressor, case))
 
 
 def _sequence(graph: GraphSource, step: Inserted, before: Inserted, own: Values) -> Probe:
     """What is composed behind a step, and the signals gathered in front of it, from what the steps gave."""
     # What the second says of sizes is said by its assignment too, and not read.
-    fed = {name: own[name] for name in (*before.total.values(), step.gives["kept_indices"], step.gives["assignment"])}
+    fed = {
+        name: own[name]
+        for name in (
+            *before.composed_outputs.values(),
+            step.node_outputs["kept_indices"],
+            step.node_outputs["assignment"],
+        )
+    }
     first, second = (
-        Compressed(to_tensor(own[step.gives["tokens"]]), *(to_tensor(own[names[name]]) for name in TOTAL))
-        for names in (before.total, step.gives)
+        Compressed(to_tensor(own[step.node_outputs["tokens"]]), *(to_tensor(own[names[name]]) for name in COMPOSED))
+        for names in (before.composed_outputs, step.node_outputs)
     )
-    total = compose(first, second, merges=step.compressor.method.merges)
-    expected = {value: getattr(total, name).numpy() for name, value in step.total.items()}
+    composed_outputs = compose(first, second, merges=step.compressor.method.merges)
+    expected = {value: getattr(composed_outputs, name).numpy() for name, value in step.composed_outputs.items()}
     for how in step.reads.values():
         if not how.through:
             continue
@@ -131,7 +138,7 @@ def _seen(
     number: int,
     into: list[str],
     given: Values,
-    put: Put | None,
+    injected: Injected | None,
 ) -> dict[str, np.ndarray]:
     """What the module holds at a step: nothing where it sits right behind the one before."""
     step = steps[number]
@@ -139,26 +146,26 @@ def _seen(
         return {}
     assert graph.module is not None
     signals = direct(steps, number)
-    head = torch_parts.head(graph.module, to_tensors(given), step.seam, tuple(signals), put)
+    head = torch_parts.head(graph.module, to_tensors(given), step.seam, tuple(signals), injected)
     seen = {step.tokens_in: head.tokens, into[0]: head.tokens[:, step.seam.prefix :]}
     seen |= {value: head.signals[name] for name, value in signals.items()}
     return {name: value.numpy() for name, value in seen.items()}
 
 
-def _put(step: Inserted, own: Values) -> tuple[dict[str, np.ndarray], Put]:
+def _inject(step: Inserted, own: Values) -> tuple[dict[str, np.ndarray], Injected]:
     """What the graph is fed behind a step, and what stands there in the module then."""
     import torch
 
-    tokens = step.gives["tokens"]
+    tokens = step.node_outputs["tokens"]
     fed = {tokens: own[tokens]}
     shorter = to_tensor(own[tokens]).float()
     if step.seam.prefix:
         # Cut before the prefix is put back, so that the graph's way of doing it is part of what is proved.
         fed[step.tokens_in] = own[step.tokens_in]
         shorter = torch.cat([to_tensor(own[step.tokens_in]).float()[:, : step.seam.prefix], shorter], 1)
-    sizes = own[step.total["sizes"]] if step.biased else None
-    fed |= {step.total["sizes"]: sizes} if sizes is not None else {}
-    return fed, Put(step.seam, shorter, None if sizes is None else to_tensor(sizes))
+    sizes = own[step.composed_outputs["sizes"]] if step.biased else None
+    fed |= {step.composed_outputs["sizes"]: sizes} if sizes is not None else {}
+    return fed, Injected(step.seam, shorter, None if sizes is None else to_tensor(sizes))
 
 
 def _card(compressor: Compressor, case: Case) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from . import torch_parts
 from .encoder_probes import direct
 from .metrics import compare
 from .parity import run_reference
-from .torch_parts import Put
+from .torch_parts import Injected
 
 if TYPE_CHECKING:
     import torch
@@ -41,11 +41,11 @@ def drift(graph: GraphSource, inserted: Inserted, encoded: Sequence[tuple[Sample
     assert graph.module is not None
     for sample, got in encoded:
         feeds = to_tensors({name: sample[name] for name in graph.inputs})
-        whole, put = _followed(graph, inserted, sample, feeds)
+        whole, injected = _followed(graph, inserted, sample, feeds)
         kept = [set(map(int, row)) for row in whole.kept_indices]
         own = [set(map(int, row)) for row in got[inserted.outputs["kept_indices"]]]
         overlaps += [len(a & b) / inserted.keep for a, b in zip(kept, own)]
-        outputs = torch_parts.tail(graph.module, feeds, put.seam, put.tokens, put.sizes)
+        outputs = torch_parts.tail(graph.module, feeds, injected.seam, injected.tokens, injected.sizes)
         names = [name for name in got if name not in inserted.outputs.values()]
         found = [compare("drift", name, value.numpy(), got[name], "bf16") for name, value in zip(names, outputs)]
         cosines += [one.cosine for one in found]
@@ -54,21 +54,21 @@ def drift(graph: GraphSource, inserted: Inserted, encoded: Sequence[tuple[Sample
 
 def _followed(
     graph: GraphSource, inserted: Inserted, sample: Sample, feeds: dict[str, torch.Tensor]
-) -> tuple[Compressed[torch.Tensor], Put]:
+) -> tuple[Compressed[torch.Tensor], Injected]:
     """All steps in PyTorch: what they come to, and what the last one leaves in the module."""
     import torch
 
-    steps, put = inserted.steps, None
+    steps, injected = inserted.steps, None
     signals: list[dict[str, torch.Tensor]] = []
     results: list[Compressed[torch.Tensor]] = []
     whole: Compressed[torch.Tensor] | None = None
     for number, step in enumerate(steps):
-        if put is not None and step.adjoins:
-            tokens = put.tokens
+        if injected is not None and step.adjoins:
+            tokens = injected.tokens
             signals.append({})
         else:
             assert graph.module is not None
-            head = torch_parts.head(graph.module, feeds, step.seam, tuple(direct(steps, number)), put)
+            head = torch_parts.head(graph.module, feeds, step.seam, tuple(direct(steps, number)), injected)
             tokens = head.tokens
             signals.append(head.signals)
         read = {TEXT: sample[TEXT]} if TEXT in step.compressor.signals() else {}
@@ -86,6 +86,6 @@ def _followed(
         whole = own if whole is None else compose(whole, own, merges=step.compressor.method.merges)
         # Slots may be wider than tokens, where there is no prefix.
         fewer = torch.cat([tokens[:, :prefix], own.tokens], 1) if prefix else own.tokens
-        put = Put(step.seam, fewer, whole.sizes if step.biased else None)
-    assert whole is not None and put is not None, "a sequence has steps"
-    return whole, put
+        injected = Injected(step.seam, fewer, whole.sizes if step.biased else None)
+    assert whole is not None and injected is not None, "a sequence has steps"
+    return whole, injected

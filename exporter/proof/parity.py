@@ -36,14 +36,14 @@ Runner = Callable[["ir.Model"], Callable[[Feeds], dict[str, np.ndarray]]]
 
 def between(model: ir.Model, inputs: Iterable[str], outputs: Iterable[str]) -> ir.Model:
     """The part of `model` that computes `outputs` from `inputs`, cut free as a model of its own."""
-    from ...graph_passes.ir_tools.extract import cut
+    from ...graph_passes.ir_tools.extract import extract
 
     inputs, outputs = list(inputs), list(outputs)
     part = model
     if outputs != value_names(model.graph.outputs):
-        part = cut(part, outputs)[0]
+        part = extract(part, outputs)[0]
     if set(inputs) != set(value_names(part.graph.inputs)):
-        part = cut(part, inputs)[1]
+        part = extract(part, inputs)[1]
     return part
 
 

@@ -35,7 +35,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Put:
+class Injected:
     """Tokens in place of a module's own.
 
     Attributes:
@@ -86,9 +86,9 @@ def head(
     inputs: Mapping[str, torch.Tensor],
     seam: Seam,
     signals: tuple[str, ...],
-    put: Put | None = None,
+    injected: Injected | None = None,
 ) -> Head:
-    """Run `module`, with other tokens `put` in front of the seam, and read the seam.
+    """Run `module`, with other tokens `injected` in front of the seam, and read the seam.
 
     Raises:
         GraphError: the module never reached the seam, or its attention is not at hand for a signal or for the sizes
@@ -106,13 +106,13 @@ def head(
         before.extend(calls)
 
     attending = {seam.signals[name].module for name in signals if name in seam.signals} - {""}
-    with torch.no_grad(), _putting(module, put, calls), _at(module, seam, read), ExitStack() as hooks:
+    with torch.no_grad(), _putting(module, injected, calls), _at(module, seam, read), ExitStack() as hooks:
         for path in attending:
             # A tower may run layers behind the one whose states it gives: the last attention is then not the seam's.
             handle = module.get_submodule(path).register_forward_hook(lambda *_: own.extend(calls[-1:]))
             hooks.callback(handle.remove)
         module(*inputs.values())
-    _check_bias(put, before)
+    _check_bias(injected, before)
     if not found:
         raise GraphError(f"the PyTorch module never ran {seam.module!r}", where=f"seam {seam.name}")
     if signals and not before:
@@ -132,7 +132,7 @@ def tail(
     tokens: torch.Tensor,
     sizes: torch.Tensor | None,
 ) -> tuple[torch.Tensor, ...]:
-    """Run `module` with `tokens` [B, prefix + K, D'] in place of its own at the seam, or of its stand-in's there.
+    """Run `module` with `tokens` [B, prefix + K, D'] in place of its own at the seam, or of its placeholder's there.
 
     Args:
         module: the whole encoder, as it was before compression.
@@ -150,42 +150,42 @@ def tail(
     import torch
 
     calls: list[dict[str, Any]] = []
-    put = Put(seam, tokens, sizes)
-    with torch.no_grad(), _putting(module, put, calls):
+    injected = Injected(seam, tokens, sizes)
+    with torch.no_grad(), _putting(module, injected, calls):
         result = module(*inputs.values())
-    _check_bias(put, calls)
+    _check_bias(injected, calls)
     return tuple(result) if isinstance(result, (tuple, list)) else (result,)
 
 
-def _check_bias(put: Put | None, calls: list[dict[str, Any]]) -> None:
+def _check_bias(injected: Injected | None, calls: list[dict[str, Any]]) -> None:
     """Raise `GraphError` where sizes were put into the module, and no attention took them."""
-    if put is not None and put.sizes is not None and not any(call["biased"] for call in calls):
+    if injected is not None and injected.sizes is not None and not any(call["biased"] for call in calls):
         raise GraphError(
             "the module's attention behind the seam is not scaled_dot_product_attention, so PyTorch cannot follow the "
             "size bias",
-            where=f"seam {put.seam.name}",
+            where=f"seam {injected.seam.name}",
             fix="Load the model with attn_implementation='sdpa', or leave the bias out with --size-bias off.",
         )
 
 
 @contextmanager
-def _putting(module: nn.Module, put: Put | None, calls: list[dict[str, Any]]) -> Iterator[None]:
+def _putting(module: nn.Module, injected: Injected | None, calls: list[dict[str, Any]]) -> Iterator[None]:
     """Record attention while other tokens, if any, stand in the module, with their weight."""
     import torch
 
-    if put is None:
+    if injected is None:
         with attention_tap(calls, []):
             yield
         return
     bias: list[torch.Tensor] = []
 
     def replaced(_: torch.Tensor) -> torch.Tensor:
-        if put.sizes is not None:
-            prefix = put.sizes.new_zeros(put.sizes.shape[0], put.seam.prefix)
-            bias.append(torch.cat([prefix, put.sizes.log()], 1))
-        return put.tokens
+        if injected.sizes is not None:
+            prefix = injected.sizes.new_zeros(injected.sizes.shape[0], injected.seam.prefix)
+            bias.append(torch.cat([prefix, injected.sizes.log()], 1))
+        return injected.tokens
 
-    place = replace(put.seam, side="output") if put.seam.stand_in else put.seam
+    place = replace(injected.seam, side="output") if injected.seam.placeholder else injected.seam
     with attention_tap(calls, bias), _at(module, place, replaced):
         yield
 

@@ -40,8 +40,8 @@ class GraphSource:
         outputs: output role names, which are also the graph's output names, in the order the module returns them.
         grid: how the tokens lie, where the model says it: (height, width), (frames, height, width), or (length,) for
             sound.
-        stand_in: path of the submodule, [B, N, D] -> [B, N, D'], whose place a compressor that widens tokens takes; it
-            is there so that the module and its graph can be run and cut before. Empty where there is none.
+        placeholder: path of the submodule, [B, N, D] -> [B, N, D'], whose place a compressor that widens tokens takes;
+            it is there so that the module and its graph can be run and cut before. Empty where there is none.
     """
 
     role: Role
@@ -49,7 +49,7 @@ class GraphSource:
     inputs: Mapping[str, torch.Tensor | np.ndarray]
     outputs: tuple[str, ...]
     grid: tuple[int, ...] | None = None
-    stand_in: str = ""
+    placeholder: str = ""
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def export_graph(graph: GraphSource, opset: int = 18) -> ir.Model:
     if graph.role == "encoder":
         from ...graph_passes.seams.find import write_seams
 
-        write_seams(model, grid=graph.grid, stand_in=graph.stand_in)
+        write_seams(model, grid=graph.grid, placeholder=graph.placeholder)
     return model
 
 

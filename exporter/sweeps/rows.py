@@ -13,7 +13,7 @@ from ...version import __version__
 from ..bundling.graphs import versions
 from ..evaluate.accuracy import SEEDS, largest_keep
 from ..evaluate.bench import Bench
-from ..evaluate.judges import Examiner
+from ..evaluate.judges import Judge
 from ..evaluate.machine import machine
 from .cells import Cell
 
@@ -57,14 +57,14 @@ class Plan:
         examiner: judges.
     """
 
-    def __init__(self, bench: Bench, examiner: Examiner) -> None:
-        self._bench, self._examiner = bench, examiner
+    def __init__(self, bench: Bench, judge: Judge) -> None:
+        self._bench, self._judge = bench, judge
         self._generates = bench.source.generation(1) is not None
         # What a figure follows from; not the folder, whose content `facts` tells.
         self._key = {
             "source": bench.identity,
             "name": bench.source.name,
-            **examiner.facts,
+            **judge.facts,
             "versions": {"tokexport": __version__, **versions()},
         }
         self._tokens = bench.base.seam(make("uniform")).tokens
@@ -94,7 +94,7 @@ class Plan:
                 yield Row(label(pool), pool, ratio, keep, reason)
             else:
                 yield self._row(pool, ratio, own, keep)
-        if self._examiner.oracle(self._examiner.seeds[0], keep) is not None:
+        if self._judge.oracle(self._judge.seeds[0], keep) is not None:
             for name, merge in (("oracle", False), ("oracle, merged", True)):
                 yield Row(name, None, ratio, keep, runs=[self._oracle(keep, merge)])
 
@@ -123,34 +123,34 @@ class Plan:
         return row
 
     def _figure(self, compressor: Compressor, own: int, keep: int, size_bias: bool) -> list[Cell]:
-        bench, examiner = self._bench, self._examiner
+        bench, judge = self._bench, self._judge
 
         def of(seed: int) -> Callable[[], dict[str, float]]:
             def compute() -> dict[str, float]:
                 model = bench.model(compressor)
-                exam, seam = examiner.exam(model, seed), model.seam(compressor)
-                encoded = exam.encode(seam, compressor, own, size_bias=size_bias)
-                return examiner.mark(exam, seam, encoded, keep, seed)
+                question_set, seam = judge.question_set(model, seed), model.seam(compressor)
+                encoded = question_set.encode(seam, compressor, own, size_bias=size_bias)
+                return judge.score(question_set, seam, encoded, keep, seed)
 
             return compute
 
         facts = {"size_bias": size_bias, "slots": keep}
-        return [self._cell("answers", compressor, own, of(seed), seed=seed, **facts) for seed in examiner.seeds]
+        return [self._cell("answers", compressor, own, of(seed), seed=seed, **facts) for seed in judge.seeds]
 
     def _oracle(self, keep: int, merge: bool) -> list[Cell]:
-        bench, examiner = self._bench, self._examiner
+        bench, judge = self._bench, self._judge
 
         def of(seed: int) -> Callable[[], dict[str, float]]:
             def compute() -> dict[str, float]:
-                exam, seam = examiner.exam(bench.base, seed), bench.base.seam(make("uniform"))
-                kept = examiner.oracle(seed, keep)
+                question_set, seam = judge.question_set(bench.base, seed), bench.base.seam(make("uniform"))
+                kept = judge.oracle(seed, keep)
                 assert kept is not None, "asked before"
-                return examiner.mark(exam, seam, exam.select(seam, kept, merge=merge), keep, seed)
+                return judge.score(question_set, seam, question_set.select(seam, kept, merge=merge), keep, seed)
 
             return compute
 
         return [
-            self._cell("answers", None, keep, of(seed), seed=seed, oracle=True, merge=merge) for seed in examiner.seeds
+            self._cell("answers", None, keep, of(seed), seed=seed, oracle=True, merge=merge) for seed in judge.seeds
         ]
 
     def _cell(self, what: str, compressor: Compressor | None, keep: int, compute: Any, **facts: Any) -> Cell:

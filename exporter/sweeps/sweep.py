@@ -21,7 +21,7 @@ from ...runtimes.bundle.losses import refuse_loss
 from ..bundling import variants
 from ..bundling.graphs import versions
 from ..evaluate.bench import Bench
-from ..evaluate.judges import Examiner, Folder, Questions
+from ..evaluate.judges import Folder, Judge, Questions
 from ..evaluate.machine import machine
 from ..sources.texts import refuse_text
 from .cells import FILE, PICTURE, TABLE, Cell, Cells
@@ -90,13 +90,13 @@ def sweep(
     if inputs is None and prompt is not None:
         raise RequestError("--prompt goes with --inputs", fix="Give the folder whose files it is asked about.")
     bench = Bench(opened)
-    examiner: Examiner = Folder(bench, inputs, prompt) if inputs else Questions(bench, questions, seeds)
+    judge: Judge = Folder(bench, inputs, prompt) if inputs else Questions(bench, questions, seeds)
     # Not before: a request that is refused leaves no folder.
     folder = Path(out) if out is not None else Path(f"{opened.name}-sweep")
     _check_folder(folder, inputs, [*opened.files, *variants.files(asked)])
     cells = Cells(folder)
     chosen = asked or [make(name) for name in _fitting(opened, asks)]
-    plan = Plan(bench, examiner)
+    plan = Plan(bench, judge)
     whole = plan.uncompressed()
     rows = [row for ratio in dict.fromkeys(ratios) for row in plan.rows(chosen, ratio)]
     wanted = {cell.name: cell for row in [whole, *rows] for cell in row.cells()}
@@ -108,18 +108,18 @@ def sweep(
         advance(done, len(wanted), f"{cell.key['what']} {cell.key['method']} {cell.key['keep']}")
 
     cells.complete(wanted.values(), count)
-    full = _figures(whole, cells, examiner.figure, {})
+    full = _figures(whole, cells, judge.figure, {})
     result = {
         "source": opened.record().model_dump(),
-        "figure": examiner.figure,
-        "metric": examiner.metric,
-        "seeds": len(examiner.seeds),
-        **examiner.facts,
+        "figure": judge.figure,
+        "metric": judge.metric,
+        "seeds": len(judge.seeds),
+        **judge.facts,
         "tokens": whole.keep,
         "cells": {"all": len(wanted), "found": found},
         "uncompressed": full,
-        "rows": [_figures(row, cells, examiner.figure, full) for row in rows],
-        "notes": examiner.notes,
+        "rows": [_figures(row, cells, judge.figure, full) for row in rows],
+        "notes": judge.notes,
         **machine(),
         "versions": versions(),
     }
@@ -170,18 +170,18 @@ def _figures(row: Row, cells: Cells, figure: str, full: dict[str, Any]) -> dict[
     }
     if row.reason:
         return {**shown, "reason": row.reason}
-    marks = [[cells[cell] for cell in run] for run in row.runs]
-    means = [fmean(mark[figure] for mark in run) for run in marks]
+    scores = [[cells[cell] for cell in run] for run in row.runs]
+    means = [fmean(score[figure] for score in run) for run in scores]
     shown[figure] = fmean(means)
-    shown["stderr"] = sum(mark["stderr"] ** 2 for mark in marks[0]) ** 0.5 / len(marks[0])
+    shown["stderr"] = sum(score["stderr"] ** 2 for score in scores[0]) ** 0.5 / len(scores[0])
     if len(means) > 1:
         shown["deviation"] = pstdev(means)
     if row.without:
         without = [cells[cell] for cell in row.without]
-        shown[f"{figure}_without_bias"] = fmean(mark[figure] for mark in without)
-        shown["stderr_without_bias"] = sum(mark["stderr"] ** 2 for mark in without) ** 0.5 / len(without)
+        shown[f"{figure}_without_bias"] = fmean(score[figure] for score in without)
+        shown["stderr_without_bias"] = sum(score["stderr"] ** 2 for score in without) ** 0.5 / len(without)
     if figure == "agreement":
-        shown["cosine"] = fmean(mark["cosine"] for run in marks for mark in run)
+        shown["cosine"] = fmean(score["cosine"] for run in scores for score in run)
     if full:
         shown["share"] = shown[figure] / full[figure]
     for cell in row.encoder:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..ir_tools.builder import Builder
 
 # What is composed: tokens are those of the second.
-TOTAL = OUTPUTS[1:]
+COMPOSED = OUTPUTS[1:]
 
 
 def compose(
@@ -55,7 +55,7 @@ def compose(
 def emit_compose(
     b: Builder, first: Mapping[str, ir.Value], second: Mapping[str, ir.Value], keep: int, *, merges: bool
 ) -> dict[str, ir.Value]:
-    """The formula above as nodes: `TOTAL` of the first and of the second, which keeps `keep` -> `TOTAL` of both."""
+    """The formula above as nodes: `COMPOSED` of the first and of the second, which keeps `keep`, to that of both."""
     picked = second["kept_indices"]
     kept = b.op("GatherElements", first["kept_indices"], picked, axis=1)
     slot = b.cast(first["assignment"], "float32")
@@ -68,7 +68,7 @@ def emit_compose(
         # A sum, not a MatMul, which TF32 would round.
         held = b.op("ReduceSum", b.op("Mul", members, b.op("Unsqueeze", first["sizes"], [1])), [2], keepdims=0)
         sizes = b.op("Where", b.op("Greater", b.op("Squeeze", count, [2]), 0.0), held, sizes)
-    return dict(zip(TOTAL, (kept, sizes, assignment)))
+    return dict(zip(COMPOSED, (kept, sizes, assignment)))
 
 
 def gathered(signal: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:

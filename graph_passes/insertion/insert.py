@@ -23,11 +23,11 @@ from ..ir_tools.builder import DTYPES, OPSET, Builder
 from ..ir_tools.extract import values_by_name
 from ..ir_tools.model_io import ensure_opset, standard_opset
 from ..ir_tools.walk import unique_name
-from ..resize.plan import plan_rest
+from ..resize.plan import plan_downstream
 from ..seams.seam import Seam
-from .compose import TOTAL, emit_compose
+from .compose import COMPOSED, emit_compose
 from .inserted import Inserted, Read
-from .placeholder import read_behind, remove_unread
+from .placeholder import read_downstream, remove_unread
 
 EXTRA_OUTPUTS = OUTPUTS[1:]
 _TYPES = dict(zip(OUTPUTS[1:], (ir.DataType.INT64, ir.DataType.FLOAT, ir.DataType.INT64)))
@@ -46,8 +46,8 @@ def insert(
 ) -> Inserted:
     """Edit `model` in place; if this raises, nothing was edited.
 
-    Everything that read the seam's tensor, or its stand-in, reads the compressed tokens. Where that tensor is a graph
-    output, the output keeps its name and becomes the compressed one.
+    Everything that read the seam's tensor, or its placeholder, reads the compressed tokens. Where that tensor is a
+    graph output, the output keeps its name and becomes the compressed one.
 
     Args:
         model: opset 18 or more.
@@ -79,7 +79,7 @@ def insert(
     case = Case(seam.tokens, seam.dim, keep, seam.dtype, seam.grid)
     compressor.check(case)
     learned = weights(compressor, case)
-    read_behind(model, seam, compressor, case)
+    read_downstream(model, seam, compressor, case)
     merges = compressor.method.merges or (after is not None and after.merges)
     bias = size_bias and seam.name.startswith("encoder_layer:") and merges
     if bias:
@@ -107,8 +107,8 @@ def _edit(
 
     graph, prefix = model.graph, seam.prefix
     end = values_by_name(graph)[until] if until else None
-    behind, slot_width = read_behind(model, seam, compressor, case), width(compressor, case)
-    plan = plan_rest(model, behind, 1, prefix + case.tokens, prefix + case.keep, prefix=prefix)
+    behind, slot_width = read_downstream(model, seam, compressor, case), width(compressor, case)
+    plan = plan_downstream(model, behind, 1, prefix + case.tokens, prefix + case.keep, prefix=prefix)
     # Behind the last layer nothing attends any more, so there is nothing that sizes could weigh.
     bias = bias and plan.attends(model, end)
     uses = behind.uses()
@@ -135,23 +135,23 @@ def _edit(
     if case.grid is not None:
         node.metadata_props[GRID_KEY] = json.dumps(case.grid)
     counts = {"tokens": case.keep, "kept_indices": case.keep, "sizes": case.keep, "assignment": case.tokens}
-    gives = dict(zip(OUTPUTS, node.outputs))
-    for name, output in gives.items():
+    node_outputs = dict(zip(OUTPUTS, node.outputs))
+    for name, output in node_outputs.items():
         output.name = f"{b.prefix}{name}"
         output.type = ir.TensorType(_TYPES[name]) if name in _TYPES else value.type
         output.shape = ir.Shape([batch, counts[name], *([slot_width] if name == "tokens" else [])])
     b.nodes.append(node)
     shorter = node.outputs[0]
-    total, first = {name: gives[name] for name in TOTAL}, {}
+    composed_outputs, first = {name: node_outputs[name] for name in COMPOSED}, {}
     if after is not None:
         values = values_by_name(graph)
-        first = {name: values[after.total[name]] for name in TOTAL}
-        total = emit_compose(b, first, gives, case.keep, merges=compressor.method.merges)
-        for name, output in total.items():
+        first = {name: values[after.composed_outputs[name]] for name in COMPOSED}
+        composed_outputs = emit_compose(b, first, node_outputs, case.keep, merges=compressor.method.merges)
+        for name, output in composed_outputs.items():
             output.name, output.type = f"{b.prefix}total.{name}", ir.TensorType(_TYPES[name])
-            output.shape = first[name].shape if name == "assignment" else gives[name].shape
+            output.shape = first[name].shape if name == "assignment" else node_outputs[name].shape
     for name, wanted in names.items():
-        total[name].name = wanted
+        composed_outputs[name].name = wanted
     if prefix:
         tokens.type, tokens.shape = value.type, ir.Shape([batch, case.tokens, case.dim])
         head = b.op("Slice", value, [0], [prefix], [1])
@@ -171,10 +171,10 @@ def _edit(
         remove_unread(graph, behind)
     if late:
         graph.sort()
-    graph.outputs.extend(total[name] for name in names)
+    graph.outputs.extend(composed_outputs[name] for name in names)
     graph.opset_imports.setdefault(DOMAIN, 1)
     rewritten = plan.apply(model)
-    biased = add_size_bias(model, shorter, total["sizes"], prefix, end) if bias else []
+    biased = add_size_bias(model, shorter, composed_outputs["sizes"], prefix, end) if bias else []
     refresh_seams(model)
     return Inserted(
         seam=seam,
@@ -186,11 +186,11 @@ def _edit(
         outputs=dict(names),
         tokens_in=value.name or "",
         tokens_out=shorter.name or "",
-        gives={name: output.name or "" for name, output in gives.items()},
-        total={name: output.name or "" for name, output in total.items()},
+        node_outputs={name: output.name or "" for name, output in node_outputs.items()},
+        composed_outputs={name: output.name or "" for name, output in composed_outputs.items()},
         reads=reads,
         biased=biased,
-        onward=tuple(plan.axes.get(end, ())) if end is not None else (),
+        token_axes=tuple(plan.axes.get(end, ())) if end is not None else (),
         before=after,
     )
 
@@ -199,8 +199,8 @@ def _renamed(step: Inserted | None, old: str, new: str) -> Inserted | None:
     """A step whose tokens gave up their name to those of the step behind it."""
     if step is None or step.tokens_out != old:
         return step
-    gives = {name: new if value == old else value for name, value in step.gives.items()}
-    return replace(step, tokens_out=new, gives=gives)
+    node_outputs = {name: new if value == old else value for name, value in step.node_outputs.items()}
+    return replace(step, tokens_out=new, node_outputs=node_outputs)
 
 
 def function_name(compressor: Compressor, case: Case, opset: int = OPSET) -> str:

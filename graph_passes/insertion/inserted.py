@@ -55,11 +55,11 @@ class Inserted:
     outputs: dict[str, str]
     tokens_in: str
     tokens_out: str
-    gives: dict[str, str]
-    total: dict[str, str]
+    node_outputs: dict[str, str]
+    composed_outputs: dict[str, str]
     reads: dict[str, Read]
     biased: list[str] = field(default_factory=list)
-    onward: tuple[int, ...] = ()
+    token_axes: tuple[int, ...] = ()
     before: Inserted | None = None
 
     @property

@@ -1,7 +1,7 @@
 """Where slots with more channels than tokens may go: behind them must be weights that were made for that width.
 
-A model that has such weights is exported with a *stand-in* between the seam and them, so that its graph is sound before
-a compressor is in it: [B, N, D] -> [B, N, D'], whatever it computes. The compressor takes the stand-in's place.
+A model that has such weights is exported with a *placeholder* between the seam and them, so that its graph is sound
+before a compressor is in it: [B, N, D] -> [B, N, D'], whatever it computes. The compressor takes its place.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from ..ir_tools.extract import values_by_name
 from ..seams.seam import Seam
 
 
-def read_behind(model: ir.Model, seam: Seam, compressor: Compressor, case: Case) -> ir.Value:
-    """The value whose readers will read the slots: the seam's own, or the one behind its stand-in.
+def read_downstream(model: ir.Model, seam: Seam, compressor: Compressor, case: Case) -> ir.Value:
+    """The value whose readers will read the slots: the seam's own, or the one behind its placeholder.
 
     Raises:
         RequestError: what reads it takes another number of channels than a slot has.
@@ -23,8 +23,8 @@ def read_behind(model: ir.Model, seam: Seam, compressor: Compressor, case: Case)
     values = values_by_name(model.graph)
     value, wide, name = values[seam.tensor], width(compressor, case), compressor.method.name
     where = f"seam {seam.name}, tensor {seam.tensor}"
-    if seam.stand_in:
-        behind = values[seam.stand_in]
+    if seam.placeholder:
+        behind = values[seam.placeholder]
         taken = behind.shape[2] if behind.shape is not None else None
         if taken != wide:
             raise RequestError(

@@ -142,7 +142,7 @@ def follow(model: ir.Model, seam: Seam, before: Seam, after: Inserted) -> Seam:
             fix="Write the steps from front to back, as tokens pass them.",
         )
     shape = dims(value)
-    slots = tensor == after.tokens_out or after.onward == (1,)
+    slots = tensor == after.tokens_out or after.token_axes == (1,)
     if not slots or shape is None or len(shape) != 3 or shape[1] != seam.prefix + after.keep or shape[2] is None:
         raise GraphError(
             f"the tokens at seam {seam.name} are not the {after.keep} slots of {after.method}, but {list(shape or ())}",

@@ -78,7 +78,7 @@ def emit_signal(model: ir.Model, seam: Seam, name: str, text_length: int = 0) ->
     result.name = result_name
     result.shape = ir.Shape([dim if dim is not None else "batch" for dim in shape])
     result.dtype = sources[0].dtype if name == "keys" else ir.DataType.FLOAT  # type: ignore[assignment]
-    insert_behind(model.graph, [*sources, *_operands(signal, by_name)], b.nodes)
+    insert_after(model.graph, [*sources, *_operands(signal, by_name)], b.nodes)
     return result
 
 
@@ -107,7 +107,7 @@ def read_signal(
     earlier = replace(seam, tensor=after.seam.tensor, tokens=after.seam.tokens)
     signal, how = read_signal(model, earlier, name, text_length, after.before)
     values = values_by_name(model.graph)
-    kept = values[after.gives["kept_indices"]]
+    kept = values[after.node_outputs["kept_indices"]]
     result_name = f"{after.node_name}.{name}"
     through = (*how.through, kept.name or "")
     if result_name in values:
@@ -117,7 +117,7 @@ def read_signal(
     assert kept.shape is not None and signal.shape is not None, "signals and indices have shapes"
     result.name, result.type = result_name, signal.type
     result.shape = ir.Shape([*kept.shape, *list(signal.shape)[2:]])
-    insert_behind(model.graph, [signal, kept], b.nodes)
+    insert_after(model.graph, [signal, kept], b.nodes)
     return result, Read(result_name, how.source, through)
 
 
@@ -277,7 +277,7 @@ def _operands(signal: Signal, by_name: dict[str | None, ir.Value]) -> list[ir.Va
     return [mask] if mask is not None else []
 
 
-def insert_behind(graph: ir.Graph, values: list[ir.Value], nodes: list[ir.Node]) -> None:
+def insert_after(graph: ir.Graph, values: list[ir.Value], nodes: list[ir.Node]) -> None:
     """Insert nodes behind the last node that gives one of `values`, so that the graph stays sorted."""
     producers = {value.producer() for value in values}
     last = next((node for node in reversed(graph) if node in producers), None)

@@ -14,7 +14,7 @@ from ..ir_tools.attention import Attention, attentions
 from ..ir_tools.builder import DTYPE_NAMES, Builder
 from ..ir_tools.token_flow import ends_tokens, prefix_dropped
 from ..ir_tools.walk import Walk, dims
-from .signals import insert_behind
+from .signals import insert_after
 
 
 def add_size_bias(
@@ -79,7 +79,7 @@ class _Biases:
                 bias = b.op("Expand", bias, [*[1] * (rank - 2), length, 1])
             bias.dtype = dtype
             bias.shape = ir.Shape([batch, *[1] * (rank - 3), length if rows else 1, length])
-            insert_behind(self.graph, [self.sizes], b.nodes)
+            insert_after(self.graph, [self.sizes], b.nodes)
             self.made[key] = bias
         return self.made[key]
 

@@ -15,7 +15,7 @@ from ...errors import GraphError, RequestError, nearest
 from .walk import infer_missing_shapes
 
 
-def cut(model: ir.Model, tensors: Sequence[str]) -> tuple[ir.Model, ir.Model]:
+def extract(model: ir.Model, tensors: Sequence[str]) -> tuple[ir.Model, ir.Model]:
     """Split at `tensors`; `model` itself is not changed but for shapes it lacked.
 
     Args:

@@ -12,13 +12,17 @@ import onnx
 import onnx_ir as ir
 
 from ...errors import GraphError
-from .state import Edit, Rest
+from .state import Downstream, Edit
 
 _INLINE_BYTES = 1024  # Constants up to here stay, because inference reads shapes from them.
 
 
 def check(
-    rest: Rest, cone: Sequence[ir.Node], edits: Sequence[Edit], shapes: dict[ir.Value, ir.Shape], value: ir.Value
+    downstream: Downstream,
+    cone: Sequence[ir.Node],
+    edits: Sequence[Edit],
+    shapes: dict[ir.Value, ir.Shape],
+    value: ir.Value,
 ) -> None:
     """Compare with strict inference.
 
@@ -34,9 +38,9 @@ def check(
     """
     if not cone:
         return
-    axes = rest.axes[value]
+    axes = downstream.axes[value]
     first = ir.Shape([axes[i].kept if i in axes else dim for i, dim in enumerate(value.shape or ())])
-    proto = _proto(rest, cone, {(e.node, e.index): e for e in edits}, value, first)
+    proto = _proto(downstream, cone, {(e.node, e.index): e for e in edits}, value, first)
     # Following the content of shapes takes memory (100 MB for 3,000 nodes) and matters only where they are computed.
     computed = any(node.op_type in ("Shape", "Size") for node in cone)
     try:
@@ -44,7 +48,7 @@ def check(
     except onnx.shape_inference.InferenceError as error:
         raise GraphError(
             f"shape inference refuses the graph with fewer tokens: {str(error).strip().splitlines()[-1]}",
-            where=f"graph {rest.model.graph.name}",
+            where=f"graph {downstream.model.graph.name}",
             fix="Choose a seam further back (`tokexport inspect MODEL.onnx` lists them).",
         ) from error
     found = {info.name: info.type.tensor_type.shape for info in (*inferred.graph.value_info, *inferred.graph.output)}
@@ -54,18 +58,18 @@ def check(
                 continue
             wanted, got = list(shapes[output]), [d.dim_value for d in found[output.name].dim]
             if len(wanted) != len(got) or any(isinstance(w, int) and g and w != g for w, g in zip(wanted, got)):
-                rest.refuse(node, f"shape inference gives {output.name} {got} where {wanted} was worked out")
+                downstream.refuse(node, f"shape inference gives {output.name} {got} where {wanted} was worked out")
 
 
 def _proto(
-    rest: Rest,
+    downstream: Downstream,
     cone: Sequence[ir.Node],
     edits: dict[tuple[ir.Node, int], Edit],
     value: ir.Value,
     first: ir.Shape,
 ) -> onnx.ModelProto:
     graph = onnx.GraphProto(name="rest")
-    model = rest.model
+    model = downstream.model
     inside = {output for node in cone for output in node.outputs}
     outside: dict[ir.Value, None] = {}
     graph.input.append(_info(value.name or "", value.dtype, first))
@@ -96,7 +100,7 @@ def _proto(
             initializer.name = x.name or ""
         elif tensor is not None:
             graph.input.append(_info(x.name or "", tensor.dtype, ir.Shape(tensor.shape.numpy())))
-        elif (known := rest.sizes.data(x)) is not None and _settled(known) and x.dtype == ir.DataType.INT64:
+        elif (known := downstream.sizes.data(x)) is not None and _settled(known) and x.dtype == ir.DataType.INT64:
             # A shape computed before the seam: what it comes to is known.
             dims = [] if x.shape is not None and x.shape.rank() == 0 else [len(known)]
             graph.initializer.append(

@@ -12,66 +12,68 @@ import numpy as np
 import onnx_ir as ir
 
 from .axis import Axes
-from .state import Rest
+from .state import Downstream
 
 
-def transpose(rest: Rest, node: ir.Node) -> list[Axes]:
+def transpose(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """Axes move with the permutation."""
-    axes = rest.axes[node.inputs[0]]  # type: ignore[index]
-    rank = len(rest.dims(node, node.inputs[0]))
+    axes = downstream.axes[node.inputs[0]]  # type: ignore[index]
+    rank = len(downstream.dims(node, node.inputs[0]))
     perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else tuple(reversed(range(rank)))
     return [{i: axes[p] for i, p in enumerate(perm) if p in axes}]
 
 
-def squeeze(rest: Rest, node: ir.Node) -> list[Axes]:
+def squeeze(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """Axes of size one go; a token axis is never one of them."""
-    dims = rest.dims(node, node.inputs[0])
-    axes = rest.axes[node.inputs[0]]  # type: ignore[index]
-    gone = rest.ints(node, 1)
+    dims = downstream.dims(node, node.inputs[0])
+    axes = downstream.axes[node.inputs[0]]  # type: ignore[index]
+    gone = downstream.ints(node, 1)
     if gone is None:
         gone = [i for i, size in enumerate(dims) if size == 1]
         if any(axis.kept == 1 for axis in axes.values()):
-            rest.refuse(node, "it has no axes and would drop the token axis once a single token is left")
+            downstream.refuse(node, "it has no axes and would drop the token axis once a single token is left")
     gone = [i % len(dims) for i in gone]
     kept = [i for i in range(len(dims)) if i not in gone]
     return [{at: axes[i] for at, i in enumerate(kept) if i in axes}]
 
 
-def unsqueeze(rest: Rest, node: ir.Node) -> list[Axes]:
+def unsqueeze(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """Axes of size one come in."""
-    axes = rest.axes[node.inputs[0]]  # type: ignore[index]
-    new = rest.ints(node, 1)
+    axes = downstream.axes[node.inputs[0]]  # type: ignore[index]
+    new = downstream.ints(node, 1)
     if new is None:
-        rest.refuse(node, f"its axes {rest.label(node, 1)} are not constant")
-    rank = len(rest.dims(node, node.inputs[0])) + len(new)
+        downstream.refuse(node, f"its axes {downstream.label(node, 1)} are not constant")
+    rank = len(downstream.dims(node, node.inputs[0])) + len(new)
     places = [i for i in range(rank) if i not in {a % rank for a in new}]
     return [{at: axes[i] for i, at in enumerate(places) if i in axes}]
 
 
-def slice_(rest: Rest, node: ir.Node) -> list[Axes]:
+def slice_(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """On a token axis: leading or trailing entries that are no tokens may go, or be what is left; nothing else."""
-    dims = rest.dims(node, node.inputs[0])
-    axes = dict(rest.axes.get(node.inputs[0], {}))  # type: ignore[arg-type]
-    bounds = [rest.sizes.data(value) for value in node.inputs[1:3] if value is not None]
+    dims = downstream.dims(node, node.inputs[0])
+    axes = dict(downstream.axes.get(node.inputs[0], {}))  # type: ignore[arg-type]
+    bounds = [downstream.sizes.data(value) for value in node.inputs[1:3] if value is not None]
     if len(bounds) < 2 or bounds[0] is None or bounds[1] is None:
-        rest.refuse(node, "its bounds are computed in a way that cannot be worked out")
+        downstream.refuse(node, "its bounds are computed in a way that cannot be worked out")
     starts, ends = bounds[0], bounds[1]
-    where = rest.ints(node, 3) if rest.given(node, 3) else list(range(len(starts)))
-    steps = rest.ints(node, 4) if rest.given(node, 4) else [1] * len(starts)
+    where = downstream.ints(node, 3) if downstream.given(node, 3) else list(range(len(starts)))
+    steps = downstream.ints(node, 4) if downstream.given(node, 4) else [1] * len(starts)
     if where is None or steps is None:
-        rest.refuse(node, "its axes or steps are not constant")
+        downstream.refuse(node, "its axes or steps are not constant")
     for i, at in enumerate(a % len(dims) for a in where):
         if at not in axes:
             if starts[i][0] != starts[i][1] or ends[i][0] != ends[i][1]:
-                rest.refuse(node, f"it takes one entry of {rest.label(node, 0)} for each token, by the token's number")
+                downstream.refuse(
+                    node, f"it takes one entry of {downstream.label(node, 0)} for each token, by the token's number"
+                )
             continue
         axis = axes.pop(at)
         if None in (*starts[i], *ends[i]):
-            rest.refuse(node, f"its bounds on the token axis {at} cannot be worked out")
+            downstream.refuse(node, f"its bounds on the token axis {at} cannot be worked out")
         start, end = (_bound(pair[0], axis.size) for pair in (starts[i], ends[i]))
         moved = (axis.move(start), axis.move(end)) if axis.plain else (None, None)
         if moved[0] is None or moved[1] is None or steps[i] != 1 or end <= start:
-            rest.refuse(
+            downstream.refuse(
                 node,
                 f"[{starts[i][0]}:{ends[i][0]}:{steps[i]}] on axis {at} takes {max(end - start, 0)} of {axis.size} "
                 f"entries by their place ({axis.prefix} before and {axis.suffix} behind are no tokens)",
@@ -79,13 +81,13 @@ def slice_(rest: Rest, node: ir.Node) -> list[Axes]:
         for index, pairs, wanted in ((1, starts, moved[0]), (2, ends, moved[1])):
             if _bound(pairs[i][1], axis.kept) == wanted:
                 continue
-            current = rest.operand(node, index)
+            current = downstream.operand(node, index)
             if current is None and any(new is None for _, new in pairs):
-                rest.refuse(node, f"its bound on the token axis {at} cannot be rewritten beside computed ones")
+                downstream.refuse(node, f"its bound on the token axis {at} cannot be rewritten beside computed ones")
             array = np.array([new for _, new in pairs] if current is None else current, np.int64).reshape(-1)
             array[i] = wanted
             text = f"{('start', 'end')[index - 1]} on axis {at} from {pairs[i][0]} to {wanted}"
-            rest.edit(node, index, array, text)
+            downstream.edit(node, index, array, text)
         part = axis.part(start, end)
         if part is not None:
             axes[at] = part
@@ -97,113 +99,119 @@ def _bound(value: int | None, size: int) -> int:
     return min(max(value + size if value < 0 else value, 0), size)
 
 
-def split(rest: Rest, node: ir.Node) -> list[Axes]:
+def split(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """On a token axis: between entries that are no tokens only, and by sizes, not into equal parts."""
-    dims = rest.dims(node, node.inputs[0])
-    axes = rest.axes[node.inputs[0]]  # type: ignore[index]
+    dims = downstream.dims(node, node.inputs[0])
+    axes = downstream.axes[node.inputs[0]]  # type: ignore[index]
     at = (node.attributes["axis"].as_int() if "axis" in node.attributes else 0) % len(dims)
     if at not in axes:
         return [axes]
     axis, rest_axes = axes[at], {i: a for i, a in axes.items() if i != at}
-    sizes = rest.ints(node, 1)
+    sizes = downstream.ints(node, 1)
     if sizes is None:
         n = len(node.outputs)
-        rest.refuse(node, f"it splits the {axis.size} entries of the token axis {at} into {n} parts of equal size")
+        downstream.refuse(
+            node, f"it splits the {axis.size} entries of the token axis {at} into {n} parts of equal size"
+        )
     bounds = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
     moved = [axis.move(b) if axis.plain else None for b in bounds]
     if any(b is None for b in moved):
-        rest.refuse(node, f"it splits the token axis {at} at {bounds[1:-1]}, among the tokens")
+        downstream.refuse(node, f"it splits the token axis {at} at {bounds[1:-1]}, among the tokens")
     new = [int(b) - int(a) for a, b in pairwise(moved)]  # type: ignore[arg-type]
     if new != sizes:
-        rest.edit(node, 1, np.array(new, np.int64), f"sizes from {sizes} to {new}")
+        downstream.edit(node, 1, np.array(new, np.int64), f"sizes from {sizes} to {new}")
     parts = [axis.part(a, b) for a, b in pairwise(bounds)]
     return [{**rest_axes, at: part} if part is not None else rest_axes for part in parts]
 
 
-def concat(rest: Rest, node: ir.Node) -> list[Axes]:
+def concat(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """Along the token axis: other entries may stand before and behind one span of tokens. Along others: all agree."""
-    dims = [rest.dims(node, value) for value in node.inputs]
+    dims = [downstream.dims(node, value) for value in node.inputs]
     rank = len(dims[0])
     at = node.attributes["axis"].as_int() % rank
     out: Axes = {}
     for i in range(rank):
-        carriers = [k for k, value in enumerate(node.inputs) if i in rest.axes.get(value, {})]  # type: ignore[arg-type]
+        carriers = [k for k, value in enumerate(node.inputs) if i in downstream.axes.get(value, {})]  # type: ignore[arg-type]
         if not carriers:
             continue
-        axis = rest.axes[node.inputs[carriers[0]]][i]  # type: ignore[index]
+        axis = downstream.axes[node.inputs[carriers[0]]][i]  # type: ignore[index]
         if i != at:
             for k in range(len(dims)):
-                axis = rest.meet(node, k, i, axis)
+                axis = downstream.meet(node, k, i, axis)
         elif len(carriers) > 1 or not axis.plain:
-            rest.refuse(node, f"it joins {len(carriers)} spans of tokens on axis {i}")
+            downstream.refuse(node, f"it joins {len(carriers)} spans of tokens on axis {i}")
         else:
             before = sum(d[i] for d in dims[: carriers[0]])
             behind = sum(d[i] for d in dims[carriers[0] + 1 :])
-            if rest.sizes.symbolic(before + behind):
-                rest.refuse(node, f"it joins tokens and a dynamic count on axis {i}", fix="Export with static shapes.")
+            if downstream.sizes.symbolic(before + behind):
+                downstream.refuse(
+                    node, f"it joins tokens and a dynamic count on axis {i}", fix="Export with static shapes."
+                )
             axis = axis.between(before, behind)
         out[i] = axis
     return [out]
 
 
-def gather(rest: Rest, node: ir.Node) -> list[Axes]:
+def gather(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """On a token axis: constant places of entries that are no tokens. Indices computed per token are fine elsewhere."""
-    data_dims, index_dims = rest.dims(node, node.inputs[0]), rest.dims(node, node.inputs[1])
-    data, index = (rest.axes.get(value, {}) for value in node.inputs[:2])  # type: ignore[arg-type]
+    data_dims, index_dims = downstream.dims(node, node.inputs[0]), downstream.dims(node, node.inputs[1])
+    data, index = (downstream.axes.get(value, {}) for value in node.inputs[:2])  # type: ignore[arg-type]
     at = (node.attributes["axis"].as_int() if "axis" in node.attributes else 0) % len(data_dims)
     if at in data:
-        axis, array = data[at], rest.operand(node, 1)
+        axis, array = data[at], downstream.operand(node, 1)
         if array is None or index:
-            rest.refuse(node, f"it picks tokens of axis {at} by computed places")
+            downstream.refuse(node, f"it picks tokens of axis {at} by computed places")
         places = array.astype(np.int64)
         places = np.where(places < 0, places + axis.size, places)
         fixed = (places < axis.prefix) | (places >= axis.size - axis.suffix)
         if not axis.plain or not fixed.all():
-            rest.refuse(
+            downstream.refuse(
                 node,
-                f"constant {rest.label(node, 1)} picks tokens of axis {at} by their place ({axis.prefix} before and "
-                f"{axis.suffix} behind are no tokens)",
+                f"constant {downstream.label(node, 1)} picks tokens of axis {at} by their place ({axis.prefix} before "
+                f"and {axis.suffix} behind are no tokens)",
             )
         moved = np.where(places < axis.prefix, places, places - axis.size + axis.kept)
         if not np.array_equal(np.where(array < 0, array + axis.kept, array), moved):
-            rest.edit(node, 1, moved.astype(array.dtype), f"indices on axis {at} moved by {axis.kept - axis.size}")
+            downstream.edit(
+                node, 1, moved.astype(array.dtype), f"indices on axis {at} moved by {axis.kept - axis.size}"
+            )
     shift = len(index_dims) - 1
     out = {i if i < at else i + shift: axis for i, axis in data.items() if i != at}
     return [{**out, **{at + i: axis for i, axis in index.items()}}]
 
 
-def tile(rest: Rest, node: ir.Node) -> list[Axes]:
+def tile(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """Repeats of other axes only."""
-    axes = rest.axes.get(node.inputs[0], {})  # type: ignore[arg-type]
-    repeats = rest.ints(node, 1)
+    axes = downstream.axes.get(node.inputs[0], {})  # type: ignore[arg-type]
+    repeats = downstream.ints(node, 1)
     if repeats is None:
-        rest.refuse(node, f"its repeats {rest.label(node, 1)} depend on the tokens")
+        downstream.refuse(node, f"its repeats {downstream.label(node, 1)} depend on the tokens")
     for i in axes:
         if repeats[i] != 1:
-            rest.refuse(node, f"it repeats the token axis {i} {repeats[i]} times")
+            downstream.refuse(node, f"it repeats the token axis {i} {repeats[i]} times")
     return [axes]
 
 
-def pad(rest: Rest, node: ir.Node) -> list[Axes]:
+def pad(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """Padding stands before and behind the tokens, as entries that are none."""
-    dims = rest.dims(node, node.inputs[0])
-    axes = dict(rest.axes.get(node.inputs[0], {}))  # type: ignore[arg-type]
-    pads = rest.ints(node, 1)
-    where = rest.ints(node, 3) if rest.given(node, 3) else list(range(len(dims)))
+    dims = downstream.dims(node, node.inputs[0])
+    axes = dict(downstream.axes.get(node.inputs[0], {}))  # type: ignore[arg-type]
+    pads = downstream.ints(node, 1)
+    where = downstream.ints(node, 3) if downstream.given(node, 3) else list(range(len(dims)))
     mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
     if pads is None or where is None:
-        rest.refuse(node, "how much it pads depends on the tokens")
+        downstream.refuse(node, "how much it pads depends on the tokens")
     for i, at in enumerate(a % len(dims) for a in where):
         before, behind = pads[i], pads[i + len(where)]
         if at not in axes or before == behind == 0:
             continue
         axis = axes[at]
         if not axis.plain or before < 0 or behind < 0 or mode != "constant":
-            rest.refuse(node, f"it pads the token axis {at} ({mode}, {before} before, {behind} behind)")
+            downstream.refuse(node, f"it pads the token axis {at} ({mode}, {before} before, {behind} behind)")
         axes[at] = axis.between(before, behind)
     return [axes]
 
 
-def range_(rest: Rest, node: ir.Node) -> list[Axes]:
+def range_(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """Numbering the tokens gives those that are kept other numbers: positions must be given, not counted."""
-    rest.refuse(node, "it numbers the tokens, so those kept would get new positions")
+    downstream.refuse(node, "it numbers the tokens, so those kept would get new positions")

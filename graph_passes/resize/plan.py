@@ -16,7 +16,7 @@ from ..ir_tools.walk import Walk, infer_missing_shapes, unique_name
 from .axis import Axis
 from .check import check
 from .rules import CONTRIB, RULES, SHAPED, Rule
-from .state import Edit, Rest
+from .state import Downstream, Edit
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Plan:
         return [edit.text for edit in self.edits]
 
 
-def prove_rest(model: ir.Model, value: ir.Value, axis: int, old: int, new: int, *, prefix: int = 0) -> list[str]:
+def prove_downstream(model: ir.Model, value: ir.Value, axis: int, old: int, new: int, *, prefix: int = 0) -> list[str]:
     """Prove and rewrite in place, for a `value` that was just made shorter.
 
     Args:
@@ -82,89 +82,91 @@ def prove_rest(model: ir.Model, value: ir.Value, axis: int, old: int, new: int, 
     Raises:
         GraphError: node, operator and constant that stand in the way.
     """
-    plan = plan_rest(model, value, axis, old, new, prefix=prefix)
+    plan = plan_downstream(model, value, axis, old, new, prefix=prefix)
     if value.shape is not None:
         plan.shapes[value] = _with(value.shape, {axis: new})
     return plan.apply(model)
 
 
-def plan_rest(model: ir.Model, value: ir.Value, axis: int, old: int, new: int, *, prefix: int = 0) -> Plan:
-    """The read-only half of `prove_rest`: `value` may still have its old count."""
+def plan_downstream(model: ir.Model, value: ir.Value, axis: int, old: int, new: int, *, prefix: int = 0) -> Plan:
+    """The read-only half of `prove_downstream`: `value` may still have its old count."""
     if new == old:
         return Plan([], {})
     infer_missing_shapes(model)
-    rest = Rest(model)
-    rest.axes[value] = {axis: Axis(old, new, prefix)}
+    downstream = Downstream(model)
+    downstream.axes[value] = {axis: Axis(old, new, prefix)}
     if value.shape is not None:
-        known = list(rest.sizes.dims(value) or ())
+        known = list(downstream.sizes.dims(value) or ())
         known[axis] = old
-        rest.sizes.known[value] = tuple(known)
+        downstream.sizes.known[value] = tuple(known)
     sized: set[ir.Value] = set()
-    cone = [node for node in model.graph if _visit(rest, node, sized)]
+    cone = [node for node in model.graph if _visit(downstream, node, sized)]
     shapes = {
         v: _with(v.shape, {i: a.kept for i, a in axes.items()})
-        for v, axes in rest.axes.items()
+        for v, axes in downstream.axes.items()
         if axes and v is not value and v.shape is not None
     }
-    plan = Plan(list(rest.edits.values()), shapes, [node for node in cone if _attends(rest, node)])
-    plan.axes = {value: list(axes) for value, axes in rest.axes.items()}
-    check(rest, cone, plan.edits, plan.shapes, value)
+    plan = Plan(list(downstream.edits.values()), shapes, [node for node in cone if _attends(downstream, node)])
+    plan.axes = {value: list(axes) for value, axes in downstream.axes.items()}
+    check(downstream, cone, plan.edits, plan.shapes, value)
     return plan
 
 
-def _attends(rest: Rest, node: ir.Node) -> bool:
+def _attends(downstream: Downstream, node: ir.Node) -> bool:
     if node.op_type == "Softmax":
-        return len(rest.axes.get(node.inputs[0], {})) > 1  # type: ignore[arg-type]
-    return node.op_type == "Attention" and all(rest.axes.get(x) for x in node.inputs[:2] if x is not None)
+        return len(downstream.axes.get(node.inputs[0], {})) > 1  # type: ignore[arg-type]
+    return node.op_type == "Attention" and all(downstream.axes.get(x) for x in node.inputs[:2] if x is not None)
 
 
-def _visit(rest: Rest, node: ir.Node, sized: set[ir.Value]) -> bool:
+def _visit(downstream: Downstream, node: ir.Node, sized: set[ir.Value]) -> bool:
     """Follow the tokens through one node; whether they or their count reach it."""
-    _refuse_captured(rest, node, sized)
-    tracked = any(rest.axes.get(value) for value in node.inputs if value is not None)
+    _refuse_captured(downstream, node, sized)
+    tracked = any(downstream.axes.get(value) for value in node.inputs if value is not None)
     counted = any(value in sized for value in node.inputs if value is not None)
     if not tracked and not counted:
         return False
     standard = node.domain in ("", "ai.onnx")
-    if not tracked and (not standard or node.op_type not in SHAPED or rest.sizes.data(node.outputs[0]) is not None):
+    if not tracked and (
+        not standard or node.op_type not in SHAPED or downstream.sizes.data(node.outputs[0]) is not None
+    ):
         # A number made from the token count: whoever uses it as a shape asks `Sizes` what it is.
         sized.update(node.outputs)
         return True
-    rule = _rule(rest, node)
-    found = rule(rest, node)
+    rule = _rule(downstream, node)
+    found = rule(downstream, node)
     for i, output in enumerate(node.outputs):
         axes = found[i] if len(found) > 1 else found[0]
-        _agree(rest, node, output, axes)
-        rest.axes[output] = axes
+        _agree(downstream, node, output, axes)
+        downstream.axes[output] = axes
         if counted or node.op_type in ("Shape", "Size"):
             sized.add(output)
     return True
 
 
-def _rule(rest: Rest, node: ir.Node) -> Rule:
+def _rule(downstream: Downstream, node: ir.Node) -> Rule:
     rule = {"": RULES, "ai.onnx": RULES, "com.microsoft": CONTRIB}.get(node.domain, {}).get(node.op_type)
-    if node.op_identifier() in rest.model.functions:
+    if node.op_identifier() in downstream.model.functions:
         fix = "Inline the model's functions first: onnx.inliner.inline_local_functions."
         if node.domain == "tokexport":
             fix = "Put compressors in from front to back; a recipe does (--recipe)."
-        rest.refuse(node, f"local function {node.domain}::{node.op_type} is not looked into", fix=fix)
+        downstream.refuse(node, f"local function {node.domain}::{node.op_type} is not looked into", fix=fix)
     if rule is None:
         domain = f"{node.domain}::" if node.domain else ""
-        rest.refuse(node, f"what {domain}{node.op_type} does with the token axis is not known")
+        downstream.refuse(node, f"what {domain}{node.op_type} does with the token axis is not known")
     return rule
 
 
-def _agree(rest: Rest, node: ir.Node, output: ir.Value, axes: dict[int, Axis]) -> None:
+def _agree(downstream: Downstream, node: ir.Node, output: ir.Value, axes: dict[int, Axis]) -> None:
     """The file's own shape must say what the rule says."""
-    dims = rest.sizes.dims(output)
+    dims = downstream.sizes.dims(output)
     if dims is None and axes and output.name:
-        rest.refuse(node, f"the shape of {output.name} is not known", fix="Add value_info to the model.")
+        downstream.refuse(node, f"the shape of {output.name} is not known", fix="Add value_info to the model.")
     for i, axis in axes.items():
-        if dims is not None and (i >= len(dims) or (dims[i] != axis.size and not rest.sizes.symbolic(dims[i]))):
-            rest.refuse(node, f"{output.name} is declared as {list(dims)}, but axis {i} has {axis.size} entries")
+        if dims is not None and (i >= len(dims) or (dims[i] != axis.size and not downstream.sizes.symbolic(dims[i]))):
+            downstream.refuse(node, f"{output.name} is declared as {list(dims)}, but axis {i} has {axis.size} entries")
 
 
-def _refuse_captured(rest: Rest, node: ir.Node, sized: set[ir.Value]) -> None:
+def _refuse_captured(downstream: Downstream, node: ir.Node, sized: set[ir.Value]) -> None:
     for attribute in node.attributes.values():
         if attribute.is_ref() or attribute.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
             continue
@@ -172,8 +174,8 @@ def _refuse_captured(rest: Rest, node: ir.Node, sized: set[ir.Value]) -> None:
         for graph in graphs:
             reads = [value for inner in graph.all_nodes() for value in inner.inputs if value is not None]
             for value in (*reads, *graph.outputs):
-                if rest.axes.get(value) or value in sized:
-                    rest.refuse(node, f"its subgraph reads {value.name}, which carries tokens")
+                if downstream.axes.get(value) or value in sized:
+                    downstream.refuse(node, f"its subgraph reads {value.name}, which carries tokens")
 
 
 def _with(shape: ir.Shape, sizes: dict[int, int]) -> ir.Shape:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from .axis import Axes, Axis
-from .state import Rest
+from .state import Downstream
 
 
-def broadcast(rest: Rest, node: ir.Node, spans: dict[int, tuple[int, int]]) -> Axes:
+def broadcast(downstream: Downstream, node: ir.Node, spans: dict[int, tuple[int, int]]) -> Axes:
     """Token axes of operands broadcast together.
 
     Args:
@@ -23,117 +23,121 @@ def broadcast(rest: Rest, node: ir.Node, spans: dict[int, tuple[int, int]]) -> A
     out: Axes = {}
     for at in range(rank):
         positions = {i: end - rank + at for i, (start, end) in spans.items() if end - rank + at >= start}
-        tracked = [i for i, p in positions.items() if p in rest.axes.get(node.inputs[i], {})]  # type: ignore[arg-type]
+        tracked = [i for i, p in positions.items() if p in downstream.axes.get(node.inputs[i], {})]  # type: ignore[arg-type]
         if not tracked:
             continue
-        axis = rest.axes[node.inputs[tracked[0]]][positions[tracked[0]]]  # type: ignore[index]
+        axis = downstream.axes[node.inputs[tracked[0]]][positions[tracked[0]]]  # type: ignore[index]
         for i, position in positions.items():
-            if i in tracked or rest.dims(node, node.inputs[i])[position] != 1:
-                axis = rest.meet(node, i, position, axis)
+            if i in tracked or downstream.dims(node, node.inputs[i])[position] != 1:
+                axis = downstream.meet(node, i, position, axis)
         out[at] = axis
     return out
 
 
-def matmul(rest: Rest, node: ir.Node) -> list[Axes]:
+def matmul(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """Rows are free; a contraction over tokens needs them on both sides, as attention has it."""
-    left, right = (len(rest.dims(node, value)) for value in node.inputs[:2])
-    _contract(rest, node, (0, left - 1), (1, max(right - 2, 0)))
-    out = broadcast(rest, node, {0: (0, max(left - 2, 0)), 1: (0, max(right - 2, 0))})
+    left, right = (len(downstream.dims(node, value)) for value in node.inputs[:2])
+    _contract(downstream, node, (0, left - 1), (1, max(right - 2, 0)))
+    out = broadcast(downstream, node, {0: (0, max(left - 2, 0)), 1: (0, max(right - 2, 0))})
     rank = max(left - 2, right - 2, 0)
-    if left > 1 and (axis := _axis(rest, node, 0, left - 2)):
+    if left > 1 and (axis := _axis(downstream, node, 0, left - 2)):
         out[rank] = axis
-    if right > 1 and (axis := _axis(rest, node, 1, right - 1)):
+    if right > 1 and (axis := _axis(downstream, node, 1, right - 1)):
         out[rank + (left > 1)] = axis
     return [out]
 
 
-def gemm(rest: Rest, node: ir.Node) -> list[Axes]:
+def gemm(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """MatMul of two matrices, either transposed, plus an operand that broadcasts onto the result."""
     flip = [bool(node.attributes[name].as_int()) if name in node.attributes else False for name in ("transA", "transB")]
-    _contract(rest, node, (0, 0 if flip[0] else 1), (1, 1 if flip[1] else 0))
-    rows, columns = _axis(rest, node, 0, 1 if flip[0] else 0), _axis(rest, node, 1, 0 if flip[1] else 1)
+    _contract(downstream, node, (0, 0 if flip[0] else 1), (1, 1 if flip[1] else 0))
+    rows, columns = _axis(downstream, node, 0, 1 if flip[0] else 0), _axis(downstream, node, 1, 0 if flip[1] else 1)
     out = {i: axis for i, axis in enumerate((rows, columns)) if axis is not None}
-    if rest.given(node, 2):
-        dims = rest.dims(node, node.inputs[2])
+    if downstream.given(node, 2):
+        dims = downstream.dims(node, node.inputs[2])
         for i, axis in out.items():
             position = i - 2 + len(dims)
             if position >= 0 and dims[position] != 1:
-                rest.meet(node, 2, position, axis)
+                downstream.meet(node, 2, position, axis)
     return [out]
 
 
-def _axis(rest: Rest, node: ir.Node, index: int, position: int) -> Axis | None:
-    return rest.axes.get(node.inputs[index], {}).get(position)  # type: ignore[arg-type]
+def _axis(downstream: Downstream, node: ir.Node, index: int, position: int) -> Axis | None:
+    return downstream.axes.get(node.inputs[index], {}).get(position)  # type: ignore[arg-type]
 
 
-def _contract(rest: Rest, node: ir.Node, left: tuple[int, int], right: tuple[int, int]) -> None:
+def _contract(downstream: Downstream, node: ir.Node, left: tuple[int, int], right: tuple[int, int]) -> None:
     """Sum over two axes, given as (input index, axis)."""
-    axes = [_axis(rest, node, *side) for side in (left, right)]
+    axes = [_axis(downstream, node, *side) for side in (left, right)]
     if axes[0] is None and axes[1] is None:
         return
     for axis, (index, position) in zip(axes, (left, right)):
         if axis is None:
-            rest.refuse(
+            downstream.refuse(
                 node,
-                f"it sums over the tokens with {rest.label(node, index)} "
-                f"{list(rest.dims(node, node.inputs[index]))}, whose axis {position} has one entry for each",
+                f"it sums over the tokens with {downstream.label(node, index)} "
+                f"{list(downstream.dims(node, node.inputs[index]))}, whose axis {position} has one entry for each",
             )
-    rest.meet(node, right[0], right[1], axes[0])  # type: ignore[arg-type]
+    downstream.meet(node, right[0], right[1], axes[0])  # type: ignore[arg-type]
 
 
-def fused_matmul(rest: Rest, node: ir.Node) -> list[Axes]:
+def fused_matmul(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """MatMul as ONNX Runtime fuses it, without transposes."""
     for name in ("transA", "transB", "transBatchA", "transBatchB"):
         if name in node.attributes and node.attributes[name].as_int():
-            rest.refuse(node, f"{name} is not supported in FusedMatMul")
-    return matmul(rest, node)
+            downstream.refuse(node, f"{name} is not supported in FusedMatMul")
+    return matmul(downstream, node)
 
 
-def attention(rest: Rest, node: ir.Node) -> list[Axes]:
+def attention(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """Attention (opset 23): the output follows the queries; keys, values and the mask must agree on theirs."""
     for i in (4, 5, 6):
-        if rest.given(node, i):
-            rest.refuse(node, f"it has a cache or padding input {rest.label(node, i)} of fixed length")
-    rank = len(rest.dims(node, node.inputs[0]))
+        if downstream.given(node, i):
+            downstream.refuse(node, f"it has a cache or padding input {downstream.label(node, i)} of fixed length")
+    rank = len(downstream.dims(node, node.inputs[0]))
     at = rank - 2
     for i in range(3):
-        for position in rest.axes.get(node.inputs[i], {}):  # type: ignore[arg-type]
+        for position in downstream.axes.get(node.inputs[i], {}):  # type: ignore[arg-type]
             if position != at:
-                rest.refuse(node, f"axis {position} of {rest.label(node, i)} runs over the tokens; only axis {at} may")
-    query, key, value = (_axis(rest, node, i, at) for i in range(3))
+                downstream.refuse(
+                    node, f"axis {position} of {downstream.label(node, i)} runs over the tokens; only axis {at} may"
+                )
+    query, key, value = (_axis(downstream, node, i, at) for i in range(3))
     if (key is None) != (value is None):
-        rest.refuse(node, "only one of keys and values comes from the tokens")
+        downstream.refuse(node, "only one of keys and values comes from the tokens")
     if key is not None:
-        rest.meet(node, 2, at, key)
-    if rest.given(node, 3):
-        dims = rest.dims(node, node.inputs[3])
+        downstream.meet(node, 2, at, key)
+    if downstream.given(node, 3):
+        dims = downstream.dims(node, node.inputs[3])
         for position, axis in ((len(dims) - 2, query), (len(dims) - 1, key)):
             if axis is not None and position >= 0 and dims[position] != 1:
-                rest.meet(node, 3, position, axis)
+                downstream.meet(node, 3, position, axis)
     causal = "is_causal" in node.attributes and bool(node.attributes["is_causal"].as_int())
     if causal and query != key:
-        rest.refuse(node, "its causal mask relates two sequences of which only one gets shorter")
+        downstream.refuse(node, "its causal mask relates two sequences of which only one gets shorter")
     outputs: list[Axes] = [{at: query} if query is not None else {}]
     cache = {2: key} if key is not None else {}
     scores = {i: axis for i, axis in ((2, query), (3, key)) if axis is not None}
     return [*outputs, cache, cache, scores][: len(node.outputs)]
 
 
-def einsum(rest: Rest, node: ir.Node) -> list[Axes]:
+def einsum(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """A label that runs over tokens must do so in every operand that has it."""
     equation = node.attributes["equation"].as_string().replace(" ", "")
     if "." in equation or "->" not in equation:
-        rest.refuse(node, f"equation {equation!r} is not written out in full")
+        downstream.refuse(node, f"equation {equation!r} is not written out in full")
     terms, result = equation.split("->")[0].split(","), equation.split("->")[1]
     labels: dict[str, Axis] = {}
     for i, term in enumerate(terms):
-        for position, axis in rest.axes.get(node.inputs[i], {}).items():  # type: ignore[arg-type]
+        for position, axis in downstream.axes.get(node.inputs[i], {}).items():  # type: ignore[arg-type]
             labels.setdefault(term[position], axis)
     for i, term in enumerate(terms):
         for position, label in enumerate(term):
             if label not in labels:
                 continue
-            if label not in result and _axis(rest, node, i, position) is None:
-                rest.refuse(node, f"it sums over the tokens with {rest.label(node, i)}, which does not come from them")
-            labels[label] = rest.meet(node, i, position, labels[label])
+            if label not in result and _axis(downstream, node, i, position) is None:
+                downstream.refuse(
+                    node, f"it sums over the tokens with {downstream.label(node, i)}, which does not come from them"
+                )
+            labels[label] = downstream.meet(node, i, position, labels[label])
     return [{position: labels[label] for position, label in enumerate(result) if label in labels}]

@@ -12,118 +12,122 @@ import onnx_ir as ir
 from . import layout, products
 from . import reshape as shape
 from .axis import Axes
-from .state import Rest
+from .state import Downstream
 
-Rule = Callable[[Rest, ir.Node], list[Axes]]
+Rule = Callable[[Downstream, ir.Node], list[Axes]]
 
 
-def elementwise(rest: Rest, node: ir.Node) -> list[Axes]:
+def elementwise(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """Operands broadcast; one that has the old token count without coming from the tokens must be uniform."""
-    spans = {i: (0, len(rest.dims(node, value))) for i, value in enumerate(node.inputs) if value is not None}
-    return [products.broadcast(rest, node, spans)]
+    spans = {i: (0, len(downstream.dims(node, value))) for i, value in enumerate(node.inputs) if value is not None}
+    return [products.broadcast(downstream, node, spans)]
 
 
-def normalise(rest: Rest, node: ir.Node) -> list[Axes]:
+def normalise(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """LayerNormalization and its kin: statistics over the axes from `axis` on, which must not run over tokens."""
-    rank = len(rest.dims(node, node.inputs[0]))
+    rank = len(downstream.dims(node, node.inputs[0]))
     at = (node.attributes["axis"].as_int() if "axis" in node.attributes else -1) % rank
-    axes = rest.axes[node.inputs[0]]  # type: ignore[index]
+    axes = downstream.axes[node.inputs[0]]  # type: ignore[index]
     for i in axes:
         if i >= at:
-            rest.refuse(node, f"it normalises over the token axis {i}")
+            downstream.refuse(node, f"it normalises over the token axis {i}")
     return [axes] * len(node.outputs)
 
 
-def softmax(rest: Rest, node: ir.Node) -> list[Axes]:
+def softmax(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """Over tokens or not: it sums to one for any count."""
-    return [rest.axes[node.inputs[0]]]  # type: ignore[index]
+    return [downstream.axes[node.inputs[0]]]  # type: ignore[index]
 
 
-def channelwise(rest: Rest, node: ir.Node) -> list[Axes]:
+def channelwise(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """Parameters per entry of `axis` (1 by default), which must not run over tokens."""
-    rank = len(rest.dims(node, node.inputs[0]))
+    rank = len(downstream.dims(node, node.inputs[0]))
     at = (node.attributes["axis"].as_int() if "axis" in node.attributes else 1) % max(rank, 1)
-    axes = rest.axes.get(node.inputs[0], {})  # type: ignore[arg-type]
-    parameters = [value for value in node.inputs[1:] if value is not None and rest.dims(node, value) not in ((), (1,))]
+    axes = downstream.axes.get(node.inputs[0], {})  # type: ignore[arg-type]
+    parameters = [
+        value for value in node.inputs[1:] if value is not None and downstream.dims(node, value) not in ((), (1,))
+    ]
     if at in axes and parameters:
-        rest.refuse(node, f"{parameters[0].name} has one entry for each token of axis {at}")
+        downstream.refuse(node, f"{parameters[0].name} has one entry for each token of axis {at}")
     return [axes]
 
 
-def reduce(rest: Rest, node: ir.Node) -> list[Axes]:
+def reduce(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """A mean or an extremum over tokens is one for any count."""
-    return _reduce(rest, node, over_tokens=True)
+    return _reduce(downstream, node, over_tokens=True)
 
 
-def reduce_sum(rest: Rest, node: ir.Node) -> list[Axes]:
+def reduce_sum(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """A sum over tokens grows with their count, and what comes behind may divide by the old one."""
-    return _reduce(rest, node, over_tokens=False)
+    return _reduce(downstream, node, over_tokens=False)
 
 
-def _reduce(rest: Rest, node: ir.Node, *, over_tokens: bool) -> list[Axes]:
-    rank = len(rest.dims(node, node.inputs[0]))
-    axes = rest.axes[node.inputs[0]]  # type: ignore[index]
-    gone = rest.ints(node, 1) if rest.given(node, 1) else []
+def _reduce(downstream: Downstream, node: ir.Node, *, over_tokens: bool) -> list[Axes]:
+    rank = len(downstream.dims(node, node.inputs[0]))
+    axes = downstream.axes[node.inputs[0]]  # type: ignore[index]
+    gone = downstream.ints(node, 1) if downstream.given(node, 1) else []
     if gone is None:
-        rest.refuse(node, f"its axes {rest.label(node, 1)} are computed")
+        downstream.refuse(node, f"its axes {downstream.label(node, 1)} are computed")
     nothing = bool(node.attributes["noop_with_empty_axes"].as_int()) if "noop_with_empty_axes" in node.attributes else 0
     gone = [i % rank for i in gone] or ([] if nothing else list(range(rank)))
-    return [_drop(rest, node, axes, gone, over_tokens)]
+    return [_drop(downstream, node, axes, gone, over_tokens)]
 
 
-def _drop(rest: Rest, node: ir.Node, axes: Axes, gone: Sequence[int], over_tokens: bool) -> Axes:
+def _drop(downstream: Downstream, node: ir.Node, axes: Axes, gone: Sequence[int], over_tokens: bool) -> Axes:
     for i in gone:
         if i in axes and not over_tokens:
-            rest.refuse(node, f"its result over the token axis {i} depends on how many there are, or on their places")
+            downstream.refuse(
+                node, f"its result over the token axis {i} depends on how many there are, or on their places"
+            )
     if not ("keepdims" in node.attributes and not node.attributes["keepdims"].as_int()):
         return {i: axis for i, axis in axes.items() if i not in gone}
     return {i - sum(g < i for g in gone): axis for i, axis in axes.items() if i not in gone}
 
 
-def arg_reduce(rest: Rest, node: ir.Node) -> list[Axes]:
+def arg_reduce(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """The place of an extremum among tokens names another token afterwards; among channels it does not."""
-    rank = len(rest.dims(node, node.inputs[0]))
+    rank = len(downstream.dims(node, node.inputs[0]))
     at = (node.attributes["axis"].as_int() if "axis" in node.attributes else 0) % rank
-    return [_drop(rest, node, rest.axes[node.inputs[0]], [at], False)]  # type: ignore[index]
+    return [_drop(downstream, node, downstream.axes[node.inputs[0]], [at], False)]  # type: ignore[index]
 
 
-def along(rest: Rest, node: ir.Node) -> list[Axes]:
+def along(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """TopK, CumSum and their kin: not along tokens."""
-    rank = len(rest.dims(node, node.inputs[0]))
+    rank = len(downstream.dims(node, node.inputs[0]))
     if node.op_type == "CumSum":
-        axis = next(iter(rest.ints(node, 1) or ()), None)
+        axis = next(iter(downstream.ints(node, 1) or ()), None)
     else:
         axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
-    axes = rest.axes.get(node.inputs[0], {})  # type: ignore[arg-type]
+    axes = downstream.axes.get(node.inputs[0], {})  # type: ignore[arg-type]
     if axis is None or axis % rank in axes:
-        rest.refuse(node, f"it works along the token axis {axis}, by place")
+        downstream.refuse(node, f"it works along the token axis {axis}, by place")
     return [axes] * len(node.outputs)
 
 
-def window(rest: Rest, node: ir.Node) -> list[Axes]:
+def window(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """Conv and Pool: along tokens only with a window of one; a batch of tokens is fine; channels they must not be."""
-    axes = rest.axes.get(node.inputs[0], {})  # type: ignore[arg-type]
-    rank = len(rest.dims(node, node.inputs[0]))
+    axes = downstream.axes.get(node.inputs[0], {})  # type: ignore[arg-type]
+    rank = len(downstream.dims(node, node.inputs[0]))
     spatial = rank - 2
     kernel = list(node.attributes["kernel_shape"].as_ints()) if "kernel_shape" in node.attributes else None
     if kernel is None:
-        kernel = list(rest.dims(node, node.inputs[1])[2:])
+        kernel = list(downstream.dims(node, node.inputs[1])[2:])
     ints = {name: list(node.attributes[name].as_ints()) for name in ("strides", "pads") if name in node.attributes}
     strides, pads = ints.get("strides", [1] * spatial), ints.get("pads", [0] * 2 * spatial)
     for i in range(1, len(node.inputs)):
-        if rest.given(node, i) and rest.axes.get(node.inputs[i], {}):  # type: ignore[arg-type]
-            rest.refuse(node, f"{rest.label(node, i)}, its weights, come from the tokens")
+        if downstream.given(node, i) and downstream.axes.get(node.inputs[i], {}):  # type: ignore[arg-type]
+            downstream.refuse(node, f"{downstream.label(node, i)}, its weights, come from the tokens")
     for i in axes:
         if i == 1 and node.op_type.startswith("Conv"):
-            rest.refuse(node, "it mixes the tokens as channels")
+            downstream.refuse(node, "it mixes the tokens as channels")
         if i >= 2 and (kernel[i - 2], strides[i - 2], pads[i - 2], pads[i - 2 + spatial]) != (1, 1, 0, 0):
-            rest.refuse(node, f"it slides a window of {kernel[i - 2]} along the token axis {i}")
+            downstream.refuse(node, f"it slides a window of {kernel[i - 2]} along the token axis {i}")
     return [axes] * len(node.outputs)
 
 
-def global_pool(rest: Rest, node: ir.Node) -> list[Axes]:
+def global_pool(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """A mean or maximum over every axis from the third on."""
-    return [{i: axis for i, axis in rest.axes[node.inputs[0]].items() if i < 2}]  # type: ignore[index]
+    return [{i: axis for i, axis in downstream.axes[node.inputs[0]].items() if i < 2}]  # type: ignore[index]
 
 
 _ELEMENTWISE = """
@@ -165,8 +169,8 @@ RULES: dict[str, Rule] = {
     "Flatten": shape.flatten,
     "Expand": shape.expand,
     "ConstantOfShape": shape.constant_of_shape,
-    "Shape": lambda rest, node: [{}],
-    "Size": lambda rest, node: [{}],
+    "Shape": lambda downstream, node: [{}],
+    "Size": lambda downstream, node: [{}],
 }
 # Of ONNX Runtime's own domain, what its optimiser writes into encoders.
 CONTRIB: dict[str, Rule] = {

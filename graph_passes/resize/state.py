@@ -1,7 +1,7 @@
 """What the proof of the rest of a graph knows while it walks: which axes of which value run over the tokens.
 
-Nothing here edits the model. The rules read operands through `Rest`, record the constants that must change as `Edit`s,
-and refuse through `Rest.refuse`.
+Nothing here edits the model. The rules read operands through `Downstream`, record the constants that must change as
+`Edit`s, and refuse through `Downstream.refuse`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Edit:
 
 
 @dataclass
-class Rest:
+class Downstream:
     """The state of one proof."""
 
     model: ir.Model
@@ -146,9 +146,11 @@ class Rest:
         )
 
 
-def read(rest: Rest, node: ir.Node, tensor: ir.TensorProtocol) -> np.ndarray:
+def read(downstream: Downstream, node: ir.Node, tensor: ir.TensorProtocol) -> np.ndarray:
     """The content of a constant."""
     try:
         return np.asarray(tensor.numpy())
     except (OSError, ValueError) as error:
-        rest.refuse(node, f"constant {tensor.name} cannot be read ({error})", fix="Load the model from its folder.")
+        downstream.refuse(
+            node, f"constant {tensor.name} cannot be read ({error})", fix="Load the model from its folder."
+        )

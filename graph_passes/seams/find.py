@@ -27,7 +27,7 @@ from .report import describe
 from .scopes import Scopes
 from .seam import METADATA_KEY, Seam
 from .search import checked, search, stored_seams
-from .structure import moved_behind
+from .structure import moved_downstream
 
 __all__ = ["describe", "find_seams", "refresh_seams", "resolve", "write_seams"]
 
@@ -46,7 +46,7 @@ def find_seams(model: ir.Model) -> list[Seam]:
     return search(model).seams
 
 
-def write_seams(model: ir.Model, *, grid: tuple[int, ...] | None = None, stand_in: str = "") -> list[Seam]:
+def write_seams(model: ir.Model, *, grid: tuple[int, ...] | None = None, placeholder: str = "") -> list[Seam]:
     """Find the seams of a model we exported and keep them in its metadata.
 
     Each carries `module` and `side`: the torch module, by its path in the exported one, whose output or input it is.
@@ -55,32 +55,32 @@ def write_seams(model: ir.Model, *, grid: tuple[int, ...] | None = None, stand_i
     Args:
         model: with the module scopes of its nodes.
         grid: how the tokens lie; a number of tokens alone does not say it: 100 may be 10 x 10.
-        stand_in: path of the module that stands where a compressor which widens tokens will be.
+        placeholder: path of the module that stands where a compressor which widens tokens will be.
 
     Raises:
-        GraphError: there is no seam in front of `stand_in`.
+        GraphError: there is no seam in front of `placeholder`.
     """
     seams = search(model, metadata=False).seams
     if grid:
         seams = [replace(seam, grid=grid) if seam.tokens == math.prod(grid) else seam for seam in seams]
-    if stand_in:
-        seams = _with_stand_in(model, seams, stand_in)
+    if placeholder:
+        seams = _with_placeholder(model, seams, placeholder)
     if seams:
         model.metadata_props[METADATA_KEY] = json.dumps([seam.to_json() for seam in seams])
     return seams
 
 
-def _with_stand_in(model: ir.Model, seams: list[Seam], module: str) -> list[Seam]:
+def _with_placeholder(model: ir.Model, seams: list[Seam], module: str) -> list[Seam]:
     scopes = Scopes(Walk(model))
     before, behind, inside = scopes.entering(module), scopes.leaving(module), scopes.inside(module)
     alone = len(before) == len(behind) == 1 and set(before[0].consumers()) <= set(inside)
     if not alone or before[0].is_graph_output() or before[0].name not in [seam.tensor for seam in seams]:
         raise GraphError(
-            f"the stand-in {module!r} of this model must be all that reads the tensor of a seam, and give one tensor",
+            f"the placeholder {module!r} of this model must be all that reads the tensor of a seam, and give one",
             where=f"graph {model.graph.name or 'main'}",
             fix="Put it between the place where tokens are selected and the weights that take them wide.",
         )
-    marked = {"stand_in": behind[0].name or "", "module": module, "side": "input"}
+    marked = {"placeholder": behind[0].name or "", "module": module, "side": "input"}
     return [replace(seam, **marked) if seam.tensor == before[0].name else seam for seam in seams]  # type: ignore[arg-type]
 
 
@@ -144,7 +144,7 @@ def _user_seam(model: ir.Model, tensor: str) -> Seam:
             where=f"graph {model.graph.name or 'main'}, {len(walk.names())} values",
             fix=nearest(tensor, _similar(tensor, walk.names()), kind="names like it"),
         )
-    return Facts(walk).seam(f"tensor:{tensor}", value, "user", why=moved_behind(walk, value))
+    return Facts(walk).seam(f"tensor:{tensor}", value, "user", why=moved_downstream(walk, value))
 
 
 def _similar(name: str, known: list[str]) -> list[str]:

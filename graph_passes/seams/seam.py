@@ -55,7 +55,7 @@ class Seam:
         found_by: metadata, scopes, names, structure or user.
         module: for models we export, the torch module whose input or output this is, with `side`.
         side: ``output`` or ``input`` of `module`.
-        stand_in: name of the value [B, N, D'] behind what stands here for a compressor that widens tokens (see
+        placeholder: name of the value [B, N, D'] behind what stands here for a compressor that widens tokens (see
             `exporter.source.GraphSource`), or empty. Such a compressor takes its place, and no other can sit here.
     """
 
@@ -73,7 +73,7 @@ class Seam:
     found_by: str = "user"
     module: str = ""
     side: str = "output"
-    stand_in: str = ""
+    placeholder: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it back."""

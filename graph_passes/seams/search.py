@@ -12,7 +12,7 @@ from ..ir_tools.walk import Walk, dims
 from .facts import Facts
 from .scopes import Layer, Scopes, is_decoder, is_projector
 from .seam import METADATA_KEY, Seam
-from .structure import Onward, moved_behind, onward, output_behind, residual_chain, with_final_norm
+from .structure import Downstream, downstream, moved_downstream, output_downstream, residual_chain, with_final_norm
 
 
 @dataclass
@@ -65,7 +65,7 @@ def checked(walk: Walk, seam: Seam) -> Seam:
     """
     fix = "The graph was edited behind the metadata: export it again, or remove the entry to have the graph searched."
     read = [name for signal in seam.signals.values() for name in signal.tensors]
-    tensors = [seam.tensor, *([seam.stand_in] if seam.stand_in else []), *read]
+    tensors = [seam.tensor, *([seam.placeholder] if seam.placeholder else []), *read]
     missing = [name for name in tensors if walk.value(name) is None]
     if missing:
         raise GraphError(f"seam {seam.name!r} names the tensor {missing[0]!r}, which is not in the graph", fix=fix)
@@ -106,7 +106,7 @@ def _by_scopes(facts: Facts, scopes: Scopes, result: Search) -> bool:
         result.notes.append(f"There are encoders side by side: {', '.join([stack, *beside])}.")
         return True
     output = scopes.final_norm(last)
-    way = onward(facts.walk, output, facts.prefix(output))
+    way = downstream(facts.walk, output, facts.prefix(output))
     _add_layers(facts, scopes, "encoder_layer", layers, result, why=way.why)
     module, side = scopes.boundary(output)
     result.seams.append(facts.seam("encoder_output", output, scopes.found_by, module=module, side=side, why=way.why))
@@ -122,22 +122,22 @@ def _add_layers(facts: Facts, scopes: Scopes, kind: str, layers: list[Layer], re
             result.seams.append(seam)
 
 
-def _add_projector(facts: Facts, scopes: Scopes, output: ir.Value, way: Onward, result: Search) -> None:
+def _add_projector(facts: Facts, scopes: Scopes, output: ir.Value, way: Downstream, result: Search) -> None:
     walk, path = facts.walk, scopes.projector()
     start = way.projector_input
     if start is not None and path and not is_projector(scopes.paths.get(way.weight, "")):  # type: ignore[arg-type]
         start = None
     if start is not None:
         module, side = scopes.boundary(start, below=path)
-        why = moved_behind(walk, start)
+        why = moved_downstream(walk, start)
         result.seams.append(facts.seam("projector_input", start, scopes.found_by, module=module, side=side, why=why))
     elif path:
         result.notes.append(f"The input of the projector {path} is not certain.")
     leaving = scopes.leaving(path) if path else []
-    end = leaving[0] if len(leaving) == 1 else None if start is None or path else output_behind(walk, start)
+    end = leaving[0] if len(leaving) == 1 else None if start is None or path else output_downstream(walk, start)
     if end is not None:
         module, side = scopes.boundary(end, below=path)
-        why = moved_behind(walk, end)
+        why = moved_downstream(walk, end)
         result.seams.append(facts.seam("projector_output", end, scopes.found_by, module=module, side=side, why=why))
 
 
@@ -148,14 +148,14 @@ def _by_structure(facts: Facts, result: Search) -> None:
         result.notes.append("There is no single longest chain of residual sums, so no encoder is certain.")
         return
     output = with_final_norm(walk, chain[-1])
-    way = onward(walk, output, facts.prefix(output))
+    way = downstream(walk, output, facts.prefix(output))
     result.seams.append(facts.seam("encoder_output", output, "structure", why=way.why))
     start = way.projector_input
     if start is None:
         if way.weight is not None:
             result.notes.append(f"The way from {output.name} to the first weights behind it branches.")
         return
-    result.seams.append(facts.seam("projector_input", start, "structure", why=moved_behind(walk, start)))
-    end = output_behind(walk, start)
+    result.seams.append(facts.seam("projector_input", start, "structure", why=moved_downstream(walk, start)))
+    end = output_downstream(walk, start)
     if end is not None:
         result.seams.append(facts.seam("projector_output", end, "structure"))

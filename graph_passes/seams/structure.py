@@ -15,7 +15,7 @@ _SHORTEST = 2
 
 
 @dataclass(frozen=True)
-class Onward:
+class Downstream:
     """The way from an encoder's output to the first weights behind it.
 
     Attributes:
@@ -91,7 +91,7 @@ def with_final_norm(walk: Walk, value: ir.Value) -> ir.Value:
     return value
 
 
-def onward(walk: Walk, value: ir.Value, prefix: int = 0) -> Onward:
+def downstream(walk: Walk, value: ir.Value, prefix: int = 0) -> Downstream:
     """Walk from an encoder's output, with `prefix` leading tokens, to the first weights behind it."""
     behind = walk.descendants(value, until=lambda node: ends_tokens(node, prefix) or _weights(walk, node))
     flow = [node for node in walk.sorted(behind) if not ends_tokens(node, prefix) and _float(node)]
@@ -101,10 +101,10 @@ def onward(walk: Walk, value: ir.Value, prefix: int = 0) -> Onward:
     mixing = tuple(node for node in way if not keeps_tokens(walk, node) and not prefix_dropped(node))
     known = {value, *(output for node in way for output in node.outputs)}
     foreign = tuple(node for node in way if any(x not in known for x in walk.inputs(node)))
-    return Onward(_last_move(walk, value, way, {*mixing, *foreign}, weight), weight, mixing, foreign)
+    return Downstream(_last_move(walk, value, way, {*mixing, *foreign}, weight), weight, mixing, foreign)
 
 
-def output_behind(walk: Walk, value: ir.Value) -> ir.Value | None:
+def output_downstream(walk: Walk, value: ir.Value) -> ir.Value | None:
     """The graph output that holds the same tokens, if only per-token operations lie between; else None."""
     behind = walk.descendants(value)
     if any(not keeps_tokens(walk, node) for node in behind):
@@ -116,7 +116,7 @@ def output_behind(walk: Walk, value: ir.Value) -> ir.Value | None:
     return found[0]
 
 
-def moved_behind(walk: Walk, value: ir.Value) -> str:
+def moved_downstream(walk: Walk, value: ir.Value) -> str:
     """Why tokens may not be selected at `value`: an operation behind it that works on a grid; else empty."""
     grid = ("Conv", "AveragePool", "MaxPool", "Resize", "SpaceToDepth", "DepthToSpace")
     node = next((n for n in walk.sorted(walk.descendants(value, until=ends_tokens)) if n.op_type in grid), None)

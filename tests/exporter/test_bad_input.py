@@ -74,7 +74,7 @@ def test_a_missing_package_exits_3_with_its_command(refused, monkeypatch):
 
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "onnxscript" else real(name, *a))
-    monkeypatch.setattr("tokexport.exporter.torch_export.find_spec", importlib.util.find_spec)
+    monkeypatch.setattr("tokexport.exporter.sources.torch_export.find_spec", importlib.util.find_spec)
     refused("model", "--method", "apet", "--ratio", "0.5", says=("onnxscript", "pip install"), code=3)
 
 

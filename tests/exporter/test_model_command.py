@@ -74,7 +74,7 @@ def test_verify_proves_it_again_without_torch(bundle, made):
     code = (
         "import sys; sys.modules['torch'] = None; "
         "import importlib.util as u; f = u.find_spec; "
-        "import tokexport.exporter.parity as p; p.find_spec = lambda n: None if n == 'torch' else f(n); "
+        "import tokexport.exporter.proof.parity as p; p.find_spec = lambda n: None if n == 'torch' else f(n); "
         f"sys.argv = ['tokexport', 'verify', {str(bundle)!r}, '--json']; "
         "from tokexport.exporter.cli import main; main()"
     )

@@ -118,10 +118,10 @@ def test_pictures_of_the_users_own_are_judged_by_the_uncompressed_answers(folder
 
 
 def test_keeping_all_tokens_agrees_in_full(folder, bench):
-    examiner = Folder(bench, pictures(folder / "mine"), "is there a red circle ?")
+    judge = Folder(bench, pictures(folder / "mine"), "is there a red circle ?")
     uniform = make("uniform")
-    exam, seam = examiner.exam(bench.base, 0), bench.base.seam(uniform)
-    marks = examiner.mark(exam, seam, exam.encode(seam, uniform, 144), 144, 0)
+    question_set, seam = judge.question_set(bench.base, 0), bench.base.seam(uniform)
+    marks = judge.mark(question_set, seam, question_set.encode(seam, uniform, 144), 144, 0)
     assert marks == {"cosine": pytest.approx(1), "agreement": 1.0, "stderr": 0.0}
 
 
@@ -192,10 +192,10 @@ def test_a_module_that_was_changed_is_measured_again(folder, monkeypatch):
 
 
 def test_times_are_of_one_machine_and_answers_of_any(folder, bench, monkeypatch):
-    examiner = Folder(bench, pictures(folder / "mine", 1), "is there a red circle ?")
-    here = sweep_rows.Plan(bench, examiner).uncompressed()
+    judge = Folder(bench, pictures(folder / "mine", 1), "is there a red circle ?")
+    here = sweep_rows.Plan(bench, judge).uncompressed()
     monkeypatch.setattr(sweep_rows, "machine", lambda: {"machine": {"cpu": "another"}})
-    there = sweep_rows.Plan(bench, examiner).uncompressed()
+    there = sweep_rows.Plan(bench, judge).uncompressed()
     assert [cell.name for cell in there.runs[0]] == [cell.name for cell in here.runs[0]]
     for mine, others in (here.encoder, there.encoder), (here.prefill, there.prefill):
         assert [cell.name for cell in mine] != [cell.name for cell in others]

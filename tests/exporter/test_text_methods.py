@@ -165,20 +165,20 @@ def bench():
 
 def test_a_sweep_asks_each_question_and_runs_the_head_once_for_an_input(bench, monkeypatch):
     monkeypatch.setattr(sweep_bench, "ROUNDS", 1)
-    examiner, method = Questions(bench, 6, 1), make("adafv")
-    exam, seam = examiner.exam(bench.base, 0), bench.base.seam(method)
+    judge, method = Questions(bench, 6, 1), make("adafv")
+    question_set, seam = judge.question_set(bench.base, 0), bench.base.seam(method)
     ran = []
-    run = exam._run
-    monkeypatch.setattr(exam, "_run", lambda *arguments: ran.append(run(*arguments)) or ran[-1])
-    encoded = exam.encode(seam, method, 21)
+    run = question_set._run
+    monkeypatch.setattr(question_set, "_run", lambda *arguments: ran.append(run(*arguments)) or ran[-1])
+    encoded = question_set.encode(seam, method, 21)
     assert [len(results) for results in ran] == [3, 6] and seam.name == "projector_output"
     assert encoded.of.tolist() == list(range(6)) and len({row.tobytes() for row in encoded.kept_indices}) > 3
     # Each is what its own text gives, alone.
-    for number, prompt in [*enumerate(exam.prompts)][3:5]:
-        alone = type(exam)(bench.source, bench.base.encoder, [exam.inputs[number // 2]], [0], [])
+    for number, prompt in [*enumerate(question_set.prompts)][3:5]:
+        alone = type(question_set)(bench.source, bench.base.encoder, [question_set.inputs[number // 2]], [0], [])
         alone.prompts = [prompt]
         np.testing.assert_array_equal(alone.encode(seam, method, 21).kept_indices[0], encoded.kept_indices[number])
-    row = sweep_rows.Plan(bench, examiner)._row(method, "0.85", 21, 21)
+    row = sweep_rows.Plan(bench, judge)._row(method, "0.85", 21, 21)
     assert 0 <= row.runs[0][0].compute()["accuracy"] <= 1
     assert row.encoder[0].compute()["compressor_ms"] > 0
 

@@ -49,7 +49,7 @@ def test_tiny_vlm_takes_its_second_projector(unshuffled):
     encoder = onnx.load(folder / "encoder.onnx")
     assert [d.dim_value for d in encoder.graph.output[0].type.tensor_type.shape.dim] == [1, 36, 96]
     # What stood in for the compressor is gone, and the weights behind it are the second projector's.
-    assert not any("stand_in" in entry.value for node in encoder.graph.node for entry in node.metadata_props)
+    assert not any("placeholder" in entry.value for node in encoder.graph.node for entry in node.metadata_props)
     stored = [onnx.numpy_helper.to_array(tensor) for tensor in encoder.graph.initializer]
     wide = load_file(zoo.PROJECTOR)["0.weight"].astype(np.float32)
     assert any(array.shape == (384, 384) and np.array_equal(array, wide.T) for array in stored)
@@ -164,9 +164,9 @@ def test_methods_lists_both():
     assert rows["pixel_unshuffle"]["params"] == {"r": 2, "version": "v2", "grid": None}
 
 
-def test_the_tail_in_torch_is_fed_behind_the_stand_in():
+def test_the_tail_in_torch_is_fed_behind_the_placeholder():
     wide = zoo.WideEncoder(zoo.TinyVLM(), zoo.wide_projector(zoo.TinyVLMConfig())).eval()
-    seam = Seam("projector_input", "t", 144, 96, module=zoo.WideEncoder.STAND_IN, side="input", stand_in="wide")
+    seam = Seam("projector_input", "t", 144, 96, module=zoo.WideEncoder.PLACEHOLDER, side="input", placeholder="wide")
     pixels = {"pixel_values": torch.rand(1, 3, 96, 96)}
     found = torch_parts.head(wide, pixels, seam, ())
     assert torch.allclose(found.tokens, wide.vision(pixels["pixel_values"])[:, 1:], atol=1e-6)

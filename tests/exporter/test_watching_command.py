@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("watching")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "QUESTIONS", 64)
-        patch.setattr("tokexport.exporter.accuracy.SEEDS", 2)
+        patch.setattr("tokexport.exporter.evaluate.accuracy.SEEDS", 2)
         patch.chdir(folder)
         said = tokexport("model", "tiny-video", "--method", "prunevid", "--ratio", "0.75", "-o", "out")
     (folder / "clip.png").write_bytes(drawn().to_png())

@@ -101,7 +101,7 @@ def truth(item: Clip, question: Asked) -> str:
         right, down = (things[named[0]].path[-1] - things[named[0]].path[0]).tolist()
         return {(1, 0): "right", (-1, 0): "left", (0, 1): "down", (0, -1): "up"}[(np.sign(right), np.sign(down))]
     if question.kind == "deed":
-        return next((deed for deed, which in did.items() if which[named[0]]), "stayed")
+        return next((motion for motion, which in did.items() if which[named[0]]), "stayed")
     word = next((word for word in question.text.split() if word in did), "")
     if question.kind == "count":
         return NUMBERS[sum(did[word].values())]
@@ -231,10 +231,10 @@ def test_the_shipped_weights_watch(model: TinyVideo) -> None:
 @torch.inference_mode()
 def test_they_need_the_order_of_the_frames(model: TinyVideo) -> None:
     """Backwards, what went left goes right and what came goes."""
-    from tokexport.exporter.zoo.tiny_video.evaluate import answers, exam
+    from tokexport.exporter.zoo.tiny_video.evaluate import answers, question_set
     from tokexport.exporter.zoo.tiny_video.text import WORDS
 
-    paper = exam(96, 12)
+    paper = question_set(96, 12)
 
     def backwards(pixels: np.ndarray) -> torch.Tensor:
         return model.vision(torch.from_numpy(clip_values(pixels[:, ::-1])))

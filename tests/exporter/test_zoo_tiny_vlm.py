@@ -104,9 +104,9 @@ def model() -> TinyVLM:
 @pytest.fixture(scope="module")
 def asked() -> Asked:
     """Four questions of different length, one per scene: pixels, ids [4, P], last [4]."""
-    from tokexport.exporter.zoo.tiny_vlm.evaluate import exam
+    from tokexport.exporter.zoo.tiny_vlm.evaluate import question_set
 
-    paper = exam(8, 3)
+    paper = question_set(8, 3)
     pixels = torch.from_numpy(pixel_values(paper.pixels[paper.scene[::2]]))
     return pixels, torch.from_numpy(paper.ids[::2]), torch.from_numpy(paper.last[::2])
 

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from tokexport.graph_passes.compressors.base import Compressed
-from tokexport.graph_passes.insertion.compose import TOTAL, compose, emit_compose, emit_gathered, gathered
+from tokexport.graph_passes.insertion.compose import COMPOSED, compose, emit_compose, emit_gathered, gathered
 from tokexport.graph_passes.ir_tools.builder import Builder
 from toy_vit import run
 
@@ -24,8 +24,8 @@ def arrays(given: dict) -> dict[str, np.ndarray]:
 def in_torch(first: dict, second: dict, *, merges: bool) -> dict[str, np.ndarray]:
     tokens = torch.zeros(1, 1, 1)
     both = [Compressed(tokens, *(torch.from_numpy(x) for x in arrays(given).values())) for given in (first, second)]
-    total = compose(*both, merges=merges)
-    return {name: getattr(total, name).numpy() for name in TOTAL}
+    composed_outputs = compose(*both, merges=merges)
+    return {name: getattr(composed_outputs, name).numpy() for name in COMPOSED}
 
 
 def in_onnx(first: dict, second: dict, *, merges: bool) -> dict[str, np.ndarray]:
@@ -35,17 +35,17 @@ def in_onnx(first: dict, second: dict, *, merges: bool) -> dict[str, np.ndarray]
         values.append(
             {
                 n: ir.Value(name=f"{side}.{n}", shape=ir.Shape(given[n].shape), type=ir.TensorType(kinds[n]))
-                for n in TOTAL
+                for n in COMPOSED
             }
         )
-        feeds |= {f"{side}.{name}": given[name] for name in TOTAL}
+        feeds |= {f"{side}.{name}": given[name] for name in COMPOSED}
     keep = len(second["kept_indices"][0])
-    total = emit_compose(b, *values, keep, merges=merges)
-    for name, value in total.items():
+    composed_outputs = emit_compose(b, *values, keep, merges=merges)
+    for name, value in composed_outputs.items():
         value.name, value.type = name, ir.TensorType(kinds[name])
         value.shape = ir.Shape([1, len(first["assignment"][0]) if name == "assignment" else keep])
     inputs = [value for side in values for value in side.values()]
-    graph = ir.Graph(inputs, list(total.values()), nodes=b.nodes, opset_imports={"": 18}, name="composed")
+    graph = ir.Graph(inputs, list(composed_outputs.values()), nodes=b.nodes, opset_imports={"": 18}, name="composed")
     return run(ir.Model(graph, ir_version=10), feeds)
 
 
@@ -82,7 +82,7 @@ def test_nodes_agree_with_pytorch_on_anything() -> None:
                 kept = np.sort(rng.permutation(n)[:k])[None]
                 sides.append({"kept_indices": kept, "sizes": sizes, "assignment": assignment})
             expected, got = (way(*sides, merges=merges) for way in (in_torch, in_onnx))
-            for name in TOTAL:
+            for name in COMPOSED:
                 np.testing.assert_array_equal(got[name], expected[name])
 
 

@@ -10,7 +10,7 @@ from tokexport.errors import GraphError, RequestError
 from tokexport.graph_passes.compressors.base import Case, Compressed, compressor, make
 from tokexport.graph_passes.insertion.insert import insert
 from tokexport.graph_passes.ir_tools.builder import Builder
-from tokexport.graph_passes.ir_tools.extract import cut
+from tokexport.graph_passes.ir_tools.extract import extract
 from tokexport.graph_passes.seams.seam import Seam, Signal
 from toy_vit import encoder_output, projector_input, run, text, toy_vit
 
@@ -63,7 +63,7 @@ def values(model: ir.Model) -> dict[str, ir.Value]:
 
 def parts(model: ir.Model, done: object) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """All outputs of the model, and tokens before and after the compressor."""
-    head, _ = cut(model, [done.tokens_in, done.tokens_out])  # type: ignore[attr-defined]
+    head, _ = extract(model, [done.tokens_in, done.tokens_out])  # type: ignore[attr-defined]
     inner = run(head)
     return run(model), {"in": inner[done.tokens_in], "out": inner[done.tokens_out]}  # type: ignore[attr-defined]
 
@@ -163,7 +163,7 @@ def test_signals_reach_the_compressor() -> None:
     model = toy_vit()
     done = insert(model, encoder_output(), ByAttention(), 5)
     _, tokens = parts(model, done)
-    attention = run(cut(model, ["probs1"])[0])["probs1"][:, :, 0, 1:].mean(axis=(1, 2))
+    attention = run(extract(model, ["probs1"])[0])["probs1"][:, :, 0, 1:].mean(axis=(1, 2))
     np.testing.assert_allclose(tokens["out"][:, 1:], tokens["in"][:, 1:6] * attention, rtol=1e-5)
     np.testing.assert_array_equal(tokens["out"][:, 0], tokens["in"][:, 0])
 
@@ -261,6 +261,6 @@ def test_size_bias_that_cannot_be_added_leaves_the_graph_alone(monkeypatch: pyte
     def fail(*args: object, **more: object) -> list[str]:
         raise GraphError("no place for a bias")
 
-    monkeypatch.setattr("tokexport.graph_passes.size_bias.add_size_bias", fail)
+    monkeypatch.setattr("tokexport.graph_passes.insertion.size_bias.add_size_bias", fail)
     seam = encoder_output(name="encoder_layer:0", tensor="h1", signals={})
     refused(toy_vit(), seam, "no place for a bias", method=make("kcenter_merge"))

@@ -12,7 +12,7 @@ from tokexport.errors import GraphError, RequestError
 from tokexport.graph_passes.compressors.base import make
 from tokexport.graph_passes.insertion.insert import insert
 from tokexport.graph_passes.insertion.sequence import Step, insert_steps, places
-from tokexport.graph_passes.ir_tools.extract import cut
+from tokexport.graph_passes.ir_tools.extract import extract
 from tokexport.graph_passes.seams.seam import METADATA_KEY, Seam
 from toy_steps import First, LastByKeys, Pairs
 from toy_vit import encoder_output, projector_input, run, text, toy_vit
@@ -35,7 +35,7 @@ def results(model: ir.Model) -> dict[str, list]:
 
 
 def at(model: ir.Model, tensor: str) -> np.ndarray:
-    return run(cut(model, [tensor])[0])[tensor]
+    return run(extract(model, [tensor])[0])[tensor]
 
 
 def test_two_merges_at_one_seam() -> None:
@@ -88,7 +88,7 @@ def test_at_the_end_of_a_graph_its_output_keeps_its_name() -> None:
     seam = Seam("projector_output", "out", 16, 12)
     done = insert_steps(model, [step(Pairs()), step(Pairs())], [seam, seam])
     values = {value.name for node in model.graph for value in node.outputs}
-    assert {done.steps[0].tokens_out, done.steps[0].gives["tokens"], done.tokens_out} <= values
+    assert {done.steps[0].tokens_out, done.steps[0].node_outputs["tokens"], done.tokens_out} <= values
     plain = run(toy_vit())["out"]
     np.testing.assert_allclose(run(model)["out"], plain.reshape(1, 4, 4, 12).mean(2), rtol=1e-5)
 

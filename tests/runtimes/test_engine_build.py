@@ -233,7 +233,7 @@ def test_a_build_that_fails_leaves_the_engines_as_they_were(folder: Path, patch:
 
 def test_a_plugin_library_for_another_gpu_is_refused_before_it_is_run(folder: Path, patch: Any, tmp_path: Path) -> None:
     patch.setenv("TOKEXPORT_PLUGINS", str(toy_cmake.library(tmp_path, "89-real")))
-    patch.setattr("tokexport.runtimes.engine_build.plugin_nodes", lambda model: ["TokexportApet"])
+    patch.setattr("tokexport.runtimes.tensorrt.engines.build.plugin_nodes", lambda model: ["TokexportApet"])
     with pytest.raises(MissingError, match=r"compiled for 89-real, and this GPU has .*8\.7"):
         build_engines(open_bundle(folder), device="orin-nano-8gb")
 
@@ -266,6 +266,6 @@ def test_a_version_whose_api_is_not_spoken_is_refused(patch: Any) -> None:
 
 
 def test_without_any_tensorrt_both_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokexport.runtimes.engine_build.version_of", lambda kind: None)
+    monkeypatch.setattr("tokexport.runtimes.tensorrt.engines.build.version_of", lambda kind: None)
     with pytest.raises(MissingError, match=r"^neither TensorRT nor .*Jetson.*need not be here.*tokexport\[rtx"):
         choose_runtime(None)

@@ -186,7 +186,7 @@ def test_devices_that_it_cannot_build_for(tmp_path: Path, monkeypatch: pytest.Mo
     }.items():
         with pytest.raises(RequestError, match=words):
             engine_build.build_engines(bundle, device=device, runtime="rtx")
-    monkeypatch.setattr("tokexport.runtimes.tensorrt_cuda.gpu_here", lambda: None)
+    monkeypatch.setattr("tokexport.runtimes.tensorrt.cuda.gpu_here", lambda: None)
     with pytest.raises(MissingError, match="no --device says what to build for"):
         engine_build.build_engines(bundle, runtime="rtx")
 

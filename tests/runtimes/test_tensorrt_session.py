@@ -219,7 +219,7 @@ def test_the_plugins_of_an_engine_are_known_before_a_part_of_it_is_loaded(
 ) -> None:
     library, offered = toy_cmake.library(tmp_path), []
     gpu.patch.setenv("TOKEXPORT_PLUGINS", str(library))
-    gpu.patch.setattr("tokexport.runtimes.tensorrt.offer", lambda api, *told: offered.append(told))
+    gpu.patch.setattr("tokexport.runtimes.tensorrt.session.offer", lambda api, *told: offered.append(told))
     sidecar(folder, plugins={"names": ["TokexportApet"], "library": "0" * 64})
     with engine_runner(open_bundle(folder)):
         assert offered == [(["TokexportApet"], library)]
@@ -238,7 +238,7 @@ def test_an_engine_nobody_looked_at_is_looked_at_when_it_is_loaded(gpu: Any, fol
     session.encode(PIXELS)
     (note,) = session.notes()
     assert "tensors of the engine have the types that the graph asks for" in note
-    gpu.patch.setattr("tokexport.runtimes.engine_layers.asked", lambda model: {"pixel_values": "FLOAT16"})
+    gpu.patch.setattr("tokexport.runtimes.tensorrt.layers.asked", lambda model: {"pixel_values": "FLOAT16"})
     with pytest.raises(GateError, match="pixel_values: asked FLOAT16, is FLOAT"):
         opened(folder).encode(PIXELS)
 

@@ -167,7 +167,7 @@ def test_failed_result_goes_beside_the_old_bundle(tmp_path: Path) -> None:
 def test_ctrl_c_in_another_process(tmp_path: Path) -> None:
     out = toy_bundle.write(tmp_path / "toy")
     script = (
-        "import sys, time, toy_bundle; from tokexport.runtimes.writer import BundleWriter\n"
+        "import sys, time, toy_bundle; from tokexport.runtimes.bundle.writer import BundleWriter\n"
         "with BundleWriter(sys.argv[1]) as writer:\n"
         "    toy_bundle.fill(writer, size_bias=False); print('half', flush=True); time.sleep(60)"
     )
@@ -214,7 +214,7 @@ def test_disk_that_fills_up_underway(tmp_path: Path) -> None:
     out = toy_bundle.write(tmp_path / "toy")
     script = (
         "import sys, resource; from toy_model import model, ones\n"
-        "from tokexport.errors import BundleError; from tokexport.runtimes.writer import BundleWriter\n"
+        "from tokexport.errors import BundleError; from tokexport.runtimes.bundle.writer import BundleWriter\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
         "try:\n"
         "    with BundleWriter(sys.argv[1]) as writer:\n"

@@ -58,15 +58,15 @@ def seen(item: Clip) -> dict[str, NDArray[np.int64]]:
         looks[covered] = COLOURS.index(thing.colour) + 1, SHAPES.index(thing.shape)
         now, so_far = np.full((2, FRAMES), RESTS)
         began, ended = np.full((2, FRAMES), IGNORED)
-        if thing.deed == "move":
+        if thing.motion == "move":
             now[begins + 1 : ends + 1] = MOVES + DIRECTIONS.index(thing.direction)
             so_far[begins + 1 :] = now[ends]
             began[begins + 1 :], ended[ends + 1 :] = begins, ends
-        elif thing.deed == "come":
+        elif thing.motion == "come":
             now[begins], so_far[begins:], began[begins:] = CAME, CAME, begins
         for known, value in ((events, now), (stories, so_far), (moments[..., 0], began), (moments[..., 1], ended)):
             known[covered] = np.broadcast_to(value[:, None], covered.shape)[covered]
-        if thing.deed == "go":
+        if thing.motion == "go":
             left = (frames[:, None] >= begins) & covered[begins - 1]
             events[left & (frames[:, None] == begins)], stories[left], moments[left, 0] = WENT, WENT, begins
     blank = grazed & (events == GROUND)

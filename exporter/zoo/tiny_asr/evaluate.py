@@ -34,7 +34,7 @@ KEPT = (100, 50, 30, 20)
 
 
 @lru_cache(maxsize=4)
-def exam(n: int, seed: int, voices: tuple[str, ...] = VOICES) -> list[Utterance]:
+def question_set(n: int, seed: int, voices: tuple[str, ...] = VOICES) -> list[Utterance]:
     """`n` utterances that no training step has heard.
 
     Raises:
@@ -101,7 +101,7 @@ def transcribe(model: TinyASR, tokens: Tensor, compress: Compress | None = None,
 
 @lru_cache(maxsize=2)
 def _tokens(model: TinyASR, n: int, seed: int, voices: tuple[str, ...]) -> Tensor:
-    return encode(model, np.stack([heard.waveform for heard in exam(n, seed, voices)]))
+    return encode(model, np.stack([heard.waveform for heard in question_set(n, seed, voices)]))
 
 
 def evaluate(
@@ -114,7 +114,7 @@ def evaluate(
 ) -> float:
     """Share of words right on `n` fresh utterances of `voices`."""
     said = transcribe(model, _tokens(model, n, seed, voices), compress, size_bias)
-    return words_right(said, [heard.text for heard in exam(n, seed, voices)])
+    return words_right(said, [heard.text for heard in question_set(n, seed, voices)])
 
 
 def by_method(method: str, keep: int, **params: Any) -> Compress:

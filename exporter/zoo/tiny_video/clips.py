@@ -29,8 +29,8 @@ FRAMES, SIZE, GRID = 8, 48, 6
 MAX_OBJECTS = 4
 MILLISECONDS = 250  # from one frame to the next, where a clip is shown
 
-Deed = Literal["stay", "move", "come", "go"]
-DEEDS: tuple[Deed, ...] = ("stay", "move", "come", "go")
+Motion = Literal["stay", "move", "come", "go"]
+MOTIONS: tuple[Motion, ...] = ("stay", "move", "come", "go")
 
 # What a direction does to (x, y); y counts down the image.
 _STEP = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
@@ -53,7 +53,7 @@ class Thing:
 
     colour: str
     shape: str
-    deed: Deed
+    motion: Motion
     x: float
     y: float
     radius: float
@@ -71,15 +71,15 @@ class Thing:
     def there(self) -> NDArray[np.bool_]:
         """Bool [8], the frames that it is in."""
         frames = np.arange(FRAMES)
-        if self.deed == "come":
+        if self.motion == "come":
             return frames >= self.begins
-        return frames < self.begins if self.deed == "go" else frames >= 0
+        return frames < self.begins if self.motion == "go" else frames >= 0
 
     @property
     def path(self) -> NDArray[np.float64]:
         """Its centre (x, y) in every frame [8, 2]."""
         start = np.array([[self.x, self.y]])
-        if self.deed != "move":
+        if self.motion != "move":
             return start.repeat(FRAMES, 0)
         gone = np.clip((np.arange(FRAMES) - self.begins) / (self.ends - self.begins), 0, 1) * self.travel
         return start + gone[:, None] * np.array([_STEP[self.direction]])
@@ -166,13 +166,13 @@ def _things(rng: np.random.Generator) -> list[Thing]:
     wanted = int(rng.integers(2, MAX_OBJECTS + 1))
     colours = rng.permutation(len(COLOURS))[:wanted]
     # Most do the same, else there would rarely be an order to ask for.
-    common = rng.choice(len(DEEDS), p=(0.05, 0.45, 0.25, 0.25))
-    deeds = np.where(rng.random(wanted) < 0.6, common, rng.choice(len(DEEDS), wanted, p=(0.4, 0.2, 0.2, 0.2)))
+    common = rng.choice(len(MOTIONS), p=(0.05, 0.45, 0.25, 0.25))
+    motions = np.where(rng.random(wanted) < 0.6, common, rng.choice(len(MOTIONS), wanted, p=(0.4, 0.2, 0.2, 0.2)))
     things: list[Thing] = []
     taken: list[tuple[float, float, float, float]] = []
-    for colour, deed in zip(colours, deeds, strict=True):
+    for colour, motion in zip(colours, motions, strict=True):
         for _ in range(_TRIES):
-            thing = _thing(rng, COLOURS[colour], DEEDS[deed])
+            thing = _thing(rng, COLOURS[colour], MOTIONS[motion])
             box = _box(thing)
             inside = min(box[:2]) >= 1 and max(box[2:]) <= SIZE - 1
             if inside and not any(_overlap(box, other) for other in taken):
@@ -182,15 +182,15 @@ def _things(rng: np.random.Generator) -> list[Thing]:
     return things
 
 
-def _thing(rng: np.random.Generator, colour: str, deed: Deed) -> Thing:
+def _thing(rng: np.random.Generator, colour: str, motion: Motion) -> Thing:
     shape = SHAPES[rng.integers(len(SHAPES))]
     x, y, radius = rng.uniform(6, SIZE - 6), rng.uniform(6, SIZE - 6), rng.uniform(4.5, 6)
-    if deed == "move":
+    if motion == "move":
         begins, lasts = int(rng.integers(0, 5)), int(rng.integers(2, 5))
         ends = min(begins + lasts, FRAMES - 1)
         direction = DIRECTIONS[rng.integers(len(DIRECTIONS))]
-        return Thing(colour, shape, deed, x, y, radius, begins, ends, direction, rng.uniform(18, 26))
-    return Thing(colour, shape, deed, x, y, radius, 0 if deed == "stay" else int(rng.integers(1, FRAMES - 1)))
+        return Thing(colour, shape, motion, x, y, radius, begins, ends, direction, rng.uniform(18, 26))
+    return Thing(colour, shape, motion, x, y, radius, 0 if motion == "stay" else int(rng.integers(1, FRAMES - 1)))
 
 
 def _box(thing: Thing) -> tuple[float, float, float, float]:

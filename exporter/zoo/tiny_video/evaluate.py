@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..tiny_vlm.evaluate import ASKED, STREAM, Compress, Exam, answers, by_kind, by_method
+from ..tiny_vlm.evaluate import ASKED, STREAM, Compress, QuestionSet, answers, by_kind, by_method
 from .clips import FRAMES, GRID, clip, clip_values
 from .model import WEIGHTS, TinyVideo, load
 from .questions import KINDS, questions
@@ -19,7 +19,7 @@ from .text import WORDS, prompt
 
 
 @lru_cache(maxsize=4)
-def exam(n: int, seed: int, length: int = 16) -> Exam:
+def question_set(n: int, seed: int, length: int = 16) -> QuestionSet:
     """Draw `n` questions, two on each clip, that no training step has seen."""
     rng = np.random.default_rng([STREAM, seed])
     drawn = [clip(rng) for _ in range(-(-n // ASKED))]
@@ -28,14 +28,14 @@ def exam(n: int, seed: int, length: int = 16) -> Exam:
         for at, item in enumerate(drawn)
         for question in questions(item, rng, ASKED)
     ]
-    return Exam.of([item.frames for item in drawn], asked[:n], prompt, length)
+    return QuestionSet.of([item.frames for item in drawn], asked[:n], prompt, length)
 
 
 def evaluate(
     model: TinyVideo, n: int = 4096, seed: int = 0, compress: Compress | None = None, size_bias: bool = True
 ) -> dict[str, float]:
     """Share of answers that match in full, over all and by kind; `compress` runs behind the encoder."""
-    paper = exam(n, seed, model.config.prompt_length)
+    paper = question_set(n, seed, model.config.prompt_length)
 
     def see(pixels: NDArray[np.uint8]) -> Tensor:
         return model.vision(torch.from_numpy(clip_values(pixels)))

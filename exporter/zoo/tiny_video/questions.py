@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from ..tiny_vlm.questions import Question
 from ..tiny_vlm.text import NUMBERS
-from .clips import Clip, Deed, Thing
+from .clips import Clip, Motion, Thing
 
 KINDS: tuple[str, ...] = ("direction", "deed", "count", "order", "before")
 # How often each is tried: what needs two of a kind is seldom possible.
 _TRIED = (0.14, 0.1, 0.1, 0.33, 0.33)
 
-_DID: dict[Deed, str] = {"stay": "stayed", "move": "moved", "come": "came", "go": "went"}
-_VERBS: dict[str, Deed] = {"start": "move", "stop": "move", "come": "come", "go": "go"}
+_DID: dict[Motion, str] = {"stay": "stayed", "move": "moved", "come": "came", "go": "went"}
+_VERBS: dict[str, Motion] = {"start": "move", "stop": "move", "come": "come", "go": "go"}
 _APART = 2  # frames between two moments whose order is asked for
-_HAPPENED: tuple[Deed, ...] = ("move", "come", "go")
+_HAPPENED: tuple[Motion, ...] = ("move", "come", "go")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Asked(Question):
         covered = clip.covered
         shown = np.zeros(covered.shape[1:], bool)
         for index in self.about:
-            always = clip.things[index].deed in ("come", "go")
+            always = clip.things[index].motion in ("come", "go")
             shown |= covered[index].any(0)[None] if always else covered[index]
         return shown.ravel()
 
@@ -52,8 +52,8 @@ def questions(clip: Clip, rng: np.random.Generator, count: int = 8) -> list[Aske
     return asked
 
 
-def _doing(things: list[Thing], deed: Deed) -> list[int]:
-    return [index for index, thing in enumerate(things) if thing.deed == deed]
+def _doing(things: list[Thing], motion: Motion) -> list[int]:
+    return [index for index, thing in enumerate(things) if thing.motion == motion]
 
 
 def _one(among: list[int], rng: np.random.Generator) -> int:
@@ -69,38 +69,38 @@ def _direction(things: list[Thing], rng: np.random.Generator) -> Asked | None:
     return Asked("direction", f"which way did the {thing.name} move ?", thing.direction, (index,))
 
 
-def _deed(things: list[Thing], rng: np.random.Generator) -> Asked:
+def _motion(things: list[Thing], rng: np.random.Generator) -> Asked:
     # First the deed, then what did it: where all but one move, "moved" would be a good blind guess.
-    deeds = sorted({thing.deed for thing in things})
-    index = _one(_doing(things, deeds[rng.integers(len(deeds))]), rng)
-    return Asked("deed", f"what did the {things[index].name} do ?", _DID[things[index].deed], (index,))
+    motions = sorted({thing.motion for thing in things})
+    index = _one(_doing(things, motions[rng.integers(len(motions))]), rng)
+    return Asked("deed", f"what did the {things[index].name} do ?", _DID[things[index].motion], (index,))
 
 
 def _count(things: list[Thing], rng: np.random.Generator) -> Asked:
     # One is rarer than the others, and each of them would be a good blind guess.
-    amounts = {deed: len(_doing(things, deed)) for deed in _HAPPENED}
-    weight = np.array([0.3 if amounts[deed] == 0 else 1.5 if amounts[deed] == 1 else 0.8 for deed in _HAPPENED])
-    deed = _HAPPENED[rng.choice(len(_HAPPENED), p=weight / weight.sum())]
-    return Asked("count", f"how many objects {_DID[deed]} ?", NUMBERS[amounts[deed]], tuple(range(len(things))))
+    amounts = {motion: len(_doing(things, motion)) for motion in _HAPPENED}
+    weight = np.array([0.3 if amounts[motion] == 0 else 1.5 if amounts[motion] == 1 else 0.8 for motion in _HAPPENED])
+    motion = _HAPPENED[rng.choice(len(_HAPPENED), p=weight / weight.sum())]
+    return Asked("count", f"how many objects {_DID[motion]} ?", NUMBERS[amounts[motion]], tuple(range(len(things))))
 
 
 def _order(things: list[Thing], rng: np.random.Generator) -> Asked | None:
-    several = [deed for deed in _HAPPENED if len(_doing(things, deed)) > 1]
+    several = [motion for motion in _HAPPENED if len(_doing(things, motion)) > 1]
     if not several:
         return None
-    which, deed = ("first", "last")[rng.integers(2)], several[rng.integers(len(several))]
-    doing = _doing(things, deed)
+    which, motion = ("first", "last")[rng.integers(2)], several[rng.integers(len(several))]
+    doing = _doing(things, motion)
     # One that moved last began last: of when it stopped, `before` asks.
     moments = sorted((things[index].begins, index) for index in doing)
     if which == "last":
         moments.reverse()
     if abs(moments[0][0] - moments[1][0]) < _APART:
         return None
-    return Asked("order", f"which object {_DID[deed]} {which} ?", things[moments[0][1]].name, tuple(doing))
+    return Asked("order", f"which object {_DID[motion]} {which} ?", things[moments[0][1]].name, tuple(doing))
 
 
 def _before(things: list[Thing], rng: np.random.Generator) -> Asked | None:
-    several = [verb for verb, deed in _VERBS.items() if len(_doing(things, deed)) > 1]
+    several = [verb for verb, motion in _VERBS.items() if len(_doing(things, motion)) > 1]
     if not several:
         return None
     verb = several[rng.integers(len(several))]
@@ -114,7 +114,7 @@ def _before(things: list[Thing], rng: np.random.Generator) -> Asked | None:
 
 _ASK: dict[str, Callable[[list[Thing], np.random.Generator], Asked | None]] = {
     "direction": _direction,
-    "deed": _deed,
+    "deed": _motion,
     "count": _count,
     "order": _order,
     "before": _before,

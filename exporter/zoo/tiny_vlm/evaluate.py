@@ -30,7 +30,7 @@ _BATCH = 128
 
 
 @dataclass(frozen=True)
-class Exam:
+class QuestionSet:
     """S pictures and Q questions with answers.
 
     Attributes:
@@ -56,7 +56,7 @@ class Exam:
         asked: Sequence[tuple[int, Question, NDArray[np.bool_]]],
         prompt: Callable[[str, int], tuple[list[int], int]],
         length: int,
-    ) -> Exam:
+    ) -> QuestionSet:
         """From pictures and (picture, question, content) of every question; `prompt` gives ids of this length."""
         scene, questions, content = zip(*asked, strict=True)
         ids, last = zip(*(prompt(question.text, length) for question in questions), strict=True)
@@ -64,12 +64,12 @@ class Exam:
 
 
 @lru_cache(maxsize=4)
-def exam(n: int, seed: int, length: int = 16) -> Exam:
+def question_set(n: int, seed: int, length: int = 16) -> QuestionSet:
     """Draw `n` questions, two on each scene, that no training step has seen."""
     rng = np.random.default_rng([STREAM, seed])
     drawn = [scene(rng) for _ in range(-(-n // ASKED))]
     asked = [(at, question, item.covered) for at, item in enumerate(drawn) for question in questions(item, rng, ASKED)]
-    return Exam.of([item.image for item in drawn], asked[:n], prompt, length)
+    return QuestionSet.of([item.image for item in drawn], asked[:n], prompt, length)
 
 
 @torch.inference_mode()
@@ -100,7 +100,7 @@ def evaluate(
 
     Where it widens the tokens, the projector of `model` must be the one for that.
     """
-    paper = exam(n, seed, model.config.prompt_length)
+    paper = question_set(n, seed, model.config.prompt_length)
 
     def see(pixels: NDArray[np.uint8]) -> Tensor:
         return model.vision(torch.from_numpy(pixel_values(pixels)))[:, 1:]
@@ -111,7 +111,7 @@ def evaluate(
 @torch.inference_mode()
 def answers(
     model: TinyVLM,
-    paper: Exam,
+    paper: QuestionSet,
     see: Callable[[NDArray[np.uint8]], Tensor],
     words: Words,
     compress: Compress | None = None,
@@ -135,7 +135,7 @@ def answers(
     return said
 
 
-def by_kind(paper: Exam, said: Sequence[str], kinds: Sequence[str]) -> dict[str, float]:
+def by_kind(paper: QuestionSet, said: Sequence[str], kinds: Sequence[str]) -> dict[str, float]:
     """The share of right answers over all, ``accuracy``, and of each kind of question."""
     right = [one == question.answer for one, question in zip(said, paper.asked, strict=True)]
     shares = {"accuracy": float(np.mean(right))}

@@ -123,15 +123,15 @@ class Widen(nn.Module):
 class WideEncoder(nn.Module):
     """The encoder with the second projector; its tokens mean something only once STAND_IN has been replaced."""
 
-    STAND_IN = "stand_in"
+    PLACEHOLDER = "placeholder"
 
     def __init__(self, model: TinyVLM, projector: nn.Module) -> None:
         super().__init__()
-        self.vision, self.stand_in, self.projector = model.vision, Widen(BLOCK**2), projector
+        self.vision, self.placeholder, self.projector = model.vision, Widen(BLOCK**2), projector
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """pixel_values [B, 3, 96, 96] float32 -> [B, N, D]."""
-        return self.projector(self.stand_in(self.vision(pixel_values)[:, 1:]))
+        return self.projector(self.placeholder(self.vision(pixel_values)[:, 1:]))
 
 
 class Embed(nn.Module):

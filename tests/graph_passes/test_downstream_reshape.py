@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toy_rest import accept, model, refuse
+from toy_downstream import accept, model, refuse
 
 
 def test_two_token_axes_do_not_merge() -> None:

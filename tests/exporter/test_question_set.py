@@ -13,9 +13,9 @@ pytest.importorskip("torch")
 
 from tokexport.exporter.bundling import graphs
 from tokexport.exporter.evaluate import accuracy
-from tokexport.exporter.evaluate import question_set as exam
+from tokexport.exporter.evaluate import question_set as question_set
 from tokexport.exporter.evaluate.answers import Encoded, Language
-from tokexport.exporter.evaluate.question_set import Exam
+from tokexport.exporter.evaluate.question_set import QuestionSet
 from tokexport.exporter.opening import open_source
 from tokexport.exporter.sources.source import Question
 from tokexport.graph_passes.compressors import make
@@ -34,7 +34,7 @@ class Paper:
         self.model = graphs.encoder(self.source, "fp32")[0]
         self.seam = resolve(self.model, "encoder_output")
         self.asked = self.source.questions(40, 3)
-        self.exam = Exam.of_questions(self.source, self.model, self.asked)
+        self.question_set = QuestionSet.of_questions(self.source, self.model, self.asked)
         self.one, self.many = (Language.export(self.source, KEEP, batch) for batch in (1, 16))
 
 
@@ -44,7 +44,7 @@ def paper() -> Paper:
 
 
 def test_questions_about_one_input_share_it(paper):
-    assert len(paper.exam.inputs) == 20 and paper.exam.of.tolist() == [i // 2 for i in range(40)]
+    assert len(paper.question_set.inputs) == 20 and paper.question_set.of.tolist() == [i // 2 for i in range(40)]
 
 
 @pytest.mark.parametrize(
@@ -54,28 +54,28 @@ def test_behind_a_cached_head_the_encoder_gives_what_it_gives_as_a_whole(paper, 
     place = resolve(paper.model, seam) if seam else paper.seam
     whole = paper.model.clone()
     inserted = insert(whole, place, make(method), KEEP)
-    cut, full = paper.exam.encode(place, make(method), KEEP), paper.exam.whole(whole, inserted)
+    cut, full = paper.question_set.encode(place, make(method), KEEP), paper.question_set.whole(whole, inserted)
     np.testing.assert_allclose(cut.tokens, full.tokens, atol=1e-5)
     for part in ("kept_indices", "sizes", "assignment", "of"):
         np.testing.assert_array_equal(getattr(cut, part), getattr(full, part))
-    off = paper.exam.encode(place, make(method), KEEP, size_bias=False)
+    off = paper.question_set.encode(place, make(method), KEEP, size_bias=False)
     assert (off.sizes == 1).all() and np.allclose(off.tokens, cut.tokens, atol=1e-5) == (not inserted.biased)
 
 
 def test_batched_answers_are_those_of_one_question_at_a_time(paper):
-    encoded = paper.exam.encode(paper.seam, make("kcenter_merge"), KEEP)
-    said = paper.exam.answer(encoded, paper.many)
-    assert said == paper.exam.answer(encoded, paper.one)
+    encoded = paper.question_set.encode(paper.seam, make("kcenter_merge"), KEEP)
+    said = paper.question_set.answer(encoded, paper.many)
+    assert said == paper.question_set.answer(encoded, paper.one)
     assert accuracy.graded(paper.source, said, paper.asked)[0] > 0.9 and len(set(said)) > 5
 
 
 def test_the_head_runs_once_for_all_compressors(paper, monkeypatch):
     ran = []
-    original = exam.ort_runner
+    original = question_set.ort_runner
     monkeypatch.setattr(
-        exam, "ort_runner", lambda model, threads: ran.append(model.graph.name) or original(model, threads)
+        question_set, "ort_runner", lambda model, threads: ran.append(model.graph.name) or original(model, threads)
     )
-    fresh = Exam.of_questions(paper.source, paper.model, paper.asked[:4])
+    fresh = QuestionSet.of_questions(paper.source, paper.model, paper.asked[:4])
     for method in ("uniform", "kcenter_merge", "topk"):
         fresh.encode(paper.seam, make(method), KEEP)
     fresh.select(paper.seam, np.tile(np.arange(KEEP), (4, 1)))
@@ -84,16 +84,16 @@ def test_the_head_runs_once_for_all_compressors(paper, monkeypatch):
 
 
 def test_selecting_outside_the_graph_is_selecting_inside(paper):
-    inside = paper.exam.encode(paper.seam, make("uniform"), KEEP)
-    outside = paper.exam.select(paper.seam, inside.kept_indices[inside.of])
+    inside = paper.question_set.encode(paper.seam, make("uniform"), KEEP)
+    outside = paper.question_set.select(paper.seam, inside.kept_indices[inside.of])
     for part in ("tokens", "kept_indices", "sizes", "assignment"):
         np.testing.assert_array_equal(getattr(outside, part), getattr(inside, part)[inside.of])
     assert outside.of.tolist() == list(range(40))
 
 
 def test_merging_from_outside_is_merging_in_the_graph(paper):
-    inside = paper.exam.encode(paper.seam, make("kcenter_merge"), KEEP)
-    outside = paper.exam.select(paper.seam, inside.kept_indices[inside.of], merge=True)
+    inside = paper.question_set.encode(paper.seam, make("kcenter_merge"), KEEP)
+    outside = paper.question_set.select(paper.seam, inside.kept_indices[inside.of], merge=True)
     np.testing.assert_array_equal(outside.sizes, inside.sizes[inside.of])
     np.testing.assert_array_equal(outside.assignment, inside.assignment[inside.of])
     np.testing.assert_allclose(outside.tokens, inside.tokens[inside.of], rtol=1e-4, atol=1e-5)
@@ -155,9 +155,9 @@ def test_the_standard_error_is_that_of_a_share(paper):
 
 def test_baselines_are_ten_seeds_uniform_and_the_oracle_each_by_its_own_tokens(paper, monkeypatch):
     """Each encoder's answers are replaced by its own kept positions, and the score by how many of them are even."""
-    monkeypatch.setattr(Exam, "answer", lambda self, encoded, language: encoded.kept_indices[encoded.of])
+    monkeypatch.setattr(QuestionSet, "answer", lambda self, encoded, language: encoded.kept_indices[encoded.of])
     monkeypatch.setattr(accuracy, "graded", lambda source, said, asked: (float(np.mean(said % 2 == 0)), 0.0))
-    found = accuracy.baselines(paper.exam, paper.seam, paper.many, paper.asked)
+    found = accuracy.baselines(paper.question_set, paper.seam, paper.many, paper.asked)
     case = accuracy.Case(144, 96, KEEP)
     chances = [np.mean(make("random", {"seed": seed}).kept(case) % 2 == 0) for seed in range(10)]
     assert found["random"] == {

@@ -7,8 +7,8 @@ import onnx_ir as ir
 import pytest
 from tokexport.graph_passes.resize import rules as rest_rules
 from tokexport.graph_passes.resize.axis import Axis
-from tokexport.graph_passes.resize.plan import plan_rest
-from toy_rest import NEW, OLD, accept, model, refuse, run
+from tokexport.graph_passes.resize.plan import plan_downstream
+from toy_downstream import NEW, OLD, accept, model, refuse, run
 
 
 def test_channel_weights_and_scalars_broadcast() -> None:
@@ -91,14 +91,14 @@ def test_local_function_is_refused() -> None:
     ],
 )
 def test_a_wrong_rule_is_caught(monkeypatch: pytest.MonkeyPatch, claim: dict[int, Axis], words: str) -> None:
-    monkeypatch.setitem(rest_rules.RULES, "Relu", lambda rest, node: [claim])
+    monkeypatch.setitem(rest_rules.RULES, "Relu", lambda downstream, node: [claim])
     refuse(model("h = Relu(x) y = ReduceMean(h)"), words)
 
 
 def test_plan_reads_only() -> None:
     m = model("y = Reshape(x, s)", "int64[2] s = {9,8}")
     before = onnx.printer.to_text(ir.to_proto(m))
-    plan = plan_rest(m, m.graph.inputs[0], 1, OLD, NEW, prefix=1)
+    plan = plan_downstream(m, m.graph.inputs[0], 1, OLD, NEW, prefix=1)
     assert len(plan.edits) == 1
     assert onnx.printer.to_text(ir.to_proto(m)) == before
 

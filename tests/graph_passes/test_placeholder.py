@@ -14,7 +14,7 @@ from tokexport.graph_passes.seams.find import resolve, write_seams
 from tokexport.graph_passes.seams.seam import METADATA_KEY, Seam
 from toy_vit import encoder_output, projector_input, run, text, toy_vit
 
-SEAM = Seam("projector_input", "tokens", 16, 2, grid=(4, 4), stand_in="wide")
+SEAM = Seam("projector_input", "tokens", 16, 2, grid=(4, 4), placeholder="wide")
 
 
 def toy(body: str, outputs: str) -> ir.Model:
@@ -31,7 +31,7 @@ def toy(body: str, outputs: str) -> ir.Model:
     return ir.from_proto(onnx.shape_inference.infer_shapes(model, strict_mode=True))
 
 
-def with_stand_in() -> ir.Model:
+def with_placeholder() -> ir.Model:
     return toy("wide = Concat<axis=2>(tokens, tokens, tokens, tokens) out = MatMul(wide, w8)", "float[1,16,3] out")
 
 
@@ -42,7 +42,7 @@ def blocks(tokens: np.ndarray) -> np.ndarray:
 
 
 def test_the_compressor_takes_the_place_of_the_stand_in() -> None:
-    model = with_stand_in()
+    model = with_placeholder()
     weights = {name: value.const_value.numpy() for name, value in model.graph.initializers.items()}
     pixels = np.random.default_rng(1).standard_normal((1, 16, 6)).astype(np.float32)
     done = insert(model, SEAM, make("pixel_unshuffle"), 4)
@@ -66,9 +66,9 @@ def test_a_graph_that_ends_at_the_tokens_takes_any_width() -> None:
     [
         (toy_vit, projector_input(), "pixel_unshuffle", {}, r"gives 32 channels, and MatMul .* takes 8.*tiny-vlm has"),
         (toy_vit, encoder_output(), "pixel_unshuffle", {}, r"gives 32 channels.*takes 8"),
-        (with_stand_in, SEAM, "pixel_unshuffle", {"r": 4}, r"gives 32 channels, and the weights .* take 8"),
+        (with_placeholder, SEAM, "pixel_unshuffle", {"r": 4}, r"gives 32 channels, and the weights .* take 8"),
         (
-            with_stand_in,
+            with_placeholder,
             SEAM,
             "uniform",
             {},
@@ -97,9 +97,9 @@ def test_compress_refuses_a_model_without_a_projector_for_it() -> None:
 
 
 def scoped(body: str, outputs: str = "float[1,16,3] out") -> ir.Model:
-    """A graph whose nodes carry the scopes of layers.0, stand_in and projector, by the name of their output."""
+    """A graph whose nodes carry the scopes of layers.0, placeholder and projector, by the name of their output."""
     model = toy(body, outputs)
-    scopes = {"wide": "stand_in", "other": "", "out": "projector"}
+    scopes = {"wide": "placeholder", "other": "", "out": "projector"}
     for node in model.graph:
         path = scopes.get(node.outputs[0].name or "", "")
         node.metadata_props["pkg.torch.onnx.name_scopes"] = repr(["", *([path] if path else []), "op"])
@@ -107,22 +107,23 @@ def scoped(body: str, outputs: str = "float[1,16,3] out") -> ir.Model:
 
 
 def test_a_stand_in_without_a_seam_in_front_is_an_error() -> None:
-    with pytest.raises(GraphError, match="'stand_in' of this model must be all that reads the tensor of a seam"):
+    with pytest.raises(GraphError, match="'placeholder' of this model must be all that reads the tensor of a seam"):
         write_seams(
-            scoped("wide = Concat<axis=2>(tokens, tokens, tokens, tokens) out = MatMul(wide, w8)"), stand_in="stand_in"
+            scoped("wide = Concat<axis=2>(tokens, tokens, tokens, tokens) out = MatMul(wide, w8)"),
+            placeholder="placeholder",
         )
 
 
 def test_the_seam_of_an_export_names_its_stand_in(tiny_vlm_wide) -> None:
     seam = resolve(tiny_vlm_wide, "projector_input")
     assert (seam.dim, seam.tokens, seam.grid, seam.prefix) == (96, 144, (12, 12), 0)
-    assert (seam.module, seam.side) == ("stand_in", "input")
-    (wide,) = [v for node in tiny_vlm_wide.graph for v in node.outputs if v.name == seam.stand_in]
+    assert (seam.module, seam.side) == ("placeholder", "input")
+    (wide,) = [v for node in tiny_vlm_wide.graph for v in node.outputs if v.name == seam.placeholder]
     assert list(wide.shape) == [1, 144, 384]
     model = tiny_vlm_wide.clone()
     insert(model, seam, make("pixel_unshuffle"), 36)
     assert list(model.graph.outputs[0].shape) == [1, 36, 96]
-    assert seam.stand_in not in [value.name for node in model.graph for value in node.outputs]
+    assert seam.placeholder not in [value.name for node in model.graph for value in node.outputs]
     assert "projector_input" not in model.metadata_props[METADATA_KEY]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toy_rest import accept, model, refuse, run
+from toy_downstream import accept, model, refuse, run
 
 
 def test_prefix_goes_and_the_baked_end_is_rewritten() -> None:

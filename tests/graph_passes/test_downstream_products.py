@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toy_rest import accept, model, prove, refuse
+from toy_downstream import accept, model, prove, refuse
 
 
 def test_attention_over_tokens() -> None:

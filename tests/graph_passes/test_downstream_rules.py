@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from tokexport.errors import GraphError
-from tokexport.graph_passes.resize.plan import prove_rest
-from toy_rest import OLD, accept, model, refuse
+from tokexport.graph_passes.resize.plan import prove_downstream
+from toy_downstream import OLD, accept, model, refuse
 
 
 def test_layer_norm() -> None:
@@ -73,5 +73,5 @@ def test_parameters_per_token_are_refused() -> None:
 def test_squeeze_of_all_ones_would_take_a_single_token() -> None:
     m = model("y = Squeeze(x)")
     with pytest.raises(GraphError, match="single token"):
-        prove_rest(m, m.graph.inputs[0], 1, OLD, 1)
+        prove_downstream(m, m.graph.inputs[0], 1, OLD, 1)
     accept(model("y = Squeeze(x)"), [4, 8])

@@ -197,7 +197,7 @@ def test_what_only_has_the_name_of_a_staging_folder_is_left_alone(tmp_path: Path
 
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_builds_is_not(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from tokexport.runtimes.swap import staging\n"
+        "import sys, time; from pathlib import Path; from tokexport.runtimes.bundle.atomic_replace import staging\n"
         "with staging(Path(sys.argv[1])) as folder:\n    print(folder, flush=True); time.sleep(60)"
     )
     started = [

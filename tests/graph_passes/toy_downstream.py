@@ -8,7 +8,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from tokexport.errors import GraphError
-from tokexport.graph_passes.resize.plan import prove_rest
+from tokexport.graph_passes.resize.plan import prove_downstream
 
 OLD, NEW = 9, 4
 
@@ -24,7 +24,7 @@ def model(body: str, weights: str = "", *, y: str = "float y", x: str = "float[1
 
 
 def prove(m: ir.Model, *, axis: int = 1, prefix: int = 1) -> list[str]:
-    return prove_rest(m, m.graph.inputs[0], axis, OLD, NEW, prefix=prefix)
+    return prove_downstream(m, m.graph.inputs[0], axis, OLD, NEW, prefix=prefix)
 
 
 def run(m: ir.Model, seed: int = 0) -> list[np.ndarray]:
