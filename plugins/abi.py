@@ -21,9 +21,6 @@ from .structs import (
     Evs,
     KcenterMerge,
     Outputs,
-    PixelUnshuffle,
-    Pool,
-    Random,
     Scope,
     Shape,
     Tome,
@@ -36,8 +33,6 @@ STARTS = {"first": 0, "max_norm": 1, "farthest_from_mean": 2}
 BASIS_SLOTS = {"overwrite": 0, "blend": 1, "none": 2}
 ATTENTIONS = {"cls": 0, "received": 1}
 SCORES = {"cls_attention": 0, "norm": 1, "distance_to_mean": 2}
-POOL_MODES = {"average": 0, "max": 1, "bilinear": 2}
-VERSIONS = {"v2": 0, "v1": 1}
 OF_KEYS = {"keys": 0, "tokens": 1}
 MERGES = {"add": 0, "mean": 1}
 
@@ -89,14 +84,12 @@ class Kernel:
         attributes: those of the plugin's node beside ``keep``, with their types; ``list`` is of integers.
         signals: the pointers that it takes behind the tokens, null where the node has fewer inputs, by what their
             dtype must be: that of the tokens, float32, or any of `DTYPES`.
-        widens: attributes -> D' / D.
         entry: the method whose kernel computes it too; its own where empty.
     """
 
     params: Callable[[Attributes, Shape, Sequence[Signal]], ctypes.Structure | None]
     attributes: Mapping[str, type] = field(default_factory=dict)
     signals: tuple[Literal["tokens", "float32", "any"], ...] = ()
-    widens: Callable[[Attributes], int] = lambda attributes: 1
     entry: str = ""
 
 
@@ -109,17 +102,6 @@ def _topk(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Topk:
     return Topk(given.code("score", SCORES), signals[0].dtype if signals else shape.dtype)
 
 
-def _pool(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Pool:
-    frames, height, width = given.grid()
-    by = [min(given["stride"], side) for side in (height, width)]
-    return Pool(frames, height, width, 1, *by, given.code("mode", POOL_MODES))
-
-
-def _pool_frames(grid: tuple[int, int, int], shape: Shape) -> Pool:
-    """Blocks of the most frames that leave K slots."""
-    return Pool(*grid, shape.tokens // shape.keep, 1, 1, POOL_MODES["average"])
-
-
 def _attended(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> int:
     """The dtype of the attention that a method reads."""
     given.code("attention", ATTENTIONS)
@@ -128,10 +110,6 @@ def _attended(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> int
 
 def _by_attention(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Topk:
     return Topk(SCORES["cls_attention"], _attended(given, shape, signals))
-
-
-def _pixel_unshuffle(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> PixelUnshuffle:
-    return PixelUnshuffle(*given.grid(), given["r"], given["r"], given.code("version", VERSIONS))
 
 
 def _keys_dim(signals: Sequence[Signal], which: int = 0) -> int:
@@ -172,29 +150,13 @@ KERNELS: dict[str, Kernel] = {
     "divprune": Kernel(lambda given, shape, signals: None),
     "evs": Kernel(lambda given, shape, signals: Evs(*given.grid()), {"grid": list}),
     "kcenter_merge": Kernel(lambda given, shape, signals: KcenterMerge(given.code("start", STARTS)), {"start": str}),
-    "pixel_unshuffle": Kernel(
-        _pixel_unshuffle, {"r": int, "version": str, "grid": list}, widens=lambda given: given["r"] ** 2
-    ),
-    "pool": Kernel(_pool, {"mode": str, "grid": list, "stride": int}),
-    "pool1d": Kernel(lambda given, shape, signals: _pool_frames((shape.tokens, 1, 1), shape), entry="pool"),
-    "random": Kernel(lambda given, shape, signals: Random(given["seed"]), {"seed": int}),
     "scope": Kernel(
         lambda given, shape, signals: Scope(given["alpha"], _attended(given, shape, signals)),
         {"alpha": float, "attention": str},
         signals=("any",),
     ),
-    "stack": Kernel(
-        lambda given, shape, signals: PixelUnshuffle(1, 1, shape.tokens, 1, given["k"], 0),
-        {"k": int},
-        widens=lambda given: given["k"],
-        entry="pixel_unshuffle",
-    ),
-    "temporal_pool": Kernel(
-        lambda given, shape, signals: _pool_frames(given.grid(), shape), {"grid": list}, entry="pool"
-    ),
     "tome": Kernel(_tome, {"metric": str}, signals=("tokens", "float32")),
     "topk": Kernel(_topk, {"score": str}, signals=("any",)),
-    "uniform": Kernel(lambda given, shape, signals: None),
     "visionzip": Kernel(_visionzip, {"attention": str, "contextual": int, "merge": str}, signals=("any", "tokens")),
 }
 

@@ -88,9 +88,8 @@ class _Plugin:
     def get_output_shapes(self, inputs: Sequence[Any], shapes: Sequence[Any], expressions: Any) -> list[Any]:
         batch, tokens, dim = inputs[0]
         keep = expressions.constant(self.given["keep"])
-        width = expressions.constant(dim.get_constant_value() * self.kernel.widens(self.given))
         return [
-            self.trt.DimsExprs(dims) for dims in ([batch, keep, width], [batch, keep], [batch, keep], [batch, tokens])
+            self.trt.DimsExprs(dims) for dims in ([batch, keep, dim], [batch, keep], [batch, keep], [batch, tokens])
         ]
 
     def supports_format_combination(self, position: int, tensors: Sequence[Any], inputs: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_float, c_int32, c_size_t, c_uint64, c_void_p
+from ctypes import c_float, c_int32, c_size_t, c_void_p
 
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 MAX_BATCH, MAX_TOKENS, MAX_DIM, MAX_BASIS = 65535, 32768, 32768, 64
@@ -45,24 +45,6 @@ class Topk(ctypes.Structure):
     """tokexport_topk_params."""
 
     _fields_ = [("score", c_int32), ("scores_dtype", c_int32)]
-
-
-class Random(ctypes.Structure):
-    """tokexport_random_params."""
-
-    _fields_ = [("seed", c_uint64)]
-
-
-class Pool(ctypes.Structure):
-    """tokexport_pool_params."""
-
-    _fields_ = [*_GRID, *((name, c_int32) for name in ("by_frames", "by_height", "by_width", "mode"))]
-
-
-class PixelUnshuffle(ctypes.Structure):
-    """tokexport_pixel_unshuffle_params."""
-
-    _fields_ = [*_GRID, *((name, c_int32) for name in ("by_height", "by_width", "transposed"))]
 
 
 class Scope(ctypes.Structure):

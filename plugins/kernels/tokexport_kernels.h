@@ -128,53 +128,10 @@ int tokexport_topk(const tokexport_shape* shape, const tokexport_topk_params* pa
                    const void* scores, tokexport_outputs outputs, tokexport_workspace workspace,
                    tokexport_stream stream);
 
-/* uniform: keep tokens at equal steps. No workspace. */
-int tokexport_uniform(const tokexport_shape* shape, const void* tokens, tokexport_outputs outputs,
-                      tokexport_stream stream);
-
-/* random: keep the tokens of the K smallest of N numbers that NumPy's PCG64(seed) gives, the same in every batch
- * element. */
-typedef struct {
-    uint64_t seed;
-} tokexport_random_params;
-
-int tokexport_random_workspace(const tokexport_shape* shape, const tokexport_random_params* params, size_t* bytes);
-int tokexport_random(const tokexport_shape* shape, const tokexport_random_params* params, const void* tokens,
-                     tokexport_outputs outputs, tokexport_workspace workspace, tokexport_stream stream);
-
-/* Tokens that lie on a grid, N = frames * height * width in reading order; 1 for an axis that is not there. It is cut
- * into windows of by_frames * by_height * by_width tokens, and K must be their number. Tokens behind the last whole
- * window of an axis are lost. No workspace. */
+/* Tokens that lie on a grid, N = frames * height * width in reading order; 1 for an axis that is not there. */
 typedef struct {
     int32_t frames, height, width;
 } tokexport_grid;
-
-/* pool: the mean or the largest value of each window, channel by channel, at the position of its middle. Or each frame
- * resized, as PyTorch's bilinear interpolate, to ceil(height / by_height) by ceil(width / by_width); by_frames is 1.
- * With by_height = by_width = 1 it is temporal_pool, and on a grid of frames alone pool1d. */
-enum { TOKEXPORT_POOL_AVERAGE = 0, TOKEXPORT_POOL_MAX = 1, TOKEXPORT_POOL_BILINEAR = 2 };
-
-typedef struct {
-    tokexport_grid grid;
-    int32_t by_frames, by_height, by_width;
-    int32_t mode; /* TOKEXPORT_POOL_* */
-} tokexport_pool_params;
-
-int tokexport_pool(const tokexport_shape* shape, const tokexport_pool_params* params, const void* tokens,
-                   tokexport_outputs outputs, tokexport_stream stream);
-
-/* pixel_unshuffle: the tokens of each window in reading order, one behind the other: D' = by_height * by_width * D, at
- * the position of the window's first token, with size 1. With `transposed` the windows come column by column
- * (InternVL's ps_version v1), and kept_indices do not ascend. By 1 and k on a grid of height 1 it is stack: k frames of
- * sound to a slot. */
-typedef struct {
-    tokexport_grid grid;
-    int32_t by_height, by_width;
-    int32_t transposed; /* 0 or 1 */
-} tokexport_pixel_unshuffle_params;
-
-int tokexport_pixel_unshuffle(const tokexport_shape* shape, const tokexport_pixel_unshuffle_params* params,
-                              const void* tokens, tokexport_outputs outputs, tokexport_stream stream);
 
 /* tome: rounds of bipartite soft matching. Even positions find their most similar odd one by the cosine of `metric` [B,
  * N, metric_dim] (dtype of the tokens); those of highest similarity merge into it, weighted by `sizes_in` [B, N] (null:

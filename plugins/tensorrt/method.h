@@ -48,14 +48,8 @@ class Method {
 
     virtual std::vector<Signal> signals() const { return {}; }
 
-    // Channels of a slot, for tokens of `dim` channels.
-    virtual int64_t width(int64_t dim) const { return dim; }
-
     // Both return a status of the C ABI.
-    virtual int workspace(const Call&, size_t* bytes) const {
-        *bytes = 0;
-        return TOKEXPORT_OK;
-    }
+    virtual int workspace(const Call& call, size_t* bytes) const = 0;
     virtual int enqueue(const Call& call) const = 0;
 };
 

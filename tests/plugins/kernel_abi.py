@@ -31,7 +31,7 @@ class Library(abi.Library):
         super().__init__(path)
         self.device = device
 
-    def prepare(self, method: str, keep: int, params: ctypes.Structure | None, tokens: torch.Tensor, *signals, dim=0):
+    def prepare(self, method: str, keep: int, params: ctypes.Structure | None, tokens: torch.Tensor, *signals):
         """(call, outputs): everything allocated, and full of what a kernel must not rely on."""
         batch, count, width = tokens.shape
         shape = Shape(batch, count, width, keep, DTYPES[tokens.dtype])
@@ -41,7 +41,7 @@ class Library(abi.Library):
             return torch.full(sizes, -77, dtype=dtype, device=self.device)
 
         outputs = Compressed(
-            full(batch, keep, dim or width, dtype=tokens.dtype),
+            full(batch, keep, width, dtype=tokens.dtype),
             full(batch, keep, dtype=torch.int64),
             full(batch, keep, dtype=torch.float32),
             full(batch, count, dtype=torch.int64),
@@ -56,14 +56,13 @@ class Library(abi.Library):
 
         return call, outputs
 
-    def run(self, method: str, keep: int, params: ctypes.Structure | None, tokens: torch.Tensor, *signals, dim=0):
+    def run(self, method: str, keep: int, params: ctypes.Structure | None, tokens: torch.Tensor, *signals):
         """The outputs as NumPy arrays; bfloat16 as ml_dtypes has it."""
         call, outputs = self.prepare(
             method,
             keep,
             params,
             *(part if part is None else part.to(self.device) for part in (tokens, *signals)),
-            dim=dim,
         )
         call()
         if self.device != "cpu":
