@@ -46,10 +46,10 @@ class Library(abi.Library):
             full(batch, keep, dtype=torch.float32),
             full(batch, count, dtype=torch.int64),
         )
-        scratch = torch.full((size or 0,), 0xFF, dtype=torch.uint8, device=self.device)  # NaN as floats, -1 as integers
+        scratch = torch.full((size,), 0xFF, dtype=torch.uint8, device=self.device)  # NaN as floats, -1 as integers
         inputs = [None if part is None else part.data_ptr() for part in (tokens, *signals)]
         written = [part.data_ptr() for part in (outputs.tokens, *_rest(outputs))]
-        workspace = None if size is None else Workspace(scratch.data_ptr(), size)
+        workspace = Workspace(scratch.data_ptr(), size)
 
         def call(stream: int = 0, alive=(tokens, signals, scratch)) -> None:
             self.call(method, shape, params, inputs, written, workspace, stream)

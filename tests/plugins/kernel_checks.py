@@ -11,7 +11,7 @@ from tokexport.graph_passes.agreement import compare
 from tokexport.graph_passes.compressors import Case, Compressor, make
 from tokexport.graph_passes.compressors.base import Compressed
 from tokexport.graph_passes.compressors.blocks.texts import text_length
-from tokexport.plugins.abi import KERNELS
+from tokexport.plugins.schema import PLUGINS
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -101,7 +101,7 @@ def signals_of(compressor: Compressor, tokens: torch.Tensor) -> dict[str, torch.
 def pointers(method: str, signals: dict[str, torch.Tensor]) -> list[torch.Tensor | None]:
     """What its kernel takes behind the tokens: None for a signal that these parameters do not read."""
     given = list(signals.values())
-    return given + [None] * (len(KERNELS[method].signals) - len(given))
+    return given + [None] * (len(PLUGINS[method].kernel.inputs) - len(given))
 
 
 def run(

@@ -8,7 +8,8 @@ from kernel_checks import SIX_OF_24
 from tokexport.errors import GraphError, MissingError
 from tokexport.graph_passes.compressors import Case, make, methods
 from tokexport.graph_passes.compressors.base import plugin_attributes
-from tokexport.plugins.abi import KERNELS, Library, Signal, params_of, symbol
+from tokexport.plugins.abi import Library, Signal, params_of, symbol
+from tokexport.plugins.schema import PLUGINS
 from tokexport.plugins.structs import Shape
 
 CASE = Case(24, 8, 6)
@@ -20,15 +21,15 @@ def fields(structure) -> dict[str, object]:
 
 
 def test_a_card_says_whether_there_is_a_plugin() -> None:
-    assert {card.name for card in methods() if card.plugin} == {*KERNELS}
+    assert {card.name for card in methods() if card.plugin} == {*PLUGINS}
     assert not any(card.plugin and card.fixed for card in methods())
 
 
-@pytest.mark.parametrize("method", KERNELS)
+@pytest.mark.parametrize("method", PLUGINS)
 def test_every_method_reads_the_attributes_that_its_node_has(method: str) -> None:
     written = plugin_attributes(make(method, SIX_OF_24.get(method)), CASE)
     kinds = {name: int if isinstance(value, bool) else type(value) for name, value in written.items()}
-    assert KERNELS[method].attributes == kinds
+    assert PLUGINS[method].types == kinds
     assert f" {symbol(method)}(" in (SOURCES / "tokexport_kernels.h").read_text()
     params = params_of(method, written, SHAPE)
     assert (params is None) == (method == "divprune")
@@ -65,7 +66,7 @@ def test_attributes_that_are_wrong_are_named(method: str, attributes: dict, mess
 
 
 def test_a_library_says_what_is_in_it(library: Library) -> None:
-    assert library.kernels() == list(KERNELS)
+    assert library.kernels() == list(PLUGINS)
 
 
 def test_what_is_no_library_of_kernels_is_refused(tmp_path) -> None:

@@ -27,7 +27,7 @@ from plugin_host import (
 from tokexport.graph_passes.compressors import Case, make
 from tokexport.graph_passes.compressors.base import plugin_attributes
 from tokexport.graph_passes.forms import PLUGIN_NAMESPACE, PLUGIN_VERSION
-from tokexport.plugins.abi import KERNELS
+from tokexport.plugins.schema import PLUGINS
 
 APET = {"keep": 6, "basis": 3, "merge": 1, "basis_slots": "overwrite", "start": "first", "ridge": 1e-5}
 TOPK = {"keep": 6, "score": "cls_attention"}
@@ -48,13 +48,13 @@ def array(type, *values):
 
 
 def test_every_method_that_has_a_kernel_has_a_creator(host: Host):
-    expected = {f"{op_type(method)} {PLUGIN_VERSION} {PLUGIN_NAMESPACE}" for method in KERNELS}
+    expected = {f"{op_type(method)} {PLUGIN_VERSION} {PLUGIN_NAMESPACE}" for method in PLUGINS}
     assert set(host.names) == expected and len(host.names) == len(expected)
 
 
 def test_a_program_without_tensorrt_may_ask_for_the_names(host: Host):
     host.library.tokexport_plugin_names.restype = ctypes.c_char_p
-    assert sorted(host.library.tokexport_plugin_names().decode().split()) == sorted(map(op_type, KERNELS))
+    assert sorted(host.library.tokexport_plugin_names().decode().split()) == sorted(map(op_type, PLUGINS))
 
 
 def test_creators_register_themselves_until_a_registry_asks_for_them(host: Host):
@@ -62,7 +62,7 @@ def test_creators_register_themselves_until_a_registry_asks_for_them(host: Host)
     assert host.left == []
 
 
-@pytest.mark.parametrize("method", KERNELS)
+@pytest.mark.parametrize("method", PLUGINS)
 def test_attributes_are_those_of_the_plugin_form(host: Host, method):
     written = plugin_attributes(make(method, SIX_OF_24.get(method)), Case(24, 8, 6))
     assert sorted(host.attributes(op_type(method))) == sorted({"keep", *written})
@@ -251,7 +251,7 @@ def test_shapes(host: Host, batch):
             "TokexportEvs",
             EVS,
             [(1, 25, 8)],
-            "tokens [1, 25, 8] with keep 6: the grid is not that many tokens, or its sides do not fit the factor",
+            "tokens [1, 25, 8] with keep 6: the grid does not have as many places as there are tokens",
         ),
         (
             "TokexportTopk",

@@ -19,7 +19,7 @@ from tokexport import compress
 from tokexport.graph_passes.compressors import Case, make
 from tokexport.graph_passes.compressors.base import plugin_attributes
 from tokexport.graph_passes.forms import plugin_name
-from tokexport.plugins.abi import KERNELS
+from tokexport.plugins.schema import PLUGINS
 from tokexport.runtimes.tensorrt.rtx import environment
 
 
@@ -86,7 +86,7 @@ def build(tmp_path_factory):
 def test_every_method_is_built(build):
     graphs = {
         f"{method}-{kind}-{batch}": plugin_form(method, dtype, batch)
-        for method in KERNELS
+        for method in PLUGINS
         for kind, dtype, batch in (
             ("float32", TensorProto.FLOAT, 2),
             ("float16", TensorProto.FLOAT16, "B"),

@@ -14,12 +14,12 @@ from tokexport.graph_passes.compressors import Case, make
 from tokexport.graph_passes.compressors.base import plugin_attributes
 from tokexport.graph_passes.forms import plugin_name
 from tokexport.plugins import python_plugin
-from tokexport.plugins.abi import KERNELS
+from tokexport.plugins.schema import PLUGINS
 
 torch = pytest.importorskip("torch")
 
 N, D, K = 24, 8, 6
-NAMES = [plugin_name(method) for method in KERNELS]
+NAMES = [plugin_name(method) for method in PLUGINS]
 FIELDS = {int: trt.PluginFieldType.INT32, list: trt.PluginFieldType.INT32, float: trt.PluginFieldType.FLOAT32}
 BUILD, RUNTIME = trt.TensorRTPhase.BUILD, trt.TensorRTPhase.RUNTIME
 
@@ -94,7 +94,7 @@ def enqueue(made: Any, tokens: np.ndarray, *signals: np.ndarray) -> list[np.ndar
     return outputs
 
 
-@pytest.mark.parametrize("method", KERNELS)
+@pytest.mark.parametrize("method", PLUGINS)
 def test_a_plugin_from_an_engine_computes_what_the_reference_does(kernels: Library, method: str) -> None:
     built = plugin(method)
     stored = built.clone().get_fields_to_serialize()
