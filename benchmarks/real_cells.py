@@ -23,7 +23,6 @@ from tokexport.graph_passes.insertion.insert import insert
 from tokexport.graph_passes.ir_tools.builder import DTYPES, OPSET
 from tokexport.graph_passes.ir_tools.model_io import load_model
 from tokexport.graph_passes.seams.seam import Seam, Signal
-from tokexport.plugins.abi import KERNELS
 from tokexport.runtimes.ort.graph import ort_runner
 from tokexport.runtimes.tensorrt import rtx
 
@@ -164,7 +163,7 @@ class Cell:
 
     def steps(self) -> list[str]:
         """What is measured of it; engines where it is `first`."""
-        engines = ["portable", "inlined", *(["plugin"] if self.method in KERNELS else [])]
+        engines = ["portable", "inlined", *(["plugin"] if make(self.method).method.plugin_form else [])]
         return ["nodes", "proof", "time", *(engines if self.first else [])]
 
     def measure(self, step: str) -> dict[str, Any]:

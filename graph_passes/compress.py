@@ -55,7 +55,7 @@ def compress(
 
     Raises:
         RequestError: an unknown method, seam or parameter, a count outside the method's domain, or the plugin form of a
-            method that has no plugin.
+            method that neither has a plugin nor is fixed.
         GraphError: the model cannot be read, or cannot live with fewer tokens.
     """
     if form not in ("portable", "plugin", "inlined"):
@@ -75,7 +75,7 @@ def compress(
         ratio = DEFAULT_RATIO if keep is None and ratio is None else ratio
         compressor = make(DEFAULT_METHOD if method is None else method, params)
         steps = (Step(compressor, ratio, keep, "auto" if seam is None else seam),)
-    lacking = [step.compressor.method for step in steps if not step.compressor.method.plugin]
+    lacking = [step.compressor.method for step in steps if not step.compressor.method.plugin_form]
     if form == "plugin" and lacking:
         raise no_plugin(lacking[0].name)
     graph, give_back = _open(model)

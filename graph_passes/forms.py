@@ -2,7 +2,8 @@
 
 portable  a compressor is one node of domain ``tokexport`` whose function holds its body: what `insert` makes and ONNX
           Runtime runs as it is.
-plugin    the function is gone and the node is called ``Tokexport<Method>``: TensorRT takes the plugin of that name.
+plugin    the function is gone and the node is called ``Tokexport<Method>``: TensorRT takes the plugin of that name. A
+          fixed method (a Gather, a Reshape or a pooling) needs none: its body is inlined here too.
 inlined   standard operators only, for parsers that know neither functions nor our plugins.
 
 Both conversions return a new model that shares its weights with the first, and read none of them.
@@ -56,9 +57,9 @@ def compressor_nodes(model: ir.Model) -> Iterator[ir.Node]:
 
 
 def without_plugin(model: ir.Model) -> list[str]:
-    """The methods in a portable model that have no TensorRT plugin: it has a plugin form where there are none."""
+    """The methods in a portable model that neither have a TensorRT plugin nor are fixed: with any, no plugin form."""
     methods = {node.metadata_props.get(METHOD_KEY, "") for node in compressor_nodes(model)}
-    return sorted(name for name in methods.intersection(names()) if not compressor_class(name).method.plugin)
+    return sorted(name for name in methods.intersection(names()) if not compressor_class(name).method.plugin_form)
 
 
 def no_plugin(method: str) -> RequestError:
@@ -73,14 +74,15 @@ def no_plugin(method: str) -> RequestError:
 def to_plugin(model: ir.Model) -> ir.Model:
     """The form that TensorRT runs with our plugins.
 
-    Every compressor node is renamed ``Tokexport<Method>`` and carries as attributes K (``keep``), each parameter of its
-    method (booleans as integers, None left out), ``plugin_version`` and ``plugin_namespace``. What a parameter leaves
-    open is resolved: methods on a grid get it as integers [frames, height, width]. The functions are stripped: up to
-    TensorRT 10.6 a function wins over a plugin. Types and shapes of the outputs stay in the graph, because shape
-    inference stops at an operator without a body.
+    The node of a fixed method is replaced by its body, as in `to_inlined`. Every other compressor node is renamed
+    ``Tokexport<Method>`` and carries as attributes K (``keep``), each parameter of its method (booleans as integers,
+    None left out), ``plugin_version`` and ``plugin_namespace``. What a parameter leaves open is resolved: methods on a
+    grid get it as integers [frames, height, width]. The functions are stripped: up to TensorRT 10.6 a function wins
+    over a plugin. Types and shapes of the outputs stay in the graph, because shape inference stops at an operator
+    without a body.
 
     Raises:
-        RequestError: a method has no plugin.
+        RequestError: a method has neither a plugin nor a fixed body.
         GraphError: there is no compressor in portable form, its metadata is damaged or of a method that is not
             installed, or its tokens or an output have no type or shape.
     """
@@ -94,7 +96,10 @@ def to_plugin(model: ir.Model) -> ir.Model:
         )
     for method in without_plugin(model):
         raise no_plugin(method)
+    fixed = {node.op_identifier() for node in nodes if _is_fixed(node)}
     for node in nodes:
+        if node.op_identifier() in fixed:
+            continue
         attributes = _plugin_attributes(node)
         _require_types(node)
         name = _PORTABLE_NAME.fullmatch(node.op_type)
@@ -103,6 +108,7 @@ def to_plugin(model: ir.Model) -> ir.Model:
         node.op_type = name[1]
         node.attributes.clear()
         node.attributes.update((attribute.name, attribute) for attribute in attributes)
+    _inline(result, fixed)
     for identifier in [key for key in result.functions if key[0] == DOMAIN]:
         del result.functions[identifier]
     return result
@@ -118,19 +124,9 @@ def to_inlined(model: ir.Model) -> ir.Model:
         GraphError: a body's opset differs from the model's in the meaning of one of its operators, or a compressor has
             no body (the plugin form cannot be inlined).
     """
-    from onnx_ir.passes.common import InlinePass, RemoveUnusedOpsetsPass
-
     result = model.clone()
-    imports = result.graph.opset_imports
-    for function in result.functions.values():
-        _adopt_opset(function, imports.get("", imports.get("ai.onnx", OPSET)))
-        for node in ir.traversal.RecursiveGraphIterator(function):
-            node.name = f"{function.name}/{node.name}"
-            for output in node.outputs:
-                output.name = f"{function.name}/{output.name}" if output.name else output.name
-    InlinePass()(result)
-    result.functions.clear()  # InlinePass leaves those that nothing calls
-    RemoveUnusedOpsetsPass()(result)
+    _inline(result, {*result.functions})
+    result.functions.clear()  # those that nothing calls are still there
     for node in ir.traversal.RecursiveGraphIterator(result.graph):
         if node.domain == DOMAIN:
             raise GraphError(
@@ -139,6 +135,27 @@ def to_inlined(model: ir.Model) -> ir.Model:
                 fix="Inline the portable form of the graph; the plugin form has no bodies.",
             )
     return result
+
+
+def _inline(model: ir.Model, which: set[ir.OperatorIdentifier]) -> None:
+    """Replace calls of these functions by their bodies, in place; names in a body start with the function's."""
+    from onnx_ir.passes.common import InlinePass, RemoveUnusedOpsetsPass
+
+    imports = model.graph.opset_imports
+    for function in (model.functions[identifier] for identifier in which):
+        _adopt_opset(function, imports.get("", imports.get("ai.onnx", OPSET)))
+        for node in ir.traversal.RecursiveGraphIterator(function):
+            node.name = f"{function.name}/{node.name}"
+            for output in node.outputs:
+                output.name = f"{function.name}/{output.name}" if output.name else output.name
+    InlinePass(criteria=lambda function: function.identifier() in which)(model)
+    RemoveUnusedOpsetsPass()(model)
+
+
+def _is_fixed(node: ir.Node) -> bool:
+    """Whether a compressor's slots read the same tokens whatever these hold, so that it needs no plugin."""
+    method = node.metadata_props.get(METHOD_KEY, "")
+    return method in names() and compressor_class(method).method.fixed
 
 
 def _plugin_attributes(node: ir.Node) -> list[ir.Attr]:

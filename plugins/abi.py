@@ -1,45 +1,31 @@
 """The C ABI of kernels/tokexport_kernels.h in Python: a node's attributes as parameters, and calls on device pointers.
 
-For the Python plugin, tests and benchmarks; the C++ plugins do the same from the same attributes. Which inputs a kernel
-takes, and how, is one row of `KERNELS`.
+For the Python plugin, tests and benchmarks; the C++ plugins do the same from the same attributes. What each kernel
+takes is in `schema.py`.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from ctypes import c_char_p, c_int, c_size_t, c_void_p
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import GraphError, MissingError, TokexportError, nearest
-from .structs import (
-    Apet,
-    Cdpruner,
-    Dart,
-    Evs,
-    KcenterMerge,
-    Outputs,
-    PixelUnshuffle,
-    Pool,
-    Random,
-    Scope,
-    Shape,
-    Tome,
-    Topk,
-    Visionzip,
-    Workspace,
+from .schema import (
+    PLUGINS,
+    Attribute,
+    Choice,
+    Constant,
+    Dtype,
+    Enum,
+    Grid,
+    Parameter,
+    Plugin,
+    Width,
 )
-
-STARTS = {"first": 0, "max_norm": 1, "farthest_from_mean": 2}
-BASIS_SLOTS = {"overwrite": 0, "blend": 1, "none": 2}
-ATTENTIONS = {"cls": 0, "received": 1}
-SCORES = {"cls_attention": 0, "norm": 1, "distance_to_mean": 2}
-POOL_MODES = {"average": 0, "max": 1, "bilinear": 2}
-VERSIONS = {"v2": 0, "v1": 1}
-OF_KEYS = {"keys": 0, "tokens": 1}
-MERGES = {"add": 0, "mean": 1}
+from .structs import PARAMETERS, Outputs, Shape, Workspace
 
 
 class Signal(NamedTuple):
@@ -60,11 +46,11 @@ class Attributes:
             raise self.error(f"it has no attribute {name!r}")
         return self.values[name]
 
-    def code(self, name: str, known: Mapping[str, int]) -> int:
-        """The number of an enumeration's value."""
-        if self[name] not in known:
-            raise self.error(f"attribute {name} is {self[name]!r}", nearest(self[name], known, kind="values"))
-        return known[self[name]]
+    def code(self, name: str, enum: Enum) -> int:
+        """The code of an enumeration's value."""
+        if self[name] not in enum.words:
+            raise self.error(f"attribute {name} is {self[name]!r}", nearest(self[name], enum.words, kind="values"))
+        return enum.words.index(self[name])
 
     def grid(self) -> tuple[int, int, int]:
         """(frames, height, width)."""
@@ -80,145 +66,61 @@ class Attributes:
         return GraphError(f"{self.node}: {what}", fix=fix or again)
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """How a plugin calls its kernel.
-
-    Attributes:
-        params: attributes, shape and signals -> its parameters; None for a kernel without any.
-        attributes: those of the plugin's node beside ``keep``, with their types; ``list`` is of integers.
-        signals: the pointers that it takes behind the tokens, null where the node has fewer inputs, by what their
-            dtype must be: that of the tokens, float32, or any of `DTYPES`.
-        widens: attributes -> D' / D.
-        entry: the method whose kernel computes it too; its own where empty.
-    """
-
-    params: Callable[[Attributes, Shape, Sequence[Signal]], ctypes.Structure | None]
-    attributes: Mapping[str, type] = field(default_factory=dict)
-    signals: tuple[Literal["tokens", "float32", "any"], ...] = ()
-    widens: Callable[[Attributes], int] = lambda attributes: 1
-    entry: str = ""
-
-
-def _apet(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Apet:
-    slots, start = given.code("basis_slots", BASIS_SLOTS), given.code("start", STARTS)
-    return Apet(given["basis"], given["merge"], slots, start, given["ridge"])
-
-
-def _topk(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Topk:
-    return Topk(given.code("score", SCORES), signals[0].dtype if signals else shape.dtype)
-
-
-def _pool(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Pool:
-    frames, height, width = given.grid()
-    by = [min(given["stride"], side) for side in (height, width)]
-    return Pool(frames, height, width, 1, *by, given.code("mode", POOL_MODES))
-
-
-def _pool_frames(grid: tuple[int, int, int], shape: Shape) -> Pool:
-    """Blocks of the most frames that leave K slots."""
-    return Pool(*grid, shape.tokens // shape.keep, 1, 1, POOL_MODES["average"])
-
-
-def _attended(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> int:
-    """The dtype of the attention that a method reads."""
-    given.code("attention", ATTENTIONS)
-    return signals[0].dtype if signals else shape.dtype
-
-
-def _by_attention(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Topk:
-    return Topk(SCORES["cls_attention"], _attended(given, shape, signals))
-
-
-def _pixel_unshuffle(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> PixelUnshuffle:
-    return PixelUnshuffle(*given.grid(), given["r"], given["r"], given.code("version", VERSIONS))
-
-
-def _keys_dim(signals: Sequence[Signal], which: int = 0) -> int:
-    """Dk; 0 where there are no keys."""
-    return signals[which].shape[-1] if len(signals) > which else 0
-
-
-def _cdpruner(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Cdpruner:
-    dtype, text = signals[0] if signals else (shape.dtype, (shape.batch, given["text_length"], shape.dim))
-    if text[1:] != (given["text_length"], shape.dim):
-        raise given.error(f"text is {list(text)}, not [B, {given['text_length']}, {shape.dim}]")
-    return Cdpruner(given["text_length"], given["inverted"], dtype)
-
-
-def _dart(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Dart:
-    given.code("norm_of", OF_KEYS)
-    return Dart(given["pivots"], _keys_dim(signals))
-
-
-def _tome(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Tome:
-    given.code("metric", OF_KEYS)
-    return Tome(_keys_dim(signals), 0)
-
-
-def _visionzip(given: Attributes, shape: Shape, signals: Sequence[Signal]) -> Visionzip:
-    attention, merge = _attended(given, shape, signals), given.code("merge", MERGES)
-    return Visionzip(given["contextual"], merge, attention, _keys_dim(signals, 1))
-
-
-_BY_ATTENTION = Kernel(_by_attention, {"attention": str}, signals=("any",), entry="topk")
-
-KERNELS: dict[str, Kernel] = {
-    "apet": Kernel(_apet, {"basis": int, "merge": int, "basis_slots": str, "start": str, "ridge": float}),
-    "audio_topk": _BY_ATTENTION,
-    "cdpruner": Kernel(_cdpruner, {"text_length": int, "inverted": int}, signals=("any",)),
-    "cls_topk": _BY_ATTENTION,
-    "dart": Kernel(_dart, {"pivots": int, "norm_of": str}, signals=("tokens",)),
-    "divprune": Kernel(lambda given, shape, signals: None),
-    "evs": Kernel(lambda given, shape, signals: Evs(*given.grid()), {"grid": list}),
-    "kcenter_merge": Kernel(lambda given, shape, signals: KcenterMerge(given.code("start", STARTS)), {"start": str}),
-    "pixel_unshuffle": Kernel(
-        _pixel_unshuffle, {"r": int, "version": str, "grid": list}, widens=lambda given: given["r"] ** 2
-    ),
-    "pool": Kernel(_pool, {"mode": str, "grid": list, "stride": int}),
-    "pool1d": Kernel(lambda given, shape, signals: _pool_frames((shape.tokens, 1, 1), shape), entry="pool"),
-    "random": Kernel(lambda given, shape, signals: Random(given["seed"]), {"seed": int}),
-    "scope": Kernel(
-        lambda given, shape, signals: Scope(given["alpha"], _attended(given, shape, signals)),
-        {"alpha": float, "attention": str},
-        signals=("any",),
-    ),
-    "stack": Kernel(
-        lambda given, shape, signals: PixelUnshuffle(1, 1, shape.tokens, 1, given["k"], 0),
-        {"k": int},
-        widens=lambda given: given["k"],
-        entry="pixel_unshuffle",
-    ),
-    "temporal_pool": Kernel(
-        lambda given, shape, signals: _pool_frames(given.grid(), shape), {"grid": list}, entry="pool"
-    ),
-    "tome": Kernel(_tome, {"metric": str}, signals=("tokens", "float32")),
-    "topk": Kernel(_topk, {"score": str}, signals=("any",)),
-    "uniform": Kernel(lambda given, shape, signals: None),
-    "visionzip": Kernel(_visionzip, {"attention": str, "contextual": int, "merge": str}, signals=("any", "tokens")),
-}
-
-
 def params_of(
     method: str, attributes: Mapping[str, Any], shape: Shape, signals: Sequence[Signal] = ()
 ) -> ctypes.Structure | None:
     """The parameters that a method's kernel takes; None where it takes none.
 
     Args:
-        method: one of `KERNELS`.
+        method: one of `schema.PLUGINS`.
         attributes: of its plugin node, as `forms.to_plugin` writes them.
         shape: of the call.
-        signals: the node's inputs behind the tokens.
+        signals: the node's inputs beside the tokens; where they are left out they are of the dtype of the tokens.
 
     Raises:
-        GraphError: an attribute is not there, or not one of its values.
+        GraphError: an attribute is not there, or not one of its values; or a signal has another shape than they say.
     """
-    return KERNELS[method].params(Attributes(method, attributes), shape, signals)
+    return read_params(PLUGINS[method], Attributes(method, attributes), shape, signals)
+
+
+def read_params(plugin: Plugin, given: Attributes, shape: Shape, signals: Sequence[Signal]) -> ctypes.Structure | None:
+    """The same for attributes that know their node."""
+    for one in plugin.more:
+        _read(one, given)
+    for known, signal in zip(plugin.signals, signals):
+        expected = (given[known.count], shape.dim) if known.count else signal.shape[1:]
+        if signal.shape[1:] != expected:
+            raise given.error(f"{known.name} is {list(signal.shape)}, not [B, {expected[0]}, {expected[1]}]")
+    if not plugin.kernel.parameters:
+        return None
+    values = [value for one in plugin.kernel.parameters for value in _values(one, plugin, given, shape, signals)]
+    return PARAMETERS[plugin.entry](*values)
+
+
+def _values(
+    one: Parameter, plugin: Plugin, given: Attributes, shape: Shape, signals: Sequence[Signal]
+) -> tuple[Any, ...]:
+    """A parameter, as the members of the structure: three of a grid, one of any other."""
+    if isinstance(one, Constant):
+        return (0,)
+    if isinstance(one, Dtype):
+        return (signals[one.input].dtype if one.input < len(signals) else shape.dtype,)
+    if isinstance(one, Width):
+        return (signals[one.input].shape[-1] if one.input < len(signals) else 0,)
+    if isinstance(one, Choice) and one.name in plugin.preset:
+        return (one.enum.words.index(plugin.preset[one.name]),)
+    return _read(one, given)
+
+
+def _read(one: Attribute, given: Attributes) -> tuple[Any, ...]:
+    if isinstance(one, Grid):
+        return given.grid()
+    return (given.code(one.name, one.enum) if isinstance(one, Choice) else given[one.name],)
 
 
 def symbol(method: str) -> str:
     """The entry point that computes a method."""
-    return f"tokexport_{(KERNELS[method].entry if method in KERNELS else '') or method}"
+    return f"tokexport_{PLUGINS[method].entry if method in PLUGINS else method}"
 
 
 class KernelError(TokexportError):
@@ -249,8 +151,8 @@ class Library:
         self.path = path
 
     def kernels(self) -> list[str]:
-        """The methods of `KERNELS` that are really in it."""
-        return [method for method in KERNELS if hasattr(self.dll, symbol(method))]
+        """The methods of `schema.PLUGINS` whose kernels are really in it."""
+        return [method for method in PLUGINS if hasattr(self.dll, symbol(method))]
 
     def architectures(self) -> list[str]:
         """What it was compiled for, as CMake has it: ``87-real``, ...; empty where its build did not say."""
@@ -260,18 +162,15 @@ class Library:
         """A status in words."""
         return str(self.dll.tokexport_message(status).decode())
 
-    def workspace_bytes(self, method: str, shape: Shape, params: ctypes.Structure | None = None) -> int | None:
-        """Bytes of scratch memory; None for a kernel that takes no workspace.
+    def workspace_bytes(self, method: str, shape: Shape, params: ctypes.Structure | None = None) -> int:
+        """Bytes of scratch memory.
 
         Raises:
             KernelError: arguments that the kernel refuses.
         """
-        name = f"{symbol(method)}_workspace"
-        if not hasattr(self.dll, name):
-            return None
         size = c_size_t(0)
         given = [ctypes.byref(part) for part in (shape, params) if part is not None]
-        self._require(method, getattr(self.dll, name)(*given, ctypes.byref(size)))
+        self._require(method, getattr(self.dll, f"{symbol(method)}_workspace")(*given, ctypes.byref(size)))
         return size.value
 
     def call(
@@ -281,7 +180,7 @@ class Library:
         params: ctypes.Structure | None,
         inputs: Sequence[int | None],
         outputs: Sequence[int],
-        workspace: Workspace | None,
+        workspace: Workspace,
         stream: int = 0,
     ) -> None:
         """Enqueue a kernel.
@@ -292,7 +191,7 @@ class Library:
             params: as `params_of` gives them.
             inputs: device pointers to tokens and to every signal that the kernel takes, None for one left out.
             outputs: device pointers to tokens, kept_indices, sizes, assignment.
-            workspace: None exactly where `workspace_bytes` is.
+            workspace: of at least `workspace_bytes`.
             stream: a cudaStream_t.
 
         Raises:
@@ -302,7 +201,7 @@ class Library:
             *(ctypes.byref(part) for part in (shape, params) if part is not None),
             *map(c_void_p, inputs),
             Outputs(*outputs),
-            *([] if workspace is None else [workspace]),
+            workspace,
             c_void_p(stream),
         ]
         self._require(method, getattr(self.dll, symbol(method))(*arguments))

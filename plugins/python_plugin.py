@@ -15,8 +15,9 @@ import numpy as np
 
 from ..errors import MissingError, RequestError, nearest
 from ..graph_passes.forms import PLUGIN_NAMESPACE, PLUGIN_VERSION, plugin_name
-from .abi import KERNELS, Attributes, Library, Signal
+from .abi import Attributes, Library, Signal, read_params
 from .library import COMMAND, find, registered
+from .schema import PLUGINS
 from .structs import MAX_BATCH, MAX_DIM, MAX_TOKENS, Shape, Workspace
 
 # Whether the workspace in an engine is the kernel's own figure; stored beside the node's attributes.
@@ -33,7 +34,7 @@ def register(trt: Any, names: Iterable[str]) -> None:
     Raises:
         RequestError: a plugin that has no kernel.
     """
-    known, there = {plugin_name(method): method for method in KERNELS}, registered(trt)
+    known, there = {plugin_name(method): method for method in PLUGINS}, registered(trt)
     for name in names:
         if name not in known:
             raise RequestError(f"there is no kernel for plugin {name!r}", fix=nearest(name, known, kind="plugins"))
@@ -56,7 +57,7 @@ def _kernels() -> Library | None:
 
 
 class _Plugin:
-    """One node: how `Kernel` is called, in TensorRT's words. Exceptions end up in TensorRT's log and fail the build."""
+    """One node as TensorRT sees it. An exception ends up in TensorRT's log and fails the build."""
 
     trt: Any
     bases: tuple[Any, ...]
@@ -65,12 +66,12 @@ class _Plugin:
         for base in self.bases:
             base.__init__(self)
         self.node, self.method, self.attributes = node, method, attributes
-        self.kernel, self.given = KERNELS[method], Attributes(f"{plugin_name(method)} {node!r}", attributes)
+        self.wrapped, self.given = PLUGINS[method], Attributes(f"{plugin_name(method)} {node!r}", attributes)
         self.plugin_name, self.plugin_version = plugin_name(method), PLUGIN_VERSION
         self.plugin_namespace, self.num_outputs = PLUGIN_NAMESPACE, 4
         float32, int64 = self.trt.DataType.FLOAT, self.trt.DataType.INT64
         self.dtypes = {float32: 0, self.trt.DataType.HALF: 1, self.trt.DataType.BF16: 2}
-        self.rest = [int64, float32, int64]
+        self.others = [int64, float32, int64]
 
     def get_capability_interface(self, kind: Any) -> Any:
         return self
@@ -83,21 +84,20 @@ class _Plugin:
 
     def get_output_data_types(self, inputs: Sequence[Any]) -> list[Any]:
         self._require_dtype(inputs[0])
-        return [inputs[0], *self.rest]
+        return [inputs[0], *self.others]
 
     def get_output_shapes(self, inputs: Sequence[Any], shapes: Sequence[Any], expressions: Any) -> list[Any]:
         batch, tokens, dim = inputs[0]
         keep = expressions.constant(self.given["keep"])
-        width = expressions.constant(dim.get_constant_value() * self.kernel.widens(self.given))
         return [
-            self.trt.DimsExprs(dims) for dims in ([batch, keep, width], [batch, keep], [batch, keep], [batch, tokens])
+            self.trt.DimsExprs(dims) for dims in ([batch, keep, dim], [batch, keep], [batch, keep], [batch, tokens])
         ]
 
     def supports_format_combination(self, position: int, tensors: Sequence[Any], inputs: int) -> bool:
         asked, tokens = tensors[position].desc, tensors[0].desc.type
         allowed = {"tokens": [tokens], "float32": [self.trt.DataType.FLOAT], "any": list(self.dtypes)}
-        signals = [allowed[kind] for kind in self.kernel.signals[: inputs - 1]]
-        types = [list(self.dtypes), *signals, [tokens], *([dtype] for dtype in self.rest)]
+        signals = [allowed[one.kind] for one in self.wrapped.kernel.inputs[: inputs - 1]]
+        types = [list(self.dtypes), *signals, [tokens], *([dtype] for dtype in self.others)]
         return asked.format == self.trt.TensorFormat.LINEAR and asked.type in types[position]
 
     def configure_plugin(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
@@ -106,7 +106,7 @@ class _Plugin:
     def get_workspace_size(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
         library = _kernels()
         shape, params = self._arguments([one.desc for one in inputs], [one.max for one in inputs])
-        return 0 if library is None else library.workspace_bytes(self.method, shape, params) or 0
+        return 0 if library is None else library.workspace_bytes(self.method, shape, params)
 
     def on_shape_change(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         self._arguments(inputs, [one.dims for one in inputs])
@@ -129,9 +129,8 @@ class _Plugin:
             )
         shape, params = self._arguments(inputs, [one.dims for one in inputs])
         size = library.workspace_bytes(self.method, shape, params)
-        left_out = [None] * (1 + len(self.kernel.signals) - len(read))
-        scratch = None if size is None else Workspace(workspace, size)
-        library.call(self.method, shape, params, [*read, *left_out], written, scratch, stream)
+        left_out = [None] * (1 + len(self.wrapped.kernel.inputs) - len(read))
+        library.call(self.method, shape, params, [*read, *left_out], written, Workspace(workspace, size), stream)
 
     def get_fields_to_serialize(self) -> Any:
         # A field points at its data, which must live as long as the plugin.
@@ -150,7 +149,7 @@ class _Plugin:
                 raise self.given.error(f"{name} is {value}", f"The kernels take 1 to {most}.")
         shape = Shape(batch, tokens, dim, keep, self._require_dtype(descs[0].type))
         signals = [Signal(self.dtypes[desc.type], tuple(sides)) for desc, sides in zip(descs[1:], dims[1:])]
-        return shape, self.kernel.params(self.given, shape, signals)
+        return shape, read_params(self.wrapped, self.given, shape, signals)
 
     def _require_dtype(self, dtype: Any) -> int:
         if dtype not in self.dtypes:
@@ -168,7 +167,7 @@ class _Creator:
         self.trt.IPluginCreatorV3One.__init__(self)
         self.method, self.name = method, plugin_name(method)
         self.plugin_version, self.plugin_namespace = PLUGIN_VERSION, PLUGIN_NAMESPACE
-        self.types = {"keep": int, **KERNELS[method].attributes}
+        self.types = {"keep": int, **PLUGINS[method].types}
         kinds = _field_kinds(self.trt)
         fields = [self.trt.PluginField(name, b"", kinds[kind]) for name, kind in self.types.items()]
         self.field_names = self.trt.PluginFieldCollection(fields)

@@ -105,7 +105,7 @@ def build(plan: Plan, precision: Precision, step: Step, exported: tuple[ir.Model
         wanted = plan.source.seam_for(one.compressor)
         if one.seam == "auto" and done.seam.name != wanted:
             notes.append(f"{wanted}, the seam of {done.method}, cannot be used here: {done.seam.name} was taken")
-    lacking = dict.fromkeys(done.method for done in inserted.steps if not done.compressor.method.plugin)
+    lacking = dict.fromkeys(done.method for done in inserted.steps if not done.compressor.method.plugin_form)
     if lacking:
         verb = "has" if len(lacking) == 1 else "have"
         notes.append(f"encoder: no plugin form, because {' and '.join(lacking)} {verb} no TensorRT plugin")

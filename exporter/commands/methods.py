@@ -60,6 +60,7 @@ def method_list(found: list[dict[str, Any]]) -> None:
             *(["merges"] if row["merges"] else []),
             *(["cacheable"] if row["cacheable"] else []),
             *(["plugin"] if row["plugin"] else []),
+            *(["fixed"] if row["fixed"] else []),
             *(["approximate"] if row["approximate"] else []),
             row["source"],
         ]
@@ -73,4 +74,5 @@ def method_list(found: list[dict[str, Any]]) -> None:
     )
     click.echo("cacheable: what is kept follows from the input alone, and holds for every turn of a dialogue")
     click.echo("plugin: TensorRT has a plugin for it; without one it runs the portable or the inlined form")
+    click.echo("fixed: a Gather, a Reshape or a pooling: it needs no plugin, the plugin form has its body inlined")
     click.echo("text: a further input of the graph, [B, L, D], the prompt's embeddings in the space of the tokens")

@@ -79,7 +79,9 @@ class Method:
         summary: one line.
         approximate: the paper is not followed exactly; the docstring says where.
         positions: whether slots have positions (a resampler has none and is refused where positions matter).
-        plugin: whether there is a TensorRT plugin for it, which the plugin form of a graph needs.
+        plugin: whether TensorRT has a plugin for it, with a CUDA kernel: the plugin form of a graph calls that.
+        fixed: which tokens a slot reads follows from N, K and the grid, not from the tokens, and it has no weights: a
+            Gather, a Reshape or a pooling. Its body of standard operators stands in the plugin form too; no plugin.
         heavy: why its body takes more than 1,500 nodes or 1 % of an encoder's time at real size; empty where it takes
             neither (see docs/methods.md).
     """
@@ -94,7 +96,13 @@ class Method:
     approximate: bool = False
     positions: bool = True
     plugin: bool = False
+    fixed: bool = False
     heavy: str = ""
+
+    @property
+    def plugin_form(self) -> bool:
+        """Whether a graph with this method has a plugin form: by its plugin, or with its body inlined."""
+        return self.plugin or self.fixed
 
 
 @runtime_checkable
@@ -311,13 +319,13 @@ def table() -> list[dict[str, Any]]:
     """What `tokexport methods` prints: the card of each method, its signals, and its parameters with their defaults.
 
     ``cacheable``: what it keeps follows from the input alone, so it holds for every turn of a dialogue.
-    ``lacks``: target -> what it has not got there; ONNX Runtime runs every method.
+    ``lacks``: target -> what is missing for this method there; ONNX Runtime runs every method.
     """
     rows = []
     for name in names():
         default = make(name)
         card, signals = dataclasses.asdict(default.method), list(default.signals())
-        lacks = {} if card["plugin"] else {"tensorrt": "a plugin: the portable or the inlined form runs there"}
+        lacks = {} if default.method.plugin_form else {"tensorrt": "a plugin: use the portable or the inlined form"}
         facts = {"signals": signals, "cacheable": "text" not in signals, "lacks": lacks}
         rows.append({**card, **facts, "params": parameters(default)})
     return rows

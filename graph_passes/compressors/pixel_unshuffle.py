@@ -17,12 +17,12 @@ bias: how much weight the tokens of a block get as one is what that projector le
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ...errors import RequestError
 from ...lazy import np
 from .base import Case, Compressed, compressor
-from .blocks.grids import grid_of, plugin_grid
+from .blocks.grids import grid_of
 from .blocks.select import emit_rows
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ Version = Literal["v2", "v1"]
     source="InternVL, arXiv 2404.16821",
     seam="projector_input",
     summary="r x r neighbours become one token of r^2 times the channels; needs a projector trained for it",
-    plugin=True,
+    fixed=True,
 )
 @dataclass(frozen=True)
 class PixelUnshuffle:
@@ -98,10 +98,6 @@ class PixelUnshuffle:
                 where=where,
                 fix=f"Use --keep {keep}, which is --ratio {self.r**2 - 1}/{self.r**2}.",
             )
-
-    def plugin_attributes(self, case: Case) -> dict[str, Any]:
-        """The grid."""
-        return {"grid": plugin_grid(case, self.grid)}
 
     def reference(self, case: Case, tokens: torch.Tensor) -> Compressed[torch.Tensor]:
         """InternVL's own steps on [B, h, w, D], and the same steps on the positions."""

@@ -24,13 +24,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ...lazy import np
 from .base import Case, Compressed, compressor
 from .blocks import select
 from .blocks.fixed import emit_fixed_map, fixed
-from .blocks.grids import grid_of, plugin_grid
+from .blocks.grids import grid_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -49,7 +49,7 @@ Mode = Literal["average", "max", "bilinear"]
     source="LLaVA-OneVision, arXiv 2408.03326",
     seam="projector_output",
     summary="average, maximum or interpolation of neighbours; reaches only some counts",
-    plugin=True,
+    fixed=True,
 )
 @dataclass(frozen=True)
 class Pool:
@@ -85,11 +85,6 @@ class Pool:
     def shape(self, grid: tuple[int, ...], stride: int) -> tuple[int, ...]:
         """The grid of the slots."""
         return tuple(-(-side // stride) if self.mode == "bilinear" else side // stride for side in grid)
-
-    def plugin_attributes(self, case: Case) -> dict[str, Any]:
-        """The grid, and the stride: along each axis a block has min(stride, side) tokens, along frames 1."""
-        grid = grid_of(case, self.grid)
-        return {"grid": plugin_grid(case, self.grid), "stride": self.strides(grid)[case.keep]}
 
     def reference(self, case: Case, tokens: torch.Tensor) -> Compressed[torch.Tensor]:
         """PyTorch's own pooling; pooling one-hot tokens in the same way shows what each slot reads of each."""

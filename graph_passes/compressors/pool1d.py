@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     merges=True,
     source="Qwen2-Audio, arXiv 2407.10759",
     summary="mean of every s consecutive frames; reaches only some counts",
-    plugin=True,
+    fixed=True,
 )
 @dataclass(frozen=True)
 class Pool1d:

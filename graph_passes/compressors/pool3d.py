@@ -41,6 +41,7 @@ _SHAPE = re.compile(r"\s*(\d+)\s*x\s*(\d+)\s*x\s*(\d+)\s*")
     source="PLLaVA, arXiv 2404.16994",
     seam="projector_output",
     summary="adaptive average pooling over time and space",
+    fixed=True,
 )
 @dataclass(frozen=True)
 class Pool3d:

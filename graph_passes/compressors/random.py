@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     merges=False,
     source="tokexport",
     summary="keeps tokens drawn once by a seed",
-    plugin=True,
+    fixed=True,
 )
 @dataclass(frozen=True)
 class Random:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     source="SlowFast-LLaVA, arXiv 2407.15841",
     seam="projector_output",
     summary="a few frames pooled by two, all frames pooled to a small grid; reaches one count",
+    fixed=True,
 )
 @dataclass(frozen=True)
 class Slowfast:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     source="Video-ChatGPT, arXiv 2306.05424",
     seam="projector_input",
     summary="the mean of each frame and the mean of each place; reaches one count",
+    fixed=True,
 )
 @dataclass(frozen=True)
 class StMean:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     source="SLAM-ASR, arXiv 2402.08846",
     seam="projector_input",
     summary="k consecutive frames become one token of k times the channels; needs a projector trained for it",
-    plugin=True,
+    fixed=True,
 )
 @dataclass(frozen=True)
 class Stack:

@@ -13,7 +13,7 @@ slot stands in the middle frame of its s, the earlier among two, and its size is
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...lazy import np
 from .base import Case, Compressed, compressor
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     source="LLaVA-NeXT-Video, LLaVA-VL blog 2024-04-30",
     seam="projector_output",
     summary="mean of every s consecutive frames, place by place; reaches only some counts",
-    plugin=True,
+    fixed=True,
 )
 @dataclass(frozen=True)
 class TemporalPool:
@@ -61,10 +61,6 @@ class TemporalPool:
         """A video, and a K that some stride gives."""
         counts = {keep: f"stride {stride}" for keep, stride in self.strides(case).items()}
         select.check_counts(case, counts, "temporal_pool")
-
-    def plugin_attributes(self, case: Case) -> dict[str, Any]:
-        """The grid; K gives the stride."""
-        return {"grid": list(video_grid_of(case, self.grid))}
 
     def reference(self, case: Case, tokens: torch.Tensor) -> Compressed[torch.Tensor]:
         """PyTorch's own pooling over time."""

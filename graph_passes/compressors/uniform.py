@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     merges=False,
     source="tokexport",
     summary="keeps tokens at equal steps",
-    plugin=True,
+    fixed=True,
 )
 @dataclass(frozen=True)
 class Uniform:

@@ -51,10 +51,7 @@ struct Scratch {
           source(arena.take<int>(s.batch, s.keep)) {}
 
     static int check(const tokexport_shape& s, const tokexport_apet_params& p) {
-        const bool known = (p.merge == 0 || p.merge == 1) && p.basis_slots >= TOKEXPORT_BASIS_OVERWRITE &&
-                           p.basis_slots <= TOKEXPORT_BASIS_NONE && is_start(p.start);
-        if (!known || !(p.ridge >= 1e-9f && p.ridge <= 1e9f)) return TOKEXPORT_BAD_PARAMETER;
-        if (p.basis < 1 || p.basis > TOKEXPORT_MAX_BASIS || p.basis > s.tokens) return TOKEXPORT_BAD_BASIS;
+        if (p.basis > s.tokens) return TOKEXPORT_BAD_BASIS;
         const bool room = p.basis_slots == TOKEXPORT_BASIS_NONE || s.keep > p.basis || s.keep == s.tokens;
         return room ? TOKEXPORT_OK : TOKEXPORT_BAD_KEEP;
     }

@@ -82,8 +82,6 @@ struct Scratch {
           marks(arena.take<bool>(s.batch, s.tokens)) {}
 
     static int check(const tokexport_shape& s, const tokexport_dart_params& p) {
-        if (p.pivots < 1) return TOKEXPORT_BAD_PARAMETER;
-        if (p.keys_dim != 0 && !is_width(p.keys_dim)) return TOKEXPORT_BAD_DIM;
         return s.keep < p.pivots ? TOKEXPORT_BAD_KEEP : TOKEXPORT_OK;
     }
 };

@@ -67,11 +67,7 @@ struct CdPruner : Selection {
     CdPruner(Arena& arena, const tokexport_shape& s, const tokexport_cdpruner_params& p)
         : Selection(arena, s, s.keep), of_text(arena, s, p.text_length) {}
 
-    static int check(const tokexport_shape&, const tokexport_cdpruner_params& p) {
-        const bool rows = p.text_length >= 1 && p.text_length <= TOKEXPORT_MAX_TOKENS;
-        if (!rows || (p.inverted != 0 && p.inverted != 1)) return TOKEXPORT_BAD_PARAMETER;
-        return is_dtype(p.text_dtype) ? TOKEXPORT_OK : TOKEXPORT_BAD_DTYPE;
-    }
+    static int check(const tokexport_shape&, const tokexport_cdpruner_params&) { return TOKEXPORT_OK; }
 
     static int check_signal(const void* text, const tokexport_cdpruner_params& p) {
         return check_signal_of(p.text_dtype, text);
@@ -92,10 +88,7 @@ struct Scope : Selection {
     Scope(Arena& arena, const tokexport_shape& s, const tokexport_scope_params&)
         : Selection(arena, s, s.tokens), saliency(arena.take<float>(s.batch, s.tokens)) {}
 
-    static int check(const tokexport_shape&, const tokexport_scope_params& p) {
-        if (!(p.alpha >= 0.0f && p.alpha <= 10.0f)) return TOKEXPORT_BAD_PARAMETER;
-        return is_dtype(p.attention_dtype) ? TOKEXPORT_OK : TOKEXPORT_BAD_DTYPE;
-    }
+    static int check(const tokexport_shape&, const tokexport_scope_params&) { return TOKEXPORT_OK; }
 
     static int check_signal(const void* attention, const tokexport_scope_params& p) {
         return check_signal_of(p.attention_dtype, attention);

@@ -36,6 +36,9 @@ int check_signal(const void* signal, size_t bytes) {
 
 }  // namespace tokexport
 
+#define AS_TEXT(x) #x
+#define IN_WORDS(limit) AS_TEXT(limit)
+
 #ifndef TOKEXPORT_ARCHITECTURES
 #define TOKEXPORT_ARCHITECTURES ""
 #endif
@@ -45,14 +48,14 @@ const char* tokexport_architectures(void) { return TOKEXPORT_ARCHITECTURES; }
 const char* tokexport_message(int status) {
     switch (status) {
         case TOKEXPORT_OK: return "success";
-        case TOKEXPORT_BAD_BATCH: return "batch is outside 1..65535";
-        case TOKEXPORT_BAD_TOKENS: return "tokens are outside 1..32768";
-        case TOKEXPORT_BAD_DIM: return "dim is outside 1..32768";
+        case TOKEXPORT_BAD_BATCH: return "batch is outside 1.." IN_WORDS(TOKEXPORT_MAX_BATCH);
+        case TOKEXPORT_BAD_TOKENS: return "tokens are outside 1.." IN_WORDS(TOKEXPORT_MAX_TOKENS);
+        case TOKEXPORT_BAD_DIM: return "dim is outside 1.." IN_WORDS(TOKEXPORT_MAX_DIM);
         case TOKEXPORT_BAD_KEEP: return "keep is not a number that this method can keep of these tokens";
         case TOKEXPORT_BAD_DTYPE: return "dtype is not one of TOKEXPORT_FLOAT32, TOKEXPORT_FLOAT16, TOKEXPORT_BFLOAT16";
         case TOKEXPORT_BAD_PARAMETER: return "a parameter of the method is outside its domain";
-        case TOKEXPORT_BAD_BASIS: return "basis is outside 1..64, or more than the tokens";
-        case TOKEXPORT_BAD_GRID: return "the grid is not that many tokens, or its sides do not fit the factor";
+        case TOKEXPORT_BAD_BASIS: return "basis is outside 1.." IN_WORDS(TOKEXPORT_MAX_BASIS) ", or more than the tokens";
+        case TOKEXPORT_BAD_GRID: return "the grid does not have as many places as there are tokens";
         case TOKEXPORT_NULL_POINTER: return "a required pointer is null";
         case TOKEXPORT_SMALL_WORKSPACE: return "the workspace is smaller than the size function says";
         case TOKEXPORT_MISALIGNED: return "a pointer is not aligned to its elements, or the workspace not to 16 bytes";

@@ -3,6 +3,7 @@
 
 #include <initializer_list>
 
+#include "parameters.h"
 #include "rows.cuh"
 #include "tokexport_kernels.h"
 
@@ -18,8 +19,6 @@ int check_signal(const void* signal, size_t bytes);
 
 size_t bytes_of(int dtype);
 
-inline bool is_dtype(int dtype) { return dtype >= TOKEXPORT_FLOAT32 && dtype <= TOKEXPORT_BFLOAT16; }
-
 // One of any element type; what is none is refused with the parameters.
 inline int check_signal_of(int dtype, const void* signal) {
     return is_dtype(dtype) ? check_signal(signal, bytes_of(dtype)) : TOKEXPORT_OK;
@@ -30,12 +29,6 @@ inline bool covers(const tokexport_grid& g, const tokexport_shape& s) {
     for (const int32_t side : {g.frames, g.height, g.width})
         if (side < 1 || side > s.tokens) return false;
     return static_cast<int64_t>(g.frames) * g.height * g.width == s.tokens;
-}
-
-inline bool is_width(int dim) { return dim >= 1 && dim <= TOKEXPORT_MAX_DIM; }
-
-inline bool is_start(int start) {
-    return start >= TOKEXPORT_START_FIRST && start <= TOKEXPORT_START_FARTHEST_FROM_MEAN;
 }
 
 inline int status(cudaError_t error) { return error == cudaSuccess ? TOKEXPORT_OK : TOKEXPORT_CUDA_ERROR + error; }
@@ -88,12 +81,15 @@ Rows<L> rows(const void* tokens, const tokexport_shape& shape) {
 
 struct NoParams {};
 
-// A method is its Scratch: what it takes of the workspace, Scratch(arena, shape, params), and which parameters it
-// knows, Scratch::check(shape, params). Its two entry points follow from that.
+inline int check_parameters(NoParams) { return TOKEXPORT_OK; }
+
+// A method is its Scratch: what it takes of the workspace, Scratch(arena, shape, params), and what its parameters must
+// be beside each other and the shape, Scratch::check(shape, params). Its two entry points follow from that.
 template <class Scratch, class Params>
 int workspace_bytes(const tokexport_shape* shape, const Params* params, size_t* bytes) {
     if (const int bad = check(shape)) return bad;
     if (params == nullptr || bytes == nullptr) return TOKEXPORT_NULL_POINTER;
+    if (const int bad = check_parameters(*params)) return bad;
     if (const int bad = Scratch::check(*shape, *params)) return bad;
     Arena arena;
     Scratch(arena, *shape, *params);

@@ -74,6 +74,10 @@ struct Plain {
     __device__ int source(int, int) const { return kLost; }
 };
 
+struct EveryToken : Plain {
+    __device__ bool kept(int, int) const { return true; }
+};
+
 // The K tokens of lowest rank.
 struct TopRanks : Plain {
     const int* ranks;
@@ -94,20 +98,6 @@ struct Marked : Plain {
     Marked(const float* state_, float value_, int count_) : state(state_), value(value_), count(count_) {}
 
     __device__ bool kept(int batch, int row) const { return state[static_cast<size_t>(batch) * count + row] == value; }
-};
-
-// The middles of K equal parts, floor((2 i + 1) N / (2 K)). All tokens where K = N.
-struct EqualSteps : Plain {
-    int64_t count;
-    int64_t keep;
-
-    EqualSteps(int count_, int keep_) : count(count_), keep(keep_) {}
-
-    __device__ bool kept(int, int row) const {
-        const int64_t part = row * keep / count;  // the middle of this part or of the next one
-        return middle(part) == row || (part + 1 < keep && middle(part + 1) == row);
-    }
-    __device__ int64_t middle(int64_t part) const { return (2 * part + 1) * count / (2 * keep); }
 };
 
 }  // namespace tokexport

@@ -30,10 +30,6 @@ extern "C" {
 #endif
 #pragma GCC visibility push(default)
 
-#define TOKEXPORT_MAX_BATCH 65535
-#define TOKEXPORT_MAX_TOKENS 32768
-#define TOKEXPORT_MAX_DIM 32768
-#define TOKEXPORT_MAX_BASIS 64
 #define TOKEXPORT_ALIGNMENT 16
 
 struct CUstream_st; /* cudaStream_t is a pointer to it */
@@ -57,9 +53,6 @@ enum {
     TOKEXPORT_CUDA_ERROR = 1000
 };
 
-enum { TOKEXPORT_FLOAT32 = 0, TOKEXPORT_FLOAT16 = 1, TOKEXPORT_BFLOAT16 = 2 };
-enum { TOKEXPORT_START_FIRST = 0, TOKEXPORT_START_MAX_NORM = 1, TOKEXPORT_START_FARTHEST_FROM_MEAN = 2 };
-
 /* In words: a static string, never NULL. */
 const char* tokexport_message(int status);
 
@@ -67,12 +60,24 @@ const char* tokexport_message(int status);
  * say. A static string. */
 const char* tokexport_architectures(void);
 
+/* Generated from plugins/schema.py by `python -m tokexport.plugins.generate`: do not edit. */
+#define TOKEXPORT_MAX_BATCH 65535
+#define TOKEXPORT_MAX_TOKENS 32768
+#define TOKEXPORT_MAX_DIM 32768
+#define TOKEXPORT_MAX_BASIS 64
+
+enum { TOKEXPORT_FLOAT32 = 0, TOKEXPORT_FLOAT16 = 1, TOKEXPORT_BFLOAT16 = 2 };
+enum { TOKEXPORT_START_FIRST = 0, TOKEXPORT_START_MAX_NORM = 1, TOKEXPORT_START_FARTHEST_FROM_MEAN = 2 };
+enum { TOKEXPORT_BASIS_OVERWRITE = 0, TOKEXPORT_BASIS_BLEND = 1, TOKEXPORT_BASIS_NONE = 2 };
+enum { TOKEXPORT_SCORE_GIVEN = 0, TOKEXPORT_SCORE_NORM = 1, TOKEXPORT_SCORE_DISTANCE_TO_MEAN = 2 };
+enum { TOKEXPORT_MERGE_ADD = 0, TOKEXPORT_MERGE_MEAN = 1 };
+
 typedef struct {
-    int32_t batch;  /* B, 1 to TOKEXPORT_MAX_BATCH */
+    int32_t batch; /* B, 1 to TOKEXPORT_MAX_BATCH */
     int32_t tokens; /* N, 1 to TOKEXPORT_MAX_TOKENS */
-    int32_t dim;    /* D, 1 to TOKEXPORT_MAX_DIM */
-    int32_t keep;   /* K, 1 to N */
-    int32_t dtype;  /* of the tokens, in and out */
+    int32_t dim; /* D, 1 to TOKEXPORT_MAX_DIM */
+    int32_t keep; /* K, 1 to N */
+    int32_t dtype; /* of the tokens, in and out */
 } tokexport_shape;
 
 typedef struct {
@@ -83,9 +88,15 @@ typedef struct {
 } tokexport_outputs;
 
 typedef struct {
-    void* data;
+    void* data; /* aligned to TOKEXPORT_ALIGNMENT bytes */
     size_t bytes;
 } tokexport_workspace;
+
+typedef struct {
+    int32_t frames; /* N = frames * height * width, in reading order; 1 for an axis that is not there */
+    int32_t height;
+    int32_t width;
+} tokexport_grid;
 
 /* kcenter_merge: K farthest points; every token is averaged into the nearest of them. */
 typedef struct {
@@ -98,29 +109,25 @@ int tokexport_kcenter_merge(const tokexport_shape* shape, const tokexport_kcente
                             const void* tokens, tokexport_outputs outputs, tokexport_workspace workspace,
                             tokexport_stream stream);
 
-/* apet: keep the tokens that a basis of farthest points explains worst, merge the others into them by cosine.
- * K > basis unless basis_slots is TOKEXPORT_BASIS_NONE or K = N; basis at most N and TOKEXPORT_MAX_BASIS. */
-enum { TOKEXPORT_BASIS_OVERWRITE = 0, TOKEXPORT_BASIS_BLEND = 1, TOKEXPORT_BASIS_NONE = 2 };
-
+/* apet: keep the tokens that a basis of farthest points explains worst, merge the others into them by cosine. K > basis
+ * unless basis_slots is TOKEXPORT_BASIS_NONE or K = N; basis is at most N. */
 typedef struct {
-    int32_t basis;
-    int32_t merge;       /* 0 or 1 */
+    int32_t basis; /* 1 to TOKEXPORT_MAX_BASIS */
+    int32_t merge; /* 0 or 1 */
     int32_t basis_slots; /* TOKEXPORT_BASIS_* */
-    int32_t start;       /* TOKEXPORT_START_* */
-    float ridge;         /* 1e-9 to 1e9 */
+    int32_t start; /* TOKEXPORT_START_* */
+    float ridge; /* 1e-09 to 1e+09 */
 } tokexport_apet_params;
 
 int tokexport_apet_workspace(const tokexport_shape* shape, const tokexport_apet_params* params, size_t* bytes);
 int tokexport_apet(const tokexport_shape* shape, const tokexport_apet_params* params, const void* tokens,
                    tokexport_outputs outputs, tokexport_workspace workspace, tokexport_stream stream);
 
-/* topk: keep the tokens of the highest score. `scores` [B, N] of scores_dtype is read for TOKEXPORT_SCORE_GIVEN only,
- * and may be null otherwise. */
-enum { TOKEXPORT_SCORE_GIVEN = 0, TOKEXPORT_SCORE_NORM = 1, TOKEXPORT_SCORE_DISTANCE_TO_MEAN = 2 };
-
+/* topk: keep the tokens of the highest score. `scores` [B, N] is read for TOKEXPORT_SCORE_GIVEN only, and may be null
+ * otherwise. */
 typedef struct {
-    int32_t score;        /* TOKEXPORT_SCORE_* */
-    int32_t scores_dtype; /* of the given scores */
+    int32_t score; /* TOKEXPORT_SCORE_* */
+    int32_t scores_dtype; /* one of the dtypes, even where nothing is read */
 } tokexport_topk_params;
 
 int tokexport_topk_workspace(const tokexport_shape* shape, const tokexport_topk_params* params, size_t* bytes);
@@ -128,62 +135,14 @@ int tokexport_topk(const tokexport_shape* shape, const tokexport_topk_params* pa
                    const void* scores, tokexport_outputs outputs, tokexport_workspace workspace,
                    tokexport_stream stream);
 
-/* uniform: keep tokens at equal steps. No workspace. */
-int tokexport_uniform(const tokexport_shape* shape, const void* tokens, tokexport_outputs outputs,
-                      tokexport_stream stream);
-
-/* random: keep the tokens of the K smallest of N numbers that NumPy's PCG64(seed) gives, the same in every batch
- * element. */
-typedef struct {
-    uint64_t seed;
-} tokexport_random_params;
-
-int tokexport_random_workspace(const tokexport_shape* shape, const tokexport_random_params* params, size_t* bytes);
-int tokexport_random(const tokexport_shape* shape, const tokexport_random_params* params, const void* tokens,
-                     tokexport_outputs outputs, tokexport_workspace workspace, tokexport_stream stream);
-
-/* Tokens that lie on a grid, N = frames * height * width in reading order; 1 for an axis that is not there. It is cut
- * into windows of by_frames * by_height * by_width tokens, and K must be their number. Tokens behind the last whole
- * window of an axis are lost. No workspace. */
-typedef struct {
-    int32_t frames, height, width;
-} tokexport_grid;
-
-/* pool: the mean or the largest value of each window, channel by channel, at the position of its middle. Or each frame
- * resized, as PyTorch's bilinear interpolate, to ceil(height / by_height) by ceil(width / by_width); by_frames is 1.
- * With by_height = by_width = 1 it is temporal_pool, and on a grid of frames alone pool1d. */
-enum { TOKEXPORT_POOL_AVERAGE = 0, TOKEXPORT_POOL_MAX = 1, TOKEXPORT_POOL_BILINEAR = 2 };
-
-typedef struct {
-    tokexport_grid grid;
-    int32_t by_frames, by_height, by_width;
-    int32_t mode; /* TOKEXPORT_POOL_* */
-} tokexport_pool_params;
-
-int tokexport_pool(const tokexport_shape* shape, const tokexport_pool_params* params, const void* tokens,
-                   tokexport_outputs outputs, tokexport_stream stream);
-
-/* pixel_unshuffle: the tokens of each window in reading order, one behind the other: D' = by_height * by_width * D, at
- * the position of the window's first token, with size 1. With `transposed` the windows come column by column
- * (InternVL's ps_version v1), and kept_indices do not ascend. By 1 and k on a grid of height 1 it is stack: k frames of
- * sound to a slot. */
-typedef struct {
-    tokexport_grid grid;
-    int32_t by_height, by_width;
-    int32_t transposed; /* 0 or 1 */
-} tokexport_pixel_unshuffle_params;
-
-int tokexport_pixel_unshuffle(const tokexport_shape* shape, const tokexport_pixel_unshuffle_params* params,
-                              const void* tokens, tokexport_outputs outputs, tokexport_stream stream);
-
 /* tome: rounds of bipartite soft matching. Even positions find their most similar odd one by the cosine of `metric` [B,
  * N, metric_dim] (dtype of the tokens); those of highest similarity merge into it, weighted by `sizes_in` [B, N] (null:
  * all 1), and sizes add up. The first `protect` tokens stay alone. A round on t tokens merges as many as K allows, at
  * most (t - protect) / 2; between rounds a slot has the mean of its tokens' metrics. Slots are in spatial order. K >
- * protect, or K = N. */
+ * protect, or K = N. Where metric_dim is 0 the metric is the tokens, and `metric` may be null. */
 typedef struct {
-    int32_t metric_dim; /* 1 to TOKEXPORT_MAX_DIM; 0: the metric is the tokens, and `metric` may be null */
-    int32_t protect;    /* 0 to N */
+    int32_t metric_dim; /* 1 to TOKEXPORT_MAX_DIM, or 0 */
+    int32_t protect; /* 0 to TOKEXPORT_MAX_TOKENS, at most N */
 } tokexport_tome_params;
 
 int tokexport_tome_workspace(const tokexport_shape* shape, const tokexport_tome_params* params, size_t* bytes);
@@ -193,27 +152,25 @@ int tokexport_tome(const tokexport_shape* shape, const tokexport_tome_params* pa
 
 /* dart: the `pivots` tokens of the largest L1 norm of their `keys` [B, N, keys_dim] (dtype of the tokens). Then each
  * pivot, in spatial order, keeps of what is left the (K - pivots) / pivots tokens that are least similar to it by
- * cosine, and the first (K - pivots) % pivots of them one more. */
+ * cosine, and the first (K - pivots) % pivots of them one more. Where keys_dim is 0 norms are of the tokens, and `keys`
+ * may be null. */
 typedef struct {
-    int32_t pivots;   /* 1 to K */
-    int32_t keys_dim; /* 1 to TOKEXPORT_MAX_DIM; 0: norms are of the tokens, and `keys` may be null */
+    int32_t pivots; /* 1 to TOKEXPORT_MAX_TOKENS, at most K */
+    int32_t keys_dim; /* 1 to TOKEXPORT_MAX_DIM, or 0 */
 } tokexport_dart_params;
 
 int tokexport_dart_workspace(const tokexport_shape* shape, const tokexport_dart_params* params, size_t* bytes);
 int tokexport_dart(const tokexport_shape* shape, const tokexport_dart_params* params, const void* tokens,
-                   const void* keys, tokexport_outputs outputs, tokexport_workspace workspace,
-                   tokexport_stream stream);
+                   const void* keys, tokexport_outputs outputs, tokexport_workspace workspace, tokexport_stream stream);
 
-/* visionzip: the K - contextual tokens of the highest `attention` [B, N] of attention_dtype, and of the R others, in
- * spatial order, every floor(R / contextual)-th as a target. What is left goes to the target that is most similar by the
- * cosine of `keys` [B, N, keys_dim] (dtype of the tokens). A target's slot is itself plus the mean of what went to it,
- * or the mean of them all. */
-enum { TOKEXPORT_MERGE_ADD = 0, TOKEXPORT_MERGE_MEAN = 1 };
-
+/* visionzip: the K - contextual tokens of the highest `attention` [B, N], and of the R others, in spatial order, every
+ * floor(R / contextual)-th as a target. What is left goes to the target that is most similar by the cosine of `keys`
+ * [B, N, keys_dim] (dtype of the tokens). A target's slot is itself plus the mean of what went to it, or the mean of
+ * them all. */
 typedef struct {
-    int32_t contextual; /* 0 to K - 1 */
-    int32_t merge;      /* TOKEXPORT_MERGE_* */
-    int32_t attention_dtype;
+    int32_t contextual; /* 0 to TOKEXPORT_MAX_TOKENS, at most K - 1 */
+    int32_t merge; /* TOKEXPORT_MERGE_* */
+    int32_t attention_dtype; /* one of the dtypes, even where nothing is read */
     int32_t keys_dim; /* 1 to TOKEXPORT_MAX_DIM */
 } tokexport_visionzip_params;
 
@@ -224,31 +181,31 @@ int tokexport_visionzip(const tokexport_shape* shape, const tokexport_visionzip_
                         tokexport_workspace workspace, tokexport_stream stream);
 
 /* divprune: the token farthest from its nearest neighbour, then the one farthest from all picked, by 1 - cosine. */
+
 int tokexport_divprune_workspace(const tokexport_shape* shape, size_t* bytes);
 int tokexport_divprune(const tokexport_shape* shape, const void* tokens, tokexport_outputs outputs,
                        tokexport_workspace workspace, tokexport_stream stream);
 
 /* cdpruner: greedy maximum of the determinant of L_ij = r_i r_j cosine_ij. Relevance r is the mean cosine of a token
- * with the rows of `text` [B, text_length, D] of text_dtype that are not all zeros, its sign turned where `inverted`,
- * brought to [0, 1] by the least and the largest of all tokens. A token that adds less than 1e-6 to the determinant is
- * ranked by relevance, behind all that add more. Its workspace grows as B N K. */
+ * with the rows of `text` [B, text_length, D] that are not all zeros, its sign turned where `inverted`, brought to [0,
+ * 1] by the least and the largest of all tokens. A token that adds less than 1e-6 to the determinant is ranked by
+ * relevance, after all that add more. Its workspace grows as B N K. */
 typedef struct {
     int32_t text_length; /* 1 to TOKEXPORT_MAX_TOKENS */
-    int32_t inverted;    /* 0 or 1 */
-    int32_t text_dtype;
+    int32_t inverted; /* 0 or 1 */
+    int32_t text_dtype; /* one of the dtypes, even where nothing is read */
 } tokexport_cdpruner_params;
 
-int tokexport_cdpruner_workspace(const tokexport_shape* shape, const tokexport_cdpruner_params* params,
-                                 size_t* bytes);
+int tokexport_cdpruner_workspace(const tokexport_shape* shape, const tokexport_cdpruner_params* params, size_t* bytes);
 int tokexport_cdpruner(const tokexport_shape* shape, const tokexport_cdpruner_params* params, const void* tokens,
                        const void* text, tokexport_outputs outputs, tokexport_workspace workspace,
                        tokexport_stream stream);
 
-/* scope: the token whose pick raises sum_i max(0, cosine_ij, cosines to the picked) most, times its `attention` [B, N]
- * of attention_dtype, which is not negative, to the power of alpha. Its workspace grows as B N^2. */
+/* scope: the token whose pick raises sum_i max(0, cosine_ij, cosines to the picked) most, times its `attention` [B, N],
+ * which is not negative, to the power of alpha. Its workspace grows as B N^2. */
 typedef struct {
     float alpha; /* 0 to 10 */
-    int32_t attention_dtype;
+    int32_t attention_dtype; /* one of the dtypes, even where nothing is read */
 } tokexport_scope_params;
 
 int tokexport_scope_workspace(const tokexport_shape* shape, const tokexport_scope_params* params, size_t* bytes);
@@ -265,6 +222,7 @@ typedef struct {
 int tokexport_evs_workspace(const tokexport_shape* shape, const tokexport_evs_params* params, size_t* bytes);
 int tokexport_evs(const tokexport_shape* shape, const tokexport_evs_params* params, const void* tokens,
                   tokexport_outputs outputs, tokexport_workspace workspace, tokexport_stream stream);
+/* End of what is generated. */
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

@@ -120,8 +120,7 @@ struct Scratch {
           slot(arena.take<int>(s.batch, s.tokens)) {}
 
     static int check(const tokexport_shape& s, const tokexport_tome_params& p) {
-        if (p.protect < 0 || p.protect > s.tokens) return TOKEXPORT_BAD_PARAMETER;
-        if (p.metric_dim != 0 && !is_width(p.metric_dim)) return TOKEXPORT_BAD_DIM;
+        if (p.protect > s.tokens) return TOKEXPORT_BAD_PARAMETER;
         return s.keep <= p.protect && s.keep < s.tokens ? TOKEXPORT_BAD_KEEP : TOKEXPORT_OK;
     }
 };

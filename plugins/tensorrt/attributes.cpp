@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 #include <sstream>
 #include <utility>
 
@@ -56,18 +55,13 @@ Attributes::Attributes(std::string label, const nvinfer1::PluginFieldCollection*
     : label_(std::move(label)), fields_(fields) {}
 
 int32_t Attributes::integer(const char* name, int32_t least, int32_t most) {
-    return static_cast<int32_t>(whole(name, 1, least, most)[0]);
-}
-
-uint64_t Attributes::seed(const char* name) {
-    return static_cast<uint64_t>(whole(name, 1, 0, std::numeric_limits<int64_t>::max())[0]);
+    return whole(name, 1, least, most)[0];
 }
 
 int32_t Attributes::flag(const char* name) { return integer(name, 0, 1); }
 
 std::vector<int32_t> Attributes::integers(const char* name, int32_t count, int32_t least, int32_t most) {
-    const std::vector<int64_t> values = whole(name, static_cast<size_t>(count), least, most);
-    return {values.begin(), values.end()};
+    return whole(name, static_cast<size_t>(count), least, most);
 }
 
 float Attributes::number(const char* name, float least, float most) {
@@ -118,7 +112,7 @@ const PluginField* Attributes::find(const char* name, const std::string& domain)
     throw Refused(label_ + ": attribute '" + name + "' is missing; allowed: " + domain);
 }
 
-std::vector<int64_t> Attributes::whole(const char* name, size_t count, int64_t least, int64_t most) {
+std::vector<int32_t> Attributes::whole(const char* name, size_t count, int32_t least, int32_t most) {
     const std::string range = text(least) + " to " + text(most);
     const std::string domain = count == 1 ? "an integer, " + range : text(count) + " integers, each " + range;
     std::vector<int64_t> values(count, least);
@@ -129,14 +123,9 @@ std::vector<int64_t> Attributes::whole(const char* name, size_t count, int64_t l
         for (const int64_t value : values)
             if (value < least || value > most) refuse(name, list(values), domain);
     }
-    // 32 bits where they do: what every version of TensorRT has stored since there are plugins.
-    if (most <= std::numeric_limits<int32_t>::max()) {
-        const std::vector<int32_t> narrow(values.begin(), values.end());
-        keep(name, PluginFieldType::kINT32, narrow.data(), count * sizeof narrow[0], count);
-    } else {
-        keep(name, PluginFieldType::kINT64, values.data(), count * sizeof values[0], count);
-    }
-    return values;
+    const std::vector<int32_t> narrow(values.begin(), values.end());
+    keep(name, PluginFieldType::kINT32, narrow.data(), count * sizeof narrow[0], count);
+    return narrow;
 }
 
 void Attributes::refuse(const char* name, const std::string& value, const std::string& domain) const {

@@ -34,7 +34,6 @@ class Attributes {
     Attributes(std::string label, const nvinfer1::PluginFieldCollection* fields);
 
     int32_t integer(const char* name, int32_t least, int32_t most);
-    uint64_t seed(const char* name);  // 0 to 2^63 - 1; TensorRT's ONNX parser hands over 32 bits of it
     int32_t flag(const char* name);
     float number(const char* name, float least, float most);
     int32_t choice(const char* name, std::initializer_list<const char*> names);
@@ -48,7 +47,7 @@ class Attributes {
 
   private:
     const nvinfer1::PluginField* find(const char* name, const std::string& domain) const;
-    std::vector<int64_t> whole(const char* name, size_t count, int64_t least, int64_t most);
+    std::vector<int32_t> whole(const char* name, size_t count, int32_t least, int32_t most);
     [[noreturn]] void refuse(const char* name, const std::string& value, const std::string& domain) const;
     void keep(const char* name, nvinfer1::PluginFieldType type, const void* data, size_t bytes, size_t length);
 

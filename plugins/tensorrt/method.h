@@ -1,5 +1,5 @@
-// What a compressor's plugin has of its own: its attributes, the signals beside the tokens, its entry points. Adding a
-// method is one file in methods/, or a struct where a kernel has one already.
+// What a compressor's plugin has of its own: its attributes, the signals beside the tokens, its entry points.
+// methods.cpp has a subclass of Method for each.
 #pragma once
 
 #include <cstddef>
@@ -36,6 +36,11 @@ struct Call {
     tokexport_outputs outputs{};
     tokexport_workspace workspace{};
     tokexport_stream stream = nullptr;
+
+    // Of a signal, by its place; of one that is not there null, the dtype of the tokens, and 0.
+    const void* data_of(size_t i) const { return i < signals.size() ? signals[i].data : nullptr; }
+    int32_t dtype_of(size_t i) const { return i < signals.size() ? signals[i].dtype : shape.dtype; }
+    int32_t dim_of(size_t i) const { return i < signals.size() ? signals[i].dim : 0; }
 };
 
 // A subclass has a constructor from Attributes& that reads every attribute but `keep`.
@@ -48,14 +53,8 @@ class Method {
 
     virtual std::vector<Signal> signals() const { return {}; }
 
-    // Channels of a slot, for tokens of `dim` channels.
-    virtual int64_t width(int64_t dim) const { return dim; }
-
     // Both return a status of the C ABI.
-    virtual int workspace(const Call&, size_t* bytes) const {
-        *bytes = 0;
-        return TOKEXPORT_OK;
-    }
+    virtual int workspace(const Call& call, size_t* bytes) const = 0;
     virtual int enqueue(const Call& call) const = 0;
 };
 
@@ -64,22 +63,13 @@ using MakeMethod = std::unique_ptr<Method> (*)(Attributes&);
 // Makes a creator called `name`, a literal, known to TensorRT.
 void register_method(const char* name, MakeMethod make);
 
-// Of this type, methods/ has a global for each method.
+// Of this type, methods.cpp has a global for each plugin.
 template <class M>
 struct Registered {
     explicit Registered(const char* name) {
         register_method(name, [](Attributes& given) -> std::unique_ptr<Method> { return std::make_unique<M>(given); });
     }
 };
-
-inline int32_t start_of(Attributes& given) {
-    return given.choice("start", {"first", "max_norm", "farthest_from_mean"});
-}
-
-// The signal that a method with a parameter `attention` reads.
-inline const char* attention_of(Attributes& given) {
-    return given.choice("attention", {"cls", "received"}) == 0 ? "cls_attention" : "received_attention";
-}
 
 // [frames, height, width], 1 for an axis that is not there.
 inline tokexport_grid grid_of(Attributes& given) {

@@ -215,13 +215,12 @@ int32_t Plugin::getOutputShapes(const nvinfer1::DimsExprs* inputs, int32_t input
         require_valid(self, call_of(self, descs.data()));
 
         const auto* keep = expressions.constant(self.keep);
-        const auto* width = expressions.constant(self.method->width(dim->getConstantValue()));
         for (int32_t i = 0; i < kOutputs; ++i) {
             outputs[i].nbDims = i == 0 ? 3 : 2;
             outputs[i].d[0] = batch;
             outputs[i].d[1] = i == kOutputs - 1 ? tokens : keep;
         }
-        outputs[0].d[2] = width;
+        outputs[0].d[2] = dim;
     });
 }
 

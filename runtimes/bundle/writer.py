@@ -113,7 +113,7 @@ class BundleWriter:
         variant: str = "",
         data: str | None = None,
     ) -> GraphRecord:
-        """Write a role's portable graph and, where its compressors have plugins, its plugin form; returns its record.
+        """Write a role's portable graph and, where there is one, its plugin form; returns its record.
 
         Without a compressor both forms are the same file.
 

@@ -90,13 +90,12 @@ def test_tensorrt_8_5_is_refused_for_each_form_with_its_own_reason():
     with pytest.raises(GraphError) as error:
         device_fit.fit(target(f"{NANO}@8.5"), {"encoder": model})
     text = str(error.value)
-    assert (
-        "opset 18" in text and "portable form: function" in text and "plugin form: tokexport.TokexportUniform" in text
-    )
+    assert "opset 18" in text and "portable form: function" in text
+    assert "plugin form: tokexport.TokexportKcenterMerge" in text
     assert "IPluginV3" in text and "--device orin-nano-8gb@10.3" in text and "that node" not in text
 
 
-def compressed(method: str = "uniform") -> ir.Model:
+def compressed(method: str = "kcenter_merge") -> ir.Model:
     import tokexport
 
     text = "g (float[1,12,8] x) => (float[1,12,8] y) { f = Tanh (x) y = Neg (f) }"
@@ -107,6 +106,16 @@ def compressed(method: str = "uniform") -> ir.Model:
 def test_a_method_without_a_plugin_has_the_portable_form_alone():
     record, notes = device_fit.fit(target(NANO), {"encoder": compressed("dpc_knn")})
     assert record.forms == {"encoder": ["portable"]} and notes == []
+
+
+def test_a_fixed_method_has_a_plugin_form_that_keeps_the_rules_of_its_body():
+    model = compressed("uniform")
+    record, notes = device_fit.fit(target(NANO), {"encoder": model})
+    assert record.forms == {"encoder": ["portable", "plugin"]} and notes == []
+    (function,) = model.functions.values()
+    next(iter(function)).op_type = "Compress"
+    with pytest.raises(GraphError, match="cannot run the encoder: Compress"):
+        device_fit.fit(target(NANO), {"encoder": model})
 
 
 def test_a_rule_that_only_the_body_breaks_leaves_the_plugin_form():

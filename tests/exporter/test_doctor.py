@@ -168,7 +168,7 @@ def test_headers_are_found_where_they_are_said_to_be():
 
 
 def test_the_plugin_library_is_the_one_that_is_found_and_loads():
-    assert one(runtimes.plugins, machine(), "plugin library").what.endswith("plugins.so: TokexportApet, TokexportPool")
+    assert one(runtimes.plugins, machine(), "plugin library").what.endswith("plugins.so: TokexportApet, TokexportTopk")
     absent = one(runtimes.plugins, machine(children={"library.find": Ran(0, "")}), "plugin library")
     assert (absent.status, absent.fix) == ("warning", "tokexport plugins build")
     kernels = one(

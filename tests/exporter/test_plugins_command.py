@@ -30,7 +30,8 @@ def typed(*arguments: object, code: int = 0) -> str:
 
 def graph(folder: Path, method: str, form: str = "plugin") -> Path:
     text = '<ir_version: 8, opset_import: ["" : 18]> g (float[1,36,8] x) => (float[1,36,8] t) { t = Relu(x) }'
-    model = compress(onnx.parser.parse_model(text), method, keep=12, seam="tensor:t", form=form)
+    params = {"metric": "tokens"} if method == "tome" else {}
+    model = compress(onnx.parser.parse_model(text), method, keep=12, seam="tensor:t", form=form, params=params)
     onnx.save(model, folder / f"{method}.{form}.onnx")
     return folder / f"{method}.{form}.onnx"
 
@@ -43,10 +44,10 @@ def test_build_and_path(machine: Path) -> None:
     assert f"no plugin library on this machine, only one with the kernels ({kernels}). Run: tokexport pl" in only
     (machine / "NvInferRuntime.h").touch()
     said = typed("build", "--architectures", "87", "--include", machine).splitlines()
-    assert said[1] == "TokexportApet, TokexportPool" and Path(said[0]).is_file()
+    assert said[1] == "TokexportApet, TokexportTopk" and Path(said[0]).is_file()
     assert typed("path").strip() == said[0]
     made = json.loads(typed("build", "--json"))
-    assert made == {"library": said[0], "plugins": ["TokexportApet", "TokexportPool"]}
+    assert made == {"library": said[0], "plugins": ["TokexportApet", "TokexportTopk"]}
     assert json.loads(typed("path", "--json")) == {"library": said[0]}
     assert "'87,89' is no list" in typed("build", "--architectures", "87,89", code=2)
 
@@ -57,15 +58,17 @@ def test_check_of_a_file(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("TOKEXPORT_PLUGINS", str(machine / "toy.c"))
     assert "cannot be used" in (said := typed("check", apet, code=3)) and "Unset TOKEXPORT_PLUGINS, and" in said
     monkeypatch.setenv("TOKEXPORT_PLUGINS", str(machine / "toy.so"))
-    assert "MISSING: TokexportUniform. Unset TOKEXPORT" in typed("check", graph(machine, "uniform"), code=3)
+    assert "MISSING: TokexportTome. Unset TOKEXPORT" in typed("check", graph(machine, "tome"), code=3)
     monkeypatch.delenv("TOKEXPORT_PLUGINS")
     typed("build")
     said = json.loads(typed("check", apet, "--json"))
     assert said["ok"] and said["needs"] == {"apet.plugin.onnx": ["TokexportApet"]} and said["missing"] == []
-    assert said["has"] == ["TokexportApet", "TokexportPool"] and Path(said["library"]).is_file()
-    text = typed("check", graph(machine, "uniform"), code=3)
-    assert "needs TokexportUniform" in text and "it has TokexportApet" in text and "MISSING: TokexportUniform" in text
-    assert "needs no plugin" in typed("check", graph(machine, "uniform", "portable"))
+    assert said["has"] == ["TokexportApet", "TokexportTopk"] and Path(said["library"]).is_file()
+    text = typed("check", graph(machine, "tome"), code=3)
+    assert "needs TokexportTome" in text and "it has TokexportApet" in text and "MISSING: TokexportTome" in text
+    assert "needs no plugin" in typed("check", graph(machine, "tome", "portable"))
+    for form in ("portable", "plugin"):  # a Gather, inlined in the plugin form
+        assert "needs no plugin" in typed("check", graph(machine, "uniform", form))
 
 
 def test_check_of_a_bundle(machine: Path, tmp_path: Path) -> None:
@@ -73,11 +76,11 @@ def test_check_of_a_bundle(machine: Path, tmp_path: Path) -> None:
     assert "no graph has a plugin form" in typed("check", folder)
     manifest = folder / "manifest.json"
     data = json.loads(manifest.read_text())
-    file = graph(folder, "uniform")
+    file = graph(folder, "kcenter_merge")
     data["variants"][0]["graphs"]["encoder"]["forms"]["plugin"] = file.name
     data["files"][file.name] = {"size": file.stat().st_size, "sha256": "0" * 64}
     manifest.write_text(json.dumps(data))
-    assert "MISSING: TokexportUniform" in typed("check", folder, code=3)
+    assert "MISSING: TokexportKcenterMerge" in typed("check", folder, code=3)
 
 
 def test_what_is_no_bundle_and_no_model_is_a_wrong_request(machine: Path) -> None:

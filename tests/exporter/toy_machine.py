@@ -38,7 +38,7 @@ CHILDREN = {
     "plugins import found": Ran(
         0, '{"gpu": null, "library": null, "versions": {"tensorrt": "10.14.1", "tensorrt-rtx": "1.7.1"}}\n'
     ),
-    "library.find": Ran(0, "/cache/libtokexport_plugins.so\nTokexportApet, TokexportPool\n"),
+    "library.find": Ran(0, "/cache/libtokexport_plugins.so\nTokexportApet, TokexportTopk\n"),
     "run_module": Ran(0, "No broken requirements found.\n"),
     "importlib": Ran(0, "done\n"),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gpu_needs import gpu_library  # it comes first: it puts tests/plugins on the path
-from grid_checks import POOLS, RESIZES, STACKS, check_pool, check_stack
 from kernel_checks import GRIDS, METHODS, agrees, draw, is_equal
 from paper_checks import check_tome
 
@@ -15,11 +14,6 @@ def main() -> None:
         for method, params in METHODS:
             agrees(library, method, params, k, tokens)
         check_tome(library, n - k, 1, tokens, tokens, None)
-    for mode, cases in (("average", POOLS), ("max", POOLS), ("bilinear", RESIZES)):
-        for grid, by in cases:
-            check_pool(library, mode, grid, by, draw("normal", (2, grid[0] * grid[1] * grid[2], 5)))
-    for grid, by in STACKS:
-        check_stack(library, grid, by, draw("normal", (2, grid[0] * grid[1] * grid[2], 5)))
     for method, params, n, k in GRIDS:
         is_equal(library, method, params, k, draw("normal", (2, n, 5)))
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from grid_checks import POOLS, RESIZES, STACKS, check_pool, check_stack
 from kernel_abi import params_of
 from kernel_checks import (
     BY_COSINE,
@@ -70,11 +69,6 @@ def test_tome(library, dtype, n, k, protect):
 def test_grids(library, dtype, dim):
     for method, params, n, k in GRIDS:
         is_equal(library, method, params, k, draw("normal", (2, n, dim)).to(DTYPES[dtype]))
-    for mode, cases in (("average", POOLS), ("max", POOLS), ("bilinear", RESIZES)):
-        for grid, by in cases:
-            check_pool(library, mode, grid, by, draw("normal", (2, grid[0] * grid[1] * grid[2], dim)).to(DTYPES[dtype]))
-    for grid, by in STACKS:
-        check_stack(library, grid, by, draw("normal", (2, grid[0] * grid[1] * grid[2], dim)).to(DTYPES[dtype]))
 
 
 @pytest.mark.parametrize("method", dict(METHODS))

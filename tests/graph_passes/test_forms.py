@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 from tokexport.errors import GraphError, RequestError
 from tokexport.graph_passes import forms
@@ -244,36 +244,78 @@ def test_plugin_refuses_tokens_without_a_shape() -> None:
         forms.to_plugin(model)
 
 
-GRIDS: list[tuple[str, dict[str, Any], int, dict[str, Any]]] = [
-    ("pool", {"grid": "6x4"}, 6, {"grid": (1, 6, 4), "stride": 2, "mode": "average"}),
-    ("pool", {"grid": "6x4", "mode": "bilinear"}, 4, {"grid": (1, 6, 4), "stride": 3, "mode": "bilinear"}),
-    ("pool", {"grid": "24"}, 4, {"grid": (1, 1, 24), "stride": 6, "mode": "average"}),
-    ("pixel_unshuffle", {"grid": "6x4"}, 6, {"grid": (1, 6, 4), "r": 2, "version": "v2"}),
-    ("temporal_pool", {"grid": "4x3x2"}, 12, {"grid": (4, 3, 2)}),
-    ("evs", {"grid": "4x3x2"}, 7, {"grid": (4, 3, 2)}),
-]
-
-
-@pytest.mark.parametrize(("method", "params", "keep", "expected"), GRIDS)
-def test_plugin_is_told_the_grid_and_the_stride(
-    method: str, params: dict[str, Any], keep: int, expected: dict[str, Any]
-) -> None:
+def of_tokens(method: str, keep: int, params: dict[str, Any], form: str = "portable") -> ir.Model:
+    """A compressor behind t = Relu(x), x [B, 24, 8]."""
     text = '<ir_version: 8, opset_import: ["" : 18]> g (float[B,24,8] x) => (float[B,24,8] t) { t = Relu(x) }'
-    model = compress(
-        ir.from_proto(onnx.parser.parse_model(text)), method, keep=keep, seam="tensor:t", params=params, form="plugin"
-    )
-    (node,) = [node for node in model.graph if node.domain == "tokexport"]
-    common = {"keep": keep, "plugin_version": "1", "plugin_namespace": "tokexport"}
-    assert {name: attribute.value for name, attribute in node.attributes.items()} == {**expected, **common}
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    return compress(model, method, keep=keep, seam="tensor:t", params=params, form=form)
+
+
+@pytest.mark.parametrize("given", ["4x3x2", None])
+def test_plugin_is_told_the_grid(given: str | None) -> None:
+    model = of_tokens("evs", 7, {"grid": "4x3x2"})
+    (call,) = [node for node in model.graph if node.domain == "tokexport"]
+    if given is None:  # as the seam says it
+        call.metadata_props[forms.PARAMS_KEY] = json.dumps({"grid": None})
+        call.metadata_props[forms.GRID_KEY] = "[4, 3, 2]"
+    (node,) = [node for node in forms.to_plugin(model).graph if node.domain == "tokexport"]
+    assert {name: attribute.value for name, attribute in node.attributes.items()} == {
+        "keep": 7, "grid": (4, 3, 2), "plugin_version": "1", "plugin_namespace": "tokexport"
+    }  # fmt: skip
     assert node.attributes["grid"].type == ir.AttributeType.INTS
 
 
-def test_plugin_is_told_the_grid_of_the_seam(tiny_vlm_encoder_onnx: Path) -> None:
-    model = compress(tiny_vlm_encoder_onnx, "pool", keep=36)
-    again = ir.from_proto(onnx.load_from_string(ir.to_proto(model).SerializeToString()))
-    (node,) = [node for node in forms.to_plugin(again).graph if node.domain == "tokexport"]
-    assert node.attributes["grid"].as_ints() == (1, 12, 12)
-    assert node.attributes["stride"].as_int() == 2
+FIXED: list[tuple[str, dict[str, Any], int]] = [
+    ("pixel_unshuffle", {"grid": "6x4"}, 6),
+    ("pixel_unshuffle", {"grid": "6x4", "version": "v1"}, 6),
+    *(("pool", {"grid": "6x4", "mode": mode}, 6) for mode in ("average", "max", "bilinear")),
+    ("pool", {"grid": "24"}, 4),
+    ("pool1d", {}, 6),
+    ("pool3d", {"grid": "4x3x2", "shape": "2x1x2"}, 4),
+    ("random", {"seed": 7}, 6),
+    ("slowfast", {"grid": "4x3x2", "slow": 2, "fast": 1}, 10),
+    ("st_mean", {"grid": "4x3x2"}, 10),
+    ("stack", {"k": 4}, 6),
+    ("temporal_pool", {"grid": "4x3x2"}, 12),
+    ("uniform", {}, 6),
+]
+
+
+def test_every_fixed_method_is_tried_here() -> None:
+    assert {method for method, _, _ in FIXED} == {card.name for card in base.methods() if card.fixed}
+
+
+@pytest.mark.parametrize(("method", "params", "keep"), FIXED)
+def test_a_fixed_method_is_inlined_in_the_plugin_form(method: str, params: dict[str, Any], keep: int) -> None:
+    portable = of_tokens(method, keep, params)
+    plugin = forms.to_plugin(portable)
+    assert {node.domain for node in plugin.graph} == {""} and not plugin.functions
+    assert dict(plugin.graph.opset_imports) == {"": 18}
+    assert {node.metadata_props.get("tokexport.method") for node in plugin.graph} == {None, method}
+    onnx.checker.check_model(ir.to_proto(plugin), full_check=True)
+    x = np.random.default_rng(1).standard_normal((2, 24, 8), dtype=np.float32)
+    names = [output.name or "" for output in plugin.graph.outputs]
+    assert names == [output.name for output in portable.graph.outputs]
+    sessions = [onnxruntime.InferenceSession(ir.to_proto(m).SerializeToString()) for m in (portable, plugin)]
+    for name, *both in zip(names, *(session.run(None, {"x": x}) for session in sessions)):
+        np.testing.assert_array_equal(*both, err_msg=name)
+    # And what makes it fixed: other tokens go into the same slots.
+    other = dict(zip(names, sessions[1].run(None, {"x": -2 * x})))
+    for name, value in zip(names, sessions[1].run(None, {"x": x})):
+        if value.dtype == np.int64:
+            np.testing.assert_array_equal(value, other[name], err_msg=name)
+
+
+def test_a_fixed_method_in_front_of_a_plugin_is_inlined_and_the_plugin_stays() -> None:
+    model = of_tokens("pool", 6, {"grid": "6x4"})
+    again = {name: f"{name}_2" for name in ("kept_indices", "sizes", "assignment")}
+    both = compress(model, "topk", keep=3, seam="tensor:t", params={"score": "norm"}, outputs=again)
+    plugin = forms.to_plugin(both)
+    (node,) = [node for node in plugin.graph if node.domain]
+    assert (node.op_type, node.attributes["keep"].as_int()) == ("TokexportTopk", 3) and not plugin.functions
+    assert any(one.metadata_props.get("tokexport.method") == "pool" for one in plugin.graph)
+    assert not any(one.metadata_props.get("tokexport.method") == "topk" for one in plugin.graph if not one.domain)
+    assert forms.without_plugin(both) == []
 
 
 def test_plugin_form_of_a_method_without_a_plugin_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ class Library(abi.Library):
         super().__init__(path)
         self.device = device
 
-    def prepare(self, method: str, keep: int, params: ctypes.Structure | None, tokens: torch.Tensor, *signals, dim=0):
+    def prepare(self, method: str, keep: int, params: ctypes.Structure | None, tokens: torch.Tensor, *signals):
         """(call, outputs): everything allocated, and full of what a kernel must not rely on."""
         batch, count, width = tokens.shape
         shape = Shape(batch, count, width, keep, DTYPES[tokens.dtype])
@@ -41,29 +41,28 @@ class Library(abi.Library):
             return torch.full(sizes, -77, dtype=dtype, device=self.device)
 
         outputs = Compressed(
-            full(batch, keep, dim or width, dtype=tokens.dtype),
+            full(batch, keep, width, dtype=tokens.dtype),
             full(batch, keep, dtype=torch.int64),
             full(batch, keep, dtype=torch.float32),
             full(batch, count, dtype=torch.int64),
         )
-        scratch = torch.full((size or 0,), 0xFF, dtype=torch.uint8, device=self.device)  # NaN as floats, -1 as integers
+        scratch = torch.full((size,), 0xFF, dtype=torch.uint8, device=self.device)  # NaN as floats, -1 as integers
         inputs = [None if part is None else part.data_ptr() for part in (tokens, *signals)]
         written = [part.data_ptr() for part in (outputs.tokens, *_rest(outputs))]
-        workspace = None if size is None else Workspace(scratch.data_ptr(), size)
+        workspace = Workspace(scratch.data_ptr(), size)
 
         def call(stream: int = 0, alive=(tokens, signals, scratch)) -> None:
             self.call(method, shape, params, inputs, written, workspace, stream)
 
         return call, outputs
 
-    def run(self, method: str, keep: int, params: ctypes.Structure | None, tokens: torch.Tensor, *signals, dim=0):
+    def run(self, method: str, keep: int, params: ctypes.Structure | None, tokens: torch.Tensor, *signals):
         """The outputs as NumPy arrays; bfloat16 as ml_dtypes has it."""
         call, outputs = self.prepare(
             method,
             keep,
             params,
             *(part if part is None else part.to(self.device) for part in (tokens, *signals)),
-            dim=dim,
         )
         call()
         if self.device != "cpu":

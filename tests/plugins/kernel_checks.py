@@ -9,9 +9,9 @@ import torch
 from kernel_abi import Library, params_of
 from tokexport.graph_passes.agreement import compare
 from tokexport.graph_passes.compressors import Case, Compressor, make
-from tokexport.graph_passes.compressors.base import Compressed, width
+from tokexport.graph_passes.compressors.base import Compressed
 from tokexport.graph_passes.compressors.blocks.texts import text_length
-from tokexport.plugins.abi import KERNELS
+from tokexport.plugins.schema import PLUGINS
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -20,10 +20,6 @@ SIX_OF_24: dict[str, dict[str, Any]] = {
     "apet": {"basis": 3},
     "cdpruner": {"text_length": 5},
     "evs": {"grid": "4x3x2"},
-    "pixel_unshuffle": {"grid": "6x4"},
-    "pool": {"grid": "6x4"},
-    "stack": {"k": 4},
-    "temporal_pool": {"grid": "4x3x2"},
     "topk": {"score": "norm"},
 }
 
@@ -41,8 +37,6 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
     ("topk", {"score": "distance_to_mean"}),
     ("cls_topk", {}),
     ("audio_topk", {}),
-    ("random", {"seed": 7}),
-    ("uniform", {}),
     ("divprune", {}),
     ("cdpruner", {"text_length": 5}),
     ("cdpruner", {"text_length": 3, "inverted": False}),
@@ -58,26 +52,8 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
 # By cosine, which is exact for tokens of one channel only.
 BY_COSINE = ("apet", "cdpruner", "dart", "divprune", "scope", "tome", "visionzip")
 
-# With the shape [N, K] that they are possible for; tokens that no slot reads, ties between slots, lines and pictures.
-GRIDS: list[tuple[str, dict[str, Any], int, int]] = [
-    *(("pool", {"mode": mode, "grid": "6x4"}, 24, 6) for mode in ("average", "max", "bilinear")),
-    *(("pool", {"mode": mode, "grid": "7x5"}, 35, 2) for mode in ("average", "max")),
-    *(("pool", {"mode": mode, "grid": "17"}, 17, 4) for mode in ("average", "max")),
-    *(("pool", {"mode": mode, "grid": "4x3"}, 12, 12) for mode in ("average", "max", "bilinear")),
-    *(("pool", {"mode": "bilinear", "grid": grid}, n, k) for grid, n, k in (("7x5", 35, 12), ("7x5", 35, 2))),
-    *(
-        ("pool", {"mode": "bilinear", "grid": grid}, n, k)
-        for grid, n, k in (("17", 17, 6), ("17", 17, 9), ("9x9", 81, 9))
-    ),
-    *(("pixel_unshuffle", {"grid": "6x4", "version": version}, 24, 6) for version in ("v1", "v2")),
-    ("pixel_unshuffle", {"grid": "3x9", "r": 3, "version": "v1"}, 27, 3),
-    ("pixel_unshuffle", {"grid": "8x4", "r": 4}, 32, 2),
-    ("stack", {"k": 4}, 17, 4),
-    ("stack", {"k": 6}, 36, 6),
-    *(("pool1d", {}, 17, k) for k in (1, 3, 8, 17)),
-    *(("temporal_pool", {"grid": "7x2x3"}, 42, k) for k in (6, 12, 18, 42)),
-    *(("evs", {"grid": "5x2x3"}, 30, k) for k in (6, 13, 30)),
-]
+# With the shape [N, K] that they are possible for.
+GRIDS: list[tuple[str, dict[str, Any], int, int]] = [("evs", {"grid": "5x2x3"}, 30, k) for k in (6, 13, 30)]
 
 KINDS = ["normal", "integer", "axis", "duplicate", "near_duplicate", "constant", "zero", "sink", "large"]
 
@@ -125,7 +101,7 @@ def signals_of(compressor: Compressor, tokens: torch.Tensor) -> dict[str, torch.
 def pointers(method: str, signals: dict[str, torch.Tensor]) -> list[torch.Tensor | None]:
     """What its kernel takes behind the tokens: None for a signal that these parameters do not read."""
     given = list(signals.values())
-    return given + [None] * (len(KERNELS[method].signals) - len(given))
+    return given + [None] * (len(PLUGINS[method].kernel.inputs) - len(given))
 
 
 def run(
@@ -137,7 +113,7 @@ def run(
     compressor.check(case)
     signals = signals_of(compressor, tokens)
     params = params_of(compressor, case, *signals.values())
-    got = library.run(method, keep, params, tokens, *pointers(method, signals), dim=width(compressor, case))
+    got = library.run(method, keep, params, tokens, *pointers(method, signals))
     as_float = {name: signal.float().numpy() for name, signal in signals.items()}
     agreement = compare(compressor, case, tokens.float().numpy(), got, as_float)
     return got, compressor.reference(case, tokens, **signals), agreement

@@ -36,7 +36,7 @@ def need_headers() -> Path:
 
 def build_library(include: Path) -> Path:
     """The plugins and the emulated kernels as one library."""
-    sources = [*sorted(TENSORRT.glob("*.cpp")), *sorted((TENSORRT / "methods").glob("*.cpp"))]
+    sources = sorted(TENSORRT.glob("*.cpp"))
     kernels = build_emulated()
 
     def build(folder: Path) -> Path:

@@ -8,7 +8,8 @@ from kernel_checks import SIX_OF_24
 from tokexport.errors import GraphError, MissingError
 from tokexport.graph_passes.compressors import Case, make, methods
 from tokexport.graph_passes.compressors.base import plugin_attributes
-from tokexport.plugins.abi import KERNELS, Library, Signal, params_of, symbol
+from tokexport.plugins.abi import Library, Signal, params_of, symbol
+from tokexport.plugins.schema import PLUGINS
 from tokexport.plugins.structs import Shape
 
 CASE = Case(24, 8, 6)
@@ -20,43 +21,18 @@ def fields(structure) -> dict[str, object]:
 
 
 def test_a_card_says_whether_there_is_a_plugin() -> None:
-    assert {card.name for card in methods() if card.plugin} == {*KERNELS}
+    assert {card.name for card in methods() if card.plugin} == {*PLUGINS}
+    assert not any(card.plugin and card.fixed for card in methods())
 
 
-@pytest.mark.parametrize("method", KERNELS)
+@pytest.mark.parametrize("method", PLUGINS)
 def test_every_method_reads_the_attributes_that_its_node_has(method: str) -> None:
     written = plugin_attributes(make(method, SIX_OF_24.get(method)), CASE)
     kinds = {name: int if isinstance(value, bool) else type(value) for name, value in written.items()}
-    assert KERNELS[method].attributes == kinds
+    assert PLUGINS[method].types == kinds
     assert f" {symbol(method)}(" in (SOURCES / "tokexport_kernels.h").read_text()
     params = params_of(method, written, SHAPE)
-    assert (params is None) == (method in ("divprune", "uniform"))
-
-
-@pytest.mark.parametrize(
-    ("attributes", "expected"),
-    [
-        ({"mode": "max", "grid": [1, 6, 4], "stride": 2}, (1, 6, 4, 1, 2, 2, 1)),
-        ({"mode": "average", "grid": [1, 1, 24], "stride": 4}, (1, 1, 24, 1, 1, 4, 0)),
-        ({"mode": "bilinear", "grid": [1, 6, 4], "stride": 5}, (1, 6, 4, 1, 5, 4, 2)),
-    ],
-)
-def test_a_stride_is_along_the_axes_that_are_there(attributes: dict, expected: tuple) -> None:
-    assert tuple(fields(params_of("pool", attributes, SHAPE)).values()) == expected
-
-
-@pytest.mark.parametrize(
-    ("method", "attributes", "keep", "expected"),
-    [
-        ("pool1d", {}, 6, (24, 1, 1, 4, 1, 1, 0)),
-        ("pool1d", {}, 7, (24, 1, 1, 3, 1, 1, 0)),
-        ("temporal_pool", {"grid": [4, 3, 2]}, 6, (4, 3, 2, 4, 1, 1, 0)),
-        ("temporal_pool", {"grid": [4, 3, 2]}, 12, (4, 3, 2, 2, 1, 1, 0)),
-        ("stack", {"k": 5}, 4, (1, 1, 24, 1, 5, 0)),
-    ],
-)
-def test_blocks_of_frames(method: str, attributes: dict, keep: int, expected: tuple) -> None:
-    assert tuple(fields(params_of(method, attributes, Shape(1, 24, 8, keep, 0))).values()) == expected
+    assert (params is None) == (method == "divprune")
 
 
 def test_scores_are_of_their_own_dtype() -> None:
@@ -80,8 +56,8 @@ def test_a_text_of_another_shape_than_the_node_says() -> None:
         ("kcenter_merge", {}, "kcenter_merge: it has no attribute 'start'"),
         ("kcenter_merge", {"start": "max_nrm"}, "attribute start is 'max_nrm'. Did you mean max_norm"),
         ("cls_topk", {"attention": "clss"}, "attention is 'clss'. Did you mean cls"),
-        ("pool", {"mode": "max", "grid": "6x4", "stride": 2}, r"grid is '6x4', not \[frames, height, width\]"),
-        ("pixel_unshuffle", {"r": 2, "version": "v2", "grid": [6, 4]}, r"grid is \[6, 4\], not"),
+        ("evs", {"grid": "6x4"}, r"grid is '6x4', not \[frames, height, width\]"),
+        ("evs", {"grid": [6, 4]}, r"grid is \[6, 4\], not"),
     ],
 )
 def test_attributes_that_are_wrong_are_named(method: str, attributes: dict, message: str) -> None:
@@ -90,8 +66,7 @@ def test_attributes_that_are_wrong_are_named(method: str, attributes: dict, mess
 
 
 def test_a_library_says_what_is_in_it(library: Library) -> None:
-    assert library.kernels() == list(KERNELS)
-    assert library.workspace_bytes("uniform", SHAPE) is None
+    assert library.kernels() == list(PLUGINS)
 
 
 def test_what_is_no_library_of_kernels_is_refused(tmp_path) -> None:

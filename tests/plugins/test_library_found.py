@@ -179,20 +179,21 @@ def test_the_library_that_the_environment_names(tmp_path: Path, monkeypatch: pyt
 
 def test_what_a_graph_needs_and_a_library_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy_cmake.install(tmp_path, monkeypatch)
-    apet, uniform = plugin_form("apet", basis=3), plugin_form("uniform")
-    assert library.needed(apet) == ["TokexportApet"]
+    apet, centres = plugin_form("apet", basis=3), plugin_form("kcenter_merge")
+    assert library.needed(apet) == ["TokexportApet"] and library.needed(plugin_form("uniform")) == []
     text = '<ir_version: 8, opset_import: ["" : 18]> g (float[1,36,8] x) => (float[1,36,8] t) { t = Relu(x) }'
-    assert library.needed(compress(ir.from_proto(onnx.parser.parse_model(text)), "uniform", seam="tensor:t")) == []
+    portable = compress(ir.from_proto(onnx.parser.parse_model(text)), "kcenter_merge", seam="tensor:t")
+    assert library.needed(portable) == []
     with pytest.raises(MissingError, match=r"no plugin library .*TokexportApet come.*tokexport plugins build"):
         library.require(apet)
     made = library.build()
-    assert library.creators(made) == ["TokexportApet", "TokexportPool"]
+    assert library.creators(made) == ["TokexportApet", "TokexportTopk"]
     assert library.require(apet) == made
-    with pytest.raises(MissingError, match=r"has no TokexportUniform \(.*Run: tokexport plugins build"):
-        library.require(uniform)
+    with pytest.raises(MissingError, match=r"has no TokexportKcenterMerge \(.*Run: tokexport plugins build"):
+        library.require(centres)
     monkeypatch.setenv("TOKEXPORT_PLUGINS", str(tmp_path / "toy.so"))
     with pytest.raises(MissingError, match="Unset TOKEXPORT_PLUGINS"):
-        library.require(uniform)
+        library.require(centres)
 
 
 def test_a_library_for_other_gpus_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,17 +27,15 @@ from plugin_host import (
 from tokexport.graph_passes.compressors import Case, make
 from tokexport.graph_passes.compressors.base import plugin_attributes
 from tokexport.graph_passes.forms import PLUGIN_NAMESPACE, PLUGIN_VERSION
-from tokexport.plugins.abi import KERNELS
+from tokexport.plugins.schema import PLUGINS
 
 APET = {"keep": 6, "basis": 3, "merge": 1, "basis_slots": "overwrite", "start": "first", "ridge": 1e-5}
-POOL = {"keep": 6, "mode": "average", "grid": [1, 6, 4], "stride": 2}
-STACK = {"keep": 6, "r": 2, "version": "v2", "grid": [1, 6, 4]}
 TOPK = {"keep": 6, "score": "cls_attention"}
 SCOPE = {"keep": 6, "alpha": 2.5, "attention": "received"}
 CDPRUNER = {"keep": 6, "text_length": 5, "inverted": 1}
 EVS = {"keep": 6, "grid": [4, 3, 2]}
+DART = {"keep": 6, "pivots": 3, "norm_of": "tokens"}
 VISIONZIP = {"keep": 6, "attention": "cls", "contextual": 2, "merge": "add"}
-RANDOM = {"keep": 6, "seed": 7}
 WHERE = "TokexportApet 'enc/compress': "
 
 
@@ -50,13 +48,13 @@ def array(type, *values):
 
 
 def test_every_method_that_has_a_kernel_has_a_creator(host: Host):
-    expected = {f"{op_type(method)} {PLUGIN_VERSION} {PLUGIN_NAMESPACE}" for method in KERNELS}
+    expected = {f"{op_type(method)} {PLUGIN_VERSION} {PLUGIN_NAMESPACE}" for method in PLUGINS}
     assert set(host.names) == expected and len(host.names) == len(expected)
 
 
 def test_a_program_without_tensorrt_may_ask_for_the_names(host: Host):
     host.library.tokexport_plugin_names.restype = ctypes.c_char_p
-    assert sorted(host.library.tokexport_plugin_names().decode().split()) == sorted(map(op_type, KERNELS))
+    assert sorted(host.library.tokexport_plugin_names().decode().split()) == sorted(map(op_type, PLUGINS))
 
 
 def test_creators_register_themselves_until_a_registry_asks_for_them(host: Host):
@@ -64,7 +62,7 @@ def test_creators_register_themselves_until_a_registry_asks_for_them(host: Host)
     assert host.left == []
 
 
-@pytest.mark.parametrize("method", KERNELS)
+@pytest.mark.parametrize("method", PLUGINS)
 def test_attributes_are_those_of_the_plugin_form(host: Host, method):
     written = plugin_attributes(make(method, SIX_OF_24.get(method)), Case(24, 8, 6))
     assert sorted(host.attributes(op_type(method))) == sorted({"keep", *written})
@@ -102,19 +100,16 @@ def test_what_an_attribute_must_be(host: Host, change, message):
 @pytest.mark.parametrize(
     ("name", "attributes", "message"),
     [
-        ("TokexportPool", {**POOL, "grid": [6, 4]}, "'grid' is 2 integers; allowed: 3 integers, each 1 to 32768"),
-        ("TokexportPool", {**POOL, "grid": [1, 0, 4]}, "'grid' is 1, 0, 4; allowed: 3 integers, each 1 to 32768"),
-        ("TokexportPool", {**POOL, "grid": "6x4"}, "'grid' is a string; allowed: 3 integers, each 1 to 32768"),
-        ("TokexportPool", {**POOL, "stride": 0}, "'stride' is 0; allowed: an integer, 1 to 32768"),
-        ("TokexportPool", {**POOL, "mode": "median"}, "'mode' is 'median'; allowed: average, max, bilinear"),
-        ("TokexportPixelUnshuffle", {**STACK, "r": 1}, "'r' is 1; allowed: an integer, 2 to 32768"),
-        ("TokexportPixelUnshuffle", {**STACK, "version": "v3"}, "'version' is 'v3'; allowed: v2, v1"),
+        ("TokexportEvs", {**EVS, "grid": [6, 4]}, "'grid' is 2 integers; allowed: 3 integers, each 1 to 32768"),
+        ("TokexportEvs", {**EVS, "grid": [1, 0, 4]}, "'grid' is 1, 0, 4; allowed: 3 integers, each 1 to 32768"),
+        ("TokexportEvs", {**EVS, "grid": "6x4"}, "'grid' is a string; allowed: 3 integers, each 1 to 32768"),
+        ("TokexportDart", {**DART, "pivots": 0}, "'pivots' is 0; allowed: an integer, 1 to 32768"),
+        ("TokexportDart", {**DART, "norm_of": "values"}, "'norm_of' is 'values'; allowed: keys, tokens"),
+        ("TokexportVisionzip", {**VISIONZIP, "merge": "max"}, "'merge' is 'max'; allowed: add, mean"),
         ("TokexportClsTopk", {"keep": 6, "attention": "rec"}, "'attention' is 'rec'; allowed: cls, received"),
         ("TokexportScope", {**SCOPE, "alpha": 11.0}, "'alpha' is 11; allowed: a float, 0 to 10"),
         ("TokexportCdpruner", {**CDPRUNER, "text_length": 0}, "'text_length' is 0; allowed: an integer, 1 to 32768"),
-        ("TokexportStack", {"keep": 6, "k": 1}, "'k' is 1; allowed: an integer, 2 to 32768"),
         ("TokexportTopk", {**TOPK, "score": "cls"}, "'score' is 'cls'; allowed: cls_attention, norm, distance_to_mean"),
-        ("TokexportRandom", {**RANDOM, "seed": -1}, "'seed' is -1; allowed: an integer, 0 to 9223372036854775807"),
     ],
 )
 def test_what_other_attributes_must_be(host: Host, name, attributes, message):
@@ -191,8 +186,6 @@ def test_formats(host: Host):
 def test_shapes(host: Host, batch):
     rest = [[batch, 6], [batch, 6], [batch, 24]]
     assert host.create("TokexportApet", APET).shapes((batch, 24, 8)) == [[batch, 6, 8], *rest]
-    assert host.create("TokexportPixelUnshuffle", STACK).shapes((batch, 24, 8)) == [[batch, 6, 32], *rest]
-    assert host.create("TokexportStack", {"keep": 6, "k": 4}).shapes((batch, 24, 8)) == [[batch, 6, 32], *rest]
     topk = host.create("TokexportTopk", TOPK)
     for other in (batch, -1):
         assert topk.shapes((batch, 24, 8), (other, 24)) == [[batch, 6, 8], *rest], host.log()
@@ -249,22 +242,16 @@ def test_shapes(host: Host, batch):
             "tokens [1, 24, 8] with keep 5: keep is not a number that this method can keep of these tokens",
         ),
         (
-            "TokexportTemporalPool",
-            {**EVS, "keep": 7},
-            [(1, 24, 8)],
-            "tokens [1, 24, 8] with keep 7: keep is not a number that this method can keep of these tokens",
-        ),
-        (
-            "TokexportPool1d",
-            {"keep": 25},
+            "TokexportTome",
+            {"keep": 25, "metric": "tokens"},
             [(1, 24, 8)],
             "tokens [1, 24, 8] with keep 25: keep is not a number that this method can keep of these tokens",
         ),
         (
-            "TokexportPool",
-            POOL,
+            "TokexportEvs",
+            EVS,
             [(1, 25, 8)],
-            "tokens [1, 25, 8] with keep 6: the grid is not that many tokens, or its sides do not fit the factor",
+            "tokens [1, 25, 8] with keep 6: the grid does not have as many places as there are tokens",
         ),
         (
             "TokexportTopk",
@@ -299,7 +286,6 @@ def test_the_largest_of_a_profile_is_checked_and_has_its_workspace(host: Host):
     assert host.log() == ""
     assert not plugin.configure(tensor((65536, 24, 8), HALF))
     assert host.log() == WHERE + "tokens [65536, 24, 8] with keep 6: batch is outside 1..65535\n"
-    assert host.create("TokexportUniform", {"keep": 6}).workspace(tensor((1, 24, 8))) == 0
 
 
 @pytest.mark.parametrize(
@@ -307,15 +293,11 @@ def test_the_largest_of_a_profile_is_checked_and_has_its_workspace(host: Host):
     [
         ("TokexportApet", APET),
         ("TokexportKcenterMerge", {"keep": 6, "start": "farthest_from_mean"}),
-        ("TokexportPool", POOL),
-        ("TokexportPixelUnshuffle", {**STACK, "version": "v1"}),
-        ("TokexportRandom", {"keep": 6, "seed": (I64, array(ctypes.c_int64, 2**40 + 1))}),
         ("TokexportTopk", {**TOPK, "score": "distance_to_mean"}),
-        ("TokexportStack", {"keep": 6, "k": 4}),
         ("TokexportEvs", EVS),
-        ("TokexportDart", {"keep": 6, "pivots": 3, "norm_of": "tokens"}),
+        ("TokexportDart", {**DART, "norm_of": "tokens"}),
         ("TokexportTome", {"keep": 6, "metric": "tokens"}),
-        ("TokexportUniform", {"keep": 6}),
+        ("TokexportDivprune", {"keep": 6}),
     ],
 )
 def test_an_engine_gives_back_what_it_stored(host: Host, name, attributes):

@@ -11,15 +11,15 @@ from kernel_abi import Library
 from kernel_checks import SIX_OF_24, signals_of
 from tokexport.errors import GraphError, MissingError, RequestError
 from tokexport.graph_passes.compressors import Case, make
-from tokexport.graph_passes.compressors.base import plugin_attributes, width
+from tokexport.graph_passes.compressors.base import plugin_attributes
 from tokexport.graph_passes.forms import plugin_name
 from tokexport.plugins import python_plugin
-from tokexport.plugins.abi import KERNELS
+from tokexport.plugins.schema import PLUGINS
 
 torch = pytest.importorskip("torch")
 
 N, D, K = 24, 8, 6
-NAMES = [plugin_name(method) for method in KERNELS]
+NAMES = [plugin_name(method) for method in PLUGINS]
 FIELDS = {int: trt.PluginFieldType.INT32, list: trt.PluginFieldType.INT32, float: trt.PluginFieldType.FLOAT32}
 BUILD, RUNTIME = trt.TensorRTPhase.BUILD, trt.TensorRTPhase.RUNTIME
 
@@ -80,9 +80,8 @@ def descs(*types: trt.DataType) -> list[trt.Desc]:
 
 def enqueue(made: Any, tokens: np.ndarray, *signals: np.ndarray) -> list[np.ndarray]:
     batch, _, dim = tokens.shape
-    wide = dim * made.kernel.widens(made.given)
     outputs = [
-        np.empty((batch, K, wide), tokens.dtype),
+        np.empty((batch, K, dim), tokens.dtype),
         np.empty((batch, K), np.int64),
         np.empty((batch, K), np.float32),
         np.empty((batch, N), np.int64),
@@ -95,7 +94,7 @@ def enqueue(made: Any, tokens: np.ndarray, *signals: np.ndarray) -> list[np.ndar
     return outputs
 
 
-@pytest.mark.parametrize("method", KERNELS)
+@pytest.mark.parametrize("method", PLUGINS)
 def test_a_plugin_from_an_engine_computes_what_the_reference_does(kernels: Library, method: str) -> None:
     built = plugin(method)
     stored = built.clone().get_fields_to_serialize()
@@ -106,7 +105,7 @@ def test_a_plugin_from_an_engine_computes_what_the_reference_does(kernels: Libra
     signals = signals_of(compressor, torch.from_numpy(tokens))
     got = enqueue(made, tokens, *(signal.numpy() for signal in signals.values()))
     expected = compressor.reference(case, torch.from_numpy(tokens), **signals)
-    assert got[0].shape == (2, K, width(compressor, case))
+    assert got[0].shape == (2, K, D)
     np.testing.assert_allclose(got[0], expected.tokens.numpy(), atol=1e-5)
     for array, name in zip(got[1:], ("kept_indices", "sizes", "assignment")):
         np.testing.assert_array_equal(array, getattr(expected, name).numpy())
@@ -120,10 +119,10 @@ def test_a_signal_is_read(kernels: Library) -> None:
 
 @pytest.mark.parametrize("tokens", [trt.DataType.FLOAT, trt.DataType.HALF, trt.DataType.BF16])
 def test_types_and_shapes(no_kernels: None, tokens: trt.DataType) -> None:
-    made, (i64, f32) = plugin("pixel_unshuffle"), (trt.DataType.INT64, trt.DataType.FLOAT)
+    made, (i64, f32) = plugin("divprune"), (trt.DataType.INT64, trt.DataType.FLOAT)
     assert made.get_output_data_types([tokens]) == [tokens, i64, f32, i64]
     shapes = made.get_output_shapes([[trt.Dim(2), trt.Dim(N), trt.Dim(D)]], [], trt.Expressions())
-    assert [[dim.value for dim in shape] for shape in shapes] == [[2, K, 4 * D], [2, K], [2, K], [2, N]]
+    assert [[dim.value for dim in shape] for shape in shapes] == [[2, K, D], [2, K], [2, K], [2, N]]
     types = [tokens, tokens, i64, f32, i64]
     for position in range(5):
         tensors = [trt.Desc((2, N), dtype) for dtype in types]

@@ -28,12 +28,11 @@ def test_an_encoder_is_built(built_library: Path, tiny_vlm_encoder_onnx: Path, t
 
 def test_what_it_refuses_is_told(built_library: Path) -> None:
     text = '<ir_version: 8, opset_import: ["" : 18]> g (float[1,36,8] x) => (float[1,36,8] t) { t = Relu(x) }'
-    parsed, params = onnx.parser.parse_model(text), {"grid": "6x6"}
-    model = compress(parsed, "pool", keep=9, seam="tensor:t", params=params, form="plugin")
+    model = compress(onnx.parser.parse_model(text), "apet", keep=9, seam="tensor:t", params={"basis": 3}, form="plugin")
     (node,) = [node for node in model.graph.node if node.domain == "tokexport"]
-    (stride,) = [one for one in node.attribute if one.name == "stride"]
-    stride.i = 0
+    (basis,) = [one for one in node.attribute if one.name == "basis"]
+    basis.i = 0
     built = rtx.build(model.SerializeToString(), plugins=built_library)
     assert not built.ok
-    assert (built.errors[0].node, built.errors[0].op) == ("t.pool", "TokexportPool")
-    assert built.errors[0].reason == "attribute 'stride' is 0; allowed: an integer, 1 to 32768"
+    assert (built.errors[0].node, built.errors[0].op) == ("t.apet", "TokexportApet")
+    assert built.errors[0].reason == "attribute 'basis' is 0; allowed: an integer, 1 to 64"

@@ -11,7 +11,7 @@ import pytest
 SOURCE = """
 const char* tokexport_message(int status) { return "toy"; }
 const char* tokexport_architectures(void) { return "{architectures}"; }
-const char* tokexport_plugin_names(void) { return "TokexportPool TokexportApet"; }
+const char* tokexport_plugin_names(void) { return "TokexportTopk TokexportApet"; }
 """
 CONFIGURE = """
 echo "-- The CXX compiler identification is GNU 12.2.0"
@@ -26,7 +26,7 @@ cp {library} "$2/libtokexport_plugins.so"; cp {library} "$2/libtokexport_kernels
 
 
 def library(folder: Path, architectures: str = "87-real") -> Path:
-    """A library that says it has TokexportApet and TokexportPool, compiled for these GPUs."""
+    """A library that says it has TokexportApet and TokexportTopk, compiled for these GPUs."""
     if shutil.which("gcc") is None:
         pytest.skip("toy plugin library: there is no gcc")
     (folder / "toy.c").write_text(SOURCE.replace("{architectures}", architectures))

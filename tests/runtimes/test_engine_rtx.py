@@ -113,6 +113,18 @@ def test_a_method_without_a_plugin_is_built_in_its_other_forms(tmp_path: Path) -
         engine_form.choose(bundle, "encoder", "k-4", "plugin", "tensorrt", "10.3", None)
 
 
+def test_what_needs_no_plugin_is_built_in_the_plugin_form_without_the_library(tmp_path: Path) -> None:
+    bundle = written(tmp_path / "b", compress(encoder(), "uniform", keep=KEEP, seam="tensor:features"), KEPT)
+    chosen = engine_form.choose(bundle, "encoder", "k-4", None, "tensorrt", "10.3", None)
+    assert (chosen.form, chosen.why) == ("plugin", "it needs no plugin: its compressors are inlined")
+    asked = engine_form.choose(bundle, "encoder", "k-4", "plugin", "tensorrt", "10.3", None)
+    assert (asked.form, asked.why) == ("plugin", "as asked")
+    assert chosen.others == asked.others == ("portable", "inlined")
+    done = CliRunner().invoke(main, ["build", str(bundle.path), "--device", "sm86", "--form", "plugin", "--json"])
+    (engine,) = json.loads(done.stdout)["engines"]
+    assert (engine["form"], engine["plugins"]) == ("plugin", [])
+
+
 def test_json_says_what_the_table_says(tmp_path: Path) -> None:
     bundle = written(tmp_path / "b", encoder())
     done = CliRunner().invoke(main, ["build", str(bundle.path), "--device", "rtx-4090", "--runtime", "rtx", "--json"])
@@ -160,11 +172,9 @@ def test_what_a_plugin_refuses_is_said_in_its_words(tmp_path: Path) -> None:
     model = encoder()
     for value in (model.graph.inputs[0], model.graph[0].outputs[0], model.graph.outputs[0]):
         value.shape = ir.Shape((1, MAX_TOKENS + 1, D))
-    model = compress(model, "uniform", keep=KEEP, seam="tensor:features")
+    model = compress(model, "topk", keep=KEEP, seam="tensor:features", params={"score": "norm"})
     bundle = written(tmp_path / "b", model, KEPT)
-    with pytest.raises(
-        GraphError, match=rf"\(plugin form\): TokexportUniform .*N is {MAX_TOKENS + 1}.*--form portable"
-    ):
+    with pytest.raises(GraphError, match=rf"\(plugin form\): TokexportTopk .*N is {MAX_TOKENS + 1}.*--form portable"):
         engine_build.build_engines(bundle, device="sm86", form="plugin")
 
 

@@ -21,7 +21,6 @@ from tokexport.graph_passes.precision import half as precision
 from tokexport.graph_passes.precision import ranges
 from tokexport.graph_passes.seams.find import resolve
 from tokexport.graph_passes.seams.seam import Seam
-from tokexport.plugins.abi import KERNELS
 from tokexport.runtimes.tensorrt import rtx
 
 pytest.importorskip("tensorrt_rtx")
@@ -88,7 +87,7 @@ def test_every_method_builds(
     model = load_model(request.getfixturevalue(name))
     seam = resolve(model, "auto", "projector_output")
     known = [make(method) for method in base._TABLE if modality in make(method).method.modalities]
-    known = [each for each in known if form != "plugin" or each.method.name in KERNELS]
+    known = [each for each in known if form != "plugin" or each.method.plugin_form]
     # Layers that need weights have no choices of their own to build: a convolution and a pooling stand for them.
     known = [each for each in known if not isinstance(each, Learned) or each.method.name in ("conv1d", "ldpv2")]
     there = [each for each in known if {*each.signals()} <= {*seam.signals}]

@@ -105,12 +105,6 @@ def _where(case: Case) -> str:
     return f"{case.tokens} tokens of {case.dim} channels"
 
 
-def plugin_grid(case: Case, given: str | None) -> list[int]:
-    """The same grid as plugins have it: [frames, height, width], 1 for an axis that is not there."""
-    grid = grid_of(case, given)
-    return [1] * (3 - len(grid)) + list(grid)
-
-
 def _text(grid: tuple[int, ...]) -> str:
     return "x".join(str(side) for side in grid)
 

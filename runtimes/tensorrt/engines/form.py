@@ -10,6 +10,7 @@ from ....devices.rules import Violation, violations
 from ....errors import GraphError, MissingError
 from ....graph_passes.forms import compressor_nodes, no_plugin, to_inlined, without_plugin
 from ....graph_passes.ir_tools.model_io import load_model
+from ....plugins.library import needed
 from ...bundle.manifest import Form
 from ...bundle.reader import Bundle
 from ..api import Kind, title
@@ -44,13 +45,15 @@ def choose(
         bundle: opened.
         role: of the graph.
         variant: its name.
-        asked: by ``--form``; None: the plugin form where its library is here, else the portable one, else inlined.
+        asked: by ``--form``; None: the plugin form where it needs no plugin or its library is here, else the portable
+            one, else inlined.
         kind: of TensorRT.
         version: of that.
         library: the plugin library of this machine, which the plugin form runs with.
 
     Raises:
-        RequestError: the plugin form was asked for, and a compressor has no plugin, or the bundle has no such form.
+        RequestError: the plugin form was asked for, and a compressor neither has a plugin nor is fixed, or the bundle
+            has no such form.
         GraphError: the form that was asked for, or every form, breaks a rule of that version; names node and rule.
         MissingError: the plugin form was asked for where it cannot be timed without its library.
     """
@@ -61,6 +64,8 @@ def choose(
     models: dict[Form, ir.Model] = {"portable": portable, "inlined": to_inlined(portable)}
     if "plugin" in bundle.graph(role, variant).forms:
         models = {"plugin": load_model(bundle.model_path(role, "plugin", variant)), **models}
+    plugins = needed(models["plugin"]) if "plugin" in models else []
+    bare = bool(plugins) and library is None
     broken = {form: violations(model, kind, version) for form, model in models.items()}
     fit = tuple(form for form in models if not broken[form])
     if asked is not None:
@@ -69,14 +74,16 @@ def choose(
         if asked not in models:
             bundle.model_path(role, asked, variant)  # which says what there is
         _require_no(broken[asked], role, asked, kind, version, fit)
-        if asked == "plugin" and library is None and kind == "tensorrt":
+        bare = bare and asked == "plugin"
+        if bare and kind == "tensorrt":
             raise MissingError(
                 f"the plugin form of {role} runs while it is built, and its plugin library is not on this machine",
                 fix="Run: tokexport plugins build",
             )
-        bare = asked == "plugin" and library is None
         why = "as asked; without the plugin library, so it shows that it builds and cannot run" if bare else "as asked"
         return Choice(asked, why, models[asked], tuple(one for one in fit if one != asked))
+    if "plugin" in fit and not plugins:
+        return Choice("plugin", "it needs no plugin: its compressors are inlined", models["plugin"], fit[1:])
     if library is not None and "plugin" in fit:
         return Choice("plugin", f"its plugin library is here: {library.name}", models["plugin"], fit[1:])
     standard = [form for form in fit if form != "plugin"]
@@ -86,7 +93,7 @@ def choose(
     if "plugin" not in models:
         reason = "the bundle has no plugin form of it"
     else:
-        reason = "there is no plugin library here" if library is None else f"plugin: {broken['plugin'][0].why}"
+        reason = "there is no plugin library here" if bare else f"plugin: {broken['plugin'][0].why}"
     if form == "inlined":
         reason += f"; portable: {broken['portable'][0].why}"
     return Choice(form, reason, models[form], tuple(one for one in fit if one != form))
