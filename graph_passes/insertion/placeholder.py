@@ -14,7 +14,7 @@ from ..ir_tools.extract import values_by_name
 from ..seams.seam import Seam
 
 
-def read_downstream(model: ir.Model, seam: Seam, compressor: Compressor, case: Case) -> ir.Value:
+def replaced_value(model: ir.Model, seam: Seam, compressor: Compressor, case: Case) -> ir.Value:
     """The value whose readers will read the slots: the seam's own, or the one behind its placeholder.
 
     Raises:

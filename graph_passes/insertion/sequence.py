@@ -24,11 +24,13 @@ from ...errors import GraphError, RequestError, TokexportError
 from ..budget import tokens_kept
 from ..compressors.base import Compressor, Widens
 from ..ir_tools.model_io import ensure_opset
+from ..ir_tools.transaction import all_or_nothing
 from ..ir_tools.walk import Walk, dims
 from ..seams.find import find_seams, resolve
 from ..seams.seam import Seam
-from .insert import EXTRA_OUTPUTS, insert
+from .insert import carry_out
 from .inserted import Inserted
+from .plan import EXTRA_OUTPUTS, plan_insertion
 
 _LAYER = re.compile(r"encoder_layer:(\d+)(?:/(\d+))?")
 
@@ -112,14 +114,12 @@ def insert_steps(
         RequestError, GraphError: as `insert`, with the number of the step. Also steps that do not go from front to
             back, and methods that have no place in a row: that widen tokens, or whose slots have no positions.
     """
-    ensure_opset(model)
-    if len(steps) == 1:
-        return _inserted(model, steps, seams, outputs, size_bias)
-    for number, step in enumerate(steps):
-        _refuse_alone(number, step)
-    # Whether the last step fits shows when those before it are in: try it on a copy, which shares the weights.
-    _inserted(model.clone(), steps, seams, outputs, size_bias)
-    return _inserted(model, steps, seams, outputs, size_bias)
+    with all_or_nothing(model) as clone:
+        ensure_opset(clone)
+        for number, step in enumerate(steps):
+            if len(steps) > 1:
+                _refuse_alone(number, step)
+        return _inserted(clone, steps, seams, outputs, size_bias)
 
 
 def follow(model: ir.Model, seam: Seam, before: Seam, after: Inserted) -> Seam:
@@ -167,7 +167,7 @@ def _inserted(
             keep = step.kept(place.tokens)
             if len(steps) > 1 and keep == place.tokens:
                 raise RequestError(f"it keeps all {keep} tokens, so it does nothing", fix="Leave the step out.")
-            done = insert(
+            plan = plan_insertion(
                 model,
                 place,
                 step.made(keep),
@@ -177,6 +177,7 @@ def _inserted(
                 after=done,
                 until="" if last else seams[number + 1].tensor,
             )
+            done = carry_out(model, plan)
         except TokexportError as error:
             raise (error if len(steps) == 1 else _of_step(number, step, error)) from None
     assert done is not None, "a sequence has steps"

@@ -38,15 +38,10 @@ def emit_signal(model: ir.Model, seam: Seam, name: str, text_length: int = 0) ->
             tensor named ``text``.
         GraphError: a tensor that the seam names is not in the graph.
     """
+    check_signal(model, seam, name, text_length)
     if name == TEXT:
         return _text(model, seam, text_length)
-    signal = seam.signals.get(name)
-    if signal is None:
-        raise RequestError(
-            f"seam {seam.name!r} has no signal {name!r}",
-            where=f"tensor {seam.tensor}, signals: {', '.join(sorted(seam.signals)) or 'none'}",
-            fix=_instead(seam, name),
-        )
+    signal = seam.signals[name]
     by_name = {value.name: value for node in model.graph for value in node.outputs}
     by_name.update({value.name: value for value in model.graph.inputs})
     result_name = f"{seam.tensor}.{name}"
@@ -128,8 +123,24 @@ def _behind(model: ir.Model, signal: Signal, step: Inserted) -> bool:
     return all(values_by_name(model.graph)[tensor].producer() in behind for tensor in signal.tensors)
 
 
-def check_text(model: ir.Model, seam: Seam, length: int) -> None:
-    """Raise `RequestError` where the graph has a tensor named ``text`` that is no text of `length` rows for a seam."""
+def check_signal(model: ir.Model, seam: Seam, name: str, text_length: int = 0) -> None:
+    """Whether a seam has a signal; arguments as `emit_signal`.
+
+    Raises:
+        RequestError: it does not; the methods that work there are listed. Or the graph has a tensor named ``text`` that
+            is no text of that length for this seam.
+    """
+    if name == TEXT:
+        _check_text(model, seam, text_length)
+    elif name not in seam.signals:
+        raise RequestError(
+            f"seam {seam.name!r} has no signal {name!r}",
+            where=f"tensor {seam.tensor}, signals: {', '.join(sorted(seam.signals)) or 'none'}",
+            fix=_instead(seam, name),
+        )
+
+
+def _check_text(model: ir.Model, seam: Seam, length: int) -> None:
     found = values_by_name(model.graph).get(TEXT)
     if found is None:
         return
@@ -145,7 +156,6 @@ def check_text(model: ir.Model, seam: Seam, length: int) -> None:
 
 
 def _text(model: ir.Model, seam: Seam, length: int) -> ir.Value:
-    check_text(model, seam, length)
     values = values_by_name(model.graph)
     if TEXT not in values:
         shape = values[seam.tensor].shape
