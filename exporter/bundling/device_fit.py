@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ...errors import GraphError, RequestError
@@ -17,6 +18,31 @@ if TYPE_CHECKING:
 RUNTIME: Literal["tensorrt"] = "tensorrt"
 # Above this share of the memory a note is due: the system, the builder and its workspace live there too.
 _TIGHT = 0.5
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What an export is fitted to.
+
+    Attributes:
+        target: the device and its TensorRT; None where none was named.
+        precision: of the graphs.
+        notes: what a reader must know of how it was chosen.
+    """
+
+    target: Target | None
+    precision: Precision
+    notes: list[str]
+
+
+def choose(device: str | None, asked: Precision | None) -> Choice:
+    """`target` and `precision` for what ``--device`` and ``--precision`` said.
+
+    Raises:
+        RequestError: as they do.
+    """
+    goal = target(device)
+    return Choice(goal, *precision(goal, asked))
 
 
 def target(device: str | None) -> Target | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ...graph_passes.seams.seam import Seam
     from ...runtimes.bundle.manifest import CompressionRecord, GraphRecord, Manifest, Precision, Role, Variant
     from ...runtimes.bundle.writer import BundleWriter
-    from ..render import Step
+    from ..render import Progress
     from ..sources.source import GraphSource, Source
 
 HALF = {"fp16": "float16", "bf16": "bfloat16"}
@@ -85,7 +85,9 @@ class Built:
     text: GraphSource | None = None
 
 
-def build(plan: Plan, precision: Precision, step: Step, exported: tuple[ir.Model, list[str]] | None = None) -> Built:
+def build(
+    plan: Plan, precision: Precision, step: Progress, exported: tuple[ir.Model, list[str]] | None = None
+) -> Built:
     """Export, type and compress the encoder; export the language graphs for the tokens that it keeps.
 
     Args:

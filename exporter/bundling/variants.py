@@ -19,7 +19,7 @@ from . import graphs
 if TYPE_CHECKING:
     from ...graph_passes.compressors import Compressor
     from ...runtimes.bundle.manifest import Precision
-    from .. import render
+    from ..render import Progress
     from .graphs import Built, Plan
 
 Ratio = str | float | Fraction
@@ -78,25 +78,27 @@ def budgets(ratio: Ratio | Sequence[Ratio] | None, keep: int | Sequence[int] | N
 
 
 def build(
-    plans: Sequence[Plan], precision: Precision, step: render.Step, *, fp32_reference: bool
+    plans: Sequence[Plan], precision: Precision, step: Progress, *, fp32_reference: bool
 ) -> Iterator[tuple[Plan, Built, Built]]:
     """Build the graphs of each plan when it is asked for; the uncompressed encoder is exported once.
+
+    ONNX Runtime's CPU cannot run bfloat16: what can be proved and measured of such graphs are the same ones in fp32.
 
     Args:
         plans: of one source, compressor and seam.
         precision: of the graphs.
         step: called with the name of each step.
-        twins: whether to build the same graphs in fp32 as well.
+        fp32_reference: whether graphs in bf16 are built in fp32 as well.
 
     Yields:
-        (plan, graphs, their twins); without twins the graphs again.
+        (plan, graphs, their fp32 reference build); the graphs again where there is none.
 
     Raises:
         RequestError: a count that the method does not take, or two budgets that keep as many tokens.
     """
     step("exporting the encoder")
     exported = graphs.encoder(plans[0].source, precision)
-    fp32_encoder = graphs.encoder(plans[0].source, "fp32") if fp32_reference else None
+    fp32_encoder = graphs.encoder(plans[0].source, "fp32") if fp32_reference and precision == "bf16" else None
     if len(plans) > 1:
         _check(plans, exported[0])
     for plan in plans:
@@ -105,7 +107,7 @@ def build(
         yield plan, built, graphs.build(plan, "fp32", tell, fp32_encoder) if fp32_encoder else built
 
 
-def _named(name: str, step: render.Step) -> Callable[[str], None]:
+def _named(name: str, step: Progress) -> Callable[[str], None]:
     return lambda text: step(f"{name}: {text}")
 
 
