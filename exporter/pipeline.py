@@ -85,7 +85,7 @@ def export(
         device: the device it is for, ``NAME`` or ``NAME@TENSORRT`` (`devices.profiles.target`): what it cannot run is
             refused, and what was chosen for it is in the notes and in the manifest.
         parts: ``encoder`` leaves the language graphs and the graph text out.
-        size_bias: ``auto`` gives merged tokens their weight wherever we own the graph after the seam.
+        size_bias: ``auto`` adds log(sizes) to the attention over merged tokens, in the encoder and the language graphs.
         verify: prove every part; a failed proof is a `GateError`.
         force: also replace a folder that holds files which tokexport did not write: its whole content is deleted. A
             folder that holds a part of the source, or of a file named here, is never replaced.
@@ -129,7 +129,7 @@ def _opened(source: str | None, parts: Parts, steps: Sequence[Step]) -> Source:
 
     opened = open_source(source, parts=parts).prepared(steps[-1].compressor)
     if parts == "all" and opened.language(1) and not (opened.text_seam and len(steps) == 1):
-        why = "give it to one compressor, not to several of a recipe" if opened.text_seam else "have none to give"
+        why = "give it to one compressor, not to several" if opened.text_seam else "have none to give"
         for one in steps:
             refuse_text(one.compressor, f"the language graphs of {opened.name} {why}", "Add --parts encoder.")
     return opened
@@ -211,7 +211,7 @@ def _measure(folder: Path, one: _Made, first: Mapping[str, Any] | None, step: Pr
 
 
 def _finish(writer: BundleWriter, made: Sequence[_Made], min_accuracy: float | None, step: Progress) -> Exported:
-    """Keep proofs and report in the bundle and put it in place, or beside it where a gate failed.
+    """Keep proofs and report in the bundle and put it in place; where a gate failed, in ``<out>.failed``.
 
     Raises:
         GateError: a check failed, or an accuracy is below the least.

@@ -38,8 +38,8 @@ def requests(
     """The steps of each variant that was asked for, and the name of the recipe, where one was.
 
     Raises:
-        RequestError: what `budgets`, `compressors.make` and `recipes.load` refuse; a method, a budget or a seam beside
-            a recipe.
+        RequestError: what `budgets`, `compressors.make` and `recipes.load` refuse; a method, a budget or a seam with a
+            recipe.
     """
     if recipe is not None:
         refuse_beside(method=method, ratio=ratio, keep=keep, seam=seam)
@@ -51,17 +51,17 @@ def requests(
 
 
 def files(compressors: Iterable[Compressor], recipe: str | Path | None = None) -> list[Path]:
-    """The user's files that a request is made of: the weights of compressors, and the recipe's own."""
+    """The user's files that a request reads: weights of compressors, and the recipe."""
     weights = [one.weights for one in compressors if isinstance(one, ReadsWeights) and one.weights]
     own = recipe_file(recipe) if recipe is not None else None
     return [*(Path(file) for file in weights), *([own] if own else [])]
 
 
 def budgets(ratio: Ratio | Sequence[Ratio] | None, keep: int | Sequence[int] | None) -> list[Budget]:
-    """What was asked for, one for each variant, checked as far as it can be before N is known.
+    """The budget of each variant, checked as far as is possible before N is known.
 
     Raises:
-        RequestError: ratios and counts, or neither; one that is none; one that was given twice.
+        RequestError: both ratios and counts, or neither; a value that is no ratio or count; one that was given twice.
     """
     ratios: list[Any] = list(ratio) if isinstance(ratio, (list, tuple)) else [ratio]
     keeps: list[Any] = list(keep) if isinstance(keep, (list, tuple)) else [keep]
@@ -80,14 +80,14 @@ def budgets(ratio: Ratio | Sequence[Ratio] | None, keep: int | Sequence[int] | N
 def build(
     plans: Sequence[Plan], precision: Precision, step: Progress, *, fp32_reference: bool
 ) -> Iterator[tuple[Plan, Built, Built]]:
-    """Build the graphs of each plan when it is asked for; the uncompressed encoder is exported once.
+    """Yield the graphs of one plan after the other; the uncompressed encoder is exported once.
 
     ONNX Runtime's CPU cannot run bfloat16: what can be proved and measured of such graphs are the same ones in fp32.
 
     Args:
         plans: of one source, compressor and seam.
         precision: of the graphs.
-        step: called with the name of each step.
+        step: called with the name of each stage.
         fp32_reference: whether graphs in bf16 are built in fp32 as well.
 
     Yields:
@@ -112,7 +112,7 @@ def _named(name: str, step: Progress) -> Callable[[str], None]:
 
 
 def _check(plans: Sequence[Plan], encoder: Any) -> None:
-    """Refuse now what would be refused when the variants before it are proved already."""
+    """Check the budgets of all variants before the first one is built and proved."""
     from ...graph_passes.compressors import Case
 
     seen: dict[int, str] = {}

@@ -41,7 +41,7 @@ class Insertion:
         resize: the constants and shapes downstream that hold the old token count.
         bias: whether attention downstream gets log(sizes).
         until: the value at which the next compressor will sit, or None.
-        after: the step that this one comes after, or None.
+        after: the previous step, or None.
     """
 
     seam: Seam
@@ -86,7 +86,7 @@ def plan_insertion(
         keep: K, prefix tokens not counted.
         outputs: as `insert`; about the tokens of the first step.
         size_bias: likewise, and also where a step before this one merges.
-        after: the step that this one comes after; `seam` is then as `sequence.follow` gives it.
+        after: the previous step, or None; with one, `seam` is the result of `sequence.follow`.
         until: name of the value at which the next step will sit: attention downstream of it is left to that step.
 
     Raises:
@@ -99,7 +99,7 @@ def plan_insertion(
         check_signal(model, seam, name, text_length(compressor))
     if not compressor.method.positions and seam.name.startswith(("encoder_layer:", "decoder_layer:")):
         raise RequestError(
-            f"slots of {compressor.method.name} have no positions, and the layers behind seam {seam.name} need them",
+            f"slots of {compressor.method.name} have no positions, but the layers after seam {seam.name} need them",
             fix="Put it at encoder_output, projector_input or projector_output.",
         )
     case = Case(seam.tokens, seam.dim, keep, seam.dtype, seam.grid)
@@ -139,7 +139,7 @@ def _output_names(model: ir.Model, outputs: Sequence[str] | Mapping[str, str]) -
     if not all(isinstance(name, str) and name for name in names.values()):
         raise RequestError(f"an output without a name in {names}", fix="Name it, or leave it out.")
     if len(set(names.values())) < len(names):
-        raise RequestError(f"two outputs have one name in {names}", fix="Give each its own.")
+        raise RequestError(f"two outputs have the same name in {names}", fix="Give each its own.")
     taken = {*values_by_name(model.graph)}
     for name, wanted in names.items():
         if wanted in taken:
