@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GateError, MissingError, RequestError
 from ..runtimes.bundle.losses import Announce, name_deleted
-from .bundling import variants
+from .bundling import device_fit, graphs, variants
 from .bundling.variants import Ratio
-from .proof import gate
-from .render import Step
+from .proof import gate, prove
 from .result import Exported
 from .sources.texts import check_length, refuse_text
 
 if TYPE_CHECKING:
+    from ..graph_passes.insertion.sequence import Step
     from ..runtimes.bundle.manifest import Precision, Variant
-    from .sources.source import Parts
+    from ..runtimes.bundle.writer import BundleWriter
+    from .render import Progress
+    from .sources.source import Parts, Source
 
 QUESTIONS = 512
+_WHAT_TO_TRY = (
+    "Do not ship it. In fp16 try --precision fp32; `tokexport inspect` shows other seams; a smaller --ratio or "
+    "kcenter_merge loses less."
+)
+
+
+@dataclass
+class _Made:
+    """One variant of the bundle that is being made.
+
+    Attributes:
+        plan: what was asked for.
+        runnable: its graphs as they can be run here: in bf16 their fp32 reference build.
+        entry: of the manifest.
+        result: what the caller gets.
+        proved: None with ``verify=False``.
+    """
+
+    plan: graphs.Plan
+    runnable: graphs.Built
+    entry: Variant
+    result: Exported
+    proved: prove.Proved | None = None
 
 
 def export(
@@ -40,7 +66,7 @@ def export(
     force: bool = False,
     deleting: Announce = name_deleted,
     min_accuracy: float | None = None,
-    step: Step = lambda text: None,
+    step: Progress = lambda text: None,
 ) -> Exported:
     """Compress a model, prove the result against PyTorch, and write a bundle: what `tokexport model` does.
 
@@ -49,7 +75,7 @@ def export(
         out: bundle folder; None: ``./<source>-<method>-<ratio>``, or ``./<source>-<recipe>``.
         method: compressor; apet where neither it nor a recipe is given.
         ratio: share of tokens removed, exact. Several make one bundle with a variant for each, over one copy of the
-            weights; the first is what a reader of the bundle gets who names none.
+            weights; the first is the one that is opened where no variant is named.
         keep: tokens kept, instead of `ratio`; several likewise.
         seam: where; ``auto``, the default, takes the place of the method's paper.
         recipe: several compressors in sequence, instead of method, budget and seam: a name or a TOML file (see
@@ -59,14 +85,14 @@ def export(
         device: the device it is for, ``NAME`` or ``NAME@TENSORRT`` (`devices.profiles.target`): what it cannot run is
             refused, and what was chosen for it is in the notes and in the manifest.
         parts: ``encoder`` leaves the language graphs and the graph text out.
-        size_bias: ``auto`` gives merged tokens their weight wherever we own the graph behind the seam.
+        size_bias: ``auto`` adds log(sizes) to the attention over merged tokens, in the encoder and the language graphs.
         verify: prove every part; a failed proof is a `GateError`.
         force: also replace a folder that holds files which tokexport did not write: its whole content is deleted. A
             folder that holds a part of the source, or of a file named here, is never replaced.
         deleting: called with a folder and the names of such files before they are deleted; the default prints them on
             stderr.
         min_accuracy: least share of right answers, for built-in models, of every variant.
-        step: called with the name of each step.
+        step: called with the name of each stage.
 
     Raises:
         RequestError, GraphError, BundleError: exit 2, nothing written.
@@ -74,98 +100,144 @@ def export(
         GateError: exit 1; the result is in ``<out>.failed``.
     """
     from ..runtimes.bundle.writer import BundleWriter
-    from .bundling import device_fit, graphs
-    from .evaluate import accuracy
-    from .opening import open_source
-    from .proof import prove
-    from .report import page
 
-    asked, named = variants.requests(method, ratio, keep, seam, recipe, params)
-    # What follows is about the method, so it is the same for every budget; a recipe has none but its own.
-    compressor = asked[0][-1].compressor
-    goal = device_fit.target(device)
-    precision, chosen = device_fit.precision(goal, precision)
+    asked, recipe_name = variants.requests(method, ratio, keep, seam, recipe, params)
+    fit = device_fit.choose(device, precision)
     step("opening the model")
-    opened = open_source(source, parts=parts).prepared(compressor)
-    if parts == "all" and opened.language(1) and not (opened.text_seam and len(asked[0]) == 1):
-        for one in asked[0]:
-            why = "have none to give" if not opened.text_seam else "give it to one compressor, not to several in a row"
+    opened = _opened(source, parts, asked[0])
+    _check_gate(min_accuracy, opened, possible=parts == "all" and verify and fit.precision != "bf16")
+    check_length(opened, asked[0][-1].compressor)
+    plans = [graphs.Plan(opened, steps, parts, size_bias, recipe_name, params or {}) for steps in asked]
+    bundle = Path(out) if out is not None else _default_folder(plans)
+    sources = [*opened.origin, *opened.files, *variants.files((one.compressor for one in asked[0]), recipe)]
+    made: list[_Made] = []
+    with BundleWriter(bundle, force=force, sources=sources, deleting=deleting) as writer:
+        for path, content in opened.processor_files.items():
+            writer.add_file(path, content)
+        for plan, built, runnable in variants.build(plans, fit.precision, step, fp32_reference=verify):
+            one = _write(writer, bundle, plan, built, runnable, fit, first=not made, step=step)
+            if verify:
+                _prove(writer.folder, one, step)
+                _measure(writer.folder, one, made[0].result.accuracy if made else None, step)
+            made.append(one)
+        return _finish(writer, made, min_accuracy, step)
+
+
+def _opened(source: str | None, parts: Parts, steps: Sequence[Step]) -> Source:
+    """The source as the last compressor needs it, unless one of `steps` reads a text that the model cannot give it."""
+    from .opening import open_source
+
+    opened = open_source(source, parts=parts).prepared(steps[-1].compressor)
+    if parts == "all" and opened.language(1) and not (opened.text_seam and len(steps) == 1):
+        why = "give it to one compressor, not to several" if opened.text_seam else "have none to give"
+        for one in steps:
             refuse_text(one.compressor, f"the language graphs of {opened.name} {why}", "Add --parts encoder.")
-    if min_accuracy is not None and not (opened.has_task and parts == "all" and verify and precision != "bf16"):
+    return opened
+
+
+def _check_gate(min_accuracy: float | None, opened: Source, *, possible: bool) -> None:
+    """Refuse a least accuracy that could not be measured, before the export is made."""
+    from .evaluate import accuracy
+
+    if min_accuracy is not None and not (opened.has_task and possible):
         raise RequestError(
             f"--min-accuracy needs a model with questions, all its graphs, and the proof (asked: {opened.name})",
             fix="Use it with a built-in model, --parts all, in fp32 or fp16, without --no-verify.",
         )
     gate.check_least(min_accuracy)
     if min_accuracy is not None:
-        # What the questions need is missed now, not after the export.
+        # Raises where a package that the questions need is not installed.
         opened.questions(1, accuracy.SEED)
-    check_length(opened, compressor)
-    plans = [graphs.Plan(opened, steps, parts, size_bias, named, params or {}) for steps in asked]
+
+
+def _default_folder(plans: Sequence[graphs.Plan]) -> Path:
+    """``./<source>-<recipe>``, or ``./<source>-<method>-<ratio>`` with all ratios."""
     rates = "-".join(plan.budget.replace("/", "_") for plan in plans)
-    target = Path(out) if out is not None else Path(f"{opened.name}-{named or f'{compressor.method.name}-{rates}'}")
-    sources = [*opened.origin, *opened.files, *variants.files((one.compressor for one in asked[0]), recipe)]
-
-    results: list[Exported] = []
-    made: list[Variant] = []
-    proofs: dict[str, prove.Proved] = {}
-    shown: tuple[graphs.Plan, graphs.Built] | None = None
-    with BundleWriter(target, force=force, sources=sources, deleting=deleting) as writer:
-        for path, content in opened.processor_files.items():
-            writer.add_file(path, content)
-        # ONNX Runtime's CPU cannot run bfloat16: what can be proved here are the same graphs in fp32.
-        fp32_reference = precision == "bf16" and verify
-        for plan, built, proven in variants.build(plans, precision, step, fp32_reference=fp32_reference):
-            fitted, found = device_fit.fit(goal, built.models)
-            step("writing the bundle")
-            variant = graphs.write(writer, plan, built, precision, first=not made)
-            variant.device = fitted
-            made.append(variant)
-            compression = [record.model_dump() for record in variant.compression]
-            result = Exported(target, opened.name, precision, compression, variant=variant.name)
-            result.notes = [*chosen, *found, *built.notes]
-            result.device = fitted.model_dump() if fitted else None
-            results.append(result)
-            shown = shown or (plan, proven)
-            if not verify:
-                continue
-            step("proving every part against PyTorch")
-            proved = prove.prove(writer.folder, variant, plan, proven, precision, result.notes)
-            proofs[variant.name], result.proof, result.drift = proved, proved.record, proved.drift
-            if not (opened.has_task and built.language and precision != "bf16"):
-                continue
-            step(f"answering {QUESTIONS} questions")
-            known = results[0].accuracy
-            try:
-                result.accuracy = accuracy.measure(
-                    plan, proven, writer.folder, variant, QUESTIONS, known["uncompressed"] if known else None
-                )
-            except MissingError as missing:
-                result.notes.append(f"accuracy was not measured: {missing}")
-        if proofs:
-            prove.keep(writer, proofs)
-        first = results[0]
-        first.further = results[1:]
-        failure = _failure(results, min_accuracy)
-        step("writing the report")
-        assert shown is not None
-        # The pictures ask the bundle itself.
-        manifest = writer.finish(graphs.manifest(opened, made, _parity(results)))
-        encoded = proofs[first.variant].encoded if proofs else []
-        page.add(writer, *shown, manifest, first, encoded, failure)
-        step("putting the bundle in place")
-        manifest = graphs.manifest(opened, made, _parity(results))
-        if failure:
-            failed = writer.commit_failed(manifest)
-            raise GateError(failure, where=f"kept for inspection in {failed}", fix=_WHAT_TO_TRY)
-        writer.commit(manifest)
-    return first
+    name = plans[0].recipe or f"{plans[0].compressor.method.name}-{rates}"
+    return Path(f"{plans[0].source.name}-{name}")
 
 
-_WHAT_TO_TRY = (
-    "Do not ship it. In fp16 try --precision fp32; `tokexport inspect` shows other seams; a smaller --ratio or "
-    "kcenter_merge loses less."
-)
+def _write(
+    writer: BundleWriter,
+    bundle: Path,
+    plan: graphs.Plan,
+    built: graphs.Built,
+    runnable: graphs.Built,
+    fit: device_fit.Choice,
+    *,
+    first: bool,
+    step: Progress,
+) -> _Made:
+    """Fit the graphs of a variant to the device and add them to the bundle."""
+    fitted, notes = device_fit.fit(fit.target, built.models)
+    step("writing the bundle")
+    entry = graphs.write(writer, plan, built, fit.precision, first=first)
+    entry.device = fitted
+    result = Exported(
+        bundle,
+        plan.source.name,
+        fit.precision,
+        [record.model_dump() for record in entry.compression],
+        device=fitted.model_dump() if fitted else None,
+        notes=[*fit.notes, *notes, *built.notes],
+        variant=entry.name,
+    )
+    return _Made(plan, runnable, entry, result)
+
+
+def _prove(folder: Path, one: _Made, step: Progress) -> None:
+    """Compare every part of a written variant with PyTorch."""
+    step("proving every part against PyTorch")
+    result = one.result
+    one.proved = prove.prove(folder, one.entry, one.plan, one.runnable, result.precision, result.notes)
+    result.proof, result.drift = one.proved.record, one.proved.drift
+
+
+def _measure(folder: Path, one: _Made, first: Mapping[str, Any] | None, step: Progress) -> None:
+    """Answer the model's questions with a written variant, where it has any and all graphs run here.
+
+    `first` is the accuracy of the bundle's first variant, whose uncompressed model is the same.
+    """
+    from .evaluate import accuracy
+
+    if not one.plan.source.has_task or not one.runnable.language or one.result.precision == "bf16":
+        return
+    step(f"answering {QUESTIONS} questions")
+    uncompressed = first["uncompressed"] if first else None
+    try:
+        one.result.accuracy = accuracy.measure(one.plan, one.runnable, folder, one.entry, QUESTIONS, uncompressed)
+    except MissingError as missing:
+        one.result.notes.append(f"accuracy was not measured: {missing}")
+
+
+def _finish(writer: BundleWriter, made: Sequence[_Made], min_accuracy: float | None, step: Progress) -> Exported:
+    """Keep proofs and report in the bundle and put it in place; where a gate failed, in ``<out>.failed``.
+
+    Raises:
+        GateError: a check failed, or an accuracy is below the least.
+    """
+    from .report import page
+
+    first, opened = made[0], made[0].plan.source
+    results = [one.result for one in made]
+    proofs = {one.entry.name: one.proved for one in made if one.proved}
+    if proofs:
+        prove.keep(writer, proofs)
+    first.result.further = results[1:]
+    failure = _failure(results, min_accuracy)
+    step("writing the report")
+    entries = [one.entry for one in made]
+    # The pictures of the report are made by running the bundle, so it needs its manifest now.
+    manifest = writer.finish(graphs.manifest(opened, entries, _parity(results)))
+    encoded = first.proved.encoded if first.proved else []
+    page.add(writer, first.plan, first.runnable, manifest, first.result, encoded, failure)
+    step("putting the bundle in place")
+    manifest = graphs.manifest(opened, entries, _parity(results))
+    if failure:
+        failed = writer.commit_failed(manifest)
+        raise GateError(failure, where=f"kept for inspection in {failed}", fix=_WHAT_TO_TRY)
+    writer.commit(manifest)
+    return first.result
 
 
 def _parity(results: list[Exported]) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from . import interrupt
 if TYPE_CHECKING:
     from rich.table import Table
 
-Step = Callable[[str], None]
+# Called with the name of each stage of a long command.
+Progress = Callable[[str], None]
 
 
 @contextmanager
-def progress(*, quiet: bool = False) -> Iterator[Step]:
-    """A spinner on stderr that names the current step; silent where stderr is not a terminal."""
+def progress(*, quiet: bool = False) -> Iterator[Progress]:
+    """A spinner on stderr that names the current stage; silent where stderr is not a terminal."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -38,12 +39,17 @@ def progress(*, quiet: bool = False) -> Iterator[Step]:
 @contextmanager
 def bar(*, quiet: bool = False) -> Iterator[Callable[[int, int, str], None]]:
     """A bar on stderr for (done, of, what); silent where stderr is not a terminal."""
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as shown:
+    columns = (
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeRemainingColumn(),
+        rich.TextColumn("{task.description}"),
+    )
+    with rich.Progress(*columns, console=console, disable=quiet or not console.is_terminal) as shown:
         task = shown.add_task("opening the model", total=None)
 
         def advance(done: int, of: int, what: str) -> None:

@@ -1,4 +1,4 @@
-"""What an export gives back."""
+"""The result of an export."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 @dataclass
 class Exported:
-    """What `export` hands back.
+    """What `export` returns.
 
     Attributes:
         bundle: the folder.
         compression: one record for each compressor, as in the manifest.
-        proof: the checks by part, or None with ``verify=False``.
-        drift: end to end against PyTorch, where there is a module.
-        device: what it was fitted to, where one was named.
-        accuracy: on a built-in model's task.
-        notes: what a reader must know: fp32 islands, what could not be run here.
+        proof: the checks of every part, as in parity.json; None with ``verify=False``.
+        drift: end-to-end error of the compressed encoder against PyTorch; None where there is no module.
+        device: the device that it was fitted to; None where none was named.
+        accuracy: on a built-in model's task; None where it was not measured.
+        notes: what a user must know: fp32 islands, what could not be run here.
         variant: its name in the bundle.
-        further: the same of each variant behind the first, where several budgets were asked for.
+        further: the results of the other variants, where several budgets were asked for.
     """
 
     bundle: Path

@@ -1,8 +1,9 @@
-"""Fits an export to the device it is for: chooses what was left open, says so, and refuses what cannot run there."""
+"""Fits an export to a device: chooses the precision where none was asked for, and refuses what cannot run there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ...errors import GraphError, RequestError
@@ -15,8 +16,33 @@ if TYPE_CHECKING:
     from ...runtimes.bundle.manifest import DeviceRecord, Form, Precision, Role
 
 RUNTIME: Literal["tensorrt"] = "tensorrt"
-# Above this share of the memory a note is due: the system, the builder and its workspace live there too.
+# Above this share of the memory a note warns: the system, the builder and its workspace need memory too.
 _TIGHT = 0.5
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What an export is fitted to.
+
+    Attributes:
+        target: the device and its TensorRT; None where none was named.
+        precision: of the graphs.
+        notes: on how it was chosen.
+    """
+
+    target: Target | None
+    precision: Precision
+    notes: list[str]
+
+
+def choose(device: str | None, asked: Precision | None) -> Choice:
+    """`target` and `precision` for what ``--device`` and ``--precision`` said.
+
+    Raises:
+        RequestError: as they do.
+    """
+    goal = target(device)
+    return Choice(goal, *precision(goal, asked))
 
 
 def target(device: str | None) -> Target | None:
@@ -33,7 +59,7 @@ def target(device: str | None) -> Target | None:
 
 
 def precision(target: Target | None, asked: Precision | None) -> tuple[Precision, list[str]]:
-    """The precision to export in, and what a reader must know of the choice.
+    """The precision to export in, and notes on the choice.
 
     Args:
         target: the device, None where none was named.
@@ -61,7 +87,7 @@ def precision(target: Target | None, asked: Precision | None) -> tuple[Precision
 
 
 def fit(target: Target | None, models: Mapping[Role, ir.Model]) -> tuple[DeviceRecord | None, list[str]]:
-    """What the device takes of the graphs, and what a reader must know.
+    """The forms of each graph that the device can run, and notes for the user.
 
     Args:
         target: the device and its TensorRT; None where none was named.
@@ -101,13 +127,13 @@ def fit(target: Target | None, models: Mapping[Role, ir.Model]) -> tuple[DeviceR
 
 
 def _broken(model: ir.Model, version: str) -> dict[Form, list[Violation]]:
-    """By form that it has, what a version of TensorRT does not take in it."""
+    """Form -> what a version of TensorRT cannot run of it, for each form that the model has."""
     from ...devices.rules import violations
     from ...graph_passes.forms import compressor_nodes, to_plugin, without_plugin
 
     found: dict[Form, list[Violation]] = {"portable": violations(model, RUNTIME, version)}
     if not any(compressor_nodes(model)):
-        # Without a compressor both forms are one file.
+        # Without a compressor both forms are the same file.
         found["plugin"] = found["portable"]
     elif not without_plugin(model):
         found["plugin"] = violations(to_plugin(model), RUNTIME, version)
@@ -131,7 +157,11 @@ def _way_out(refused: Mapping[Form, list[Violation]], target: Target) -> str:
     name, stacks = target.profile.name, target.profile.stacks
     later = [stack for stack in stacks if _key(stack.tensorrt) > _key(target.stack.tensorrt)]
     ways = ["change that node where the model is made"] if any(one.node for one in refused["portable"]) else []
-    ways += [f"name another software of it, --device {name}@{later[0].tensorrt} ({later[0].name})"] if later else []
+    ways += (
+        [f"choose a later software release for it, --device {name}@{later[0].tensorrt} ({later[0].name})"]
+        if later
+        else []
+    )
     way = ", or ".join([*ways, "leave --device out: ONNX Runtime runs it as it is"])
     return f"{way[0].upper()}{way[1:]}."
 
@@ -141,7 +171,7 @@ def _key(version: str) -> tuple[int, ...]:
 
 
 def _memory(target: Target, models: Mapping[Role, ir.Model], notes: list[str]) -> int:
-    """Bytes that all graphs need at least, side by side: engines share no weights."""
+    """Bytes that all graphs need at least, loaded together: engines share no weights."""
     from ...devices.memory import needs
 
     each = {role: needs(model) for role, model in models.items()}

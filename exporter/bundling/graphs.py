@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ...graph_passes.seams.seam import Seam
     from ...runtimes.bundle.manifest import CompressionRecord, GraphRecord, Manifest, Precision, Role, Variant
     from ...runtimes.bundle.writer import BundleWriter
-    from ..render import Step
+    from ..render import Progress
     from ..sources.source import GraphSource, Source
 
 HALF = {"fp16": "float16", "bf16": "bfloat16"}
@@ -36,9 +36,9 @@ class Plan:
     """What was asked for, in any precision; the fields are the arguments of `pipeline.export`.
 
     Attributes:
-        steps: the compressors, front to back.
+        steps: the compressors, in the order in which tokens pass them.
         recipe: its name, where one was asked for.
-        settings: parameters of its steps that were set beside it.
+        settings: parameters of the recipe's steps that the request sets.
     """
 
     source: Source
@@ -73,7 +73,7 @@ class Built:
         uncompressed: the encoder in the same precision, without the compressor.
         inserted: where the compressor sits in the encoder; of a recipe the last step.
         language: the modules of embed, prefill and decode.
-        notes: fp32 islands and what else a reader must know.
+        notes: fp32 islands and what else a user must know.
         text: the module of text; None where the compressor reads none, or the source has no such graph.
     """
 
@@ -85,14 +85,16 @@ class Built:
     text: GraphSource | None = None
 
 
-def build(plan: Plan, precision: Precision, step: Step, exported: tuple[ir.Model, list[str]] | None = None) -> Built:
+def build(
+    plan: Plan, precision: Precision, step: Progress, exported: tuple[ir.Model, list[str]] | None = None
+) -> Built:
     """Export, type and compress the encoder; export the language graphs for the tokens that it keeps.
 
     Args:
         plan: what was asked for.
         precision: of the graphs.
-        step: called with the name of each step.
-        exported: what `encoder` gives in this precision, where it is there already.
+        step: called with the name of each stage.
+        exported: the result of `encoder` in this precision, where it is known already.
     """
     if exported is None:
         step("exporting the encoder")
@@ -104,7 +106,7 @@ def build(plan: Plan, precision: Precision, step: Step, exported: tuple[ir.Model
     for one, done in zip(plan.steps, inserted.steps):
         wanted = plan.source.seam_for(one.compressor)
         if one.seam == "auto" and done.seam.name != wanted:
-            notes.append(f"{wanted}, the seam of {done.method}, cannot be used here: {done.seam.name} was taken")
+            notes.append(f"{wanted}, the seam of {done.method}, cannot be used here: {done.seam.name} was used instead")
     lacking = dict.fromkeys(done.method for done in inserted.steps if not done.compressor.method.plugin_form)
     if lacking:
         verb = "has" if len(lacking) == 1 else "have"
@@ -122,21 +124,21 @@ def build(plan: Plan, precision: Precision, step: Step, exported: tuple[ir.Model
 
 
 def _check_width(model: ir.Model, inserted: Inserted, language: list[GraphSource]) -> None:
-    """The language graphs must take tokens of as many channels as the encoder gives."""
+    """The language graphs must take as many channels as the encoder's tokens have."""
     given = next(value for value in model.graph.outputs if value.name not in inserted.outputs.values())
     for graph in language:
         if "tokens" in graph.inputs and given.shape is not None and given.shape[2] != graph.inputs["tokens"].shape[2]:
             raise RequestError(
-                f"{inserted.method} at seam {inserted.seam.name} gives tokens of {given.shape[2]} channels, and the "
+                f"{inserted.method} at seam {inserted.seam.name} outputs tokens of {given.shape[2]} channels, but the "
                 f"{graph.role} graph takes {graph.inputs['tokens'].shape[2]}",
                 fix="Leave --seam out, or export --parts encoder for a language model that takes them.",
             )
 
 
 def encoder(source: Source, precision: str) -> tuple[ir.Model, list[str]]:
-    """The uncompressed encoder in `precision`, and what a reader must know of it.
+    """The uncompressed encoder in `precision`, and notes on it.
 
-    Half precision comes before the compressor, so that its body is built for the type it will see.
+    It is converted to half precision before a compressor is inserted, whose body is built for the dtype of the tokens.
     """
     fixed: list[str] = []
     if source.model_path is None:
@@ -169,7 +171,10 @@ def place(plan: Plan, model: ir.Model) -> list[Seam]:
 
 
 def write(writer: BundleWriter, plan: Plan, built: Built, precision: Precision, *, first: bool = True) -> Variant:
-    """Add every graph to the bundle, under plain names those of its first variant; returns the manifest's entry."""
+    """Add every graph of a variant to the bundle and return its entry of the manifest.
+
+    The files of the `first` variant do not carry its name.
+    """
     from ...runtimes.bundle.manifest import Variant
 
     source, inserted, models = plan.source, built.inserted, built.models
@@ -240,7 +245,7 @@ def _export(graph: GraphSource) -> ir.Model:
 def _typed(
     model: ir.Model, precision: str, samples: list[dict[str, np.ndarray]] | None = None
 ) -> tuple[ir.Model, list[str]]:
-    """`model` in `precision`; real inputs `samples` say which of its sums float16 cannot hold."""
+    """`model` in `precision`; real inputs `samples` show which of its sums overflow in float16."""
     if precision not in HALF:
         return model, []
     from ...graph_passes.precision.half import to_half
@@ -256,7 +261,7 @@ def _typed(
 def _language_samples(
     graphs: list[GraphSource], compressed: ir.Model, source: Source
 ) -> dict[str, list[dict[str, np.ndarray]]]:
-    """What really reaches each language graph, in float32, by role: made from the encoder's own tokens."""
+    """Inputs of each language graph in float32, by role, computed from real inputs of the encoder."""
     from ...runtimes.ort.graph import ort_runner
     from .language import language_runs, language_values
 
@@ -269,7 +274,10 @@ def _language_samples(
 
 
 def _roles(source: Source, role: str, model: ir.Model, inserted: Inserted) -> tuple[dict[str, str], dict[str, str]]:
-    """Role -> tensor name, of inputs and outputs. A foreign file keeps its names: its first output is the tokens."""
+    """Role -> tensor name, of inputs and outputs.
+
+    An ONNX file of the user keeps its names; its first output is the tokens.
+    """
     given = [value.name or "" for value in model.graph.inputs if value.name not in model.graph.initializers]
     outputs = {value.name or "": value.name or "" for value in model.graph.outputs}
     if role == "encoder" and source.model_path is not None and "tokens" not in outputs:
@@ -282,14 +290,14 @@ def _roles(source: Source, role: str, model: ir.Model, inserted: Inserted) -> tu
 
 
 def _typed_io(model: ir.Model) -> list[str]:
-    """What one half-precision graph hands to the next: a text, tokens, embeddings and the KV caches."""
+    """What half-precision graphs pass to each other: a text, tokens, embeddings and the KV caches."""
     caches = ("past_", "present_", "cross_")
     ends = [value.name or "" for value in (*model.graph.inputs, *model.graph.outputs)]
     return [name for name in ends if name in (TEXT, "tokens", "inputs_embeds") or name.startswith(caches)]
 
 
 def _fix_batch(model: ir.Model) -> list[str]:
-    """A bundle's shapes are static: a batch of a foreign file that is dynamic becomes 1; returns a note on each."""
+    """A bundle's shapes are static: a dynamic batch of the user's ONNX file becomes 1. Returns a note on each."""
     import onnx_ir as ir
 
     from ...graph_passes.ir_tools.walk import infer_missing_shapes
@@ -301,7 +309,7 @@ def _fix_batch(model: ir.Model) -> list[str]:
             continue
         if any(not isinstance(axis, int) for axis in shape[1:]):
             raise GraphError(
-                f"input {value.name} has dynamic axes beside the batch: {shape}",
+                f"input {value.name} has dynamic axes other than the batch: {shape}",
                 fix="Export it again with static shapes.",
             )
         value.shape = ir.Shape([1, *list(shape)[1:]])
@@ -314,7 +322,7 @@ def _fix_batch(model: ir.Model) -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Of the installed packages that graphs and figures depend on."""
+    """Versions of the installed packages that graphs and measurements depend on."""
     found = {}
     for name in _VERSIONED:
         try:

@@ -1,4 +1,4 @@
-"""The language graphs in PyTorch, each fed what the one before gave."""
+"""The language graphs in PyTorch, each fed the outputs of the one before."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def language_runs(
 
     Args:
         graphs: in that order.
-        values: by role, what does not come from a graph before: of the encoder tokens, kept_indices, token_bias; for
+        values: by role, the inputs that no earlier graph computes: of the encoder tokens, kept_indices, token_bias; for
             text the input_ids.
 
     Returns:

@@ -19,7 +19,7 @@ from . import graphs
 if TYPE_CHECKING:
     from ...graph_passes.compressors import Compressor
     from ...runtimes.bundle.manifest import Precision
-    from .. import render
+    from ..render import Progress
     from .graphs import Built, Plan
 
 Ratio = str | float | Fraction
@@ -38,8 +38,8 @@ def requests(
     """The steps of each variant that was asked for, and the name of the recipe, where one was.
 
     Raises:
-        RequestError: what `budgets`, `compressors.make` and `recipes.load` refuse; a method, a budget or a seam beside
-            a recipe.
+        RequestError: what `budgets`, `compressors.make` and `recipes.load` refuse; a method, a budget or a seam with a
+            recipe.
     """
     if recipe is not None:
         refuse_beside(method=method, ratio=ratio, keep=keep, seam=seam)
@@ -51,17 +51,17 @@ def requests(
 
 
 def files(compressors: Iterable[Compressor], recipe: str | Path | None = None) -> list[Path]:
-    """The user's files that a request is made of: the weights of compressors, and the recipe's own."""
+    """The user's files that a request reads: weights of compressors, and the recipe."""
     weights = [one.weights for one in compressors if isinstance(one, ReadsWeights) and one.weights]
     own = recipe_file(recipe) if recipe is not None else None
     return [*(Path(file) for file in weights), *([own] if own else [])]
 
 
 def budgets(ratio: Ratio | Sequence[Ratio] | None, keep: int | Sequence[int] | None) -> list[Budget]:
-    """What was asked for, one for each variant, checked as far as it can be before N is known.
+    """The budget of each variant, checked as far as is possible before N is known.
 
     Raises:
-        RequestError: ratios and counts, or neither; one that is none; one that was given twice.
+        RequestError: both ratios and counts, or neither; a value that is no ratio or count; one that was given twice.
     """
     ratios: list[Any] = list(ratio) if isinstance(ratio, (list, tuple)) else [ratio]
     keeps: list[Any] = list(keep) if isinstance(keep, (list, tuple)) else [keep]
@@ -78,25 +78,27 @@ def budgets(ratio: Ratio | Sequence[Ratio] | None, keep: int | Sequence[int] | N
 
 
 def build(
-    plans: Sequence[Plan], precision: Precision, step: render.Step, *, fp32_reference: bool
+    plans: Sequence[Plan], precision: Precision, step: Progress, *, fp32_reference: bool
 ) -> Iterator[tuple[Plan, Built, Built]]:
-    """Build the graphs of each plan when it is asked for; the uncompressed encoder is exported once.
+    """Yield the graphs of one plan after the other; the uncompressed encoder is exported once.
+
+    ONNX Runtime's CPU cannot run bfloat16: what can be proved and measured of such graphs are the same ones in fp32.
 
     Args:
         plans: of one source, compressor and seam.
         precision: of the graphs.
-        step: called with the name of each step.
-        twins: whether to build the same graphs in fp32 as well.
+        step: called with the name of each stage.
+        fp32_reference: whether graphs in bf16 are built in fp32 as well.
 
     Yields:
-        (plan, graphs, their twins); without twins the graphs again.
+        (plan, graphs, their fp32 reference build); the graphs again where there is none.
 
     Raises:
         RequestError: a count that the method does not take, or two budgets that keep as many tokens.
     """
     step("exporting the encoder")
     exported = graphs.encoder(plans[0].source, precision)
-    fp32_encoder = graphs.encoder(plans[0].source, "fp32") if fp32_reference else None
+    fp32_encoder = graphs.encoder(plans[0].source, "fp32") if fp32_reference and precision == "bf16" else None
     if len(plans) > 1:
         _check(plans, exported[0])
     for plan in plans:
@@ -105,12 +107,12 @@ def build(
         yield plan, built, graphs.build(plan, "fp32", tell, fp32_encoder) if fp32_encoder else built
 
 
-def _named(name: str, step: render.Step) -> Callable[[str], None]:
+def _named(name: str, step: Progress) -> Callable[[str], None]:
     return lambda text: step(f"{name}: {text}")
 
 
 def _check(plans: Sequence[Plan], encoder: Any) -> None:
-    """Refuse now what would be refused when the variants before it are proved already."""
+    """Check the budgets of all variants before the first one is built and proved."""
     from ...graph_passes.compressors import Case
 
     seen: dict[int, str] = {}

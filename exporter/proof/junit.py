@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 from ...errors import BundleError, MissingError, RequestError
 from ...runtimes.bundle.reader import open_bundle
 from ...version import __version__
-from ..render import Step, flat
+from ..render import Progress, flat
 from .junit_cases import Case, of_error, of_result
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Report:
         RequestError: the file cannot be written, or lies in the bundle.
     """
 
-    def __init__(self, file: Path, bundle: Path, show: Step) -> None:
+    def __init__(self, file: Path, bundle: Path, show: Progress) -> None:
         try:
             import junitparser  # noqa: F401
         except ImportError as error:

@@ -52,7 +52,7 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
         folder: where they were written.
         variant: names their files.
         plan: for the source, its real inputs and its modules.
-        built: the graphs as they were written; for bf16, their twins in fp32.
+        built: the graphs as they were written; for bf16, their fp32 reference build.
         precision: of the bundle.
         notes: receives what a reader of the proof must know.
     """

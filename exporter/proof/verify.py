@@ -11,7 +11,7 @@ from ...graph_passes.ir_tools.model_io import load_model
 from ...runtimes.bundle.reader import Bundle, open_bundle, verify_hashes
 from ...runtimes.bundle.recovery import recover
 from ...runtimes.ort.graph import ort_runner
-from ..render import Step
+from ..render import Progress
 from . import gate
 from . import probes as probe_file
 from .metrics import Check
@@ -30,7 +30,7 @@ def verify(
     variant: str | None = None,
     min_accuracy: float | None = None,
     junit: Path | str | None = None,
-    step: Step = lambda text: None,
+    step: Progress = lambda text: None,
 ) -> dict[str, Any]:
     """Check a bundle; a replacement of it that this user began here and that was interrupted is finished first.
 
@@ -66,7 +66,9 @@ def verify(
     return report.result
 
 
-def _verify(path: Path, runtime: str, variant: str | None, min_accuracy: float | None, step: Step) -> dict[str, Any]:
+def _verify(
+    path: Path, runtime: str, variant: str | None, min_accuracy: float | None, step: Progress
+) -> dict[str, Any]:
     # A step is "suite: what is done now": `junit.Report` files its time, or the error that ends it, under the suite.
     step("files: manifest.json")
     recover(path)
@@ -97,12 +99,12 @@ def _verify(path: Path, runtime: str, variant: str | None, min_accuracy: float |
     }
 
 
-def _suite(variant: str, step: Step) -> Step:
+def _suite(variant: str, step: Progress) -> Progress:
     """The suites of a further variant are its own."""
     return lambda text: step(f"{variant} {text}")
 
 
-def _with_ort(bundle: Bundle, variant: Variant, probes: list[Probe], step: Step) -> tuple[list[Check], list[str]]:
+def _with_ort(bundle: Bundle, variant: Variant, probes: list[Probe], step: Progress) -> tuple[list[Check], list[str]]:
     precision = variant.graphs["encoder"].precision
     if precision == "bf16":
         raise UnprovableError(
@@ -115,7 +117,9 @@ def _with_ort(bundle: Bundle, variant: Variant, probes: list[Probe], step: Step)
     return check(probes, models, ort_runner, precision, step), notes
 
 
-def _with_tensorrt(bundle: Bundle, variant: Variant, probes: list[Probe], step: Step) -> tuple[list[Check], list[str]]:
+def _with_tensorrt(
+    bundle: Bundle, variant: Variant, probes: list[Probe], step: Progress
+) -> tuple[list[Check], list[str]]:
     from ...runtimes.tensorrt.engine_graph import engine_runner
 
     with engine_runner(bundle, variant.name) as runner:

@@ -50,7 +50,7 @@ def collect(
 
     Args:
         plan: what was asked for.
-        built: the graphs, or their twins in fp32.
+        built: the graphs, or in bf16 their fp32 reference build.
         folder: of the bundle.
         encoded: inputs of the proof and what the encoder made of them; empty where nothing was proved.
         runs: whether ONNX Runtime's CPU can run these types.
@@ -63,7 +63,7 @@ def collect(
         return of_task(plan.source, folder), ""
     if not encoded:
         if not runs:
-            return [], "ONNX Runtime's CPU cannot run bf16, and without a proof no fp32 twin was made"
+            return [], "ONNX Runtime's CPU cannot run bf16, and without a proof there is no fp32 reference build"
         try:
             encoded = _encode(plan.source, folder)
         except TokexportError as error:

@@ -35,7 +35,7 @@ def add(
     Args:
         writer: of the bundle.
         plan: what was asked for.
-        built: the graphs, or their twins in fp32, which gave `encoded`.
+        built: the graphs, or in bf16 their fp32 reference build, which gave `encoded`.
         manifest: as far as it is known: its `files` are not read.
         result: what the export found.
         encoded: inputs of the proof and what the encoder made of them; empty with --no-verify.

@@ -105,42 +105,23 @@ def view(
     tokens_in, tokens_out = records[0].tokens_in, records[-1].tokens_out
     method = plan.recipe or records[0].method
     checks = sorted(result.proof["checks"], key=lambda check: bool(check["ok"])) if result.proof else []
-    good = sum(bool(check["ok"]) for check in checks)
-    if failure:
-        status, verdict = "failed", failure
-    elif not checks:
-        status, verdict = "unverified", "--no-verify was given: nothing in this bundle was compared with PyTorch."
-    else:
-        status, verdict = (
-            "proved",
-            f"Every check against PyTorch passed: {', '.join(dict.fromkeys(check['part'] for check in checks))}.",
-        )
+    status, verdict = _verdict(checks, failure)
     judged = "fp32" if result.precision == "bf16" else result.precision
     least, most = GATES[judged]
     drawn = [figure.look.picks for figure in figures]
-    removed = 1 - tokens_out / tokens_in
-    tiles = [
-        (" → ".join(map(str, [tokens_in, *(record.tokens_out for record in records)])), "tokens"),
-        (f"{removed:.1%}", "of the tokens removed"),
-    ]
-    if result.accuracy:
-        whole = result.accuracy["uncompressed"]
-        tiles.append((f"{result.accuracy['compressed']:.1%}", f"{metric(result.accuracy)}; uncompressed {whole:.1%}"))
-    if checks:
-        tiles.append((f"{good} of {len(checks)}", "checks against PyTorch passed"))
     return View(
         title=f"{result.source}, {method}, {tokens_in} to {tokens_out} tokens",
         source=result.source,
         method=method,
         status=status,
         verdict=verdict,
-        tiles=tiles,
+        tiles=_tiles(result, checks, [tokens_in, *(record.tokens_out for record in records)]),
         facts=facts(plan, manifest, result.precision),
         figures=figures,
         no_figures=no_figures,
         checks=checks,
         gates=f"cosine at least {least:g}, norm ratio within {most:g} of 1",
-        judged="fp32, of the twin that can be run here" if result.precision == "bf16" else judged,
+        judged="fp32, of the reference build that can be run here" if result.precision == "bf16" else judged,
         parts=[(name, PARTS[name]) for name in dict.fromkeys(check["part"] for check in checks)],
         metric=metric(result.accuracy or {}),
         has_merged=any(picks.merged.any() for picks in drawn),
@@ -168,6 +149,29 @@ def view(
         versions={"tokexport": manifest.tokexport, **manifest.versions},
         failure=failure,
     )
+
+
+def _verdict(checks: list[dict[str, Any]], failure: str) -> tuple[str, str]:
+    """The status of a bundle, and it in one sentence."""
+    if failure:
+        return "failed", failure
+    if not checks:
+        return "unverified", "--no-verify was given: nothing in this bundle was compared with PyTorch."
+    parts = dict.fromkeys(check["part"] for check in checks)
+    return "proved", f"Every check against PyTorch passed: {', '.join(parts)}."
+
+
+def _tiles(result: Exported, checks: list[dict[str, Any]], tokens: list[int]) -> list[tuple[str, str]]:
+    """(figure, what it is) for `tokens` before the first step and after each."""
+    removed = 1 - tokens[-1] / tokens[0]
+    tiles = [(" → ".join(map(str, tokens)), "tokens"), (f"{removed:.1%}", "of the tokens removed")]
+    if result.accuracy:
+        whole = result.accuracy["uncompressed"]
+        tiles.append((f"{result.accuracy['compressed']:.1%}", f"{metric(result.accuracy)}; uncompressed {whole:.1%}"))
+    if checks:
+        good = sum(bool(check["ok"]) for check in checks)
+        tiles.append((f"{good} of {len(checks)}", "checks against PyTorch passed"))
+    return tiles
 
 
 def _variant(result: Exported) -> tuple[str, str, str, str]:

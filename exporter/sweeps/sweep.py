@@ -28,6 +28,7 @@ from .cells import FILE, PICTURE, TABLE, Cell, Cells
 from .rows import BASELINES, Plan, Row, label, method_of
 
 if TYPE_CHECKING:
+    from ...graph_passes.compressors import Compressor
     from ..sources.source import Source
 
 RATIOS = ("0.5", "0.75", "0.85", "0.9")
@@ -77,25 +78,14 @@ def sweep(
     if seeds < 1 or questions < 1:
         raise RequestError(f"{seeds} seeds of {questions} questions are no questions", fix="Ask at least one of each.")
     opened = open_source(source, parts="all")
-    asks = _asks(opened)
-    for method in () if asks else asked:
-        fix = "Leave it out; tokexport model --parts encoder takes it."
-        refuse_text(method, f"{opened.name} is asked none here", fix)
-    if inputs is None and not opened.has_task:
-        raise RequestError(
-            f"{opened.name} has no questions with known answers",
-            fix="Give a folder of your images, videos or sounds: --inputs FOLDER. Agreement with the uncompressed "
-            "model is judged then.",
-        )
-    if inputs is None and prompt is not None:
-        raise RequestError("--prompt goes with --inputs", fix="Give the folder whose files it is asked about.")
+    _check_task(opened, asked, inputs, prompt)
     bench = Bench(opened)
     judge: Judge = Folder(bench, inputs, prompt) if inputs else Questions(bench, questions, seeds)
     # Not before: a request that is refused leaves no folder.
     folder = Path(out) if out is not None else Path(f"{opened.name}-sweep")
     _check_folder(folder, inputs, [*opened.files, *variants.files(asked)])
     cells = Cells(folder)
-    chosen = asked or [make(name) for name in _fitting(opened, asks)]
+    chosen = asked or [make(name) for name in _fitting(opened, _asks(opened))]
     plan = Plan(bench, judge)
     whole = plan.uncompressed()
     rows = [row for ratio in dict.fromkeys(ratios) for row in plan.rows(chosen, ratio)]
@@ -126,6 +116,21 @@ def sweep(
     (folder / TABLE).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     draw(result, folder / PICTURE)
     return {**result, "out": str(folder)}
+
+
+def _check_task(opened: Source, asked: Sequence[Compressor], inputs: Path | None, prompt: str | None) -> None:
+    """Refuse a model without questions where no inputs are given, and methods that read one where none is asked."""
+    for method in () if _asks(opened) else asked:
+        fix = "Leave it out; tokexport model --parts encoder takes it."
+        refuse_text(method, f"{opened.name} is asked none here", fix)
+    if inputs is None and not opened.has_task:
+        raise RequestError(
+            f"{opened.name} has no questions with known answers",
+            fix="Give a folder of your images, videos or sounds: --inputs FOLDER. Agreement with the uncompressed "
+            "model is judged then.",
+        )
+    if inputs is None and prompt is not None:
+        raise RequestError("--prompt goes with --inputs", fix="Give the folder whose files it is asked about.")
 
 
 def _check_folder(folder: Path, inputs: Path | None, sources: Sequence[Path]) -> None:

@@ -1,1 +1,1 @@
-"""Puts compressors at seams: signals, node, downstream counts, size bias; and keeps what was inserted where."""
+"""Puts compressors at seams: plan, emit, rewire, size bias; one compressor, or several in sequence."""

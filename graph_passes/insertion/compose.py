@@ -1,14 +1,16 @@
-"""Two compressors in a row as one: where each slot of the second lies among the tokens of the first, and what it holds.
+"""Two compressors in sequence as one: kept_indices, assignment and sizes about the tokens of the first.
 
-For the outputs of the first, over N tokens, and of the second, over the K' slots of the first:
+The first compresses N tokens to K' slots and outputs kept', assignment' and sizes'; the second compresses those slots
+to K and outputs kept and assignment. Together:
 
-    kept_indices  kept'[kept]                       the position of the slot that the second kept
-    assignment    assignment[assignment'], else -1  where the slot went that the token had gone into
-    sizes         the sum of sizes' over the slots that went into it; the size of the slot it kept where none did
+    kept_indices  kept'[kept]              position among the N tokens
+    assignment    assignment[assignment']  slot of the second for each of the N tokens; -1 where either dropped it
+    sizes         sum of sizes' over the slots merged into one; for a slot that nothing is assigned to, the size of the
+                  slot that it kept
 
-So `sizes` count tokens of the first, whatever was merged twice. A signal that was read in front of the first compressor
-is gathered at its kept_indices for the second: attention and keys of a slot are those of the token whose position it
-inherits, not sums or means over what it holds, because a slot of a selection is that token and nothing else.
+So `sizes` count the N tokens, also where they were merged twice. A signal that is computed upstream of the first
+compressor is gathered at its kept_indices for the second: a slot takes the attention and the keys of the token at its
+position, not sums or means over the tokens merged into it, because a slot of a selection is exactly that token.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from ..ir_tools.builder import Builder
 
-# What is composed: tokens are those of the second.
+# The tokens themselves are those of the second compressor.
 COMPOSED = OUTPUTS[1:]
 
 
@@ -55,7 +57,7 @@ def compose(
 def emit_compose(
     b: Builder, first: Mapping[str, ir.Value], second: Mapping[str, ir.Value], keep: int, *, merges: bool
 ) -> dict[str, ir.Value]:
-    """The formula above as nodes: `COMPOSED` of the first and of the second, which keeps `keep`, to that of both."""
+    """The formula above as nodes: `COMPOSED` of the first, and of the second, which keeps `keep`, to those of both."""
     picked = second["kept_indices"]
     kept = b.op("GatherElements", first["kept_indices"], picked, axis=1)
     slot = b.cast(first["assignment"], "float32")
@@ -72,7 +74,7 @@ def emit_compose(
 
 
 def gathered(signal: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """A signal [B, N, ...] of tokens as that of the slots at kept [B, K]."""
+    """The rows of a signal [B, N] or [B, N, D] at `kept` [B, K]."""
     return select.gather(signal, kept) if signal.ndim == 3 else signal.gather(1, kept)
 
 

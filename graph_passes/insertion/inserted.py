@@ -1,4 +1,4 @@
-"""What `insert` did, step by step: the names by which everything about a compressor is found again in its graph."""
+"""What `insert` did: the names of a compressor's node, tensors and signals, by which they are found in the graph."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Read:
 
     Attributes:
         value: name of what it reads.
-        source: name of what the seam gives: the same, or what was read in front of earlier compressors.
-        through: names of their kept_indices, front to back, at which that was gathered.
+        source: name of the seam's own signal: the same, or the one upstream of earlier compressors.
+        through: names of the kept_indices of those compressors, in order, at which it was gathered.
     """
 
     value: str
@@ -34,16 +34,16 @@ class Inserted:
         keep: K.
         node_name: the compressor's node.
         function_name: its op_type, which is also the name of its function.
-        rewritten: one line for each constant behind the seam that held the old token count.
+        rewritten: one line for each constant downstream that held the old token count.
         outputs: kept_indices, sizes, assignment -> name of the graph output that was added for it.
         tokens_in: name of the value before compression, [B, prefix + N, D].
         tokens_out: name of the value after it, [B, prefix + K, D'].
-        gives: tokens, kept_indices, sizes, assignment -> name of the value that the node gives.
-        total: kept_indices, sizes, assignment -> name of the value that says it of the tokens of the first step.
+        node_outputs: tokens, kept_indices, sizes, assignment -> name of the node's output.
+        composed_outputs: kept_indices, sizes, assignment -> name of the value about the tokens of the first step.
         reads: signal -> how it is read; not a text, which is an input of the graph.
-        biased: attentions behind the seam that now read log(sizes).
-        onward: axes of the value at which the next step will sit on which the slots lie.
-        before: the step that it comes after.
+        biased: names of the attention nodes downstream that now read log(sizes).
+        token_axes: axes of the next step's tensor that run over the slots of this one.
+        before: the previous step, or None.
     """
 
     seam: Seam
@@ -74,15 +74,15 @@ class Inserted:
 
     @property
     def adjoins(self) -> bool:
-        """Whether it sits right behind the step before it, with nothing in between."""
+        """Whether it reads the tokens of the previous step directly."""
         return self.before is not None and self.tokens_in == self.before.tokens_out
 
     @property
     def steps(self) -> list[Inserted]:
-        """The steps up to this one, front to back."""
+        """The steps up to this one, in the order in which tokens pass them."""
         return [*(self.before.steps if self.before else []), self]
 
     @property
     def merges(self) -> bool:
-        """Whether a slot can stand for several tokens of the first step."""
+        """Whether several tokens of the first step can be merged into one slot."""
         return any(step.compressor.method.merges for step in self.steps)

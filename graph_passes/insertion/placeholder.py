@@ -1,7 +1,7 @@
-"""Where slots with more channels than tokens may go: behind them must be weights that were made for that width.
+"""Compressors whose slots have more channels than tokens: the weights downstream must be trained for that width.
 
-A model that has such weights is exported with a *placeholder* between the seam and them, so that its graph is sound
-before a compressor is in it: [B, N, D] -> [B, N, D'], whatever it computes. The compressor takes its place.
+A model that has such weights is exported with a *placeholder* between the seam and the weights, [B, N, D] ->
+[B, N, D'], so that its graph is valid without a compressor. What it computes does not matter: a compressor replaces it.
 """
 
 from __future__ import annotations
@@ -14,39 +14,41 @@ from ..ir_tools.extract import values_by_name
 from ..seams.seam import Seam
 
 
-def read_downstream(model: ir.Model, seam: Seam, compressor: Compressor, case: Case) -> ir.Value:
-    """The value whose readers will read the slots: the seam's own, or the one behind its placeholder.
+def replaced_value(model: ir.Model, seam: Seam, compressor: Compressor, case: Case) -> ir.Value:
+    """The value that the slots replace: the seam's own tensor, or the output of its placeholder.
 
     Raises:
-        RequestError: what reads it takes another number of channels than a slot has.
+        RequestError: the nodes that read it take another number of channels than a slot has.
     """
     values = values_by_name(model.graph)
     value, wide, name = values[seam.tensor], width(compressor, case), compressor.method.name
     where = f"seam {seam.name}, tensor {seam.tensor}"
     if seam.placeholder:
-        behind = values[seam.placeholder]
-        taken = behind.shape[2] if behind.shape is not None else None
+        wider = values[seam.placeholder]
+        taken = wider.shape[2] if wider.shape is not None else None
         if taken != wide:
             raise RequestError(
-                f"{name} gives {wide} channels, and the weights behind this seam take {taken}: they were made for "
+                f"{name} outputs {wide} channels, but the weights after this seam take {taken}: they were trained for "
                 "another compressor",
                 where=where,
                 fix="Open the model for this method: Source.prepared(compressor).",
             )
-        return behind
+        return wider
     if wide != case.dim and (seam.prefix or value.uses()):
-        reader = next((f"{node.op_type} {node.name!r}" for node in value.consumers()), "its prefix token")
+        reader = next(
+            (f"{node.op_type} {node.name!r}" for node in value.consumers()), "the prefix token in the same tensor"
+        )
         raise RequestError(
-            f"{name} gives {wide} channels, and {reader}, which reads this tensor or lies in it, takes {case.dim}",
+            f"{name} outputs {wide} channels, but {reader} takes {case.dim}",
             where=where,
-            fix="It needs a projector trained for it, which of the built-in models tiny-vlm has, or a graph that ends "
-            "at this tensor. pool keeps the channels as they are.",
+            fix="Use a model with a projector trained for it (of the built-in ones tiny-vlm has one), or a graph that "
+            "ends at this tensor; pool leaves the number of channels as it is.",
         )
     return value
 
 
 def remove_unread(graph: ir.Graph, value: ir.Value) -> None:
-    """Remove the node that makes `value`, and those that only led there, where nothing reads them any more."""
+    """Remove the node that computes `value`, and nodes upstream that nothing else reads."""
     pending = [value.producer()]
     while pending:
         node = pending.pop()

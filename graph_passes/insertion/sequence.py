@@ -1,12 +1,12 @@
-"""Compressors one after the other, at one seam or at several: each sees what the one before left.
+"""Several compressors in sequence, at one seam or at several: each compresses the tokens that the one before kept.
 
-A step says how many tokens it keeps of those that reach it, as a share or as a count, and where it sits, by the names
-that `seams` gives plus one: ``encoder_layer:1/4`` is the first layer with a quarter of all layers up to it, so that one
-recipe fits encoders of any depth. Seams are found in the graph before the first step is in it, and go from front to
-back.
+A step says how many of its input tokens it keeps, as a share or as a count, and at which seam. Seams are named as in
+`seams.find`; in addition, ``encoder_layer:1/4`` is the layer that completes the first quarter of all layers, so that
+one recipe fits encoders of any depth. Seams are resolved in the graph without compressors, and the steps are in the
+order in which tokens pass them.
 
-Outputs and size bias are about the tokens of the first step (see `compose`): attention behind a step inside the encoder
-reads the logarithm of how many of these a slot stands for, and each step's bias ends where the next one sits.
+Outputs and size bias are about the tokens of the first step (see `compose`). Inside the encoder, attention after a
+step, up to the next one, gets the logarithm of how many of these tokens were merged into each slot.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from ...errors import GraphError, RequestError, TokexportError
 from ..budget import tokens_kept
 from ..compressors.base import Compressor, Widens
 from ..ir_tools.model_io import ensure_opset
+from ..ir_tools.transaction import all_or_nothing
 from ..ir_tools.walk import Walk, dims
 from ..seams.find import find_seams, resolve
 from ..seams.seam import Seam
-from .insert import EXTRA_OUTPUTS, insert
+from .insert import carry_out
 from .inserted import Inserted
+from .plan import EXTRA_OUTPUTS, plan_insertion
 
 _LAYER = re.compile(r"encoder_layer:(\d+)(?:/(\d+))?")
 
@@ -39,10 +41,10 @@ class Step:
 
     Attributes:
         compressor: with its parameters.
-        ratio: share of the tokens that reach it which it removes, exact.
-        keep: tokens that it keeps, instead.
-        seam: ``auto``, the paper's; a seam's name; ``encoder_layer:<share>``.
-        shares: parameters that are counts and follow K: each is its share of K, rounded.
+        ratio: share of its input tokens that it removes, exact; None with `keep`.
+        keep: tokens that it keeps; None with `ratio`.
+        seam: ``auto`` (that of the method's paper), a seam's name, or ``encoder_layer:<share>``.
+        shares: parameters that count tokens -> their share of K; the product is rounded.
     """
 
     compressor: Compressor
@@ -57,7 +59,7 @@ class Step:
         return f"keep{self.keep}" if self.ratio is None else str(self.ratio).strip()
 
     def kept(self, tokens: int) -> int:
-        """K of `tokens` that reach it.
+        """K for `tokens` input tokens.
 
         Raises:
             RequestError: more than there are, or none.
@@ -65,7 +67,7 @@ class Step:
         return tokens_kept(tokens, ratio=self.ratio, keep=self.keep)
 
     def made(self, keep: int) -> Compressor:
-        """The compressor that keeps `keep`."""
+        """The compressor with its `shares` as counts for K = `keep`."""
         counts = {name: math.floor(share * keep + Fraction(1, 2)) for name, share in self.shares.items()}
         return dataclasses.replace(self.compressor, **counts) if counts else self.compressor  # type: ignore[type-var]
 
@@ -75,11 +77,11 @@ def places(
     steps: Sequence[Step],
     seam_for: Callable[[Compressor], str] = lambda compressor: compressor.method.seam,
 ) -> list[Seam]:
-    """Where each step sits in a graph that has none of them yet.
+    """The seam of each step, in a graph without compressors.
 
     Args:
         model: the graph.
-        steps: front to back.
+        steps: in the order in which tokens pass them.
         seam_for: the seam that ``auto`` takes for a compressor.
 
     Raises:
@@ -100,7 +102,7 @@ def insert_steps(
 
     Args:
         model: opset 18 or more.
-        steps: front to back.
+        steps: in the order in which tokens pass them.
         seams: their `places`.
         outputs: as `insert`, about the tokens of the first step.
         size_bias: likewise.
@@ -109,26 +111,24 @@ def insert_steps(
         The last step; `Inserted.steps` gives all.
 
     Raises:
-        RequestError, GraphError: as `insert`, with the number of the step. Also steps that do not go from front to
-            back, and methods that have no place in a row: that widen tokens, or whose slots have no positions.
+        RequestError, GraphError: as `insert`, with the number of the step. Also steps in another order than tokens
+            pass them, and methods that only work alone: that widen tokens, or whose slots have no positions.
     """
-    ensure_opset(model)
-    if len(steps) == 1:
-        return _inserted(model, steps, seams, outputs, size_bias)
-    for number, step in enumerate(steps):
-        _refuse_alone(number, step)
-    # Whether the last step fits shows when those before it are in: try it on a copy, which shares the weights.
-    _inserted(model.clone(), steps, seams, outputs, size_bias)
-    return _inserted(model, steps, seams, outputs, size_bias)
+    with all_or_nothing(model) as clone:
+        ensure_opset(clone)
+        for number, step in enumerate(steps):
+            if len(steps) > 1:
+                _refuse_alone(number, step)
+        return _inserted(clone, steps, seams, outputs, size_bias)
 
 
 def follow(model: ir.Model, seam: Seam, before: Seam, after: Inserted) -> Seam:
-    """A seam of the graph without compressors, as it is behind the step `after`, which was put at `before`.
+    """A seam of the graph without compressors, as it is after the step `after`, which was inserted at `before`.
 
-    Its tokens are the slots of that step, which lie on no grid.
+    Its tokens are the slots of that step, which have no grid.
 
     Raises:
-        RequestError: it is not behind that step.
+        RequestError: it is not downstream of that step.
         GraphError: its tokens are not the slots of that step.
     """
     walk = Walk(model)
@@ -137,7 +137,7 @@ def follow(model: ir.Model, seam: Seam, before: Seam, after: Inserted) -> Seam:
     node = next(node for node in walk.nodes if node.name == after.node_name)
     if value is None or node not in walk.ancestors(value):
         raise RequestError(
-            f"seam {seam.name} is not behind {before.name}, where {after.method} sits",
+            f"seam {seam.name} is not downstream of {before.name}, where {after.method} is",
             where=f"tensor {seam.tensor}",
             fix="Write the steps from front to back, as tokens pass them.",
         )
@@ -167,7 +167,7 @@ def _inserted(
             keep = step.kept(place.tokens)
             if len(steps) > 1 and keep == place.tokens:
                 raise RequestError(f"it keeps all {keep} tokens, so it does nothing", fix="Leave the step out.")
-            done = insert(
+            plan = plan_insertion(
                 model,
                 place,
                 step.made(keep),
@@ -177,6 +177,7 @@ def _inserted(
                 after=done,
                 until="" if last else seams[number + 1].tensor,
             )
+            done = carry_out(model, plan)
         except TokexportError as error:
             raise (error if len(steps) == 1 else _of_step(number, step, error)) from None
     assert done is not None, "a sequence has steps"
@@ -184,7 +185,7 @@ def _inserted(
 
 
 def layers_up_to(seam: str, layers: int) -> int:
-    """Encoder layers that lie up to a seam, of `layers`: all of them, unless it names one or a share of them.
+    """Number of encoder layers up to a seam, of `layers`: all, unless the seam names a layer or a share of the layers.
 
     Raises:
         RequestError: a share outside (0, 1].
@@ -216,17 +217,17 @@ def _named(model: ir.Model, seam: str) -> str:
 
 def _refuse_alone(number: int, step: Step) -> None:
     method = step.compressor.method
-    why = "its slots can be wider than tokens" if isinstance(step.compressor, Widens) else ""
+    why = "its slots can have more channels than tokens" if isinstance(step.compressor, Widens) else ""
     why = why or ("" if method.positions else "its slots have no positions")
     if why:
         error = RequestError(
-            f"{method.name} has no place in a row: {why}", fix=f"Use it alone: --method {method.name}."
+            f"{method.name} cannot be one of several steps: {why}", fix=f"Use it alone: --method {method.name}."
         )
         raise _of_step(number, step, error)
 
 
 def _of_step(number: int, step: Step, error: TokexportError) -> TokexportError:
-    """The same error, with the step that it is about, and what to do about a count."""
+    """The same error, with the number of the step; the cure for a count is one for recipes."""
     where = f"step {number + 1}, {step.compressor.method.name}" + (f", {error.where}" if error.where else "")
     fix = error.fix
     if step.keep is not None and "--keep" in fix:

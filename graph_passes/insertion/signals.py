@@ -1,4 +1,4 @@
-"""What a method reads beside the tokens: attention that they receive and its keys, computed in the graph, or a text."""
+"""What a method reads in addition to the tokens: attention and keys, computed in the graph, or a text input."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .inserted import Inserted, Read
 
 
 def emit_signal(model: ir.Model, seam: Seam, name: str, text_length: int = 0) -> ir.Value:
-    """Add the nodes that compute a signal of a seam, in front of it, or the input that has it.
+    """Add the nodes that compute a signal of a seam, or the graph input that holds it.
 
     Args:
         model: the graph to add to, of opset 18 or more.
         seam: a seam of this graph.
-        name: ``cls_attention``: what CLS pays each token in the last attention before the seam, mean over heads,
-            [B, N] float32. ``received_attention``: what each token receives there, mean over heads and over all
+        name: ``cls_attention``: attention from CLS to each token in the last attention layer before the seam, mean over
+            heads, [B, N] float32. ``received_attention``: attention to each token there, mean over heads and over all
             queries, prefix tokens' queries included, [B, N] float32. ``keys``: keys of that attention without any
             scale, mean over heads, [B, N, Dk], in the dtype of the model. Prefix tokens are left out of all. ``text``:
             a graph input of that name [B, L, D] in the dtype of the tokens, at every seam.
@@ -38,15 +38,10 @@ def emit_signal(model: ir.Model, seam: Seam, name: str, text_length: int = 0) ->
             tensor named ``text``.
         GraphError: a tensor that the seam names is not in the graph.
     """
+    check_signal(model, seam, name, text_length)
     if name == TEXT:
         return _text(model, seam, text_length)
-    signal = seam.signals.get(name)
-    if signal is None:
-        raise RequestError(
-            f"seam {seam.name!r} has no signal {name!r}",
-            where=f"tensor {seam.tensor}, signals: {', '.join(sorted(seam.signals)) or 'none'}",
-            fix=_instead(seam, name),
-        )
+    signal = seam.signals[name]
     by_name = {value.name: value for node in model.graph for value in node.outputs}
     by_name.update({value.name: value for value in model.graph.inputs})
     result_name = f"{seam.tensor}.{name}"
@@ -87,20 +82,20 @@ def read_signal(
 ) -> tuple[ir.Value, Read]:
     """The signal of a seam as a compressor there reads it, added to the graph, and where it comes from.
 
-    Attention between the step that this one comes after and the seam sees the slots of that step. Attention in front of
-    that step saw what it compressed: it is gathered at its kept_indices (see `compose`).
+    Attention between the previous step and the seam is over the slots of that step. Attention upstream of that step is
+    over the tokens that it compressed: it is gathered at its kept_indices (see `compose`).
 
     Args:
         model: the graph to add to.
         seam: as `sequence.follow` gives it.
         name: of the signal.
         text_length: L, of ``text``.
-        after: the step that the compressor comes after.
+        after: the previous step, or None.
 
     Raises:
         RequestError, GraphError: as `emit_signal`.
     """
-    if after is None or name == TEXT or _behind(model, seam.signals[name], after):
+    if after is None or name == TEXT or _is_downstream(model, seam.signals[name], after):
         value = emit_signal(model, seam, name, text_length)
         return value, Read(value.name or "", value.name or "")
     # The prefix tokens of the attention's own sequence are left out, so the seam's own prefix does not matter here.
@@ -121,15 +116,31 @@ def read_signal(
     return result, Read(result_name, how.source, through)
 
 
-def _behind(model: ir.Model, signal: Signal, step: Inserted) -> bool:
-    """Whether a signal is read behind a step."""
+def _is_downstream(model: ir.Model, signal: Signal, step: Inserted) -> bool:
+    """Whether a signal is computed downstream of a step."""
     node = next(node for node in model.graph if node.name == step.node_name)
-    behind = Walk(model).descendants(node.outputs[0])
-    return all(values_by_name(model.graph)[tensor].producer() in behind for tensor in signal.tensors)
+    downstream = Walk(model).descendants(node.outputs[0])
+    return all(values_by_name(model.graph)[tensor].producer() in downstream for tensor in signal.tensors)
 
 
-def check_text(model: ir.Model, seam: Seam, length: int) -> None:
-    """Raise `RequestError` where the graph has a tensor named ``text`` that is no text of `length` rows for a seam."""
+def check_signal(model: ir.Model, seam: Seam, name: str, text_length: int = 0) -> None:
+    """Whether a seam has a signal; arguments as `emit_signal`.
+
+    Raises:
+        RequestError: it does not; the methods that work there are listed. Or the graph has a tensor named ``text`` that
+            is no text of that length for this seam.
+    """
+    if name == TEXT:
+        _check_text(model, seam, text_length)
+    elif name not in seam.signals:
+        raise RequestError(
+            f"seam {seam.name!r} has no signal {name!r}",
+            where=f"tensor {seam.tensor}, signals: {', '.join(sorted(seam.signals)) or 'none'}",
+            fix=_instead(seam, name),
+        )
+
+
+def _check_text(model: ir.Model, seam: Seam, length: int) -> None:
     found = values_by_name(model.graph).get(TEXT)
     if found is None:
         return
@@ -140,12 +151,11 @@ def check_text(model: ir.Model, seam: Seam, length: int) -> None:
             f"the graph has a tensor {TEXT!r} {shape} already, and the method reads an input {TEXT!r} "
             f"[B, {length}, {seam.dim}] in {seam.dtype}",
             where=f"graph {model.graph.name}, seam {seam.name}",
-            fix="If it is the text, --set text_length says its rows; if it is not, rename it.",
+            fix="If it is the text, give its number of rows: --set text_length=ROWS. If it is not, rename it.",
         )
 
 
 def _text(model: ir.Model, seam: Seam, length: int) -> ir.Value:
-    check_text(model, seam, length)
     values = values_by_name(model.graph)
     if TEXT not in values:
         shape = values[seam.tensor].shape
@@ -161,13 +171,13 @@ def _instead(seam: Seam, missing: str) -> str:
     fix = ""
     if missing == "cls_attention" and "received_attention" in seam.signals:
         readers = _methods_for(seam, attention="received")
-        fix = f"No CLS token attends there; {', '.join(readers) or 'no method'} can rank by what tokens receive from "
-        fix += "all others: add --set attention=received. "
+        fix = f"That attention has no CLS token; {', '.join(readers) or 'no method'} can rank tokens by the attention "
+        fix += "that they receive from all others: add --set attention=received. "
     return fix + f"Methods that work there: {', '.join(_methods_for(seam)) or 'none'}."
 
 
 def _methods_for(seam: Seam, **params: str) -> list[str]:
-    """Methods that have `params` and read nothing with them that the seam lacks."""
+    """Methods that take `params` and then read only signals that the seam has."""
     from ..compressors.base import make, names
 
     found = []
@@ -175,7 +185,7 @@ def _methods_for(seam: Seam, **params: str) -> list[str]:
         try:
             wanted = make(method, params).signals()
         except (ImportError, TypeError, RequestError):
-            # A method of another package that is not installed whole, or has other parameters.
+            # A method of another package that cannot be imported, or one without these parameters.
             continue
         if set(wanted) <= {*seam.signals, TEXT}:
             found.append(method)
@@ -183,14 +193,14 @@ def _methods_for(seam: Seam, **params: str) -> list[str]:
 
 
 def _rows_of(b: Builder, weights: ir.Value, batch: int | None, first: bool) -> ir.Value:
-    """Softmax weights [B, H, n, n] or [B * H, n, n], their rows or only the first token's, as [B, H, rows, n]."""
+    """Softmax weights [B, H, n, n] or [B * H, n, n] as [B, H, rows, n]: all rows, or only that of the first token."""
     rank = len(dims(weights) or ())
     rows = b.op("Slice", weights, [0], [1], [rank - 2]) if first else weights
     if rank == 4:
         return rows
     if batch is None:
         raise GraphError(
-            "attention of heads and batch in one axis cannot be taken apart where the batch size is dynamic",
+            "the attention weights have heads and batch in one axis, which a dynamic batch size does not let us split",
             where=f"tensor {weights.name}",
             fix="Export the model with a fixed batch size.",
         )
@@ -233,7 +243,7 @@ def _softmax_of(b: Builder, signal: Signal, query: ir.Value, key: ir.Value, oper
 
 
 def _keys(b: Builder, signal: Signal, key: ir.Value) -> ir.Value:
-    """[B, N, Dk], mean over heads, the exporter's scale taken back."""
+    """[B, N, Dk], mean over heads, without the scale that the exporter multiplied in."""
     layout = signal.layout
     if "E" in layout:
         key, layout = b.op("Reshape", key, [0, 0, signal.heads or 1, -1]), "BNHD"
@@ -269,7 +279,7 @@ def _width(signal: Signal, key: ir.Value) -> int | None:
 
 
 def _operands(signal: Signal, by_name: dict[str | None, ir.Value]) -> list[ir.Value]:
-    """What the emitted nodes read beside the signal's tensors: the mask of an Attention node."""
+    """What the emitted nodes read in addition to the signal's tensors: the mask of an Attention node."""
     if not signal.output:
         return []
     operator = by_name[signal.output].producer()
@@ -278,7 +288,7 @@ def _operands(signal: Signal, by_name: dict[str | None, ir.Value]) -> list[ir.Va
 
 
 def insert_after(graph: ir.Graph, values: list[ir.Value], nodes: list[ir.Node]) -> None:
-    """Insert nodes behind the last node that gives one of `values`, so that the graph stays sorted."""
+    """Insert nodes after the last node that computes one of `values`, so that the graph stays sorted."""
     producers = {value.producer() for value in values}
     last = next((node for node in reversed(graph) if node in producers), None)
     if last is not None:

@@ -20,23 +20,23 @@ from .signals import insert_after
 def add_size_bias(
     model: ir.Model, tensor: ir.Value, sizes: ir.Value, prefix: int = 0, until: ir.Value | None = None
 ) -> list[str]:
-    """Add log(`sizes`) to the logits of every self-attention of the encoder behind compressed tokens, in place.
+    """Add log(`sizes`) to the logits of every encoder self-attention downstream of compressed tokens, in place.
 
-    Only for graphs that we own: it changes what the blocks behind the seam compute.
+    Only for graphs that we own: it changes what the layers after the seam compute.
 
     Args:
         model: the graph.
         tensor: compressed tokens [B, prefix + K, D] inside an encoder. The walk from there ends where tokens leave
             the encoder: at a slice that drops the prefix, or a pooled token.
         sizes: [B, K] float32, at least 1 each.
-        prefix: leading tokens of `tensor` that stand for themselves.
-        until: where they are to be compressed again: attention that this is not computed from is left alone.
+        prefix: leading tokens of `tensor`, of size 1 each.
+        until: the value at which they will be compressed again: only attention upstream of it gets the bias.
 
     Returns:
         Names of the Softmax or Attention nodes that now read the bias.
 
     Raises:
-        GraphError: no self-attention is behind `tensor`, or one is in a form the bias cannot be added to.
+        GraphError: no self-attention is downstream of `tensor`, or one is in a form the bias cannot be added to.
     """
     walk = Walk(model)
     inside = walk.descendants(tensor, until=_leaves)
@@ -45,16 +45,16 @@ def add_size_bias(
     found = [a for a in attentions(walk) if a.node in inside and _of_itself(a, tensor, inside)]
     if not found:
         raise GraphError(
-            "there is no self-attention behind the compressed tokens whose logits could carry their sizes",
+            "there is no self-attention downstream of the compressed tokens to which log(sizes) could be added",
             where=f"tensor {tensor.name}",
-            fix="Use --size-bias off, or a seam with encoder layers behind it.",
+            fix="Use --size-bias off, or a seam with encoder layers after it.",
         )
     biases = _Biases(model.graph, sizes, prefix)
     return [_biased(model.graph, biases, attention) for attention in found]
 
 
 class _Biases:
-    """The bias in each dtype and shape that is asked for, made once."""
+    """The bias in each dtype and shape, made once."""
 
     def __init__(self, graph: ir.Graph, sizes: ir.Value, prefix: int) -> None:
         self.graph, self.sizes, self.prefix = graph, sizes, prefix
@@ -85,7 +85,7 @@ class _Biases:
 
 
 def _leaves(node: ir.Node) -> bool:
-    """Whether tokens leave the encoder here, or are compressed again and get sizes of their own."""
+    """Whether tokens leave the encoder here, or are compressed again, which gives them new sizes."""
     return prefix_dropped(node) > 0 or ends_tokens(node) or node.domain == "tokexport"
 
 
@@ -111,7 +111,7 @@ def _biased(graph: ir.Graph, biases: _Biases, attention: Attention) -> str:
     batch = (dims(biases.sizes) or (None,))[0]
     if rank not in (3, 4) or (rank == 3 and batch != 1):
         raise GraphError(
-            f"attention logits of rank {rank} with batch {batch or 'dynamic'} have no axis of their own for the batch",
+            f"attention logits of rank {rank} with batch {batch or 'dynamic'} have no separate batch axis",
             where=f"node {name}, tensor {source.name}",
             fix="Export the model with batch size 1, or with attention [B, H, n, n]; or use --size-bias off.",
         )

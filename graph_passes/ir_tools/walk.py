@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import onnx_ir as ir
@@ -99,6 +99,17 @@ class Walk:
     def _by_name(self) -> dict[str, ir.Value]:
         values = [*self.graph.inputs, *(output for node in self.nodes for output in node.outputs)]
         return {value.name: value for value in values if value.name}
+
+
+def read_in_subgraphs(node: ir.Node) -> Iterator[ir.Value]:
+    """Values that the subgraphs of a node read or give, whether of their own or of the graph around them."""
+    for attribute in node.attributes.values():
+        if attribute.is_ref() or attribute.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
+            continue
+        for graph in [attribute.value] if attribute.type == ir.AttributeType.GRAPH else attribute.value:
+            for inner in graph.all_nodes():
+                yield from (value for value in inner.inputs if value is not None)
+            yield from graph.outputs
 
 
 def dims(value: ir.Value | None) -> tuple[int | None, ...] | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from ..ir_tools.walk import Walk, infer_missing_shapes, unique_name
+from ..ir_tools.walk import Walk, infer_missing_shapes, read_in_subgraphs, unique_name
 from .axis import Axis
 from .check import check
 from .rules import CONTRIB, RULES, SHAPED, Rule
@@ -167,15 +167,9 @@ def _agree(downstream: Downstream, node: ir.Node, output: ir.Value, axes: dict[i
 
 
 def _refuse_captured(downstream: Downstream, node: ir.Node, sized: set[ir.Value]) -> None:
-    for attribute in node.attributes.values():
-        if attribute.is_ref() or attribute.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
-            continue
-        graphs = [attribute.value] if attribute.type == ir.AttributeType.GRAPH else attribute.value
-        for graph in graphs:
-            reads = [value for inner in graph.all_nodes() for value in inner.inputs if value is not None]
-            for value in (*reads, *graph.outputs):
-                if downstream.axes.get(value) or value in sized:
-                    downstream.refuse(node, f"its subgraph reads {value.name}, which carries tokens")
+    for value in read_in_subgraphs(node):
+        if downstream.axes.get(value) or value in sized:
+            downstream.refuse(node, f"its subgraph reads {value.name}, which carries tokens")
 
 
 def _with(shape: ir.Shape, sizes: dict[int, int]) -> ir.Shape:

@@ -114,7 +114,7 @@ def test_what_is_wrong_between_steps_fails_where_it_is_wrong(mine: Path) -> None
     model.graph.register_initializer(first)
     node.replace_input_with(1, first)
 
-    (node,) = [node for node in model.graph if node.op_type == "Log" and ".total." in (node.inputs[0].name or "")]
+    (node,) = [node for node in model.graph if node.op_type == "Log" and ".composed." in (node.inputs[0].name or "")]
     node.op_type = "Neg"
 
     once = {(probe.part, *probe.inputs): probe for probe in probes.load(mine / "b/proof.npz")}

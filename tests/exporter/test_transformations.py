@@ -72,7 +72,10 @@ def test_its_bundle_proves_itself_again(unshuffled):
         (["--ratio", "0.85"], r"keeps 36 of 144 tokens, not 21"),
         (["--keep", "16", "--set", "r=3"], r"trained for r=2 and version=v2, not for r=3"),
         (["--keep", "36", "--set", "version=v1"], r"not for r=2 and version=v1"),
-        (["--keep", "36", "--seam", "projector_output"], r"gives tokens of 384 channels, and the embed graph takes 96"),
+        (
+            ["--keep", "36", "--seam", "projector_output"],
+            r"outputs tokens of 384 channels, but the embed graph takes 96",
+        ),
     ],
 )
 def test_what_its_projector_was_not_trained_for_is_refused(tmp_path, arguments, message):
@@ -85,7 +88,7 @@ def test_a_model_without_such_a_projector_is_refused(tiny_llava_folder, tmp_path
     said = command(
         "model", tiny_llava_folder, "--method", "pixel_unshuffle", "--keep", "9", "-o", tmp_path / "b", code=2
     )
-    assert "gives 128 channels" in said and "takes 32" in said and "tiny-vlm" in said
+    assert "outputs 128 channels" in said and "takes 32" in said and "tiny-vlm" in said
     assert not (tmp_path / "b").exists()
 
 

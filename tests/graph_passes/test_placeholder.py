@@ -64,15 +64,21 @@ def test_a_graph_that_ends_at_the_tokens_takes_any_width() -> None:
 @pytest.mark.parametrize(
     ("model", "seam", "method", "params", "message"),
     [
-        (toy_vit, projector_input(), "pixel_unshuffle", {}, r"gives 32 channels, and MatMul .* takes 8.*tiny-vlm has"),
-        (toy_vit, encoder_output(), "pixel_unshuffle", {}, r"gives 32 channels.*takes 8"),
-        (with_placeholder, SEAM, "pixel_unshuffle", {"r": 4}, r"gives 32 channels, and the weights .* take 8"),
+        (
+            toy_vit,
+            projector_input(),
+            "pixel_unshuffle",
+            {},
+            r"outputs 32 channels, but MatMul .* takes 8.*tiny-vlm has",
+        ),
+        (toy_vit, encoder_output(), "pixel_unshuffle", {}, r"outputs 32 channels.*takes 8"),
+        (with_placeholder, SEAM, "pixel_unshuffle", {"r": 4}, r"outputs 32 channels, but the weights .* take 8"),
         (
             with_placeholder,
             SEAM,
             "uniform",
             {},
-            r"uniform gives 2 channels, and the weights .* take 8.*another compressor",
+            r"uniform outputs 2 channels, but the weights .* take 8.*another compressor",
         ),
     ],
 )
@@ -86,7 +92,7 @@ def test_another_width_is_refused_before_anything_is_edited(model, seam, method,
 
 
 def test_compress_refuses_a_model_without_a_projector_for_it() -> None:
-    with pytest.raises(RequestError, match="gives 8 channels, and MatMul"):
+    with pytest.raises(RequestError, match="outputs 8 channels, but MatMul"):
         compress(
             toy("out = MatMul(tokens, w2)", "float[1,16,3] out"),
             "pixel_unshuffle",

@@ -83,6 +83,14 @@ def test_two_seams_and_three_steps() -> None:
     np.testing.assert_allclose(at(model, done.tokens_out), whole.reshape(1, 4, 4, 8).mean(2)[:, :2], atol=1e-5)
 
 
+def test_all_steps_are_put_into_one_clone(monkeypatch: pytest.MonkeyPatch) -> None:
+    clones, clone = [], ir.Model.clone
+    monkeypatch.setattr(ir.Model, "clone", lambda model: clones.append(model) or clone(model))
+    model = toy_vit()
+    insert_steps(model, [step(Pairs()), step(Pairs())], [layer(0), layer(1)])
+    assert clones == [model]
+
+
 def test_at_the_end_of_a_graph_its_output_keeps_its_name() -> None:
     model = toy_vit()
     seam = Seam("projector_output", "out", 16, 12)
@@ -172,13 +180,13 @@ def refused(kind: type[Exception], steps: list[Step], seams: list[Seam], *says: 
 
 def test_what_cannot_be_in_a_row_is_refused_with_its_step() -> None:
     two = [step(First()), step(First())]
-    refused(RequestError, two, [projector_input(), encoder_output()], "step 2", "not behind", "front to back")
+    refused(RequestError, two, [projector_input(), encoder_output()], "step 2", "not downstream", "front to back")
     count = [step(First()), step(First(), keep=9)]
     refused(RequestError, count, [encoder_output()] * 2, "step 2, toy_first", "ratio =", "1..8")
     wide = [step(make("pixel_unshuffle"), keep=4), step(First())]
     refused(RequestError, wide, [encoder_output()] * 2, "step 1, pixel_unshuffle", "--method pixel_unshuffle")
     wide = [step(First()), step(make("qformer"), keep=2)]
-    refused(RequestError, wide, [encoder_output()] * 2, "step 2, qformer", "no place in a row")
+    refused(RequestError, wide, [encoder_output()] * 2, "step 2, qformer", "cannot be one of several steps")
     nothing = [step(First()), step(First(), keep=8)]
     refused(RequestError, nothing, [encoder_output()] * 2, "step 2", "all 8 tokens")
     none = [step(First()), step(make("tokenlearner"), keep=2)]
