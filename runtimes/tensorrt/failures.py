@@ -6,11 +6,12 @@ TensorRT reports through its log, in sentences about its own source. The table k
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from ...errors import BundleError, GraphError, MissingError, TokexportError
-from .rtx import ParserError
 
 
 class EngineError(BundleError):
@@ -34,6 +35,25 @@ class BuildMemoryError(MissingError):
 
 
 @dataclass(frozen=True)
+class ParserError:
+    """Why TensorRT refuses a graph.
+
+    Attributes:
+        node: name of the node, empty where TensorRT names none.
+        op: its operator, empty likewise.
+        reason: TensorRT's words, or the rule of `devices.rules` that was broken.
+    """
+
+    node: str
+    op: str
+    reason: str
+
+    def __str__(self) -> str:
+        place = " ".join(part for part in (self.op, repr(self.node) if self.node else "") if part)
+        return f"{place}: {self.reason}" if place else self.reason
+
+
+@dataclass(frozen=True)
 class _Known:
     pattern: str
     error: type[TokexportError]
@@ -41,6 +61,10 @@ class _Known:
     fix: str
 
 
+_MEMORY = (
+    "out of memory|OutOfMemory|could not be allocated|insufficient memory on requested size|bad_alloc|MemoryError"
+    "|allocator error allocating"
+)
 # The parser's words where the registry has no creator for an operator.
 _NO_PLUGIN = "Plugin not found"
 _MEMORY_FIX = (
@@ -50,8 +74,7 @@ _MEMORY_FIX = (
 # The first that is found in the log speaks: causes stand before what follows from them.
 _KNOWN = (
     _Known(
-        r"out of memory|OutOfMemory|could not be allocated|insufficient memory on requested size|bad_alloc"
-        r"|allocator error allocating",
+        _MEMORY,
         BuildMemoryError,
         "there is not enough memory to build the engine",
         _MEMORY_FIX,
@@ -114,20 +137,38 @@ def translate(log: Iterable[str], *, doing: str, where: str) -> TokexportError:
     return GraphError(f"{doing}: {last}", where=where, fix=fix)
 
 
-def killed(code: int, tail: str, *, doing: str, where: str) -> TokexportError:
+def crashed(code: int, stderr: str, *, doing: str, where: str) -> TokexportError:
     """The error behind a child process that ended without an answer.
 
     Args:
         code: its exit code; negative for a signal.
-        tail: its last words on stderr.
+        stderr: what it wrote there.
         doing: see `translate`.
         where: likewise.
     """
-    if code == -9:
-        # Nobody but the kernel sends it: the process took more memory than there is.
-        return BuildMemoryError(f"{doing}: the system killed it for memory", where=where, fix=_MEMORY_FIX)
-    said = f": {tail}" if tail else ""
-    return GraphError(f"{doing}: its process ended with {code}{said}", where=where, fix="Try another --form.")
+    tail = "\n".join(stderr.strip().splitlines()[-3:])
+    ended = f"its process ended with {code}{f': {_short(tail)}' if tail else ''}"
+    # Nobody but the kernel sends SIGKILL: the process took more memory than there is.
+    if code == -signal.SIGKILL or re.search(_MEMORY, tail):
+        return BuildMemoryError(f"{doing}: there is not enough memory: {ended}", where=where, fix=_MEMORY_FIX)
+    if code < 0:
+        ended = f"{_signal_name(-code)}: {ended}"
+    return GraphError(f"{doing}: {ended}", where=where, fix="Try another --form.")
+
+
+def describe(error: Any) -> dict[str, str]:
+    """An error of TensorRT's parser as the fields of `ParserError`; the reason names the function the node lies in."""
+    inside = [name for name in error.local_function_stack() if name]
+    reason = error.desc().strip()
+    if inside:
+        reason = f"{reason} (in function {' > '.join(inside)})"
+    return {"node": error.node_name(), "op": error.node_operator(), "reason": reason}
+
+
+def refusals(text: str) -> list[ParserError]:
+    """What our plugins refused, which the child wrote to stderr: of TensorRT's own errors none says why."""
+    found = re.findall(r"(?:Exception thrown .*: |^)(Tokexport\w+) '(.*?)': (.*)", text, re.MULTILINE)
+    return [ParserError(node, op, reason) for op, node, reason in dict.fromkeys(found)]
 
 
 def refused(error: ParserError, *, doing: str, where: str, form: str, others: Iterable[str]) -> TokexportError:
@@ -150,6 +191,13 @@ def refused(error: ParserError, *, doing: str, where: str, form: str, others: It
     ours = error.op.startswith("Tokexport") or "in function Tokexport" in error.reason
     fix = instead if ours and instead else "Change that node where the model is made."
     return GraphError(text, where=where, fix=fix)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _short(text: str) -> str:

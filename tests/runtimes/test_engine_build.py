@@ -17,7 +17,7 @@ import toy_bundle
 from tokexport.errors import BundleError, MissingError, RequestError
 from tokexport.runtimes.bundle.reader import open_bundle
 from tokexport.runtimes.tensorrt.engines import file as engine_file
-from tokexport.runtimes.tensorrt.engines import worker as engine_worker
+from tokexport.runtimes.tensorrt.engines import task as engine_task
 from tokexport.runtimes.tensorrt.engines.build import build_engines, choose_runtime
 from tokexport.runtimes.tensorrt.failures import BuildMemoryError, EngineStaleError
 
@@ -206,9 +206,8 @@ def test_what_cannot_be_put_in_place_or_written_is_named(folder: Path, patch: An
         "library": None,
         "inspect": False,
     }
-    reading, writing = os.pipe()
-    with os.fdopen(reading), pytest.raises(BundleError, match=r"cannot be written: No such file.*embed\.plan"):
-        engine_worker.run({**request, "progress": writing})
+    with pytest.raises(BundleError, match=r"cannot be written: No such file.*embed\.plan"):
+        engine_task.run(request, lambda share, text: None)
 
 
 def test_a_timing_cache_of_another_version_is_refused(folder: Path, patch: Any) -> None:

@@ -14,15 +14,14 @@ from ....errors import GraphError
 from ....graph_passes.ir_tools.model_io import external_tensors
 from ....plugins.library import needed
 from ...bundle.manifest import Form
+from .. import child
 from .. import cuda as tensorrt_cuda
 from .. import layers as engine_layers
 from ..api import Kind, title
-from ..failures import EngineStaleError, refused, translate
-from ..rtx import ParserError, refusals
-from . import child as engine_child
+from ..failures import EngineStaleError, ParserError, refusals, refused, translate
 
 if TYPE_CHECKING:
-    from .child import Progress
+    from ..child import Progress
     from .target import EngineTarget
 
 
@@ -64,7 +63,7 @@ class Builder:
             name: for files and errors.
             form: of the model.
             others: forms to name where a node is refused.
-            progress: see `engine_child.call`.
+            progress: see `child.call`.
 
         Returns:
             (the plan, in `scratch`; the looks at the network and, where a GPU can load it, at the engine).
@@ -91,9 +90,10 @@ class Builder:
                 "library": str(self.library) if self.library else None,
                 "inspect": tensorrt_cuda.gpu_here() == self.target.compute_capability,
             }
-            answer = engine_child.call(request, progress, doing=doing, where=where)
+            called = child.call("engine", request, doing=doing, where=where, progress=progress)
+        answer = called.result
         # What a plugin refuses TensorRT reports as an error of its own, without the reason.
-        if answer["stage"] != "done" and plugins and (found := refusals(answer["stderr"])):
+        if answer["stage"] != "done" and plugins and (found := refusals(called.stderr)):
             raise refused(found[0], doing=doing, where=where, form=form, others=others)
         if answer["stage"] == "parse" and answer["errors"]:
             first = ParserError(**answer["errors"][0])
