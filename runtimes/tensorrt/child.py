@@ -1,4 +1,4 @@
-"""Runs a task of `worker.py` in a process of its own: a crash there does not end ours, and its memory is given back.
+"""Runs a task of `worker.py` in a process of its own: a crash there does not end this one, and its memory is returned.
 
 The two share a folder: the request and the answer are JSON files in it, because the libraries print to both streams.
 Progress comes through a pipe, one JSON list a line.
@@ -31,11 +31,11 @@ _STDERR_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Answer:
-    """What a task gave.
+    """The answer of a task.
 
     Attributes:
         result: what its `run` returned.
-        stderr: what it and the libraries in it wrote there, the last MiB.
+        stderr: the last MiB of it, with the messages of the libraries.
     """
 
     result: dict[str, Any]
@@ -55,10 +55,10 @@ def call(
 
     Args:
         task: one of `worker.TASKS`.
-        request: what its `run` takes, as JSON holds it.
+        request: what its `run` takes; must be JSON.
         doing: for errors, such as ``TensorRT 10.3 cannot build the engine``.
         where: likewise, the graph.
-        progress: hears what the task tells.
+        progress: called with what the task reports.
         timeout: seconds; None: no limit.
 
     Raises:
@@ -83,7 +83,7 @@ def call(
 
 
 def _run(folder: Path, progress: Progress, timeout: float | None) -> int | None:
-    """The exit code, negative for a signal; None where the time was up."""
+    """The exit code, negative for a signal; None where it was stopped at the time limit."""
     reading, writing = os.pipe()
     with os.fdopen(reading) as lines:
         try:
@@ -110,7 +110,7 @@ def _run(folder: Path, progress: Progress, timeout: float | None) -> int | None:
             timer.start()
         try:
             for line in lines:
-                # Killed within a line, a child leaves half of it.
+                # A child that is killed may leave half a line.
                 if line.endswith("\n"):
                     progress(*json.loads(line))
             code = child.wait()

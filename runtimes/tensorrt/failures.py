@@ -1,6 +1,6 @@
-"""What TensorRT says when it fails, and what that means for whoever typed the command.
+"""Turns TensorRT's errors into ours: what is wrong, and what to do about it.
 
-TensorRT reports through its log, in sentences about its own source. The table knows those that have a cure.
+TensorRT reports through its log, in sentences about its own source. The table lists those that have a cure.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class EngineDeviceError(EngineError):
 
 
 class EngineStaleError(EngineError):
-    """The graph, or the plan itself, is no longer what the sidecar describes."""
+    """The graph, or the plan itself, is no longer the one that the sidecar describes."""
 
 
 class BuildMemoryError(MissingError):
-    """The memory of this machine does not suffice to build the engine."""
+    """This machine has too little memory to build the engine."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ParserError:
     Attributes:
         node: name of the node, empty where TensorRT names none.
         op: its operator, empty likewise.
-        reason: TensorRT's words, or the rule of `devices.rules` that was broken.
+        reason: TensorRT's message, or the rule of `devices.rules` that was broken.
     """
 
     node: str
@@ -71,7 +71,7 @@ _MEMORY_FIX = (
     "Close other programs, build one variant at a time, or export with --precision fp16. On a Jetson also stop the "
     "desktop (sudo systemctl isolate multi-user.target) and add swap."
 )
-# The first that is found in the log speaks: causes stand before what follows from them.
+# The first entry that matches a line of the log wins: causes come before their consequences.
 _KNOWN = (
     _Known(
         _MEMORY,
@@ -114,7 +114,7 @@ _KNOWN = (
         r"driver version is insufficient|no CUDA-capable device|cudaErrorNoDevice|cudaErrorInsufficientDriver",
         MissingError,
         "there is no GPU here that TensorRT can use",
-        "`tokexport doctor` looks at driver and GPU.",
+        "`tokexport doctor` checks driver and GPU.",
     ),
 )
 
@@ -148,7 +148,7 @@ def crashed(code: int, stderr: str, *, doing: str, where: str) -> TokexportError
     """
     tail = "\n".join(stderr.strip().splitlines()[-3:])
     ended = f"its process ended with {code}{f': {_short(tail)}' if tail else ''}"
-    # Nobody but the kernel sends SIGKILL: the process took more memory than there is.
+    # Only the kernel's out-of-memory killer sends SIGKILL here.
     if code == -signal.SIGKILL or re.search(_MEMORY, tail):
         return BuildMemoryError(f"{doing}: there is not enough memory: {ended}", where=where, fix=_MEMORY_FIX)
     if code < 0:
@@ -166,20 +166,20 @@ def describe(error: Any) -> dict[str, str]:
 
 
 def refusals(text: str) -> list[ParserError]:
-    """What our plugins refused, which the child wrote to stderr: of TensorRT's own errors none says why."""
+    """Errors of our plugins, from the stderr of the child: TensorRT reports that a plugin failed, and not why."""
     found = re.findall(r"(?:Exception thrown .*: |^)(Tokexport\w+) '(.*?)': (.*)", text, re.MULTILINE)
     return [ParserError(node, op, reason) for op, node, reason in dict.fromkeys(found)]
 
 
 def refused(error: ParserError, *, doing: str, where: str, form: str, others: Iterable[str]) -> TokexportError:
-    """The error behind a node that the parser refuses: names it, and the form to use instead.
+    """The error behind a node that the parser refuses: names the node, and the form to use instead.
 
     Args:
-        error: the first of the parser's.
+        error: the parser's first.
         doing: see `translate`.
         where: likewise.
-        form: that was parsed.
-        others: forms that no rule refuses.
+        form: the one that was parsed.
+        others: forms that break no rule.
     """
     text = f"{doing} ({form} form): {_short(str(error))}"
     others = [one for one in others if one != form]
@@ -187,7 +187,7 @@ def refused(error: ParserError, *, doing: str, where: str, form: str, others: It
     if _NO_PLUGIN in error.reason and error.op.startswith("Tokexport"):
         fix = f"Run: tokexport plugins build. {f'Or u{instead[1:]}' if instead else ''}".strip()
         return MissingError(text, where=where, fix=fix)
-    # Whatever the form, a node outside of a compressor stays what it is.
+    # A node outside of a compressor is the same in every form.
     ours = error.op.startswith("Tokexport") or "in function Tokexport" in error.reason
     fix = instead if ours and instead else "Change that node where the model is made."
     return GraphError(text, where=where, fix=fix)

@@ -1,6 +1,6 @@
-"""TensorRT-RTX parses a graph and builds its engine without a GPU: what TensorRT cannot read is seen early.
+"""TensorRT-RTX parses a graph and builds its engine without a GPU: graphs that TensorRT cannot read are found early.
 
-Both happen in a child process (`child.py`), so a crash of TensorRT-RTX is a result and not our end.
+Both happen in a child process (`child.py`), so that a crash of TensorRT-RTX is a result and does not end this process.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _INSTALL = "pip install 'tensorrt-rtx>=1.7'"
 
 @dataclass(frozen=True)
 class Built:
-    """What a build gave.
+    """The result of a build.
 
     Attributes:
         ok: whether there is an engine.
-        seconds: of the build alone, without parsing and the child's start.
+        seconds: of the build alone, without parsing and the start of the child process.
         bytes: size of the serialized engine; 0 where there is none.
-        errors: why there is none.
+        errors: why there is no engine.
     """
 
     ok: bool
@@ -51,11 +51,11 @@ def require_rtx() -> str:
 
 
 def parse(model: str | Path | bytes, *, plugins: str | Path | None = None, timeout: float = 600) -> list[ParserError]:
-    """What TensorRT's ONNX parser refuses in a model; empty where it takes everything.
+    """What TensorRT's ONNX parser refuses in a model; empty where it accepts the model.
 
     Args:
         model: an ONNX file (external data beside it is read), or a serialized model without external data.
-        plugins: whose the plugins are that the graph needs: a library's path, or ``python`` for those in Python.
+        plugins: where the plugins of the graph are: a library's path, or ``python`` for those in Python.
         timeout: seconds.
 
     Raises:
@@ -79,7 +79,7 @@ def build(
         model: an ONNX file (external data beside it is read), or a serialized model without external data.
         sm: compute capability: one of `SMS`.
         engine: file to write the engine to.
-        plugins: whose the plugins are that the graph needs: a library's path, or ``python`` for those in Python.
+        plugins: where the plugins of the graph are: a library's path, or ``python`` for those in Python.
         timeout: seconds.
 
     Raises:
@@ -132,7 +132,7 @@ def _failed(reason: str) -> tuple[Built, bool]:
 
 
 def _broken_rules(model: str | Path | bytes) -> list[ParserError]:
-    """A failed build seldom names its node; a rule that the graph breaks does."""
+    """The rules that the graph breaks: they name the node, which the error of a failed build seldom does."""
     import onnx_ir as ir
 
     from ...devices.rules import violations

@@ -41,7 +41,7 @@ def environment(links: Path) -> dict[str, str]:
     return env
 
 
-def bear_missing_name() -> None:
+def provide_missing_name() -> None:
     """Make `dlopen("libtensorrt_rtx.so")` find the library of the wheel, where nothing else does.
 
     The wheel must have been imported: its library is found because it is loaded.

@@ -11,7 +11,7 @@ from pathlib import Path
 from ...errors import TokexportError
 from .child import ANSWER, REQUEST
 
-# Task -> module beside this one with `run(request, tell)`, which returns what JSON holds. `tell(share, text)` reports
+# Task -> module beside this one with `run(request, tell)`, which returns JSON. `tell(share, text)` reports
 # progress.
 TASKS = {"engine": ".engines.task", "rtx": ".rtx_task"}
 
@@ -31,7 +31,7 @@ def main() -> None:
         except TokexportError as error:
             told = {"kind": type(error).__name__, "what": error.what, "where": error.where, "fix": error.fix}
             answer = {"error": told}
-    # In one step: a process that ends while it writes has given no answer.
+    # Atomically: a process that crashes while it writes has given no answer.
     part = folder / f"{ANSWER}.part"
     part.write_text(json.dumps(answer))
     part.replace(folder / ANSWER)

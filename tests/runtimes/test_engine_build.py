@@ -258,7 +258,7 @@ def test_a_device_must_be_the_machine_that_builds(folder: Path, patch: Any) -> N
 
 def test_a_version_whose_api_is_not_spoken_is_refused(patch: Any) -> None:
     patch.setenv("STAND_IN_TENSORRT", "8.6.1")
-    with pytest.raises(MissingError, match=r"TensorRT 8\.6\.1 is installed, and versions 10\.3 to 11\.x are served"):
+    with pytest.raises(MissingError, match=r"TensorRT 8\.6\.1 is installed, and versions 10\.3 to 11\.x are supported"):
         choose_runtime("tensorrt")
     with pytest.raises(RequestError, match="unknown runtime 'trt'"):
         choose_runtime("trt")

@@ -10,7 +10,7 @@ from typing import Any
 from ..api import Api, Settings
 from ..failures import describe
 from ..layers import Layer
-from ..plugins import offer
+from ..plugins import load_plugins
 from .file import unwritable
 
 
@@ -20,9 +20,9 @@ def run(request: dict[str, Any], tell: Callable[[float, str], None]) -> dict[str
     Args:
         request: kind (of TensorRT), model (file), weights (a path beside its data
             files), plan and timing (files to write), timing_in (file to read, may be
-            missing), settings (of `tensorrt_api.Settings`), plugins (operators), library (file or None), inspect
+            missing), settings (of `api.Settings`), plugins (operators), library (file or None), inspect
             (whether a GPU that can load the engine is here).
-        tell: hears (share done 0..1, what is going on).
+        tell: called with (share done 0..1, phase of the build).
 
     Returns:
         stage (parse, cache, build or done), errors (of the parser), log (TensorRT's errors and warnings), network and
@@ -34,18 +34,18 @@ def run(request: dict[str, Any], tell: Callable[[float, str], None]) -> dict[str
     """
     api = Api(request["kind"])
     trt = api.trt
-    offer(api, request["plugins"], request["library"] and Path(request["library"]))
+    load_plugins(api, request["plugins"], request["library"] and Path(request["library"]))
     builder = trt.Builder(api.logger)
     network = api.network(builder)
     parser = trt.OnnxParser(network, api.logger)
-    # Not from the file: a graph that was cut or inlined in memory has its weights elsewhere, and readers refuse links.
+    # Not `parse_from_file`: the graph lies in a temporary folder, its weights in another, and TensorRT refuses links.
     if not parser.parse(Path(request["model"]).read_bytes(), request["weights"]):
         errors = [describe(parser.get_error(i)) for i in range(parser.num_errors)]
         return {"stage": "parse", "errors": errors, "log": api.take_log()}
     layers = _plain(api.layers_of_network(network))
     config = api.config(builder, Settings(**request["settings"]), _monitor(trt, tell))
     earlier = Path(request["timing_in"])
-    if not api.give_timing_cache(config, earlier.read_bytes() if earlier.is_file() else b""):
+    if not api.set_timing_cache(config, earlier.read_bytes() if earlier.is_file() else b""):
         return {"stage": "cache", "log": api.take_log()}
     plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -71,7 +71,7 @@ def _plain(layers: list[Layer]) -> list[dict[str, Any]]:
 
 
 def _monitor(trt: Any, tell: Callable[[float, str], None]) -> Any:
-    """Tells the share that is done of nested phases, each a step of the one around it."""
+    """A progress monitor: the share done of nested phases, each of which is one step of its parent."""
 
     class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
@@ -99,7 +99,7 @@ def _monitor(trt: Any, tell: Callable[[float, str], None]) -> Any:
                 parent, steps, done = phase
                 share = min((done + share) / max(steps, 1), 1.0)
                 phase = self.phases.get(parent)
-            # A phase that starts has no step done; a bar that goes back tells nobody anything.
+            # A phase starts with no step done; a progress bar must not go back.
             self.furthest = max(self.furthest, share)
             tell(self.furthest, name)
 
