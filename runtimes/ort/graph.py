@@ -1,4 +1,4 @@
-"""Runs any graph in ONNX Runtime: a part that was cut free for a proof, not a bundle."""
+"""Runs any graph in ONNX Runtime: a part that was extracted for a proof, not a bundle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 def ort_runner(model: ir.Model, threads: int | None = None) -> Run:
     """Make `model` callable: arrays by input name -> arrays by output name; floats are cast to the graph's types.
 
-    External weights are read from where they lie.
+    External weights are read from their own folder.
 
     Args:
         model: any graph.
@@ -24,7 +24,7 @@ def ort_runner(model: ir.Model, threads: int | None = None) -> Run:
 
     Raises:
         MissingError: ONNX Runtime is not installed.
-        GraphError: it refuses the graph, or external weights lie in several folders.
+        GraphError: ONNX Runtime rejects the graph, or external weights lie in several folders.
     """
     from ...graph_passes.ir_tools.ort_session import open_session
 

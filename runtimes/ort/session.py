@@ -20,9 +20,9 @@ class OrtSession(Session):
     Args:
         bundle: opened.
         variant: see `Session`.
-        form: portable or inlined; ONNX Runtime does not know our plugins.
+        form: portable or inlined; ONNX Runtime cannot run TensorRT plugins.
         threads: inside one operator (intra-op); None: one per core.
-        inter_threads: operators side by side; None: ONNX Runtime runs them one after the other.
+        inter_threads: operators in parallel (inter-op); None: ONNX Runtime runs them one after the other.
         providers: execution providers, best first.
 
     Raises:
@@ -49,7 +49,7 @@ class OrtSession(Session):
             raise MissingError(f"this onnxruntime has no {absent[0]}", fix="pip install tokexport[ort-gpu]")
         self._form, self._providers = form, list(providers)
         self._options = self._ort.SessionOptions()
-        # Its warnings are about what its own optimizer removes; errors still come as exceptions.
+        # Its warnings are about nodes that its own optimizer removes; errors are raised as exceptions.
         self._options.log_severity_level = 3
         if threads is not None:
             self._options.intra_op_num_threads = threads

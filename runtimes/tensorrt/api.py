@@ -21,12 +21,12 @@ from typing import Any, Literal
 
 from ...errors import MissingError
 from .layers import Layer, of_inspector
-from .wheel import bear_missing_name
+from .wheel import provide_missing_name
 
 Kind = Literal["tensorrt", "tensorrt-rtx"]
 KINDS: tuple[Kind, ...] = ("tensorrt", "tensorrt-rtx")
 
-# Python module, distribution, first version that is served, first that is not.
+# Python module, distribution, first supported version, first that is not.
 _PACKAGES: dict[Kind, tuple[str, str, tuple[int, ...], tuple[int, ...]]] = {
     "tensorrt": ("tensorrt", "tensorrt", (10, 3), (12,)),
     "tensorrt-rtx": ("tensorrt_rtx", "tensorrt-rtx", (1, 7), (2,)),
@@ -43,7 +43,7 @@ class Settings:
     """How a network is built.
 
     Attributes:
-        workspace: bytes that a tactic may use; None: what TensorRT takes by itself, the whole memory of the GPU.
+        workspace: most bytes that a tactic may use; None: TensorRT's default, the whole memory of the GPU.
         compute_capability: such as ``8.6``.
     """
 
@@ -67,7 +67,7 @@ def require(kind: Kind) -> str:
     """The installed version.
 
     Raises:
-        MissingError: it is not installed, or of a version whose API this does not speak.
+        MissingError: it is not installed, or of a version that is not supported.
     """
     found = version_of(kind)
     module, _, least, above = _PACKAGES[kind]
@@ -76,7 +76,7 @@ def require(kind: Kind) -> str:
     if not least <= _numbers(found) < above:
         first = ".".join(map(str, least))
         raise MissingError(
-            f"{title(kind)} {found} is installed, and versions {first} to {above[0] - 1}.x are served",
+            f"{title(kind)} {found} is installed, and versions {first} to {above[0] - 1}.x are supported",
             where=f"Python module {module}",
             fix=_INSTALL[kind],
         )
@@ -84,12 +84,12 @@ def require(kind: Kind) -> str:
 
 
 def install(kind: Kind) -> str:
-    """How to get it."""
+    """How to install it, as a sentence."""
     return _INSTALL[kind]
 
 
 def title(kind: Kind) -> str:
-    """As its maker writes it."""
+    """Its name as NVIDIA spells it."""
     return "TensorRT" if kind == "tensorrt" else "TensorRT-RTX"
 
 
@@ -118,7 +118,7 @@ class Api:
                 fix="`tokexport doctor` says what is wrong with it.",
             ) from error
         if kind == "tensorrt-rtx":
-            bear_missing_name()
+            provide_missing_name()
         self.logged: list[str] = []
         self.logger = self._logger()
 
@@ -138,9 +138,9 @@ class Api:
         """A builder configuration."""
         trt = self.trt
         config = builder.create_builder_config()
-        # fp32 in the graph means fp32: a selection rounded to the ten bits of TF32 picks other tokens.
+        # fp32 in the graph means fp32: a top-k on scores with the ten mantissa bits of TF32 selects other tokens.
         config.clear_flag(trt.BuilderFlag.TF32)
-        # Without it the inspector tells names only, and no types could be compared.
+        # Without it the inspector reports names only, and no types could be compared.
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         if settings.workspace is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace)
@@ -152,10 +152,10 @@ class Api:
             config.progress_monitor = monitor
         return config
 
-    def give_timing_cache(self, config: Any, content: bytes) -> bool:
-        """Attach a timing cache, empty or of an earlier build; False where it was made elsewhere or is damaged.
+    def set_timing_cache(self, config: Any, content: bytes) -> bool:
+        """Attach a timing cache, empty or of an earlier build; False where TensorRT rejects it.
 
-        TensorRT-RTX has none: True, and nothing done.
+        TensorRT-RTX has none: True, and nothing is done.
         """
         if self.kind == "tensorrt-rtx":
             return True
@@ -163,7 +163,7 @@ class Api:
         return cache is not None and bool(config.set_timing_cache(cache, False))
 
     def timing_cache(self, config: Any) -> bytes | None:
-        """What the build learned; None where there is nothing like it."""
+        """The timing cache after the build, serialized; None for TensorRT-RTX, which has none."""
         return None if self.kind == "tensorrt-rtx" else bytes(config.get_timing_cache().serialize())
 
     def layers_of_network(self, network: Any) -> list[Layer]:
@@ -177,18 +177,18 @@ class Api:
         return layers
 
     def layers_of_engine(self, engine: Any) -> list[Layer]:
-        """The layers of an engine as its inspector tells them, and one for its inputs and outputs."""
+        """The layers of an engine as its inspector reports them, and one for its inputs and outputs."""
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         ends = Layer("", "inputs and outputs", {name: engine.get_tensor_dtype(name).name for name in names})
         inspector = engine.create_engine_inspector()
         return [ends, *of_inspector(inspector.get_engine_information(self.trt.LayerInformationFormat.JSON))]
 
     def context(self, engine: Any, cache: bytes | None = None) -> tuple[Any, Callable[[], bytes] | None]:
-        """An execution context, and what gives the runtime cache after a run; None where there is no such cache.
+        """An execution context, and a function that returns the runtime cache after a run, or None where there is none.
 
         Args:
             engine: deserialized.
-            cache: what an earlier process gave; one that does not fit is rejected by TensorRT-RTX and made anew.
+            cache: runtime cache of an earlier process; TensorRT-RTX rejects one that does not fit, and compiles again.
         """
         if self.kind == "tensorrt":
             return engine.create_execution_context(), None

@@ -20,11 +20,11 @@ class CudaError(GraphError):
 
 
 class Memory:
-    """Bytes on the device, or page-locked on the host, freed when nothing refers to them any more.
+    """Bytes on the device, or page-locked on the host, freed when the last reference is gone.
 
     Attributes:
-        address: where they are.
-        size: how many.
+        address: of the first byte.
+        size: in bytes.
     """
 
     def __init__(self, address: int, size: int, free: Callable[[int], Any]) -> None:
@@ -38,7 +38,7 @@ class Memory:
 
 
 class Cuda:
-    """A stream of the current device and what runs on it.
+    """A stream on the current device, and the calls on it.
 
     Raises:
         MissingError: no `cuda-bindings`, no driver, or no GPU.
@@ -49,43 +49,43 @@ class Cuda:
         self.stream = self._call("cudaStreamCreateWithFlags", self._rt.cudaStreamNonBlocking)
 
     def device_memory(self, size: int) -> Memory:
-        """Bytes on the device; at least one, because CUDA gives no address for none."""
+        """Bytes on the device; at least one, because CUDA returns no address for zero bytes."""
         address = int(self._call("cudaMalloc", max(size, 1)))
         return Memory(address, size, self._rt.cudaFree)
 
     def host_memory(self, size: int) -> Memory:
-        """Page-locked bytes on the host: copies from and to them do not hold up the host."""
+        """Page-locked bytes on the host: copies from and to them do not block the host."""
         address = int(self._call("cudaMallocHost", max(size, 1)))
         return Memory(address, size, self._rt.cudaFreeHost)
 
     def upload(self, to: Memory, source: Memory) -> None:
-        """Copy host memory to the device, in the order of the stream."""
+        """Copy host memory to the device, in stream order."""
         kind = self._rt.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._call("cudaMemcpyAsync", to.address, source.address, source.size, kind, self.stream)
 
     def download(self, to: Memory, source: Memory) -> None:
-        """Copy device memory to the host, in the order of the stream."""
+        """Copy device memory to the host, in stream order."""
         kind = self._rt.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", to.address, source.address, source.size, kind, self.stream)
 
     def synchronize(self) -> None:
-        """Wait for the stream; errors of what ran on it surface here."""
+        """Wait for the stream; errors of asynchronous calls are raised here."""
         self._call("cudaStreamSynchronize", self.stream)
 
     def capture(self, enqueue: Callable[[], None]) -> Any:
-        """Record what `enqueue` puts on the stream, instead of running it; returns what `launch` takes.
+        """Capture what `enqueue` puts on the stream instead of running it; returns an executable graph for `launch`.
 
         Raises:
             CudaError: something in it cannot be captured.
         """
-        # Only this thread's calls are watched: another thread may allocate meanwhile.
+        # Thread-local: another thread may allocate during the capture.
         self._call(
             "cudaStreamBeginCapture", self.stream, self._rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         )
         try:
             enqueue()
         finally:
-            # Also after an error: a stream that stays in capture mode could never be used again.
+            # Also after an error: a stream that stays in capture mode cannot be used again.
             error, graph = self._rt.cudaStreamEndCapture(self.stream)
         _check(self._rt, "cudaStreamEndCapture", error)
         executable = self._call("cudaGraphInstantiate", graph, 0)
@@ -115,7 +115,7 @@ def compute_capability() -> str:
 
 
 def gpu_here() -> str | None:
-    """The compute capability of the GPU of this machine; None where there is none, or nothing that could see it."""
+    """The compute capability of the GPU of this machine; None where there is no GPU, or cuda-bindings is missing."""
     try:
         return compute_capability()
     except MissingError:
@@ -123,7 +123,7 @@ def gpu_here() -> str | None:
 
 
 def _runtime() -> ModuleType:
-    """The bindings of the CUDA runtime, where they see a GPU."""
+    """The bindings of the CUDA runtime, after a check that they see a GPU."""
     try:
         from cuda.bindings import runtime
     except ImportError as error:
@@ -134,7 +134,7 @@ def _runtime() -> ModuleType:
     if int(status) or not count:
         raise MissingError(
             f"CUDA sees no GPU here: {_reason(runtime, status) if int(status) else 'there is none'}",
-            fix="`tokexport doctor` looks at driver and GPU; cuda-bindings must be of a CUDA that the driver serves.",
+            fix="`tokexport doctor` checks driver and GPU; cuda-bindings must be of a CUDA that the driver supports.",
         )
     return runtime
 
@@ -148,7 +148,7 @@ def _call(runtime: ModuleType, name: str, *arguments: Any) -> Any:
 def _check(runtime: ModuleType, name: str, error: Any) -> None:
     if not int(error):
         return
-    # It stays until it is asked for, and would be taken for the error of the next call.
+    # The error stays set until it is read, and would be reported for the next call.
     runtime.cudaGetLastError()
     if int(error) == int(runtime.cudaError_t.cudaErrorMemoryAllocation):
         raise MissingError(

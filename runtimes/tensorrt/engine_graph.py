@@ -1,4 +1,4 @@
-"""Runs any graph in TensorRT: a part that was cut free for a proof, or a whole graph in the bundle's own engine."""
+"""Runs any graph in TensorRT: a part that was extracted for a proof, or a whole graph in the bundle's own engine."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 class EngineRunner:
-    """Makes a graph callable, as `ort_graph.ort_runner` does: arrays by input name -> arrays by output name.
+    """Makes a graph callable, as `ort.graph.ort_runner` does: arrays by input name -> arrays by output name.
 
-    A graph of `models` runs in the bundle's engine. A part of one is built as that engine was: same TensorRT, form,
-    limits and timing cache; and its types are compared in the same way.
+    A graph of `models` runs in the bundle's engine. For a part an engine is built in the same way: same TensorRT, form,
+    workspace and timing cache; and its types are checked likewise.
 
     Args:
         session: of the bundle.
         scratch: a folder for the engines of parts.
 
     Attributes:
-        models: by role, the graph that the bundle's engine was built of.
-        parts: how many engines were built of parts.
+        models: by role, the graph that the bundle's engine was built from.
+        parts: how many engines were built for parts.
     """
 
     def __init__(self, session: TensorRTSession, scratch: Path) -> None:
@@ -51,8 +51,8 @@ class EngineRunner:
         record = records["encoder"]
         target = EngineTarget(record.device, Settings(record.workspace, record.compute_capability), "")
         self._builder = Builder(session.kind, record.version, target, session.library(record), scratch)
-        # A part may hold the plugin, and be loaded before the whole graph is.
-        session.offer(record)
+        # A part may contain the plugin, and is built before the engine of the whole graph is loaded.
+        session.load_plugins(record)
         timing = engine_file.cached(bundle, engine_file.timing_path(bundle, session.device, variant.name))
         if timing is not None:
             self._builder.timing.write_bytes(timing)

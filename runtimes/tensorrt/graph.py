@@ -1,9 +1,9 @@
-"""One engine, ready to run: its buffers allocated once, its work captured in a CUDA graph and replayed.
+"""One engine, ready to run: buffers are allocated once, its launches are captured in a CUDA graph and replayed.
 
-The first run with a set of addresses goes straight to the stream, because kernels are loaded at their first launch and
-that cannot be captured; the second is captured; from then on the graph is replayed. Addresses change only where a
-tensor stays on the device between runs: a KV cache then goes to and fro between two buffers, each way a graph of its
-own.
+The first run with a set of addresses is enqueued directly, because kernels are loaded at their first launch and that
+cannot be captured; the second is captured; from then on the graph is replayed. Addresses change only where a
+tensor stays on the device between runs: a KV cache then alternates between two buffers, with a graph for
+each direction.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _TYPES |= {"INT8": "int8", "UINT8": "uint8", "BOOL": "bool"}
 
 @dataclass(frozen=True)
 class OnDevice:
-    """An output that stayed on the device, as an input of a next run.
+    """An output that stayed on the device, to be an input of a next run.
 
-    It holds until its graph has run twice more.
+    It is valid until its graph has run twice more.
     """
 
     memory: Memory
@@ -56,17 +56,17 @@ class EngineGraph:
         cuda: the stream it runs on.
         engine: deserialized.
         name: for errors.
-        cache: a runtime cache of an earlier process.
-        capture: False: every run goes straight to the stream.
+        cache: runtime cache of an earlier process.
+        capture: False: every run is enqueued directly, without CUDA graphs.
 
     Attributes:
         engine: as given.
         inputs: by name.
         outputs: likewise.
-        runtime_cache: gives what a next process can start with; None where there is no such thing.
-        notes: what a reader of its results or times should know.
-        launches: how many runs went to the stream directly, were captured, and were replayed.
-        after_first_run: called once, when kernels that are compiled at their first launch have been.
+        runtime_cache: returns the runtime cache for a next process; None where there is none.
+        notes: remarks on its results or times, for the user.
+        launches: how many runs were enqueued directly, were captured, and were replayed.
+        after_first_run: called once, after the first run, when all kernels are compiled.
 
     Raises:
         GraphError: an axis without a fixed length, or a type that numpy does not have.
@@ -77,7 +77,7 @@ class EngineGraph:
         self, api: Api, cuda: Cuda, engine: Any, name: str, *, cache: bytes | None = None, capture: bool = True
     ) -> None:
         self._cuda, self._name, self._capture = cuda, name, capture
-        # It must outlive its context, which does not hold it.
+        # It must outlive its context, which holds no reference to it.
         self.engine = engine
         self._context, self.runtime_cache = api.context(engine, cache)
         if self._context is None:

@@ -1,8 +1,9 @@
-"""Whether an engine computes in the types that its graph asked for, and holds the plugins that it should.
+"""Checks that an engine computes in the types of its graph, and contains the plugins of its graph.
 
-Two looks. The *network* is what TensorRT's parser made of the graph: it is strongly typed, so it binds the builder, and
-any machine can look at it. The *engine* is what the builder made of that: its inspector tells, on a machine whose GPU
-can load it. Tensors are matched by name; what was fused away in an engine has none.
+Two stages. The *network* is what TensorRT's parser made of the graph: it is strongly typed, so the builder keeps its
+types, and any machine can check it. The *engine* is what the builder made of the network: the engine inspector
+reports its layers on a machine whose GPU can load it. Tensors are matched by name; a tensor that was fused away in an
+engine is not compared.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ...errors import GateError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-# ONNX's name of each type that a precision is about -> the names that TensorRT's API and its inspector give it.
+# ONNX's name of each floating type -> the names that TensorRT's API and its inspector give it.
 _FLOATS = {"FLOAT": ("FLOAT", "FP32"), "FLOAT16": ("HALF", "FP16"), "BFLOAT16": ("BF16", "BFLOAT16")}
 _SPELLED = {spelling: name for name, spellings in _FLOATS.items() for spelling in spellings}
 
@@ -40,14 +41,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Check:
-    """What was compared.
+    """The result of a comparison.
 
     Attributes:
         stage: ``network`` or ``engine``.
         layers: how many there are.
-        compared: tensors of a floating type that both sides name.
+        compared: tensors of a floating type that are in both, by name.
         differing: "tensor x: asked FLOAT16, is FLOAT" for each that differs.
-        missing: plugins that the graph asks for and that are not there.
+        missing: plugins of the graph that are not in it.
     """
 
     stage: Literal["network", "engine"]
@@ -58,7 +59,7 @@ class Check:
 
     @property
     def ok(self) -> bool:
-        """Something was compared and nothing differs; a comparison of nothing shows nothing."""
+        """Whether something was compared and nothing differs: comparing no tensor at all proves nothing."""
         return self.compared > 0 and not self.differing and not self.missing
 
     def to_json(self) -> dict[str, Any]:
@@ -84,7 +85,7 @@ class Check:
 
 
 def asked(model: ir.Model) -> dict[str, str]:
-    """Every value that a graph computes or takes, with its type in ONNX's words, where the graph says it."""
+    """Every input and node output of a graph, with its type in ONNX's words, where the graph has one."""
     values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
     return {value.name: value.dtype.name for value in values if value.name and value.dtype is not None}
 
@@ -92,7 +93,7 @@ def asked(model: ir.Model) -> dict[str, str]:
 def compare(
     stage: Literal["network", "engine"], wanted: Mapping[str, str], layers: Iterable[Layer], plugins: Iterable[str] = ()
 ) -> Check:
-    """Compare what a graph asked for with what is there.
+    """Compare the types and plugins of a graph with those of its network or engine.
 
     Args:
         stage: what `layers` are of.
@@ -111,7 +112,7 @@ def compare(
             differing.append(f"tensor {name}: asked {want}, is {have}")
     there = sum("PLUGIN" in layer.kind.upper() for layer in layers)
     plugins = tuple(plugins)
-    # An engine says that a layer is a plugin, not always which one.
+    # The inspector says that a layer is a plugin, not always which one.
     missing = plugins if there < len(plugins) else ()
     return Check(stage, len(layers), compared, tuple(dict.fromkeys(differing)), missing)
 
@@ -120,7 +121,7 @@ def of_inspector(text: str) -> list[Layer]:
     """The layers in the JSON that an engine inspector gives, at detailed verbosity."""
     layers = []
     for entry in json.loads(text).get("Layers", []):
-        # Without detailed verbosity an entry is a name and no more.
+        # Without detailed verbosity an entry is a name alone.
         entry = {"Name": entry} if isinstance(entry, str) else entry
         outputs = {one["Name"]: one.get("Format/Datatype", "") for one in entry.get("Outputs", [])}
         kind = " ".join(str(entry[key]) for key in ("LayerType", "ParameterType", "PluginType") if key in entry)

@@ -9,7 +9,7 @@ from ...plugins import library as plugin_library
 from .api import Api
 
 
-def offer(api: Api, names: Sequence[str], library: Path | None) -> None:
+def load_plugins(api: Api, names: Sequence[str], library: Path | None) -> None:
     """Load the plugins of the library, or register those in Python where it has kernels only or there is none.
 
     Args:

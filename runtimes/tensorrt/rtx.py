@@ -1,26 +1,21 @@
-"""TensorRT-RTX parses a graph and builds its engine without a GPU: what TensorRT cannot read is seen early.
+"""TensorRT-RTX parses a graph and builds its engine without a GPU: graphs that TensorRT cannot read are found early.
 
-Both happen in a child process. The wheel's plugin registry opens `libtensorrt_rtx.so`, the wheel has only
-`libtensorrt_rtx.so.1`, and the process aborts: a folder with a link of the missing name on the child's LD_LIBRARY_PATH
-cures that (the loader reads it once, at start). And whatever else ends a child process does not end ours.
+Both happen in a child process (`child.py`), so that a crash of TensorRT-RTX is a result and does not end this process.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
-import os
-import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import GraphError, MissingError, RequestError
+from ...errors import GraphError, MissingError, RequestError, TokexportError
+from . import child
+from .failures import ParserError, refusals
 
 # Compute capabilities that TensorRT-RTX builds for on a machine that has no such GPU.
 SMS = ("75", "86", "89", "120")
@@ -28,33 +23,14 @@ _INSTALL = "pip install 'tensorrt-rtx>=1.7'"
 
 
 @dataclass(frozen=True)
-class ParserError:
-    """Why TensorRT refuses a graph.
-
-    Attributes:
-        node: name of the node, empty where TensorRT names none.
-        op: its operator, empty likewise.
-        reason: TensorRT's words, or the rule of `devices.rules` that was broken.
-    """
-
-    node: str
-    op: str
-    reason: str
-
-    def __str__(self) -> str:
-        place = " ".join(part for part in (self.op, repr(self.node) if self.node else "") if part)
-        return f"{place}: {self.reason}" if place else self.reason
-
-
-@dataclass(frozen=True)
 class Built:
-    """What a build gave.
+    """The result of a build.
 
     Attributes:
         ok: whether there is an engine.
-        seconds: of the build alone, without parsing and the child's start.
+        seconds: of the build alone, without parsing and the start of the child process.
         bytes: size of the serialized engine; 0 where there is none.
-        errors: why there is none.
+        errors: why there is no engine.
     """
 
     ok: bool
@@ -75,11 +51,11 @@ def require_rtx() -> str:
 
 
 def parse(model: str | Path | bytes, *, plugins: str | Path | None = None, timeout: float = 600) -> list[ParserError]:
-    """What TensorRT's ONNX parser refuses in a model; empty where it takes everything.
+    """What TensorRT's ONNX parser refuses in a model; empty where it accepts the model.
 
     Args:
         model: an ONNX file (external data beside it is read), or a serialized model without external data.
-        plugins: whose the plugins are that the graph needs: a library's path, or ``python`` for those in Python.
+        plugins: where the plugins of the graph are: a library's path, or ``python`` for those in Python.
         timeout: seconds.
 
     Raises:
@@ -103,7 +79,7 @@ def build(
         model: an ONNX file (external data beside it is read), or a serialized model without external data.
         sm: compute capability: one of `SMS`.
         engine: file to write the engine to.
-        plugins: whose the plugins are that the graph needs: a library's path, or ``python`` for those in Python.
+        plugins: where the plugins of the graph are: a library's path, or ``python`` for those in Python.
         timeout: seconds.
 
     Raises:
@@ -120,27 +96,6 @@ def build(
     if built.ok or not parsed:
         return built
     return Built(False, built.seconds, 0, (*built.errors, *_broken_rules(model)))
-
-
-def environment(links: Path) -> dict[str, str]:
-    """An environment in which a new process can use the wheel, its plugin registry included.
-
-    Args:
-        links: an existing folder that outlives the process; the missing name of the library is put there as a link.
-    """
-    env = dict(os.environ)
-    # What this process imports, its child imports too, wherever it is run from.
-    env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    spec = importlib.util.find_spec("tensorrt_rtx_libs")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        for library in sorted(Path(folder).glob("libtensorrt_rtx.so.*")):
-            link = links / "libtensorrt_rtx.so"
-            if not link.is_symlink():
-                link.symlink_to(library)
-            paths = [str(links), folder, env.get("LD_LIBRARY_PATH", "")]
-            env["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in paths if path)
-            return env
-    return env
 
 
 def _run(
@@ -160,30 +115,16 @@ def _run(
             path = Path(model).resolve()
             if not path.is_file():
                 raise GraphError(f"there is no file {model}", fix="Give the path of an ONNX file.")
-        answer = Path(folder) / "answer.json"
-        job = {**job, "plugins": str(plugins) if plugins else None}
-        request = json.dumps({**job, "model": str(path), "answer": str(answer)})
-        command = [sys.executable, "-m", f"{__package__}.rtx_worker", request]
+        request = {**job, "model": str(path), "plugins": str(plugins) if plugins else None}
         try:
-            done = subprocess.run(
-                command, env=environment(Path(folder)), timeout=timeout, capture_output=True, text=True, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return _failed(f"TensorRT-RTX was stopped after {timeout:g} seconds")
-        if not answer.is_file():
-            tail = " ".join(done.stderr.strip().splitlines()[-3:])
-            return _failed(f"the process that runs TensorRT-RTX ended with {done.returncode}: {tail}")
-        result = json.loads(answer.read_text())
+            answer = child.call("rtx", request, doing="TensorRT-RTX failed", timeout=timeout)
+        except TokexportError as error:
+            return _failed(str(error))
+    result = answer.result
     errors = tuple(ParserError(**error) for error in result["errors"])
     if errors:
-        errors = (*refusals(done.stderr), *errors)
+        errors = (*refusals(answer.stderr), *errors)
     return Built(not errors, result["seconds"], result["bytes"], errors), result["parsed"]
-
-
-def refusals(text: str) -> list[ParserError]:
-    """What our plugins refused, which the child wrote to stderr: of TensorRT's own errors none says why."""
-    found = re.findall(r"(?:Exception thrown .*: |^)(Tokexport\w+) '(.*?)': (.*)", text, re.MULTILINE)
-    return [ParserError(node, op, reason) for op, node, reason in dict.fromkeys(found)]
 
 
 def _failed(reason: str) -> tuple[Built, bool]:
@@ -191,7 +132,7 @@ def _failed(reason: str) -> tuple[Built, bool]:
 
 
 def _broken_rules(model: str | Path | bytes) -> list[ParserError]:
-    """A failed build seldom names its node; a rule that the graph breaks does."""
+    """The rules that the graph breaks: they name the node, which the error of a failed build seldom does."""
     import onnx_ir as ir
 
     from ...devices.rules import violations

@@ -20,7 +20,7 @@ from .engines import file as engine_file
 from .engines.file import EngineRecord
 from .failures import translate
 from .graph import EngineGraph, OnDevice
-from .plugins import found, offer
+from .plugins import found, load_plugins
 
 
 class TensorRTSession(Session):
@@ -29,17 +29,17 @@ class TensorRTSession(Session):
     Args:
         bundle: opened.
         variant: see `Session`.
-        device: whose engines; None: those that this machine can run.
-        cuda_graphs: False: launch every kernel by itself.
+        device: device whose engines are run; None: the one that this machine can run.
+        cuda_graphs: False: launch kernels one by one.
 
     Attributes:
-        device: whose engines they are.
+        device: whose engines are run.
         kind: the TensorRT that runs them.
-        title: of that, with its version.
+        title: its name and version.
 
     Raises:
         MissingError: no GPU, no engines, or not the TensorRT that built them.
-        EngineError: there are engines, and none is for this machine; of its kind for the first that is not.
+        EngineError: there are engines, and none is for this machine; the error of the first of them.
         RequestError: there are none for that device, or several devices have engines that this machine can run.
     """
 
@@ -60,7 +60,7 @@ class TensorRTSession(Session):
         return self.graph(role).run(feeds)  # type: ignore[return-value]
 
     def steps(self) -> Run:
-        """Runs graphs with their KV caches left on the device: only logits and what is new cross the bus."""
+        """Runs graphs with their KV caches left on the device: only ids and logits are copied to and from the host."""
 
         def run(role: str, /, **inputs: Any) -> Mapping[str, Any]:
             record, graph = self.bundle.graph(role, self.variant.name), self.graph(role)
@@ -77,8 +77,8 @@ class TensorRTSession(Session):
         Raises:
             RequestError: the bundle has no such graph.
             MissingError: no engine of it, a plugin it needs, or memory on the GPU.
-            EngineError: it is not for this machine or no longer of this bundle; see `engine_file.check`.
-            GateError: its layers do not compute in the types that the graph asks for.
+            EngineError: it is not for this machine, or the bundle has changed since; see `engines.file.check`.
+            GateError: its layers do not compute in the types of the graph.
         """
         if role not in self._graphs:
             self.bundle.graph(role, self.variant.name)
@@ -92,10 +92,10 @@ class TensorRTSession(Session):
         return [f"{role}: {note}" for role, graph in self._graphs.items() for note in graph.notes]
 
     def load(self, path: Path, *, cache: bytes | None = None) -> EngineGraph:
-        """The engine in a plan, which must be known to be for this machine; its plugins must have been offered.
+        """The engine in a plan, which must have been checked (`engines.file.check`); its plugins must be loaded.
 
         Raises:
-            EngineError: TensorRT refuses it.
+            EngineError: TensorRT rejects it.
             MissingError: the GPU has no memory for it.
         """
         engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
@@ -107,7 +107,7 @@ class TensorRTSession(Session):
         """The plugin library that an engine runs with; None where it has no plugins.
 
         Raises:
-            MissingError: there is none here, or was none where the engine was built, or it is not for this GPU.
+            MissingError: there is no library here, there was none where the engine was built, or it is for another GPU.
         """
         if not record.plugins.names:
             return None
@@ -124,14 +124,14 @@ class TensorRTSession(Session):
         require_code(library, self._capability)
         return library
 
-    def offer(self, record: EngineRecord) -> list[str]:
-        """Make the plugins of an engine known to TensorRT; returns what should be known of them.
+    def load_plugins(self, record: EngineRecord) -> list[str]:
+        """Load the plugins of an engine into TensorRT; returns notes about them.
 
         Raises:
             MissingError: see `library`; or TensorRT does not find them in it.
         """
         library = self.library(record)
-        offer(self._api, record.plugins.names, library)
+        load_plugins(self._api, record.plugins.names, library)
         if library is None or engine_file.sha256(library) == record.plugins.library:
             return []
         return ["the plugin library is not the one the engine was built with"]
@@ -163,20 +163,20 @@ class TensorRTSession(Session):
         return fit[0]
 
     def _load(self, record: EngineRecord, path: Path) -> EngineGraph:
-        notes = self.offer(record)
+        notes = self.load_plugins(record)
         kept = engine_file.runtime_cache_path(path)
         cache = engine_file.cached(self.bundle, kept)
         graph = self.load(path, cache=cache)
-        if not any(look.stage == "engine" for look in record.layers):
-            check = self._look(record, graph.engine).require(str(path))
+        if not any(check.stage == "engine" for check in record.layers):
+            check = self._check_types(record, graph.engine).require(str(path))
             notes.append(f"{check.compared} tensors of the engine have the types that the graph asks for")
         graph.notes += notes
         if graph.runtime_cache is not None and cache is None:
             graph.after_first_run = lambda: self._keep_cache(graph, kept)
         return graph
 
-    def _look(self, record: EngineRecord, engine: Any) -> engine_layers.Check:
-        """Compare the types of an engine that nobody could load where it was built."""
+    def _check_types(self, record: EngineRecord, engine: Any) -> engine_layers.Check:
+        """Compare the types of an engine that could not be loaded where it was built, for want of its GPU."""
         from ...graph_passes.forms import to_inlined
         from ...graph_passes.ir_tools.model_io import load_model
 
@@ -186,7 +186,7 @@ class TensorRTSession(Session):
         return engine_layers.compare("engine", wanted, self._api.layers_of_engine(engine), record.plugins.names)
 
     def _keep_cache(self, graph: EngineGraph, path: Path) -> None:
-        """Keep the kernels that were compiled at load, for the next process; a bundle may well be read-only."""
+        """Keep the kernels that were compiled at load, for the next process; a bundle may be read-only."""
         assert graph.runtime_cache is not None
         try:
             engine_file.put(path, graph.runtime_cache())

@@ -1,22 +1,47 @@
-"""Lets the wheel of TensorRT-RTX open its own plugin registry in a process that has started already.
+"""Lets the wheel of TensorRT-RTX open its own plugin registry.
 
-The registry opens `libtensorrt_rtx.so` by that name; the wheel has only `libtensorrt_rtx.so.1`, and the process aborts.
-A new process is cured by its environment (`rtx.environment`). In a running one the loader no longer reads it, but it
-takes a library that is loaded already for any name the library bears: an empty one that bears the missing name and
-depends on the real one leads there.
+The registry opens `libtensorrt_rtx.so`; the wheel has only `libtensorrt_rtx.so.1`, and the process aborts. For a new
+process its environment helps: a folder on LD_LIBRARY_PATH with a link of the missing name. A running process has read
+LD_LIBRARY_PATH already, but the loader finds a library that is loaded by its soname: an empty library whose soname is
+the missing name, and which depends on the real one, leads there.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib.util
+import os
 import platform
 import struct
+import sys
 import tempfile
+from pathlib import Path
 
 _MISSING, _REAL = "libtensorrt_rtx.so", "libtensorrt_rtx.so.1"
 
 
-def bear_missing_name() -> None:
+def environment(links: Path) -> dict[str, str]:
+    """An environment in which a new process can use the wheel, its plugin registry included.
+
+    Args:
+        links: an existing folder that outlives the process; the missing name of the library is put there as a link.
+    """
+    env = dict(os.environ)
+    # What this process imports, its child imports too, wherever it is run from.
+    env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    spec = importlib.util.find_spec("tensorrt_rtx_libs")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for library in sorted(Path(folder).glob(f"{_MISSING}.*")):
+            link = links / _MISSING
+            if not link.is_symlink():
+                link.symlink_to(library)
+            paths = [str(links), folder, env.get("LD_LIBRARY_PATH", "")]
+            env["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in paths if path)
+            return env
+    return env
+
+
+def provide_missing_name() -> None:
     """Make `dlopen("libtensorrt_rtx.so")` find the library of the wheel, where nothing else does.
 
     The wheel must have been imported: its library is found because it is loaded.

@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 TOKEXPORT = Path(sys.executable).with_name("tokexport")
-HEAVY = ("torch", "transformers", "onnxruntime", "onnxscript", "onnx_graphsurgeon", "polygraphy", "matplotlib")
+HEAVY = ("torch", "transformers", "onnxruntime", "onnxscript", "onnx_graphsurgeon", "matplotlib")
 
 
 def python(code: str) -> str:

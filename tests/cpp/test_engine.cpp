@@ -40,7 +40,7 @@ TEST_CASE("an engine of this bundle for this machine is taken") {
 TEST_CASE("one for another machine, or of another graph, is refused") {
     Engines engines;
     engines.write();
-    CHECK_SAYS(engines.check("10.3.1"), BundleError, "built by tensorrt 10.3.0.26, and here is tensorrt 10.3.1");
+    CHECK_SAYS(engines.check("10.3.1"), BundleError, "built by tensorrt 10.3.0.26, and tensorrt 10.3.1 is installed here");
     CHECK_SAYS(engines.check("10.13.0"), BundleError, "tokexport build");
     CHECK_SAYS(engines.check("10.3.0", "8.6"), BundleError, "compute capability 8.7, and this GPU has 8.6");
     engines.write(toy::with(kSidecar, "\"tensorrt\"", "\"tensorrt-rtx\""));

@@ -108,7 +108,7 @@ def test_the_device_of_a_bundle_is_compared_with_the_gpu_that_is_here(bundle, na
         ({}, {}, "ok", "4 for compute capability 8.9, tensorrt 10.3.0"),
         ({}, {"gpu": None}, "ok", "8.9"),
         ({}, {"gpu": "8.7"}, "warning", "for compute capability 8.9, and this GPU has 8.7"),
-        ({}, {"version": "10.14.1"}, "problem", "built by TensorRT 10.3.0, and here is TensorRT 10.14.1"),
+        ({}, {"version": "10.14.1"}, "problem", "built by TensorRT 10.3.0, and TensorRT 10.14.1 is installed here"),
         ({}, {"version": None}, "warning", "built by TensorRT 10.3.0, which is not installed here"),
         ({"plan": FileRecord(size=4, sha256="0" * 64)}, {}, "problem", "not the one that its sidecar describes"),
         ({"graph": {"embed.onnx": "0" * 64}}, {}, "problem", "embed.onnx, which the engine was built of, has changed"),

@@ -20,7 +20,7 @@ from tokexport.graph_passes.compressors import Case, make
 from tokexport.graph_passes.compressors.base import plugin_attributes
 from tokexport.graph_passes.forms import plugin_name
 from tokexport.plugins.schema import PLUGINS
-from tokexport.runtimes.tensorrt.rtx import environment
+from tokexport.runtimes.tensorrt.wheel import environment
 
 
 def graph(dtype: int, batch: int | str) -> onnx.ModelProto:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from tokexport.errors import GraphError, MissingError
 from tokexport.runtimes.tensorrt import failures as engine_errors
-from tokexport.runtimes.tensorrt.failures import killed, refused, translate
-from tokexport.runtimes.tensorrt.rtx import ParserError
+from tokexport.runtimes.tensorrt.failures import ParserError, crashed, refused, translate
 
 SAID = [
     (
@@ -77,9 +76,9 @@ def test_what_it_says_becomes_what_to_do(said: str, kind: type, words: str) -> N
 
 
 def test_a_child_that_the_system_ended_ran_out_of_memory() -> None:
-    error = killed(-9, "", doing="It cannot build", where="graph encoder")
+    error = crashed(-9, "", doing="It cannot build", where="graph encoder")
     assert isinstance(error, engine_errors.BuildMemoryError) and error.exit_code == 3
-    other = killed(-11, "last words", doing="It cannot build", where="graph encoder")
+    other = crashed(-11, "last words", doing="It cannot build", where="graph encoder")
     assert type(other) is GraphError and "ended with -11: last words" in str(other)
 
 

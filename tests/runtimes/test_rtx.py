@@ -13,7 +13,8 @@ import onnx_ir as ir
 import pytest
 from tokexport import compress
 from tokexport.errors import GraphError, MissingError, RequestError
-from tokexport.runtimes.tensorrt import rtx
+from tokexport.runtimes.tensorrt import child, rtx
+from tokexport.runtimes.tensorrt.wheel import environment
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -78,13 +79,8 @@ def test_serialized_models_and_what_is_no_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("script", ["import os; os.abort()", "import os; os.kill(os.getpid(), 9)"])
 def test_a_child_that_dies_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     model = write(tmp_path / "m.onnx", "Relu")
-    real = subprocess.run
-
-    def run(command: list[str], **keywords: Any) -> Any:
-        return real([command[0], "-c", f"import sys; print('last words', file=sys.stderr, flush=True); {script}"],
-                    **keywords)  # fmt: skip
-
-    monkeypatch.setattr(rtx.subprocess, "run", run)
+    words = f"import sys; print('last words', file=sys.stderr, flush=True); {script}"
+    monkeypatch.setattr(child, "command", lambda: [sys.executable, "-c", words])
     (error,) = rtx.parse(model)
     assert "ended with -" in error.reason and "last words" in error.reason
 
@@ -97,7 +93,7 @@ def test_a_child_that_hangs_is_a_result(tmp_path: Path) -> None:
 def test_environment_has_the_name_that_the_wheel_lacks(tmp_path: Path) -> None:
     """The plugin registry opens it, and ends the process where it is not found."""
     opens = [sys.executable, "-c", "import tensorrt_rtx, ctypes; ctypes.CDLL('libtensorrt_rtx.so')"]
-    assert subprocess.run(opens, env=rtx.environment(tmp_path), capture_output=True, check=False).returncode == 0
+    assert subprocess.run(opens, env=environment(tmp_path), capture_output=True, check=False).returncode == 0
     assert (tmp_path / "libtensorrt_rtx.so").resolve().name.startswith("libtensorrt_rtx.so.")
 
 

@@ -176,7 +176,9 @@ def test_engines_of_another_gpu_are_refused_before_they_are_read(gpu: Any, made:
 
 def test_engines_of_another_version_are_refused_before_they_are_read(gpu: Any, folder: Path) -> None:
     sidecar(folder, version="10.13.3")
-    with pytest.raises(EngineVersionError, match=r"TensorRT 10\.13\.3, and here is TensorRT 10\.3\.0.*tokexport build"):
+    with pytest.raises(
+        EngineVersionError, match=r"TensorRT 10\.13\.3, and TensorRT 10\.3\.0 is installed here.*tokexport build"
+    ):
         opened(folder)
 
 
@@ -219,7 +221,7 @@ def test_the_plugins_of_an_engine_are_known_before_a_part_of_it_is_loaded(
 ) -> None:
     library, offered = toy_cmake.library(tmp_path), []
     gpu.patch.setenv("TOKEXPORT_PLUGINS", str(library))
-    gpu.patch.setattr("tokexport.runtimes.tensorrt.session.offer", lambda api, *told: offered.append(told))
+    gpu.patch.setattr("tokexport.runtimes.tensorrt.session.load_plugins", lambda api, *told: offered.append(told))
     sidecar(folder, plugins={"names": ["TokexportApet"], "library": "0" * 64})
     with engine_runner(open_bundle(folder)):
         assert offered == [(["TokexportApet"], library)]

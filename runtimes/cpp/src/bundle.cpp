@@ -27,7 +27,7 @@ std::string read(const fs::path& folder) {
         throw BundleError("the bundle is in the middle of being replaced", folder.string(),
                           "Try again; if nothing is writing it, finish it with `tokexport verify`.");
     std::ostringstream text;
-    // Opening anything but a file, a pipe for example, could wait for ever.
+    // Opening a pipe could block for ever.
     if (fs::is_regular_file(folder / kManifest, error))
         text << std::ifstream(folder / kManifest, std::ios::binary).rdbuf();
     if (text.str().empty())

@@ -8,14 +8,14 @@ namespace tokexport {
 
 void check(cudaError_t error, const char* call) {
     if (error == cudaSuccess) return;
-    // It stays until it is asked for, and would be taken for the error of the next call.
+    // The error stays set until it is read, and would be reported for the next call.
     cudaGetLastError();
     if (error == cudaErrorMemoryAllocation)
         throw MissingError("the GPU is out of memory", call,
                            "Close what else uses it, or export with --precision fp16 or fewer tokens.");
     if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver)
         throw MissingError(std::string("CUDA sees no GPU here: ") + cudaGetErrorString(error), call,
-                           "`tokexport doctor` looks at driver and GPU.");
+                           "`tokexport doctor` checks driver and GPU.");
     throw GraphError(std::string(call) + " failed: " + cudaGetErrorString(error));
 }
 
@@ -55,10 +55,10 @@ void CudaStream::copy(void* to, const void* from, std::size_t bytes, cudaMemcpyK
 void CudaStream::synchronize() const { check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
 
 cudaGraphExec_t CudaStream::capture(const std::function<bool()>& enqueue, std::string& why) const {
-    // Only this thread's calls are watched: another thread may allocate meanwhile.
+    // Thread-local: another thread may allocate during the capture.
     check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
     const bool enqueued = enqueue();
-    // Also after an error: a stream that stays in capture mode could never be used again.
+    // Also after an error: a stream that stays in capture mode cannot be used again.
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t executable = nullptr;
     const char* call = "cudaStreamEndCapture";

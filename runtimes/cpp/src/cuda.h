@@ -15,7 +15,7 @@ void check(cudaError_t error, const char* call);
 // Of the current device, such as "8.7".
 std::string compute_capability();
 
-// Bytes on the device, or page-locked on the host; at least one, because CUDA gives no address for none.
+// Bytes on the device, or page-locked on the host; at least one, because CUDA returns no address for zero bytes.
 class CudaMemory {
   public:
     enum class Kind { device, host };
@@ -40,9 +40,9 @@ class CudaStream {
 
     cudaStream_t get() const { return stream_; }
     void copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) const;
-    void synchronize() const;  // errors of what ran on it surface here
+    void synchronize() const;  // errors of asynchronous calls are thrown here
 
-    // Records what `enqueue` puts on the stream instead of running it; null where something in it cannot be captured,
+    // Captures what `enqueue` puts on the stream instead of running it; null where something in it cannot be captured,
     // and then `why` says what.
     cudaGraphExec_t capture(const std::function<bool()>& enqueue, std::string& why) const;
 

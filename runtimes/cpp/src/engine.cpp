@@ -26,7 +26,7 @@ std::string again(const Bundle& bundle, const std::string& device) {
     return "Build it again: tokexport build " + bundle.path().string() + " --device " + device;
 }
 
-// The first three numbers: what an engine's TensorRT must agree in; packages append a build number.
+// The first three numbers, which must be equal where an engine is built and run; packages append a build number.
 std::string release(const std::string& version) {
     std::size_t end = 0;
     for (int dots = 0; end < version.size() && (version[end] != '.' || ++dots < 3);) ++end;
@@ -91,7 +91,7 @@ EngineRecord read_engine(const Bundle& bundle, const std::string& device, const 
         const Document document(text.str());
         is_newer_minor(Fields(document.root()).at("schema").text(), path.string());
         EngineRecord record = record_of(document.root());
-        // A sidecar under another name would vouch for another plan.
+        // Renamed, a sidecar would describe another plan.
         document.root().must(record.role == role && record.variant == variant && record.device == device,
                              "it is that of " + record.role + " of " + record.variant + " for " + record.device);
         return record;
@@ -109,8 +109,8 @@ fs::path check_engine(const Bundle& bundle, const EngineRecord& record, const st
         throw BundleError(fact, path.string(), again(bundle, record.device));
     };
     if (record.runtime != "tensorrt" || release(record.version) != release(version))
-        refuse("the engine was built by " + record.runtime + " " + record.version + ", and here is tensorrt " +
-               version);
+        refuse("the engine was built by " + record.runtime + " " + record.version + ", and tensorrt " + version +
+               " is installed here");
     if (record.compute_capability != compute_capability)
         refuse("the engine is for compute capability " + record.compute_capability + ", and this GPU has " +
                compute_capability);

@@ -35,9 +35,9 @@ Error::Error(const std::string& fact, const std::string& where, const std::strin
 
 std::string closest(const std::string& name, const std::vector<std::string>& known) {
     std::string best;
-    // More than two edits in five letters is another word.
+    // More than two edits in five letters make another word.
     std::size_t fewest = name.size() * 2 / 5 + 1;
-    // The table of edits grows with the product of both lengths, and nobody mistypes a whole page.
+    // The table of edits grows with the product of both lengths, and a long name is no typing error.
     constexpr std::size_t kLongest = 64;
     for (const std::string& word : known) {
         if (std::max(word.size(), name.size()) > kLongest) continue;

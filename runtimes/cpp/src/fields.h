@@ -14,7 +14,7 @@
 
 namespace tokexport {
 
-// What a field cannot be; its text names the place.
+// A field that is wrong; its message names the place.
 struct BadField : std::runtime_error {
     BadField(const std::string& place, const std::string& fact)
         : std::runtime_error(place.empty() ? fact : "at " + place + ": " + fact) {}
@@ -48,7 +48,7 @@ class Field {
     bool lenient_;
 };
 
-// The fields of an object. `lenient` ones may hold keys that nobody asks for.
+// The fields of an object. A `lenient` one may have unknown keys.
 class Fields {
   public:
     explicit Fields(Field object);
@@ -58,7 +58,7 @@ class Fields {
     std::optional<Field> optional(const std::string& key);  // null counts as absent
     void ignore(const std::string& key) { read_.insert(key); }
 
-    // BadField: there is a key that nothing asked for and that is not private (x-).
+    // BadField: there is a key that was not read and is not private (x-).
     void done() const;
 
   private:

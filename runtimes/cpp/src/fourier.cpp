@@ -38,7 +38,7 @@ void Fourier::transform(const double* values, int stride, std::size_t factor, in
         for (int block = 0; block < parts; ++block) {
             Complex sum = 0;
             for (int part = 0; part < parts; ++part) {
-                // Frequencies of the whole turn `stride` times slower than those of this part of it.
+                // `turns_` has the roots of the whole length; those of this part are `stride` apart.
                 const std::size_t turn = std::size_t(part) * (f + block * inner) % length * stride;
                 sum += column[part] * turns_[turn];
             }

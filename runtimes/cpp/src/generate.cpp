@@ -27,7 +27,7 @@ Tensor input_ids(const Ids& prompt, const GenerationRecord& record) {
     return ids;
 }
 
-// An output that the contract promises.
+// An output of the contract.
 const Tensor& output(const Tensors& tensors, const std::string& role, const std::string& name) {
     const auto found = tensors.find(name);
     if (found == tensors.end())
@@ -63,7 +63,7 @@ void read_kept(const GenerationRecord& record, const Tensors& encoded, Answer& a
 }
 
 Tensor bias_of(const Variant& variant, const std::vector<float>& sizes) {
-    // What merges inside the decoder carries its sizes inside the graph.
+    // A compressor inside the decoder passes its sizes on inside the graph.
     const bool biased = std::any_of(variant.compression.begin(), variant.compression.end(), [](const auto& record) {
         return record.size_bias && record.seam.graph == "encoder";
     });
@@ -139,7 +139,7 @@ Answer greedy(const Run& run, const Variant& variant, const Tensors& encoded, co
         Tensors inputs = cross;
         for (auto& [name, tensor] : state)
             if (begins(name, "present_")) inputs["past_" + name.substr(8)] = std::move(tensor);
-        // The inputs alone hold the cache from here on, so that a backend may write over what it was.
+        // `inputs` is the only owner of the cache from here on, so a backend may reuse its buffers.
         state.clear();
         inputs["input_ids"] = Tensor::of<std::int64_t>({1, 1}, {token});
         inputs["write_index"] = Tensor::of<std::int64_t>({1}, {last + 1 + static_cast<std::int64_t>(step)});

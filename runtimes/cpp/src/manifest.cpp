@@ -11,7 +11,7 @@ namespace tokexport {
 namespace {
 
 constexpr std::int64_t kInt = INT32_MAX;
-// A picture or a spectrogram beyond these belongs to no model; refused before anything is allocated for it.
+// No model takes a larger picture or spectrogram; refused before memory is allocated.
 constexpr std::int64_t kLargest = std::int64_t{1} << 28;
 constexpr std::int64_t kLongestWindow = 1 << 16;
 
@@ -23,7 +23,7 @@ const Names kTypes = {"float32", "float16", "bfloat16", "float64", "int64", "int
 const Names kFilters = {"nearest", "bilinear", "bicubic", "lanczos"};
 const Names kCrops = {"none", "center", "pad"};
 
-// The names stand in the order of the enumeration.
+// Names in the order of the enumeration.
 template <class Enumeration>
 Enumeration named(const Field& field, const Names& names) {
     const std::string name = field.one_of(names);

@@ -26,7 +26,7 @@ std::string first_line(const Ort::Exception& error) {
     return text.substr(0, text.find('\n'));
 }
 
-// An output that stays where ONNX Runtime put it.
+// An output in the memory of ONNX Runtime, without a copy.
 class OrtBuffer : public Buffer {
   public:
     explicit OrtBuffer(Ort::Value value) : value_(std::move(value)) {}
@@ -88,7 +88,7 @@ class OrtGraph : public Graph {
 class OrtBackend : public Backend {
   public:
     explicit OrtBackend(OnnxRuntimeOptions options) : options_(std::move(options)) {
-        // Its warnings are about what its own optimizer removes; errors still come as exceptions.
+        // Its warnings are about nodes that its own optimizer removes; errors are thrown as exceptions.
         env_ = Ort::Env(ORT_LOGGING_LEVEL_ERROR, "tokexport");
         settings_ = Ort::SessionOptions();
         if (options_.threads > 0) settings_.SetIntraOpNumThreads(options_.threads);
@@ -140,7 +140,7 @@ class OrtBackend : public Backend {
 std::unique_ptr<Backend> onnxruntime_backend(const OnnxRuntimeOptions& options) {
     if (options.form == "plugin")
         throw RequestError("ONNX Runtime cannot run the plugin form", "", "Use the form portable.");
-    // An older library has no such interface, and every call would go through a null pointer.
+    // An older library returns no API of this version: every call would dereference null.
     if (OrtGetApiBase()->GetApi(ORT_API_VERSION) == nullptr)
         throw MissingError(std::string("this ONNX Runtime is ") + OrtGetApiBase()->GetVersionString() +
                                ", and the library was built for 1." + std::to_string(ORT_API_VERSION) + " or later",

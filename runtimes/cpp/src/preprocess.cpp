@@ -33,13 +33,13 @@ void paste(const Pixels& from, int left, int top, Pixels& into, int x, int y, in
         std::copy_n(from.at(left, top + row), static_cast<std::size_t>(width) * 3, into.at(x, y + row));
 }
 
-// The smallest size of the same shape that covers the record's, and the middle of it.
+// Resizes to the smallest size of the same aspect ratio that covers the record's, and crops the centre.
 Pixels cover(const Pixels& image, const PreprocessRecord& record) {
     const std::int64_t width = record.width, height = record.height;
     const bool wide = width * image.height >= height * image.width;
     const std::int64_t across = wide ? width : std::max(width, height * image.width / image.height);
     const std::int64_t down = wide ? std::max(height, width * image.height / image.width) : height;
-    // A hair of a picture, stretched until it covers, could fill any memory.
+    // A picture of extreme aspect ratio, resized until it covers, could exhaust memory.
     constexpr std::int64_t kMost = std::int64_t{1} << 28;
     if (across > kMost / down)
         throw RequestError("an image of " + std::to_string(image.width) + " x " + std::to_string(image.height) +
@@ -54,7 +54,7 @@ Pixels cover(const Pixels& image, const PreprocessRecord& record) {
     return middle;
 }
 
-// The largest size of the same shape that fits into the record's, in the middle of the mean colour.
+// Resizes to the largest size of the same aspect ratio that fits, centred on the mean colour.
 Pixels pad(const Pixels& image, const PreprocessRecord& record) {
     const double scale =
         std::min(static_cast<double>(record.width) / image.width, static_cast<double>(record.height) / image.height);

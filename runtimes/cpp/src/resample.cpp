@@ -1,5 +1,5 @@
 // A separable filter in fixed point, as Pillow defines its results (src/libImaging/Resample.c): each pass rounds to
-// whole numbers, and one that changes nothing is left out.
+// whole numbers, and a pass that changes nothing is skipped.
 #include "resample.h"
 
 #include <algorithm>
@@ -16,7 +16,7 @@ constexpr int kBits = 32 - 8 - 2;
 
 double sinc(double x) { return x == 0 ? 1.0 : std::sin(x * kPi) / (x * kPi); }
 
-// How far a filter reaches, in source pixels at scale one.
+// Support of a filter, in source pixels at scale one.
 double support_of(Resample filter) {
     return filter == Resample::bilinear ? 1.0 : filter == Resample::bicubic ? 2.0 : 3.0;
 }
@@ -96,7 +96,7 @@ Pixels rows(const Pixels& image, int height, Resample filter) {
     return made;
 }
 
-// The source pixel under the middle of each target pixel. Pillow adds the step up, rounding errors included.
+// The source pixel under the centre of each target pixel. Pillow accumulates the step, rounding errors included.
 std::vector<int> under(int source, int target) {
     const double step = static_cast<double>(source) / target;
     std::vector<int> found(static_cast<std::size_t>(target));
@@ -122,8 +122,8 @@ Pixels resize(const Pixels& image, int width, int height, Resample filter) {
     if (filter == Resample::nearest) return nearest(image, width, height);
     if (width == image.width) return height == image.height ? image : rows(image, height, filter);
     if (height == image.height) return columns(image, width, filter);
-    // Pillow 13 begins with the rows where they shrink by more than twice as many pixels as the columns, to have less
-    // to do; before it, the columns always came first, and results differ by a rounding.
+    // Pillow 13 resizes rows first where they shrink by more than twice as many pixels as the columns, which is less
+    // work; older Pillow always resizes columns first, and results differ by a rounding.
     const std::int64_t lost_rows = std::int64_t{image.height} - height,
                        lost_columns = std::int64_t{image.width} - width;
     if (lost_rows > 0 && lost_rows > 2 * lost_columns) return columns(rows(image, height, filter), width, filter);

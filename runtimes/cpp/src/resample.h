@@ -8,7 +8,7 @@
 
 namespace tokexport {
 
-// Three bytes a pixel, rows one behind the other.
+// Three bytes a pixel, rows one after the other.
 struct Pixels {
     Pixels(int width, int height) : width(width), height(height), bytes(std::size_t(width) * height * 3) {}
 
@@ -19,7 +19,7 @@ struct Pixels {
     std::vector<std::uint8_t> bytes;
 };
 
-// The image at (width, height). A filter other than nearest widens by the factor that it shrinks by (antialiasing).
+// The image at (width, height). Filters other than nearest are widened by the downscaling factor (antialiasing).
 Pixels resize(const Pixels& image, int width, int height, PreprocessRecord::Resample filter);
 
 }  // namespace tokexport

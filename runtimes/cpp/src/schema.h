@@ -7,7 +7,7 @@ namespace tokexport {
 
 inline const char* const kAgain = "Export it again, or copy it again in full.";
 
-// Whether a schema is of a newer minor version than this library knows, and may hold keys that it does not.
+// Whether a schema is of a newer minor version than this library's, and may hold keys that are unknown here.
 // BundleError: another major version, or no version at all.
 bool is_newer_minor(const std::string& schema, const std::string& where);
 

@@ -28,7 +28,7 @@ void check_inputs(const std::string& role, const GraphRecord& record, const Tens
     }
 }
 
-// A preprocessed medium must be what the graph takes before anything as large as the record says is allocated.
+// The preprocessed shape must be the one that the graph takes, before memory of that size is allocated.
 void check_record(const Preprocess& record, const TensorRecord& input) {
     std::vector<std::int64_t> made;
     if (const auto* image = std::get_if<PreprocessRecord>(&record)) made = {1, 3, image->height, image->width};

@@ -17,7 +17,7 @@ namespace {
 
 constexpr const char* kVariable = "TOKEXPORT_PLUGINS";
 
-// Keeps what TensorRT says of errors, for ours.
+// Keeps TensorRT's last error message, for our exceptions.
 class Log : public nvinfer1::ILogger {
   public:
     void log(Severity severity, const char* message) noexcept override {
@@ -63,7 +63,7 @@ class TensorRtBackend : public Backend {
         offer(record);
         std::ifstream file(path, std::ios::binary);
         const std::vector<char> plan{std::istreambuf_iterator<char>(file), {}};
-        // The engine holds the runtime that made it.
+        // The engine needs the runtime that made it.
         const std::shared_ptr<nvinfer1::ICudaEngine> engine(
             runtime_->deserializeCudaEngine(plan.data(), plan.size()),
             [runtime = runtime_](nvinfer1::ICudaEngine* made) { delete made; });
@@ -78,7 +78,7 @@ class TensorRtBackend : public Backend {
     }
 
   private:
-    // Makes the plugins of an engine known to TensorRT.
+    // Loads the plugins of an engine.
     void offer(const EngineRecord& record) {
         for (const std::string& name : record.plugins) {
             if (is_known(name)) continue;

@@ -8,7 +8,7 @@
 namespace tokexport {
 namespace {
 
-// Whoever keeps every output gives each run new addresses: beyond so many graphs, runs are no longer captured.
+// A program that keeps every output makes each run use new buffers: beyond this many graphs, no more are captured.
 constexpr std::size_t kMostGraphs = 16;
 
 DType dtype_of(nvinfer1::DataType type, const std::string& tensor, const std::string& where) {
@@ -25,7 +25,7 @@ DType dtype_of(nvinfer1::DataType type, const std::string& tensor, const std::st
     }
 }
 
-// An output that stays on the device until somebody reads it. While it lives, nothing writes over it.
+// An output that stays on the device until it is read. While it lives, nothing overwrites it.
 class DeviceBuffer : public Buffer {
   public:
     DeviceBuffer(std::shared_ptr<CudaMemory> memory, std::size_t bytes, std::shared_ptr<CudaStream> stream)
@@ -64,7 +64,7 @@ struct TensorRtGraph::Port {
     std::unique_ptr<CudaMemory> pinned;
     std::vector<std::shared_ptr<CudaMemory>> device;
 
-    // One that nobody holds.
+    // A buffer without another owner.
     std::shared_ptr<CudaMemory> free() {
         for (const auto& memory : device)
             if (memory.use_count() == 1) return memory;
@@ -138,7 +138,7 @@ Tensors TensorRtGraph::run(Tensors inputs) {
         addresses_[i] = address;
     }
     launch();
-    // The page-locked buffers may be written again when this returns.
+    // After this the page-locked buffers may be overwritten.
     stream_->synchronize();
     return outputs;
 }
@@ -172,7 +172,7 @@ void TensorRtGraph::launch() {
     if (known->second == nullptr) {
         known->second = stream_->capture([this] { return enqueue(); }, not_captured_);
         if (known->second == nullptr) {
-            // A kernel that cannot be captured still runs.
+            // An engine that cannot be captured is enqueued directly.
             launch();
             return;
         }

@@ -1,5 +1,5 @@
-// UTF-8, and the three things that words need to know of a character: its lower case, whether it is a part of a word,
-// whether it is a space.
+// UTF-8, and three properties of a character for words.h: its lower case, whether it is part of a word, whether it is
+// a space.
 #pragma once
 
 #include <string>

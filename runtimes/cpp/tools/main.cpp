@@ -53,7 +53,7 @@ tokexport::Answer answer(const Request& request, tokexport::Session& session) {
 
 int main(int argc, char** argv) {
     Request request;
-    CLI::App app{"Answers a question about a picture, or writes down what a sound says."};
+    CLI::App app{"Answers a question about a picture, or transcribes a sound."};
     app.add_option("bundle", request.bundle, "folder of the bundle")->required();
     auto* media = app.add_option_group("medium")->require_option(1);
     media->add_option("--image", request.image, "a PNG file");

@@ -18,5 +18,5 @@ struct Recording {
     std::vector<float> samples;  // channels averaged
 };
 
-// WAV, FLAC, OGG and what else libsndfile knows. RequestError: no such file, no sound, or empty.
+// WAV, FLAC, OGG and all that libsndfile reads. RequestError: no such file, no sound, or empty.
 Recording read_sound(const std::string& path);

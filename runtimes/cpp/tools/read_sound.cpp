@@ -14,7 +14,7 @@ Recording read_sound(const std::string& path) {
     const auto channels = static_cast<std::size_t>(info.channels);
     std::vector<float> frame(channels);
     Recording recording{info.samplerate, {}};
-    // What the header says of the length is not to be believed in a damaged file.
+    // The length in the header of a damaged file may be wrong.
     while (sf_readf_float(file.get(), frame.data(), 1) == 1) {
         float sum = 0;
         for (const float value : frame) sum += value;

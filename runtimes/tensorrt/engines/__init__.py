@@ -1,1 +1,1 @@
-"""Builds engines in child processes, and keeps them in a bundle with a sidecar each."""
+"""Builds engines in child processes, and keeps them in a bundle, each with a sidecar."""

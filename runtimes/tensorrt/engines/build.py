@@ -1,7 +1,6 @@
-"""Builds the engines of a bundle: choose target and form, build each graph in a child process, put all in their place.
+"""Builds the engines of a bundle: choose target and form, build each graph in a child process, replace the old ones.
 
-All engines of a variant are built before any is replaced: a build that fails leaves those of an earlier one as they
-were.
+All engines of a variant are built before any is replaced: a build that fails leaves the earlier engines as they are.
 """
 
 from __future__ import annotations
@@ -70,22 +69,22 @@ def build_engines(
 
     Args:
         bundle: opened.
-        device: see `engine_target.choose`; None: the one it was exported for, or the GPU of this machine.
-        form: see `engine_form.choose`.
+        device: see `target.choose`; None: the one it was exported for, or the GPU of this machine.
+        form: see `form.choose`.
         runtime: see `choose_runtime`.
         variant: the one to build; None: all of them.
-        advance: hears how far it is.
+        advance: called with (done, of, what), as a progress bar takes it.
 
     Returns:
         ``{"bundle", "variant", "device", "compute_capability", "why", "runtime", "version", "workspace", "engines",
         "further"}``; each engine ``{"role", "form", "why", "plan", "bytes", "seconds", "plugins", "layers"}``;
-        ``further`` holds the same, but for ``bundle`` and itself, of each variant behind the first that was built.
+        ``further`` holds the same, but for ``bundle`` and itself, of every further variant.
 
     Raises:
         RequestError: an unknown device, runtime or variant, or a device that this cannot build for.
         MissingError: no TensorRT, GPU, memory or plugin.
         GraphError: a node is refused, with the form to use instead where there is one.
-        GateError: an engine's types are not those that its graph asks for.
+        GateError: an engine does not compute in the types of its graph.
         BundleError: a file of the bundle has changed, or the engines cannot be written.
     """
     kind = choose_runtime(runtime)
@@ -113,7 +112,7 @@ def _build(
     version: str,
     advance: Callable[[float, str], None],
 ) -> dict[str, Any]:
-    """One variant; `advance` hears how many of its graphs are done, and what is going on."""
+    """One variant; `advance` is called with (graphs done, current step)."""
     library, roles = engine_plugins.found(), list(chosen.graphs)
     made: list[tuple[Path, EngineRecord]] = []
     rows = []
@@ -133,7 +132,7 @@ def _build(
 
             plugins = plugin_nodes(choice.model)
             if library and plugins and kind == "tensorrt":
-                # It runs them while it builds.
+                # TensorRT runs plugins while it builds, to time them.
                 require_code(library, target.compute_capability)
             plan, checks = builder.build(choice.model, role, choice.form, choice.others, tell)
             record = EngineRecord(
@@ -172,12 +171,12 @@ def _build(
 
 
 def _file_form(form: Form) -> Form:
-    """The form whose file is read; the inlined one is made of the portable one."""
+    """The form whose file is read; the inlined form is made from the portable one."""
     return "portable" if form == "inlined" else form
 
 
 def _unchanged(bundle: Bundle, graph: Path, model: ir.Model) -> dict[str, str]:
-    """SHA-256 of each file that an engine is made of, which are still those of the manifest."""
+    """SHA-256 of each file that an engine is built from, compared with the manifest."""
     data = {graph.parent / str(tensor.location) for tensor in external_tensors(model)}
     names = sorted(path.relative_to(bundle.path).as_posix() for path in {graph, *data})
     changed = [name for name in names if engine_file.sha256(bundle.path / name) != _recorded(bundle, name)]
@@ -197,7 +196,7 @@ def _recorded(bundle: Bundle, name: str) -> str:
 
 @contextlib.contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder that is gone afterwards, beside the engines: what was built moves into place in one step."""
+    """A temporary folder on the file system of the bundle, so that plans are moved into place atomically."""
     try:
         scratch = tempfile.TemporaryDirectory(dir=folder, prefix=OURS)
     except OSError as error:
@@ -207,7 +206,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 
 def _place(bundle: Bundle, made: list[tuple[Path, EngineRecord]], timing: bytes | None) -> None:
-    """Put what was built into its place; sidecars last, because without one a plan is not looked at."""
+    """Move plans into the bundle; each sidecar last, because a plan without one is not read."""
     digest = None
     if timing is not None:
         first = made[0][1]

@@ -1,4 +1,4 @@
-"""Builds one graph into one plan in a child process, and says in our words why it cannot."""
+"""Builds one graph into one plan in a child process, and explains a failure."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from ....errors import GraphError
 from ....graph_passes.ir_tools.model_io import external_tensors
 from ....plugins.library import needed
 from ...bundle.manifest import Form
+from .. import child
 from .. import cuda as tensorrt_cuda
 from .. import layers as engine_layers
 from ..api import Kind, title
-from ..failures import EngineStaleError, refused, translate
-from ..rtx import ParserError, refusals
-from . import child as engine_child
+from ..failures import EngineStaleError, ParserError, refusals, refused, translate
 
 if TYPE_CHECKING:
-    from .child import Progress
+    from ..child import Progress
     from .target import EngineTarget
 
 
@@ -32,10 +31,10 @@ class Builder:
 
     Attributes:
         kind: of TensorRT.
-        version: of that.
+        version: its version.
         target: what is built for.
-        library: of `engine_plugins.found`.
-        scratch: a folder on the disk of the bundle, for what is not in its place yet.
+        library: of `plugins.found`.
+        scratch: a folder on the file system of the bundle, for plans that are not in place yet.
     """
 
     kind: Kind
@@ -60,19 +59,19 @@ class Builder:
         """Build the engine of one graph.
 
         Args:
-            model: in `form`, its weights where they are.
+            model: in `form`; external weights are read from their own folder.
             name: for files and errors.
             form: of the model.
             others: forms to name where a node is refused.
-            progress: see `engine_child.call`.
+            progress: see `child.call`.
 
         Returns:
-            (the plan, in `scratch`; the looks at the network and, where a GPU can load it, at the engine).
+            (the plan, in `scratch`; the type checks of the network and, where a GPU can load it, of the engine).
 
         Raises:
             GraphError: a node is refused, or there is no engine for it.
             MissingError: no memory, or a plugin that is not here.
-            GateError: the types are not those of the graph.
+            GateError: it does not compute in the types of the graph.
         """
         doing, where = f"{title(self.kind)} {self.version} cannot build the engine", f"graph {name}"
         plan, plugins = self.scratch / f"{name}.plan", plugin_nodes(model)
@@ -91,9 +90,10 @@ class Builder:
                 "library": str(self.library) if self.library else None,
                 "inspect": tensorrt_cuda.gpu_here() == self.target.compute_capability,
             }
-            answer = engine_child.call(request, progress, doing=doing, where=where)
-        # What a plugin refuses TensorRT reports as an error of its own, without the reason.
-        if answer["stage"] != "done" and plugins and (found := refusals(answer["stderr"])):
+            called = child.call("engine", request, doing=doing, where=where, progress=progress)
+        answer = called.result
+        # TensorRT reports that a plugin failed, and not why.
+        if answer["stage"] != "done" and plugins and (found := refusals(called.stderr)):
             raise refused(found[0], doing=doing, where=where, form=form, others=others)
         if answer["stage"] == "parse" and answer["errors"]:
             first = ParserError(**answer["errors"][0])
@@ -108,9 +108,9 @@ class Builder:
         if answer["stage"] != "done":
             raise translate(answer["log"], doing=doing, where=where)
         wanted = engine_layers.asked(model)
-        looks = [("network", answer["network"])] + ([("engine", answer["engine"])] if answer["engine"] else [])
+        stages = [("network", answer["network"])] + ([("engine", answer["engine"])] if answer["engine"] else [])
         checks = []
-        for stage, found in looks:
+        for stage, found in stages:
             layers = [engine_layers.Layer(**layer) for layer in found]
             checks.append(engine_layers.compare(stage, wanted, layers, plugins).require(where))  # type: ignore[arg-type]
         return plan, checks
@@ -123,7 +123,7 @@ def plugin_nodes(model: ir.Model) -> list[str]:
 
 
 def _weights(model: ir.Model) -> Path:
-    """The folder that the data files of a graph lie in, as a file there: so a parser takes it."""
+    """A path in the folder of the graph's data files: the parser looks for them beside it."""
     folders = {Path(tensor.base_dir).resolve() for tensor in external_tensors(model)} or {Path()}
     if len(folders) > 1:
         raise GraphError(f"external weights lie in {len(folders)} folders", fix="Save the model into one folder first.")

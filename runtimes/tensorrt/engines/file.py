@@ -1,8 +1,8 @@
-"""Engines in a bundle: engines/<device>/<variant>.<role>.plan, and a sidecar .json that says what the plan is.
+"""Engines in a bundle: engines/<device>/<variant>.<role>.plan, each with a sidecar .json that describes it.
 
-The plan is what TensorRT serialized and nothing else. All that can be known about it without TensorRT stands in the
-sidecar and is checked before anything is deserialized: a plan is code, and a wrong one is not always refused. Engines
-are a cache: the manifest does not list them, and a new export deletes them.
+The plan is what TensorRT serialized and nothing else. All that can be known about it without TensorRT is in the
+sidecar and is checked before anything is deserialized: a plan is code, and TensorRT does not always refuse a wrong one.
+Engines are a cache: the manifest does not list them, and a new export deletes them.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class PluginRecord(Strict):
     """The plugins inside an engine.
 
     Attributes:
-        names: operators, once for each of their nodes.
-        library: SHA-256 of the library they, or their kernels, came from; None: there was none, and it cannot run.
+        names: operator of every plugin node, with repeats.
+        library: SHA-256 of the library of the plugins, or of their kernels; None: built without one, and cannot run.
     """
 
     names: list[str] = Field(default_factory=list)
@@ -45,7 +45,7 @@ class PluginRecord(Strict):
 
 
 class LayerRecord(Strict):
-    """A comparison of types with those of the graph; see `engine_layers`."""
+    """A comparison of types with those of the graph; see `layers.Check`."""
 
     stage: Literal["network", "engine"]
     layers: int
@@ -60,17 +60,17 @@ class EngineRecord(Strict):
         variant: of the bundle.
         device: name of the folder.
         form: of the graph that was built.
-        precision: of the graph; every type in the engine is the graph's own.
+        precision: of the graph; the engine computes in the types of the graph.
         graph: SHA-256, as the manifest has them, of each file the engine was made of: the graph and its data.
-        runtime: what built it and alone can load it.
-        version: of that.
+        runtime: the TensorRT that built it; no other can load it.
+        version: its version; no other can load it.
         compute_capability: of the GPU it is for.
         plan: size and SHA-256.
         plugins: in it.
-        timing_cache: SHA-256 of <variant>.timing.cache beside it, whose tactics a rebuild takes; None where the runtime
+        timing_cache: SHA-256 of <variant>.timing.cache beside it, which a rebuild starts from; None where the runtime
             has none.
-        workspace: bytes a tactic was allowed; None: no limit of ours.
-        layers: comparisons that were made; without one of the engine, that is due when it is first loaded.
+        workspace: most bytes that a tactic might use; None: no limit.
+        layers: type checks that were made; where that of the engine is missing, it is made at the first load.
     """
 
     schema_: str = Field(alias="schema", default=SCHEMA)
@@ -102,7 +102,7 @@ def plan_path(bundle: Bundle, device: str, variant: str, role: str) -> Path:
 
 
 def runtime_cache_path(plan: Path) -> Path:
-    """The kernels of a plan that were compiled when it was first run; of that very plan alone."""
+    """The kernels that were compiled when a plan was first run; they belong to that plan alone."""
     return plan.with_suffix(".runtime.cache")
 
 
@@ -142,7 +142,7 @@ def read(bundle: Bundle, device: str, variant: str, role: str) -> EngineRecord:
     if record.schema_.partition(".")[0] != SCHEMA.partition(".")[0]:
         raise unusable(f"has schema {record.schema_}, and this tokexport reads {SCHEMA.partition('.')[0]}.x")
     if (record.device, record.variant, record.role) != (device, variant, role):
-        # Under another name it would vouch for another plan.
+        # Renamed, a sidecar would describe another plan.
         raise unusable(f"is that of {record.role} of {record.variant} for {record.device}")
     return record
 
@@ -156,26 +156,27 @@ def write(bundle: Bundle, record: EngineRecord) -> None:
 def check(
     bundle: Bundle, record: EngineRecord, kind: Kind, version: str, compute_capability: str, *, content: bool = True
 ) -> Path:
-    """Check that an engine is of this bundle, for this runtime and this GPU, and unchanged; returns its plan.
+    """Check that an engine belongs to this bundle, this runtime and this GPU, and is unchanged; returns its plan.
 
     Args:
         bundle: opened.
         record: its sidecar.
         kind: of the TensorRT that would load it.
-        version: of that.
+        version: its version.
         compute_capability: of the GPU that would run it.
-        content: False: leave out the hash of the plan.
+        content: False: do not hash the plan.
 
     Raises:
         EngineVersionError: another TensorRT built it.
         EngineDeviceError: it is for another GPU.
-        EngineStaleError: the graph it was built of is not the bundle's, or the plan is not the one described.
+        EngineStaleError: the graph it was built from has changed in the bundle, or the plan is not the one described.
     """
     path = plan_path(bundle, record.device, record.variant, record.role)
     again = _again(bundle, record.variant, record.device)
     if (record.runtime, record.version) != (kind, version):
         raise EngineVersionError(
-            f"the engine was built by {title(record.runtime)} {record.version}, and here is {title(kind)} {version}",
+            f"the engine was built by {title(record.runtime)} {record.version}, and {title(kind)} {version} is "
+            "installed here",
             where=str(path),
             fix=again,
         )
@@ -198,10 +199,10 @@ def check(
 
 
 def cached(bundle: Bundle, path: Path) -> bytes | None:
-    """What a cache beside the plans holds; None where there is none.
+    """The content of a cache file in the folder of the engines; None where there is none.
 
     Raises:
-        EngineStaleError: it is a link, and could be any file.
+        EngineStaleError: it is a symbolic link, which could lead to any file.
     """
     if not path.is_file():
         return None
@@ -215,14 +216,14 @@ def pinned_timing_cache(bundle: Bundle, device: str, variant: str, roles: Sequen
     """The timing cache of an earlier build, empty where there is none.
 
     Raises:
-        EngineStaleError: it is not the one that the sidecars were written with, or a link.
+        EngineStaleError: it is not the one whose hash is in the sidecars, or a symbolic link.
     """
     path = timing_path(bundle, device, variant)
     content, pins = cached(bundle, path), set()
     if content is None:
         return b""
     for role in roles:
-        # A sidecar that is not there, or that is damaged and about to be replaced, vouches for nothing.
+        # A sidecar that is missing, or damaged and about to be replaced, pins nothing.
         with contextlib.suppress(MissingError, EngineError):
             pins.add(read(bundle, device, variant, role).timing_cache)
     if pins - {hashlib.sha256(content).hexdigest(), None}:
@@ -238,7 +239,7 @@ def writable_folder(bundle: Bundle, device: str) -> Path:
     """Make the folder for the engines of a device.
 
     Raises:
-        BundleError: it cannot be made, or is a link, which nobody who reads engines follows.
+        BundleError: it cannot be made, or is a symbolic link, which is never followed.
     """
     path = folder(bundle, device)
     if _is_linked(bundle, path):
@@ -256,7 +257,7 @@ def writable_folder(bundle: Bundle, device: str) -> Path:
 
 @contextlib.contextmanager
 def replacing(folder: Path) -> Iterator[None]:
-    """Hold the engines of a device while they are replaced: two builds at once put theirs there one after the other.
+    """Lock the engines of a device while they are replaced: two builds at once replace them one after the other.
 
     Raises:
         BundleError: they cannot be written, or the bundle was replaced meanwhile.
@@ -273,18 +274,18 @@ def replacing(folder: Path) -> Iterator[None]:
 
 
 def put(path: Path, content: bytes) -> None:
-    """Write a file in one step: another process reads the old one or the new one.
+    """Replace a file atomically: another process reads the old one or the new one.
 
     Raises:
         BundleError: it cannot be written.
     """
-    beside = path.with_name(f"{OURS}{path.name}-{secrets.token_hex(4)}")
+    staged = path.with_name(f"{OURS}{path.name}-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(content)
-        beside.replace(path)
+        staged.write_bytes(content)
+        staged.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        staged.unlink(missing_ok=True)
         raise unwritable(path, error) from error
 
 

@@ -24,10 +24,10 @@ class Choice:
     """A form.
 
     Attributes:
-        form: which.
-        why: in a few words.
-        model: the graph in that form; weights are referred to.
-        others: further forms that no rule refuses.
+        form: the chosen one.
+        why: the reason, in a few words.
+        model: the graph in that form; external weights stay in their files.
+        others: further forms that break no rule.
     """
 
     form: Form
@@ -48,7 +48,7 @@ def choose(
         asked: by ``--form``; None: the plugin form where it needs no plugin or its library is here, else the portable
             one, else inlined.
         kind: of TensorRT.
-        version: of that.
+        version: its version.
         library: the plugin library of this machine, which the plugin form runs with.
 
     Raises:
@@ -72,7 +72,7 @@ def choose(
         for method in without_plugin(portable) if asked == "plugin" else []:
             raise no_plugin(method)
         if asked not in models:
-            bundle.model_path(role, asked, variant)  # which says what there is
+            bundle.model_path(role, asked, variant)  # raises, and lists the forms there are
         _require_no(broken[asked], role, asked, kind, version, fit)
         bare = bare and asked == "plugin"
         if bare and kind == "tensorrt":

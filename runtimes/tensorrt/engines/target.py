@@ -1,4 +1,4 @@
-"""What an engine is built for: a device that we know, ``sm<NN>``, or the GPU of this machine; and its limits."""
+"""What an engine is built for: a device profile, ``sm<NN>``, or the GPU of this machine; and its workspace limit."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..rtx import SMS
 if TYPE_CHECKING:
     from ...bundle.manifest import DeviceRecord
 
-# Share of the memory that one tactic may use. Where the CPU shares it, the system, the weights and the builder's own
-# copies of them live there too.
+# Share of the memory that one tactic may use. Where CPU and GPU share it, the system, the weights and the builder's
+# copies of them are in it too.
 _WORKSPACE = {"shared": 1 / 4, "own": 1 / 2}
 
 
@@ -26,7 +26,7 @@ class EngineTarget:
 
     Attributes:
         name: the folder of its engines.
-        settings: of its builds. The workspace follows from the memory of a device that we know.
+        settings: of its builds. The workspace follows from the memory in the device profile.
         why: how it was chosen.
     """
 
@@ -41,13 +41,13 @@ class EngineTarget:
 
 
 def choose(asked: str | None, recorded: DeviceRecord | None, kind: Kind, version: str) -> EngineTarget:
-    """The target of a build, which this runtime can build for on this machine.
+    """The target of a build, checked to be one that this runtime can build for on this machine.
 
     Args:
         asked: what ``--device`` said: NAME, NAME@TENSORRT or sm<NN>.
         recorded: the device that the bundle was exported for.
         kind: of TensorRT.
-        version: of that.
+        version: its version.
 
     Raises:
         RequestError: an unknown device, another TensorRT than the installed one, or one that this cannot build for.

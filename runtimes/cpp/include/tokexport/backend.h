@@ -1,4 +1,4 @@
-// What runs the graphs of a bundle. ONNX Runtime and TensorRT are two; a program may bring its own.
+// Runs the graphs of a bundle. There are two backends, ONNX Runtime and TensorRT; a program may add its own.
 #pragma once
 
 #include <memory>
@@ -15,11 +15,11 @@ class Graph {
   public:
     virtual ~Graph() = default;
 
-    // Inputs have the dtype and shape that the manifest gives. What comes out stays valid whatever runs next; inputs
-    // are taken by value, so that those nobody else holds need not be kept.
+    // Inputs have the dtype and shape of the manifest. Outputs stay valid whatever runs next. Inputs are taken by
+    // value: a backend may reuse the buffer of one that has no other owner.
     virtual Tensors run(Tensors inputs) = 0;
 
-    // What a program should know of how it runs, such as that it goes slower than it could and why.
+    // Remarks for the user, such as why it runs slower than it could.
     virtual std::vector<std::string> notes() const { return {}; }
 };
 

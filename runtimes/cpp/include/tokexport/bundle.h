@@ -1,4 +1,4 @@
-// A bundle on disk: a folder with a manifest.json, everything it promises there, with its size, inside the folder.
+// A bundle on disk: a folder with a manifest.json; every file it lists is in the folder and has the size it says.
 #pragma once
 
 #include <cstddef>

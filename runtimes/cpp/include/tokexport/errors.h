@@ -1,4 +1,4 @@
-// The errors of this library, those of errors.py: what is wrong, where, and what to do next.
+// The errors of this library, as in errors.py: what is wrong, where, and what to do next.
 #pragma once
 
 #include <stdexcept>
@@ -31,7 +31,7 @@ class RequestError : public Error {
     using Error::Error;
 };
 
-// A graph cannot be loaded or run, or gives what the contract does not allow.
+// A graph cannot be loaded or run, or returns what the contract does not allow.
 class GraphError : public Error {
     using Error::Error;
 };
@@ -41,7 +41,7 @@ class BundleError : public Error {
     using Error::Error;
 };
 
-// Something this needs is not on this machine; fix() is what gets it.
+// Something that is needed is not on this machine; fix() says how to get it.
 class MissingError : public Error {
   public:
     using Error::Error;
@@ -51,7 +51,7 @@ class MissingError : public Error {
 // "Did you mean apet? Known methods: apet, topk."
 std::string nearest(const std::string& name, const std::vector<std::string>& known, const std::string& kind);
 
-// The known name that is most like `name`, or "" where none is.
+// The known name closest to `name`, or "" where none is.
 std::string closest(const std::string& name, const std::vector<std::string>& known);
 
 // The keys of a map, for nearest().

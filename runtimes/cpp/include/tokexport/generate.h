@@ -17,11 +17,11 @@ using Run = std::function<Tensors(const std::string& role, Tensors inputs)>;
 struct Answer {
     std::string text;                        // empty where the bundle has no text processor
     Ids ids;                                 // without prompt and `eos`
-    std::vector<std::int64_t> kept_indices;  // [K], the positions the visual slots inherit
+    std::vector<std::int64_t> kept_indices;  // [K], the input token whose position each slot has
     std::vector<float> sizes;                // [K], how many input tokens each slot stands for
 };
 
-// The ids of a prompt as a graph takes them, [1, length] int64: filled up with `pad` on the right.
+// The ids of a prompt as a graph takes them, [1, length] int64: right padded with `pad`.
 // RequestError: there are none, too many, or one outside the vocabulary.
 Tensor padded(const Ids& prompt, std::int64_t length, std::int64_t pad, std::int64_t vocabulary);
 
@@ -31,7 +31,7 @@ Tensor padded(const Ids& prompt, std::int64_t length, std::int64_t pad, std::int
 //   prompt          ids, `bos` included, not padded
 //   max_new_tokens  at most this many; none: as many as the KV cache holds
 // RequestError: the prompt is too long or too short, an id is outside the vocabulary, max_new_tokens outside its limit.
-// GraphError: logits or sizes are not finite, or outputs that the contract promises are missing.
+// GraphError: logits or sizes are not finite, or an output of the contract is missing.
 Answer greedy(const Run& run, const Variant& variant, const Tensors& encoded, const Ids& prompt,
               std::optional<std::int64_t> max_new_tokens = std::nullopt);
 

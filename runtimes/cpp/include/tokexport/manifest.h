@@ -1,4 +1,4 @@
-// What manifest.json says, as far as running a bundle needs it; runtimes/bundle/manifest.py documents every field, and the
+// The part of manifest.json that running a bundle needs; runtimes/bundle/manifest.py documents every field and the
 // contract of the graphs.
 #pragma once
 
@@ -44,14 +44,14 @@ struct CompressionRecord {
 };
 
 struct GenerationRecord {
-    bool cross;                 // how the decoder reads the tokens: beside its sequence, or as a part of it
+    bool cross;                 // the decoder cross-attends to the tokens; false: they are part of its sequence
     std::int64_t offset, kept;  // image_span
     std::int64_t tokens_in, prompt_length, max_new_tokens, vocabulary;
     std::int64_t bos, pad;
     std::vector<std::int64_t> eos;
 };
 
-// What goes into the graph text.
+// The inputs of the graph `text`.
 struct TextRecord {
     std::int64_t vocabulary, pad;
 };
@@ -61,7 +61,7 @@ struct Variant {
     std::vector<CompressionRecord> compression;
     std::map<std::string, GraphRecord> graphs;  // by role
     std::optional<GenerationRecord> generation;
-    std::optional<TextRecord> text;  // there where the graph is
+    std::optional<TextRecord> text;  // present where the variant has a graph `text`
 };
 
 struct PreprocessRecord {
@@ -76,7 +76,7 @@ struct PreprocessRecord {
     std::array<double, 3> mean, std;
 };
 
-// Read, so that a bundle of such a model opens; this library takes its frames only as a tensor.
+// Parsed so that a bundle with a video model opens; this library takes frames only as a tensor.
 struct VideoRecord {
     int frames;
     PreprocessRecord frame;
@@ -99,7 +99,7 @@ struct Manifest {
     std::string vocabulary;  // file of the `words` processor; empty where the bundle has no text processor
 
     // Reads the text of a manifest: a newer minor version is read, unknown keys ignored; a newer major one refused.
-    // `where` names the file in messages. BundleError: damaged, too new, or with a value or a key that it cannot have.
+    // `where` names the file in messages. BundleError: damaged, too new, or an invalid key or value.
     static Manifest parse(const std::string& text, const std::string& where);
 };
 

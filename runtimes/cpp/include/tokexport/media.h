@@ -1,5 +1,4 @@
-// What a program has, a picture or a sound, and how it becomes the encoder's input. Both only point at the program's
-// own memory.
+// A picture or a sound, and how it becomes the encoder's input. Both are views of the program's own memory.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +10,7 @@
 
 namespace tokexport {
 
-// 8 bits a channel, upright, red first. What follows the three channels of a pixel, alpha for example, is not read.
+// 8 bits a channel, upright, red first. A fourth channel, such as alpha, is not read.
 struct Image {
     const std::uint8_t* pixels;
     int width, height;
@@ -19,7 +18,7 @@ struct Image {
     std::size_t stride = 0;  // bytes from one row to the next; 0: width * channels
 };
 
-// One channel, within -1 and 1 where it is not clipped.
+// One channel, samples in [-1, 1].
 struct Sound {
     const float* samples;
     std::size_t count;
@@ -38,7 +37,7 @@ Tensor pixel_values(const Image& image, const PreprocessRecord& record);
 // RequestError: empty, longer than the window, not finite, or at another sample rate.
 Tensor input_features(const Sound& sound, const LogMelRecord& record);
 
-// The encoder's main input. RequestError: a medium that the bundle does not take, or a picture where it takes a video.
+// The encoder's main input. RequestError: the bundle takes another kind of input.
 Tensor encoder_input(const Media& media, const Preprocess& record);
 
 }  // namespace tokexport

@@ -10,9 +10,9 @@
 namespace tokexport {
 
 struct OnnxRuntimeOptions {
-    std::string form = "portable";       // or inlined; ONNX Runtime does not know our plugins
+    std::string form = "portable";       // or inlined; ONNX Runtime cannot run TensorRT plugins
     int threads = 0;                     // inside one operator; 0: one per core
-    std::vector<std::string> providers;  // best first, for example "CUDA"; empty: the CPU, which is always the last
+    std::vector<std::string> providers;  // best first, for example "CUDA"; empty: the CPU, which always comes last
 };
 
 // RequestError: the plugin form was asked for.

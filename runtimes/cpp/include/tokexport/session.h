@@ -1,4 +1,4 @@
-// A bundle that is ready to run: one graph at a time, the encoder on a picture or a sound, or a whole answer.
+// A bundle, ready to run: a single graph, the encoder on a picture or a sound, or a whole answer.
 //
 //     tokexport::Session session(tokexport::Bundle::open("tiny-vlm-apet-0.85"), tokexport::onnxruntime_backend());
 //     tokexport::Image image{pixels, width, height};
@@ -17,7 +17,7 @@
 
 namespace tokexport {
 
-// Graphs are loaded when they are first run. One thread at a time; sessions of their own do not disturb one another.
+// Graphs are loaded when they are first run. One thread at a time; several sessions are independent of one another.
 class Session {
   public:
     // `variant` is the name of one of the bundle's variants; "" is the first.
@@ -27,35 +27,35 @@ class Session {
     const Bundle& bundle() const { return bundle_; }
     const Variant& variant() const { return bundle_.variant(variant_); }
 
-    // Runs one graph: tensors by role name, with exactly the dtype and shape that the manifest gives.
+    // Runs one graph: tensors by role name, with exactly the dtype and shape of the manifest.
     // RequestError: the graph is not in the bundle, or an input is missing, unknown, or of another dtype or shape.
-    // GraphError: it cannot be loaded, fails, or gives other outputs than the manifest says.
+    // GraphError: it cannot be loaded, fails, or its outputs differ from the manifest.
     Tensors run(const std::string& role, Tensors inputs);
 
-    // Whether what is kept of an input follows from the question about it, so that `encode` needs the prompt.
+    // Whether the method selects tokens by the question, so that `encode` needs the prompt.
     bool reads_text() const { return variant().text.has_value(); }
 
     // Runs the encoder: tokens [1, K, D], and kept_indices, sizes, assignment where the bundle has them. `extra` are
     // further inputs by role name, such as a text where the bundle has no graph for it.
-    // RequestError: a bad image or sound, or the session reads a text and none is there.
+    // RequestError: a bad image or sound, or the session reads a text and it is missing.
     Tensors encode(const Media& media, const Tensors& extra = {});
 
-    // The same for what will be asked, as text or as ids with `bos`, where the session reads_text().
-    // RequestError: it does not; or a prompt as `generate` refuses it.
+    // The same with the question, as text or as ids with `bos`, where the session reads_text().
+    // RequestError: it does not; or the prompt is one that `generate` refuses.
     Tensors encode(const Media& media, const std::string& prompt);
     Tensors encode(const Media& media, const Ids& prompt);
 
-    // Answers a prompt about an image, or writes down what a sound says, greedily. For a recogniser the prompt is words
-    // that the transcript begins with.
+    // Answers a prompt about an image, or transcribes a sound, greedily. For a recogniser the prompt is the beginning
+    // of the transcript.
     // RequestError: no language graphs, a prompt that is too long, an unknown word, a bad image or sound.
-    // GraphError: the graphs give NaN.
+    // GraphError: logits or sizes are NaN.
     Answer generate(const Media& media, const std::string& prompt = "",
                     std::optional<std::int64_t> max_new_tokens = std::nullopt);
 
     // The same for ids, `bos` included, where the bundle has no text processor.
     Answer generate(const Media& media, const Ids& prompt, std::optional<std::int64_t> max_new_tokens = std::nullopt);
 
-    // What the graphs that were loaded note of how they run: "decode: no CUDA graph: it was switched off".
+    // The notes of the loaded graphs: "decode: no CUDA graph: it was switched off".
     std::vector<std::string> notes() const;
 
     // The text processor; null where the bundle has none.

@@ -37,7 +37,7 @@ constexpr DType dtype_of() {
     if constexpr (std::is_same_v<T, std::uint8_t>) return DType::uint8;
 }
 
-// Values that never change. A backend derives from it to leave them where it computed them.
+// Immutable values. A backend derives from it to leave them on its device.
 class Buffer {
   public:
     virtual ~Buffer() = default;
@@ -86,7 +86,7 @@ class Tensor {
     std::shared_ptr<const Buffer> buffer_;
 };
 
-// By role name, or by the graph's own name where a backend is spoken to.
+// By role name, or, for a backend, by the graph's own tensor name.
 using Tensors = std::map<std::string, Tensor>;
 
 }  // namespace tokexport

@@ -9,18 +9,17 @@
 namespace tokexport {
 
 struct TensorRtOptions {
-    std::string device;          // whose engines; "": those that this machine can run
+    std::string device;          // device whose engines are run; "": the one that this machine can run
     std::string plugin_library;  // "": the one that the environment variable TOKEXPORT_PLUGINS names
-    bool cuda_graphs = true;     // false: launch every kernel by itself
+    bool cuda_graphs = true;     // false: launch kernels one by one
 };
 
-// Buffers are allocated once, work is captured in CUDA graphs (an engine that cannot be captured launches its kernels
-// one by one, which Session::notes() tells), and a KV cache stays on the GPU between runs. The current CUDA device is
-// used. MissingError: no GPU, no engines, or no plugin library that an engine needs.
+// Buffers are allocated once, launches are captured in CUDA graphs (an engine that cannot be captured launches its
+// kernels one by one, and Session::notes() says so), and KV caches stay on the GPU between runs. The current CUDA
+// device is used. MissingError: no GPU, no engines, or no plugin library that an engine needs.
 //
-// Types are not compared here, as Python does at a first load of what was built elsewhere: an engine of TensorRT is
-// built on the GPU that it is for, where its layers are compared with the graph's types, and the sidecar says so. One
-// whose sidecar does not is refused.
+// The types of layers are not checked here: TensorRT builds an engine on the GPU that it is for, where they are
+// compared with the types of the graph, and the sidecar says so. An engine whose sidecar does not is refused.
 std::unique_ptr<Backend> tensorrt_backend(const TensorRtOptions& options = {});
 
 }  // namespace tokexport

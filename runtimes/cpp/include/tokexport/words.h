@@ -16,7 +16,7 @@ class Words {
     // Reads a vocabulary file. BundleError: it is missing or damaged.
     static Words load(const std::filesystem::path& path);
 
-    // The ids of a UTF-8 text, without `bos`; case is ignored, marks such as ? stand alone.
+    // The ids of a UTF-8 text, without `bos`; case is ignored, and a mark such as ? is a word of its own.
     // RequestError: a word is not in the vocabulary, or the text is not UTF-8.
     Ids tokenize(const std::string& text) const;
 

@@ -1,21 +1,23 @@
-"""The child process of `runtimes.rtx`: one JSON request as its argument, one JSON answer in the file it names.
-
-The answer is a file because the libraries print to both streams.
-"""
+"""The task of `rtx.parse` and `rtx.build` in the child process: TensorRT-RTX parses a graph, and builds its engine."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...errors import TokexportError
+from .failures import describe
 
 
-def run(request: dict[str, Any]) -> dict[str, Any]:
+def run(request: dict[str, Any], tell: Callable[[float, str], None]) -> dict[str, Any]:
     """Parse, and build where asked.
+
+    Args:
+        request: model (file), plugins (a library's path, ``python`` or None), build (whether), and where it is asked
+            for sm (compute capability) and engine (file to write, or None).
+        tell: not called.
 
     Returns:
         errors (a list of node, op, reason), parsed (whether), seconds (of the build), bytes (of the engine).
@@ -68,30 +70,7 @@ def _add_plugins(trt: Any, which: str, model: str) -> None:
         library.load(trt, Path(which), names)
 
 
-def describe(error: Any) -> dict[str, str]:
-    """A parser's error as the fields of `rtx.ParserError`, the function that the node lies in among its words."""
-    inside = [name for name in error.local_function_stack() if name]
-    reason = error.desc().strip()
-    if inside:
-        reason = f"{reason} (in function {' > '.join(inside)})"
-    return {"node": error.node_name(), "op": error.node_operator(), "reason": reason}
-
-
 def _unnamed(messages: list[str]) -> list[dict[str, str]]:
     return [
         {"node": "", "op": "", "reason": text} for text in messages or ["TensorRT-RTX gave no engine and no reason"]
     ]
-
-
-def main() -> None:
-    """Answer the request on the command line."""
-    request = json.loads(sys.argv[1])
-    try:
-        answer = run(request)
-    except TokexportError as error:
-        answer = {"errors": _unnamed([str(error)]), "parsed": False, "seconds": 0.0, "bytes": 0}
-    Path(request["answer"]).write_text(json.dumps(answer))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,31 +1,28 @@
-"""The child process of `engine_child`: parses a graph, builds its engine, and looks at both."""
+"""The task of `builder.py` in the child process: parses a graph, builds its engine, and lists the layers of both."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ....errors import TokexportError
 from ..api import Api, Settings
+from ..failures import describe
 from ..layers import Layer
-from ..plugins import offer
-from ..rtx_worker import describe
+from ..plugins import load_plugins
 from .file import unwritable
 
 
-def run(request: dict[str, Any]) -> dict[str, Any]:
+def run(request: dict[str, Any], tell: Callable[[float, str], None]) -> dict[str, Any]:
     """Parse and build.
 
     Args:
         request: kind (of TensorRT), model (file), weights (a path beside its data
             files), plan and timing (files to write), timing_in (file to read, may be
-            missing), settings (of `tensorrt_api.Settings`), plugins (operators), library (file or None), inspect
-            (whether a GPU that can load the engine is here), progress (a descriptor).
+            missing), settings (of `api.Settings`), plugins (operators), library (file or None), inspect
+            (whether a GPU that can load the engine is here).
+        tell: called with (share done 0..1, phase of the build).
 
     Returns:
         stage (parse, cache, build or done), errors (of the parser), log (TensorRT's errors and warnings), network and
@@ -37,24 +34,22 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     """
     api = Api(request["kind"])
     trt = api.trt
-    offer(api, request["plugins"], request["library"] and Path(request["library"]))
+    load_plugins(api, request["plugins"], request["library"] and Path(request["library"]))
     builder = trt.Builder(api.logger)
     network = api.network(builder)
     parser = trt.OnnxParser(network, api.logger)
-    # Not from the file: a graph that was cut or inlined in memory has its weights elsewhere, and readers refuse links.
+    # Not `parse_from_file`: the graph lies in a temporary folder, its weights in another, and TensorRT refuses links.
     if not parser.parse(Path(request["model"]).read_bytes(), request["weights"]):
         errors = [describe(parser.get_error(i)) for i in range(parser.num_errors)]
         return {"stage": "parse", "errors": errors, "log": api.take_log()}
     layers = _plain(api.layers_of_network(network))
-    with os.fdopen(request["progress"], "w") as pipe:
-        monitor = _monitor(trt, lambda share, text: print(json.dumps([share, text]), file=pipe, flush=True))
-        config = api.config(builder, Settings(**request["settings"]), monitor)
-        earlier = Path(request["timing_in"])
-        if not api.give_timing_cache(config, earlier.read_bytes() if earlier.is_file() else b""):
-            return {"stage": "cache", "log": api.take_log()}
-        plan = builder.build_serialized_network(network, config)
-        if plan is None:
-            return {"stage": "build", "log": api.take_log()}
+    config = api.config(builder, Settings(**request["settings"]), _monitor(trt, tell))
+    earlier = Path(request["timing_in"])
+    if not api.set_timing_cache(config, earlier.read_bytes() if earlier.is_file() else b""):
+        return {"stage": "cache", "log": api.take_log()}
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        return {"stage": "build", "log": api.take_log()}
     timing = api.timing_cache(config)
     try:
         Path(request["plan"]).write_bytes(plan)
@@ -76,7 +71,7 @@ def _plain(layers: list[Layer]) -> list[dict[str, Any]]:
 
 
 def _monitor(trt: Any, tell: Callable[[float, str], None]) -> Any:
-    """Tells the share that is done of nested phases, each a step of the one around it."""
+    """A progress monitor: the share done of nested phases, each of which is one step of its parent."""
 
     class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
@@ -104,23 +99,8 @@ def _monitor(trt: Any, tell: Callable[[float, str], None]) -> Any:
                 parent, steps, done = phase
                 share = min((done + share) / max(steps, 1), 1.0)
                 phase = self.phases.get(parent)
-            # A phase that starts has no step done; a bar that goes back tells nobody anything.
+            # A phase starts with no step done; a progress bar must not go back.
             self.furthest = max(self.furthest, share)
             tell(self.furthest, name)
 
     return Monitor()
-
-
-def main() -> None:
-    """Answer the request on the command line."""
-    request = json.loads(sys.argv[1])
-    try:
-        answer = run(request)
-    except TokexportError as error:
-        told = {"kind": type(error).__name__, "what": error.what, "where": error.where, "fix": error.fix}
-        answer = {"error": told}
-    Path(request["answer"]).write_text(json.dumps(answer))
-
-
-if __name__ == "__main__":
-    main()
