@@ -67,9 +67,9 @@ def compress(
     from .ir_tools.model_io import ensure_opset
 
     if recipe is not None:
-        from .recipes import load, refuse_beside
+        from .recipes import load, refuse_with_recipe
 
-        refuse_beside(method=method, ratio=ratio, keep=keep, seam=seam)
+        refuse_with_recipe(method=method, ratio=ratio, keep=keep, seam=seam)
         steps = load(recipe).made(params)
     else:
         ratio = DEFAULT_RATIO if keep is None and ratio is None else ratio

@@ -88,7 +88,7 @@ def match(walk: Walk, node: ir.Node) -> Attention | None:
     product = _product(walk, logits)
     if product is None:
         return None
-    weights = _behind_guard(node.outputs[0])
+    weights = _after_guard(node.outputs[0])
     return Attention(node, product, logits=logits, weights=weights, key=_transposed_keys(walk, product[1]))
 
 
@@ -133,7 +133,7 @@ def _product(walk: Walk, logits: ir.Value) -> tuple[ir.Value, ir.Value] | None:
     return None
 
 
-def _behind_guard(weights: ir.Value) -> ir.Value:
+def _after_guard(weights: ir.Value) -> ir.Value:
     """Follow ``Where(IsNaN(x), 0, x)``, which exporters put after the softmax of a masked attention."""
     guards = [node for node in weights.consumers() if node.op_type == "Where" and node.inputs[2] is weights]
     if len(guards) == 1 and any(node.op_type == "IsNaN" for node in weights.consumers()):

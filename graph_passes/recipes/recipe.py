@@ -235,7 +235,7 @@ def recipe_file(recipe: str | Path) -> Path | None:
     return Path(text).expanduser() if is_file else None
 
 
-def refuse_beside(**options: Any) -> None:
+def refuse_with_recipe(**options: Any) -> None:
     """Raise `RequestError` for an option that was given together with a recipe, which sets it itself.
 
     Args:

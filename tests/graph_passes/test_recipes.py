@@ -187,7 +187,7 @@ def test_a_count_fits_one_size_of_model_and_says_so(two: Path) -> None:
 
 
 def test_a_recipe_for_videos_says_what_it_lacks_on_a_picture() -> None:
-    with pytest.raises(RequestError, match="needs to know how the tokens lie") as error:
+    with pytest.raises(RequestError, match="needs the grid of the tokens") as error:
         compress(toy_vit(), recipe="lftr-8x")
     assert "grid=" in str(error.value)
     found = run(compress(toy_vit(), recipe="lftr-8x", params={"grid": "4x2x2"}))
