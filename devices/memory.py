@@ -1,4 +1,4 @@
-"""How much memory a graph needs at least: weights, inputs and outputs, and what is alive in between."""
+"""The least memory a graph needs: weights, inputs and outputs, and live intermediate tensors."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Needs:
 
     Attributes:
         weights: initializers and constants of the graph, its subgraphs and functions.
-        ends: inputs and outputs, the KV cache among them: what goes in and what comes out are separate buffers.
-        activations: the most that is alive between two nodes. A runtime that fuses needs less, one that keeps
-            workspace more; what happens inside a function is not counted.
-        unknown: tensors whose size the graph does not say, counted as nothing.
+        ends: inputs and outputs, the KV cache included; input and output caches are separate buffers.
+        activations: the peak of live intermediate tensors. A runtime that fuses needs less, one that keeps
+            workspace more. Tensors inside a function are not counted.
+        unknown: tensors whose size is not in the graph, counted as 0 bytes.
     """
 
     weights: int
@@ -28,12 +28,12 @@ class Needs:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum, in bytes."""
         return self.weights + self.ends + self.activations
 
 
 def needs(model: ir.Model) -> Needs:
-    """What one graph needs; weights are measured, not read."""
+    """The memory one graph needs; weights are measured, not read."""
     graph = model.graph
     weights = sum(
         value.const_value.nbytes

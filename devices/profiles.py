@@ -1,8 +1,8 @@
-"""What is known of each device, and where every figure was read: one TOML file a device, of its name.
+"""What is known about each device and the source of every figure: one TOML file per device, named after it.
 
-A figure without a source is refused. A source says how it was read: ``document`` (the page itself), ``quoted`` (the
-figure stood in a public transcription that names the document; the document itself was not opened), ``reported``
-(somebody's measurement), ``unverified`` (no document was found; the figure is from memory).
+A figure without a source is refused. A source records how it was read: ``document`` (the page itself), ``quoted`` (from
+a public transcription that names the document, which itself was not opened), ``reported`` (somebody's measurement),
+``unverified`` (no document was found; the figure is from memory).
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class Source(_Strict):
 
     Attributes:
         document: title, number and revision.
-        url: of the document, or of what quotes it; empty where `read` is ``unverified``.
-        seen: when.
-        read: see the module.
+        url: of the document, or of the page that quotes it; empty where `read` is ``unverified``.
+        seen: date on which it was read.
+        read: how; see the module docstring.
     """
 
     document: str = Field(min_length=8)
@@ -71,7 +71,7 @@ class Source(_Strict):
 
 
 class Figure(_Strict):
-    """One figure: its value, unit, the key of its source, and under what conditions it holds."""
+    """One figure: its value, unit, the key of its source, and the conditions under which it holds."""
 
     value: bool | int | float | str | tuple[str, ...]
     unit: str = ""
@@ -80,7 +80,7 @@ class Figure(_Strict):
 
 
 class Stack(_Strict):
-    """Software that runs on the device: a JetPack, or a TensorRT release where there is none."""
+    """Software that runs on the device: a JetPack, or a TensorRT release if there is no JetPack."""
 
     name: str
     tensorrt: str = Field(pattern=r"^\d+\.\d+(\.\d+)*$")
@@ -94,11 +94,11 @@ class Profile(_Strict):
 
     Attributes:
         name: as typed after ``--device``.
-        title: as its maker calls it.
-        usual: version of TensorRT that a graph is checked against unless another is named.
-        precision: recommended where none is asked for.
+        title: the vendor's name for it.
+        usual: version of TensorRT that a graph is checked against by default.
+        precision: recommended by default.
         precision_why: one sentence.
-        figures: by name; units are in the figures. Memory is in GiB, and `memory_visible` what programs see of it.
+        figures: by name; units are in the figures. Memory is in GiB, and `memory_visible` the part programs can see.
         stacks: oldest first.
         sources: by the key that figures and stacks name.
     """
@@ -114,17 +114,17 @@ class Profile(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Profile:
-        lacking = [name for name in REQUIRED if name not in self.figures]
-        if lacking:
-            raise ValueError(f"figure {lacking[0]} is missing")
+        missing = [name for name in REQUIRED if name not in self.figures]
+        if missing:
+            raise ValueError(f"figure {missing[0]} is missing")
         used: list[tuple[str, str]] = [(name, figure.source) for name, figure in self.figures.items()]
         used += [(stack.name, stack.source) for stack in self.stacks]
         for name, source in used:
             if source not in self.sources:
-                raise ValueError(f"{name} names the source {source!r}, which is not there")
-        idle = self.sources.keys() - {source for _, source in used}
-        if idle:
-            raise ValueError(f"source {min(idle)!r} is not used")
+                raise ValueError(f"{name} names the source {source!r}, which is not defined")
+        unused = self.sources.keys() - {source for _, source in used}
+        if unused:
+            raise ValueError(f"source {min(unused)!r} is not used")
         if self.usual not in [stack.tensorrt for stack in self.stacks]:
             raise ValueError(f"the usual TensorRT {self.usual} is in no stack")
         return self
@@ -135,13 +135,13 @@ class Profile(_Strict):
         return None if figure is None else figure.value
 
     def memory_bytes(self) -> int:
-        """Memory in bytes: what programs see of it, where that is known."""
+        """Memory in bytes: the part programs can see, if that is known."""
         return int((self.value("memory_visible") or self.value("memory")) * 2**30)
 
 
 @dataclass(frozen=True)
 class Target:
-    """A device with the software that is on it: what ``--device NAME[@TENSORRT]`` says."""
+    """A device and its software: what ``--device NAME[@TENSORRT]`` selects."""
 
     profile: Profile
     stack: Stack
@@ -162,7 +162,7 @@ def profile(name: str) -> Profile:
     """A device's profile.
 
     Raises:
-        RequestError: unknown name; the nearest are listed.
+        RequestError: unknown name; the nearest names are listed.
     """
     if name not in names():
         raise RequestError(f"unknown device {name!r}", fix=nearest(name, names(), kind="devices"))
@@ -189,7 +189,7 @@ def read(path: Path) -> Profile:
         raise RequestError(
             f"the profile is wrong{f' at {place}' if place else ''}: {what}",
             where=path.name,
-            fix=f"Figures are {', '.join(get_args(Name))}; each has a value and a source.",
+            fix=f"Figures are {', '.join(get_args(Name))}; each needs a value and a source.",
         ) from None
 
 
@@ -197,14 +197,14 @@ def target(text: str) -> Target:
     """What ``NAME`` or ``NAME@TENSORRT`` means, such as ``orin-nano-8gb`` or ``orin-nano-8gb@8.5``.
 
     Raises:
-        RequestError: an unknown device, or a version of TensorRT that no stack of it has.
+        RequestError: an unknown device, or a version of TensorRT that none of its stacks has.
     """
     name, _, version = text.partition("@")
     found = profile(name)
     wanted = version or found.usual
-    # The newest of the stacks that have it: 10.3 came with two JetPacks.
+    # The newest stack with that version: 10.3 came with two JetPacks.
     for stack in reversed(found.stacks):
         if stack.tensorrt == wanted or stack.tensorrt.startswith(f"{wanted}."):
             return Target(found, stack)
     known = ", ".join(f"{name}@{stack.tensorrt} ({stack.name})" for stack in found.stacks)
-    raise RequestError(f"{found.title} has no TensorRT {version!r} that we know of", fix=f"Known: {known}.")
+    raise RequestError(f"{found.title} has no TensorRT {version!r} in its profile", fix=f"Known: {known}.")

@@ -1,6 +1,6 @@
 """Checks a graph against `rules.toml`: what each version of TensorRT refuses or gets silently wrong.
 
-A parse on the device that will run the graph has the last word; the table speaks for devices that are not here.
+Parsing the graph on the target device is authoritative; the table covers devices that are not at hand.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Violation:
     """A node, or a graph as a whole, that breaks a rule.
 
     Attributes:
-        node: its name, after ``<function>/`` in the body of a local function; empty where the whole graph is meant.
-        op: its operator; what of the graph, such as ``opset 18``.
+        node: its name, after ``<function>/`` in the body of a local function; empty for a rule about the whole graph.
+        op: its operator; for the whole graph the property, such as ``opset 18``.
         why: what is not supported, and what to use instead.
-        source: where that is written.
+        source: where this is documented.
     """
 
     node: str
@@ -39,7 +39,7 @@ class Violation:
 
 @functools.cache
 def rules(kind: str = "rule") -> tuple[Mapping[str, Any], ...]:
-    """The rows of `rules.toml`: of operators (``rule``), or of graphs as a whole (``graph``)."""
+    """The rows of `rules.toml`: about operators (``rule``), or about graphs as a whole (``graph``)."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -48,10 +48,10 @@ def rules(kind: str = "rule") -> tuple[Mapping[str, Any], ...]:
 
 
 def binding(runtime: str, version: str) -> list[Mapping[str, Any]]:
-    """The rows of both kinds that hold for a version of a runtime.
+    """The rows of both kinds that apply to a version of a runtime.
 
     Raises:
-        RequestError: an unknown runtime, or a version that is no version.
+        RequestError: an unknown runtime, or a malformed version.
     """
     if runtime not in RUNTIMES:
         raise RequestError(f"unknown runtime {runtime!r}", fix=nearest(runtime, RUNTIMES, kind="runtimes"))
@@ -59,17 +59,17 @@ def binding(runtime: str, version: str) -> list[Mapping[str, Any]]:
 
 
 def violations(model: ir.Model, runtime: str, version: str) -> list[Violation]:
-    """What a version of TensorRT does not take in a model: of the graph as a whole, then its nodes.
+    """What a version of TensorRT does not support in a model: the graph as a whole first, then its nodes.
 
     Nodes are those of the model, its subgraphs and its local functions.
 
     Args:
-        model: only constants that are at hand are looked at; weights are not read.
+        model: only constants in memory are inspected; weights are not read.
         runtime: one of `RUNTIMES`.
         version: such as ``10.3`` or ``1.7.1.116``.
 
     Raises:
-        RequestError: an unknown runtime, or a version that is no version.
+        RequestError: an unknown runtime, or a malformed version.
     """
     active: dict[str, list[Mapping[str, Any]]] = {}
     found = []
@@ -170,7 +170,7 @@ def _dtype_held(model: ir.Model, rule: Mapping[str, Any]) -> str:
     return str(rule["dtype"]).lower() if held else ""
 
 
-# What of the graph breaks the rule, or nothing.
+# Each returns the property of the graph that breaks the rule, or an empty string.
 _GRAPH_CHECKS = {
     "opset_above": _opset_above,
     "functions": _functions,

@@ -1,11 +1,11 @@
 """Compare what an implementation of a compressor returned with its PyTorch reference, where ties may fall either way.
 
-Equal outputs are too much to ask: a rounding may legitimately decide between two equally good tokens, and everything
-behind such a flip differs. Different outputs are too little to forgive. So the result is judged in three steps:
+Requiring equal outputs is too strict: rounding may legitimately decide between two equally good tokens, and everything
+after such a flip differs. Accepting different outputs is too lenient. So the result is checked in three steps:
 
 1. the contract: shapes, dtypes, ranges, order, sizes that count the assignment where tokens merge, finite values;
 2. the decisions: how much worse than the best was the worst of them (its regret, see `compressors.replay`);
-3. the values: what must come out of exactly these decisions, slot by slot, by cosine and by norm.
+3. the values: the outputs that follow from exactly these decisions, slot by slot, by cosine and by norm.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Least cosine and largest relative error of the norm, by the precision of the tokens.
 GATES = {"float32": (0.9999, 1e-3), "float16": (0.999, 1e-2), "bfloat16": (0.99, 3e-2)}
 
-# Opposite tokens merge into almost nothing, and what is left is rounding: below this share of the largest token's
+# Opposite tokens merge into almost nothing, and what remains is rounding error: below this share of the largest token's
 # norm a slot counts as zero.
 _CANCELLED = 1e-4
 
@@ -64,14 +64,14 @@ def compare(
     min_cosine: float | None = None,
     max_norm_ratio: float | None = None,
 ) -> Agreement:
-    """Judge `got`, the outputs for `tokens` of another implementation of `compressor`.
+    """Check `got`, the outputs of another implementation of `compressor` for `tokens`.
 
     Args:
         compressor: the method with its parameters.
-        case: the static facts it was built for.
-        tokens: [B, N, D], exactly what the other implementation was given.
+        case: the static shapes and dtypes it was built for.
+        tokens: [B, N, D], exactly the input of the other implementation.
         got: its four outputs.
-        signals: what the method reads beside the tokens, by name.
+        signals: what the method reads besides the tokens, by name.
         tolerance: largest regret that passes; selection is float32, so 1e-5 is about a hundred roundings.
         min_cosine: of each slot; by default that of `GATES` for the case's dtype.
         max_norm_ratio: of each slot; likewise.
@@ -114,7 +114,7 @@ def compare(
 
 
 def _broken_contract(compressor: Compressor, case: Case, batch: int, got: Compressed[np.ndarray]) -> str:
-    """What of the contract of `Compressed` does not hold, or nothing."""
+    """The first violation of the contract of `Compressed`, or an empty string."""
     n, k = case.tokens, case.keep
     layout = {
         "tokens": ((batch, k), case.dtype),
@@ -129,14 +129,14 @@ def _broken_contract(compressor: Compressor, case: Case, batch: int, got: Compre
     if got.tokens.shape[2] != width(compressor, case):
         return f"tokens have {got.tokens.shape[2]} channels, not {width(compressor, case)}"
     if got.kept_indices.min() < 0 or got.kept_indices.max() >= n:
-        return f"kept_indices leave [0, {n})"
+        return f"kept_indices are not all in [0, {n})"
     if ascending(compressor) and (np.diff(got.kept_indices, axis=1) <= 0).any():
-        return "kept_indices do not ascend"
+        return "kept_indices are not ascending"
     if got.assignment.min() < -1 or got.assignment.max() >= k:
-        return f"assignment leaves [-1, {k})"
+        return f"assignment is not all in [-1, {k})"
     count = (got.assignment[:, None, :] == np.arange(k)[:, None]).sum(2)
     if (got.sizes != (np.maximum(count, 1) if compressor.method.merges else 1)).any():
-        return "sizes do not count the assignment" if compressor.method.merges else "sizes are not 1"
+        return "sizes do not equal the counts of the assignment" if compressor.method.merges else "sizes are not 1"
     return "" if np.isfinite(np.asarray(got.tokens, np.float32)).all() else "tokens are not finite"
 
 

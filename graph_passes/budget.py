@@ -33,10 +33,10 @@ def parse_ratio(ratio: str | float | Fraction) -> Fraction:
 
 
 def whole_keep(keep: Any) -> int:
-    """K as an int, whatever kind of whole number it comes as.
+    """K as an int, from any type of whole number.
 
     Raises:
-        RequestError: not a whole number; 5.0, "5" and True are none.
+        RequestError: not a whole number; 5.0, "5" and True are refused.
     """
     try:
         if isinstance(keep, bool):
@@ -47,7 +47,7 @@ def whole_keep(keep: Any) -> int:
 
 
 def check_budget(*, ratio: str | float | Fraction | None, keep: int | None) -> None:
-    """What can be checked before the number of tokens is known.
+    """Check what does not depend on the number of tokens.
 
     Raises:
         RequestError: both or neither given, a ratio outside (0, 1), or K below 1.

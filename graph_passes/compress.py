@@ -1,4 +1,4 @@
-"""`compress()`: put a token compressor into a model, whatever the model comes as."""
+"""`compress()`: put a token compressor into a model of any supported kind."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ def compress(
     outputs: Sequence[str] | Mapping[str, str] = OUTPUTS[1:],
     size_bias: Literal["auto", "off"] = "auto",
 ) -> Any:
-    """Put a compressor into a model and prove that the graph behind it lives with fewer tokens.
+    """Put a compressor into a model and prove that the downstream graph works with fewer tokens.
 
     The model given is never changed. Weights are neither read nor copied: the result shares them, and an
     `onnx_ir.Model` from a path refers to the same external data file.
 
     Args:
-        model: path of an ONNX file (gives an `onnx_ir.Model`), or an `onnx.ModelProto`, an `onnx_ir.Model` or an
-            `onnx_graphsurgeon.Graph` (gives the same kind).
+        model: path of an ONNX file (returns an `onnx_ir.Model`), or an `onnx.ModelProto`, an `onnx_ir.Model` or an
+            `onnx_graphsurgeon.Graph` (returns the same kind).
         method: `tokexport.methods()` lists them; apet where neither it nor a recipe is given.
         ratio: share of tokens removed, 0.85 where neither it nor `keep` is given; ``"8/9"`` is read exactly.
         keep: tokens kept instead.
         seam: ``auto`` (the paper's; the default), a seam that `tokexport inspect` lists, or ``tensor:<value name>``.
-        recipe: several compressors in sequence, instead of all above: a name or a TOML file (see `recipes`).
+        recipe: several compressors in sequence, instead of all arguments above: a name or a TOML file (see `recipes`).
         params: parameters of the method; defaults are the paper's. Of a recipe's steps: ``KEY`` for all that have it,
             ``N.KEY`` for step N.
         form: ``portable`` (a node with its function), ``plugin`` (for TensorRT) or ``inlined`` (standard operators).
         outputs: which of kept_indices [B, K] int64, sizes [B, K] float32, assignment [B, N] int64 become outputs of
             the graph; a mapping gives them other names.
-        size_bias: ``auto`` adds log(sizes) to the attention behind a seam inside the encoder; ``off`` does not.
+        size_bias: ``auto`` adds log(sizes) to the attention downstream of a seam inside the encoder; ``off`` does not.
 
     Returns:
         A new model.
@@ -56,7 +56,7 @@ def compress(
     Raises:
         RequestError: an unknown method, seam or parameter, a count outside the method's domain, or the plugin form of a
             method that neither has a plugin nor is fixed.
-        GraphError: the model cannot be read, or cannot live with fewer tokens.
+        GraphError: the model cannot be read, or does not work with fewer tokens.
     """
     if form not in ("portable", "plugin", "inlined"):
         raise RequestError(f"form {form!r} is unknown", fix="Use portable, plugin or inlined.")
@@ -67,29 +67,29 @@ def compress(
     from .ir_tools.model_io import ensure_opset
 
     if recipe is not None:
-        from .recipes import load, refuse_beside
+        from .recipes import load, refuse_with_recipe
 
-        refuse_beside(method=method, ratio=ratio, keep=keep, seam=seam)
+        refuse_with_recipe(method=method, ratio=ratio, keep=keep, seam=seam)
         steps = load(recipe).made(params)
     else:
         ratio = DEFAULT_RATIO if keep is None and ratio is None else ratio
         compressor = make(DEFAULT_METHOD if method is None else method, params)
         steps = (Step(compressor, ratio, keep, "auto" if seam is None else seam),)
-    lacking = [step.compressor.method for step in steps if not step.compressor.method.plugin_form]
-    if form == "plugin" and lacking:
-        raise no_plugin(lacking[0].name)
-    graph, give_back = _open(model)
+    without_plugin = [step.compressor.method for step in steps if not step.compressor.method.plugin_form]
+    if form == "plugin" and without_plugin:
+        raise no_plugin(without_plugin[0].name)
+    graph, convert_back = _open(model)
     ensure_opset(graph)
     insert_steps(graph, steps, places(graph, steps), outputs=outputs, size_bias=size_bias == "auto")
     if form == "plugin":
         graph = to_plugin(graph)
     elif form == "inlined":
         graph = to_inlined(graph)
-    return give_back(graph)
+    return convert_back(graph)
 
 
 def _open(model: Any) -> tuple[ir.Model, Any]:
-    """The model as a graph of our own to edit, and the way back to its kind."""
+    """A copy of the model to edit, and the function that converts it back to its kind."""
     import onnx_ir as ir
 
     if isinstance(model, (str, Path)):

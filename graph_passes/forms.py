@@ -6,7 +6,7 @@ plugin    the function is gone and the node is called ``Tokexport<Method>``: Ten
           fixed method (a Gather, a Reshape or a pooling) needs none: its body is inlined here too.
 inlined   standard operators only, for parsers that know neither functions nor our plugins.
 
-Both conversions return a new model that shares its weights with the first, and read none of them.
+Both conversions return a new model that shares its weights with the original, and read none of them.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ METHOD_KEY, KEEP_KEY, PARAMS_KEY = "tokexport.method", "tokexport.keep", "tokexp
 GRID_KEY = "tokexport.grid"
 
 # Up to 10.9 TensorRT's parser reads the namespace from the attribute alone; from 10.10 the node's domain counts too,
-# and TensorRT-RTX 1.7 finds no plugin registered under another name when both are given. The same name for the domain,
-# the attribute and the creator's namespace is what every version finds. A domain that is not the standard one also
-# keeps onnx.checker from refusing the operator as an unknown standard one.
+# and TensorRT-RTX 1.7 finds no plugin registered under another name when both are given. Every version finds the plugin
+# if the domain, the attribute and the creator's namespace are the same name. A domain other than the standard one also
+# keeps onnx.checker from refusing the operator as an unknown standard operator.
 PLUGIN_NAMESPACE = DOMAIN
 PLUGIN_VERSION = "1"
 _PLUGIN_ATTRIBUTES = ("keep", "plugin_version", "plugin_namespace")
@@ -38,7 +38,7 @@ _INT32 = range(-(2**31), 2**31)
 
 _PORTABLE_NAME = re.compile(r"(Tokexport[A-Z][A-Za-z0-9]*)_[0-9a-f]{8}")
 
-# Same signature in the schemas of both opsets, another meaning: scale and bias per group up to 20, per channel from 21.
+# Same signature in the schemas of both opsets, other meaning: scale and bias per group up to 20, per channel from 21.
 _REDEFINED = {"GroupNormalization"}
 
 
@@ -49,7 +49,7 @@ def plugin_name(method: str) -> str:
 
 
 def compressor_nodes(model: ir.Model) -> Iterator[ir.Node]:
-    """The compressors of a model, in its graph, its subgraphs and functions that are not ours."""
+    """The compressors of a model, in its graph, its subgraphs and functions other than compressors."""
     foreign = [function for function in model.functions.values() if function.domain != DOMAIN]
     bodies: list[ir.Graph | ir.Function] = [model.graph, *foreign]
     for body in bodies:
@@ -63,7 +63,7 @@ def without_plugin(model: ir.Model) -> list[str]:
 
 
 def no_plugin(method: str) -> RequestError:
-    """That a method has no plugin."""
+    """The error that a method has no plugin."""
     return RequestError(
         f"method {method!r} has no TensorRT plugin",
         where="plugin form",
@@ -115,13 +115,13 @@ def to_plugin(model: ir.Model) -> ir.Model:
 
 
 def to_inlined(model: ir.Model) -> ir.Model:
-    """The form of standard operators only: every function is replaced by its body, at every call.
+    """The form with standard operators only: every call of a function is replaced by its body.
 
     The nodes of a body inherit the metadata of the call, and their names and those of their values start with the
-    function's. A model without functions comes back as it is.
+    function's. A model without functions is returned unchanged.
 
     Raises:
-        GraphError: a body's opset differs from the model's in the meaning of one of its operators, or a compressor has
+        GraphError: one of a body's operators means something else in the model's opset, or a compressor has
             no body (the plugin form cannot be inlined).
     """
     result = model.clone()
@@ -177,7 +177,7 @@ def _plugin_attributes(node: ir.Node) -> list[ir.Attr]:
     attributes = [ir.AttrInt64("keep", keep)]
     for name, value in plugin_attributes(compressor, case).items():
         if name in _PLUGIN_ATTRIBUTES:
-            raise _damaged(node, f"a parameter is called {name!r}, which every plugin has already")
+            raise _damaged(node, f"a parameter is called {name!r}, a name that every plugin already uses")
         if value is not None:
             attributes.append(_attribute(node, name, value))
     attributes.append(ir.AttrString("plugin_version", PLUGIN_VERSION))
@@ -216,7 +216,7 @@ def _damaged(node: ir.Node, what: str) -> GraphError:
 
 
 def _adopt_opset(function: ir.Function, opset: int) -> None:
-    """Give a body the model's opset, where each of its operators means the same in both."""
+    """Set a body's opset to the model's, if each of its operators means the same in both."""
     own = function.opset_imports.get("", opset)
     for node in ir.traversal.RecursiveGraphIterator(function):
         if own != opset and node.domain == "" and not _same_meaning(node.op_type, own, opset):
@@ -230,7 +230,7 @@ def _adopt_opset(function: ir.Function, opset: int) -> None:
 
 
 def _same_meaning(op_type: str, old: int, new: int) -> bool:
-    """Whether a node of opset `old` can stand as it is in a model of opset `new`: only types and options were added."""
+    """Whether a node of opset `old` is valid unchanged in opset `new`: only types and options were added."""
     import onnx
 
     try:

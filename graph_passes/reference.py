@@ -22,28 +22,29 @@ def reference(
     grid: tuple[int, ...] | None = None,
     **signals: torch.Tensor,
 ) -> Compressed[torch.Tensor]:
-    """Compress `tokens` in plain PyTorch, as the method's paper says.
+    """Compress `tokens` in plain PyTorch, as described in the method's paper.
 
     Args:
         method: its name; `tokexport.methods()` lists them.
         tokens: [B, N, D] float32, float16 or bfloat16; a video [B, T, N, D].
         keep: K, tokens kept.
         params: the method's parameters; defaults are the paper's.
-        grid: (height, width) where the method needs one; of each frame where the tokens are a video.
-        signals: what the method reads beside the tokens, such as ``cls_attention`` [B, N], of a video [B, T N], or
+        grid: (height, width) if the method needs one; of each frame if the tokens are a video.
+        signals: what the method reads besides the tokens, such as ``cls_attention`` [B, N], of a video [B, T N], or
             ``text`` [B, L, D].
 
     Raises:
         RequestError: unknown method or parameter, K outside the method's domain, tokens that are not
-            finite floating point [B, N, D], a signal missing, not wanted, or not of these tokens.
+            finite floating point [B, N, D], a signal that is missing, not read by the method, or does not match the
+            tokens.
     """
     import torch
 
     compressor = make(method, params)
-    wanted = compressor.signals()
-    if set(signals) != set(wanted):
+    required = compressor.signals()
+    if set(signals) != set(required):
         raise RequestError(
-            f"method {method!r} reads the signals {list(wanted)}, but was given {sorted(signals)}",
+            f"method {method!r} reads the signals {list(required)}, but was given {sorted(signals)}",
             fix="Pass each as a keyword: reference(..., cls_attention=scores).",
         )
     if not hasattr(tokens, "is_floating_point"):
@@ -57,18 +58,18 @@ def reference(
         raise RequestError(f"tokens are {tokens.dtype} {list(tokens.shape)}", fix="Pass floating point [B, N, D].")
     bad = int((~tokens.isfinite()).sum())
     if bad:
-        raise RequestError(f"{bad} values of the tokens are NaN or inf", fix="No method is defined on them.")
+        raise RequestError(f"{bad} values of the tokens are NaN or inf", fix="No method is defined for such values.")
     for name in signals.keys() & {"cls_attention", "received_attention", "keys"}:
         if signals[name].shape[:2] != tokens.shape[:2]:
             raise RequestError(
                 f"signal {name!r} is {list(signals[name].shape)} and the tokens are {list(tokens.shape)}",
-                fix="Pass one entry for each token, without those of CLS or other prefix tokens.",
+                fix="Pass one entry per token, without those of CLS or other prefix tokens.",
             )
     text = signals.get("text")
     if text is not None and (len(text.shape) != 3 or (*text.shape[::2],) != (*tokens.shape[::2],)):
         raise RequestError(
             f"the text is {list(text.shape)} and the tokens are {list(tokens.shape)}",
-            fix="Pass [B, L, D]: one row for each token of the prompt, in the space of the tokens.",
+            fix="Pass [B, L, D]: one row per token of the prompt, in the embedding space of the tokens.",
         )
     _, n, dim = tokens.shape
     case = Case(n, dim, whole_keep(keep), str(tokens.dtype).removeprefix("torch."), grid)

@@ -13,7 +13,7 @@ from ...graph_passes.compress import DEFAULT_METHOD
 from ...graph_passes.compressors import make
 from ...graph_passes.compressors.blocks.weights import ReadsWeights
 from ...graph_passes.insertion.sequence import Step
-from ...graph_passes.recipes import load, recipe_file, refuse_beside
+from ...graph_passes.recipes import load, recipe_file, refuse_with_recipe
 from . import graphs
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def requests(
             recipe.
     """
     if recipe is not None:
-        refuse_beside(method=method, ratio=ratio, keep=keep, seam=seam)
+        refuse_with_recipe(method=method, ratio=ratio, keep=keep, seam=seam)
         found = load(recipe)
         return [found.made(params)], found.name
     compressor = make(DEFAULT_METHOD if method is None else method, params)

@@ -1,18 +1,18 @@
-"""A-ToMe: neighbours in time that are most similar are averaged, again and again, until K are left.
+"""A-ToMe: the most similar neighbours in time are averaged, round after round, until K are left.
 
 Source: A-ToMe (arXiv 2306.16009, Interspeech 2023), which merges inside the blocks of a speech encoder, by a threshold
 or a fixed ratio; here the fixed ratio, and all rounds at one seam. One round on t tokens with a metric M [t, Dk]:
 
-    pairs    (0, 1), (2, 3), ...: each token at an even place and the one behind it
+    pairs    (0, 1), (2, 3), ...: each token at an even position and the next one
     r        = min(t - K, floor(ratio t)) pairs of the largest cosine(M_2i, M_2i+1), the lowest index among equals
-    each of them becomes its mean, weighted by size; what is left stays in order, and the next round pairs it anew
+    each pair becomes its mean, weighted by size; all tokens stay in order, and the next round pairs them again
 
 Every slot is the mean of a run of tokens, and its size is their number; it inherits the last position of the run. The
-metric of a slot is the mean of its tokens'. Differs from the paper: no code was released, and how pairs that share a
-token exclude each other in its fixed ratio is not said, so only pairs from even places are taken, as in ToMe; and the
-metric is not computed anew between rounds by a block of the encoder. Law: any K from 1 to N; K = N is the identity.
+metric of a slot is the mean of its tokens'. Differs from the paper: no code was released, and the paper does not say
+how pairs that share a token exclude each other. So only pairs from even positions are merged, as in ToMe. The metric is
+not recomputed by an encoder block between rounds. Domain: any K from 1 to N; K = N is the identity.
 
-A ratio of 1/2 leaves no choice in any round but the last. A smaller one has more rounds and chooses more freely.
+A ratio of 1/2 merges all pairs in every round but the last. A smaller one has more rounds and more choice.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class ATome:
     """Parameters of A-ToMe.
 
     Attributes:
-        metric: what similarity is measured on: keys of the last attention, or the tokens.
-        ratio: share of tokens that a round removes at most.
+        metric: what similarity is computed from: keys of the last attention, or the tokens.
+        ratio: largest share of tokens that a round removes.
     """
 
     metric: Literal["keys", "tokens"] = "keys"
@@ -61,13 +61,13 @@ class ATome:
     def __post_init__(self) -> None:
         if not 0.05 <= self.ratio <= 0.5:
             raise RequestError(
-                f"ratio {self.ratio} is outside 0.05..0.5: a round has one pair for each two tokens",
+                f"ratio {self.ratio} is outside 0.05..0.5: a round has one pair per two tokens",
                 where="method 'a_tome'",
                 fix="Use --set ratio=0.2.",
             )
 
     def signals(self) -> tuple[str, ...]:
-        """``keys`` [B, N, Dk] where they are the metric."""
+        """``keys`` [B, N, Dk] if they are the metric."""
         return ("keys",) if self.metric == "keys" else ()
 
     def check(self, case: Case) -> None:
@@ -88,13 +88,13 @@ class ATome:
     def replay(
         self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], **signals: torch.Tensor
     ) -> Replay:
-        """Merges that lead to the same slots, each judged by its cosine."""
+        """Merges that lead to the same slots, each checked by its cosine."""
         metric = signals.get("keys", tokens).float()
         regret = rounds_regret(metric, self.rounds(case), got.kept_indices, got.assignment)
         return Replay(means(tokens, got.kept_indices, got.assignment.clamp(min=0)), regret)
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value, **signals: ir.Value) -> Compressed[ir.Value]:
-        """Rounds on sums of the metric, which point where the means do; the tokens are merged once, at the end."""
+        """Rounds on sums of the metric (same direction as the means); the tokens are merged once, at the end."""
         n = case.tokens
         if case.keep == n:
             return select.emit_every_token(b, case, tokens)
@@ -116,7 +116,7 @@ class ATome:
         """One round on sums [B, t, Dk] float32.
 
         Returns:
-            The sums with those of merged tokens added to the ones behind them, the slot [B, t] of each token, and the
+            The sums, those of merged tokens added to the next token's, the slot [B, t] of each token, and the
             tokens [B, t - r] that keep their own, both float32.
         """
         pairs, alone = t // 2, None
@@ -132,7 +132,7 @@ class ATome:
 
         both = b.op("Where", b.op("Unsqueeze", b.op("Greater", merges, 0.0), [2]), b.op("Add", first, second), second)
         sums = self._emit_in_turn(b, first, both, [0, 2 * pairs, -1])
-        # A merged token and the one behind it have one slot, and all slots behind are one less.
+        # A merged token and the next one share a slot, and all later slots move up by one.
         slot_first = b.op("Sub", b.const(np.arange(0, 2 * pairs, 2, dtype=np.float32)[None]), before)
         slot_second = b.op("Sub", b.op("Add", slot_first, 1.0), merges)
         slots = self._emit_in_turn(b, slot_first, slot_second, [0, 2 * pairs])
@@ -144,6 +144,6 @@ class ATome:
         return sums, slots, stays
 
     def _emit_in_turn(self, b: Builder, first: ir.Value, second: ir.Value, shape: list[int]) -> ir.Value:
-        """The entries [B, pairs, ...] of both, one of the first, one of the second, and so on."""
+        """The entries [B, pairs, ...] of both, interleaved."""
         two = [b.op("Unsqueeze", x, [2]) for x in (first, second)]
         return b.op("Reshape", b.op("Concat", *two, axis=2), shape)

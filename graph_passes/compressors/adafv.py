@@ -1,4 +1,4 @@
-"""AdaFV: some slots for what CLS attends to, the others for what the text is like; the split is the one that fits best.
+"""AdaFV: some slots by CLS attention, the others by similarity to the text; the best split is searched.
 
 Source: AdaFV (arXiv 2501.09532), before the language model; no code was found. For tokens X [N, D], attention a [N],
 text rows T [L, D], K slots:
@@ -6,10 +6,10 @@ text rows T [L, D], K slots:
     s_i = mean over l of cosine(x_i, t_l), scaled to 0..1
     of every split m in 0..K: the m largest a, and the K - m largest s of all others
     kept = the split with the largest (sum of a) (sum of s) over its tokens, the smallest m among equals
-    the kept tokens as they are, in spatial order; all others are lost
+    the kept tokens unchanged, in spatial order; all others are lost
 
-Approximate: the paper's objective could not be read; a product of both means is what it is said to be. Every split is
-tried at once. Law: any K from 1 to N; K = N is the identity.
+Approximate: the paper's objective could not be read; it is described as a product of both means. All splits are
+tried at once. Domain: any K from 1 to N; K = N is the identity.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from ..ir_tools.builder import Builder
 
-_LEAST = 1e-6  # of the range of s, which may be 0
-_ALIKE = 1e-5  # of a likeness: about a hundred roundings
+_LEAST = 1e-6  # added to the range of s, which may be 0
+_ALIKE = 1e-5  # of a cosine: about a hundred roundings
 
 
 @compressor(
@@ -42,12 +42,12 @@ _ALIKE = 1e-5  # of a likeness: about a hundred roundings
     modalities=("image", "video", "audio"),
     merges=False,
     source="AdaFV, arXiv 2501.09532",
-    summary="splits K between the tokens of the highest attention and those most like the text",
+    summary="splits K between the tokens of the highest attention and those most similar to the text",
     approximate=True,
 )
 @dataclass(frozen=True)
 class Adafv(Attends, ReadsText):
-    """Its parameters are which attention it ranks by, and how long the text is."""
+    """Parameters of AdaFV: the attention it ranks by, and the length of the text."""
 
     def signals(self) -> tuple[str, ...]:
         """The attention [B, N], and ``text`` [B, L, D]."""
@@ -71,9 +71,9 @@ class Adafv(Attends, ReadsText):
     def replay(
         self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], **signals: torch.Tensor
     ) -> Replay:
-        """Of the splits that the kept tokens may be, the one that explains them best; attention is not rounded.
+        """Of the splits that may have led to the kept tokens, the one that explains them best; attention is exact.
 
-        Other splits count for what they come to at least, whichever of the tokens alike they would have taken.
+        Other splits count with the lowest objective they can have, whichever of equal tokens they would have kept.
         """
         import torch
 
@@ -85,7 +85,8 @@ class Adafv(Attends, ReadsText):
         least = [self._least(attention, likeness, m, case.keep, _ALIKE / spread) for m in range(case.keep + 1)]
         best = torch.stack(least, 1).amax(1)
         own = self._objective(attention, likeness, kept)
-        # A likeness is rounded relative to 1, and so what is scaled by its range, times all attention, at most K times.
+        # A cosine is rounded relative to 1, so s is rounded relative to 1 / range, times all attention, at most K
+        # times.
         scale = best + own + 2 * case.keep * attention.sum(1) / spread[:, 0]
         lack = torch.where(best > own, (best - own) / scale, 0.0).double()
         regret = torch.full_like(lack, torch.inf)
@@ -109,7 +110,7 @@ class Adafv(Attends, ReadsText):
 
     @staticmethod
     def _split(attention: torch.Tensor, likeness: torch.Tensor, m: int, k: int) -> torch.Tensor:
-        """What a split keeps, [B, N] bool."""
+        """The tokens a split keeps, [B, N] bool."""
         n = attention.shape[1]
         first = select.slots_of(select.top_k(attention, m), n) >= 0
         return first | (select.slots_of(select.top_k(likeness.masked_fill(first, -1.0), k - m), n) >= 0)
@@ -117,7 +118,7 @@ class Adafv(Attends, ReadsText):
     def _least(
         self, attention: torch.Tensor, likeness: torch.Tensor, m: int, k: int, alike: torch.Tensor
     ) -> torch.Tensor:
-        """The objective [B] of a split that takes the least attention among tokens whose s is `alike` at its end."""
+        """The objective [B] of a split that keeps the least attention among tokens whose s is `alike` at its end."""
         import torch
 
         split = self._split(attention, likeness, m, k)
@@ -133,7 +134,7 @@ class Adafv(Attends, ReadsText):
         return (attention * kept).sum(-1) * (likeness * kept).sum(-1)
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value, **signals: ir.Value) -> Compressed[ir.Value]:
-        """Tokens in the order of their likeness; a row for each split, in which a running sum counts who was taken."""
+        """Tokens in the order of their cosine; one row per split, in which a running sum counts the tokens kept."""
         n, k = case.tokens, case.keep
         if k == n:
             return select.emit_every_token(b, case, tokens)

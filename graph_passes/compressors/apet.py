@@ -1,13 +1,13 @@
-"""ApET: keep the tokens that a small basis explains worst, and merge the others into them.
+"""ApET: keep the tokens with the largest error in a small basis, and merge the others into them.
 
-Source: ApET (arXiv 2602.19870, CVPR 2026), the behaviour of the released code at its LLaVA seam before the projector.
+Source: ApET (arXiv 2602.19870, CVPR 2026), as the released code behaves at its LLaVA seam before the projector.
 For tokens X [N, D], M basis tokens and K slots:
 
     S = M farthest points of X (squared L2, raw features)                            [M, D]
     A = argmin |X - A S|^2 + ridge |A|^2 = X S^T (S S^T + ridge I)^-1                 [N, M]
     e = |x - a S|_2, row by row                                                      [N]
     P = top K of e; the K slots, in spatial order
-    the M lowest-error slots of P take the basis tokens: S, in the order picked, from the first such slot to the last
+    the M lowest-error slots of P hold the basis tokens: S, in the order picked, from the first such slot to the last
     every token outside P goes to the most cosine-similar of the other K - M slots, each of which becomes a plain mean
 
 So a basis slot inherits the position of the token it overwrote, not the basis token's own. It has size 1 and no
@@ -16,9 +16,9 @@ any other. Sizes sum to N, and every other slot's size is the number of tokens a
 
 Parameters beyond the released LLaVA code: `basis_slots` "blend" writes (S + old) / 2, as the released Qwen code does
 (the old token still has assignment -1: it has no slot of its own); "none" has no basis slots, so all K take part in
-the merge, as in the released Video-LLaVA code (which then appends the basis). `merge` off loses the tokens outside P.
-`start`: the released code starts at a random token. Law: K tokens; K > M unless `basis_slots` is "none"; K = N is the
-identity.
+the merge, as in the released Video-LLaVA code (which then appends the basis). Without `merge` the tokens outside P are
+lost. `start`: the released code starts at a random token. Domain: K tokens; K > M unless `basis_slots` is "none"; K = N
+is the identity.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from ..ir_tools.builder import Builder
 
-# Gram-Schmidt passes over a row: one loses orthogonality where rows are alike, two do not (Kahan: twice is enough).
+# Gram-Schmidt passes over a row: one loses orthogonality if rows are similar, two do not (Kahan: twice is enough).
 _PASSES = 2
 _NOT_KEPT = -2.0
 
@@ -50,7 +50,7 @@ _NOT_KEPT = -2.0
     modalities=("image", "video"),
     merges=True,
     source="ApET, arXiv 2602.19870",
-    summary="keeps the tokens a farthest-point basis explains worst, merges the rest into them by cosine",
+    summary="keeps the tokens with the largest error in a farthest-point basis, merges the others into them by cosine",
     plugin=True,
 )
 @dataclass(frozen=True)
@@ -60,8 +60,9 @@ class Apet:
     Attributes:
         basis: M, number of basis tokens.
         merge: whether tokens outside the top K are merged into it, or lost.
-        basis_slots: what the M lowest-error slots hold: the basis, half basis and half old token, or their own token.
-        start: which token farthest-point sampling starts at.
+        basis_slots: what the M lowest-error slots hold: the basis token, half basis and half old token, or their own
+            token.
+        start: the token at which farthest-point sampling starts.
         ridge: added to the diagonal of the Gram matrix of the basis.
     """
 
@@ -78,7 +79,7 @@ class Apet:
             raise RequestError(
                 f"ridge {self.ridge} is outside 1e-9..1e9",
                 where="method 'apet'",
-                fix="Use --set ridge=1e-5, as the released code.",
+                fix="Use --set ridge=1e-5, as in the released code.",
             )
 
     def signals(self) -> tuple[str, ...]:
@@ -94,10 +95,10 @@ class Apet:
         if self.basis_slots == "none":
             select.check_keep(case)
         else:
-            select.check_keep(case, min(self.basis + 1, case.tokens), f"the basis takes {self.basis} slots")
+            select.check_keep(case, min(self.basis + 1, case.tokens), f"the basis fills {self.basis} slots")
 
     def reference(self, case: Case, tokens: torch.Tensor) -> Compressed[torch.Tensor]:
-        """The formula above; the solve is in float64, because in float32 it is singular where tokens repeat."""
+        """The formula above; the solve is in float64, because in float32 it is singular if tokens repeat."""
         if case.keep == case.tokens:
             return select.every_token(tokens)
         x = tokens.float()
@@ -117,7 +118,7 @@ class Apet:
         return (x - coefficients @ s).norm(dim=2).float()
 
     def replay(self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor]) -> Replay:
-        """Judge the top K by its errors relative to token norms, basis slots within it, merges by their cosine."""
+        """Check the top K by its errors relative to token norms, then the basis slots in it, then merges by cosine."""
         import torch
 
         if case.keep == case.tokens:
@@ -141,7 +142,7 @@ class Apet:
         return Replay(self._assemble(tokens, basis, got.kept_indices, taken, got.assignment.clamp(min=0)), regret)
 
     def _cosine(self, x: torch.Tensor, kept: torch.Tensor, taken: torch.Tensor) -> torch.Tensor:
-        """Cosine [B, N, K] of every token to every slot's token, lowest for the slots the basis takes."""
+        """Cosine [B, N, K] of every token to every slot's token, lowest for the slots of the basis."""
         from torch.nn.functional import normalize
 
         unit = normalize(x, dim=2)
@@ -150,7 +151,7 @@ class Apet:
     def _assemble(
         self, tokens: torch.Tensor, basis: torch.Tensor, kept: torch.Tensor, taken: torch.Tensor, target: torch.Tensor
     ) -> Compressed[torch.Tensor]:
-        """The K slots [B, K] at `kept`, of which the basis takes `taken`; lost tokens merge into target [B, N]."""
+        """The K slots [B, K] at `kept`, of which the basis fills `taken`; lost tokens merge into target [B, N]."""
         x = tokens.float()
         slots = select.slots_of(kept, x.shape[1])
         content, sizes = select.gather(x, kept), kept.new_ones(kept.shape).float()
@@ -197,7 +198,7 @@ class Apet:
         targets, _ = select.emit_sort(b, b.op("Slice", best, [0], [count], [1]), count)
         content = select.emit_gather(b, x, b.cast(targets, "int64"))
         length = b.op("Sqrt", select.emit_square_sum(b, content, keepdims=True))
-        # A token's own length does not change which target is nearest, so only the targets are normalised.
+        # A token's own norm does not change which target is nearest, so only the targets are normalised.
         unit = b.op("Transpose", b.op("Div", content, b.op("Max", length, 1e-12)), perm=[0, 2, 1])
         nearest = select.emit_argmax(b, b.op("MatMul", x, unit), 2, (1, 1, count))
         slots = _emit_look_up(b, targets, kept, select.emit_iota(b, 1, 1, k))
@@ -241,11 +242,11 @@ class Apet:
     def _emit_errors(self, b: Builder, x: ir.Value, basis: ir.Value, dim: int) -> ir.Value:
         """e [B, N]: ridge least squares as plain least squares with zeros appended to x and sqrt(ridge) I to S.
 
-        The basis is orthonormalised row by row, and all tokens are projected at once. The zeros appended to x meet only
-        the appended columns of the orthonormal rows, so neither has to be written down. A row that repeats others keeps
-        its own sqrt(ridge), so none vanishes.
+        The basis is orthonormalised row by row, and all tokens are projected at once. The zeros appended to x are
+        multiplied only with the appended columns of the orthonormal rows, so neither has to be stored. A row that
+        repeats others keeps its own sqrt(ridge), so none vanishes.
 
-        Limit of float32, measured as the largest error of e in units of the token's norm: 2e-6 at norms of 1e2; where
+        Limit of float32, measured as the largest error of e in units of the token's norm: 2e-6 at norms of 1e2; if
         all long basis tokens lie on one line or plane, 3e-4 at norms of 1e3 and 3e-2 at 1e4.
         """
         ridge = np.eye(self.basis, dtype=np.float32) * np.float32(self.ridge**0.5)
@@ -263,7 +264,7 @@ class Apet:
         return b.op("Sqrt", select.emit_square_sum(b, b.op("Sub", x, explained), keepdims=False))
 
     def _emit_source(self, b: Builder, kept: ir.Value, best: ir.Value, picks: ir.Value, k: int) -> ir.Value:
-        """The basis position [B, K] float32 each basis slot takes, -1 for the other slots."""
+        """The basis position [B, K] float32 that each basis slot holds, -1 for the other slots."""
         positions, _ = select.emit_sort(b, b.op("Slice", best, [k - self.basis], [k], [1]), self.basis)
         return _emit_look_up(b, kept, positions, b.op("Unsqueeze", picks, [1]))
 
@@ -275,5 +276,5 @@ def _emit_look_up(b: Builder, keys: ir.Value, known: ir.Value, values: ir.Value)
 
 
 def _emit_one_hot(b: Builder, index: ir.Value, n: int) -> ir.Value:
-    """One-hot rows [B, K, n] float32 of index [B, K] float32; -1 gives a row of zeros."""
+    """One-hot rows [B, K, n] float32 of index [B, K] float32; -1 becomes a row of zeros."""
     return b.cast(b.op("Equal", b.op("Unsqueeze", index, [2]), select.emit_iota(b, 1, 1, n)), "float32")

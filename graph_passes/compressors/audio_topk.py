@@ -1,9 +1,9 @@
-"""audio_topk: keep the K frames or patches of sound that receive most attention.
+"""audio_topk: keep the K audio frames or patches that receive the most attention.
 
 Source: token pruning of audio transformers (arXiv 2504.01690), inside the blocks of AST and AudioMAE: the top K by
 CLS attention or, without CLS, by the mean attention that a patch receives, in order, nothing merged. The blocks and
-rates of the paper could not be read; here it sits at one seam. It is `cls_topk` with the attention that speech
-encoders have. Law: any K from 1 to N; K = N is the identity.
+rates of the paper are not known; here it is applied at one seam. It is `cls_topk` with the attention that speech
+encoders have. Domain: any K from 1 to N; K = N is the identity.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .cls_topk import ClsTopk
     modalities=("audio",),
     merges=False,
     source="Token pruning in audio transformers, arXiv 2504.01690",
-    summary="keeps the frames that receive most attention",
+    summary="keeps the frames that receive the most attention",
     approximate=True,
     plugin=True,
 )
 @dataclass(frozen=True)
 class AudioTopk(ClsTopk):
-    """Its only parameter is which attention it ranks by."""
+    """The only parameter is the attention it ranks by."""
 
     attention: Literal["cls", "received"] = "received"

@@ -1,20 +1,21 @@
-"""CDPruner: the subset whose tokens are relevant to the text and different from each other, by a determinant.
+"""CDPruner: the subset of tokens that are relevant to the text and different from each other, by a determinant.
 
-Source: CDPruner (arXiv 2506.10967, NeurIPS 2025) and its code, behind the projector; the greedy maximum is that of
+Source: CDPruner (arXiv 2506.10967, NeurIPS 2025) and its code, after the projector; the greedy maximum is that of
 Chen et al. (Fast Greedy MAP Inference for DPP, 2018). For tokens X [N, D], text rows T [L, D], K slots:
 
-    rho_i = mean over l of cosine(x_i, t_l), its sign turned where `inverted`
+    rho_i = mean over l of cosine(x_i, t_l), negated if `inverted`
     r_i   = (rho_i - min rho + 1e-6) / (max rho - min rho + 1e-6)
     L_ij  = r_i cosine(x_i, x_j) r_j
-    K times the token that adds most to det L of the picked; the picked tokens as they are, in spatial order
+    K times the token that adds most to det L of the picked; the picked tokens unchanged, in spatial order
 
-What a token adds is its own L_ii = r_i^2, of a token of zeros 0, less what the picked explain of it. One that adds less
-than 1e-6 is ranked by r, behind all that add more: K may exceed the rank of L, where the released code gives fewer
-tokens. Released: rho is of CLIP's image and text embeddings, always turned; r is taken over all crops of a picture at
-once, here over one set, and divides by max - min alone, which is 0 where all tokens are alike. Law: any K from 1 to N;
-K = N is the identity.
+A token adds its own L_ii = r_i^2 (0 for a token of zeros) minus the part that the picked tokens explain. One that adds
+less than 1e-6 is ranked by r, after all that add more, because K may exceed the rank of L; the released code then keeps
+fewer tokens. Released: rho is that of CLIP's image and text embeddings, always negated. There r is computed over all
+crops of an image, here over one set, and divides by max - min alone, which is 0 if all tokens are equal. Domain: any K
+from 1 to N; K = N is the identity.
 
-The ONNX body is unrolled: eleven nodes a pick, 1,484 at K = 128. Each pick reads and writes what is left of L, N^2.
+The ONNX body is unrolled: eleven nodes per pick, 1,484 at K = 128. Each pick reads and writes the remaining N^2 entries
+of L.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from ..ir_tools.builder import Builder
 
-_NOTHING = 1e-6  # what is added below this is rounding, and relevance decides
+_NOTHING = 1e-6  # smaller additions are rounding, and relevance decides
 
 
 @compressor(
@@ -49,18 +50,18 @@ _NOTHING = 1e-6  # what is added below this is rounding, and relevance decides
     seam="projector_output",
     summary="keeps tokens that are relevant to the text and different from each other",
     plugin=True,
-    heavy="each pick reads and writes all N^2 that is left of L",
+    heavy="each pick reads and writes all N^2 entries of L",
 )
 @dataclass(frozen=True)
 class Cdpruner(RanksByText):
-    """Its only parameters are how long the text is, and the sign of relevance."""
+    """Parameters of CDPruner: the length of the text, and the sign of relevance."""
 
     def check(self, case: Case) -> None:
         """1 <= K <= N."""
         select.check_keep(case)
 
     def reference(self, case: Case, tokens: torch.Tensor, text: torch.Tensor) -> Compressed[torch.Tensor]:
-        """The formula above, by a Cholesky factor that grows with the picks."""
+        """The formula above, by a Cholesky factor with one row per pick."""
         if case.keep == case.tokens:
             return select.every_token(tokens)
         kept = greedy(self._rule(tokens, text), case.keep)
@@ -72,7 +73,7 @@ class Cdpruner(RanksByText):
         return Replay(select.selection(tokens, got.kept_indices), greedy_regret(rules, got.kept_indices))
 
     def _rule(self, tokens: torch.Tensor, text: torch.Tensor) -> Rule[tuple[torch.Tensor, torch.Tensor]]:
-        """It remembers what each token adds [B, N], and the rows [B, picks, N] of the factor."""
+        """The state is what each token adds [B, N], and the rows [B, picks, N] of the factor."""
         import torch
 
         x = tokens.float()
@@ -101,7 +102,7 @@ class Cdpruner(RanksByText):
         return Rule(scores(gain), (gain, kernel[:, :0]), update, relevance.square() + relevance / spread)
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value, text: ir.Value) -> Compressed[ir.Value]:
-        """Each pick is taken out of L as a whole; those that added nothing make room for the most relevant."""
+        """Each pick is projected out of L; picks that added nothing are replaced by the most relevant tokens."""
         n, k = case.tokens, case.keep
         if k == n:
             return select.emit_every_token(b, case, tokens)
@@ -115,7 +116,7 @@ class Cdpruner(RanksByText):
         real = b.op("Greater", b.op("ReduceMax", b.op("Abs", x), [2], keepdims=1), 0.0)
         gain = b.op("Mul", b.op("Mul", across, across), b.cast(b.op("Transpose", real, perm=[0, 2, 1]), "float32"))
         cosine = b.op("MatMul", unit, b.op("Transpose", unit, perm=[0, 2, 1]))
-        # On the diagonal the gains to the bit, so that nothing is left of a pick.
+        # The diagonal is exactly the gains, so that exactly nothing remains of a pick.
         itself = b.const(np.eye(n, dtype=bool)[None])
         left = b.op("Where", itself, gain, b.op("Mul", b.op("Mul", cosine, down), across))
 

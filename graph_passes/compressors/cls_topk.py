@@ -1,13 +1,13 @@
-"""cls_topk: keep the K tokens that the CLS token attends to most.
+"""cls_topk: keep the K tokens with the highest CLS attention.
 
 Source: FasterVLM (arXiv 2412.01818), on CLIP before the projector. For attention a [N], K slots:
 
     kept = the K largest a_i, the lowest index first among equals
-    the kept tokens as they are, in spatial order; all others are lost
+    the kept tokens unchanged, in spatial order; all others are lost
 
-a is the CLS row of the attention that made the tokens, mean over heads. FasterVLM reads the last layer's attention and
-the last but one layer's tokens; here both are those of the seam. With ``attention`` "received" it is what audio
-transformers prune by (arXiv 2504.01690). Law: any K from 1 to N; K = N is the identity.
+a is the CLS row of the last attention before the seam, mean over heads. FasterVLM reads the last layer's attention and
+the second last layer's tokens; here both are those of the seam. ``attention`` "received" is what audio transformers
+prune by (arXiv 2504.01690). Domain: any K from 1 to N; K = N is the identity.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     modalities=("image", "video", "audio"),
     merges=False,
     source="FasterVLM, arXiv 2412.01818",
-    summary="keeps the tokens that CLS attends to most",
+    summary="keeps the tokens with the highest CLS attention",
     plugin=True,
 )
 @dataclass(frozen=True)
 class ClsTopk(Attends):
-    """Its only parameter is which attention it ranks by."""
+    """The only parameter is the attention it ranks by."""
 
     def check(self, case: Case) -> None:
         """1 <= K <= N."""
         select.check_keep(case)
 
     def reference(self, case: Case, tokens: torch.Tensor, **signals: torch.Tensor) -> Compressed[torch.Tensor]:
-        """Sort, cut, restore the spatial order."""
+        """Sort, truncate to K, restore the spatial order."""
         return keep_highest(tokens, self.attended(signals), case.keep)
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value, **signals: ir.Value) -> Compressed[ir.Value]:

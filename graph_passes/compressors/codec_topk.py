@@ -1,16 +1,16 @@
-"""codec_topk: keep the tokens where a video codec would have spent its bits.
+"""codec_topk: keep the tokens on which a video codec would spend its bits.
 
 Source: the patch choice of OneVision-Encoder (arXiv 2602.08683 and its code), which ranks the patches of all frames
-by the energy of motion vectors and residuals that a decoder gives and keeps the top K. Those are not in a model's
-graph; here, as in the RGB variant of EVS (arXiv 2510.14624), the difference to the frame before stands for the
-residual. For tokens X [T, h w, D]:
+by the energy of motion vectors and residuals from a decoder and keeps the top K. Those are not in a model's graph.
+Here, as in the RGB variant of EVS (arXiv 2510.14624), the difference from the previous frame replaces the residual. For
+tokens X [T, h w, D]:
 
     energy_tp = |x_tp - x_t-1,p|^2        kept = the K largest, the lowest index first among equals, in order
 
-Frame 0 has none before it. With `first` "full" it is kept whole, as the released `keep_first_full_frame` does, and
-K - h w tokens come from the others; with "ranked" it differs from nothing: energy_0p = |x_0p|^2. The released code
-picks patches in front of an encoder that was trained for sparse sets, and returns them by score; ours works on
-tokens, in spatial order. Law: K <= N, and K >= h w with a full first frame; K = N is the identity.
+Frame 0 has no previous frame. With `first` "full" it is kept whole, as the released `keep_first_full_frame` does, and
+K - h w tokens come from the others; with "ranked" it is compared with zeros: energy_0p = |x_0p|^2. The released
+code picks patches before an encoder that was trained for sparse sets, and returns them by score; this one selects
+tokens and keeps the spatial order. Domain: K <= N, and K >= h w with a full first frame; K = N is the identity.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _FULL = 3.0e38  # above every energy
     modalities=("video",),
     merges=False,
     source="OneVision-Encoder, arXiv 2602.08683",
-    summary="keeps the tokens that differ most from the frame before, in energy",
+    summary="keeps the tokens that differ most from the previous frame, in energy",
     approximate=True,
 )
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class CodecTopk:
 
     Attributes:
         first: whether the first frame is kept whole, or ranked by its own energy.
-        grid: FRAMESxHEIGHTxWIDTH of the tokens, where the model does not say it.
+        grid: FRAMESxHEIGHTxWIDTH of the tokens, if the model does not define it.
     """
 
     first: Literal["full", "ranked"] = "full"
@@ -61,7 +61,7 @@ class CodecTopk:
         return ()
 
     def check(self, case: Case) -> None:
-        """A video, and a K that the first frame fits into."""
+        """A video, and a K of at least the first frame."""
         check_first_frame(case, places_of(case, self.grid) if self.first == "full" else 0)
 
     def reference(self, case: Case, tokens: torch.Tensor) -> Compressed[torch.Tensor]:
@@ -69,13 +69,13 @@ class CodecTopk:
         return keep_highest(tokens, self._energy(case, tokens)[0], case.keep)
 
     def replay(self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor]) -> Replay:
-        """A difference is rounded relative to the tokens that differ."""
+        """The rounding of a difference is relative to the tokens subtracted."""
         energy, scale = self._energy(case, tokens)
         kept = select.slots_of(got.kept_indices, case.tokens) >= 0
         return Replay(select.selection(tokens, got.kept_indices), top_k_regret(energy, kept, scale))
 
     def _energy(self, case: Case, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The energy [B, N], and the square of the norms that go into it."""
+        """The energy [B, N], and the squared norms it is computed from."""
         import torch
 
         x, places = tokens.float(), places_of(case, self.grid)
@@ -86,7 +86,7 @@ class CodecTopk:
         return torch.cat([first, (now - before).square().sum(2)], 1), torch.cat([own, size], 1)
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value) -> Compressed[ir.Value]:
-        """One difference of neighbouring frames, one TopK."""
+        """One difference of consecutive frames, one TopK."""
         n, places = case.tokens, places_of(case, self.grid)
         if case.keep == n:
             return select.emit_every_token(b, case, tokens)

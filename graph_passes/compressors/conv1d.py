@@ -1,15 +1,15 @@
 """conv1d: a strided convolution along time, learned.
 
-Source: SpeechVerse (Das et al. 2024, arXiv 2405.08295) puts one behind a speech encoder to reach about 12.5 tokens
-a second; Baichuan-Audio (arXiv 2502.17239) downsamples Whisper by four in the same way, with a residual. For tokens
+Source: SpeechVerse (Das et al. 2024, arXiv 2405.08295) puts one after a speech encoder to reach about 12.5 tokens
+per second; Baichuan-Audio (arXiv 2502.17239) downsamples Whisper by four in the same way, with a residual. For tokens
 [N, D], a kernel [D', D, k], a bias [D'] and a stride s <= k, without padding:
 
     slot i = bias + sum_j kernel[:, :, j] x(s i + j)        K = floor((N - k) / s) + 1
 
-Weights: weight, the kernel, and bias. Where no file is given the kernel is the mean of its k frames, which needs
-D' = D. A slot inherits the position of the middle frame that it reads, the earlier among two. Frame n is assigned to
-slot floor(n / s), or to the last where that one reads it; the others are lost. What a slot weighs is what the kernel
-learned: `sizes` are 1. The papers give neither kernel nor stride: k = s = 4 turns 50 frames a second into 12.5.
+Weights: weight, the kernel, and bias. Without a file the kernel is the mean of its k frames, which needs D' = D. A
+slot inherits the position of the middle frame that it reads, the earlier of two. Frame n is assigned to slot
+floor(n / s), or to the last slot if that one reads it; the others are lost. `sizes` are 1: the weight of a slot is
+learned. The papers state neither kernel nor stride: k = s = 4 turns 50 frames per second into 12.5.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Conv1d(ReadsWeights):
     Attributes:
         kernel: k, frames that a slot reads.
         stride: s, frames from one slot to the next; at most k.
-        channels: D'; 0: as many as tokens have.
+        channels: D'; 0: those of the tokens.
     """
 
     kernel: int = 4
@@ -74,7 +74,7 @@ class Conv1d(ReadsWeights):
         return {"weight": mean, "bias": np.zeros(case.dim, np.float32)}
 
     def check(self, case: Case) -> None:
-        """1 <= s <= k <= N, the K that they give, and D' = D where no weights were given."""
+        """1 <= s <= k <= N, the K that follows from them, and D' = D without a weights file."""
         if not 1 <= self.stride <= self.kernel <= case.tokens:
             raise RequestError(
                 f"kernel={self.kernel} and stride={self.stride} do not fit {case.tokens} frames",
@@ -82,7 +82,7 @@ class Conv1d(ReadsWeights):
             )
         if self.channels < 0 or (not self.weights and self.width(case) != case.dim):
             raise RequestError(
-                f"channels={self.channels} for tokens of {case.dim}, and no weights that give them",
+                f"channels={self.channels} for tokens of {case.dim} channels, without weights for them",
                 fix="Add --set weights=FILE.safetensors, or leave channels out.",
             )
         keep = (case.tokens - self.kernel) // self.stride + 1

@@ -1,17 +1,17 @@
-"""DART: a few pivots, and the tokens that repeat them least.
+"""DART: a few pivots, and the tokens least similar to them.
 
-Source: DART (arXiv 2502.11494, EMNLP 2025), which prunes inside the language model by 4 pivots of the image and 4 of
-the text; here at a seam of the encoder, by pivots of the image alone. For tokens X [N, D], keys [N, Dk], P pivots and
+Source: DART (arXiv 2502.11494, EMNLP 2025), which prunes inside the language model by 4 image and 4 text
+pivots; here at a seam of the encoder, by image pivots alone. For tokens X [N, D], keys [N, Dk], P pivots and
 K slots:
 
     pivots  the P tokens of the largest L1 norm of their key
-    visited in spatial order, each keeps of the tokens not yet kept the q least similar to it, by cosine of the tokens
-    the kept tokens as they are, in spatial order; all others are lost
+    in spatial order, each pivot keeps the q least similar of the tokens not yet kept, by cosine of the tokens
+    the kept tokens unchanged, in spatial order; all others are lost
 
-K - P tokens are shared out to the pivots: q = floor((K - P) / P), and one more for each of the first (K - P) mod P.
-The released code floors and so keeps fewer, visits pivots in the order of a hash set, and takes cosines of states
-behind the language model's last norm. `norm_of` "tokens" takes the L1 norm of the tokens where there are no keys. Law:
-any K from P to N; K = N is the identity.
+K - P tokens are divided among the pivots: q = floor((K - P) / P), and one more for each of the first (K - P) mod P.
+The released code rounds down and so keeps fewer, visits pivots in the order of a hash set, and computes cosines of
+states after the language model's last norm. `norm_of` "tokens" uses the L1 norm of the tokens, for models without keys.
+Domain: any K from P to N; K = N is the identity.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Dart:
 
     Attributes:
         pivots: P.
-        norm_of: whose L1 norm makes a pivot: keys of the last attention, or tokens.
+        norm_of: whose L1 norm selects the pivots: keys of the last attention, or tokens.
     """
 
     pivots: int = 4
@@ -57,11 +57,13 @@ class Dart:
     def __post_init__(self) -> None:
         if self.pivots < 1:
             raise RequestError(
-                f"pivots {self.pivots} is not positive", where="method 'dart'", fix="Use --set pivots=4, as the paper."
+                f"pivots {self.pivots} is not positive",
+                where="method 'dart'",
+                fix="Use --set pivots=4, as in the paper.",
             )
 
     def signals(self) -> tuple[str, ...]:
-        """``keys`` [B, N, Dk] where their norm makes a pivot."""
+        """``keys`` [B, N, Dk] if their norm selects the pivots."""
         return ("keys",) if self.norm_of == "keys" else ()
 
     def check(self, case: Case) -> None:
@@ -69,7 +71,7 @@ class Dart:
         select.check_keep(case, self.pivots, f"each of {self.pivots} pivots is kept")
 
     def shares(self, case: Case) -> list[int]:
-        """How many tokens each pivot keeps beside itself."""
+        """How many tokens each pivot keeps besides itself."""
         each, more = divmod(case.keep - self.pivots, self.pivots)
         return [each + (i < more) for i in range(self.pivots)]
 
@@ -97,7 +99,7 @@ class Dart:
     def replay(
         self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], **signals: torch.Tensor
     ) -> Replay:
-        """The same among the kept tokens only: a lost one must be neither a better pivot nor less similar to one."""
+        """The same among the kept tokens only: no lost token may be a better pivot, or less similar to one."""
         import torch
 
         result = select.selection(tokens, got.kept_indices)

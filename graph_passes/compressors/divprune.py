@@ -1,17 +1,17 @@
 """DivPrune: the subset whose two most similar tokens are as different as possible, greedily.
 
-Source: DivPrune (arXiv 2503.02175, CVPR 2025), the behaviour of the released code behind the projector. For tokens
+Source: DivPrune (arXiv 2503.02175, CVPR 2025), as the released code behaves, after the projector. For tokens
 X [N, D] and K slots, with d_ij = 1 - cosine(x_i, x_j):
 
     first   argmax_j min_{i != j} d_ij: the token farthest from its nearest neighbour
     then    argmax_j min_{i picked} d_ij, K - 1 times
-    the picked tokens as they are, in spatial order; all others are lost
+    the picked tokens unchanged, in spatial order; all others are lost
 
-A token is never picked twice: where fewer than K tokens differ the released code repeats one, ours goes on with the
-lowest index. Distances are float32, in the released code of the model's precision. Law: any K from 1 to N; K = N is
-the identity.
+A token is never picked twice: if fewer than K tokens differ, the released code repeats one, and this one continues with
+the lowest index. Distances are float32; the released code computes them in the model's precision. Domain: any K from 1
+to N; K = N is the identity.
 
-The ONNX body is unrolled: three nodes a pick, 423 at K = 128.
+The ONNX body is unrolled: three nodes per pick, 423 at K = 128.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from ..ir_tools.builder import Builder
 
-# On the diagonal: farther than any, for the first pick; nearer than any, which marks what is picked.
+# On the diagonal: farther than any, for the first pick; nearer than any, to mark picked tokens.
 _FAR, _TAKEN = 4.0, -4.0
 
 
@@ -72,7 +72,7 @@ class Divprune:
         return Replay(select.selection(tokens, got.kept_indices), regret)
 
     def _rule(self, tokens: torch.Tensor) -> Rule[torch.Tensor]:
-        """It remembers the distance [B, N] to the nearest token that is picked."""
+        """The state is the distance [B, N] to the nearest picked token."""
         import torch
 
         distance = 1 - cosines(tokens.float())

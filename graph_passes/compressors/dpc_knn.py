@@ -1,22 +1,23 @@
-"""DPC-KNN: tokens in dense places that are far from denser ones become centres, and every token joins its nearest.
+"""DPC-KNN: dense tokens that are far from denser ones become centres, and every token joins its nearest centre.
 
 Source: Chat-UniVi (arXiv 2311.08046, CVPR 2024), one stage of its clustering, after density peaks clustering with
 k nearest neighbours (Du et al. 2016). For tokens X [N, D] and K slots:
 
     d_ij  = |x_i - x_j| / sqrt(D)
-    rho_i = exp(-mean of d_ij^2 over the k nearest j, i itself among them)
+    rho_i = exp(-mean of d_ij^2 over the k nearest j, i itself included)
     del_i = min of d_ij over the tokens j denser than i; for the densest the largest of all distances
     the K tokens of the largest rho_i del_i are the centres, in spatial order
     each token goes to its nearest centre, the lowest slot among equals; a centre to itself
     each slot is the plain mean of its tokens, and its size is their number
 
-It inherits the centre's position. Differs from the released code: that adds noise below 1e-6 to rho, which decides
-where densities are equal, above all where exp gives 0 in float32: nearest tokens that differ by 10 in every channel.
-Ours ranks by log(rho del), which does not underflow, and of equally dense tokens that of the lower index counts as
-denser. Centres are in spatial order, there by score. Law: any K from 1 to N; K = N is the identity; k is at most N.
+It inherits the centre's position. Differs from the released code, which adds noise below 1e-6 to rho. That noise
+decides if densities are equal, above all if exp underflows to 0 in float32: nearest tokens that differ by 10 in every
+channel. Here tokens are ranked by log(rho del), which does not underflow, and of equally dense tokens the one of the
+lower index counts as denser. Centres are in spatial order, there by score. Domain: any K from 1 to N; K = N is the
+identity; k is at most N.
 
-The ONNX body, as the released code, has |x - y|^2 = |x|^2 + |y|^2 - 2 x y, here of tokens less their mean: what is
-rounded is relative to |x|^2, and differences below that count as none.
+The ONNX body, like the released code, computes |x - y|^2 = |x|^2 + |y|^2 - 2 x y, here of tokens minus their mean. Its
+rounding is relative to |x|^2, and smaller distances count as 0.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class DpcKnn:
     """Parameters of DPC-KNN.
 
     Attributes:
-        neighbours: k, over which the density of a token is taken, itself among them.
+        neighbours: k, the number of tokens that the density of a token is computed over, itself included.
     """
 
     neighbours: int = 5
@@ -65,7 +66,7 @@ class DpcKnn:
             raise RequestError(
                 f"neighbours {self.neighbours} is not positive",
                 where="method 'dpc_knn'",
-                fix="Use --set neighbours=5, as the released code.",
+                fix="Use --set neighbours=5, as in the released code.",
             )
 
     def signals(self) -> tuple[str, ...]:
@@ -90,7 +91,7 @@ class DpcKnn:
         return means(tokens, kept, nearest_centre(square, kept))
 
     def scores(self, square: torch.Tensor) -> torch.Tensor:
-        """log(rho del) [B, N] for squared distances [B, N, N]; lowest where a denser token is equal."""
+        """log(rho del) [B, N] for squared distances [B, N, N]; lowest if a denser token is equal."""
         import torch
 
         n = square.shape[1]
@@ -103,7 +104,7 @@ class DpcKnn:
         return torch.where(delta > 0, delta.log() / 2 - sparseness, select.LOWEST)
 
     def replay(self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor]) -> Replay:
-        """What the centres and the joins would have to be wrong by, of each squared distance."""
+        """The relative error of squared distances that would explain these centres and joins."""
         import torch
 
         if case.keep == case.tokens:
@@ -143,7 +144,7 @@ class DpcKnn:
 
 
 def square_distances(tokens: torch.Tensor) -> torch.Tensor:
-    """d^2 [B, N, N] float32 of tokens [B, N, D], of equal ones exactly 0."""
+    """d^2 [B, N, N] float32 of tokens [B, N, D], exactly 0 for equal ones."""
     x = tokens.float()
     return squares.square_distances(x, x) / x.shape[2]
 

@@ -1,16 +1,16 @@
-"""EViT: keep the tokens that CLS attends to most, and fuse all others into one.
+"""EViT: keep the tokens with the highest CLS attention, and fuse all others into one.
 
 Source: EViT (arXiv 2202.07800, ICLR 2022) and its code. For tokens X [N, D], attention a [N], K slots:
 
-    kept = the K - 1 largest a_i, as they are
-    one slot more: the sum of a_j x_j over all others, with the weights as they are
+    kept = the K - 1 largest a_i, unchanged
+    one more slot: the sum of a_j x_j over all others, with the weights not normalised
 
-Released: inside blocks 3, 6 and 9 of a ViT, behind the attention and before the MLP, K - 1 = ceil(.7 (N - 1)) of the
-patches, in descending attention with the fused token last, trained or at least tuned that way. Here it stands at a seam
-(``--seam encoder_layer:<i>`` is nearest), slots are in spatial order, and the fused one has the position of the token
-of the K-th largest attention: approximate. Its size is 1, as to EViT's own attention (see `remainder`).
+Released: inside blocks 3, 6 and 9 of a ViT, between attention and MLP, K - 1 = ceil(.7 (N - 1)) of the
+patches, in descending attention with the fused token last, trained or at least finetuned that way. Here it is applied
+at a seam (``--seam encoder_layer:<i>`` is nearest), slots are in spatial order, and the fused one has the position of
+the token of the K-th largest attention: approximate. Its size is 1, as in EViT's own attention (see `remainder`).
 
-Law: 2 <= K < N.
+Domain: 2 <= K < N.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     modalities=("image", "audio"),
     merges=True,
     source="EViT, arXiv 2202.07800",
-    summary="keeps the tokens of the highest attention; one slot more holds the sum of all others by attention",
+    summary="keeps the tokens of the highest attention; one more slot holds the attention-weighted sum of all others",
     approximate=True,
 )
 @dataclass(frozen=True)
 class Evit(Fuses):
-    """Its parameters are which attention it ranks by, and what is made of the rest."""
+    """Parameters of EViT: the attention it ranks by, and how the remaining tokens are fused."""
 
     def reference(self, case: Case, tokens: torch.Tensor, **signals: torch.Tensor) -> Compressed[torch.Tensor]:
         """The formula above."""

@@ -1,13 +1,13 @@
-"""EVS: keep the first frame, and of all others the tokens that changed most since the frame before.
+"""EVS: keep the first frame, and of all others the tokens that changed most since the previous frame.
 
-Source: Efficient Video Sampling (NVIDIA, arXiv 2510.14624), the behaviour of its code in vLLM, behind the
+Source: Efficient Video Sampling (NVIDIA, arXiv 2510.14624), as its code in vLLM behaves, after the
 projector. For tokens X [T, h w, D] and K slots:
 
     d_tp = 1 - cosine(x_tp, x_t-1,p)        frame 0: more than any other
-    kept = the K largest d, the lowest index first among equals; as they are, in order; all others are lost
+    kept = the K largest d, the lowest index first among equals; unchanged, in order; all others are lost
 
-A cosine with a token of zeros is 0. The released count is max(h w, floor(T h w (1 - q))); ours is K, at least h w.
-Law: h w <= K <= N; K = N is the identity.
+A cosine with a token of zeros is 0. The released count is max(h w, floor(T h w (1 - q))); here it is K, at least h w.
+Domain: h w <= K <= N; K = N is the identity.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _FIRST = 255.0  # of the first frame, as in the released code: 1 - cosine is at 
     merges=False,
     source="EVS, arXiv 2510.14624",
     seam="projector_output",
-    summary="keeps the first frame and the tokens that changed most since the frame before",
+    summary="keeps the first frame and the tokens that changed most since the previous frame",
     plugin=True,
 )
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Evs:
     """Parameters of EVS.
 
     Attributes:
-        grid: FRAMESxHEIGHTxWIDTH of the tokens, where the model does not say it.
+        grid: FRAMESxHEIGHTxWIDTH of the tokens, if the model does not define it.
     """
 
     grid: str | None = None
@@ -85,7 +85,7 @@ class Evs:
         return torch.cat([change.new_full((len(change), places), _FIRST), change], 1)
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value) -> Compressed[ir.Value]:
-        """One product of neighbouring frames, one TopK."""
+        """One product of consecutive frames, one TopK."""
         n, places = case.tokens, places_of(case, self.grid)
         if case.keep == n:
             return select.emit_every_token(b, case, tokens)

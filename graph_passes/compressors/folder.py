@@ -1,21 +1,21 @@
-"""FOLDER: pairs of similar tokens are averaged until K are left, folding the sequence in half as often as it takes.
+"""FOLDER: pairs of similar tokens are averaged until K are left, folding the sequence in half as often as needed.
 
-Source: FOLDER (arXiv 2501.02430, ICCV 2025). Its parameters choose between the two forms of the released code:
+Source: FOLDER (arXiv 2501.02430, ICCV 2025). Its parameters select one of the two forms of the released code:
 
-    simple (the default)   `merge_features`, which its authors recommend, at any seam: the metric are the tokens
+    simple (the default)   `merge_features`, which its authors recommend, at any seam: the metric is the tokens
     in LLaVA               metric="keys", attention="cls", scale_by_size=False
 
-Each round pairs even with odd tokens as ToMe does (see `tome`). For r to remove of t tokens:
+Each round pairs even with odd tokens as ToMe does (see `tome`). To remove r of t tokens:
 
     similarity of an even token a to an odd b: cosine(M_a, M_b) - 100 alpha attention_a
     r <= floor((t - 1) / 2): one round. Else fold: rounds of floor((t - 1) / 2), until K are left
     a slot is the mean of its tokens, and its size is their number
     scale_by_size: times 1 + ln(size), unless one round did it and r >= floor(K / 2)
 
-so what CLS looks at is not merged away. The attention of a slot is the mean of the tokens that met in the last round.
-Slots are in spatial order, as in the simple form. Differs from the form in LLaVA: rounds begin with less than 40 tokens
-too, where that code fails; and the attention is that of the last block before the seam, there of the last but one. Law:
-any K from 2 to N; K = N is the identity.
+so tokens that CLS attends to are not merged. The attention of a slot is the mean over the tokens of its last merge.
+Slots are in spatial order, as in the simple form. Differs from the form in LLaVA: rounds also work with fewer than 40
+tokens, where that code fails. The attention is that of the last block before the seam, there that of the second last.
+Domain: any K from 2 to N; K = N is the identity.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _ATTENTION = 100.0  # the released code's unit of alpha
     modalities=("image", "video", "audio"),
     merges=True,
     source="FOLDER, arXiv 2501.02430",
-    summary="averages the most similar pairs, and makes slots longer that stand for many tokens",
+    summary="averages the most similar pairs, and scales slots of many tokens up",
     heavy="cosines of half the tokens to the other half, round after round",
 )
 @dataclass(frozen=True)
@@ -54,9 +54,10 @@ class Folder:
     """Parameters of FOLDER.
 
     Attributes:
-        metric: what similarity is measured on: the tokens, or keys of the last attention.
-        attention: what keeps a token from being merged: nothing, what CLS pays it, or what it receives from all others.
-        alpha: how much, in hundreds; read with an attention only.
+        metric: what similarity is computed from: the tokens, or keys of the last attention.
+        attention: what protects a token from being merged: nothing, its CLS attention, or the attention it receives
+            from all.
+        alpha: strength of that protection, in hundreds; read only with an attention.
         scale_by_size: whether a slot is multiplied by 1 + ln(size).
     """
 
@@ -68,11 +69,11 @@ class Folder:
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1000:
             raise RequestError(
-                f"alpha {self.alpha} is outside 0..1000", where="method 'folder'", fix="Use --set alpha=5, as LLaVA's."
+                f"alpha {self.alpha} is outside 0..1000", where="method 'folder'", fix="Use --set alpha=5, as in LLaVA."
             )
 
     def signals(self) -> tuple[str, ...]:
-        """``keys`` [B, N, Dk] and an attention [B, N], where the parameters read them."""
+        """``keys`` [B, N, Dk] and an attention [B, N], if the parameters need them."""
         keys = ("keys",) if self.metric == "keys" else ()
         return keys if self.attention == "none" else (f"{self.attention}_attention", *keys)
 
@@ -99,13 +100,13 @@ class Folder:
     def replay(
         self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], **signals: torch.Tensor
     ) -> Replay:
-        """Merges that lead to the same slots, each judged by its similarity."""
+        """Merges that lead to the same slots, each checked by its similarity."""
         metric, cost = self._metric(tokens, **signals)
         regret = refold_regret(metric, self.rounds(case), got.kept_indices, got.assignment, cost)
         return Replay(self._slots(case, tokens, got.kept_indices, got.assignment.clamp(min=0)), regret)
 
     def _metric(self, tokens: torch.Tensor, **signals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """[B, N, Dk], and what it costs to lose a token [B, N]."""
+        """[B, N, Dk], and the cost of merging a token away [B, N]."""
         metric = signals.get("keys", tokens).float()
         if self.attention == "none":
             return metric, None
@@ -114,13 +115,13 @@ class Folder:
     def _slots(
         self, case: Case, tokens: torch.Tensor, kept: torch.Tensor, slot: torch.Tensor
     ) -> Compressed[torch.Tensor]:
-        """Means by slot, and longer where they stand for many."""
+        """Means by slot, scaled up by the number of tokens."""
         merged = means(tokens.float(), kept, slot)
         scale = 1 + merged.sizes.log() if self.scales(case) else merged.sizes.new_ones(())
         return Compressed((merged.tokens * scale[..., None]).to(tokens.dtype), kept, merged.sizes, slot)
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value, **signals: ir.Value) -> Compressed[ir.Value]:
-        """Rounds on the metric only; the tokens are merged once, behind the last."""
+        """Rounds on the metric only; the tokens are merged once, after the last."""
         if case.keep == case.tokens:
             return select.emit_every_token(b, case, tokens)
         x = select.emit_float(b, tokens, case)

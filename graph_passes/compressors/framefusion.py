@@ -1,18 +1,18 @@
-"""FrameFusion: tokens most like the one at their place a frame earlier are merged into it.
+"""FrameFusion: tokens most similar to the one at their position in the previous frame are merged into it.
 
 Source: FrameFusion (arXiv 2501.01986, ICCV 2025) and its code, which merges in the first layers of a language model.
 For tokens X [T, h w, D] and K slots:
 
     s_tp   = cosine(x_tp, x_t-1,p), for all frames but the first
     merged = the N - K largest s, the lowest index first among equals
-    a token that is not merged is the head of the merged ones right behind it at its place: they become its mean
+    an unmerged token is the head of the merged tokens that directly follow it at its position: a slot is their mean
 
 A slot inherits the position of its head, and its size is the number of its tokens. A cosine with a token of zeros is 0.
 
-Fixed-count form: the released code merges wherever s >= .6, layer after layer until little is left to merge, and then
-drops the tokens of the lowest attention until the cost is what was asked for. Attention of the language model depends
-on the text, so this second part is left out, and all K are reached by merging alone, in one step. That is what the
-released code does where more than enough tokens are alike. Law: h w <= K <= N; K = N is the identity.
+Fixed-count form: the released code merges wherever s >= .6, layer after layer until little is left to merge. Then it
+drops the tokens of the lowest attention until the requested cost is reached. Attention of the language model depends on
+the text, so this second part is left out, and K is reached by merging alone, in one step. The released code does the
+same if enough tokens are similar. Domain: h w <= K <= N; K = N is the identity.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     merges=True,
     source="FrameFusion, arXiv 2501.01986",
     seam="projector_output",
-    summary="averages tokens into those most like them a frame earlier; fixed-count form, without the pruning by text",
+    summary="averages tokens into the most similar ones a frame earlier; fixed-count form, without the pruning by text",
     approximate=True,
 )
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Framefusion:
     """Parameters of FrameFusion.
 
     Attributes:
-        grid: FRAMESxHEIGHTxWIDTH of the tokens, where the model does not say it.
+        grid: FRAMESxHEIGHTxWIDTH of the tokens, if the model does not define it.
     """
 
     grid: str | None = None
@@ -73,7 +73,7 @@ class Framefusion:
         return self._merge(case, tokens, torch.ones_like(likeness, dtype=torch.bool).scatter(1, merged, False))
 
     def replay(self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor]) -> Replay:
-        """A cosine is rounded relative to 1. Whatever is kept is a head."""
+        """A cosine is rounded relative to 1. All kept tokens are heads."""
         import torch
 
         likeness = self._likeness(case, tokens)
@@ -90,13 +90,13 @@ class Framefusion:
         return pad(cosines_before(tokens.float(), places), (places, 0), value=select.LOWEST)
 
     def _merge(self, case: Case, tokens: torch.Tensor, heads: torch.Tensor) -> Compressed[torch.Tensor]:
-        """The result where heads [B, N] are; the first frame is all heads, or it belongs to no run."""
+        """The result for heads [B, N]; every token of the first frame must be a head."""
         frames, *_ = video_grid_of(case, self.grid)
         kept = heads.nonzero()[:, 1].view(len(tokens), -1)
         return merge_runs(tokens, run_heads(heads.unflatten(1, (frames, -1))).clamp(min=0), kept)
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value) -> Compressed[ir.Value]:
-        """One product of neighbouring frames, one TopK, and one small MatMul a place."""
+        """One product of consecutive frames, one TopK, and one small MatMul per position."""
         n, (frames, height, width) = case.tokens, video_grid_of(case, self.grid)
         places, rest = height * width, n - height * width
         if case.keep == n:

@@ -1,23 +1,23 @@
-"""HoliTom: what stands still in a window of a video becomes one frame; of what moves, the best attended tokens stay.
+"""HoliTom: the static part of a video window becomes one frame; of the moving part the most attended tokens are kept.
 
-Source: HoliTom (arXiv 2505.21334, NeurIPS 2025) and its code, its part in front of the language model. For windows of a
+Source: HoliTom (arXiv 2505.21334, NeurIPS 2025) and its code, its part before the language model. For windows of a
 video (segments), its static and dynamic sets, and the share of K that each set has, see `segments`:
 
-    a place is static the more alike it is: the least cosine of two neighbouring frames of its window
+    positions are ranked as static by similarity: the least cosine of two consecutive frames of the window
     a static set is clustered by DPC-KNN (see `dpc_knn`); each slot is beta centre + (1 - beta) mean of the others
-    a dynamic set keeps the tokens of the largest attention as they are, and loses the others
+    a dynamic set keeps the tokens of the largest attention unchanged, and loses the others
 
-A size is how many tokens of the video went into the slot; a slot of a cluster is not quite their mean, though:
-beta = .6 gives the centre more weight.
+The size of a slot is the number of video tokens in it. The slot of a cluster is not exactly their mean: beta = .6 gives
+the centre more weight.
 
-Fixed-count form: the released code chooses windows by dynamic programming, so that most tokens of static places go,
-where a place is static if all its cosines are above a threshold of .65 to .8. Windows here have 4 frames at most, and a
-fixed share of places is static. Merging inside the language model, by attention of the last token, is left out. Of a
-dynamic set it could also cluster a part, which is off by default and fails as released. Its clustering takes no more
-neighbours than there are clusters; here 7, or all there are.
+Fixed-count form: the released code chooses windows by dynamic programming, so that most tokens of static
+positions are removed. There a position is static if all its cosines are above a threshold of .65 to .8. Here windows
+have at most 4 frames, and a fixed share of positions is static. Merging inside the language model, by attention of the
+last token, is left out. The released code can also cluster part of a dynamic set; that is off by default and fails as
+released. Its clustering uses at most as many neighbours as there are clusters; here 7, or all tokens if fewer.
 
-Law: from one slot for each set (T + T / 4 by default) to N less what static places save; as long as `static` is not
-given that is N. K = N is the identity.
+Domain: from one slot per set (T + T / 4 by default) to N minus the tokens that static positions save, which is N unless
+`static` is set. K = N is the identity.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     modalities=("video",),
     merges=True,
     source="HoliTom, arXiv 2505.21334",
-    summary="averages still places over time and keeps the best attended of the others; fixed-count form",
+    summary="averages static positions over time and keeps the most attended of the others; fixed-count form",
     approximate=True,
 )
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Holitom(Segmented, Attends):
     """Parameters of HoliTom: those of `Segmented`, and
 
     Attributes:
-        attention: ``received``, what each token receives from all, as on SigLIP; ``cls``, what CLS pays it.
+        attention: ``received``, what each token receives from all, as on SigLIP; ``cls``, its CLS attention.
         beta: weight of the centre of a cluster.
     """
 
@@ -69,13 +69,13 @@ class Holitom(Segmented, Attends):
             raise RequestError(f"beta {self.beta} is outside 0..1", where="method 'holitom'", fix="Use --set beta=0.6.")
 
     def likeness(self, unit: torch.Tensor) -> torch.Tensor:
-        """The least cosine of two neighbouring frames."""
+        """The least cosine of two consecutive frames."""
         return (unit[:, 1:] * unit[:, :-1]).sum(3).amin(1)
 
     def reduced(
         self, group: Group, signals: Mapping[str, torch.Tensor], got: Compressed[torch.Tensor] | None
     ) -> Replay:
-        """Clusters of what is static, and a selection of what moves."""
+        """Clusters of static sets, and a selection of dynamic ones."""
         import torch
 
         if not group.static:
@@ -89,7 +89,7 @@ class Holitom(Segmented, Attends):
         return Replay(Compressed(mixed, kept, sizes, slot), one.regret)
 
     def emit_likeness(self, b: Builder, unit: ir.Value, length: int) -> ir.Value:
-        """The least cosine of two neighbouring frames."""
+        """The least cosine of two consecutive frames."""
         now, before = (b.op("Slice", unit, [i], [length - 1 + i], [1]) for i in (1, 0))
         return b.op("ReduceMin", b.op("ReduceSum", b.op("Mul", now, before), [3], keepdims=0), [1], keepdims=0)
 
@@ -100,7 +100,7 @@ class Holitom(Segmented, Attends):
     def emit_reduced(
         self, b: Builder, case: Case, static: bool, tokens: ir.Value, scores: ir.Value | None
     ) -> Compressed[ir.Value]:
-        """Clusters of what is static, and a selection of what moves."""
+        """Clusters of static sets, and a selection of dynamic ones."""
         if not static:
             assert scores is not None
             return emit_keep_highest(b, case, tokens, scores)

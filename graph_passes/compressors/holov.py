@@ -1,19 +1,19 @@
-"""HoloV: share K out over crops of the picture by their mean attention, and keep the best of each crop.
+"""HoloV: divide K among crops of the image by their mean attention, and keep the best of each crop.
 
 Source: HoloV (arXiv 2510.02912, NeurIPS 2025) and its code. For attention a [N], P = 16 crops, K slots:
 
-    crops   = P runs of neighbouring indices; the first N mod P of them are one longer
+    crops   = P runs of consecutive indices; the first N mod P of them are one longer
     share_p = mean of a in crop p, over the sum of these means
-    quota_p = floor(K share_p); what is left of K goes one each to the crops of the largest share
-    kept    = the quota_p largest a of each crop; where a crop has fewer, the largest a of all others instead
-    the kept tokens as they are, in spatial order; all others are lost
+    quota_p = floor(K share_p); the remaining slots go one each to the crops of the largest share
+    kept    = the quota_p largest a of each crop; if a crop has fewer, the largest a of all others instead
+    the kept tokens unchanged, in spatial order; all others are lost
 
 The paper scores a crop by attention and by how much the similarities of its tokens vary. In the released code that
-changes nothing: the variances of a crop are scaled to the mean of its own attention, so their mean is alpha times that
-attention whatever they are, every crop's score is (1 + alpha) mean(a), and alpha = .09 cancels in the shares (run with
-.09 and with 0, it kept the same tokens in 60 of 60 trials). Inside a crop it ranks by attention alone. So similarities
-are left out here. It also leaves slots of zeros where a crop has fewer tokens than its quota, and has slots in the
-order of crops, by descending attention inside: approximate. Law: any K from 1 to N; K = N is the identity.
+has no effect: the variances of a crop are scaled to the mean of its own attention, so every crop's score is
+(1 + alpha) mean(a), and alpha = .09 cancels in the shares (run with .09 and with 0, it kept the same tokens in 60 of 60
+trials). Inside a crop it ranks by attention alone. So similarities are left out here. The released code also leaves
+slots of zeros if a crop has fewer tokens than its quota, and orders slots by crop, then by descending attention:
+approximate. Domain: any K from 1 to N; K = N is the identity.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     modalities=("image",),
     merges=False,
     source="HoloV, arXiv 2510.02912",
-    summary="shares K out over crops by their mean attention and keeps the best of each",
+    summary="divides K among crops by their mean attention and keeps the best of each",
     approximate=True,
 )
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Holov(Attends):
     """Parameters of HoloV.
 
     Attributes:
-        crops: P, into how many runs of tokens the picture is cut; N of them where N is less.
+        crops: P, the number of runs of tokens the image is divided into, at most N.
     """
 
     crops: int = 16
@@ -57,7 +57,7 @@ class Holov(Attends):
     def __post_init__(self) -> None:
         if self.crops < 1:
             raise RequestError(
-                f"crops {self.crops} is below 1", where="method 'holov'", fix="Use --set crops=16, as the paper."
+                f"crops {self.crops} is below 1", where="method 'holov'", fix="Use --set crops=16, as in the paper."
             )
 
     def check(self, case: Case) -> None:
@@ -84,7 +84,7 @@ class Holov(Attends):
         if k == n:
             return select.emit_every_token(b, case, tokens)
         attention = self.emit_attended(b, signals)
-        # The places of padding are the last of their rows and have no attention, so that none is before a token.
+        # Padding is last in its row and has no attention, so it never ranks before a token.
         table = emit_parts(b, attention, lengths, 0.0)
         means = b.op("Div", b.op("ReduceSum", table, [2], keepdims=0), b.const(np.array(lengths, np.float32)[None]))
         total = b.op("Max", b.op("ReduceSum", means, [1], keepdims=1), 1e-30)

@@ -3,15 +3,15 @@
 Source: tokexport. For tokens X [N, D] and K slots:
 
     C = K farthest points of X (L2, raw features), in spatial order
-    each token goes to its nearest centre in L2, the lowest slot among equals; a centre to itself, even where
+    each token goes to its nearest centre in L2, the lowest slot among equals; a centre to itself, even if
     another centre equals it
     each slot is the plain mean of its tokens, and its size is their number
 
 It inherits the centre's position. Sizes sum to N: with size-aware attention (log of the size added to the logits) the
-merge is exact where the merged tokens were equal. Law: any K from 1 to N; K = N is the identity.
+merge is exact if the merged tokens were equal. Domain: any K from 1 to N; K = N is the identity.
 
-The ONNX body is unrolled: ten nodes a centre, 1,330 at K = 128. A Loop of constant trip count takes the same time in
-ONNX Runtime with a tenth of the nodes, but stands in the way of CUDA graphs and of fusion in TensorRT.
+The ONNX body is unrolled: ten nodes per centre, 1,330 at K = 128. A Loop of constant trip count takes the same time in
+ONNX Runtime with a tenth of the nodes, but prevents CUDA graphs and fusion in TensorRT.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
     source="tokexport",
     summary="K farthest points; every token is averaged into the nearest of them",
     plugin=True,
-    heavy="each pick measures all tokens anew; one MatMul for all would lose small distances, and a Loop CUDA graphs",
+    heavy="each pick computes all distances; one MatMul would lose small ones, and a Loop prevents CUDA graphs",
 )
 @dataclass(frozen=True)
 class KcenterMerge:
     """Parameters of kcenter_merge.
 
     Attributes:
-        start: which token farthest-point sampling starts at.
+        start: the token at which farthest-point sampling starts.
     """
 
     start: Start = "first"
@@ -69,7 +69,7 @@ class KcenterMerge:
         return means(tokens, kept, self._distances(x, kept).argmin(2))
 
     def replay(self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor]) -> Replay:
-        """Pick farthest points again among the kept only: each must be as far as the farthest of all."""
+        """Pick farthest points again among the kept tokens only: each must be as far as the farthest of all tokens."""
         import torch
 
         regret = torch.zeros(len(tokens), dtype=torch.float64)
@@ -101,7 +101,7 @@ class KcenterMerge:
         return distances.scatter(1, kept[:, None], -torch.inf)
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value) -> Compressed[ir.Value]:
-        """The distances that pick the centres also say which is nearest; the merge is one MatMul."""
+        """The distances that pick the centres also determine the nearest one; the merge is one MatMul."""
         n, k = case.tokens, case.keep
         if k == n:
             return select.emit_every_token(b, case, tokens)

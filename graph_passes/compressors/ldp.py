@@ -1,4 +1,4 @@
-"""LDP: two blocks of depthwise and 1 x 1 convolutions, of which the second halves the grid.
+"""LDP: two blocks of depthwise and 1 x 1 convolutions; the second halves the grid.
 
 Source: MobileVLM (Chu et al. 2023, arXiv 2312.16886), its lightweight downsample projector, as released. For tokens on
 a grid [h, w], n a layer norm over channels and * a convolution without bias:
@@ -9,15 +9,15 @@ a grid [h, w], n a layer norm over channels and * a convolution without bias:
     R = Y + block(Y, 1)
     slots = block(R, 2)                                           K = ceil(h / 2) ceil(w / 2): 576 to 144
 
-W3 gives a quarter of the channels, to the nearest multiple of 8.
+W3 has a quarter of the channels, rounded to a multiple of 8.
 
-Weights have the names of released checkpoints, behind model.mm_projector.model: with ``mlp`` mlp.1 [D', D] and mlp.3
-[D', D'] with their biases; for blocks i = 1 and 2 mb_block.i.block.0.0 (V), .0.1 (norm), .1.fc1 and .1.fc2 (W3, W4),
-.2.0 (P), .2.1 (norm). They come from a file: the second block has no path around it, and norms on it, so nothing that
-they could be leaves tokens as they are.
+Weights have the names of released checkpoints, after the prefix model.mm_projector.model: with ``mlp`` mlp.1 [D', D]
+and mlp.3 [D', D'] with their biases; for blocks i = 1 and 2 mb_block.i.block.0.0 (V), .0.1 (norm), .1.fc1 and .1.fc2
+(W3, W4), .2.0 (P), .2.1 (norm). They come from a file: the second block has no residual path, and has norms, so no
+default weights would leave tokens unchanged.
 
-Slot (i, j) reads most of the token at (2 i, 2 j) and stands there; tokens of a 2 x 2 block are assigned to its slot.
-sizes are 1: how much a slot weighs is what was learned.
+Slot (i, j) reads most of the token at (2 i, 2 j) and has its position; tokens of a 2 x 2 block are assigned to its
+slot. sizes are 1: the weight of a slot is learned.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _BLOCKS = {"mb_block.1.block": 1, "mb_block.2.block": 2}  # and their strides
 
 
 def squeezed_channels(wide: int) -> int:
-    """A quarter of `wide` to the nearest multiple of 8, at least 8 and at least nine tenths of the quarter."""
+    """A quarter of `wide`, rounded to a multiple of 8, at least 8 and at least nine tenths of the quarter."""
     quarter = wide // 4
     near = max(8, (quarter + 4) // 8 * 8)
     return near if near >= 0.9 * quarter else near + 8
@@ -85,7 +85,7 @@ class Ldp(Projects):
         return shapes
 
     def check(self, case: Case) -> None:
-        """A grid, and the K of half of it."""
+        """A grid, and the K of the halved grid."""
         self.check_projector(case)
         height, width = (-(-side // 2) for side in picture_of(case, self.grid, "ldp"))
         select.check_counts(case, {height * width: f"{height}x{width}"}, "ldp")
@@ -109,7 +109,7 @@ class Ldp(Projects):
         return fixed(tokens, z.flatten(2).mT, place[::2, ::2].flatten(), owner.flatten(), merges=False)
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value, **w: ir.Value) -> Compressed[ir.Value]:
-        """A Conv in each block; everything else with channels last."""
+        """One Conv per block; everything else has channels last."""
         (height, width), wide = picture_of(case, self.grid, "ldp"), self.width(case)
         w = emit_flat_kernels(b, emit_floats(b, w, case), self.shapes(case))
         x = self.emit_projected(b, select.emit_float(b, tokens, case), w, _MLP)

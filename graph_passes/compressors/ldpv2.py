@@ -1,4 +1,4 @@
-"""LDPv2: average pooling to a smaller grid, and a convolution that writes into each slot where it stands.
+"""LDPv2: average pooling to a smaller grid, and a convolution that adds each slot's position.
 
 Source: MobileVLM V2 (Chu et al. 2024, arXiv 2402.03766), its downsample projector. For tokens on a grid [h, w] and
 a side s:
@@ -8,9 +8,9 @@ a side s:
     slots = Z + 3 x 3 depthwise convolution of Z, padded with zeros        K = s^2: 576 to 144
 
 Weights: peg.weight [D', 1, 3, 3], peg.bias [D']; with ``mlp`` also mlp.0 [D', D] and mlp.2 [D', D'] with their
-biases; in released checkpoints peg.peg.0, mlp.mlp.0 and mlp.mlp.2, behind model.mm_projector. Where no file is given
-the convolution is zero, which leaves pooling, and there is no MLP. A slot inherits the middle of its window, and
-tokens are assigned to the window that reads most of them. sizes are 1: how much a slot weighs is what was learned.
+biases; in released checkpoints peg.peg.0, mlp.mlp.0 and mlp.mlp.2, after the prefix model.mm_projector. Without a
+file the convolution is zero, which leaves pooling, and there is no MLP. A slot inherits the middle of its window, and
+tokens are assigned to the window that reads most of them. sizes are 1: the weight of a slot is learned.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ class Ldpv2(Projects):
         return {name: np.zeros(shape, np.float32) for name, shape in self.shapes(case).items()}
 
     def check(self, case: Case) -> None:
-        """A grid, and K a square that fits into it; weights where there is an MLP."""
+        """A grid, and K a square that fits into it; weights if there is an MLP."""
         self.check_projector(case)
         grid = picture_of(case, self.grid, "ldpv2")
         select.check_counts(case, {side * side: f"{side}x{side}" for side in range(1, min(grid) + 1)}, "ldpv2")
 
     def reference(self, case: Case, tokens: torch.Tensor, **w: torch.Tensor) -> Compressed[torch.Tensor]:
-        """PyTorch's own layers; pooling one-hot places shows which slot reads most of each."""
+        """PyTorch's own layers; pooling one-hot positions shows which slot reads most of each."""
         import torch
         from torch.nn import functional as F
 

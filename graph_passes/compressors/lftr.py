@@ -1,21 +1,21 @@
-"""LFTR: at each place of a video the frames that change least are merged away, then each frame keeps what is on topic.
+"""LFTR: at each position of a video the frames that change least are merged, then each frame keeps its typical tokens.
 
-Source: LFTR (arXiv 2501.17391). For tokens X [T, P, D] of T frames of P places and K slots:
+Source: LFTR (arXiv 2501.17391). For tokens X [T, P, D] of T frames of P positions and K slots:
 
     differential    w_tp = |x_tp - x_t-1,p|
     similarity      w_tp = 1 - cosine(x_tp, x_t-1,p)
-    temporal        at each place all but the T' - 1 largest w are merged into the time step before; the first frame
-                    stays, so T' tokens are left at each place, the means of the runs that begin at them
-    spatial         the i-th of all places are frame i; it keeps the tokens of the largest cosine with its mean
+    temporal        at each position all but the T' - 1 largest w are merged into the time step before; the first frame
+                    is kept, so T' tokens are left at each position, the means of the runs that begin at them
+    spatial         the i-th of all positions form frame i; it keeps the tokens of the largest cosine with its mean
 
 The lowest index wins among equals. A slot inherits the position of the first token of its run, and its size is their
-number. K is shared out evenly over the T' frames. T' is T less floor(`merged` T); where `merged` is not given that is
-half of the frames, or fewer where K asks for more than they leave.
+number. K is divided evenly among the T' frames. T' is T - floor(`merged` T). By default `merged` is half of the frames,
+or fewer if K needs more tokens than that leaves.
 
-Fixed counts are the paper's own. Approximate, because it leaves open the norm and the sign of w, and whether merging
-one after the other weighs all tokens alike (here: L2, little change merges, and yes); it compares with CLS where a
-model has it, for which the mean stands here, and its form that compares with a text is left out.
-Law: 1 <= K <= T' P, so with `merged` not given any K from 1 to N; K = N is the identity.
+Fixed counts are the paper's own. Approximate: the paper does not state the norm and the sign of w, or whether repeated
+merging weighs all tokens equally (here: L2, little change merges, and yes). It compares with CLS if a model has it;
+here the mean replaces it. Its form that compares with a text is left out.
+Domain: 1 <= K <= T' P, so any K from 1 to N unless `merged` is set; K = N is the identity.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from ..ir_tools.builder import Builder
 
-_SHORTEST = 1e-30  # the norm of what cancelled; what is divided by it is judged by nothing
+_SHORTEST = 1e-30  # norm below which a sum has cancelled; its direction is not checked
 
 
 @compressor(
@@ -58,7 +58,7 @@ _SHORTEST = 1e-30  # the norm of what cancelled; what is divided by it is judged
     merges=True,
     source="LFTR, arXiv 2501.17391",
     seam="projector_output",
-    summary="merges the frames that change least at each place, then keeps what is most like the mean of its frame",
+    summary="merges frames that change least at each position, then keeps the tokens most like their frame's mean",
     approximate=True,
 )
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Lftr:
     """Parameters of LFTR.
 
     Attributes:
-        weight: what a token of a frame must do to stay: ``differential``, move far; ``similarity``, turn far.
-        merged: r_m, share of the frames that are merged away at each place; by default half, or less.
-        grid: FRAMESxHEIGHTxWIDTH of the tokens, where the model does not say it.
+        weight: the change by which a token is kept: ``differential``, distance; ``similarity``, angle.
+        merged: r_m, share of the frames that are merged at each position; by default half, or less.
+        grid: FRAMESxHEIGHTxWIDTH of the tokens, if the model does not define it.
     """
 
     weight: Literal["differential", "similarity"] = "differential"
@@ -78,7 +78,7 @@ class Lftr:
     def __post_init__(self) -> None:
         if self.merged is not None and not 0 <= self.merged < 1:
             raise RequestError(
-                f"merged {self.merged} is outside 0..1: the first frame stays",
+                f"merged {self.merged} is outside 0..1: the first frame is always kept",
                 where="method 'lftr'",
                 fix="Use for example --set merged=0.5.",
             )
@@ -99,7 +99,7 @@ class Lftr:
             )
 
     def sides(self, case: Case) -> tuple[int, int]:
-        """T', frames that are left, and P, places."""
+        """T', the number of frames left, and P, positions per frame."""
         frames, height, width = video_grid_of(case, self.grid)
         places = height * width
         if self.merged is None:
@@ -115,12 +115,12 @@ class Lftr:
         heads = highest_of_each(weight.mT, [left] * places).mT
         head, rows, topical, _ = self._frames(case, tokens, heads)
         best = highest_of_each(topical, share(case.keep, [places] * left))
-        # Places of one frame may begin at different times, so spatial order goes across frames.
+        # Runs of one frame may begin at different times, so spatial order crosses frames.
         chosen = torch.zeros_like(heads).flatten(1).scatter(1, rows.flatten(1), best.flatten(1))
         return merge_runs(tokens, head, positions_of(chosen))
 
     def replay(self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor]) -> Replay:
-        """Where runs begin is seen at kept slots; all other runs are taken to be the best that leave these possible."""
+        """Kept slots show where runs begin; all other runs are taken to be the best ones compatible with these."""
         import torch
 
         left, places = self.sides(case)
@@ -140,7 +140,7 @@ class Lftr:
         return Replay(merge_runs(tokens, head, got.kept_indices), regret)
 
     def _weights(self, case: Case, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """w [B, T, P], of the first frame above all others, and what its rounding is relative to."""
+        """w [B, T, P], the first frame's above all others, and what its rounding is relative to."""
         from torch.nn.functional import pad
 
         x, (_, places) = tokens.float(), self.sides(case)
@@ -156,7 +156,7 @@ class Lftr:
     def _frames(
         self, case: Case, tokens: torch.Tensor, heads: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What is left where heads [B, T, P] are.
+        """The tokens left for heads [B, T, P].
 
         Returns:
             The head [B, N] of each token, the heads [B, T', P] of each frame that is left, their cosine with its
@@ -171,14 +171,14 @@ class Lftr:
         length, _ = run_means(x.norm(dim=2, keepdim=True), head)
         length = select.gather(length, rows.flatten(1)).view(-1, places)
         mean = frames.mean(1, keepdim=True)
-        # What opposite tokens leave of each other is short, and its direction is their rounding.
+        # The sum of opposite tokens is short, and its direction is rounding error.
         own = length / frames.norm(dim=2).clamp(min=_SHORTEST)
         common = length.mean(1, keepdim=True) / mean.norm(dim=2).clamp(min=_SHORTEST)
         topical = cosines(frames, mean)[..., 0]
         return head, rows, topical.view_as(rows), (own + common).clamp(min=1).view_as(rows)
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value) -> Compressed[ir.Value]:
-        """Runs place by place; a frame that is left is gathered from the times at which its runs begin."""
+        """Runs position by position; a remaining frame is gathered from the times at which its runs begin."""
         n, (left, places) = case.tokens, self.sides(case)
         if case.keep == n:
             return select.emit_every_token(b, case, tokens)
@@ -204,7 +204,7 @@ class Lftr:
         return emit_merge_runs(b, case, frames, kept, head, content, sizes)
 
     def _emit_heads(self, b: Builder, case: Case, x: ir.Value, by_place: ir.Value) -> ir.Value:
-        """Where runs begin, [B P, T] bool."""
+        """Whether a run begins here, [B P, T] bool."""
         n, (left, places) = case.tokens, self.sides(case)
         frames = n // places
         if left == frames:

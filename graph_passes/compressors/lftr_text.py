@@ -1,12 +1,12 @@
-"""lftr_text: of each frame, or of a picture, the tokens that are most like the text.
+"""lftr_text: of each frame, or of an image, the tokens most similar to the text.
 
 Source: LFTR (arXiv 2501.17391), its spatial part with a text, between projector and language model (`lftr` has the
-temporal part, and the spatial one without). For tokens X [T, P, D] of T frames, text rows Z [L, D], K slots:
+temporal part, and the spatial one without a text). For tokens X [T, P, D] of T frames, text rows Z [L, D], K slots:
 
     s_tp = mean over l of x_tp . z_l
-    each frame keeps the tokens of its largest s, as they are, in spatial order; all others are lost
+    each frame keeps the tokens of its largest s, unchanged, in spatial order; all others are lost
 
-K is shared out evenly over the frames. Where tokens do not lie as a video they are one frame. Law: any K from 1 to N;
+K is divided evenly among the frames. Tokens that are not a video are one frame. Domain: any K from 1 to N;
 K = N is the identity.
 """
 
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
     merges=False,
     source="LFTR, arXiv 2501.17391",
     seam="projector_output",
-    summary="keeps of each frame, or of a picture, the tokens most like the text",
+    summary="keeps of each frame, or of an image, the tokens most similar to the text",
 )
 @dataclass(frozen=True)
 class LftrText(ReadsText):
     """Parameters of lftr_text.
 
     Attributes:
-        grid: FRAMESxHEIGHTxWIDTH of the tokens of a video, where the model does not say it.
+        grid: FRAMESxHEIGHTxWIDTH of the tokens of a video, if the model does not define it.
     """
 
     grid: str | None = None
@@ -68,7 +68,7 @@ class LftrText(ReadsText):
         return select.selection(tokens, positions_of(best.flatten(1)))
 
     def replay(self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], text: torch.Tensor) -> Replay:
-        """Frame by frame; how many each keeps is not rounded."""
+        """Frame by frame; the number each keeps does not depend on rounding."""
         import torch
 
         rooms = self.rooms(case)

@@ -1,24 +1,24 @@
-"""LLaMA-VID: of each frame one token that gathers what the text asks for, and a few that are means of the frame.
+"""LLaMA-VID: per frame one token that the text attends to, and a few that are means of the frame.
 
 Source: LLaMA-VID (Li et al. 2023, arXiv 2311.17043), its token generation, as released. For the tokens X [P, D] of a
-frame, or of a picture, and text rows E [L, D]:
+frame, or of an image, and text rows E [L, D]:
 
-    q_l = Wq e_l + bq, or e_l where ``query`` is off
+    q_l = Wq e_l + bq, or e_l if ``query`` is off
     context = Wv mean over l of sum_i A_li x_i + bv,  A = softmax over i of q_l . (Wk x_i + bk) / sqrt(D)
     content = means of X over a g x g grid, or W2 gelu(W1 . + b1) + b2 of them with ``mlp``
-    slots = context, then content, frame by frame             K = (1 + g^2) T: two tokens for a frame with g = 1
+    slots = context, then content, frame by frame             K = (1 + g^2) T: two tokens per frame with g = 1
 
-Approximate: in the paper a Q-Former that has seen the question and the frame gives the rows E, and Wq takes them from
-its 768 channels to D. Here the text is an input, so its rows are what a prompt's embeddings give, or with ``query`` off
-whatever another graph makes of question and frame. Where g does not divide the grid the windows are those of adaptive
-average pooling, where the released code gives another number of them. A text of nothing but padding gives bv.
+Approximate: in the paper a Q-Former reads question and frame and returns the rows E, and Wq projects them from its 768
+channels to D. Here the text is an input: its rows are a prompt's embeddings, or with ``query`` off the output of
+another graph. If g does not divide the grid, the windows are those of adaptive average pooling, while the released code
+has another number of them. For a text of padding alone the context is bv.
 
-Weights come from a file and have the names of released checkpoints, behind model: vlm_att_projector [D, D] (Wq, there
-[D, 768]), vlm_att_key_projector [D, D] (Wk), vlm_att_val_projector [D', D] (Wv), with ``mlp`` mm_projector.0 [D', D]
-and mm_projector.2 [D', D'], each with .weight and .bias.
+Weights come from a file and have the names of released checkpoints, after the prefix model: vlm_att_projector [D, D]
+(Wq, there [D, 768]), vlm_att_key_projector [D, D] (Wk), vlm_att_val_projector [D', D] (Wv), with ``mlp`` mm_projector.0
+[D', D] and mm_projector.2 [D', D'], each with .weight and .bias.
 
 Slots have no positions, because context has none: kept_indices are equal steps, assignment is -1, and sizes are 1,
-because what reads them was trained with them.
+because the downstream model was trained with them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _MLP = ("mm_projector.0", "mm_projector.2")
     merges=False,
     source="LLaMA-VID, arXiv 2311.17043",
     seam="projector_output",
-    summary="of each frame a token that the text asks for, and means of the frame; weights from a file",
+    summary="per frame one token that the text attends to, and means of the frame; weights from a file",
     approximate=True,
     positions=False,
 )
@@ -63,7 +63,7 @@ class LlamaVid(ReadsText, Projects):
     """Parameters of LLaMA-VID.
 
     Attributes:
-        query: whether Wq is part of it, or of what makes the text.
+        query: whether Wq is part of the compressor, or of the graph that computes the text.
     """
 
     query: bool = True
@@ -75,7 +75,7 @@ class LlamaVid(ReadsText, Projects):
         return query | key | value | self.mlp_shapes(case, _MLP)
 
     def check(self, case: Case) -> None:
-        """A picture or a video, and K one more than a square for each frame."""
+        """An image or a video, and K one more than a square per frame."""
         self.check_projector(case)
         frames, height, width = frames_of(case, self.grid)
         counts = {frames * (1 + g * g): f"a {g}x{g} grid" for g in range(1, min(height, width) + 1)}
@@ -108,7 +108,7 @@ class LlamaVid(ReadsText, Projects):
         return resampled(case, tokens, torch.cat([context, content], 2).flatten(1, 2))
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value, text: ir.Value, **w: ir.Value) -> Compressed[ir.Value]:
-        """Frames beside each other; the mean over rows of the text before the tokens are mixed."""
+        """Frames as a batch; the mean over text rows is taken before tokens are mixed."""
         (frames, height, width), side = frames_of(case, self.grid), self.side(case)
         w = emit_floats(b, w, case)
         rows, real, count = emit_rows_of(b, text)

@@ -1,4 +1,4 @@
-"""LLaVA-Mini: C x C learned queries, each at a place of a coarse grid, read the picture by one cross-attention.
+"""LLaVA-Mini: C x C learned queries, each at a position of a coarse grid, read the image by one cross-attention.
 
 Source: LLaVA-Mini (Zhang et al. 2025, arXiv 2501.03895), its compression module, as released. For tokens on a grid
 [h, w] and queries Q [C^2, D]:
@@ -8,18 +8,18 @@ Source: LLaVA-Mini (Zhang et al. 2025, arXiv 2501.03895), its compression module
     P' [N, D]  = P enlarged from C x C to h x w by bicubic interpolation
     slots = attention(queries norm(Q) + P, keys norm(X) + P', values norm(X))          K = C^2
 
-one attention of `heads` heads; the model's projector follows. The released code takes a square grid, and C = 1 or 2.
+one attention of `heads` heads; the model's projector follows. The released code requires a square grid, and C = 1 or 2.
 
-This is the smaller part of LLaVA-Mini: its pre-fusion, four layers of the language model over all projected tokens,
-the slots and the text, stays outside. There the words take in what the slots have lost, so a model trained with it
-needs it.
+This is the smaller part of LLaVA-Mini. Its pre-fusion, four layers of the language model over all projected tokens, the
+slots and the text, is not included. There the text tokens read what the slots lose, so a model trained with it needs
+it.
 
-Weights come from a file and have the names of released checkpoints, behind model.compressor: query [C^2, D];
+Weights come from a file and have the names of released checkpoints, after the prefix model.compressor: query [C^2, D];
 attn.in_proj_weight [3 D, D] (queries, keys, values), attn.in_proj_bias [3 D]; attn.out_proj [D, D], ln_q [D] and ln_kv
 [D] with their biases. pos_embed, which is P, is computed.
 
-Slots have no positions: kept_indices are equal steps, assignment is -1, and sizes are 1, because what reads them was
-trained with them.
+Slots have no positions: kept_indices are equal steps, assignment is -1, and sizes are 1, because the downstream model
+was trained with them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _SHARPNESS = -0.75  # of the cubic kernel, as PyTorch's
     modalities=("image",),
     merges=False,
     source="LLaVA-Mini, arXiv 2501.03895",
-    summary="C x C learned queries with places read the picture, without the paper's pre-fusion; weights from a file",
+    summary="C x C learned queries with positions read the image, without the paper's pre-fusion; weights from a file",
     positions=False,
 )
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class LlavaMini(ReadsWeights):
 
     Attributes:
         heads: of the attention.
-        grid: HEIGHTxWIDTH of the tokens, where the model does not say it.
+        grid: HEIGHTxWIDTH of the tokens, if the model does not define it.
     """
 
     heads: int = 8
@@ -81,7 +81,7 @@ class LlavaMini(ReadsWeights):
         return {"query": (case.keep, d), **norm_shapes("ln_q", d), **norm_shapes("ln_kv", d), **attn, **out}
 
     def arrays(self, case: Case) -> dict[str, np.ndarray]:
-        """From the file; what goes in as one array for queries, keys and values comes out as three."""
+        """From the file; its one array for queries, keys and values is split into three."""
         read = super().arrays(case)
         parts = {kind: np.split(read.pop(f"attn.in_proj_{kind}"), 3) for kind in ("weight", "bias")}
         split = {f"attn.{part}.{kind}": parts[kind][i] for i, part in enumerate("qkv") for kind in parts}
@@ -89,13 +89,13 @@ class LlavaMini(ReadsWeights):
         return {**read, **split, **out}
 
     def check(self, case: Case) -> None:
-        """A picture, K a square, and channels that heads and places divide."""
+        """An image, K a square, and channels that are a multiple of 4 and of the heads."""
         picture_of(case, self.grid, "llava_mini")
         if self.heads < 1 or case.dim % 4 or case.dim % self.heads:
             raise RequestError(
                 f"{case.dim} channels in {self.heads} heads",
                 where="method 'llava_mini'",
-                fix="Channels are a multiple of 4, for the places, and of --set heads=HEADS.",
+                fix="Channels must be a multiple of 4, for the positions, and of --set heads=HEADS.",
             )
         sides = range(1, math.isqrt(case.tokens) + 1)
         select.check_counts(case, {side * side: f"{side}x{side}" for side in sides}, "llava_mini")
@@ -120,7 +120,7 @@ class LlavaMini(ReadsWeights):
         return resampled(case, tokens, attention(queries, x + larger, x, w, "attn", self.heads))
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value, **w: ir.Value) -> Compressed[ir.Value]:
-        """One attention; the keys' places are a small matrix times those of the queries."""
+        """One attention; the keys' positions are a small matrix times those of the queries."""
         grid, side = picture_of(case, self.grid, "llava_mini"), math.isqrt(case.keep)
         table = b.const(places_of(side, case.dim).astype(np.float32))
         enlarging = np.kron(*(cubic_weights(side, into) for into in grid)).astype(np.float32)
@@ -141,7 +141,7 @@ def places_of(side: int, dim: int) -> np.ndarray:
 
 
 def cubic_weights(side: int, into: int) -> np.ndarray:
-    """What each of `into` places takes of `side` places by cubic interpolation, [into, side] float64; edges repeat."""
+    """Weights [into, side] float64 of the cubic interpolation from `side` to `into` positions; edges repeat."""
     centre = (np.arange(into) + 0.5) * side / into - 0.5
     first = np.floor(centre).astype(int) - 1
     weights = np.zeros((into, side))

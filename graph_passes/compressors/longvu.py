@@ -1,22 +1,22 @@
-"""LongVU: keep the frames that are least like their window, and of these the tokens that changed since a chunk began.
+"""LongVU: keep the frames least similar to their window, and of these the tokens that changed since their chunk began.
 
-Source: LongVU (arXiv 2410.17434, ICML 2025) and its code, what it does without the text. For tokens X [T, P, D] of T
-frames of P places:
+Source: LongVU (arXiv 2410.17434, ICML 2025) and its code, the part that does not read the text. For tokens X [T, P, D]
+of T frames of P positions:
 
     windows  of 16 frames. s_t = mean cosine of frame t, all its tokens as one vector, and the frames of its window
-    frames   of each window its middle one, and those of the smallest s; F in all, shared out by their length
-    chunks   of 8 of the F frames that are kept. The first frame of a chunk stays whole
-    tokens   of its other frames, those of the smallest cosine with the token of the first at their place
+    frames   of each window its middle one, and those of the smallest s; F in all, divided by window length
+    chunks   of 8 of the F frames that are kept. The first frame of a chunk is kept whole
+    tokens   of its other frames, those of the smallest cosine with the first frame's token at their position
 
-as they are, in order; all others are lost. The lowest index wins among equals. K less the whole frames is shared out
-over chunks by their length. F is given as a share of T; by default it is half, or as near to it as K allows: from
-K / P frames to 8 for each frame that K has room for.
+unchanged, in order; all others are lost. The lowest index wins among equals. K minus the whole frames is divided among
+the chunks by their length. F is a share of T; by default half, or as near to it as K allows: from K / P frames to 8 for
+each frame that fits into K.
 
-Fixed-count form: the released code keeps all frames with s < .83, by features of DINOv2, for which the tokens stand
-here, and in chunks all tokens whose cosine is below .7 or .8, and cuts off what is too much. That it keeps the frames
-most like the question in full and makes others coarser, where there is room, is left out: it reads the text.
+Fixed-count form: the released code keeps all frames with s < .83, by features of DINOv2 (here the
+tokens), and in chunks all tokens whose cosine is below .7 or .8, and truncates the result. It also keeps the frames
+most similar to the question in full and pools the others. That part reads the text and is left out.
 
-Law: P slots at least, or more for more than 8 windows, to F P; as long as `frames` is not given that is N.
+Domain: at least P slots, or more for more than 8 windows, to F P, which is N unless `frames` is set.
 K = N is the identity.
 """
 
@@ -48,9 +48,9 @@ class _Plan:
     Attributes:
         places: P.
         windows: frames of each window.
-        frames: how many of them are kept.
+        frames: how many frames are kept.
         chunks: kept frames of each chunk.
-        tokens: how many are kept of each chunk behind its first frame.
+        tokens: tokens kept of each chunk after its first frame.
     """
 
     places: int
@@ -67,7 +67,7 @@ class _Plan:
     merges=False,
     source="LongVU, arXiv 2410.17434",
     seam="projector_output",
-    summary="keeps unlike frames, and of these what changed in eight; fixed-count form, without the text",
+    summary="keeps dissimilar frames, and of these tokens that changed in eight; fixed-count form, without the text",
     approximate=True,
 )
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ class Longvu:
 
     Attributes:
         window: frames that a frame is compared with.
-        chunk: kept frames that begin with a whole one.
-        frames: F / T, share of the frames that are kept; by default half, or what K asks for.
-        grid: FRAMESxHEIGHTxWIDTH of the tokens, where the model does not say it.
+        chunk: kept frames per chunk, whose first is kept whole.
+        frames: F / T, share of the frames that are kept; by default half, or what K requires.
+        grid: FRAMESxHEIGHTxWIDTH of the tokens, if the model does not define it.
     """
 
     window: int = 16
@@ -95,7 +95,9 @@ class Longvu:
             )
         if self.frames is not None and not 0 < self.frames <= 1:
             raise RequestError(
-                f"frames {self.frames} is no share of the frames", where="method 'longvu'", fix="Use --set frames=0.5."
+                f"frames {self.frames} is not a share of the frames",
+                where="method 'longvu'",
+                fix="Use --set frames=0.5.",
             )
 
     def signals(self) -> tuple[str, ...]:
@@ -103,14 +105,14 @@ class Longvu:
         return ()
 
     def check(self, case: Case) -> None:
-        """A video, a frame for each window, and K from the whole frames to all frames that are kept."""
+        """A video, one frame per window, and K from the whole frames to all kept frames."""
         self.plan(case)
 
     def plan(self, case: Case) -> _Plan:
         """The fixed counts.
 
         Raises:
-            RequestError: not a video, or a K that is out of reach.
+            RequestError: not a video, or a K that cannot be reached.
         """
         total, height, width = video_grid_of(case, self.grid)
         select.check_keep(case)
@@ -131,9 +133,9 @@ class Longvu:
         if not len(chunks) * places <= case.keep <= kept * places:
             raise RequestError(
                 f"keep {case.keep} is outside {len(chunks) * places}..{kept * places}: {len(chunks)} of {kept} frames "
-                f"stay whole, and each has {places} tokens",
+                f"are kept whole, and each has {places} tokens",
                 where=f"{case.tokens} tokens of {case.dim} channels",
-                fix=f"Use --keep {len(chunks) * places} to {kept * places}, or leave frames out.",
+                fix=f"Use --keep {len(chunks) * places} to {kept * places}, or leave frames unset.",
             )
         room = [(length - 1) * places for length in chunks]
         rest = case.keep - len(chunks) * places
@@ -156,7 +158,7 @@ class Longvu:
         return select.selection(tokens, positions[torch.cat(chosen, 1)].view(len(tokens), -1))
 
     def replay(self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor]) -> Replay:
-        """Frames that tokens are kept of were kept; what more frames there were count as the best others."""
+        """Frames with kept tokens were kept; the remaining kept frames are taken to be the best others."""
         import torch
 
         plan = self.plan(case)
@@ -180,7 +182,7 @@ class Longvu:
         return Replay(select.selection(tokens, got.kept_indices), regret)
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value) -> Compressed[ir.Value]:
-        """A frame against the mean of its window; then products with the first frame of each chunk."""
+        """Product of a frame with the mean of its window; then products with the first frame of each chunk."""
         plan = self.plan(case)
         places, total, kept = plan.places, sum(plan.windows), sum(plan.chunks)
         if case.keep == case.tokens:
@@ -221,7 +223,7 @@ class Longvu:
 
 
 def _novelty(plan: _Plan, tokens: torch.Tensor) -> torch.Tensor:
-    """-s [B, T], of the middle frame of a window above all others."""
+    """-s [B, T], the middle frame of a window above all others."""
     import torch
     from torch.nn.functional import normalize
 
@@ -241,7 +243,7 @@ def _positions(plan: _Plan, frames: torch.Tensor) -> torch.Tensor:
 
 
 def _changes(plan: _Plan, tokens: torch.Tensor, frames: torch.Tensor) -> list[torch.Tensor]:
-    """For each chunk of frames [B, F] how unlike the first, place by place, the others are: [B, (f - 1) P]."""
+    """For each chunk of frames [B, F] the dissimilarity of the others to the first, per position: [B, (f - 1) P]."""
     from torch.nn.functional import normalize
 
     unit = normalize(select.gather(tokens.float(), _positions(plan, frames)), dim=2).unflatten(1, (-1, plan.places))

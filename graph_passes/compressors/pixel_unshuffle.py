@@ -3,15 +3,15 @@
 Source: InternVL (Chen et al. 2024, arXiv 2404.16821, section 3.1), `pixel_shuffle` in its code. For tokens X on a grid
 [h, w], row by row, and D channels:
 
-    slot (y, x) = [ X(ry, rx) | X(ry, rx + 1) | ... | X(ry + r - 1, rx + r - 1) ]    row by row, tokens whole
+    slot (y, x) = [ X(ry, rx) | X(ry, rx + 1) | ... | X(ry + r - 1, rx + r - 1) ]    row by row, each token contiguous
 
-Order ``v2`` (their `ps_version`) gives the slots row by row. ``v1``, of their first checkpoints, leaves out the last
-transposition: the slots come column by column. Neither is torch.nn.PixelUnshuffle, which interleaves the channels.
+Order ``v2`` (their `ps_version`) orders the slots row by row. ``v1``, of their first checkpoints, omits the last
+transposition, so the slots are column by column. Neither is torch.nn.PixelUnshuffle, which interleaves the channels.
 
-tokens [B, K, r^2 D] with K = N / r^2, and nothing else; h and w must be multiples of r. Channels are r^2 as many, so
-what reads them must have been trained for that: a projector for r. A slot inherits the position of the top-left token
+tokens [B, K, r^2 D] with K = N / r^2, and nothing else; h and w must be multiples of r. There are r^2 times the
+channels, so the downstream projector must have been trained for r. A slot inherits the position of the top-left token
 of its block, and all tokens of the block are assigned to it. Nothing is averaged, so `sizes` are 1 and there is no size
-bias: how much weight the tokens of a block get as one is what that projector learned.
+bias: the weight of a slot is learned by that projector.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Version = Literal["v2", "v1"]
     merges=False,
     source="InternVL, arXiv 2404.16821",
     seam="projector_input",
-    summary="r x r neighbours become one token of r^2 times the channels; needs a projector trained for it",
+    summary="r x r neighbouring tokens become one token of r^2 times the channels; needs a projector trained for it",
     fixed=True,
 )
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class PixelUnshuffle:
     Attributes:
         r: side of a block, 2 or more.
         version: order of the slots: v2 row by row, v1 column by column.
-        grid: HEIGHTxWIDTH of the tokens, where the model does not say it.
+        grid: HEIGHTxWIDTH of the tokens, if the model does not define it.
     """
 
     r: int = 2
@@ -60,7 +60,7 @@ class PixelUnshuffle:
 
     @property
     def ascending(self) -> bool:
-        """Whether slots come in the order of their positions."""
+        """Whether slots are in the order of their positions."""
         return self.version == "v2"
 
     def signals(self) -> tuple[str, ...]:
@@ -74,12 +74,12 @@ class PixelUnshuffle:
     def check(self, case: Case) -> None:
         """A grid of two dimensions, both multiples of r >= 2, and K = N / r^2."""
         if self.r < 2:
-            raise RequestError(f"r = {self.r} gives no blocks", fix="Use --set r=2 or more.")
+            raise RequestError(f"r = {self.r} forms no blocks", fix="Use --set r=2 or more.")
         grid = grid_of(case, self.grid)
         where = f"{case.tokens} tokens of {case.dim} channels"
         if len(grid) != 2:
             raise RequestError(
-                f"pixel_unshuffle takes a grid of rows and columns, and these tokens lie in a line of {grid[0]}",
+                f"pixel_unshuffle needs a grid of rows and columns, and these tokens are a line of {grid[0]}",
                 where=where,
                 fix="For sound use pool or kcenter_merge.",
             )
@@ -87,7 +87,7 @@ class PixelUnshuffle:
         if h % self.r or w % self.r:
             whole = [r for r in range(2, min(grid) + 1) if h % r == w % r == 0]
             raise RequestError(
-                f"a grid of {h}x{w} cannot be cut into blocks of {self.r}x{self.r}",
+                f"a grid of {h}x{w} cannot be divided into blocks of {self.r}x{self.r}",
                 where=where,
                 fix=f"Values of r that divide it: {', '.join(map(str, whole)) or 'none'}.",
             )

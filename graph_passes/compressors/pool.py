@@ -1,23 +1,23 @@
 """pool: every slot is the average, the maximum or an interpolation of neighbouring tokens.
 
-Source: LLaVA-OneVision (Li et al. 2024, arXiv 2408.03326) and its code (`get_2dPool`), behind the projector. For tokens
+Source: LLaVA-OneVision (Li et al. 2024, arXiv 2408.03326) and its code (`get_2dPool`), after the projector. For tokens
 on a grid [h, w], row by row, and a stride s, each channel by itself:
 
-    average   mean of each block of s x s         h' = floor(h / s), w' = floor(w / s): what is left at the end is lost
+    average   mean of each block of s x s         h' = floor(h / s), w' = floor(w / s): the remainder at the end is lost
     max       largest of each block of s x s      the same grid
     bilinear  resized to [h', w'], half-pixel centres, no antialias     h' = ceil(h / s), w' = ceil(w / s)
 
-Sound is a line [N]: the same along time. K = h' w' gives the stride, and K = N (s = 1) is the identity, so only some K
-can be had: 36, 16, 9, 4 and 1 of 12 x 12 = 144. Any other is refused, and the nearest that can be had are named. Where
-several strides give one K, `average` and `max` take the largest, which loses the fewest tokens.
+Audio is a line [N]: the same along time. K = h' w' determines the stride, and K = N (s = 1) is the identity, so only
+some K are possible: 36, 16, 9, 4 and 1 of 12 x 12 = 144. Any other is refused, and the nearest possible ones are named.
+If several strides lead to one K, `average` and `max` use the largest, which loses the fewest tokens.
 
-kept_indices: the token nearest to the middle of the block, or to the point that is interpolated; the upper and the left
-one among equals.
+kept_indices: the token nearest to the middle of the block, or to the interpolated point; the upper and the left one
+among equals.
 
-assignment and sizes: a block holds its s^2 tokens, and they are its size, also for `max`: of equal tokens it is that
-token, and what stood for s^2 of them still does. Interpolation reads two tokens along each axis, or the one that it
-hits: a token goes to the slot that reads most of it, the first among equals, and is lost where none reads it. So
-`bilinear` at stride 3 keeps one token of nine, and at stride 4 averages the four in the middle of sixteen.
+assignment and sizes: a block holds its s^2 tokens, and they are its size, also for `max`: a block of equal tokens
+becomes that token with the weight of s^2 tokens. Interpolation reads two tokens along each axis, or the one that it
+hits. A token goes to the slot that reads most of it, the first among equals, and is lost if no slot reads it. So
+`bilinear` at stride 3 keeps one token of nine, and at stride 4 averages the middle four of sixteen.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Pool:
 
     Attributes:
         mode: average, max or bilinear.
-        grid: HEIGHTxWIDTH of the tokens, or their number for sound, where the model does not say it.
+        grid: HEIGHTxWIDTH of the tokens, or their number for audio, if the model does not define it.
     """
 
     mode: Mode = "average"
@@ -68,17 +68,18 @@ class Pool:
         return ()
 
     def check(self, case: Case) -> None:
-        """A known grid, and a K that some stride gives."""
+        """A known grid, and a K that belongs to a stride."""
         strides = self.strides(grid_of(case, self.grid))
         counts = {keep: f"stride {stride}" for keep, stride in strides.items()}
         select.check_counts(case, counts, f"pool with mode={self.mode}")
 
     def strides(self, grid: tuple[int, ...]) -> dict[int, int]:
-        """Each K that can be had of a grid -> its stride, from N down."""
+        """Each possible K of a grid -> its stride, from N down."""
         found: dict[int, int] = {}
         for stride in range(1, (min if self.mode != "bilinear" else max)(grid) + 1):
             keep = math.prod(self.shape(grid, stride))
-            # A larger block of the same count loses fewer tokens; an interpolated grid is the same for every stride.
+            # A larger block of the same count loses fewer tokens; an interpolated grid is the same for every such
+            # stride.
             found[keep] = found.get(keep, stride) if self.mode == "bilinear" else stride
         return found
 
@@ -87,7 +88,7 @@ class Pool:
         return tuple(-(-side // stride) if self.mode == "bilinear" else side // stride for side in grid)
 
     def reference(self, case: Case, tokens: torch.Tensor) -> Compressed[torch.Tensor]:
-        """PyTorch's own pooling; pooling one-hot tokens in the same way shows what each slot reads of each."""
+        """PyTorch's own pooling; pooling one-hot tokens in the same way shows what each slot reads of each token."""
         import torch
 
         grid = grid_of(case, self.grid)
@@ -152,7 +153,7 @@ class Pool:
 def _interpolation(side: int, count: int) -> np.ndarray:
     """Weights [count, side] int64 of the linear resize of a line, half-pixel centres, in units of 1 / (2 count).
 
-    Whole numbers, because in a float two equal shares of a token may differ. Point i lies at
+    Whole numbers, because in floating point two equal shares of a token may differ. Point i lies at
     ((2 i + 1) side - count) / (2 count).
     """
     weights = np.zeros((count, side), np.int64)

@@ -1,9 +1,9 @@
-"""pool1d: the mean of every s consecutive frames of sound.
+"""pool1d: the mean of every s consecutive audio frames.
 
-Source: Qwen2-Audio (Chu et al. 2024, arXiv 2407.10759): torch.nn.AvgPool1d(2, stride=2) behind the last layer of a
-Whisper encoder, in front of its final norm: 1,500 frames of 30 seconds become 750. For tokens [N, D] it is `pool`
-on a line, whatever grid the model names: K = floor(N / s), several strides of one K give the largest, K = N is the
-identity.
+Source: Qwen2-Audio (Chu et al. 2024, arXiv 2407.10759): torch.nn.AvgPool1d(2, stride=2) after the last layer of a
+Whisper encoder, before its final norm: 1,500 frames of 30 seconds become 750. For tokens [N, D] it is `pool`
+on a line, independent of the model's grid: K = floor(N / s), of several strides for one K the largest is used, K = N is
+the identity.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 )
 @dataclass(frozen=True)
 class Pool1d:
-    """pool1d has no parameters: K gives the stride."""
+    """pool1d has no parameters: K determines the stride."""
 
     def signals(self) -> tuple[str, ...]:
         """None: it reads only the tokens."""
         return ()
 
     def check(self, case: Case) -> None:
-        """A K that some stride gives."""
+        """A K that belongs to a stride."""
         strides = self._pool(case).strides((case.tokens,))
         check_counts(case, {keep: f"stride {stride}" for keep, stride in strides.items()}, "pool1d")
 

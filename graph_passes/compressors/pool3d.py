@@ -1,13 +1,13 @@
 """pool3d: adaptive average pooling of a whole video, over time and space at once.
 
-Source: PLLaVA (Xu et al. 2024, arXiv 2404.16994), behind the projector: torch.nn.AdaptiveAvgPool3d to (16, 12, 12)
-in its runs. For tokens [T, h, w, D] and a shape [T', h', w'], slot (i, y, x) is the mean of the box of places that
-its windows cover along each axis (see adaptive.py); where a side is not a multiple, neighbouring boxes overlap.
+Source: PLLaVA (Xu et al. 2024, arXiv 2404.16994), after the projector: torch.nn.AdaptiveAvgPool3d to (16, 12, 12)
+in its experiments. For tokens [T, h, w, D] and a shape [T', h', w'], slot (i, y, x) is the mean of the box of positions
+that its windows cover along each axis (see adaptive.py). If a side is not a multiple, neighbouring boxes overlap.
 
-K = T' h' w'. The shape is a parameter; without it every frame is kept and space is pooled to the square that gives
-K, because PLLaVA found that time bears less pooling. A slot stands in the middle of its box, the upper, left and
-earlier among equals. A token belongs to the box that reads most of it, the first among equals, and sizes count
-those.
+K = T' h' w'. The shape is a parameter; without it every frame is kept and space is pooled to the square that
+matches K, because PLLaVA found that time tolerates less pooling. A slot's position is the middle of its box, the upper,
+left and earlier among equals. A token belongs to the box that reads most of it, the first among equals, and sizes count
+those tokens.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Pool3d:
     """Parameters of pool3d.
 
     Attributes:
-        shape: FRAMESxHEIGHTxWIDTH of the slots, such as 16x12x12; None: all frames, and a square in each.
-        grid: FRAMESxHEIGHTxWIDTH of the tokens, where the model does not say it.
+        shape: FRAMESxHEIGHTxWIDTH of the slots, such as 16x12x12; None: all frames, and a square per frame.
+        grid: FRAMESxHEIGHTxWIDTH of the tokens, if the model does not define it.
     """
 
     shape: str | None = None
@@ -63,12 +63,12 @@ class Pool3d:
         """(frames, height, width) of the slots.
 
         Raises:
-            RequestError: it is not written so, it is larger than the video, or it does not give K.
+            RequestError: it is malformed, larger than the video, or does not result in K.
         """
         grid = video_grid_of(case, self.grid)
         where = f"{case.tokens} tokens of {case.dim} channels"
         if self.shape is None:
-            squares = {grid[0] * side * side: f"{side}x{side} a frame" for side in range(1, min(grid[1:]) + 1)}
+            squares = {grid[0] * side * side: f"{side}x{side} per frame" for side in range(1, min(grid[1:]) + 1)}
             squares.setdefault(case.tokens, "all tokens")
             select.check_counts(case, squares, "pool3d without --set shape=FRAMESxHEIGHTxWIDTH")
             side = math.isqrt(case.keep // grid[0])
@@ -82,7 +82,7 @@ class Pool3d:
             raise RequestError(
                 f"shape {self.shape} does not fit a video of {'x'.join(map(str, grid))}",
                 where=where,
-                fix="No axis can have more slots than places, or none.",
+                fix="Each axis needs at least one slot, and at most as many as it has positions.",
             )
         if math.prod(shape) != case.keep:
             raise RequestError(
@@ -93,11 +93,11 @@ class Pool3d:
         return shape
 
     def check(self, case: Case) -> None:
-        """A video, and a shape that gives K."""
+        """A video, and a shape that results in K."""
         self.shape_of(case)
 
     def reference(self, case: Case, tokens: torch.Tensor) -> Compressed[torch.Tensor]:
-        """PyTorch's own pooling; pooling one-hot places shows which slot reads most of each."""
+        """PyTorch's own pooling; pooling one-hot positions shows which slot reads most of each."""
         import torch
 
         shape = self.shape_of(case)

@@ -1,21 +1,21 @@
-"""PruMerge: keep the tokens that CLS attends to most, add their neighbours to them, and fuse all others into one.
+"""PruMerge: keep the tokens with the highest CLS attention, add their neighbours to them, and fuse all others into one.
 
 Source: LLaVA-PruMerge (arXiv 2403.15388, ICCV 2025) and its code, on CLIP before the projector. For tokens X [N, D],
 keys Y [N, Dk], attention a [N], K slots, M = 32 neighbours:
 
     kept = the K - 1 largest a_i
-    with `plus`: U = floor((K - 1) / 2) places at equal steps, floor((2 i + 1) N / (2 U)), and the largest of the others
-    each kept x_i becomes x_i + sum of a_j x_j over the M tokens j != i of the largest cosine(y_i, y_j)
-    one slot more: the sum of a_j x_j over all tokens that are not kept
+    with `plus`: U = floor((K - 1) / 2) evenly spaced positions, floor((2 i + 1) N / (2 U)), and the largest of the
+    others each kept x_i becomes x_i + sum of a_j x_j over the M tokens j != i of the largest cosine(y_i, y_j) one more
+    slot: the sum of a_j x_j over all tokens that are not kept
 
-Fixed-count form: released, the share that is kept follows from outliers of a; its other branch has a fixed share of
-1/8, which `plus` doubles, as here. Else released: a from queries and keys of all heads taken as one, here the mean over
-heads; slots in descending attention with the fused one last, here in spatial order, where the fused slot inherits the
-position of the token next in rank. With `plus`, a place that is among the largest appears twice there and pushes
-another token out of the sums; here no token is kept twice, and the next in attention takes its turn.
+Fixed-count form: in the released code the kept share follows from outliers of a; its other branch has a fixed share of
+1/8, which `plus` doubles, as here. It computes a from queries and keys of all heads as one head, here a is the mean
+over heads. Its slots are in descending attention with the fused one last, here in spatial order, and the fused slot
+inherits the position of the token next in rank. With `plus`, a position that is also among the largest appears twice
+there and displaces another token from the sums; here no token is kept twice, and the next in attention is kept instead.
 
-Every slot has size 1, as for the language model of the paper (see `remainder`): what neighbours add to a kept token is
-little, and no token goes into one slot. Law: 2 <= K < N, M < N.
+Every slot has size 1, as for the paper's language model (see `remainder`): neighbours add little to a kept token, and
+no token belongs to one slot alone. Domain: 2 <= K < N, M < N.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from ..ir_tools.builder import Builder
 
-_SAME = 2e-6  # cosines nearer than this may change places by rounding
+_SAME = 2e-6  # cosines closer than this may swap by rounding
 
 
 @compressor(
@@ -54,8 +54,8 @@ class Prumerge(Fuses):
     """Parameters of PruMerge.
 
     Attributes:
-        plus: PruMerge+, half of the kept tokens at equal steps.
-        neighbours: M, how many tokens add to a kept one.
+        plus: PruMerge+, half of the kept tokens evenly spaced.
+        neighbours: M, how many tokens are added to a kept one.
     """
 
     plus: bool = False
@@ -66,7 +66,7 @@ class Prumerge(Fuses):
             raise RequestError(
                 f"neighbours {self.neighbours} is below 1",
                 where="method 'prumerge'",
-                fix="Use --set neighbours=32, as the paper; `evit` is the same without neighbours.",
+                fix="Use --set neighbours=32, as in the paper; `evit` is the same without neighbours.",
             )
 
     def signals(self) -> tuple[str, ...]:
@@ -78,13 +78,13 @@ class Prumerge(Fuses):
         super().check(case)
         if self.neighbours >= case.tokens:
             raise RequestError(
-                f"{self.neighbours} neighbours of a token are not to be had",
+                f"a token has fewer than {self.neighbours} neighbours",
                 where=f"{case.tokens} tokens of {case.dim} channels",
                 fix=f"Use --set neighbours={case.tokens - 1} or fewer.",
             )
 
     def _places(self, case: Case) -> np.ndarray:
-        """Positions [U] that are kept whatever their attention."""
+        """Positions [U] that are kept regardless of attention."""
         count = (case.keep - 1) // 2 if self.plus else 0
         return (2 * np.arange(count) + 1) * case.tokens // max(2 * count, 1)
 
@@ -99,7 +99,7 @@ class Prumerge(Fuses):
     def replay(
         self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], **signals: torch.Tensor
     ) -> Replay:
-        """Attention is not rounded. Neighbours are not to be seen: those tied at the cut are taken that fit best."""
+        """Attention is exact. The result does not show neighbours: of those tied at rank M the best-fitting count."""
         import torch
 
         kept, seat = self._seats(case, **signals)
@@ -162,7 +162,8 @@ class Prumerge(Fuses):
 def _emit_largest(b: Builder, scores: ir.Value, k: int) -> ir.Value:
     """Which are the k largest of each row of scores [B, R, N] float32, the lowest index first among equals: bool.
 
-    The k-th value is the same whatever order TopK gives to equals; how many of those equal to it are in is counted.
+    The k-th value does not depend on TopK's order of equals; how many of the values equal to it are included is
+    counted.
     """
     values, _ = b.ops("TopK", scores, [k], n=2, axis=-1, largest=1, sorted=1)
     cut = b.op("Slice", values, [k - 1], [k], [2])

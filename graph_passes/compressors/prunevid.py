@@ -1,20 +1,20 @@
-"""PruneVid: what stands still in a segment of a video becomes one frame, and every frame is clustered.
+"""PruneVid: the static part of a video segment becomes one frame, and every frame is clustered.
 
-Source: PruneVid (arXiv 2412.16117, ACL 2025 Findings) and its code, behind the projector. For segments of a video, its
+Source: PruneVid (arXiv 2412.16117, ACL 2025 Findings) and its code, after the projector. For segments of a video, its
 static and dynamic sets, and the share of K that each set has, see `segments`:
 
-    a place is static the more alike it is: the mean cosine of all pairs of frames of its segment
+    positions are ranked as static by similarity: the mean cosine of all pairs of frames of the segment
     every set is clustered by DPC-KNN (see `dpc_knn`) to its share, each slot the mean of its cluster
 
-A size is how many tokens of the video went into the slot, and sizes sum to N.
+The size of a slot is the number of video tokens in it, and sizes sum to N.
 
-Fixed-count form: the released code finds segments as clusters of frames, calls a place static where its cosine is above
-.8, and clusters sets of more than 14 tokens to half of their size. Segments here have 4 frames, since it has a quarter
-as many segments as frames; a fixed share of places is static. What it drops in the tenth layer of the language model,
-by attention from the text, is left out.
+Fixed-count form: the released code finds segments as clusters of frames, calls a position static if its cosine is
+above .8, and clusters sets of more than 14 tokens to half of their size. Here segments have 4 frames, because the
+released code has a quarter as many segments as frames, and a fixed share of positions is static. Its pruning in the
+tenth layer of the language model, by attention from the text, is left out.
 
-Law: from one slot for each set (T + T / 4 by default) to N less what static places save; as long as `static` is not
-given that is N. K = N is the identity.
+Domain: from one slot per set (T + T / 4 by default) to N minus the tokens that static positions save, which is N unless
+`static` is set. K = N is the identity.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _NEIGHBOURS = 7  # k of the released code's clustering
     merges=True,
     source="PruneVid, arXiv 2412.16117",
     seam="projector_output",
-    summary="averages still places over time and clusters every frame; fixed-count form, without the pruning by text",
+    summary="averages static positions over time, clusters every frame; fixed-count form, without the pruning by text",
     approximate=True,
 )
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Prunevid(Segmented):
         return clustered(group, got)
 
     def emit_likeness(self, b: Builder, unit: ir.Value, length: int) -> ir.Value:
-        """From the sum over frames: its square holds every pair twice, and the square of each frame once."""
+        """From the sum over frames: its square contains every pair twice, and the square of each frame once."""
         total = select.emit_square_sum(b, b.op("ReduceSum", unit, [1], keepdims=0), keepdims=False)
         own = b.op("ReduceSum", b.op("Mul", unit, unit), [1, 3], keepdims=0)
         return b.op("Div", b.op("Sub", total, own), float(length * (length - 1)))
@@ -85,7 +85,7 @@ class Prunevid(Segmented):
 
 
 def clustered(group: Group, got: Compressed[torch.Tensor] | None) -> Replay:
-    """The clusters of a set; where `got` is given, those that it has."""
+    """The clusters of a set; with `got`, its own clusters."""
     import torch
 
     how = DpcKnn(min(_NEIGHBOURS, group.case.tokens))

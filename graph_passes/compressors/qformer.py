@@ -1,11 +1,11 @@
 """qformer: learned queries read the tokens by cross-attention.
 
 Source: BLIP-2 (Li et al. 2023, arXiv 2301.12597): 32 queries of 768 channels through BERT-base's 12 layers,
-cross-attention in every second; a linear layer to the language model follows and is the model's. K slots are K
+cross-attention in every second; the linear layer to the language model that follows is part of the model. K slots are K
 queries (see qformer_layers.py for the layers and the names of their weights).
 
-Slots have no positions: kept_indices are equal steps, assignment is -1, and sizes are 1, because what reads them
-was trained with them.
+Slots have no positions: kept_indices are equal steps, assignment is -1, and sizes are 1, because the
+downstream model was trained with them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Qformer(HasQueryLayers):
         return self.of_queries(case.keep).shapes(case.dim)
 
     def check(self, case: Case) -> None:
-        """1 <= K <= N, and sizes that are a network."""
+        """1 <= K <= N, and valid layer sizes."""
         select.check_keep(case)
         self.of_queries(case.keep).check()
 

@@ -1,8 +1,9 @@
-"""random: keep K tokens drawn once, when the graph is made.
+"""random: keep K tokens drawn once, when the graph is built.
 
 The baseline every method has to beat. Nothing is random in the graph: the positions are constants, the same for every
 image and for the reference. They are the first K of a permutation that depends on the seed and N alone, so a smaller
-K keeps a subset. One seed can be lucky: report the mean over several. Law: any K from 1 to N; K = N is the identity.
+K keeps a subset. A single seed can be lucky: report the mean over several. Domain: any K from 1 to N; K = N is the
+identity.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Random:
 
     def kept(self, case: Case) -> np.ndarray:
         """Ascending positions [K] int64."""
-        # NumPy keeps a bit generator's raw stream the same for ever, but not what a Generator makes of it.
+        # NumPy guarantees a bit generator's raw stream across versions, but not what a Generator draws from it.
         raw = np.random.PCG64(self.seed).random_raw(case.tokens)
         return np.sort(np.argsort(raw, kind="stable")[: case.keep])
 

@@ -5,14 +5,14 @@ a [N], K slots:
 
     cover_i = max(0, max_{j picked} cosine(x_i, x_j))
     gain_j  = sum_i max(0, cosine(x_i, x_j) - cover_i)
-    K times argmax_j gain_j a_j^alpha; the picked tokens as they are, in spatial order; all others are lost
+    K times argmax_j gain_j a_j^alpha; the picked tokens unchanged, in spatial order; all others are lost
 
-Released: the CLS row of the last but one layer's attention, summed over heads (ours is the mean, the same order), and
-int(K / crops) tokens of each crop; here K counts one set. Without a CLS token `attention` "received" ranks by what a
-token receives from all others. Where nothing is left to gain, the lowest index is picked. Law: any K from 1 to N;
+Released: the CLS row of the second last layer's attention, summed over heads (here the mean, the same order), and
+int(K / crops) tokens of each crop; here K counts one set. Without a CLS token `attention` "received" ranks by the
+attention that a token receives. If no token has any gain left, the lowest index is picked. Domain: any K from 1 to N;
 K = N is the identity.
 
-The ONNX body is unrolled: ten nodes a pick, 1,313 at K = 128. Each pick reads all N^2 cosines.
+The ONNX body is unrolled: ten nodes per pick, 1,313 at K = 128. Each pick reads all N^2 cosines.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from ..ir_tools.builder import Builder
 
-# What a picked token covers of itself: above every cosine, so that it also marks what is picked.
+# How well a picked token covers itself: above every cosine, so that it also marks picked tokens.
 _TAKEN = 2.0
 
 
@@ -54,7 +54,7 @@ class Scope(Attends):
     """Parameters of SCOPE, with the attention it weights gains by.
 
     Attributes:
-        alpha: power of the attention that weights a gain; 0 leaves coverage alone.
+        alpha: power of the attention that weights a gain; 0 ranks by coverage alone.
     """
 
     alpha: float = 1.0
@@ -62,7 +62,9 @@ class Scope(Attends):
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 10:
             raise RequestError(
-                f"alpha {self.alpha} is outside 0..10", where="method 'scope'", fix="Use --set alpha=1, as the paper."
+                f"alpha {self.alpha} is outside 0..10",
+                where="method 'scope'",
+                fix="Use --set alpha=1, as in the paper.",
             )
 
     def check(self, case: Case) -> None:
@@ -87,7 +89,7 @@ class Scope(Attends):
         return Replay(select.selection(tokens, got.kept_indices), greedy_regret(rules, got.kept_indices))
 
     def _rule(self, tokens: torch.Tensor, **signals: torch.Tensor) -> Rule[torch.Tensor]:
-        """It remembers how well each token is covered [B, N]."""
+        """The state is how well each token is covered [B, N]."""
         import torch
 
         cosine = cosines(tokens.float())

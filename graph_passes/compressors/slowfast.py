@@ -1,17 +1,17 @@
 """slowfast: a few frames in detail, all frames coarsely.
 
-Source: SlowFast-LLaVA (Xu et al. 2024, arXiv 2407.15841) and its released configuration, behind the projector. For
+Source: SlowFast-LLaVA (Xu et al. 2024, arXiv 2407.15841) and its released configuration, after the projector. For
 tokens [T, h, w, D] in reading order:
 
     slow   S frames, those at floor(i T / S); the maximum (or mean) of each two neighbours along the token axis:
-           floor(h w / 2) tokens a frame, what is left over at the end of a frame is lost to it
+           floor(h w / 2) tokens per frame; an odd last token is not part of it
     fast   all T frames, each pooled adaptively to g x g by its mean (see adaptive.py)
     slots  slow, then fast: K = S floor(h w / 2) + T g^2; 10 of 50 frames of 576 and g = 4 give 2,880 + 800
 
-Every token of a slow frame goes into two slots; `assignment` names the slow one, of size 2, and a fast slot of a
-slow frame repeats what is there and has size 1. A fast slot of any other frame counts the tokens that it reads most
-of. A slow slot stands at the first of its two tokens, a fast one in the middle of its window; kept_indices do not
-ascend.
+Every token of a slow frame goes into two slots. `assignment` names the slow one, of size 2; a fast slot of a slow frame
+repeats its content and has size 1. A fast slot of any other frame counts the tokens that it reads most of. The position
+of a slow slot is the first of its two tokens, that of a fast one the middle of its window. kept_indices are not
+ascending.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Slowfast:
         slow: S, frames of the slow path; at most T.
         fast: g, side of the grid of a frame of the fast path.
         mode: how two neighbours of the slow path become one.
-        grid: FRAMESxHEIGHTxWIDTH of the tokens, where the model does not say it.
+        grid: FRAMESxHEIGHTxWIDTH of the tokens, if the model does not define it.
     """
 
     slow: int = 10
@@ -73,12 +73,12 @@ class Slowfast:
             raise RequestError(f"slow={self.slow} frames", where=where, fix=f"Use --set slow=1 to {frames}.")
         if not 1 <= self.fast <= min(height, width):
             fix = f"Use --set fast=1 to {min(height, width)}."
-            raise RequestError(f"fast={self.fast} is no side of a grid here", where=where, fix=fix)
+            raise RequestError(f"fast={self.fast} is not a valid grid side here", where=where, fix=fix)
         slow, fast = self.slow * (height * width // 2), frames * self.fast**2
         select.check_counts(case, {slow + fast: f"{slow} slow and {fast} fast"}, f"slowfast with slow={self.slow}")
 
     def reference(self, case: Case, tokens: torch.Tensor) -> Compressed[torch.Tensor]:
-        """PyTorch's own pooling; pooling one-hot places shows which fast slot reads most of each."""
+        """PyTorch's own pooling; pooling one-hot positions shows which fast slot reads most of each."""
         import torch
         from torch.nn import functional as F
 
@@ -102,7 +102,7 @@ class Slowfast:
         slots = self.slow * pairs + frame * self.fast**2 + cell
         pair = torch.arange(places, device=tokens.device) // 2
         slow_slots = torch.arange(self.slow, device=tokens.device)[:, None] * pairs + pair
-        # The last of an odd number of tokens is in no pair; the fast path still reads it.
+        # The last of an odd number of tokens has no pair; the fast path still reads it.
         slots[chosen] = torch.where(pair < pairs, slow_slots, slots[chosen])
         kept = (chosen[:, None] * places + torch.arange(0, 2 * pairs, 2, device=tokens.device)).flatten()
         middle = middle_places((height, width), (self.fast, self.fast), tokens.device)

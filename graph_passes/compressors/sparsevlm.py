@@ -1,18 +1,18 @@
-"""SparseVLM: the words that look at the picture rate its tokens; the best stay, the best of the others are clustered.
+"""SparseVLM: words that attend to the image rate its tokens; the best are kept, the best of the others are clustered.
 
-Source: SparseVLM (arXiv 2410.04417, ICML 2025) and its code, inside the language model. Fixed-count form in front of
+Source: SparseVLM (arXiv 2410.04417, ICML 2025) and its code, inside the language model. Fixed-count form before
 it, for tokens X [N, D], text rows T [L, D], K slots, C of them clusters:
 
     w_l     = mean over tokens of softmax over l of x_i . t_l; the raters are the rows with w above the mean
     P_i     = mean over raters of softmax over i of t_l . x_i / sqrt(D)
-    kept    = the K - C largest P_i, as they are
+    kept    = the K - C largest P_i, unchanged
     pool    = of the M = N - K + C others the floor(`recycled` M) + 1 largest P_i
     C clusters of the pool by DPC-KNN over C neighbours (see `dpc_knn`), each slot their mean; all others are lost
 
-C is floor(n / 10) + 1 for a pool of n, as released; `clusters` 0 leaves the pool out. Approximate: the code takes P
-from the attention of layers 2, 6 and 15 and keeps one of its lists of counts at each, here everything happens once,
-with the embeddings for queries and keys. Rows that all have the mean are all raters, where the code has none. Slots
-are in spatial order, a cluster at its centre; there clusters stand behind. Law: C < K <= N; K = N is the identity.
+C is floor(n / 10) + 1 for a pool of n, as released; `clusters` 0 omits the pool. Approximate: the code computes
+P from the attention of layers 2, 6 and 15 and keeps one of its lists of counts at each. Here everything happens once,
+with the embeddings as queries and keys. If all rows have the mean weight, all are raters; the code then has none. Slots
+are in spatial order, a cluster at its centre; there clusters come last. Domain: C < K <= N; K = N is the identity.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from ..ir_tools.builder import Builder
 
-_EVEN = 1e-5  # a weight this little below the mean is the mean: rows of equal weight must not depend on rounding
-_ROUNDING = 1e-3  # of a weight, where tokens are long and the softmax over rows is steep
+_EVEN = 1e-5  # weights this close below the mean count as the mean: rows of equal weight must not depend on rounding
+_ROUNDING = 1e-3  # rounding of a weight, for long tokens and a steep softmax over rows
 _TRIES = 64
 
 
@@ -49,7 +49,7 @@ _TRIES = 64
     merges=True,
     source="SparseVLM, arXiv 2410.04417",
     seam="projector_output",
-    summary="keeps what the words that look at the picture attend to, clusters the best of the rest (fixed-count form)",
+    summary="keeps the tokens that image-related words attend to, clusters the best of the others (fixed-count form)",
     approximate=True,
 )
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Sparsevlm(ReadsText):
     """Parameters of SparseVLM.
 
     Attributes:
-        recycled: share of the tokens that are not kept which goes into clusters.
-        clusters: C; by default one for every ten recycled tokens, as the released code.
+        recycled: share of the tokens not kept that goes into clusters.
+        clusters: C; by default one for every ten recycled tokens, as in the released code.
     """
 
     recycled: float = 0.3
@@ -76,13 +76,13 @@ class Sparsevlm(ReadsText):
             )
 
     def check(self, case: Case) -> None:
-        """C < K <= N, and C tokens at least are recycled."""
+        """C < K <= N, and at least C recycled tokens."""
         select.check_keep(case)
         _, pool, clusters = self.counts(case)
         if case.keep < case.tokens and not (clusters < case.keep and clusters <= pool):
             raise RequestError(
-                f"{clusters} clusters do not fit into {case.keep} slots, of which a token needs one, or are more than "
-                f"the {pool} tokens that are recycled",
+                f"{clusters} clusters do not fit into {case.keep} slots, one of which a token needs, or exceed "
+                f"the {pool} recycled tokens",
                 where=f"{case.tokens} tokens of {case.dim} channels",
                 fix="Use a larger --keep, or --set clusters=0.",
             )
@@ -111,7 +111,7 @@ class Sparsevlm(ReadsText):
         return self._assembled(tokens, kept, pool, parts)
 
     def replay(self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], text: torch.Tensor) -> Replay:
-        """Of slots of one token the best are kept; a row whose weight is the mean but for rounding may rate or not."""
+        """Of one-token slots the best are kept; a row whose weight equals the mean up to rounding may rate or not."""
         import torch
 
         if case.keep == case.tokens:
@@ -122,7 +122,7 @@ class Sparsevlm(ReadsText):
         return Replay(Compressed(*expected), torch.cat([replay.regret for replay in each]))
 
     def _explained(self, case: Case, tokens: torch.Tensor, text: torch.Tensor, got: Compressed[torch.Tensor]) -> Replay:
-        """Of one batch element. A result does not show what decided: what may have been is tried until one fits."""
+        """Of one batch element. A result does not show the raters: possible ones are tried until one set fits."""
         ways = []
         for even in (_EVEN, _EVEN - _ROUNDING, _EVEN + _ROUNDING):
             scores, scale = self._scores(tokens, text, even)
@@ -135,7 +135,7 @@ class Sparsevlm(ReadsText):
     def _singles(
         self, case: Case, got: Compressed[torch.Tensor], scores: torch.Tensor, scale: torch.Tensor
     ) -> Iterator[torch.Tensor]:
-        """Which slots [1, K] bool are tokens that were kept: of those of size 1 the best, in each way if some tie."""
+        """Which slots [1, K] bool are kept tokens: the best of those of size 1, all variants if some tie."""
         alone = self.counts(case)[0]
         here = scores.gather(1, got.kept_indices).masked_fill(got.sizes != 1, select.LOWEST)
         best = select.slots_of(select.top_k(here, alone), case.keep) >= 0

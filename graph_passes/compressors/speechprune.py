@@ -1,17 +1,17 @@
-"""SpeechPrune: each second of speech gets slots by how much it is like the text, and keeps what is most like it.
+"""SpeechPrune: each second of speech gets slots by its similarity to the text, and keeps its most similar tokens.
 
-Source: SpeechPrune (arXiv 2412.12009), its first phase, in front of the language model; no code was found. For tokens X
-[N, D] of `second` = 25 a second, text rows T [L, D], K slots:
+Source: SpeechPrune (arXiv 2412.12009), its first phase, before the language model; no code was found. For tokens X
+[N, D] of `second` = 25 per second, text rows T [L, D], K slots:
 
     F_i     = mean over l of cosine(x_i, t_l)
     p_g     = softmax over seconds of the sum of F in second g
     quota_g = floor(K p_g), and of each second the quota_g tokens of the largest F (see `quotas`)
-    the kept tokens as they are, in order; all others are lost
+    the kept tokens unchanged, in order; all others are lost
 
-Approximate: the paper leaves open where the slots go that rounding leaves, here one each to the largest p, and those of
-a second with a quota of more tokens than it has, here to the largest F of all others. Its second phase ranks what is
-left by the attention that the language model's first layer pays with the signs of its weights, which are not at hand
-here. The last second may be shorter. Law: any K from 1 to N; K = N is the identity.
+Approximate: the paper does not say where slots left by rounding go (here one each to the largest p), nor those of a
+second whose quota exceeds its tokens (here to the largest F of all others). Its second phase ranks the remaining tokens
+by the attention of the language model's first layer with the signs of its weights, which are not available here. The
+last second may be shorter. Domain: any K from 1 to N; K = N is the identity.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from ..ir_tools.builder import Builder
 
-_ROUNDING = 1e-4  # of a quota: a share is rounded by about 1e-6, and K is a few hundred
+_ROUNDING = 1e-4  # rounding of a quota: a share is rounded by about 1e-6, and K is a few hundred
 
 
 @compressor(
@@ -42,7 +42,7 @@ _ROUNDING = 1e-4  # of a quota: a share is rounded by about 1e-6, and K is a few
     merges=False,
     source="SpeechPrune, arXiv 2412.12009",
     seam="projector_output",
-    summary="shares K out over seconds by their likeness to the text and keeps what is most like it (fixed-count form)",
+    summary="divides K among seconds by similarity to the text and keeps the most similar tokens (fixed-count form)",
     approximate=True,
 )
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Speechprune(ReadsText):
     """Parameters of SpeechPrune.
 
     Attributes:
-        second: tokens of a second.
+        second: tokens per second.
     """
 
     second: int = 25
@@ -61,7 +61,7 @@ class Speechprune(ReadsText):
             raise RequestError(
                 f"second {self.second} is below 1",
                 where="method 'speechprune'",
-                fix="Use --set second=25, as the paper.",
+                fix="Use --set second=25, as in the paper.",
             )
 
     def check(self, case: Case) -> None:
@@ -81,9 +81,9 @@ class Speechprune(ReadsText):
         return select.selection(tokens, kept)
 
     def replay(self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], text: torch.Tensor) -> Replay:
-        """A cosine is rounded relative to 1. Where that decides a quota, the one that explains the result is right.
+        """A cosine is rounded relative to 1. If that decides a quota, the quota that explains the result is used.
 
-        It may decide whether a quota is a whole number, and which of two equal seconds gets what rounding leaves.
+        It may decide whether a quota is a whole number, and which of two equal seconds gets a slot left by rounding.
         """
         import torch
 
@@ -104,7 +104,7 @@ class Speechprune(ReadsText):
     def _quotas(
         self, case: Case, scores: torch.Tensor, shares: torch.Tensor, kept: torch.Tensor, whole: float
     ) -> torch.Tensor:
-        """Quotas [B, G]; of equal seconds those get what rounding leaves whose kept [B, N] tokens show it."""
+        """Quotas [B, G]; of equal seconds those whose kept [B, N] tokens show it get the slots left by rounding."""
         import torch
 
         quota = (case.keep * shares + whole).floor()
@@ -112,8 +112,8 @@ class Speechprune(ReadsText):
         rank = ranks(shares)
         end = shares.masked_fill(rank >= left, torch.inf).amin(1, keepdim=True)
         tied = (shares - end).abs() <= _ROUNDING / case.keep
-        # What one slot more would have to be there for. The lowest needs it most: the highest of all others are kept
-        # without. A second that is full leaves its slot to them, and one with no such token did not get it.
+        # The token for which a second would need one more slot. The lowest kept one needs it most: the highest of all
+        # others are kept without it. A full second leaves its slot to them, and one without such a token had none.
         more = []
         for part, own, count in zip(*(x.split(self.lengths(case), 1) for x in (scores, kept)), quota.unbind(1)):
             best = part.masked_fill(~own, torch.inf).sort(dim=1).values
@@ -127,7 +127,7 @@ class Speechprune(ReadsText):
         return quota + (sure | (tied & (wanting < left - sure.sum(1, keepdim=True))))
 
     def _regret(self, case: Case, scores: torch.Tensor, quota: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-        """Of kept [B, N], given the quotas: of each second first, and then of all that is left."""
+        """Of kept [B, N], for these quotas: first per second, then over all remaining tokens."""
         import torch
 
         lengths = self.lengths(case)

@@ -1,15 +1,15 @@
-"""st_mean: one token for each frame, and one for each place.
+"""st_mean: one token per frame, and one per position.
 
-Source: Video-ChatGPT (Maaz et al. 2024, arXiv 2306.05424, section 3.1), in front of its linear projector. For
+Source: Video-ChatGPT (Maaz et al. 2024, arXiv 2306.05424, section 3.1), before its linear projector. For
 tokens [T, h, w, D]:
 
-    T temporal tokens    mean over the h w places of a frame
-    h w spatial tokens   mean over the T frames of a place
+    T temporal tokens    mean over the h w positions of a frame
+    h w spatial tokens   mean over the T frames of a position
     slots                temporal tokens, then spatial tokens: K = T + h w, 100 + 256 in the paper
 
-Every token goes into two slots. `assignment` names the spatial one, whose size is T; a temporal token repeats what
-is there already and has size 1. It stands at the first place of its frame, a spatial one at its place in the first
-frame, so kept_indices do not ascend, and the first is there twice.
+Every token goes into two slots. `assignment` names the spatial one, whose size is T; a temporal token repeats its
+content and has size 1. The position of a temporal token is the first one of its frame, that of a spatial token is its
+own in the first frame. So kept_indices are not ascending, and the first appears twice.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     merges=True,
     source="Video-ChatGPT, arXiv 2306.05424",
     seam="projector_input",
-    summary="the mean of each frame and the mean of each place; reaches one count",
+    summary="the mean of each frame and the mean of each position; reaches one count",
     fixed=True,
 )
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class StMean:
     """Parameters of st_mean.
 
     Attributes:
-        grid: FRAMESxHEIGHTxWIDTH of the tokens, where the model does not say it.
+        grid: FRAMESxHEIGHTxWIDTH of the tokens, if the model does not define it.
     """
 
     grid: str | None = None
@@ -58,7 +58,7 @@ class StMean:
     def check(self, case: Case) -> None:
         """A video, and K = T + h w."""
         frames, height, width = video_grid_of(case, self.grid)
-        counts = {frames + height * width: f"{frames} frames and {height * width} places"}
+        counts = {frames + height * width: f"{frames} frames and {height * width} positions"}
         select.check_counts(case, counts, "st_mean")
 
     def reference(self, case: Case, tokens: torch.Tensor) -> Compressed[torch.Tensor]:

@@ -1,13 +1,13 @@
-"""stack: k consecutive frames of sound become one token of k times the channels.
+"""stack: k consecutive audio frames become one token of k times the channels.
 
-Source: SLAM-ASR (Ma et al. 2024, arXiv 2402.08846) and LLaMA-Omni (Fang et al. 2024, arXiv 2409.06666), in front of
+Source: SLAM-ASR (Ma et al. 2024, arXiv 2402.08846) and LLaMA-Omni (Fang et al. 2024, arXiv 2409.06666), before
 the projector. For tokens [N, D]:
 
     slot i = [ x(k i) | x(k i + 1) | ... | x(k i + k - 1) ]        K = floor(N / k): the last N mod k frames are lost
 
-k = 5 turns 50 frames a second into 10. Channels are k times as many, so what reads them must have been trained for
-that. As with pixel_unshuffle nothing is averaged: a slot inherits the position of its first frame, and `sizes` are
-1.
+k = 5 turns 50 frames per second into 10. There are k times the channels, so the downstream projector must have been
+trained for them. As with pixel_unshuffle nothing is averaged: a slot inherits the position of its first frame, and
+`sizes` are 1.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Stack:
     """Parameters of stack.
 
     Attributes:
-        k: frames of a slot, 2 or more.
+        k: frames per slot, 2 or more.
     """
 
     k: int = 5
@@ -63,7 +63,7 @@ class Stack:
         check_counts(case, {case.tokens // self.k: f"k={self.k}"}, f"stack with k={self.k}")
 
     def reference(self, case: Case, tokens: torch.Tensor) -> Compressed[torch.Tensor]:
-        """Drop the rest, view."""
+        """Drop the remaining frames, reshape."""
         import torch
 
         whole = tokens[:, : case.keep * self.k]
@@ -73,7 +73,7 @@ class Stack:
         return fixed(tokens, stacked, position[: whole.shape[1] : self.k], slots, merges=False)
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value) -> Compressed[ir.Value]:
-        """A Slice where frames are left over, and a Reshape."""
+        """A Slice if frames are left over, and a Reshape."""
         last, x = case.keep * self.k, emit_float(b, tokens, case)
         if last < case.tokens:
             x = b.op("Slice", x, [0], [last], [1])

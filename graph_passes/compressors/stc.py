@@ -1,27 +1,26 @@
 """STC: convolutions on each frame, one over space and time that halves all three sides, and convolutions again.
 
 Source: VideoLLaMA 2 (Cheng et al. 2024, arXiv 2406.07476), its spatial-temporal convolution connector, as released: the
-blocks are RegNet's of timm, n a layer norm over channels, * a convolution without bias, s(x) = x sigmoid(x). For
+blocks are timm's RegNet blocks, n a layer norm over channels, * a convolution without bias, s(x) = x sigmoid(x). For
 tokens of T frames on a grid [h, w]:
 
     block(X) = s(n(C3 * excite(s(n(C2 * s(n(C1 * X)))))) + X)         C1 and C3 1 x 1, C2 depthwise 3 x 3
     excite(U) = U sigmoid(W2 s(W1 mean(U) + b1) + b2)                  mean over a frame's grid
-    Y = `depth` blocks on each frame, D to D'; the first has n(C0 * X) for X where D' is not D
+    Y = `depth` blocks on each frame, D to D'; the first has n(C0 * X) for X if D' is not D
     Z = s(C * Y + c)           C 2 x 2 x 2 with stride 2, padded with `padding` zeros on each side of all three axes
     slots = V2 gelu(V1 z + v1) + v2 of `depth` blocks on each frame of Z
 
     K = t' h' w' with side' = floor(side / 2) + padding: 8 x 24 x 24 gives 5 x 13 x 13 = 845 padded, 576 not
 
-`padding` is 1 in VideoLLaMA 2 (stc_connector) and 0 in 2.1 (stc_connector_v35). W1 gives a quarter of the channels that
+`padding` is 1 in VideoLLaMA 2 (stc_connector) and 0 in 2.1 (stc_connector_v35). W1 has a quarter of the channels that
 its block reads, rounded.
 
-Weights come from a file and have the names of released checkpoints, behind model.mm_projector: for the stages s1 and s2
-and block j from 1 on s1.bj.conv1 to .conv3, and .downsample (C0), each with .conv.weight, .bn.weight and .bn.bias (n);
-.se.fc1 and .se.fc2; sampler.0 (C, c); readout.0 and readout.2 (V1, V2).
+Weights come from a file and have the names of released checkpoints, after the prefix model.mm_projector: for the stages
+s1 and s2 and block j from 1 on s1.bj.conv1 to .conv3, and .downsample (C0), each with .conv.weight, .bn.weight and
+.bn.bias (n); .se.fc1 and .se.fc2; sampler.0 (C, c); readout.0 and readout.2 (V1, V2).
 
-A slot stands at the first place that it reads on each axis, and tokens are assigned to the one slot whose eight places
-they are among before the blocks; without padding the last of an odd number is lost. sizes are 1: how much a slot
-weighs is what was learned.
+A slot has the first position that it reads on each axis, and tokens are assigned to the one slot that reads them in C,
+ignoring the blocks. Without padding the last of an odd number is lost. sizes are 1: the weight of a slot is learned.
 """
 
 from __future__ import annotations
@@ -73,10 +72,10 @@ class Stc(ReadsWeights):
     """Parameters of STC.
 
     Attributes:
-        padding: zeros around the video in front of the strided convolution, 0 or 1.
-        depth: blocks of each stage; 0 leaves the stages out, and needs D' = D.
-        channels: D'; 0: as many as tokens have.
-        grid: FRAMESxHEIGHTxWIDTH of the tokens, where the model does not say it.
+        padding: zeros around the video before the strided convolution, 0 or 1.
+        depth: blocks of each stage; 0 omits the stages, and needs D' = D.
+        channels: D'; 0: those of the tokens.
+        grid: FRAMESxHEIGHTxWIDTH of the tokens, if the model does not define it.
     """
 
     padding: int = 1
@@ -120,24 +119,24 @@ class Stc(ReadsWeights):
         return frames // 2 + self.padding, height // 2 + self.padding, width // 2 + self.padding
 
     def check(self, case: Case) -> None:
-        """A video, the K of half of it, and D' = D where nothing could change it."""
+        """A video, the K of the halved sides, and D' = D without blocks."""
         halves = self.halves(case)
         if min(halves) < 1:
             sides = "x".join(map(str, video_grid_of(case, self.grid)))
             raise RequestError(
-                f"stc halves a video of {sides}, and without padding a side of 1 has no half",
-                fix="Take 2 frames or more, or --set padding=1 and weights that were trained with it.",
+                f"stc halves a video of {sides}, and without padding a side of 1 becomes 0",
+                fix="Use 2 frames or more, or --set padding=1 and weights that were trained with it.",
             )
         if self.depth < 0 or self.channels < 0 or (not self.depth and self.width(case) != case.dim):
             raise RequestError(
-                f"stc with depth={self.depth} and channels={self.channels} for tokens of {case.dim}",
-                fix="Neither is negative, and depth=0 leaves the channels as they are.",
+                f"stc with depth={self.depth} and channels={self.channels} for tokens of {case.dim} channels",
+                fix="Neither may be negative, and depth=0 cannot change the channels.",
             )
         what = f"stc with padding={self.padding}"
         select.check_counts(case, {int(np.prod(halves)): "x".join(map(str, halves))}, what)
 
     def reference(self, case: Case, tokens: torch.Tensor, **w: torch.Tensor) -> Compressed[torch.Tensor]:
-        """PyTorch's own layers; the places of tokens, numbered from 1, are padded as they are."""
+        """PyTorch's own layers; token positions, numbered from 1, are padded in the same way."""
         import torch
         from torch.nn import functional as F
 

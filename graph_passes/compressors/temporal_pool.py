@@ -1,13 +1,14 @@
-"""temporal_pool: every s consecutive frames of a video become their mean, place by place.
+"""temporal_pool: every s consecutive frames of a video become their mean, per position.
 
-Source: LLaVA-NeXT-Video and many others average neighbouring frames; the plainest way to spend fewer tokens on
+Source: LLaVA-NeXT-Video and many others average consecutive frames; the simplest way to spend fewer tokens on
 time. For tokens [T, h, w, D] and a stride s:
 
     slot (i, y, x) = mean of frames i s ... i s + s - 1 at (y, x)
-    T' = floor(T / s): what is left at the end is lost
+    T' = floor(T / s): the remainder at the end is lost
 
-K = T' h w, so only some K can be had; several strides of one T' give the largest, which loses the fewest frames. A
-slot stands in the middle frame of its s, the earlier among two, and its size is s. K = N (s = 1) is the identity.
+K = T' h w, so only some K are possible; of several strides for one T' the largest is used, which loses the fewest
+frames. A slot has the position of the middle one of its s frames, the earlier of two, and its size is s. K = N (s = 1)
+is the identity.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     merges=True,
     source="LLaVA-NeXT-Video, LLaVA-VL blog 2024-04-30",
     seam="projector_output",
-    summary="mean of every s consecutive frames, place by place; reaches only some counts",
+    summary="mean of every s consecutive frames, per position; reaches only some counts",
     fixed=True,
 )
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class TemporalPool:
     """Parameters of temporal_pool.
 
     Attributes:
-        grid: FRAMESxHEIGHTxWIDTH of the tokens, where the model does not say it.
+        grid: FRAMESxHEIGHTxWIDTH of the tokens, if the model does not define it.
     """
 
     grid: str | None = None
@@ -53,12 +54,12 @@ class TemporalPool:
         return ()
 
     def strides(self, case: Case) -> dict[int, int]:
-        """Each K that can be had -> its stride."""
+        """Each possible K -> its stride."""
         frames, height, width = video_grid_of(case, self.grid)
         return {frames // stride * height * width: stride for stride in range(1, frames + 1)}
 
     def check(self, case: Case) -> None:
-        """A video, and a K that some stride gives."""
+        """A video, and a K that belongs to a stride."""
         counts = {keep: f"stride {stride}" for keep, stride in self.strides(case).items()}
         select.check_counts(case, counts, "temporal_pool")
 

@@ -1,4 +1,4 @@
-"""TokenLearner: K weighted means of all tokens, whose weights a small network reads off each token.
+"""TokenLearner: K weighted means of all tokens, whose weights a small network computes from each token.
 
 Source: TokenLearner (Ryoo et al. 2021, arXiv 2106.11297), version 1.1 of the released code, which needs no grid.
 For tokens X [N, D] and K slots:
@@ -7,8 +7,8 @@ For tokens X [N, D] and K slots:
     slot k = sum_i A_ik x_i
 
 Weights: norm.weight and norm.bias [D]; up.weight [H, D], up.bias [H]; down.weight [K, H], down.bias [K]. Slots have
-no positions: kept_indices are equal steps, assignment is -1, and sizes are 1, because what reads them was trained
-with them.
+no positions: kept_indices are equal steps, assignment is -1, and sizes are 1, because the downstream model was
+trained with them.
 """
 
 from __future__ import annotations

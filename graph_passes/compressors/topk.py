@@ -1,7 +1,7 @@
-"""topk: keep the K tokens of the highest score, as they are, in spatial order.
+"""topk: keep the K tokens of the highest score, unchanged, in spatial order.
 
-The score is a parameter: the attention of the CLS token (what VisionZip, FasterVLM and others rank by), the norm of a
-token, or its distance to the mean of all. Law: any K from 1 to N; K = N is the identity.
+The score is a parameter: the attention of the CLS token (by which VisionZip, FasterVLM and others rank), the norm of a
+token, or its distance to the mean of all. Domain: any K from 1 to N; K = N is the identity.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Topk:
     score: Literal["cls_attention", "norm", "distance_to_mean"] = "cls_attention"
 
     def signals(self) -> tuple[str, ...]:
-        """``cls_attention`` [B, N] where that is the score."""
+        """``cls_attention`` [B, N] if that is the score."""
         return ("cls_attention",) if self.score == "cls_attention" else ()
 
     def check(self, case: Case) -> None:
@@ -48,7 +48,7 @@ class Topk:
         select.check_keep(case)
 
     def reference(self, case: Case, tokens: torch.Tensor, **signals: torch.Tensor) -> Compressed[torch.Tensor]:
-        """Sort, cut, restore the spatial order."""
+        """Sort, truncate to K, restore the spatial order."""
         kept = select.top_k(self.scores(tokens, **signals), case.keep)
         return select.selection(tokens, kept.sort(dim=1).values)
 
@@ -62,7 +62,7 @@ class Topk:
     def replay(
         self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], **signals: torch.Tensor
     ) -> Replay:
-        """Norms and distances round relative to the norm of the tokens; a signal is not rounded at all."""
+        """Norms and distances are rounded relative to the norm of the tokens; a signal is not rounded."""
         scores = self.scores(tokens, **signals)
         scale = scores.abs() if self.score == "cls_attention" else tokens.float().norm(dim=2)
         kept = select.slots_of(got.kept_indices, case.tokens) >= 0

@@ -1,16 +1,16 @@
-"""TRIM: keep the tokens that CLIP's text picks out, and average all others into one.
+"""TRIM: keep the tokens selected by CLIP's text, and average all others into one.
 
 Source: TRIM (arXiv 2409.10994) and its code, on CLIP before the projector. For tokens X [N, D], text rows T [L, D], K
 slots:
 
-    s_i     = x_i . mean of the text rows, its sign turned where `inverted`
-    kept    = the K - 1 largest s_i, as they are
+    s_i     = x_i . mean of the text rows, negated if `inverted`
+    kept    = the K - 1 largest s_i, unchanged
     the last slot is the plain mean of all others
 
-It inherits the position of the token that would have been kept next, and its size is how many it holds (see
-`remainder`). Released: s is a softmax over -s, which is the same order, so the tokens least like the text are kept; X
-are CLIP's projected patches, T its one pooled text; K is read off the outliers of s where it is not given; the mean
-stands behind all others. Law: 2 <= K < N.
+It inherits the position of the token next in rank, and its size is the number of tokens in it (see `remainder`).
+Released: s is a softmax over -s, which is the same order, so the tokens least similar to the text are kept. X are
+CLIP's projected patches, T its one pooled text. Without K, it follows from the outliers of s. The mean comes after all
+others. Domain: 2 <= K < N.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _REST = Fuses(rest="mean")
     modalities=("image", "video", "audio"),
     merges=True,
     source="TRIM, arXiv 2409.10994",
-    summary="keeps the tokens that a text picks out and averages all others into one",
+    summary="keeps the tokens selected by a text and averages all others into one",
 )
 @dataclass(frozen=True)
 class Trim(RanksByText):
-    """Its only parameters are how long the text is, and the sign of likeness."""
+    """Parameters of TRIM: the length of the text, and the sign of the similarity."""
 
     def check(self, case: Case) -> None:
         """2 <= K < N."""
@@ -56,7 +56,7 @@ class Trim(RanksByText):
         return _REST.fuse(tokens, select.gather(tokens.float(), kept), scores, kept, seat)
 
     def replay(self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], text: torch.Tensor) -> Replay:
-        """K - 1 are ahead of all others, and the one whose position the mean has is ahead of the rest."""
+        """K - 1 rank before all others, and the token whose position the mean has ranks next."""
         import torch
 
         likeness, scale = mean_product(tokens, text)

@@ -1,8 +1,8 @@
 """TTM: a token Turing machine reads a video frame by frame, with a memory of tokens.
 
 Source: Token Turing Machines (Ryoo et al. 2023, arXiv 2211.09119), and the released code; BLIP-3-Video (arXiv
-2410.16267) puts one in front of a language model. For frames X_t [P, D], a memory M_0 = 0 [m, D], [;] one set of
-tokens behind another, and L_n n learned means of a set (see learned_means.py):
+2410.16267) puts one before a language model. For frames X_t [P, D], a memory M_0 = 0 [m, D], [;] the
+concatenation of two sets, and L_n n learned means of a set (see learned_means.py):
 
     R_t = L_r([M_{t-1}; X_t])                                         read
     O_t = norm of `layers` layers of R_t + p                          process, p [r, D] learned
@@ -10,19 +10,19 @@ tokens behind another, and L_n n learned means of a set (see learned_means.py):
     M_t = L_m([M_{t-1}; X_t; O_t])                                    write
     slots = O_1, ..., O_T, or O_T alone with ``output`` "last"        K = r T, or r
 
-With ``embed`` read and write add learned positions to their sets first, as in the paper; the released code leaves that
-to an option and has it off. Frames are unrolled, because each reads what the one before wrote: about 50 nodes for
-each and 40 for each layer of it, 1,738 for 8 frames and 4 layers.
+With ``embed`` read and write add learned positions to their sets first, as in the paper; in the
+released code that is an option, off by default. Frames are unrolled, because each reads the memory written by the
+previous one: about 50 nodes per frame and 40 per layer of it, 1,738 for 8 frames and 4 layers.
 
 Weights from a file: read.norm, read.up [H, D], read.down [r, H] and write.norm, .up, .down [m, H] with their biases;
 with ``embed`` read.positions [m + P, D] and write.positions [m + P + r, D]; process.positions [r, D],
 process.norm, and for layer i process.i.norm1, .attention.q, .k, .v, .out, .norm2, .up [U, D], .down [D, U]. The
-authors release code and no weights; there they are TokenLearnerModuleV11_0 and _1 (LayerNorm_0, token_masking Dense_0
+authors released code but no weights; there they are TokenLearnerModuleV11_0 and _1 (LayerNorm_0, token_masking Dense_0
 and _1), Encoder_0 (posembed_input, encoderblock_i with LayerNorm_0, MultiHeadDotProductAttention_0, LayerNorm_1,
 MlpBlock_0, then encoder_norm), read_pos_embed and write_pos_embed, with kernels transposed.
 
-Slots have no positions: kept_indices are equal steps, assignment is -1, and sizes are 1, because what reads them was
-trained with them.
+Slots have no positions: kept_indices are equal steps, assignment is -1, and sizes are 1, because the downstream model
+was trained with them.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     source="Token Turing Machines, arXiv 2211.09119",
     summary="a memory of tokens that is read, processed and written frame by frame; weights from a file",
     positions=False,
-    heavy="a network of four layers for every frame, unrolled",
+    heavy="a network of four layers per frame, unrolled",
 )
 @dataclass(frozen=True)
 class Ttm(ReadsWeights):
@@ -74,13 +74,13 @@ class Ttm(ReadsWeights):
 
     Attributes:
         memory: m.
-        output: the slots are what every frame gave, or the last.
-        layers: of the processing.
+        output: whether the slots are the outputs of every frame, or of the last.
+        layers: of the processing step.
         heads: of each attention.
         hidden: H of the networks that read and write.
         mlp: U.
         embed: whether read and write add learned positions.
-        grid: FRAMESxHEIGHTxWIDTH of the tokens, where the model does not say it.
+        grid: FRAMESxHEIGHTxWIDTH of the tokens, if the model does not define it.
     """
 
     memory: int = 64
@@ -117,13 +117,13 @@ class Ttm(ReadsWeights):
         return shapes
 
     def check(self, case: Case) -> None:
-        """A video, K a multiple of T where every frame gives slots, and sizes that are a network."""
+        """A video, K a multiple of T if every frame has slots, and valid layer sizes."""
         frames, *_ = video_grid_of(case, self.grid)
         if min(self.memory, self.heads, self.hidden, self.mlp) < 1 or self.layers < 0 or case.dim % self.heads:
             raise RequestError(
                 f"memory={self.memory}, layers={self.layers}, heads={self.heads}, hidden={self.hidden} and "
-                f"mlp={self.mlp} are no token Turing machine for tokens of {case.dim} channels",
-                fix="All but layers are 1 or more, and heads divide the channels, as --set heads=8.",
+                f"mlp={self.mlp} do not form a token Turing machine for tokens of {case.dim} channels",
+                fix="All except layers must be 1 or more, and heads must divide the channels, as --set heads=8.",
             )
         if self.output == "every":
             counts = {frames * r: f"{r} for each of {frames} frames" for r in range(1, case.tokens // frames + 1)}
@@ -131,7 +131,7 @@ class Ttm(ReadsWeights):
         select.check_keep(case)
 
     def reference(self, case: Case, tokens: torch.Tensor, **w: torch.Tensor) -> Compressed[torch.Tensor]:
-        """The formula above; what is written last is never read."""
+        """The formula above; the last memory written is never read."""
         import torch
 
         frames, *_ = video_grid_of(case, self.grid)

@@ -1,27 +1,28 @@
-"""two_scale: more farthest points than slots, and then the groups around them whose means are nearest become one.
+"""two_scale: more farthest points than slots, and then the groups around them with the nearest means are merged.
 
 Source: this project's own method. For tokens X [N, D] and K slots:
 
-    P = min(N, points K) farthest points of X (L2, raw features) from the first token on, in the order they are picked
-    each token joins its nearest point in L2, the earliest pick among equals; a point itself: P groups
+    P = min(N, points K) farthest points of X (L2, raw features), starting at the first token, in picking order
+    each token joins its nearest point in L2, the earliest pick among equals; a point joins itself: P groups
 
 and then agglomerative clustering with centroid linkage, in rounds of fixed counts. One on t groups of means M [t, D]:
 
     each group but the first finds its nearest earlier one: argmin_(b < a) |M_a - M_b|^2, the lowest among equals
-    r = min(t - K, max(1, floor(ratio t))) groups of the least such distance join theirs, and with it what that joins
+    r = min(t - K, max(1, floor(ratio t))) groups of the least such distance join it, and the group which that joins
 
 A slot is the plain mean of its tokens, its size their number, its position that of its earliest pick. Farthest points
-find what is like nothing else, but spend several of K on one thing that varies; means of groups tell the two apart.
-Law: any K from 1 to N; K = N is the identity. points = 1 is `kcenter_merge`.
+find outliers, but spend several slots on one object that varies; the means of groups distinguish the two.
+Domain: any K from 1 to N; K = N is the identity. points = 1 is `kcenter_merge`.
 
-Right with log(size), against `kcenter_merge` on the same fresh questions (seeds that chose nothing, 4,096 and 2,048):
+Accuracy with log(size), against `kcenter_merge` on the same held-out questions (4,096 and 2,048):
 tiny-vlm .981 / .975 at 7 of 144 tokens and .989 / .989 at 14; tiny-asr .948 / .916 at 10 of 200 and .989 / .980 at 20.
 `tokexport sweep tiny-asr --method two_scale --method kcenter_merge --ratio 0.95` measures it again.
 
-Lloyd rounds, k-medoids, Ward or complete linkage in place of the means' distance, and positions in it did not win.
+Lloyd iterations, k-medoids, Ward or complete linkage instead of the means' distance, and added positions were not
+better.
 
-The ONNX body has |x - y|^2 = |x|^2 + |y|^2 - 2 x y of all pairs at once, of tokens less a middle one: a pick is three
-nodes, and of near-duplicates what differs by no more than rounding relative to |x|^2 counts as equal.
+The ONNX body computes |x - y|^2 = |x|^2 + |y|^2 - 2 x y of all pairs at once, of tokens minus a central one. A pick is
+three nodes, and near-duplicates that differ by no more than rounding relative to |x|^2 count as equal.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     modalities=("image", "video", "audio"),
     merges=True,
     source="tokexport",
-    summary="groups around more farthest points than slots; those whose means are nearest become one",
+    summary="groups around more farthest points than slots; those with the nearest means are merged",
     heavy="all N^2 distances, and twice as many picks in turn as there are slots",
 )
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class TwoScale:
     """Parameters of two_scale.
 
     Attributes:
-        points: farthest points for each slot.
-        ratio: share of groups that a round removes at most.
+        points: farthest points per slot.
+        ratio: largest share of groups that a round removes.
     """
 
     points: int = 2
@@ -116,7 +117,7 @@ class TwoScale:
         return means(tokens, picks.gather(1, order), order.argsort(dim=1).gather(1, group))
 
     def replay(self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor]) -> Replay:
-        """Picks and joins that lead to the same slots, each judged by its distance."""
+        """Picks and joins that lead to the same slots, each checked by its distance."""
         import torch
 
         if case.keep == case.tokens:
@@ -126,14 +127,14 @@ class TwoScale:
         return Replay(means(tokens, got.kept_indices, got.assignment.clamp(min=0)), regret)
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value) -> Compressed[ir.Value]:
-        """Rounds on the means of groups; who joins one that joins another follows it by Gathers of doubling reach."""
+        """Rounds on the means of groups; chains of joins are followed by Gathers of doubling reach."""
         n, k = case.tokens, case.keep
         if k == n:
             return select.emit_every_token(b, case, tokens)
         x = select.emit_float(b, tokens, case)
         centred = emit_near_zero(b, x)
         t = self.picked(case)
-        # A token's distance to itself is below all others: it is not picked again, and is nearest to itself.
+        # A token's distance to itself is below all others: so it is not picked again, and is nearest to itself.
         square = b.op("Where", np.eye(n, dtype=bool)[None], -1.0, emit_square_distances(b, centred))
         picks, group = self._emit_groups(b, square, n, t)
         for r in self.rounds(case):
@@ -152,7 +153,7 @@ class TwoScale:
         rows = [b.op("GatherND", square, picks[0], batch_dims=1)]
         near = rows[0]
         while len(picks) < t:
-            # Without a Cast where ArgMax may be trusted: a pick is three nodes.
+            # No Cast if ArgMax breaks ties to the lowest index: a pick is three nodes.
             if b.exact_ties:
                 picks.append(b.cast(select.emit_argmax(b, near, 2, (1, 1, n)), "int64"))
             else:
@@ -167,7 +168,7 @@ class TwoScale:
         """One round on centres [B, t, D] float32.
 
         Returns:
-            The group [B, t] that each of t groups is in behind it, and the groups [B, t - r] that joined none, both
+            The group [B, t] that each of t groups is in afterwards, and the groups [B, t - r] that joined none, both
             float32.
         """
         before = b.const(np.tri(t, k=-1, dtype=bool)[None])
@@ -196,7 +197,7 @@ def joined(group: torch.Tensor, joins: torch.Tensor, into: torch.Tensor) -> tupl
         into: [B, t], the earlier group that each would join.
 
     Returns:
-        The group of each token behind it, and which of the t groups joined none [B, t] bool.
+        The group of each token afterwards, and which of the t groups joined none [B, t] bool.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""uniform: keep K tokens at equal steps along the sequence.
+"""uniform: keep K evenly spaced tokens of the sequence.
 
-Position i of K is floor((2 i + 1) N / (2 K)): the middle of the i-th of K equal parts, for any K from 1 to N. A step
-is a step in reading order, so a grid is sampled along its rows. K = N is the identity.
+Position i of K is floor((2 i + 1) N / (2 K)): the middle of the i-th of K equal parts, for any K from 1 to N. The
+order is reading order, so a grid is sampled along its rows. K = N is the identity.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     modalities=("image", "video", "audio"),
     merges=False,
     source="tokexport",
-    summary="keeps tokens at equal steps",
+    summary="keeps evenly spaced tokens",
     fixed=True,
 )
 @dataclass(frozen=True)

@@ -1,21 +1,21 @@
-"""VisionZip: keep the tokens that CLS attends to most, and merge the others by their keys into a few.
+"""VisionZip: keep the tokens with the highest CLS attention, and merge the others by their keys into a few.
 
 Source: VisionZip (arXiv 2412.04467, CVPR 2025) and its code, on CLIP before the projector. For tokens X [N, D], keys
 Y [N, Dk], attention a [N], K slots, of which C are contextual:
 
-    dominant   = the K - C largest a_i, as they are
+    dominant   = the K - C largest a_i, unchanged
     rest       = the R = N - K + C others, in spatial order
     targets    = every floor(R / C)-th of the rest from the first on, C of them
-    each other one of the rest goes to the target t of the largest cosine(y_i, y_t)
-    contextual = x_t + the mean of the tokens that went to it; x_t alone where none did
+    each other token of the rest goes to the target t of the largest cosine(y_i, y_t)
+    contextual = x_t + the mean of the tokens that went to it; x_t alone if none did
 
 C is 5 K / 32, rounded: the paper's 10 of 64, 20 of 128 and 30 of 192, where CLS is one of the others; here prefix
-tokens are not counted and stay what they are. Released: [dominant | contextual], here all slots in spatial order;
-attention is summed over heads there, here it is the mean, the same order. C = 0, for K below 4, is `cls_topk`.
+tokens are not counted and not changed. Released: [dominant | contextual], here all slots in spatial order;
+attention is summed over heads there, here averaged, which is the same order. C = 0, for K below 4, is `cls_topk`.
 
-A contextual slot of n tokens, its target included, has size n: that is how many it stands for. Its content is not their
-mean, though, and about twice as long as a token, because the paper adds a mean to the target; log(size) is made for
-means. ``merge`` "mean" takes the plain mean of all n. Law: any K from 1 to N, C < K; K = N is the identity.
+A contextual slot of n tokens, its target included, has size n, the number of tokens it represents. But its content
+is not their mean, and about twice as long as a token, because the paper adds a mean to the target; log(size) assumes
+means. ``merge`` "mean" uses the plain mean of all n. Domain: any K from 1 to N, C < K; K = N is the identity.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Visionzip(Attends):
     """Parameters of VisionZip.
 
     Attributes:
-        contextual: C, how many slots are merged ones; by default the paper's 5/32 of K.
-        merge: ``add``, target and mean of what it takes are added, as the paper; ``mean``, the mean of them all.
+        contextual: C, how many slots are merged; by default the paper's 5/32 of K.
+        merge: ``add``, the target plus the mean of its tokens, as in the paper; ``mean``, the mean of all of them.
     """
 
     contextual: int | None = None
@@ -67,7 +67,7 @@ class Visionzip(Attends):
         select.check_keep(case)
         if not 0 <= self.contexts(case) < case.keep:
             raise RequestError(
-                f"{self.contextual} contextual slots of {case.keep} leave none for dominant tokens",
+                f"{self.contextual} contextual slots of {case.keep} leave no slot for dominant tokens",
                 where=f"{case.tokens} tokens of {case.dim} channels",
                 fix=f"Use --set contextual=0 to {case.keep - 1}.",
             )
@@ -92,7 +92,7 @@ class Visionzip(Attends):
     def replay(
         self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], **signals: torch.Tensor
     ) -> Replay:
-        """Attention is not rounded, so all slots are certain; merges are judged by their cosine."""
+        """Attention is not rounded, so slots must agree exactly; merges are checked by their cosine."""
         import torch
 
         if case.keep == case.tokens or not self.contexts(case):
@@ -118,7 +118,7 @@ class Visionzip(Attends):
         return kept, cosine.scatter(1, kept[:, None], -select.LOWEST)
 
     def _assemble(self, tokens: torch.Tensor, kept: torch.Tensor, slot: torch.Tensor) -> Compressed[torch.Tensor]:
-        """The slots, given the one that each token goes to [B, N]."""
+        """The slots, for the slot that each token goes to [B, N]."""
         x, own = tokens.float(), select.slots_of(kept, tokens.shape[1])
         slot = own.where(own >= 0, slot)
         out = (own < 0).float()

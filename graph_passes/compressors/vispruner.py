@@ -1,21 +1,21 @@
-"""VisPruner: keep what CLS attends to most, and of the rest what is least like its like.
+"""VisPruner: keep the tokens with the highest CLS attention, and of the others the least redundant.
 
 Source: VisPruner (arXiv 2412.01818 v2, ICCV 2025) and its code, on CLIP before the projector. For tokens X [N, D],
 attention a [N], K slots, r = .5:
 
     important = the T = floor(r K) largest a_i
     list      = the N - T others, by descending a
-    until K - T are left: cut the list into A (places 0, 2, ..) and B (places 1, 3, ..); drop from A the
-        min(8, as many as are too many, |A|) tokens of the largest max over B of cosine; the list is now [A, B]
-    important and list as they are, in spatial order; all others are lost
+    until K - T are left: split the list into A (entries 0, 2, ..) and B (entries 1, 3, ..); drop from A the
+        min(8, the excess, |A|) tokens of the largest max over B of cosine; the list is now [A, B]
+    important and list unchanged, in spatial order; all others are lost
 
-The released code leaves A in order of that similarity after a round, where one rounding changes every later round; here
-A keeps its order, and similarities are rounded to 1/4096, so that copies of a token tie and the first in the list goes:
-approximate. It also fails where N - T is odd; here A then has one more than B. Law: any K from 1 to N; K = N is the
-identity.
+The released code leaves A in order of that similarity after a round, where one rounding changes every later round. Here
+A keeps its order, and similarities are rounded to 1/4096, so that copies of a token tie and the first in the list is
+dropped: approximate. The released code also fails if N - T is odd; here A then has one more than B. Domain: any K from
+1 to N; K = N is the identity.
 
-The ONNX body is unrolled: 16 nodes and their constants a round, (N - K) / 8 rounds: 1,086 at N = 576, K = 128; a larger
-``drop`` has fewer.
+The ONNX body is unrolled: 16 nodes and their constants per round, (N - K) / 8 rounds: 1,086 at N = 576, K = 128; a
+larger ``drop`` needs fewer.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
     from ..ir_tools.builder import Builder
 
-_ROUNDING = 0.01  # of a step, by how much a similarity may differ between implementations
-_PATIENCE = 2000  # rounds that a replay tries
-_FLIPS = 8  # similarities of a round that it tries both ways, one by one
+_ROUNDING = 0.01  # share of a step by which a similarity may differ between implementations
+_PATIENCE = 2000  # rounds that a replay may try
+_FLIPS = 8  # similarities per round that it rounds both ways, one by one
 
 
 @compressor(
@@ -48,7 +48,7 @@ _FLIPS = 8  # similarities of a round that it tries both ways, one by one
     modalities=("image",),
     merges=False,
     source="VisPruner, arXiv 2412.01818",
-    summary="keeps half by attention, and of the rest what is left when the most similar are dropped, some at a time",
+    summary="keeps half by attention, and of the others those left after dropping the most similar, some at a time",
     approximate=True,
 )
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Vispruner(Attends):
     """Parameters of VisPruner.
 
     Attributes:
-        important: r, the share of K that attention decides; the paper takes .75 at K = 64.
-        drop: how many tokens a round drops at most.
+        important: r, the share of K that attention decides; the paper uses .75 at K = 64.
+        drop: the most tokens that a round drops.
     """
 
     important: float = 0.5
@@ -68,11 +68,11 @@ class Vispruner(Attends):
             raise RequestError(
                 f"important {self.important} is outside 0..1",
                 where="method 'vispruner'",
-                fix="Use --set important=0.5, as the paper.",
+                fix="Use --set important=0.5, as in the paper.",
             )
         if self.drop < 1:
             raise RequestError(
-                f"drop {self.drop} is below 1", where="method 'vispruner'", fix="Use --set drop=8, as the paper."
+                f"drop {self.drop} is below 1", where="method 'vispruner'", fix="Use --set drop=8, as in the paper."
             )
 
     def check(self, case: Case) -> None:
@@ -109,7 +109,7 @@ class Vispruner(Attends):
     def replay(
         self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], **signals: torch.Tensor
     ) -> Replay:
-        """Look for a way through the rounds, with each similarity rounded up or down where both may be, to `got`."""
+        """Search for rounds that lead to `got`, with each similarity rounded up or down if both are possible."""
         import torch
 
         important, rounds = self._counts(case)
@@ -154,13 +154,13 @@ class Vispruner(Attends):
 
 
 def _steps(case: Case) -> float:
-    """Into how many steps a similarity is rounded: places in the list fit below one of them, exactly in float32."""
+    """Number of steps for a similarity: list indices fit below one step, exactly in float32."""
     return float(min(4096, 2**24 // case.tokens - 1))
 
 
 def _emit_rest(b: Builder, keys: ir.Value, drop: int, count: int) -> ir.Value:
-    """Ascending places [B, count - drop] int64 of all but the `drop` largest of distinct keys [B, count]."""
-    # No two keys are equal, so the order of TopK is certain on every target.
+    """Ascending indices [B, count - drop] int64 of all but the `drop` largest of distinct keys [B, count]."""
+    # No two keys are equal, so the order of TopK is the same on every target.
     _, order = b.ops("TopK", keys, [count], n=2, axis=-1, largest=1, sorted=1)
     stay = b.cast(b.op("Slice", order, [drop], [count], [1]), "float32")
     places, _ = b.ops("TopK", stay, [count - drop], n=2, axis=-1, largest=0, sorted=1)
@@ -170,7 +170,7 @@ def _emit_rest(b: Builder, keys: ir.Value, drop: int, count: int) -> ir.Value:
 def _reaches(
     similar: torch.Tensor, rest: torch.Tensor, rounds: list[int], wanted: torch.Tensor, tried: itertools.count[int]
 ) -> bool:
-    """Whether rounds on the list `rest` can leave only tokens that are `wanted`."""
+    """Whether rounds on the list `rest` can leave exactly tokens that are `wanted`."""
     if not rounds:
         return bool(wanted[rest].all())
     if next(tried) > _PATIENCE:

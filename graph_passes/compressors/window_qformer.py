@@ -1,13 +1,14 @@
-"""window_qformer: a Q-Former on each window of sound.
+"""window_qformer: a Q-Former on each audio window.
 
-Source: SALMONN (Tang et al. 2024, arXiv 2310.13289): Whisper and BEATs frames side by side at 50 a second, windows
-of 17 frames (0.33 s) one behind the other, one query through two layers in each: 88 tokens for 30 seconds. For N
-tokens, windows of W and Q queries:
+Source: SALMONN (Tang et al. 2024, arXiv 2310.13289): Whisper and BEATs frames side by side at 50 per second,
+consecutive windows of 17 frames (0.33 s), one query through two layers in each: 88 tokens for 30 seconds. For N tokens,
+windows of W and Q queries:
 
-    slots = the Q-Former of each of floor(N / W) windows, in time        K = Q floor(N / W): the last N mod W are lost
+    slots = the Q-Former of each of floor(N / W) windows, in order        K = Q floor(N / W): the last N mod W are lost
 
-Weights as in qformer_layers.py. Query j of a window stands in the middle of the j-th of Q equal parts of it, and
-every token of a part is assigned to its query. sizes are 1, because what reads the slots was trained with them.
+Weights as in qformer_layers.py. The position of query j of a window is the middle of the j-th of Q equal
+parts of it, and every token of a part is assigned to its query. sizes are 1, because the downstream model was trained
+with the slots.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ if TYPE_CHECKING:
 )
 @dataclass(frozen=True)
 class WindowQformer(HasQueryLayers):
-    """Parameters of the Q-Former of windows.
+    """Parameters of the windowed Q-Former.
 
     Attributes:
         window: W, frames.
-        queries: Q of each window.
+        queries: Q, per window.
     """
 
     layers: int = 2
@@ -57,7 +58,7 @@ class WindowQformer(HasQueryLayers):
         return self.of_queries(self.queries).shapes(case.dim)
 
     def check(self, case: Case) -> None:
-        """1 <= Q <= W <= N, K = Q floor(N / W), and sizes that are a network."""
+        """1 <= Q <= W <= N, K = Q floor(N / W), and valid layer sizes."""
         if not 1 <= self.queries <= self.window <= case.tokens:
             raise RequestError(
                 f"queries={self.queries} in windows of {self.window} of {case.tokens} frames",
@@ -91,7 +92,7 @@ class WindowQformer(HasQueryLayers):
             x = b.op("Slice", x, [0], [count * self.window], [1])
         windows = b.op("Reshape", x, [-1, self.window, case.dim])
         read = self.of_queries(self.queries).emit(b, windows, emit_floats(b, w, case))
-        # Part j of a window begins at the first place of which j / Q of the window lie before.
+        # Part j of a window begins at the first position with at least j / Q of the window before it.
         begins = -(-np.arange(self.queries + 1) * self.window // self.queries)
         first = np.arange(count)[:, None] * self.window
         kept = (first + (begins[:-1] + begins[1:] - 1) // 2).ravel()

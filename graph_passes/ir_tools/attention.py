@@ -1,4 +1,4 @@
-"""Find attention in a graph by its pattern, whatever the exporter called it.
+"""Find attention in a graph by its pattern, independent of the exporter's names.
 
 Up to opset 22 attention is ``Softmax(scale * Q K^T + mask) V`` in many spellings: the scale on the product, on Q, or
 its square root on both; K transposed in one step or through a reshape; masks added or selected; a guard against rows
@@ -25,7 +25,7 @@ class Operand:
     Attributes:
         value: the value.
         layout: its axes: B batch, H heads, N tokens, D channels of a head, E channels of all heads.
-        scale: what the exporter multiplied them with already.
+        scale: what the exporter has already multiplied them with.
     """
 
     value: ir.Value
@@ -41,9 +41,9 @@ class Attention:
         node: the Softmax or the Attention node.
         product: the two values whose product gives the logits.
         logits: input of the Softmax; None for an Attention node.
-        weights: softmax output behind a guard, [B, H, n, m] or [B * H, n, m]; None for an Attention node.
+        weights: softmax output, after its NaN guard if any, [B, H, n, m] or [B * H, n, m]; None for an Attention node.
         query: for an Attention node.
-        key: None where its layout cannot be told.
+        key: None if its layout cannot be determined.
         scale: multiplies Q K^T in an Attention node.
         heads: known only for an Attention node with rank-3 inputs.
     """
@@ -88,7 +88,7 @@ def match(walk: Walk, node: ir.Node) -> Attention | None:
     product = _product(walk, logits)
     if product is None:
         return None
-    weights = _behind_guard(node.outputs[0])
+    weights = _after_guard(node.outputs[0])
     return Attention(node, product, logits=logits, weights=weights, key=_transposed_keys(walk, product[1]))
 
 
@@ -117,7 +117,7 @@ def _from_operator(node: ir.Node) -> Attention | None:
 
 
 def _product(walk: Walk, logits: ir.Value) -> tuple[ir.Value, ir.Value] | None:
-    """The operands of the first product of two computed values above the logits."""
+    """The operands of the nearest product of two computed values upstream of the logits."""
     todo, seen = [logits], set()
     while todo:
         node = todo.pop(0).producer()
@@ -133,8 +133,8 @@ def _product(walk: Walk, logits: ir.Value) -> tuple[ir.Value, ir.Value] | None:
     return None
 
 
-def _behind_guard(weights: ir.Value) -> ir.Value:
-    """Follow ``Where(IsNaN(x), 0, x)``, which exporters put behind the softmax of a masked attention."""
+def _after_guard(weights: ir.Value) -> ir.Value:
+    """Follow ``Where(IsNaN(x), 0, x)``, which exporters put after the softmax of a masked attention."""
     guards = [node for node in weights.consumers() if node.op_type == "Where" and node.inputs[2] is weights]
     if len(guards) == 1 and any(node.op_type == "IsNaN" for node in weights.consumers()):
         return guards[0].outputs[0]
@@ -142,7 +142,7 @@ def _behind_guard(weights: ir.Value) -> ir.Value:
 
 
 def _transposed_keys(walk: Walk, operand: ir.Value) -> Operand | None:
-    """Walk from K^T back through layout and scalar factors; axes are named, so n = d or H = n confuses nothing."""
+    """Walk from K^T back through layout and scalar factors; axes have names, so n = d or H = n is unambiguous."""
     node = operand.producer()
     rank = len(dims(operand) or ())
     if rank not in (3, 4) or (node is not None and node.op_type == "Einsum"):
@@ -173,7 +173,7 @@ def _transposed_keys(walk: Walk, operand: ir.Value) -> Operand | None:
 
 
 def _unscaled(walk: Walk, node: ir.Node) -> tuple[ir.Value, float | None]:
-    """The computed operand of a product with a scalar constant, and the factor."""
+    """The computed operand of a product with a scalar constant, and that constant."""
     left, right = node.inputs[0], node.inputs[1]
     assert left is not None and right is not None
     if walk.constant(right):

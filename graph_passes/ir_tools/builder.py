@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 OPSET = 18
 
-# What an operator accepts as an input: a value, or a number / list / array that becomes a Constant node.
+# What an operator's input may be: a value, or a number / list / array that becomes a Constant node.
 Operand: TypeAlias = ir.Value | np.ndarray | int | float | Sequence[int] | Sequence[float]
 
 DTYPES = {
@@ -32,8 +32,8 @@ class Builder:
     """Collects nodes of the standard domain in execution order.
 
     Args:
-        prefix: prepended to every value name, so that two bodies in one graph stay apart.
-        exact_ties: the target promises no order among equal values in TopK and ArgMax, so bodies rank by counting.
+        prefix: prepended to every value name, so that names of two bodies in one graph do not clash.
+        exact_ties: the target does not define the order of equal values in TopK and ArgMax, so bodies rank by counting.
     """
 
     def __init__(self, prefix: str = "", *, exact_ties: bool = False) -> None:
@@ -84,7 +84,7 @@ class Builder:
             domain: domain of the function.
             name: its name, unique in the model.
             inputs: formal inputs, as `ir.Value` without a producer.
-            outputs: name -> value. Names are fixed by an Identity, so a value may be given twice or be an input.
+            outputs: name -> value. Names are fixed by an Identity, so a value may appear twice or be an input.
         """
         named = []
         for output_name, value in outputs.items():

@@ -1,7 +1,7 @@
-"""Cut a model in two at named values: the one primitive behind inserting, proving, debugging and sweeping.
+"""Split a model in two at named values: the primitive that inserting, proving, debugging and sweeping build on.
 
-The tail holds every node its outputs need, walking back from the graph outputs and stopping at the cut. Where a path
-from the graph inputs to an output goes around the cut, the tail computes it again from the graph inputs, which then
+The tail holds every node its outputs need, walking back from the graph outputs and stopping at the named values. Where
+a path from the graph inputs to an output bypasses them, the tail computes it again from the graph inputs, which then
 are inputs of the tail too. So ``tail(head(x), x)`` always equals ``model(x)``.
 """
 
@@ -16,25 +16,25 @@ from .walk import infer_missing_shapes
 
 
 def extract(model: ir.Model, tensors: Sequence[str]) -> tuple[ir.Model, ir.Model]:
-    """Split at `tensors`; `model` itself is not changed but for shapes it lacked.
+    """Split at `tensors`; `model` itself is not changed, except that missing shapes are added.
 
     Args:
         model: any model. Weights are shared with the parts, never copied.
-        tensors: names of values of the main graph, in the order wanted.
+        tensors: names of values of the main graph, in the order the tail takes them.
 
     Returns:
         head: graph inputs -> `tensors`; tail: `tensors` (and the graph inputs it still needs, after them) -> graph
-        outputs. Names are kept, so a graph output that is a cut value is both input and output of the tail. Local
+        outputs. Names are kept, so a graph output among `tensors` is both input and output of the tail. Local
         functions go where they are called.
 
     Raises:
         RequestError: no tensors, one twice, or a name the graph does not have.
-        GraphError: a cut value whose type or shape is not known.
+        GraphError: the type or shape of one of `tensors` is unknown.
     """
     graph = model.graph
     values = values_by_name(graph)
     if not tensors:
-        raise RequestError("no tensor to cut at was given", fix="Name at least one value of the graph.")
+        raise RequestError("no tensor to split at was given", fix="Name at least one value of the graph.")
     if len(set(tensors)) < len(tensors):
         raise RequestError(f"a tensor is named twice in {list(tensors)}", fix="Name each value once.")
     for name in tensors:
@@ -43,7 +43,7 @@ def extract(model: ir.Model, tensors: Sequence[str]) -> tuple[ir.Model, ir.Model
                 f"the graph has no tensor {name!r}", where=f"graph {graph.name}", fix=_near(name, list(values))
             )
         if values[name].is_initializer() and not values[name].is_graph_input():
-            raise RequestError(f"{name!r} is a constant", where=f"graph {graph.name}", fix="Cut at a computed value.")
+            raise RequestError(f"{name!r} is a constant", where=f"graph {graph.name}", fix="Split at a computed value.")
     at = [values[name] for name in tensors]
     if any(value.type is None or value.shape is None for value in at):
         infer_missing_shapes(model)
@@ -87,7 +87,7 @@ def _inputs_needed(graph: ir.Graph, at: Collection[ir.Value]) -> set[ir.Value]:
 
 
 def _reads(node: ir.Node) -> list[ir.Value]:
-    """What a node reads, the outer values its subgraphs read included."""
+    """The values a node reads, including outer values read by its subgraphs."""
     values = [value for value in node.inputs if value is not None]
     for attribute in node.attributes.values():
         if attribute.is_ref():

@@ -14,9 +14,9 @@ import onnx_ir as ir
 from ...errors import GraphError
 from .builder import OPSET
 
-IR_VERSION = 10  # What we write: local functions need 8, and runtimes we target read 10.
+IR_VERSION = 10  # The version written: local functions need 8, and the targeted runtimes read 10.
 
-# Above this, an initializer goes to the external data file; below, it stays where parsers and shape inference see it.
+# Larger initializers go to the external data file; smaller ones stay where parsers and shape inference see them.
 EXTERNAL_FROM_BYTES = 1024
 
 
@@ -27,7 +27,7 @@ def load_model(path: str | Path) -> ir.Model:
         path: the ``.onnx`` file. Its external data lies in the same folder or below it.
 
     Raises:
-        GraphError: no such file, not an ONNX model or cut off, an external data file that is missing, too short, a
+        GraphError: no such file, not an ONNX model or truncated, an external data file that is missing, too short, a
             link, or outside the folder.
     """
     path = Path(path)
@@ -40,7 +40,7 @@ def load_model(path: str | Path) -> ir.Model:
         model = ir.load(path, format="protobuf")
     except (DecodeError, ValueError, ir.serde.SerdeError) as error:
         raise GraphError(
-            f"{path} is not an ONNX model, or was cut off ({path.stat().st_size} bytes)",
+            f"{path} is not an ONNX model, or was truncated ({path.stat().st_size} bytes)",
             where=_first_line(error),
             fix="Copy or export the ONNX file again.",
         ) from error
@@ -53,13 +53,13 @@ def load_model(path: str | Path) -> ir.Model:
 
 
 def save_model(model: ir.Model, path: str | Path, data_name: str | None = None) -> None:
-    """Write a model; weights are streamed and `model` itself stays as it is.
+    """Write a model; weights are streamed and `model` itself is not changed.
 
     Args:
         model: the model.
-        path: the ``.onnx`` file to write. The file and its data are not written atomically: a bundle is.
-        data_name: name of the one external data file beside it, for all tensors above `EXTERNAL_FROM_BYTES`. None
-            writes tensors where they are: in the file if in memory, as a reference to the same relative place if
+        path: the ``.onnx`` file to write. The file and its data are not written atomically (a bundle is).
+        data_name: name of the one external data file next to it, for all tensors above `EXTERNAL_FROM_BYTES`. None
+            writes tensors where they are: in the file if in memory, as a reference to the same relative path if
             external.
 
     Raises:
@@ -89,7 +89,7 @@ def save_model(model: ir.Model, path: str | Path, data_name: str | None = None) 
 
 
 def ensure_opset(model: ir.Model) -> None:
-    """Make sure that bodies of compressors are valid in `model`; raise its IR version to `IR_VERSION` if lower.
+    """Make sure that compressor bodies are valid in `model`; raise its IR version to `IR_VERSION` if lower.
 
     Raises:
         GraphError: the standard opset is below 18, or the model imports none.
@@ -97,7 +97,7 @@ def ensure_opset(model: ir.Model) -> None:
     opset = standard_opset(model)
     if opset < OPSET:
         raise GraphError(
-            f"the model is of opset {opset}; compressors need at least {OPSET}",
+            f"the model has opset {opset}; compressors need at least {OPSET}",
             where=f"graph {model.graph.name}",
             fix="Convert it first: " + convert_command("MODEL.onnx", f"MODEL.opset{OPSET}.onnx"),
         )
@@ -111,7 +111,7 @@ def standard_opset(model: ir.Model) -> int:
 
 
 def convert_command(source: str, target: str) -> str:
-    """The shell command that raises a file to the opset of our bodies."""
+    """The shell command that raises a file to the opset of the compressor bodies."""
     return (
         'python -c "import onnx; from onnx import version_converter as v; '
         f"onnx.save(v.convert_version(onnx.load('{source}'), {OPSET}), '{target}')\""
@@ -131,7 +131,7 @@ def external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
 
 
 def _check_external_data(model: ir.Model, path: Path) -> None:
-    """Refuse data files that are not there, or not inside the folder: before an edit, not when they are read."""
+    """Refuse data files that are missing or outside the folder, before an edit instead of when they are read."""
     folder = path.resolve().parent
     needed: dict[str, tuple[int, str]] = {}
     for tensor in external_tensors(model):
@@ -146,7 +146,7 @@ def _check_external_data(model: ir.Model, path: Path) -> None:
             raise GraphError(
                 f"external data {location!r} lies outside the model's folder",
                 where=where,
-                fix="Copy the data file beside the model and save the model again with that location.",
+                fix="Copy the data file next to the model and save the model again with that location.",
             )
         if not file.is_file():
             raise GraphError(
@@ -164,7 +164,7 @@ def _check_external_data(model: ir.Model, path: Path) -> None:
             raise GraphError(
                 f"external data file {location!r} has {file.stat().st_size} bytes, the model needs {size}",
                 where=where,
-                fix="It was cut off: copy it again.",
+                fix="It was truncated: copy it again.",
             )
 
 

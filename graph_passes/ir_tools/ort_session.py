@@ -1,4 +1,4 @@
-"""Opens a graph in ONNX Runtime on the CPU: to look for ranges, and to run a part that was cut free for a proof."""
+"""Opens a graph in ONNX Runtime on the CPU: to measure ranges, and to run an extracted part for a proof."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def open_session(model: ir.Model, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """A session of `model`; external weights are read from where they lie.
+    """A session of `model`; external weights are read from their files.
 
     Args:
         model: any graph.
@@ -22,7 +22,7 @@ def open_session(model: ir.Model, threads: int | None = None) -> onnxruntime.Inf
 
     Raises:
         MissingError: ONNX Runtime is not installed.
-        GraphError: it refuses the graph, or external weights lie in several folders.
+        GraphError: it refuses the graph, or external weights are in several folders.
     """
     try:
         import onnxruntime
@@ -30,7 +30,7 @@ def open_session(model: ir.Model, threads: int | None = None) -> onnxruntime.Inf
         raise MissingError("onnxruntime is not installed", fix='pip install "tokexport[ort]"') from error
     folders = {str(tensor.base_dir) for tensor in external_tensors(model)}
     if len(folders) > 1:
-        raise GraphError(f"external weights lie in {len(folders)} folders", fix="Save the model into one folder first.")
+        raise GraphError(f"external weights are in {len(folders)} folders", fix="Save the model into one folder first.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads is not None:

@@ -1,4 +1,4 @@
-"""How single nodes treat the token axis of [B, n, D]: keep every token in its place, drop leading ones, or mix them."""
+"""How single nodes treat the token axis of [B, n, D]: per token, dropping leading tokens, or mixing tokens."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def weight_product(walk: Walk, node: ir.Node) -> bool:
 
 
 def keeps_tokens(walk: Walk, node: ir.Node) -> bool:
-    """Whether every output token is computed from the input tokens of its own place only.
+    """Whether every output token is computed only from the input tokens at its own position.
 
-    Reshapes and transposes that only split or join heads keep tokens. Where a shape is not known the answer is no.
+    Reshapes and transposes that only split or join heads keep tokens. False if a shape is unknown.
     """
     op = node.op_type
     if node.domain not in ("", "com.microsoft"):
         return False
-    if _beside(node) or op in _ELEMENTWISE or op in _CHANNELWISE or weight_product(walk, node):
+    if _non_float(node) or op in _ELEMENTWISE or op in _CHANNELWISE or weight_product(walk, node):
         return True
     source, target = dims(node.inputs[0]) if node.inputs else None, dims(node.outputs[0])
     if source is None or target is None:
@@ -46,8 +46,8 @@ def keeps_tokens(walk: Walk, node: ir.Node) -> bool:
     if op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
         return _layout_only(source, target)
     if op == "Transpose":
-        given: Any = attribute(node, "perm", tuple(reversed(range(len(source)))))
-        return tuple(given) in ((0, 1, 2), (0, 2, 1, 3), tuple(range(len(source))))
+        perm: Any = attribute(node, "perm", tuple(reversed(range(len(source)))))
+        return tuple(perm) in ((0, 1, 2), (0, 2, 1, 3), tuple(range(len(source))))
     if op in ("Slice", "Split", "Concat", "Softmax") or op in _REDUCE:
         last = len(source) - 1
         axes = _axes(node, len(source))
@@ -77,7 +77,7 @@ def prefix_dropped(node: ir.Node) -> int:
 
 
 def ends_tokens(node: ir.Node, prefix: int = 1) -> bool:
-    """Whether the node takes one summary out of the tokens (a prefix token, a mean): what follows are no tokens.
+    """Whether the node reads one summary from the tokens (a prefix token, a mean), so its output holds no tokens.
 
     Such a node works with any number of tokens.
     """
@@ -94,8 +94,8 @@ def ends_tokens(node: ir.Node, prefix: int = 1) -> bool:
     return span is not None and span[1] <= max(prefix, 1)
 
 
-def _beside(node: ir.Node) -> bool:
-    """Shapes, indices and masks are computed beside the tokens, not from them."""
+def _non_float(node: ir.Node) -> bool:
+    """Whether the node computes shapes, indices or masks, which carry no token values."""
     return node.op_type == "Shape" or all(
         output.dtype is not None and output.dtype not in FLOATS for output in node.outputs
     )
@@ -114,8 +114,8 @@ def _axes(node: ir.Node, rank: int) -> tuple[int, ...] | None:
     if node.op_type == "Slice":
         raw = integers(node.inputs[3]) if len(node.inputs) > 3 else None
     elif node.op_type in _REDUCE:
-        given = attribute(node, "axes", None)
-        raw = tuple(given) if given else integers(node.inputs[1]) if len(node.inputs) > 1 else None  # type: ignore[arg-type]
+        axes = attribute(node, "axes", None)
+        raw = tuple(axes) if axes else integers(node.inputs[1]) if len(node.inputs) > 1 else None  # type: ignore[arg-type]
     else:
         default = -1 if node.op_type == "Softmax" else 0
         raw = (int(attribute(node, "axis", default)),)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""Read-only questions about a graph that every pass asks: what is constant, what comes before, what comes after."""
+"""Read-only queries on a graph that every pass needs: what is constant, what is upstream, what is downstream."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 
-# Pass a parameter on unchanged in kind: what they give is still a parameter where their first input is one.
+# The output of these is still a parameter if their first input is one.
 _CARRIERS = frozenset({"Cast", "Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Tile", "Transpose", "Unsqueeze"})
 _MIXERS = frozenset({"Add", "Concat", "Div", "Mul", "Sub"})
 
@@ -27,7 +27,7 @@ class Walk:
         self.order: dict[ir.Node, int] = {node: i for i, node in enumerate(self.nodes)}
         self._constant: dict[ir.Value, bool] = {}
         self._learned: dict[ir.Value, bool] = {}
-        # In order, so that a producer is always judged before its consumers and nothing recurses.
+        # In graph order a producer is always classified before its consumers, so nothing recurses.
         for node in self.nodes:
             inputs = [value for value in node.inputs if value is not None]
             constant = not _has_subgraph(node) and all(self.constant(value) for value in inputs)
@@ -46,21 +46,21 @@ class Walk:
         return self._by_name().get(name)
 
     def names(self) -> list[str]:
-        """Names of all values that nodes or inputs of the main graph give."""
+        """Names of all values that are inputs or node outputs of the main graph."""
         return list(self._by_name())
 
     def constant(self, value: ir.Value | None) -> bool:
-        """Whether the value depends on no graph input."""
+        """Whether the value is independent of all graph inputs."""
         if value is None or value.is_initializer() or value.const_value is not None:
             return True
         return self._constant.get(value, False)
 
     def learned(self, value: ir.Value) -> bool:
-        """Whether the value is a parameter, perhaps expanded to a batch size that is only known at run time."""
+        """Whether the value is a parameter, perhaps expanded to a batch size that is known only at run time."""
         return self.constant(value) or self._learned.get(value, False)
 
     def inputs(self, node: ir.Node) -> list[ir.Value]:
-        """The inputs that depend on a graph input and are not integers (shapes and indices flow beside the tokens)."""
+        """The inputs that depend on a graph input and are not integers (shapes and indices carry no token values)."""
         return [
             value
             for value in node.inputs
@@ -120,13 +120,13 @@ def dims(value: ir.Value | None) -> tuple[int | None, ...] | None:
 
 
 def array(value: ir.Value | None) -> np.ndarray | None:
-    """What an initializer or a Constant node holds, or None; only small values should be asked for."""
+    """The content of an initializer or a Constant node, or None; for small values only."""
     tensor = _tensor(value)
     return None if tensor is None else tensor.numpy()
 
 
 def scalar(value: ir.Value | None) -> float | None:
-    """The number in a constant that holds a single one."""
+    """The number in a constant with a single element."""
     tensor = _tensor(value)
     return float(tensor.numpy().reshape(-1)[0]) if tensor is not None and tensor.size == 1 else None
 
@@ -144,7 +144,7 @@ def attribute(node: ir.Node, name: str, default: ir.Attr | int | float | tuple[i
 
 
 def infer_missing_shapes(model: ir.Model) -> None:
-    """Annotate values with shapes and types where the file says none; a file that says all is left alone."""
+    """Annotate values with shapes and types the file lacks; a complete file is left alone."""
     values = (output for node in model.graph for output in node.outputs if output.name)
     if all(value.shape is not None and value.dtype is not None for value in values):
         return
@@ -154,7 +154,7 @@ def infer_missing_shapes(model: ir.Model) -> None:
 
 
 def unique_name(base: str, taken: set[str]) -> str:
-    """`base`, or `base`_2, _3, ...: the first that is not in `taken` and has nothing dotted below it; added to it."""
+    """`base`, or `base`_2, _3, ...: the first that is not in `taken` or a dotted prefix in it; added to `taken`."""
     name, i = base, 2
     while name in taken or any(other.startswith(f"{name}.") for other in taken):
         name, i = f"{base}_{i}", i + 1

@@ -1,1 +1,1 @@
-"""Half precision as types of the graph: what cannot be held, what stays in float32, and the rewrite."""
+"""Half precision as types of the graph: values out of range, islands that stay in float32, and the rewrite."""

@@ -3,8 +3,8 @@
 Precision is a property of the graph: types of initializers, Cast at the border of an island. No builder flag is needed,
 and none exists any more in TensorRT 11.
 
-Convert *before* a compressor is inserted: its seam then has the type it will run in, and its body, which selects in
-float32 whatever comes in, is built for that type.
+Convert *before* a compressor is inserted: its seam then has the type it will run in, and its body is built for that
+type. Selection inside a body is float32 for any input type.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..seams.seam import METADATA_KEY
 from .islands import FLOAT, half_slots, plan
 
 _HALVES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
-_SMALL = 4096  # elements; below, a constant is converted at once, so that passes can look at it
+_SMALL = 4096  # elements; smaller constants are converted at once, so that passes can read them
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,16 @@ def to_half(
     """Convert a float32 model in place.
 
     Inputs and outputs of the graph keep float32, cast at the border, so that the contract of a graph does not depend on
-    its precision. `typed_io` names those that take the new type: a KV cache, or tokens that another half-precision
-    graph reads. A value inside keeps its name in the new type wherever it has one, so seams stay where they are.
+    its precision. `typed_io` names those that get the new type: a KV cache, or tokens that another half-precision
+    graph reads. An inner value keeps its name if it has the new type, so seams stay valid.
 
     Weights are converted when they are read, one at a time.
 
     Args:
         model: no local functions; shapes and types are inferred where they are missing.
         dtype: the type of everything that is not an island.
-        islands: node names (-> reason) to keep in float32, beside those of `islands.BY_OPERATOR`. `ranges.find_islands`
-            finds those that real inputs need.
+        islands: node names (-> reason) to keep in float32, besides those of `islands.BY_OPERATOR`.
+            `ranges.find_islands` finds those that real inputs need.
         typed_io: names of graph inputs and outputs that become `dtype`.
 
     Raises:
@@ -97,7 +97,7 @@ def to_half(
 
 
 class _Conversion:
-    """Decides the type of every value first, then joins the ends of each edge: islands come in any order."""
+    """Decides the type of every value first, then casts where the ends of an edge differ; islands come in any order."""
 
     def __init__(
         self, graph: ir.Graph, half: ir.DataType, islands: Collection[ir.Node], typed_io: Collection[str]
@@ -135,7 +135,7 @@ class _Conversion:
             self.graph.outputs[i] = borders.get(value, value)
 
     def _borders(self) -> dict[ir.Value, ir.Value]:
-        """Graph outputs that have the wrong type now: a Cast takes over the name.
+        """Casts for graph outputs that now have the wrong type; the Cast takes over the name.
 
         The graph itself reads the output too, not the value before it: whoever inserts something at that name must
         reach every reader.
@@ -169,13 +169,13 @@ class _Conversion:
             self.graph.register_initializer(copy)
             return copy
         if wanted == self.half and all_read_it and value.producer() and not value.is_graph_output():
-            # The value that everybody reads keeps the name: it is what a seam of this name means.
+            # The value that all consumers read keeps the name, because a seam of this name means that value.
             name, value.name = value.name or "", f"{value.name}.{DTYPE_NAMES[FLOAT]}"
         return self._cast(value, wanted, name)
 
     def _cast(self, value: ir.Value, wanted: ir.DataType, name: str) -> ir.Value:
         producer = value.producer()
-        # With its producer's metadata a Cast lies in the same module, and boundaries of modules stay where they are.
+        # With its producer's metadata a Cast belongs to the same module, so module boundaries do not move.
         metadata = dict(producer.metadata_props) if producer else {}
         node = ir.node("Cast", [value], {"to": int(wanted)}, name=f"cast/{name}", metadata_props=metadata)
         output = node.outputs[0]
@@ -211,12 +211,12 @@ def _shape(tensor: ir.TensorProtocol) -> ir.Shape:
 
 
 def _retype_attributes(node: ir.Node, half: ir.DataType) -> None:
-    """Types that an operator takes from its attributes, not from its inputs."""
+    """Change output types that are set by an attribute, not by the inputs."""
     if node.op_type == "Cast" and node.outputs[0].dtype == half:
         node.attributes["to"] = ir.AttrInt64("to", int(half))
     elif node.op_type == "ConstantOfShape":
-        given = node.attributes.get("value")
-        array = given.as_tensor().numpy() if given is not None else np.zeros(1, np.float32)
+        existing = node.attributes.get("value")
+        array = existing.as_tensor().numpy() if existing is not None else np.zeros(1, np.float32)
         node.attributes["value"] = ir.AttrTensor("value", ir.Tensor(array.astype(half.numpy()), dtype=half))
 
 
@@ -239,7 +239,7 @@ def _lift_constants(graph: ir.Graph) -> None:
 
 
 def _drop_empty_casts(graph: ir.Graph) -> None:
-    """Casts to the type that a value already has, which exporters leave behind and a conversion makes more of."""
+    """Casts to the type that a value already has, which exporters leave in the graph and a conversion adds to."""
     for node in list(graph):
         if node.op_type != "Cast" or node.outputs[0].is_graph_output():
             continue
@@ -259,7 +259,7 @@ def _check(graph: ir.Graph, typed_io: Collection[str]) -> None:
 
 
 def _retype_seams(model: ir.Model) -> None:
-    """Seams that a model carries say the type of their tensor."""
+    """Update the tensor type in the seams stored in the model."""
     if METADATA_KEY not in model.metadata_props:
         return
     types = {value.name: value.dtype for node in model.graph for value in node.outputs}

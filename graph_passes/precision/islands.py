@@ -1,7 +1,7 @@
 """Which nodes of a half-precision graph stay in float32, and why.
 
-In a strongly typed TensorRT network the type of its inputs is the precision a layer computes in
-(`INormalizationLayer::setComputePrecision` in NvInfer.h 10.3 says so, and refuses to be called): float32 accumulation
+In a strongly typed TensorRT network a layer computes in the type of its inputs
+(`INormalizationLayer::setComputePrecision` in NvInfer.h 10.3 says so, and the call is refused): float32 accumulation
 inside a normalisation or a softmax exists only where the graph casts to float32 before it. The fused `Attention` of
 opset 23 is one operator and stays in half precision whole: TensorRT refuses its attribute `softmax_precision`.
 """
@@ -19,7 +19,7 @@ FLOAT = ir.DataType.FLOAT
 
 _NORMAL = "a normalisation sums squares"
 _SUM = "a sum over many elements"
-_SQUARE = "a square passes 65504 from 256 on"
+_SQUARE = "a square exceeds 65504 from 256 on"
 BY_OPERATOR: Mapping[str, str] = {
     "LayerNormalization": _NORMAL,
     "RMSNormalization": _NORMAL,
@@ -29,17 +29,17 @@ BY_OPERATOR: Mapping[str, str] = {
     "LpNormalization": _NORMAL,
     "Softmax": "a softmax sums exponentials",
     "LogSoftmax": "a softmax sums exponentials",
-    "Exp": "e^x passes 65504 from 11.1 on",
+    "Exp": "e^x exceeds 65504 from 11.1 on",
     "Pow": _SQUARE,
     "Sqrt": "its argument is a sum of squares",
     "Reciprocal": "its argument can be close to zero",
-    "Sin": "an angle needs its fraction",
-    "Cos": "an angle needs its fraction",
+    "Sin": "an angle needs its fractional part",
+    "Cos": "an angle needs its fractional part",
     **dict.fromkeys(("ReduceSum", "ReduceMean", "ReduceSumSquare", "ReduceL1", "ReduceL2", "CumSum"), _SUM),
     **dict.fromkeys(("ReduceLogSum", "ReduceLogSumExp", "ReduceProd", "GlobalAveragePool"), _SUM),
 }
 
-# Constants are judged only up to this size: masks, scales and epsilons, not weights.
+# Only constants up to this size are checked: masks, scales and epsilons, not weights.
 _SMALL = 4096
 _TYPE_NAMES = {"FLOAT16": "tensor(float16)", "BFLOAT16": "tensor(bfloat16)"}
 
@@ -50,7 +50,7 @@ def plan(model: ir.Model, half: ir.DataType, named: Mapping[str, str]) -> dict[i
     Args:
         model: a float32 graph without local functions; every value has a type.
         half: FLOAT16 or BFLOAT16.
-        named: node name -> reason, of islands asked for.
+        named: node name -> reason, of the islands the caller asks for.
 
     Raises:
         RequestError: a node of `named` does not exist.
@@ -67,7 +67,7 @@ def plan(model: ir.Model, half: ir.DataType, named: Mapping[str, str]) -> dict[i
             raise GraphError(
                 f"{node.op_type} holds a subgraph, and its precision cannot be changed",
                 where=f"graph {model.graph.name!r}, node {name!r}",
-                fix="Export the model with static shapes, so that no If, Loop or Scan is left.",
+                fix="Export the model with static shapes, so that it contains no If, Loop or Scan.",
             )
         for value in node.outputs:
             if value.name and value.dtype is None:
@@ -83,10 +83,10 @@ def plan(model: ir.Model, half: ir.DataType, named: Mapping[str, str]) -> dict[i
             result[node] = reason
     for node in list(result):
         if node.op_type in ("Sin", "Cos"):
-            _add_ancestors(node, f"leads to {node.name}", result)
+            _add_ancestors(node, f"feeds {node.name}", result)
     for node in model.graph:
         if _is_cast_to_integer(node):
-            _add_ancestors(node, f"leads to the integers of {node.name}", result)
+            _add_ancestors(node, f"feeds the integers of {node.name}", result)
     return result
 
 
@@ -96,10 +96,10 @@ def touches_float(node: ir.Node) -> bool:
 
 
 def half_slots(node: ir.Node, half: ir.DataType, opset: int) -> tuple[set[int], set[int]]:
-    """Indices of the inputs and outputs that take `half` where the standard lets them; empty for unknown operators."""
+    """Indices of the inputs and outputs whose type may be `half` by the ONNX standard; empty for unknown operators."""
     import onnx
 
-    # These say their output's type in an attribute.
+    # The output type of these is an attribute.
     if node.op_type in ("Cast", "ConstantOfShape"):
         sides = (node.inputs[0], node.outputs[0])
         return tuple({0} if value is not None and value.dtype == FLOAT else set() for value in sides)  # type: ignore
@@ -152,7 +152,7 @@ def _lost_constant(value: ir.Value, half: ir.DataType) -> str:
 
 
 def _add_ancestors(node: ir.Node, reason: str, result: dict[ir.Node, str]) -> None:
-    """Also keep in float32 what an angle or an index is computed from, unless it comes from the graph's own inputs."""
+    """Also keep in float32 the nodes that an angle or an index is computed from, except graph inputs."""
     found: dict[ir.Node, None] = {}
     todo = [value for value in node.inputs if value is not None and value.dtype == FLOAT]
     while todo:

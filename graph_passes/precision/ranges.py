@@ -1,9 +1,9 @@
-"""Finds what float16 cannot hold: on the float32 graph, with real inputs.
+"""Finds values that float16 cannot represent, by running the float32 graph on real inputs.
 
-ONNX Runtime's CPU runs float16 graphs partly in float32, so a half-precision run there proves types, not ranges. Here
-the float32 graph itself is asked: the largest magnitude of every value, and for every sum of products the largest sum
-of magnitudes, which bounds each of its partial sums in any order of adding. Both are computed inside the graph, as
-scalars: no intermediate leaves it, and memory stays that of a plain run.
+ONNX Runtime's CPU runs float16 graphs partly in float32, so a half-precision run there proves types, not ranges. So the
+float32 graph is measured: the largest magnitude of every value, and for every sum of products the largest sum of
+magnitudes, which bounds each of its partial sums in any order of addition. Both are computed inside the graph, as
+scalars: no intermediate becomes an output, and memory stays that of a plain run.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ..ir_tools.ort_session import open_session
 from ..ir_tools.walk import infer_missing_shapes
 
 FLOAT16_MAX = 65504.0
-# Half of float16's range: real inputs are a sample, and the next one may be larger.
+# Half of float16's range: real inputs are a sample, and others may be larger.
 LARGE = 3.0e4
 
-# Operators that, run on magnitudes, give the sum of |a||b|, with the operator to run.
+# Operator -> the operator that, run on magnitudes, computes the sum of |a||b|.
 _SUMS = {op: op for op in ("MatMul", "Gemm", "Conv", "Einsum", "ReduceSum")} | {"ReduceMean": "ReduceSum"}
 
 
@@ -31,7 +31,7 @@ def find_islands(
     """Nodes that must stay in float32 when the graph becomes float16, for `precision.to_half`.
 
     Args:
-        model: a float32 graph; it stays as it is. External weights are read by ONNX Runtime where they lie.
+        model: a float32 graph; it is not changed. External weights are read by ONNX Runtime where they lie.
         feeds: one or several sets of inputs, name -> array.
 
     Returns:
@@ -59,7 +59,7 @@ def find_islands(
 
 
 def _add_probes(model: ir.Model) -> dict[str, tuple[ir.Node, str, float]]:
-    """Append scalars to the graph's outputs: name -> (node it judges, what it is, the most it may be)."""
+    """Append scalars to the graph's outputs: name -> (the node checked, what is measured, its limit)."""
     graph = model.graph
     original = list(graph)
     maxima: dict[ir.Value, ir.Value] = {}
@@ -76,7 +76,7 @@ def _add_probes(model: ir.Model) -> dict[str, tuple[ir.Node, str, float]]:
     graph.register_initializer(zero)
 
     def magnitude(value: ir.Value) -> ir.Value:
-        # An infinity is a mask: it is the same in every type, and says nothing about the range.
+        # An infinity is a mask: it exists in every type and says nothing about the range.
         size = add("Abs", [value], {})
         return add("Where", [add("IsInf", [size], {}), zero, size], {})
 

@@ -1,9 +1,9 @@
-"""What a recipe is, and how it is read from a TOML file: one of those beside this one, or the user's own.
+"""What a recipe is, and how it is read from a TOML file: one next to this file, or the user's own.
 
     name = "two-steps"            # optional: by default the file's
     summary = "what it does"
 
-    [[steps]]                     # front to back; each sees what the one before left
+    [[steps]]                     # upstream first; each reads the tokens left by the step before
     method = "cls_topk"
     seam = "encoder_layer:1/4"    # optional: auto. A share of the layers fits encoders of any depth
     ratio = "1/2"                 # share removed, exact; or keep = 288, which fits one number of tokens
@@ -16,7 +16,7 @@
 
 A recipe that follows a paper also has `source`, `approximate` (what differs) and `budget`: the tokens that enter the
 language model, and the average over layers. "192 tokens" means the first in some papers and the second in others, so
-both are there, for a model that is named, and both are computed from the steps when the file is read.
+both are given, for a named model, and both are computed from the steps when the file is read.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Origin(_Strict):
 
     Attributes:
         paper: title and number.
-        place: the section, table or file that the numbers stand in.
+        place: the section, table or file that contains the numbers.
         code: the released code and its licence, where there is one.
     """
 
@@ -62,17 +62,17 @@ class Origin(_Strict):
 
 
 class Budget(_Strict):
-    """What a recipe comes to on the model that it was made for.
+    """The token counts of a recipe on the model it was made for.
 
     Attributes:
-        model: which.
-        tokens: N, that reach the first step.
-        entering: that enter the language model.
+        model: its name.
+        tokens: N, before the first step.
+        entering: tokens that enter the language model.
         average: over the layers of `over`: a number or a fraction.
-        over: the language model, in front of which all steps are, so that the average is what enters; or the encoder,
+        over: the language model, if all steps are upstream of it, so the average equals `entering`; or the encoder,
             for steps inside it.
-        layers: of `over`.
-        note: what the paper counts otherwise.
+        layers: number of layers of `over`.
+        note: what the paper counts differently.
     """
 
     model: str
@@ -89,12 +89,12 @@ class Budget(_Strict):
         try:
             Fraction(average)
         except (ValueError, ZeroDivisionError):
-            raise ValueError(f"average {average!r} is no number") from None
+            raise ValueError(f"average {average!r} is not a number") from None
         return average
 
 
 class Entry(_Strict):
-    """One step as it is written; see `sequence.Step`."""
+    """One step as written in the file; see `sequence.Step`."""
 
     method: str
     seam: str = "auto"
@@ -110,10 +110,10 @@ class Entry(_Strict):
             known = _parameters(self.method)
             for name, share in self.shares.items():
                 if name not in known or name in self.params:
-                    why = "has a value in params too" if name in self.params else f"is no parameter of {self.method}"
+                    why = "has a value in params too" if name in self.params else f"is not a parameter of {self.method}"
                     raise ValueError(f"{name} in shares {why}")
                 parse_ratio(share)
-            # What follows K is a count, so a count is what it must take.
+            # A share becomes a count, so the parameter must accept a count.
             make(self.method, {**self.params, **dict.fromkeys(self.shares, 1)})
             layers_up_to(self.seam, 1)
         except RequestError as error:
@@ -121,7 +121,7 @@ class Entry(_Strict):
         return self
 
     def step(self, settings: Mapping[str, Any]) -> Step:
-        """The step, with some parameters set otherwise."""
+        """The step, with some parameters overridden."""
         shares = {name: Fraction(share) for name, share in self.shares.items() if name not in settings}
         return Step(make(self.method, {**self.params, **settings}), self.ratio, self.keep, self.seam, shares)
 
@@ -130,12 +130,12 @@ class Recipe(_Strict):
     """A recipe.
 
     Attributes:
-        name: as typed after ``--recipe``, and of the variant that it makes.
+        name: as typed after ``--recipe``, and the name of the variant it makes.
         summary: one line.
-        steps: front to back.
-        source: what it follows.
-        approximate: what it does otherwise; empty where nothing.
-        budget: what it comes to.
+        steps: upstream first.
+        source: the paper it follows.
+        approximate: how it differs from the source; empty if it does not.
+        budget: the token counts that result.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -157,11 +157,11 @@ class Recipe(_Strict):
             raise ValueError(f"budget.entering is {self.budget.entering}, but the steps leave {entering} tokens")
         average = self.average(self.budget)
         if average != Fraction(self.budget.average):
-            raise ValueError(f"budget.average is {self.budget.average}, but the steps come to {average}")
+            raise ValueError(f"budget.average is {self.budget.average}, but the steps average {average}")
         return self
 
     def counts(self, tokens: int) -> list[int]:
-        """How many of `tokens` are left behind each step."""
+        """How many of `tokens` are left after each step."""
         left = []
         for entry in self.steps:
             tokens = tokens_kept(tokens, ratio=entry.ratio, keep=entry.keep)
@@ -173,7 +173,7 @@ class Recipe(_Strict):
         counts = self.counts(budget.tokens)
         if budget.over == "language model":
             return Fraction(counts[-1])
-        # Layer i computes with what the last step left that sits behind an earlier layer.
+        # Layer i computes with the tokens left by the last step that follows an earlier layer.
         ends = [layers_up_to(entry.seam, budget.layers) for entry in self.steps]
         seen = [
             next((left for end, left in reversed(list(zip(ends, counts))) if end <= layer), budget.tokens)
@@ -182,13 +182,13 @@ class Recipe(_Strict):
         return Fraction(sum(seen), budget.layers)
 
     def made(self, settings: Mapping[str, Any] | None = None) -> tuple[Step, ...]:
-        """The steps, with parameters set otherwise.
+        """The steps, with parameters overridden.
 
         Args:
             settings: ``KEY`` -> value for every step whose method has that parameter, ``N.KEY`` for step N alone.
 
         Raises:
-            RequestError: no step has such a parameter, or it does not take that value.
+            RequestError: no step has such a parameter, or the parameter does not accept that value.
         """
         own: list[dict[str, Any]] = [{} for _ in self.steps]
         for key, value in (settings or {}).items():
@@ -201,7 +201,7 @@ class Recipe(_Strict):
                 what = f"recipe {self.name} has no parameter {key!r}"
                 raise RequestError(what, fix=nearest(key, known, kind="parameters"))
             for number in chosen:
-                # What is said of one step wins over what is said of all.
+                # A setting for one step overrides a setting for all steps.
                 own[number - 1] = {**own[number - 1], name: value} if hit else {name: value, **own[number - 1]}
         return tuple(entry.step(mine) for entry, mine in zip(self.steps, own))
 
@@ -215,35 +215,36 @@ def load(recipe: str | Path) -> Recipe:
     """A recipe by its name, or from a file: anything with a slash or that ends in ``.toml``.
 
     Raises:
-        RequestError: an unknown name; a file that is not there, is no TOML, or has a key or a value that is wrong.
+        RequestError: an unknown name; a file that is missing, is not TOML, or has a wrong key or value.
     """
     text, file = str(recipe), recipe_file(recipe)
     if file is not None:
         return _read(file)
     if text not in names():
         raise RequestError(
-            f"unknown recipe {text!r}", fix=f"{nearest(text, names(), kind='recipes')} A file is named with its .toml."
+            f"unknown recipe {text!r}",
+            fix=f"{nearest(text, names(), kind='recipes')} Name a file with its .toml suffix.",
         )
     return _built_in(text)
 
 
 def recipe_file(recipe: str | Path) -> Path | None:
-    """The file that `load` reads a recipe from; None for one by its name."""
+    """The file that `load` reads a recipe from; None if it is the name of a built-in recipe."""
     text = str(recipe)
     is_file = isinstance(recipe, Path) or "/" in text or text.endswith(".toml")
     return Path(text).expanduser() if is_file else None
 
 
-def refuse_beside(**given: Any) -> None:
-    """Raise `RequestError` for what was asked for beside a recipe, which says it itself.
+def refuse_with_recipe(**options: Any) -> None:
+    """Raise `RequestError` for an option that was given together with a recipe, which sets it itself.
 
     Args:
-        given: option -> its value, None or empty where it was left out.
+        options: option -> its value, None or empty if it was left out.
     """
-    for option, value in given.items():
+    for option, value in options.items():
         if value is not None and value != () and value != []:
             raise RequestError(
-                f"--{option} {value} was given beside --recipe, which has its own",
+                f"--{option} {value} was given together with --recipe, which sets its own",
                 fix="Leave it out, or copy the recipe's TOML file and change it there: --recipe FILE.toml.",
             )
 
@@ -272,15 +273,15 @@ def _read(path: Path) -> Recipe:
             f"the recipe cannot be read: {why}", where=str(path), fix=f"Name a file, or one of {', '.join(names())}."
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"the recipe is no TOML: {error}", where=str(path)) from None
+        raise RequestError(f"the recipe is not TOML: {error}", where=str(path)) from None
     except ValidationError as error:
         first = error.errors()[0]
-        fix = "README.md says what a recipe holds; `tokexport methods --recipes` lists those that are there."
+        fix = "README.md describes the format; `tokexport methods --recipes` lists the built-in recipes."
         raise RequestError(_wrong(first), where=str(path), fix=fix) from None
 
 
 def _wrong(error: Any) -> str:
-    """What pydantic found, by our words: a key by its place, steps counted from 1."""
+    """What pydantic found, in this project's words: the key's position, steps counted from 1."""
     loc = [part for part in error["loc"] if part != "steps"] or list(error["loc"])
     place = ", ".join(f"step {part + 1}" if isinstance(part, int) else str(part) for part in loc)
     if error["type"] == "extra_forbidden":

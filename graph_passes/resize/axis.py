@@ -10,13 +10,13 @@ class Axis:
     """An axis with ``outer * old * inner`` entries, ``outer * new * inner`` after compression.
 
     Attributes:
-        old: entries of one run over the tokens, those before and behind them counted.
+        old: entries of one run over the tokens, prefix and suffix included.
         new: the same after compression.
-        prefix: leading entries of a run that are no tokens (CLS, text before an image): they stay where they are.
-        suffix: trailing entries that are no tokens.
-        outer: runs that follow each other on this axis, as where the batch was merged into it.
-        inner: entries per token, as where channels were merged into it.
-        uniform: every entry holds the same, so it may meet any axis of its size.
+        prefix: leading entries of a run that are not tokens (CLS, text before an image): they are kept as they are.
+        suffix: trailing entries that are not tokens.
+        outer: runs that follow each other on this axis, such as when the batch was merged into it.
+        inner: entries per token, such as when channels were merged into it.
+        uniform: all entries are equal, so it may be combined with any axis of its size.
     """
 
     old: int
@@ -27,15 +27,15 @@ class Axis:
     inner: int = 1
     uniform: bool = False
 
-    def between(self, before: int, behind: int) -> Axis:
-        """The axis with so many more entries that are no tokens at its ends."""
-        more = before + behind
+    def extended(self, before: int, after: int) -> Axis:
+        """The axis with `before` more leading and `after` more trailing entries that are not tokens."""
+        more = before + after
         return replace(
             self,
             old=self.old + more,
             new=self.new + more,
             prefix=self.prefix + before,
-            suffix=self.suffix + behind,
+            suffix=self.suffix + after,
             uniform=False,
         )
 
@@ -55,13 +55,13 @@ class Axis:
         return self.outer == self.inner == 1
 
     def move(self, boundary: int) -> int | None:
-        """Where a boundary between entries (0..old) lies after compression; None inside the tokens."""
+        """Where a boundary between entries (0..old) lies after compression; None if it falls among the tokens."""
         if boundary <= self.prefix:
             return boundary
         return boundary - self.old + self.new if boundary >= self.old - self.suffix else None
 
     def part(self, start: int, end: int) -> Axis | None:
-        """Entries [start, end), both boundaries movable; None if it holds no tokens."""
+        """The axis of entries [start, end), both outside the tokens; None if they hold no tokens."""
         tokens_end = self.old - self.suffix
         if end <= self.prefix or start >= tokens_end:
             return None

@@ -1,7 +1,7 @@
-"""The second half of the proof: strict shape inference over the planned rest must find the shapes that the rules found.
+"""The second half of the proof: strict shape inference over the planned downstream graph must agree with the rules.
 
-The nodes behind the seam are copied into a model of their own, with the planned constants and without weights: a large
-constant is an input of its type. Nothing of the model is changed, and no weight is read.
+The nodes downstream of the seam are copied into a model of their own, with the planned constants and without weights: a
+large constant becomes an input of its type. The model itself is not changed, and no weight is read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import onnx_ir as ir
 from ...errors import GraphError
 from .state import Downstream, Edit
 
-_INLINE_BYTES = 1024  # Constants up to here stay, because inference reads shapes from them.
+_INLINE_BYTES = 1024  # Constants up to this size are kept, because inference reads shapes from them.
 
 
 def check(
@@ -27,21 +27,21 @@ def check(
     """Compare with strict inference.
 
     Args:
-        rest: the finished walk.
+        downstream: the finished walk.
         cone: nodes that read tokens or their count, in order.
         edits: constants that will change.
-        shapes: what the rules found.
-        value: where the tokens come in.
+        shapes: those that the rules derived.
+        value: the tokens that enter the downstream graph.
 
     Raises:
-        GraphError: inference fails, or finds another size on some axis.
+        GraphError: inference fails, or derives another size for some axis.
     """
     if not cone:
         return
     axes = downstream.axes[value]
     first = ir.Shape([axes[i].kept if i in axes else dim for i, dim in enumerate(value.shape or ())])
     proto = _proto(downstream, cone, {(e.node, e.index): e for e in edits}, value, first)
-    # Following the content of shapes takes memory (100 MB for 3,000 nodes) and matters only where they are computed.
+    # Propagating the content of shapes takes memory (100 MB for 3,000 nodes) and matters only where they are computed.
     computed = any(node.op_type in ("Shape", "Size") for node in cone)
     try:
         inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=True, data_prop=computed)
@@ -49,7 +49,7 @@ def check(
         raise GraphError(
             f"shape inference refuses the graph with fewer tokens: {str(error).strip().splitlines()[-1]}",
             where=f"graph {downstream.model.graph.name}",
-            fix="Choose a seam further back (`tokexport inspect MODEL.onnx` lists them).",
+            fix="Choose a seam further downstream (`tokexport inspect MODEL.onnx` lists them).",
         ) from error
     found = {info.name: info.type.tensor_type.shape for info in (*inferred.graph.value_info, *inferred.graph.output)}
     for node in cone:
@@ -58,7 +58,7 @@ def check(
                 continue
             wanted, got = list(shapes[output]), [d.dim_value for d in found[output.name].dim]
             if len(wanted) != len(got) or any(isinstance(w, int) and g and w != g for w, g in zip(wanted, got)):
-                downstream.refuse(node, f"shape inference gives {output.name} {got} where {wanted} was worked out")
+                downstream.refuse(node, f"shape inference gives {output.name} {got}, but the rules derive {wanted}")
 
 
 def _proto(
@@ -68,7 +68,7 @@ def _proto(
     value: ir.Value,
     first: ir.Shape,
 ) -> onnx.ModelProto:
-    graph = onnx.GraphProto(name="rest")
+    graph = onnx.GraphProto(name="downstream")
     model = downstream.model
     inside = {output for node in cone for output in node.outputs}
     outside: dict[ir.Value, None] = {}
@@ -101,7 +101,7 @@ def _proto(
         elif tensor is not None:
             graph.input.append(_info(x.name or "", tensor.dtype, ir.Shape(tensor.shape.numpy())))
         elif (known := downstream.sizes.data(x)) is not None and _settled(known) and x.dtype == ir.DataType.INT64:
-            # A shape computed before the seam: what it comes to is known.
+            # A shape computed upstream of the seam has a known value.
             dims = [] if x.shape is not None and x.shape.rank() == 0 else [len(known)]
             graph.initializer.append(
                 onnx.helper.make_tensor(x.name or "", onnx.TensorProto.INT64, dims, [old or 0 for old, _ in known])

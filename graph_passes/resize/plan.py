@@ -1,9 +1,9 @@
-"""Prove that everything behind a seam can live with fewer tokens, and rewrite the counts that are baked into it.
+"""Prove that the graph downstream of a seam works with fewer tokens, and rewrite the counts baked into it.
 
-The token axes are followed forward through every consumer by one rule per operator family (`rest_rules`): a value has a
-set of them (an attention matrix has two), and an axis that has the old count by coincidence is not one. What the rules
+The token axes are followed forward through every consumer by one rule per operator family (`rules`). A value has a set
+of them (an attention matrix has two), and an axis that has the old count by coincidence is not one. What the rules
 cannot prove is refused with node and constant. The plan is made first and checked by strict shape inference on a copy
-without weights (`rest_check`); only then is the graph edited.
+without weights (`check`). Only then is the graph edited.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from .state import Downstream, Edit
 
 @dataclass
 class Plan:
-    """What must change behind the seam.
+    """What must change downstream of the seam.
 
     Attributes:
         edits: constants to rewrite.
-        shapes: value -> its shape after compression, for every value with a token axis but the first.
-        attending: nodes behind in which tokens attend to each other.
-        axes: value -> its axes with tokens, for every value behind.
+        shapes: value -> its shape after compression, for every value with a token axis, except the first.
+        attending: downstream nodes in which tokens attend to each other.
+        axes: value -> its token axes, for every downstream value.
     """
 
     edits: list[Edit]
@@ -36,7 +36,7 @@ class Plan:
     axes: dict[ir.Value, list[int]] = field(default_factory=dict)
 
     def attends(self, model: ir.Model, until: ir.Value | None = None) -> bool:
-        """Whether tokens attend to each other somewhere behind; with `until` only what that is computed from counts."""
+        """Whether tokens attend to each other downstream; with `until` only nodes that it is computed from count."""
         if until is None or not self.attending:
             return bool(self.attending)
         return not Walk(model).ancestors(until).isdisjoint(self.attending)
@@ -66,21 +66,21 @@ class Plan:
 
 
 def prove_downstream(model: ir.Model, value: ir.Value, axis: int, old: int, new: int, *, prefix: int = 0) -> list[str]:
-    """Prove and rewrite in place, for a `value` that was just made shorter.
+    """Prove and rewrite in place, for a `value` that was just shortened.
 
     Args:
         model: the model; nothing in it has changed if this raises.
-        value: carries tokens on `axis`; its own shape may say the old or the new count.
+        value: carries tokens on `axis`; its own shape may have the old or the new count.
         axis: of `value`.
         old: entries on it before, prefix counted.
         new: entries on it now, prefix counted.
-        prefix: leading entries that are no tokens.
+        prefix: leading entries that are not tokens.
 
     Returns:
         One line for each constant that was rewritten.
 
     Raises:
-        GraphError: node, operator and constant that stand in the way.
+        GraphError: it cannot be proved; node, operator and constant are named.
     """
     plan = plan_downstream(model, value, axis, old, new, prefix=prefix)
     if value.shape is not None:
@@ -119,7 +119,7 @@ def _attends(downstream: Downstream, node: ir.Node) -> bool:
 
 
 def _visit(downstream: Downstream, node: ir.Node, sized: set[ir.Value]) -> bool:
-    """Follow the tokens through one node; whether they or their count reach it."""
+    """Follow the tokens through one node; returns whether they or their count reach it."""
     _refuse_captured(downstream, node, sized)
     tracked = any(downstream.axes.get(value) for value in node.inputs if value is not None)
     counted = any(value in sized for value in node.inputs if value is not None)
@@ -129,13 +129,13 @@ def _visit(downstream: Downstream, node: ir.Node, sized: set[ir.Value]) -> bool:
     if not tracked and (
         not standard or node.op_type not in SHAPED or downstream.sizes.data(node.outputs[0]) is not None
     ):
-        # A number made from the token count: whoever uses it as a shape asks `Sizes` what it is.
+        # A number computed from the token count: where it is used as a shape, `Sizes` knows its value.
         sized.update(node.outputs)
         return True
     rule = _rule(downstream, node)
-    found = rule(downstream, node)
+    axes_out = rule(downstream, node)
     for i, output in enumerate(node.outputs):
-        axes = found[i] if len(found) > 1 else found[0]
+        axes = axes_out[i] if len(axes_out) > 1 else axes_out[0]
         _agree(downstream, node, output, axes)
         downstream.axes[output] = axes
         if counted or node.op_type in ("Shape", "Size"):
@@ -148,8 +148,8 @@ def _rule(downstream: Downstream, node: ir.Node) -> Rule:
     if node.op_identifier() in downstream.model.functions:
         fix = "Inline the model's functions first: onnx.inliner.inline_local_functions."
         if node.domain == "tokexport":
-            fix = "Put compressors in from front to back; a recipe does (--recipe)."
-        downstream.refuse(node, f"local function {node.domain}::{node.op_type} is not looked into", fix=fix)
+            fix = "Insert compressors in graph order, upstream first; a recipe does (--recipe)."
+        downstream.refuse(node, f"local function {node.domain}::{node.op_type} cannot be analysed", fix=fix)
     if rule is None:
         domain = f"{node.domain}::" if node.domain else ""
         downstream.refuse(node, f"what {domain}{node.op_type} does with the token axis is not known")
@@ -157,7 +157,7 @@ def _rule(downstream: Downstream, node: ir.Node) -> Rule:
 
 
 def _agree(downstream: Downstream, node: ir.Node, output: ir.Value, axes: dict[int, Axis]) -> None:
-    """The file's own shape must say what the rule says."""
+    """The shape declared in the file must agree with the rule."""
     dims = downstream.sizes.dims(output)
     if dims is None and axes and output.name:
         downstream.refuse(node, f"the shape of {output.name} is not known", fix="Add value_info to the model.")

@@ -12,9 +12,9 @@ def broadcast(downstream: Downstream, node: ir.Node, spans: dict[int, tuple[int,
     """Token axes of operands broadcast together.
 
     Args:
-        rest: the proof.
-        node: its node.
-        spans: input index -> (first axis, axis behind the last) that takes part, aligned at the right.
+        downstream: the state of the proof.
+        node: the broadcasting node.
+        spans: input index -> (first axis, end axis) that take part, aligned at the right.
 
     Returns:
         Axes of the result, counted from the left of the longest span.
@@ -35,7 +35,7 @@ def broadcast(downstream: Downstream, node: ir.Node, spans: dict[int, tuple[int,
 
 
 def matmul(downstream: Downstream, node: ir.Node) -> list[Axes]:
-    """Rows are free; a contraction over tokens needs them on both sides, as attention has it."""
+    """Rows may be tokens. A contraction over tokens needs the same tokens on both sides, as in attention."""
     left, right = (len(downstream.dims(node, value)) for value in node.inputs[:2])
     _contract(downstream, node, (0, left - 1), (1, max(right - 2, 0)))
     out = broadcast(downstream, node, {0: (0, max(left - 2, 0)), 1: (0, max(right - 2, 0))})
@@ -53,7 +53,7 @@ def gemm(downstream: Downstream, node: ir.Node) -> list[Axes]:
     _contract(downstream, node, (0, 0 if flip[0] else 1), (1, 1 if flip[1] else 0))
     rows, columns = _axis(downstream, node, 0, 1 if flip[0] else 0), _axis(downstream, node, 1, 0 if flip[1] else 1)
     out = {i: axis for i, axis in enumerate((rows, columns)) if axis is not None}
-    if downstream.given(node, 2):
+    if downstream.has_input(node, 2):
         dims = downstream.dims(node, node.inputs[2])
         for i, axis in out.items():
             position = i - 2 + len(dims)
@@ -76,7 +76,7 @@ def _contract(downstream: Downstream, node: ir.Node, left: tuple[int, int], righ
             downstream.refuse(
                 node,
                 f"it sums over the tokens with {downstream.label(node, index)} "
-                f"{list(downstream.dims(node, node.inputs[index]))}, whose axis {position} has one entry for each",
+                f"{list(downstream.dims(node, node.inputs[index]))}, whose axis {position} has one entry per token",
             )
     downstream.meet(node, right[0], right[1], axes[0])  # type: ignore[arg-type]
 
@@ -92,7 +92,7 @@ def fused_matmul(downstream: Downstream, node: ir.Node) -> list[Axes]:
 def attention(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """Attention (opset 23): the output follows the queries; keys, values and the mask must agree on theirs."""
     for i in (4, 5, 6):
-        if downstream.given(node, i):
+        if downstream.has_input(node, i):
             downstream.refuse(node, f"it has a cache or padding input {downstream.label(node, i)} of fixed length")
     rank = len(downstream.dims(node, node.inputs[0]))
     at = rank - 2
@@ -107,14 +107,14 @@ def attention(downstream: Downstream, node: ir.Node) -> list[Axes]:
         downstream.refuse(node, "only one of keys and values comes from the tokens")
     if key is not None:
         downstream.meet(node, 2, at, key)
-    if downstream.given(node, 3):
+    if downstream.has_input(node, 3):
         dims = downstream.dims(node, node.inputs[3])
         for position, axis in ((len(dims) - 2, query), (len(dims) - 1, key)):
             if axis is not None and position >= 0 and dims[position] != 1:
                 downstream.meet(node, 3, position, axis)
     causal = "is_causal" in node.attributes and bool(node.attributes["is_causal"].as_int())
     if causal and query != key:
-        downstream.refuse(node, "its causal mask relates two sequences of which only one gets shorter")
+        downstream.refuse(node, "its causal mask relates two sequences, and only one of them gets shorter")
     outputs: list[Axes] = [{at: query} if query is not None else {}]
     cache = {2: key} if key is not None else {}
     scores = {i: axis for i, axis in ((2, query), (3, key)) if axis is not None}
@@ -122,7 +122,7 @@ def attention(downstream: Downstream, node: ir.Node) -> list[Axes]:
 
 
 def einsum(downstream: Downstream, node: ir.Node) -> list[Axes]:
-    """A label that runs over tokens must do so in every operand that has it."""
+    """A label that runs over tokens must run over them in every operand that has it."""
     equation = node.attributes["equation"].as_string().replace(" ", "")
     if "." in equation or "->" not in equation:
         downstream.refuse(node, f"equation {equation!r} is not written out in full")

@@ -1,4 +1,4 @@
-"""Rules for operators whose operand is a shape: the baked token count in it is found and rewritten."""
+"""Rules for operators whose operand is a shape: the token count baked into it is found and rewritten."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .state import Downstream
 
 
 def reshape(downstream: Downstream, node: ir.Node) -> list[Axes]:
-    """A token axis is found again by the product of the sizes to its left; its baked size is rewritten.
+    """A token axis is located by the product of the sizes to its left, and its baked-in size is rewritten.
 
-    It may be merged with neighbours and split off them again. Splitting the tokens themselves (into a grid) is refused.
+    It may be merged with neighbouring axes and split off again. Splitting the tokens (into a grid) is refused.
     """
     source = downstream.dims(node, node.inputs[0])
     axes = downstream.axes.get(node.inputs[0], {})  # type: ignore[arg-type]
@@ -38,7 +38,7 @@ def reshape(downstream: Downstream, node: ir.Node) -> list[Axes]:
 def _resolve(
     downstream: Downstream, node: ir.Node, source: tuple[int, ...], target: list[Pair], copied: list[int]
 ) -> list[int]:
-    """The output shape before compression, with the one open entry found by division."""
+    """The output shape before compression, with the one -1 entry resolved by division."""
     declared = downstream.sizes.dims(node.outputs[0])
     wanted: list[int | None] = []
     for i, (old, _) in enumerate(target):
@@ -52,7 +52,7 @@ def _resolve(
     if None in wanted or math.prod(size for size in wanted if size is not None) != total:
         downstream.refuse(
             node,
-            f"its output shape cannot be worked out from {_sizes(downstream, source)}",
+            f"its output shape cannot be derived from {_sizes(downstream, source)}",
             fix="Export the model with static shapes, or run shape inference on it.",
         )
     return [size for size in wanted if size is not None]
@@ -78,15 +78,15 @@ def _find_axes(
             if any(downstream.sizes.symbolic(size) for size in (*source, *wanted)):
                 downstream.refuse(
                     node,
-                    f"where the {axis.old} tokens of {_sizes(downstream, source)} go in {_sizes(downstream, wanted)} "
-                    "depends on a dynamic dimension",
+                    f"the position of the {axis.old} tokens of {_sizes(downstream, source)} within "
+                    f"{_sizes(downstream, wanted)} depends on a dynamic dimension",
                     fix="Export the model with static shapes, or run shape inference (data_prop=True) on it.",
                 )
             downstream.refuse(
                 node,
                 f"it spreads the {axis.old} tokens of {_sizes(downstream, source)} over several axes of "
                 f"{_sizes(downstream, wanted)}, as for a grid",
-                fix="Choose a seam behind the operation that needs the grid, or a method that keeps one.",
+                fix="Choose a seam downstream of the operation that needs the grid, or a method that keeps one.",
             )
     return found, [found[i].kept if i in found else size for i, size in enumerate(wanted)]
 
@@ -101,7 +101,7 @@ def _write_shape(
     kept: list[int],
     copied: list[int],
 ) -> None:
-    """Check the shape operand against the sizes after compression; rewrite what does not hold."""
+    """Check the shape operand against the sizes after compression; rewrite entries that no longer hold."""
     after = [axes[i].kept if i in axes else size for i, size in enumerate(source)]
     right = [
         after[i] == size if i in copied else new in (-1, size) or (new is None and downstream.sizes.symbolic(size))
@@ -118,7 +118,9 @@ def _write_shape(
         else:
             shape.append(-1)
     if shape.count(-1) > 1:
-        downstream.refuse(node, "two dynamic dimensions leave no way to write its new shape", fix="Fix the batch size.")
+        downstream.refuse(
+            node, "its new shape cannot be written with two dynamic dimensions", fix="Fix the batch size."
+        )
     moved = ", ".join(f"axis {i} from {wanted[i]} to {kept[i]}" for i, ok in enumerate(right) if not ok)
     downstream.edit(node, 1, np.array(shape, np.int64), f"shape {moved}")
 
@@ -134,7 +136,7 @@ def flatten(downstream: Downstream, node: ir.Node) -> list[Axes]:
 
 
 def expand(downstream: Downstream, node: ir.Node) -> list[Axes]:
-    """A baked token count in the shape is rewritten; a computed one must follow the tokens by itself."""
+    """A token count baked into the shape is rewritten; a computed one must already follow the tokens."""
     source = downstream.dims(node, node.inputs[0])
     axes = downstream.axes.get(node.inputs[0], {})  # type: ignore[arg-type]
     shape = downstream.sizes.data(node.inputs[1])  # type: ignore[arg-type]
@@ -161,19 +163,19 @@ def expand(downstream: Downstream, node: ir.Node) -> list[Axes]:
     if texts:
         if any(x is None for x in new):
             downstream.refuse(
-                node, "a dynamic dimension leaves no way to write its new shape", fix="Fix the batch size."
+                node, "its new shape cannot be written with a dynamic dimension", fix="Fix the batch size."
             )
-        # In Expand a 1 keeps what is there, which is how a dynamic dimension can be written.
+        # In Expand a 1 keeps the input's size, which is how a dynamic dimension can be written.
         array = [1 if x is not None and downstream.sizes.symbolic(x) else x for x in new]
         downstream.edit(node, 1, np.array(array, np.int64), f"shape {', '.join(texts)}")
     return [out]
 
 
 def constant_of_shape(downstream: Downstream, node: ir.Node) -> list[Axes]:
-    """A tensor made in a computed shape has a token axis where that shape follows the token count."""
+    """A tensor of a computed shape has a token axis where that shape follows the token count."""
     shape = downstream.sizes.data(node.inputs[0])  # type: ignore[arg-type]
     if shape is None or any(old is None or new is None for old, new in shape):
-        downstream.refuse(node, "its shape depends on the tokens in a way that cannot be worked out")
+        downstream.refuse(node, "its shape depends on the tokens in a way that cannot be derived")
     return [{i: Axis(old, new, uniform=True) for i, (old, new) in enumerate(shape) if old != new and old and new}]
 
 

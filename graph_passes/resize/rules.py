@@ -1,6 +1,6 @@
-"""One rule per operator family for the proof that a graph lives with fewer tokens, and the table that finds it.
+"""One rule per operator family for the proof that a graph works with fewer tokens, and the table of them.
 
-An operator that is not in `RULES` is refused where it reads tokens: silence about an operator is no proof.
+An operator that is not in `RULES` is refused if it reads tokens: a missing rule proves nothing.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Rule = Callable[[Downstream, ir.Node], list[Axes]]
 
 
 def elementwise(downstream: Downstream, node: ir.Node) -> list[Axes]:
-    """Operands broadcast; one that has the old token count without coming from the tokens must be uniform."""
+    """Operands broadcast. One with the old token count that is not computed from the tokens must be uniform."""
     spans = {i: (0, len(downstream.dims(node, value))) for i, value in enumerate(node.inputs) if value is not None}
     return [products.broadcast(downstream, node, spans)]
 
 
 def normalise(downstream: Downstream, node: ir.Node) -> list[Axes]:
-    """LayerNormalization and its kin: statistics over the axes from `axis` on, which must not run over tokens."""
+    """LayerNormalization and similar: statistics over the axes from `axis` on, which must not run over tokens."""
     rank = len(downstream.dims(node, node.inputs[0]))
     at = (node.attributes["axis"].as_int() if "axis" in node.attributes else -1) % rank
     axes = downstream.axes[node.inputs[0]]  # type: ignore[index]
@@ -35,7 +35,7 @@ def normalise(downstream: Downstream, node: ir.Node) -> list[Axes]:
 
 
 def softmax(downstream: Downstream, node: ir.Node) -> list[Axes]:
-    """Over tokens or not: it sums to one for any count."""
+    """Allowed over tokens too: it sums to one for any count."""
     return [downstream.axes[node.inputs[0]]]  # type: ignore[index]
 
 
@@ -53,46 +53,44 @@ def channelwise(downstream: Downstream, node: ir.Node) -> list[Axes]:
 
 
 def reduce(downstream: Downstream, node: ir.Node) -> list[Axes]:
-    """A mean or an extremum over tokens is one for any count."""
+    """A mean or an extremum over tokens is defined for any count."""
     return _reduce(downstream, node, over_tokens=True)
 
 
 def reduce_sum(downstream: Downstream, node: ir.Node) -> list[Axes]:
-    """A sum over tokens grows with their count, and what comes behind may divide by the old one."""
+    """A sum over tokens grows with their count, and a downstream node may divide by the old count."""
     return _reduce(downstream, node, over_tokens=False)
 
 
 def _reduce(downstream: Downstream, node: ir.Node, *, over_tokens: bool) -> list[Axes]:
     rank = len(downstream.dims(node, node.inputs[0]))
     axes = downstream.axes[node.inputs[0]]  # type: ignore[index]
-    gone = downstream.ints(node, 1) if downstream.given(node, 1) else []
-    if gone is None:
+    removed = downstream.ints(node, 1) if downstream.has_input(node, 1) else []
+    if removed is None:
         downstream.refuse(node, f"its axes {downstream.label(node, 1)} are computed")
     nothing = bool(node.attributes["noop_with_empty_axes"].as_int()) if "noop_with_empty_axes" in node.attributes else 0
-    gone = [i % rank for i in gone] or ([] if nothing else list(range(rank)))
-    return [_drop(downstream, node, axes, gone, over_tokens)]
+    removed = [i % rank for i in removed] or ([] if nothing else list(range(rank)))
+    return [_drop(downstream, node, axes, removed, over_tokens)]
 
 
-def _drop(downstream: Downstream, node: ir.Node, axes: Axes, gone: Sequence[int], over_tokens: bool) -> Axes:
-    for i in gone:
+def _drop(downstream: Downstream, node: ir.Node, axes: Axes, removed: Sequence[int], over_tokens: bool) -> Axes:
+    for i in removed:
         if i in axes and not over_tokens:
-            downstream.refuse(
-                node, f"its result over the token axis {i} depends on how many there are, or on their places"
-            )
+            downstream.refuse(node, f"its result over the token axis {i} depends on their number or their positions")
     if not ("keepdims" in node.attributes and not node.attributes["keepdims"].as_int()):
-        return {i: axis for i, axis in axes.items() if i not in gone}
-    return {i - sum(g < i for g in gone): axis for i, axis in axes.items() if i not in gone}
+        return {i: axis for i, axis in axes.items() if i not in removed}
+    return {i - sum(g < i for g in removed): axis for i, axis in axes.items() if i not in removed}
 
 
 def arg_reduce(downstream: Downstream, node: ir.Node) -> list[Axes]:
-    """The place of an extremum among tokens names another token afterwards; among channels it does not."""
+    """The index of an extremum among tokens would name another token; among channels it stays the same."""
     rank = len(downstream.dims(node, node.inputs[0]))
     at = (node.attributes["axis"].as_int() if "axis" in node.attributes else 0) % rank
     return [_drop(downstream, node, downstream.axes[node.inputs[0]], [at], False)]  # type: ignore[index]
 
 
 def along(downstream: Downstream, node: ir.Node) -> list[Axes]:
-    """TopK, CumSum and their kin: not along tokens."""
+    """TopK, CumSum and similar: refused along tokens."""
     rank = len(downstream.dims(node, node.inputs[0]))
     if node.op_type == "CumSum":
         axis = next(iter(downstream.ints(node, 1) or ()), None)
@@ -100,12 +98,12 @@ def along(downstream: Downstream, node: ir.Node) -> list[Axes]:
         axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
     axes = downstream.axes.get(node.inputs[0], {})  # type: ignore[arg-type]
     if axis is None or axis % rank in axes:
-        downstream.refuse(node, f"it works along the token axis {axis}, by place")
+        downstream.refuse(node, f"it works along the token axis {axis}, by position")
     return [axes] * len(node.outputs)
 
 
 def window(downstream: Downstream, node: ir.Node) -> list[Axes]:
-    """Conv and Pool: along tokens only with a window of one; a batch of tokens is fine; channels they must not be."""
+    """Conv and Pool: along tokens only with a window of one. Tokens may be the batch axis, but not the channels."""
     axes = downstream.axes.get(node.inputs[0], {})  # type: ignore[arg-type]
     rank = len(downstream.dims(node, node.inputs[0]))
     spatial = rank - 2
@@ -115,7 +113,7 @@ def window(downstream: Downstream, node: ir.Node) -> list[Axes]:
     ints = {name: list(node.attributes[name].as_ints()) for name in ("strides", "pads") if name in node.attributes}
     strides, pads = ints.get("strides", [1] * spatial), ints.get("pads", [0] * 2 * spatial)
     for i in range(1, len(node.inputs)):
-        if downstream.given(node, i) and downstream.axes.get(node.inputs[i], {}):  # type: ignore[arg-type]
+        if downstream.has_input(node, i) and downstream.axes.get(node.inputs[i], {}):  # type: ignore[arg-type]
             downstream.refuse(node, f"{downstream.label(node, i)}, its weights, come from the tokens")
     for i in axes:
         if i == 1 and node.op_type.startswith("Conv"):
@@ -172,11 +170,11 @@ RULES: dict[str, Rule] = {
     "Shape": lambda downstream, node: [{}],
     "Size": lambda downstream, node: [{}],
 }
-# Of ONNX Runtime's own domain, what its optimiser writes into encoders.
+# Operators of ONNX Runtime's own domain that its optimiser writes into encoders.
 CONTRIB: dict[str, Rule] = {
     **dict.fromkeys(("BiasGelu", "FastGelu", "Gelu", "QuickGelu"), elementwise),
     "FusedMatMul": products.fused_matmul,
 }
 
-# Operators that turn a size into a shape: they need their rule even where no operand has a token axis.
+# Operators that turn a size into a shape: their rule applies even if no operand has a token axis.
 SHAPED = frozenset({"Reshape", "Expand", "ConstantOfShape", "Range", "Slice", "Tile", "Pad"})

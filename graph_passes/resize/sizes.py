@@ -1,7 +1,7 @@
 """Sizes and shape arithmetic in a graph, before and after the tokens become fewer.
 
 Every number is a pair (before, after). A dynamic dimension is a large prime of its own: products of dimensions then
-compare and divide as the sizes would for any value of it, and a prime that stands for a batch is never mistaken for a
+compare and divide as the sizes would for any value of it, and a prime that represents a batch is never mistaken for a
 token count.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .axis import Axis
 
 Pair: TypeAlias = tuple[int | None, int | None]
-_LONGEST = 64  # Shape vectors are short; anything longer is content.
+_LONGEST = 64  # Shape vectors are short; anything longer is data.
 _FIRST_SYMBOL = 10**9 + 7
 
 
@@ -48,11 +48,11 @@ class Sizes:
         return self.known[value]
 
     def symbolic(self, size: int) -> bool:
-        """Whether a number stands for, or contains, a dynamic dimension."""
+        """Whether a number represents, or contains, a dynamic dimension."""
         return size >= _FIRST_SYMBOL
 
     def data(self, value: ir.Value) -> list[Pair] | None:
-        """The integers in a scalar or vector, None as a whole or for an entry where they are not known."""
+        """The integers in a scalar or vector, None as a whole, or for single entries, where they are unknown."""
         if value not in self._data:
             self._data[value] = None
             self._data[value] = self._compute(value)

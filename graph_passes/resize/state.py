@@ -1,4 +1,4 @@
-"""What the proof of the rest of a graph knows while it walks: which axes of which value run over the tokens.
+"""The state of the proof of the downstream graph: which axes of which value run over the tokens.
 
 Nothing here edits the model. The rules read operands through `Downstream`, record the constants that must change as
 `Edit`s, and refuse through `Downstream.refuse`.
@@ -41,7 +41,7 @@ class Downstream:
         self.sizes = Sizes(self.axes)
 
     def dims(self, node: ir.Node, value: ir.Value | None) -> tuple[int, ...]:
-        """Sizes before compression; a dynamic dimension is a number that stands for it (see `Sizes`)."""
+        """Sizes before compression; a dynamic dimension is represented by a number (see `Sizes`)."""
         dims = None if value is None else self.sizes.dims(value)
         if dims is None:
             name = value.name if value is not None else "an input"
@@ -49,20 +49,20 @@ class Downstream:
         return dims
 
     def operand(self, node: ir.Node, index: int) -> np.ndarray | None:
-        """The constant that input `index` is, earlier edits applied; None where it is left out or computed."""
+        """The constant at input `index`, earlier edits applied; None if it is left out or computed."""
         if (edit := self.edits.get((node, index))) is not None and edit.source is None:
             return edit.array
         value = node.inputs[index] if index < len(node.inputs) else None
         tensor = None if value is None else ir.convenience.get_const_tensor(value)
         return None if tensor is None else read(self, node, tensor)
 
-    def given(self, node: ir.Node, index: int) -> bool:
-        """Whether the optional input `index` is there."""
+    def has_input(self, node: ir.Node, index: int) -> bool:
+        """Whether the optional input `index` is present."""
         return index < len(node.inputs) and node.inputs[index] is not None
 
     def ints(self, node: ir.Node, index: int) -> list[int] | None:
         """Input `index` as integers that do not depend on the tokens, or None."""
-        if not self.given(node, index):
+        if not self.has_input(node, index):
             return None
         pairs = self.sizes.data(node.inputs[index])  # type: ignore[arg-type]
         if pairs is None or any(old is None or old != new for old, new in pairs):
@@ -75,10 +75,10 @@ class Downstream:
         self.edits[node, index] = Edit(node, index, array, text, source)
 
     def fit(self, node: ir.Node, index: int, position: int, axis: Axis) -> None:
-        """Make an operand that does not come from the tokens, yet has their old count on an axis, fit the new one.
+        """Shorten an operand that is not computed from the tokens, yet has their old count on an axis.
 
-        Only what is the same for every token can be shortened: a constant that is uniform along the axis, or an
-        Expand or ConstantOfShape that makes it so. Anything else is refused, with the operand's name.
+        Only an operand that is equal for all tokens can be shortened: a constant that is uniform along the axis, or the
+        result of an Expand or ConstantOfShape. Anything else is refused, with the operand's name.
         """
         value = node.inputs[index]
         assert value is not None
@@ -97,25 +97,24 @@ class Downstream:
         source = value.producer()
         if source is not None and source.domain in ("", "ai.onnx") and source.op_type in ("Expand", "ConstantOfShape"):
             at = 1 if source.op_type == "Expand" else 0
-            done = self.edits.get((node, index))
-            shape = [int(x) for x in done.array] if done is not None else self.ints(source, at)
+            earlier = self.edits.get((node, index))
+            shape = [int(x) for x in earlier.array] if earlier is not None else self.ints(source, at)
             rank = None if value.shape is None else value.shape.rank()
             if shape is not None and rank == len(shape) and shape[position] == axis.size:
                 inner = self.sizes.dims(source.inputs[0]) if at and source.inputs[0] is not None else ()
-                behind = rank - len(inner or ())
-                if inner is not None and (position < behind or inner[position - behind] == 1):
+                added = rank - len(inner or ())
+                if inner is not None and (position < added or inner[position - added] == 1):
                     shape[position] = axis.kept
                     text = f"shape of {value.name} axis {position} from {axis.size} to {axis.kept}"
                     self.edit(node, index, np.array(shape, np.int64), text, source)
                     return
         self.refuse(
             node,
-            f"{value.name} has {axis.size} entries on axis {position}, one for each token, but is not computed from "
-            "them",
+            f"{value.name} has {axis.size} entries on axis {position}, one per token, but is not computed from them",
         )
 
     def meet(self, node: ir.Node, index: int, position: int, axis: Axis) -> Axis:
-        """Require that input `index` has `axis` at `position`: it carries the same tokens, or can be made to fit."""
+        """Require that input `index` has `axis` at `position`: it carries the same tokens, or can be shortened."""
         value = node.inputs[index]
         other = self.axes.get(value, {}).get(position)  # type: ignore[arg-type]
         if other is None:
@@ -127,7 +126,9 @@ class Downstream:
         either = axis.uniform or other.uniform
         if (axis.size, axis.kept) != (other.size, other.kept) if either else axis != other:
             name = self.label(node, index)
-            self.refuse(node, f"{name} carries another span of tokens on axis {position}: tokens would meet others")
+            self.refuse(
+                node, f"{name} carries another span of tokens on axis {position}: unrelated tokens would be combined"
+            )
         return other if axis.uniform else axis
 
     def label(self, node: ir.Node, index: int) -> str:
@@ -136,13 +137,13 @@ class Downstream:
         return "(none)" if value is None else value.name or ""
 
     def refuse(self, node: ir.Node, why: str, *, fix: str = "") -> NoReturn:
-        """Stop the proof."""
+        """Raise `GraphError`: the proof stops at `node`."""
         scope = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
         name = node.name or (node.outputs[0].name if node.outputs else "")
         raise GraphError(
-            f"the graph behind the seam cannot live with fewer tokens: {node.op_type} {name!r}: {why}",
+            f"the graph downstream of the seam does not work with fewer tokens: {node.op_type} {name!r}: {why}",
             where=", ".join(part for part in (f"graph {self.model.graph.name}", scope and f"scope {scope}") if part),
-            fix=fix or "Choose a seam further back (`tokexport inspect MODEL.onnx` lists them).",
+            fix=fix or "Choose a seam further downstream (`tokexport inspect MODEL.onnx` lists them).",
         )
 
 

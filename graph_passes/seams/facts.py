@@ -1,4 +1,4 @@
-"""What can be proved about one value of a graph: counts, grid, prefix tokens, and the signals that lie before it."""
+"""What can be proved about one value of a graph: counts, grid, prefix tokens, and the signals upstream of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Facts:
 
     @staticmethod
     def dtype(value: ir.Value) -> str:
-        """Element type of a value by our names."""
+        """Element type of a value as this package names it."""
         return DTYPE_NAMES.get(value.dtype, str(value.dtype).lower())  # type: ignore[arg-type]
 
     def seam(
@@ -38,7 +38,7 @@ class Facts:
         grid: tuple[int, ...] | None = None,
         why: str = "",
     ) -> Seam:
-        """The seam at `value`; `why` is a reason against it that the caller already knows."""
+        """The seam at `value`; `why` is a reason against selecting there that the caller already knows."""
         shape = dims(value)
         assert value.name is not None
         common = {"found_by": found_by, "module": module, "side": side}
@@ -52,7 +52,7 @@ class Facts:
         before = self.walk.ancestors(value)
         after = self.walk.descendants(value)
         prefix, suffix = learned_tokens(self.walk, before, after, length)
-        why = why or (f"{suffix} learned token(s) are appended behind the tokens" if suffix else "")
+        why = why or (f"{suffix} learned token(s) are appended after the tokens" if suffix else "")
         tokens = length - prefix
         return Seam(
             name,
@@ -70,30 +70,30 @@ class Facts:
         )
 
     def prefix(self, value: ir.Value) -> int:
-        """Leading tokens of `value` [B, n, D] that are no patches; 0 where its shape is not known."""
+        """Leading tokens of `value` [B, n, D] that are not patches; 0 if its shape is unknown."""
         shape = dims(value)
         if shape is None or len(shape) != 3 or shape[1] is None:
             return 0
         return learned_tokens(self.walk, self.walk.ancestors(value), self.walk.descendants(value), shape[1])[0]
 
     def grid(self, before: set[ir.Node], tokens: int) -> tuple[int, ...] | None:
-        """(height, width) or (length,) where a convolution or pooling in front gives exactly that many places.
+        """(height, width) or (length,) where an upstream convolution or pooling has exactly `tokens` output positions.
 
-        A square patch grid that was merged f x f behind the convolution proves its (h / f, w / f) too.
+        A square patch grid that was merged f x f after the convolution proves its (h / f, w / f) too.
         """
         patches: tuple[int, ...] | None = None
         steps = [node for node in before if node.op_type in ("Conv", "AveragePool", "MaxPool")]
         for node in reversed(self.walk.sorted(steps)):
             shape = dims(node.outputs[0])
-            places = shape[2:] if shape is not None else ()
-            if not places or None in places or len(places) > 2:
+            sizes = shape[2:] if shape is not None else ()
+            if not sizes or None in sizes or len(sizes) > 2:
                 continue
             count = 1
-            for place in places:
-                count *= place or 0
+            for size in sizes:
+                count *= size or 0
             if count == tokens:
-                return places  # type: ignore[return-value]
-            patches = patches or places  # type: ignore[assignment]
+                return sizes  # type: ignore[return-value]
+            patches = patches or sizes  # type: ignore[assignment]
         if patches and len(patches) == 2 and patches[0] == patches[1]:
             side = int(tokens**0.5 + 0.5)
             if side > 1 and side * side == tokens and side < patches[0] and patches[0] % side == 0:
@@ -101,12 +101,12 @@ class Facts:
         return None
 
     def signals(self, value: ir.Value, before: set[ir.Node], tokens: int) -> dict[str, Signal]:
-        """Signals of the last self-attention before `value`, if its tokens are the tokens of `value` in their order."""
+        """Signals of the last self-attention before `value`, if it has the same tokens in the same order."""
         last = next((a for a in reversed(self.attentions) if a.node in before and len(set(a.lengths)) == 1), None)
         if last is None or last.lengths[0] is None:
             return {}
-        behind = self.walk.descendants(last.node.outputs[0]) & before
-        for node in behind:
+        downstream = self.walk.descendants(last.node.outputs[0]) & before
+        for node in downstream:
             if not (keeps_tokens(self.walk, node) or prefix_dropped(node) or _mixes_values(node, last)):
                 return {}
         length = last.lengths[0]
@@ -127,20 +127,20 @@ class Facts:
 def _shape_problem(value: ir.Value) -> str:
     shape = dims(value)
     if shape is None:
-        return "its shape is not known"
+        return "its shape is unknown"
     if len(shape) != 3:
-        return f"its rank is {len(shape)}, a compressor takes [B, N, D]"
+        return f"its rank is {len(shape)}, a compressor needs [B, N, D]"
     if shape[1] is None:
         return f"its token axis is dynamic ({value.shape[1]})"  # type: ignore[index]
     if shape[2] is None:
         return f"its channel axis is dynamic ({value.shape[2]})"  # type: ignore[index]
     if value.dtype not in DTYPE_NAMES or not value.dtype.is_floating_point():
-        return f"its type is {value.dtype}, a compressor takes float32, float16 or bfloat16"
+        return f"its type is {value.dtype}, a compressor needs float32, float16 or bfloat16"
     return ""
 
 
 def _mixes_values(node: ir.Node, attention: Attention) -> bool:
-    """Whether this is the product of the attention weights with V: the one mixing that belongs to the attention."""
+    """Whether this is the product of the attention weights with V: the mixing that is the attention itself."""
     weights = {attention.weights, attention.node.outputs[0]}
     for value in node.inputs[:1]:
         while value is not None and value not in weights:
@@ -159,7 +159,7 @@ def _weights(attention: Attention, prefix: int) -> Signal | None:
         return Signal("attention", (attention.weights.name,), prefix=prefix)
     node, query, key = attention.node, attention.query, attention.key
     causal = attribute(node, "is_causal", 0)
-    # Keys with fewer heads than queries would have to be repeated; no encoder of this kind is known.
+    # Keys with fewer heads than queries would have to be repeated, and no known encoder has them.
     grouped = key is None or query is None or (dims(key.value) or ())[-1] != (dims(query.value) or ())[-1]
     if key is not None and query is not None and key.layout == "BHND":
         grouped = (dims(key.value) or ())[1] != (dims(query.value) or ())[1]

@@ -1,13 +1,13 @@
 """Find the places in a graph where a compressor can go.
 
-Four ways, in this order; the first that finds an encoder is taken, and every seam says by which it was found:
+Four ways are tried in this order. The first that finds an encoder is used, and every seam records which one it was:
 
 1. metadata that `write_seams` left in a model we exported, checked against the graph again;
 2. module paths that torch.onnx writes into the metadata of nodes;
 3. module paths in the node names of a TorchScript export;
-4. structure: the longest chain of residual sums is the encoder, the first weights behind it are the projector's.
+4. structure: the longest chain of residual sums is the encoder, the first weights after it are the projector's.
 
-`encoder_output` is the last layer's output, behind a final norm of the encoder where there is one. `projector_input` is
+`encoder_output` is the last layer's output, after the encoder's final norm if it has one. `projector_input` is
 the value after the last operation that moves tokens (slice, pixel shuffle, pooling), before the first weights.
 """
 
@@ -31,14 +31,14 @@ from .structure import moved_downstream
 
 __all__ = ["describe", "find_seams", "refresh_seams", "resolve", "write_seams"]
 
-# Where `auto` goes when the paper's seam is absent or not valid: first behind it, then before it.
+# Where `auto` goes when the paper's seam is absent or not valid: first downstream of it, then upstream.
 FALLBACK = ("encoder_output", "projector_input", "projector_output")
 
 
 def find_seams(model: ir.Model) -> list[Seam]:
-    """All seams of a graph, in its order; empty where nothing is certain.
+    """All seams of a graph, in graph order; empty if none can be proved.
 
-    Seams where selecting is not valid are listed too, with `valid` false and the reason in `why`.
+    Seams where tokens cannot be selected are listed too, with `valid` false and the reason in `why`.
 
     Raises:
         GraphError: the model's own seam metadata does not agree with its graph.
@@ -54,11 +54,11 @@ def write_seams(model: ir.Model, *, grid: tuple[int, ...] | None = None, placeho
 
     Args:
         model: with the module scopes of its nodes.
-        grid: how the tokens lie; a number of tokens alone does not say it: 100 may be 10 x 10.
-        placeholder: path of the module that stands where a compressor which widens tokens will be.
+        grid: layout of the tokens. Their number alone does not determine it: 100 may be 10 x 10.
+        placeholder: path of the module to be replaced by a compressor that widens tokens.
 
     Raises:
-        GraphError: there is no seam in front of `placeholder`.
+        GraphError: `placeholder` does not directly follow a seam.
     """
     seams = search(model, metadata=False).seams
     if grid:
@@ -72,20 +72,20 @@ def write_seams(model: ir.Model, *, grid: tuple[int, ...] | None = None, placeho
 
 def _with_placeholder(model: ir.Model, seams: list[Seam], module: str) -> list[Seam]:
     scopes = Scopes(Walk(model))
-    before, behind, inside = scopes.entering(module), scopes.leaving(module), scopes.inside(module)
-    alone = len(before) == len(behind) == 1 and set(before[0].consumers()) <= set(inside)
+    before, after, inside = scopes.entering(module), scopes.leaving(module), scopes.inside(module)
+    alone = len(before) == len(after) == 1 and set(before[0].consumers()) <= set(inside)
     if not alone or before[0].is_graph_output() or before[0].name not in [seam.tensor for seam in seams]:
         raise GraphError(
-            f"the placeholder {module!r} of this model must be all that reads the tensor of a seam, and give one",
+            f"the placeholder {module!r} must be the only reader of a seam's tensor, and return one tensor",
             where=f"graph {model.graph.name or 'main'}",
-            fix="Put it between the place where tokens are selected and the weights that take them wide.",
+            fix="Put it between the place where tokens are selected and the weights that read the widened tokens.",
         )
-    marked = {"placeholder": behind[0].name or "", "module": module, "side": "input"}
+    marked = {"placeholder": after[0].name or "", "module": module, "side": "input"}
     return [replace(seam, **marked) if seam.tensor == before[0].name else seam for seam in seams]  # type: ignore[arg-type]
 
 
 def refresh_seams(model: ir.Model) -> None:
-    """After an edit of the graph: forget stored seams that it overtook, such as those behind a new compressor."""
+    """After an edit of the graph: drop stored seams that no longer hold, as downstream of a new compressor."""
     if METADATA_KEY not in model.metadata_props:
         return
     walk = Walk(model)
@@ -104,7 +104,7 @@ def resolve(model: ir.Model, name: str = "auto", method_seam: str = "encoder_out
     Args:
         model: the graph; values without shapes are annotated, nothing else changes.
         name: a seam's name, ``tensor:<value name>`` for any value, or ``auto``: the seam of the method's paper. Where
-            the graph lacks it or selecting there is not valid, the next of `FALLBACK` behind it, then before it.
+            the graph lacks it or selecting there is not valid, the next of `FALLBACK` downstream of it, then upstream.
         method_seam: the seam of the paper.
 
     Raises:
@@ -126,12 +126,12 @@ def resolve(model: ir.Model, name: str = "auto", method_seam: str = "encoder_out
     elif name in by_name:
         return _usable(model, by_name[name], result.seams)
     wanted = f"the method's own seam, {method_seam!r}," if name == "auto" else f"seam {name!r}"
-    saw = f" {' '.join(result.notes)}" if result.notes else ""
+    seen = f" {' '.join(result.notes)}" if result.notes else ""
     listed = nearest(name if name != "auto" else method_seam, by_name, kind="seams")
     raise RequestError(
         f"{wanted} was not found in this graph",
         where=f"graph {model.graph.name or 'main'}",
-        fix=f"{listed}{saw} `tokexport inspect MODEL.onnx` lists them; --seam tensor:NAME takes any value [B, N, D].",
+        fix=f"{listed}{seen} `tokexport inspect MODEL.onnx` lists them; --seam tensor:NAME reads any value [B, N, D].",
     )
 
 
@@ -174,7 +174,7 @@ def _usable(model: ir.Model, seam: Seam, others: list[Seam]) -> Seam:
     raise GraphError(
         f"seam {seam.name!r} cannot be used: {seam.why}",
         where=where,
-        fix="Export the model with a batch axis in front of the tokens, or name another value: --seam tensor:NAME.",
+        fix="Export the model with a batch axis before the token axis, or name another value: --seam tensor:NAME.",
     )
 
 

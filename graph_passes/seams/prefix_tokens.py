@@ -1,4 +1,4 @@
-"""Which tokens of a sequence are no patches: CLS, distillation and register tokens, proved by the graph."""
+"""Which tokens of a sequence are not patches: CLS, distillation and register tokens, proved by the graph."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _ALL = int(np.iinfo(np.int32).max)
 def learned_tokens(walk: Walk, before: set[ir.Node], after: set[ir.Node], length: int) -> tuple[int, int]:
     """Leading and trailing tokens of a sequence of `length` that are parameters, not patches.
 
-    Proved by a Concat before it that puts parameters in front of (or behind) computed tokens, else by a Slice behind it
-    that drops leading tokens. Nothing is concluded from names, or from the length being a square and one.
+    Proved by an upstream Concat that puts parameters before (or after) computed tokens, else by a downstream Slice that
+    drops leading tokens. Nothing is concluded from names, or from the length being a square plus one.
 
     Args:
         walk: the graph.
@@ -32,7 +32,7 @@ def learned_tokens(walk: Walk, before: set[ir.Node], after: set[ir.Node], length
                 return found
         span = token_slice(node)
         if span is not None and node.inputs[0] is not None:
-            # A slice behind the encoder may leave a part of the prefix, such as registers without CLS.
+            # A slice after the encoder may leave a part of the prefix, such as registers without CLS.
             whole = _length(node.inputs[0]) or length
             front, back = learned_tokens(walk, walk.ancestors(node.inputs[0]), set(), whole)
             if front or back:
@@ -45,7 +45,7 @@ def learned_tokens(walk: Walk, before: set[ir.Node], after: set[ir.Node], length
 
 
 def _ends(walk: Walk, value: ir.Value) -> tuple[int, int]:
-    """Leading and trailing parameters in a sequence [B, n, D]; both n where it holds nothing else."""
+    """Leading and trailing parameters in a sequence [B, n, D]; both are n if it holds nothing else."""
     length = _length(value)
     if length is None:
         return 0, 0
@@ -74,7 +74,7 @@ def _ends(walk: Walk, value: ir.Value) -> tuple[int, int]:
 
 
 def _run(parts: list[tuple[int, int]]) -> int:
-    """Parameters before the first token that is none, over parts of (length, parameters in front)."""
+    """Parameters before the first computed token, over parts of (length, leading parameters)."""
     total = 0
     for length, front in parts:
         total += front

@@ -19,7 +19,7 @@ def describe(model: ir.Model) -> dict[str, Any]:
     Returns:
         ``opset``, ``ir_version``, ``producer``, ``inputs`` and ``outputs`` (name, dtype, shape), ``nodes`` (count),
         ``precision`` (dtype of weights -> share of their elements), ``compressors`` in it already (node, method, keep,
-        params), ``notes`` on what was seen but is not certain, and ``seams``: one row for each.
+        params), ``notes`` on what was seen but not proved, and ``seams``: one row each.
     """
     notes: list[str] = []
     try:
@@ -80,7 +80,7 @@ def _reads_text(node: ir.Node) -> bool:
 
 def _follows_text(node: ir.Node) -> str:
     method = node.metadata_props["tokexport.method"]
-    return f"{method} chooses by the input {TEXT!r}: its tokens hold for one question, not for a dialogue"
+    return f"{method} chooses by the input {TEXT!r}: the selected tokens are valid for one question, not for a dialogue"
 
 
 def _row(seam: Seam) -> dict[str, Any]:

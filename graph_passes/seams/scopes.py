@@ -1,4 +1,4 @@
-"""Where modules begin and end in a graph, read from what exporters write beside each node.
+"""Where modules begin and end in a graph, read from the module paths that exporters attach to each node.
 
 torch.onnx (dynamo) writes the module path of every node into its metadata; TorchScript exports have it in node names,
 ``/vision_tower/encoder/layers.1/Add``. A module boundary is where values leave the nodes of its path.
@@ -29,7 +29,7 @@ _PROJECTOR = re.compile(
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of an encoder or decoder and the value that leaves it; None where several do."""
+    """A layer of an encoder or decoder and its output value; None if it has several."""
 
     index: int
     path: str
@@ -40,7 +40,7 @@ class Scopes:
     """Module path of every node, and the values that cross module boundaries.
 
     Attributes:
-        found_by: ``scopes`` (dynamo metadata), ``names`` (TorchScript node names), or empty where there is neither.
+        found_by: ``scopes`` (dynamo metadata), ``names`` (TorchScript node names), or empty if the graph has neither.
     """
 
     def __init__(self, walk: Walk) -> None:
@@ -62,13 +62,13 @@ class Scopes:
         return self._inside.get(path, [])
 
     def leaving(self, path: str) -> list[ir.Value]:
-        """Computed float values of rank 2 or more that the module gives to others or to the caller."""
+        """Computed float values of rank 2 or more that other modules or the caller read from this module."""
         inside = set(self.inside(path))
-        given = [value for node in self.walk.sorted(inside) for value in node.outputs if self._tokens(value)]
-        return [x for x in given if x.is_graph_output() or any(user not in inside for user in x.consumers())]
+        outputs = [value for node in self.walk.sorted(inside) for value in node.outputs if self._tokens(value)]
+        return [x for x in outputs if x.is_graph_output() or any(user not in inside for user in x.consumers())]
 
     def entering(self, path: str) -> list[ir.Value]:
-        """Computed float values of rank 2 or more that the module takes from others."""
+        """Computed float values of rank 2 or more that this module reads from other modules."""
         inside = set(self.inside(path))
         found = dict.fromkeys(
             value
@@ -81,7 +81,7 @@ class Scopes:
     def layers(self, attentions: list[Attention]) -> dict[str, list[Layer]]:
         """Stacks of layers that hold attention: path of the stack -> its layers, in the order of the graph.
 
-        A layer that nothing uses any more (``hidden_states[-2]`` leaves the last one out) is left out.
+        A layer whose output nothing reads (``hidden_states[-2]`` skips the last one) is left out.
         """
         stacks: dict[str, dict[int, str]] = {}
         for attention in attentions:
@@ -97,7 +97,7 @@ class Scopes:
         return found
 
     def final_norm(self, value: ir.Value) -> ir.Value:
-        """Behind the norm that an encoder ends with, where `value` goes nowhere else; else `value` itself."""
+        """The output of the encoder's final norm, if that norm is the only reader of `value`; else `value` itself."""
         for path in self._common_chain(value):
             named = "norm" in path.rsplit(".", 1)[-1] or path.rsplit(".", 1)[-1].startswith("ln")
             if not named or is_projector(path) or value.is_graph_output() or self.entering(path) != [value]:
@@ -108,19 +108,19 @@ class Scopes:
         return value
 
     def projector(self) -> str:
-        """Path of the projector, or empty where no module has such a name or several unrelated ones do."""
+        """Path of the projector, or empty if no module, or several unrelated ones, have such a name."""
         hits = dict.fromkeys(
             hit.group(1) for path in self.paths.values() if (hit := _PROJECTOR.match(path)) and not _LAYER.match(path)
         )
-        # A tower may have a small module of such a name inside it: the last to run is the projector.
+        # A vision tower may contain a small module with such a name: the last one to run is the projector.
         return list(hits)[-1] if hits else ""
 
     def boundary(self, value: ir.Value, *, below: str = "") -> tuple[str, str]:
-        """The module whose only output or only input a value is, as (path, side); empty where there is none.
+        """The module of which a value is the only output or only input, as (path, side); empty if there is none.
 
         Args:
             value: the value.
-            below: stay inside this module; the outermost one fits first there, elsewhere the innermost.
+            below: search only inside this module, the outermost first. Without it, the innermost module comes first.
         """
         producer = value.producer()
         outputs = self._chain(self.paths.get(producer, "") if producer is not None else "")
@@ -138,7 +138,7 @@ class Scopes:
     def _layer_output(self, path: str) -> ir.Value | None:
         leaving, entering = self.leaving(path), self.entering(path)
         if len(leaving) > 1:
-            # Tables computed in one layer and shared by later ones leave it too; the stream keeps its shape.
+            # Tables computed in one layer and shared by later ones leave it too; the hidden states keep their shape.
             shapes = {dims(value) for value in entering}
             leaving = [value for value in leaving if dims(value) in shapes]
         return leaving[0] if len(leaving) == 1 else None
@@ -163,12 +163,12 @@ def is_decoder(path: str) -> bool:
 
 
 def is_projector(path: str) -> bool:
-    """Whether a path lies in something that is named like a projector."""
+    """Whether a path lies inside a module named like a projector."""
     return _PROJECTOR.match(path) is not None
 
 
 def module_of(node: ir.Node) -> str | None:
-    """Path of the module that a node of a dynamo export comes from; None where nothing says it."""
+    """Path of the module that a node of a dynamo export comes from; None if the metadata does not name one."""
     text = node.metadata_props.get(NAME_SCOPES)
     if text is None:
         return None

@@ -51,12 +51,12 @@ class Seam:
         prefix: leading tokens (CLS, registers) that are not counted and not touched.
         grid: (height, width), (length,), or None.
         signals: signal name -> where it is read: cls_attention, received_attention, keys.
-        valid: whether selecting here is valid; `why` says why not.
+        valid: whether tokens can be selected here; `why` says why not.
         found_by: metadata, scopes, names, structure or user.
         module: for models we export, the torch module whose input or output this is, with `side`.
         side: ``output`` or ``input`` of `module`.
-        placeholder: name of the value [B, N, D'] behind what stands here for a compressor that widens tokens (see
-            `exporter.source.GraphSource`), or empty. Such a compressor takes its place, and no other can sit here.
+        placeholder: name of the output [B, N, D'] of the placeholder at this seam (see `exporter.source.GraphSource`),
+            or empty. A compressor that widens tokens replaces it, and no other compressor can be inserted here.
     """
 
     name: str

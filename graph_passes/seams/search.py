@@ -17,14 +17,14 @@ from .structure import Downstream, downstream, moved_downstream, output_downstre
 
 @dataclass
 class Search:
-    """What was found, and what was seen but is not certain."""
+    """The seams that were found, and notes on what was seen but could not be proved."""
 
     seams: list[Seam] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def search(model: ir.Model, *, metadata: bool = True) -> Search:
-    """As `find_seams`, with notes on what was seen; `metadata` false looks at the graph alone."""
+    """As `find_seams`, with notes on what was seen; with `metadata` false only the graph is searched."""
     walk = Walk(model)
     if metadata and METADATA_KEY in model.metadata_props:
         return Search([checked(walk, seam) for seam in stored_seams(model)])
@@ -63,7 +63,7 @@ def checked(walk: Walk, seam: Seam) -> Seam:
     Raises:
         GraphError: a tensor is missing or has another shape.
     """
-    fix = "The graph was edited behind the metadata: export it again, or remove the entry to have the graph searched."
+    fix = "The graph was edited after its seams were stored: export it again, or remove the entry to search the graph."
     read = [name for signal in seam.signals.values() for name in signal.tensors]
     tensors = [seam.tensor, *([seam.placeholder] if seam.placeholder else []), *read]
     missing = [name for name in tensors if walk.value(name) is None]
@@ -81,10 +81,10 @@ def checked(walk: Walk, seam: Seam) -> Seam:
     assert value is not None
     batch = shape[0] if len(shape) == 3 else seam.batch
     seam = replace(seam, found_by="metadata", dtype=Facts.dtype(value), batch=batch)
-    behind = next((node for node in walk.sorted(walk.descendants(value)) if node.domain == "tokexport"), None)
-    if behind is None:
+    consumer = next((node for node in walk.sorted(walk.descendants(value)) if node.domain == "tokexport"), None)
+    if consumer is None:
         return seam
-    return replace(seam, valid=False, why=f"{behind.op_type} {behind.name!r} behind it was built for these tokens")
+    return replace(seam, valid=False, why=f"{consumer.op_type} {consumer.name!r} downstream was built for these tokens")
 
 
 def _by_scopes(facts: Facts, scopes: Scopes, result: Search) -> bool:
@@ -98,19 +98,23 @@ def _by_scopes(facts: Facts, scopes: Scopes, result: Search) -> bool:
     (stack, layers), *others = encoders.items()
     last = layers[-1].output
     if last is None:
-        result.notes.append(f"Several values leave the last layer {layers[-1].path}, so its output is not certain.")
+        result.notes.append(
+            f"The last layer {layers[-1].path} has several outputs, so the encoder's output cannot be proved."
+        )
         return True
-    behind = facts.walk.descendants(last)
-    beside = [name for name, other in others if not behind & set(scopes.inside(other[0].path))]
-    if beside:
-        result.notes.append(f"There are encoders side by side: {', '.join([stack, *beside])}.")
+    after = facts.walk.descendants(last)
+    parallel = [name for name, other in others if not after & set(scopes.inside(other[0].path))]
+    if parallel:
+        result.notes.append(f"There are parallel encoders: {', '.join([stack, *parallel])}.")
         return True
     output = scopes.final_norm(last)
-    way = downstream(facts.walk, output, facts.prefix(output))
-    _add_layers(facts, scopes, "encoder_layer", layers, result, why=way.why)
+    to_weights = downstream(facts.walk, output, facts.prefix(output))
+    _add_layers(facts, scopes, "encoder_layer", layers, result, why=to_weights.why)
     module, side = scopes.boundary(output)
-    result.seams.append(facts.seam("encoder_output", output, scopes.found_by, module=module, side=side, why=way.why))
-    _add_projector(facts, scopes, output, way, result)
+    result.seams.append(
+        facts.seam("encoder_output", output, scopes.found_by, module=module, side=side, why=to_weights.why)
+    )
+    _add_projector(facts, scopes, output, to_weights, result)
     return True
 
 
@@ -122,17 +126,17 @@ def _add_layers(facts: Facts, scopes: Scopes, kind: str, layers: list[Layer], re
             result.seams.append(seam)
 
 
-def _add_projector(facts: Facts, scopes: Scopes, output: ir.Value, way: Downstream, result: Search) -> None:
+def _add_projector(facts: Facts, scopes: Scopes, output: ir.Value, to_weights: Downstream, result: Search) -> None:
     walk, path = facts.walk, scopes.projector()
-    start = way.projector_input
-    if start is not None and path and not is_projector(scopes.paths.get(way.weight, "")):  # type: ignore[arg-type]
+    start = to_weights.projector_input
+    if start is not None and path and not is_projector(scopes.paths.get(to_weights.weight, "")):  # type: ignore[arg-type]
         start = None
     if start is not None:
         module, side = scopes.boundary(start, below=path)
         why = moved_downstream(walk, start)
         result.seams.append(facts.seam("projector_input", start, scopes.found_by, module=module, side=side, why=why))
     elif path:
-        result.notes.append(f"The input of the projector {path} is not certain.")
+        result.notes.append(f"The input of the projector {path} cannot be proved.")
     leaving = scopes.leaving(path) if path else []
     end = leaving[0] if len(leaving) == 1 else None if start is None or path else output_downstream(walk, start)
     if end is not None:
@@ -145,15 +149,15 @@ def _by_structure(facts: Facts, result: Search) -> None:
     walk = facts.walk
     chain = residual_chain(walk)
     if not chain:
-        result.notes.append("There is no single longest chain of residual sums, so no encoder is certain.")
+        result.notes.append("There is no single longest chain of residual sums, so no encoder can be proved.")
         return
     output = with_final_norm(walk, chain[-1])
-    way = downstream(walk, output, facts.prefix(output))
-    result.seams.append(facts.seam("encoder_output", output, "structure", why=way.why))
-    start = way.projector_input
+    to_weights = downstream(walk, output, facts.prefix(output))
+    result.seams.append(facts.seam("encoder_output", output, "structure", why=to_weights.why))
+    start = to_weights.projector_input
     if start is None:
-        if way.weight is not None:
-            result.notes.append(f"The way from {output.name} to the first weights behind it branches.")
+        if to_weights.weight is not None:
+            result.notes.append(f"The path from {output.name} to the first weights after it branches.")
         return
     result.seams.append(facts.seam("projector_input", start, "structure", why=moved_downstream(walk, start)))
     end = output_downstream(walk, start)

@@ -1,4 +1,4 @@
-"""Find seams in a graph without names: the residual chain is the encoder, the first weights behind it the projector."""
+"""Find seams in a graph without names: the residual chain is the encoder, the first weights after it the projector."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _SHORTEST = 2
 
 @dataclass(frozen=True)
 class Downstream:
-    """The way from an encoder's output to the first weights behind it.
+    """The path from an encoder's output to the first weights after it.
 
     Attributes:
-        projector_input: the value after the last operation that moves tokens; None where it is not certain.
+        projector_input: the value after the last operation that moves tokens; None if it cannot be proved.
         weight: the product with the first weights; None where there is none.
-        mixing: nodes on the way that mix tokens by place.
-        foreign: nodes on the way that join the tokens with other computed values, such as features of other layers.
+        mixing: nodes on the path that mix tokens by position.
+        foreign: nodes on the path that join the tokens with other computed values, such as features of other layers.
     """
 
     projector_input: ir.Value | None
@@ -32,20 +32,20 @@ class Downstream:
 
     @property
     def why(self) -> str:
-        """Why selecting before this way is not valid; empty where it is."""
+        """Why tokens cannot be selected before this path; empty if they can."""
         if self.mixing:
             node = self.mixing[0]
-            return f"{node.op_type} {_label(node)} behind it moves or merges tokens by place"
+            return f"{node.op_type} {_label(node)} downstream moves or merges tokens by position"
         if self.foreign:
             node = self.foreign[0]
-            return f"{node.op_type} {_label(node)} behind it joins the tokens with others that are not selected"
+            return f"{node.op_type} {_label(node)} downstream joins the tokens with others that are not selected"
         return ""
 
 
 def residual_chain(walk: Walk) -> list[ir.Value]:
     """The longest chain of residual sums [.., n, D], first to last.
 
-    Empty where there is none of a layer's length, or where two are equally long (two towers side by side).
+    Empty if none is as long as one layer, or if two are equally long (two parallel towers).
     A residual sum adds a value to something computed from it. The chain runs through norms (post-norm models).
     """
     chain: dict[ir.Value, tuple[int, ir.Value | None]] = {}
@@ -60,7 +60,7 @@ def residual_chain(walk: Walk) -> list[ir.Value]:
             skip = max(terms, key=lambda value: chain.get(value, (0, None))[0])
             other = terms[1] if skip is terms[0] else terms[0]
             length = chain.get(skip, (0, None))[0]
-            # Only the first sum needs the proof: a chain can hardly start where two branches are merely joined.
+            # Only the first sum needs the proof: a chain rarely starts at a join of two unrelated branches.
             if length == 0 and not _computed_from(walk, other, skip):
                 skip, other = other, skip
                 if not _computed_from(walk, other, skip):
@@ -84,7 +84,7 @@ def residual_chain(walk: Walk) -> list[ir.Value]:
 
 
 def with_final_norm(walk: Walk, value: ir.Value) -> ir.Value:
-    """The encoder's output, given its last residual sum: behind a norm that is the only user of the sum."""
+    """The encoder's output, given its last residual sum: after a final norm that is the sum's only reader."""
     users = list(value.consumers())
     if len(users) == 1 and users[0].op_type in NORMS and users[0].inputs[0] is value and not value.is_graph_output():
         return users[0].outputs[0]
@@ -92,49 +92,49 @@ def with_final_norm(walk: Walk, value: ir.Value) -> ir.Value:
 
 
 def downstream(walk: Walk, value: ir.Value, prefix: int = 0) -> Downstream:
-    """Walk from an encoder's output, with `prefix` leading tokens, to the first weights behind it."""
-    behind = walk.descendants(value, until=lambda node: ends_tokens(node, prefix) or _weights(walk, node))
-    flow = [node for node in walk.sorted(behind) if not ends_tokens(node, prefix) and _float(node)]
+    """Walk from an encoder's output, with `prefix` leading tokens, to the first weights after it."""
+    after = walk.descendants(value, until=lambda node: ends_tokens(node, prefix) or _weights(walk, node))
+    flow = [node for node in walk.sorted(after) if not ends_tokens(node, prefix) and _float(node)]
     weight = next((node for node in flow if _weights(walk, node)), None)
     between = set(flow) if weight is None else walk.ancestors(_data(walk, weight)) & set(flow)
-    way = [node for node in walk.sorted(between) if not _weights(walk, node)]
-    mixing = tuple(node for node in way if not keeps_tokens(walk, node) and not prefix_dropped(node))
-    known = {value, *(output for node in way for output in node.outputs)}
-    foreign = tuple(node for node in way if any(x not in known for x in walk.inputs(node)))
-    return Downstream(_last_move(walk, value, way, {*mixing, *foreign}, weight), weight, mixing, foreign)
+    path = [node for node in walk.sorted(between) if not _weights(walk, node)]
+    mixing = tuple(node for node in path if not keeps_tokens(walk, node) and not prefix_dropped(node))
+    known = {value, *(output for node in path for output in node.outputs)}
+    foreign = tuple(node for node in path if any(x not in known for x in walk.inputs(node)))
+    return Downstream(_last_move(walk, value, path, {*mixing, *foreign}, weight), weight, mixing, foreign)
 
 
 def output_downstream(walk: Walk, value: ir.Value) -> ir.Value | None:
-    """The graph output that holds the same tokens, if only per-token operations lie between; else None."""
-    behind = walk.descendants(value)
-    if any(not keeps_tokens(walk, node) for node in behind):
+    """The graph output that holds the same tokens, if only per-token operations lie in between; else None."""
+    after = walk.descendants(value)
+    if any(not keeps_tokens(walk, node) for node in after):
         return None
     shape = dims(value)
-    found = [x for x in walk.graph.outputs if x.producer() in behind and len(dims(x) or ()) == 3]
+    found = [x for x in walk.graph.outputs if x.producer() in after and len(dims(x) or ()) == 3]
     if len(found) != 1 or shape is None or (dims(found[0]) or ())[1] != shape[1]:
         return None
     return found[0]
 
 
 def moved_downstream(walk: Walk, value: ir.Value) -> str:
-    """Why tokens may not be selected at `value`: an operation behind it that works on a grid; else empty."""
+    """Why tokens may not be selected at `value`: a downstream operation that works on a grid; else empty."""
     grid = ("Conv", "AveragePool", "MaxPool", "Resize", "SpaceToDepth", "DepthToSpace")
     node = next((n for n in walk.sorted(walk.descendants(value, until=ends_tokens)) if n.op_type in grid), None)
-    return f"{node.op_type} {_label(node)} behind it moves or merges tokens by place" if node is not None else ""
+    return f"{node.op_type} {_label(node)} downstream moves or merges tokens by position" if node is not None else ""
 
 
 def _last_move(
-    walk: Walk, value: ir.Value, way: list[ir.Node], moving: set[ir.Node], weight: ir.Node | None
+    walk: Walk, value: ir.Value, path: list[ir.Node], moving: set[ir.Node], weight: ir.Node | None
 ) -> ir.Value | None:
-    """The value after the last node that moves or joins tokens, if all from there to the weights goes through it."""
+    """The value after the last node that moves or joins tokens, if all paths from there to the weights pass it."""
     if weight is None or weight.op_type == "Conv":
         return None
-    moves = [node for node in way if node in moving or prefix_dropped(node)]
+    moves = [node for node in path if node in moving or prefix_dropped(node)]
     start = moves[-1].outputs[0] if moves else value
     if len(dims(start) or ()) not in (2, 3):
         return None
     known = {start}
-    for node in [*way[way.index(moves[-1]) + 1 :], weight] if moves else [*way, weight]:
+    for node in [*path[path.index(moves[-1]) + 1 :], weight] if moves else [*path, weight]:
         if any(x not in known for x in walk.inputs(node)):
             return None
         known.update(node.outputs)

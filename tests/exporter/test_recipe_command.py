@@ -160,8 +160,8 @@ def test_where_there_is_no_cls_it_is_set_for_the_steps_that_read_it(tiny_whisper
 
 def test_what_a_request_gets_wrong_leaves_no_folder(refused, tmp_path: Path) -> None:
     refused("model", says=("neither --method nor --recipe",))
-    refused("model", "--recipe", "vscan", "--ratio", "0.5", says=("--ratio", "beside --recipe", "FILE.toml"))
-    refused("model", "--recipe", "vscan", "--method", "apet", says=("--method apet", "beside --recipe"))
+    refused("model", "--recipe", "vscan", "--ratio", "0.5", says=("--ratio", "with --recipe", "FILE.toml"))
+    refused("model", "--recipe", "vscan", "--method", "apet", says=("--method apet", "with --recipe"))
     refused("model", "--recipe", "vscn", says=("Did you mean vscan", ".toml"))
     refused("model", "--recipe", "vscan", "--set", "3.attention=cls", says=("no parameter '3.attention'", "1.crops"))
     refused("model", "--recipe", "nowhere.toml", says=("cannot be read", "nowhere.toml"))

@@ -135,13 +135,13 @@ def test_a_basis_slot_too_few_is_no_tie():
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("kept_indices", lambda a: a[:, ::-1], "do not ascend"),
-        ("kept_indices", lambda a: np.repeat(a[:, ::2], 2, axis=1), "do not ascend"),
-        ("kept_indices", lambda a: a + N, "leave"),
+        ("kept_indices", lambda a: a[:, ::-1], "not ascending"),
+        ("kept_indices", lambda a: np.repeat(a[:, ::2], 2, axis=1), "not ascending"),
+        ("kept_indices", lambda a: a + N, "not all in"),
         ("kept_indices", lambda a: a.astype(np.int32), "kept_indices is int32"),
-        ("assignment", lambda a: a + K, "leaves"),
+        ("assignment", lambda a: a + K, "not all in"),
         ("assignment", lambda a: a[:, :5], r"assignment is int64\[2, 5\]"),
-        ("sizes", lambda a: a + 1, "sizes do not count"),
+        ("sizes", lambda a: a + 1, "sizes do not equal"),
         ("tokens", lambda a: a * np.float32("nan"), "not finite"),
         ("tokens", lambda a: a.astype(np.float16), "tokens is float16"),
     ],

@@ -55,13 +55,13 @@ def test_a_percentage_is_recognised():
 
 
 @pytest.mark.parametrize("ratio", ["most", "1/0", "", "nan", "inf"])
-def test_ratio_that_is_no_number(ratio):
+def test_ratio_must_be_a_number(ratio):
     with pytest.raises(RequestError, match="is not a number"):
         parse_ratio(ratio)
 
 
 @pytest.mark.parametrize("keep", [True, 5.0, "5", None, [5]])
-def test_keep_is_a_whole_number_and_nothing_like_it(keep):
+def test_keep_must_be_a_whole_number(keep):
     with pytest.raises(RequestError, match="is not a whole number"):
         whole_keep(keep)
 
@@ -77,6 +77,6 @@ def test_keep_is_refused_before_the_tokens_are_known(keep):
 
 
 @pytest.mark.parametrize("ratio", ["1e-999999999", "9E+999999999"])
-def test_an_endless_exponent_is_no_ratio(ratio):
+def test_a_huge_exponent_is_not_a_ratio(ratio):
     with pytest.raises(RequestError, match="is not a number"):
         parse_ratio(ratio)

@@ -28,7 +28,7 @@ def test_ratio_is_an_exact_fraction() -> None:
     assert small(ratio=0.5)["kept_indices"].tolist() == [[1, 3, 5, 7, 9, 11, 13, 15]]
 
 
-def test_keep_stands_for_itself_and_not_beside_a_ratio() -> None:
+def test_keep_is_exclusive_with_a_ratio() -> None:
     assert small(keep=7)["out"].shape == (1, 7, 12)
     with pytest.raises(RequestError, match="both ratio and keep"):
         small(keep=7, ratio=0.85)
@@ -110,7 +110,7 @@ def test_bad_requests(options: dict[str, object], words: str) -> None:
     assert words in str(caught.value)
 
 
-def test_what_is_no_model() -> None:
+def test_not_a_model() -> None:
     with pytest.raises(RequestError, match="dict is not a model"):
         compress({}, "uniform")  # type: ignore[call-overload]
     with pytest.raises(GraphError, match="does not exist"):

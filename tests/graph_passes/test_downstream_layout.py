@@ -70,7 +70,7 @@ def test_two_spans_on_one_axis_are_refused() -> None:
     refuse(model("y = Concat<axis=1>(x, x)"), "2 spans")
 
 
-def test_text_in_front_of_the_tokens_counts_as_prefix() -> None:
+def test_text_before_the_tokens_counts_as_prefix() -> None:
     body = "c = Concat<axis=1>(t, x) y = Slice(c, a, e, i)"
     weights = f"float[1,2,8] t = {{{','.join('1' * 16)}}}, int64[1] a = {{3}}, int64[1] e = {{11}}, int64[1] i = {{1}}"
     accept(model(body, weights), [1, 3, 8])
@@ -109,7 +109,7 @@ def test_numbering_the_tokens_is_refused() -> None:
     refuse(model(body, "int64 one = {1}, int64 z = {0}, int64[2] ax = {0,2}"), "Range")
 
 
-def test_padding_counts_as_no_token() -> None:
+def test_padding_does_not_count_as_tokens() -> None:
     body = "p = Pad(x, pads) y = Slice(p, a, e, i)"
     weights = "int64[6] pads = {0,0,0,0,2,0}, int64[1] a = {0}, int64[1] e = {9}, int64[1] i = {1}"
     accept(model(body, weights), [1, 4, 8], rewritten=1)

@@ -27,7 +27,7 @@ def test_mean_over_tokens() -> None:
 
 
 def test_sum_over_tokens_is_refused() -> None:
-    refuse(model("y = ReduceSum<keepdims=0>(x, a)", "int64[1] a = {1}"), "ReduceSum", "depends on how many")
+    refuse(model("y = ReduceSum<keepdims=0>(x, a)", "int64[1] a = {1}"), "ReduceSum", "depends on their number")
 
 
 def test_sum_over_channels() -> None:

@@ -29,7 +29,7 @@ def test_every_node_is_in_one_part_and_weights_are_shared() -> None:
     assert "wp1" not in head.graph.initializers and "embed" not in tail.graph.initializers
 
 
-def test_what_goes_around_the_cut_is_computed_again_from_the_graph_inputs() -> None:
+def test_a_path_that_bypasses_the_split_is_computed_again_from_the_graph_inputs() -> None:
     model = toy_vit(outputs="float[1,16,12] out, float[1,16,8] e")
     head, tail = extract(model, ["encoded"])
     assert [v.name for v in tail.graph.inputs] == ["encoded", "pixels"]
@@ -47,7 +47,7 @@ def test_several_tensors_keep_their_order() -> None:
     assert [v.name for v in tail.graph.inputs] == ["encoded", "probs1"]
 
 
-def test_cut_value_that_is_an_output_is_input_and_output_of_the_tail() -> None:
+def test_split_value_that_is_an_output_is_input_and_output_of_the_tail() -> None:
     model = toy_vit(outputs="float[1,17,8] encoded, float[1,16,12] out")
     head, tail = extract(model, ["encoded"])
     results = run(tail, run(head))

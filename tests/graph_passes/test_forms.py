@@ -230,7 +230,7 @@ def test_plugin_refuses_a_parameter_of_a_name_that_is_taken(monkeypatch: pytest.
         plugin_version: int = 2
 
     monkeypatch.setitem(base._REGISTERED, "big_norm", Taken)
-    with pytest.raises(GraphError, match=r"compress_0.*'plugin_version', which every plugin has already"):
+    with pytest.raises(GraphError, match=r"compress_0.*'plugin_version', a name that every plugin already uses"):
         forms.to_plugin(toy(6))
 
 

@@ -126,14 +126,14 @@ def test_two_uses_of_one_case_share_one_function() -> None:
     assert run(model)["out"].shape == (1, 16, 12)
 
 
-def test_compressors_go_in_from_front_to_back() -> None:
+def test_compressors_are_inserted_upstream_first() -> None:
     model = toy_vit()
     insert(model, encoder_output(), FirstK(), 8, outputs=())
     insert(model, Seam("tensor:p2", "p2", tokens=8, dim=8), FirstK(), 3, outputs=())
     assert run(model)["out"].shape == (1, 3, 12)
     backwards = toy_vit()
     insert(backwards, Seam("tensor:p2", "p2", tokens=16, dim=8), FirstK(), 8, outputs=())
-    with pytest.raises(GraphError, match="front to back"):
+    with pytest.raises(GraphError, match="upstream first"):
         insert(backwards, encoder_output(), FirstK(), 3, outputs=())
 
 
@@ -254,7 +254,7 @@ def test_selection_inside_the_encoder_needs_no_size_bias() -> None:
     assert insert(toy_vit(), seam, FirstK(), 5).biased == []
 
 
-def test_behind_the_last_layer_there_is_nothing_to_bias() -> None:
+def test_after_the_last_layer_there_is_nothing_to_bias() -> None:
     model = toy_vit()
     seam = encoder_output(name="encoder_layer:1", tensor="h2", signals={})
     assert insert(model, seam, make("kcenter_merge"), 5).biased == []

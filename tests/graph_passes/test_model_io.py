@@ -76,10 +76,10 @@ def test_no_such_file_and_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 5, 0.5, -3])
-def test_cut_off_file(saved: Path, kept: float) -> None:
+def test_truncated_file(saved: Path, kept: float) -> None:
     content = saved.read_bytes()
     saved.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
-    with pytest.raises(GraphError, match=r"cut off|no graph"):
+    with pytest.raises(GraphError, match=r"truncated|no graph"):
         load_model(saved)
 
 

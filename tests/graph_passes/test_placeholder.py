@@ -41,7 +41,7 @@ def blocks(tokens: np.ndarray) -> np.ndarray:
     return np.stack([grid[y : y + 2, x : x + 2].ravel() for y in (0, 2) for x in (0, 2)])[None]
 
 
-def test_the_compressor_takes_the_place_of_the_stand_in() -> None:
+def test_the_compressor_replaces_the_placeholder() -> None:
     model = with_placeholder()
     weights = {name: value.const_value.numpy() for name, value in model.graph.initializers.items()}
     pixels = np.random.default_rng(1).standard_normal((1, 16, 6)).astype(np.float32)
@@ -112,15 +112,15 @@ def scoped(body: str, outputs: str = "float[1,16,3] out") -> ir.Model:
     return model
 
 
-def test_a_stand_in_without_a_seam_in_front_is_an_error() -> None:
-    with pytest.raises(GraphError, match="'placeholder' of this model must be all that reads the tensor of a seam"):
+def test_a_placeholder_that_does_not_follow_a_seam_is_an_error() -> None:
+    with pytest.raises(GraphError, match="'placeholder' must be the only reader of a seam's tensor"):
         write_seams(
             scoped("wide = Concat<axis=2>(tokens, tokens, tokens, tokens) out = MatMul(wide, w8)"),
             placeholder="placeholder",
         )
 
 
-def test_the_seam_of_an_export_names_its_stand_in(tiny_vlm_wide) -> None:
+def test_the_seam_of_an_export_names_its_placeholder(tiny_vlm_wide) -> None:
     seam = resolve(tiny_vlm_wide, "projector_input")
     assert (seam.dim, seam.tokens, seam.grid, seam.prefix) == (96, 144, (12, 12), 0)
     assert (seam.module, seam.side) == ("placeholder", "input")

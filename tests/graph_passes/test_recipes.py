@@ -42,7 +42,7 @@ def two(tmp_path: Path) -> Path:
     return tmp_path / "two.toml"
 
 
-def test_those_that_come_along_name_their_source_and_both_budgets() -> None:
+def test_built_in_recipes_name_their_source_and_both_budgets() -> None:
     assert names() == ["duet", "lftr-16x", "lftr-8x", "visionzip-128", "visionzip-192", "visionzip-64", "vscan"]
     for row in table():
         assert {"name", "summary", "steps", "source", "budget"} <= set(row)
@@ -64,7 +64,7 @@ def test_those_that_come_along_name_their_source_and_both_budgets() -> None:
         ("vscan", 144, [72, 24]),
     ],
 )
-def test_tokens_left_behind_each_step(name: str, tokens: int, counts: list[int]) -> None:
+def test_tokens_left_after_each_step(name: str, tokens: int, counts: list[int]) -> None:
     assert load(name).counts(tokens) == counts
 
 
@@ -97,7 +97,7 @@ def test_steps_in_a_row_inside_the_encoder_are_averaged_in_their_order() -> None
     assert recipe.average(budget) == Fraction(16 + 4 + 4 + 2, 4)
 
 
-def test_a_file_of_ones_own_goes_into_a_graph_in_every_form(two: Path) -> None:
+def test_a_users_recipe_file_is_applied_in_every_form(two: Path) -> None:
     graph = toy_vit()
     found = run(compress(graph, recipe=two))
     assert found["kept_indices"].shape == (1, 4) and found["assignment"].shape == (1, 16)
@@ -113,7 +113,7 @@ def test_a_file_of_ones_own_goes_into_a_graph_in_every_form(two: Path) -> None:
         compress(graph, recipe="vscan", form="plugin")
 
 
-def test_settings_go_to_every_step_that_has_them_or_to_one(two: Path) -> None:
+def test_settings_apply_to_every_step_that_has_them_or_to_one(two: Path) -> None:
     recipe = load(two)
     assert [step.compressor.attention for step in recipe.made({"attention": "received"})] == ["received"] * 2
     made = recipe.made({"2.attention": "received", "attention": "cls", "2.contextual": "1"})
@@ -124,9 +124,9 @@ def test_settings_go_to_every_step_that_has_them_or_to_one(two: Path) -> None:
             recipe.made({key: "1"})
 
 
-def test_what_a_recipe_says_itself_is_refused_beside_it(two: Path) -> None:
+def test_options_that_a_recipe_sets_are_refused_with_it(two: Path) -> None:
     for how in ({"method": "apet"}, {"ratio": 0.5}, {"keep": 3}, {"seam": "auto"}):
-        with pytest.raises(RequestError, match="beside --recipe"):
+        with pytest.raises(RequestError, match="together with --recipe"):
             compress(toy_vit(), recipe=two, **how)
 
 
@@ -139,13 +139,13 @@ def test_what_a_recipe_says_itself_is_refused_beside_it(two: Path) -> None:
         (TWO.replace('"visionzip"', '"visionzap"'), "unknown method 'visionzap'"),
         (TWO.replace('ratio = "1/2"', "", 1), "neither ratio nor keep"),
         (TWO.replace('ratio = "1/2"', 'ratio = "3/2"', 1), "outside (0, 1)"),
-        (TWO.replace("contextual", "contxtual"), "contxtual in shares is no parameter"),
+        (TWO.replace("contextual", "contxtual"), "contxtual in shares is not a parameter"),
         (TWO.replace('"1/4"', '"x"'), "'x' is not a number"),
         (TWO.replace("contextual", "merge"), "parameter merge of method 'visionzip' is 1"),
         (TWO + "params = { merge = 'sum' }", "parameter merge of method 'visionzip'"),
         (TWO + "params = { contextual = 2 }", "value in params too"),
         (TWO.replace("encoder_output", "encoder_layer:1/0", 1), "no share of the encoder's layers"),
-        (TWO.replace("[[steps]]", "[steps", 1), "no TOML"),
+        (TWO.replace("[[steps]]", "[steps", 1), "not TOML"),
         ("name = 'x'", "no steps"),
         ("steps = []", "at steps"),
         ("name = 'a/b'" + TWO, "at name"),
@@ -157,12 +157,12 @@ def test_what_a_recipe_says_itself_is_refused_beside_it(two: Path) -> None:
         (
             '[budget]\nmodel = "m"\ntokens = 16\nentering = 4\naverage = "5"\nover = "language model"\nlayers = 2\n'
             + TWO,
-            "budget.average is 5, but the steps come to 4",
+            "budget.average is 5, but the steps average 4",
         ),
         (
             '[budget]\nmodel = "m"\ntokens = 16\nentering = 4\naverage = "x"\nover = "language model"\nlayers = 2\n'
             + TWO,
-            "average 'x' is no number",
+            "average 'x' is not a number",
         ),
     ],
 )
@@ -173,7 +173,7 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, text: str, says: str) 
     assert says in str(error.value) and "mine.toml" in str(error.value)
 
 
-def test_a_name_that_is_none_and_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_an_unknown_name_and_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="Did you mean vscan"):
         load("vscn")
     with pytest.raises(RequestError, match="cannot be read"):
@@ -187,7 +187,7 @@ def test_a_count_fits_one_size_of_model_and_says_so(two: Path) -> None:
 
 
 def test_a_recipe_for_videos_says_what_it_lacks_on_a_picture() -> None:
-    with pytest.raises(RequestError, match="needs to know how the tokens lie") as error:
+    with pytest.raises(RequestError, match="needs the grid of the tokens") as error:
         compress(toy_vit(), recipe="lftr-8x")
     assert "grid=" in str(error.value)
     found = run(compress(toy_vit(), recipe="lftr-8x", params={"grid": "4x2x2"}))

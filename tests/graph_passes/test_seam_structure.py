@@ -28,7 +28,7 @@ def merged_tower(*, grid: bool = True, merge: bool = True) -> ir.Model:
     return toy.output(toy.op("MatMul", normed, toy.weight(32 if merge else 8, 6), name="projected"))
 
 
-def test_a_merger_makes_the_encoder_output_invalid_and_auto_goes_behind_it() -> None:
+def test_a_merger_makes_the_encoder_output_invalid_and_auto_goes_downstream() -> None:
     model = merged_tower()
     seams = by_name(model)
     output, entry = seams["encoder_output"], seams["projector_input"]
@@ -73,7 +73,7 @@ def with_prefix(*, cls_first: bool = True, registers: int = 0, drop: int | None 
 
 
 @pytest.mark.parametrize(("registers", "drop"), [(0, 1), (0, None), (4, 5), (4, None)])
-def test_learned_tokens_in_front_are_the_prefix(registers: int, drop: int | None) -> None:
+def test_leading_learned_tokens_are_the_prefix(registers: int, drop: int | None) -> None:
     seams = by_name(with_prefix(registers=registers, drop=drop))
     output = seams["encoder_output"]
     assert (output.prefix, output.tokens) == (1 + registers, 16)
@@ -109,7 +109,7 @@ def test_registers_put_between_cls_and_patches_are_prefix_too() -> None:
 
 
 @pytest.mark.parametrize(("index", "valid"), [(0, True), (3, False)])
-def test_a_head_may_read_the_cls_token_but_no_patch_by_its_place(index: int, valid: bool) -> None:
+def test_a_head_may_read_the_cls_token_but_no_patch_by_position(index: int, valid: bool) -> None:
     toy = Toy()
     x = toy.op("Concat", toy.weight(1, 1, 8), toy.op("Relu", toy.input("tokens", 1, 6, 8)), axis=1)
     picked = toy.op("Gather", toy.block(x, 8, 2), toy.const(np.array(index)), axis=1)
@@ -117,7 +117,7 @@ def test_a_head_may_read_the_cls_token_but_no_patch_by_its_place(index: int, val
     assert output.valid is valid
 
 
-def test_a_slice_behind_proves_the_prefix_alone() -> None:
+def test_a_downstream_slice_alone_proves_the_prefix() -> None:
     toy = Toy()
     x = toy.op("Relu", toy.input("tokens", 1, 17, 8))
     x = toy.block(x, 8, 2)
@@ -127,12 +127,12 @@ def test_a_slice_behind_proves_the_prefix_alone() -> None:
     assert (output.prefix, output.tokens) == (1, 16)
 
 
-def test_a_learned_token_behind_the_patches_is_refused() -> None:
+def test_a_learned_token_after_the_patches_is_refused() -> None:
     output = by_name(with_prefix(cls_first=False, drop=None))["encoder_output"]
-    assert not output.valid and "behind the tokens" in output.why and output.prefix == 0
+    assert not output.valid and "after the tokens" in output.why and output.prefix == 0
 
 
-def test_two_towers_side_by_side_are_not_guessed() -> None:
+def test_parallel_towers_are_not_guessed() -> None:
     toy = Toy()
     x = toy.op("Relu", toy.input("tokens", 1, 16, 8))
     left, right = toy.block(x, 8, 2), toy.block(x, 8, 2)
@@ -142,7 +142,7 @@ def test_two_towers_side_by_side_are_not_guessed() -> None:
         resolve(model)
 
 
-def test_features_of_several_layers_cannot_be_cut_at_one_of_them() -> None:
+def test_features_of_several_layers_cannot_be_compressed_at_one_of_them() -> None:
     toy = Toy()
     first = toy.block(toy.op("Relu", toy.input("tokens", 1, 16, 8)), 8, 2)
     last = toy.block(first, 8, 2)

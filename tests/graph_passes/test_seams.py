@@ -122,7 +122,7 @@ def test_metadata_comes_first_and_is_checked() -> None:
         find_seams(model)
 
 
-def test_a_seam_in_front_of_a_compressor_is_not_valid_any_more() -> None:
+def test_a_seam_upstream_of_a_compressor_is_no_longer_valid() -> None:
     model = exported("llava")
     write_seams(model)
     (read,) = [node for node in model.graph if node.op_type == "Slice"]

@@ -120,7 +120,7 @@ def test_the_attention_node_takes_it_as_a_mask(mask: str) -> None:
 
 
 @pytest.mark.parametrize("opset", [18, 23])
-def test_real_export_behind_the_first_layer(opset: int) -> None:
+def test_real_export_after_the_first_layer(opset: int) -> None:
     model = exported("llava", opset)
     seam = resolve(model, "encoder_layer:0")
     sizes = ir.Value(name="sizes", shape=ir.Shape([1, 16]), type=ir.TensorType(ir.DataType.FLOAT))
@@ -136,7 +136,7 @@ def test_real_export_behind_the_first_layer(opset: int) -> None:
     assert np.abs(other - plain).max() > 1e-4
 
 
-def test_no_attention_behind_is_an_error() -> None:
+def test_no_attention_downstream_is_an_error() -> None:
     model = exported("llava")
     with pytest.raises(GraphError, match=r"no self-attention.*--size-bias off"):
         add_size_bias(model, value(model, resolve(model).tensor), model.graph.inputs[0], 1)

@@ -80,7 +80,7 @@ def test_a_method_that_does_not_say_how_long_its_text_is():
         def signals(self):
             return ("text",)
 
-    with pytest.raises(RequestError, match="does not say how many rows"):
+    with pytest.raises(RequestError, match="does not define its number of rows"):
         insert(toy_vit(), encoder_output(), Silent(), 4)
 
 

@@ -1,6 +1,6 @@
-"""Adaptive average pooling of a line: `count` windows that cover `side` places, as torch.nn.AdaptiveAvgPool has them.
+"""Adaptive average pooling of a line: `count` windows that cover `side` positions, as in torch.nn.AdaptiveAvgPool.
 
-Window i reads places floor(i side / count) to ceil((i + 1) side / count) - 1: where count does not divide side,
+Window i reads positions floor(i side / count) to ceil((i + 1) side / count) - 1: if count does not divide side,
 neighbours overlap.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def windows(side: int, count: int) -> np.ndarray:
-    """What each window reads of each place, [count, side] float64, rows that sum to 1."""
+    """The weight of each position in each window, [count, side] float64, rows that sum to 1."""
     weights = np.zeros((count, side))
     for i in range(count):
         first, last = i * side // count, -(-(i + 1) * side // count)
@@ -28,17 +28,17 @@ def windows(side: int, count: int) -> np.ndarray:
 
 
 def owners(side: int, count: int) -> np.ndarray:
-    """The window [side] that each place belongs to: the one that reads most of it, the first among equals."""
+    """The window [side] that each position belongs to: the one that reads most of it, the first among equals."""
     return windows(side, count).argmax(0)
 
 
 def middles(side: int, count: int) -> np.ndarray:
-    """The place [count] in the middle of each window, the earlier among two."""
+    """The position [count] in the middle of each window, the earlier of two."""
     return np.array([(i * side // count + -(-(i + 1) * side // count) - 1) // 2 for i in range(count)])
 
 
 def placed(grid: tuple[int, ...], shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Each slot's middle place, and the slot that owns each place; grid and shape are row by row."""
+    """Each slot's middle position, and the slot that owns each position; grid and shape are row by row."""
     kept, slots = np.zeros(1, np.int64), np.zeros(1, np.int64)
     for side, count in zip(grid, shape):
         kept = (kept[:, None] * side + middles(side, count)).ravel()
@@ -56,7 +56,7 @@ def emit_pooled(b: Builder, x: ir.Value, grid: tuple[int, ...], shape: tuple[int
 
 
 def middle_places(grid: tuple[int, ...], shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """Each slot's middle [K] int64 as PyTorch's own pooling has it: the mean place of a window, a half rounded down."""
+    """Each slot's middle [K] int64 by PyTorch's own pooling: the mean position of a window, a half rounded down."""
     import torch
     from torch.nn.functional import adaptive_avg_pool1d
 

@@ -1,7 +1,7 @@
-"""Which attention a method ranks by: what CLS pays each token or, where a model has no CLS, what each token receives.
+"""The attention a method ranks by: that of CLS or, for models without CLS, the attention each token receives.
 
-Both are what the last attention before the seam says, mean over heads, [B, N] float32. Papers on CLIP read the CLS row;
-on SigLIP, Qwen and sound, which have none, they take the mean over all queries. Attention is a signal and not computed
+Both come from the last attention before the seam, mean over heads, [B, N] float32. Papers on CLIP read the CLS row; on
+SigLIP, Qwen and audio, which have no CLS, they use the mean over all queries. Attention is a signal and not computed
 here, so a ranking by it does not depend on rounding: implementations must agree on it exactly.
 """
 
@@ -26,7 +26,8 @@ class Attends:
     """The parameter of every method that ranks by attention.
 
     Attributes:
-        attention: ``cls``, what CLS pays each token; ``received``, what each token receives from all, CLS included.
+        attention: ``cls``, the attention of CLS to each token; ``received``, what each token receives from all, CLS
+            included.
     """
 
     attention: Literal["cls", "received"] = "cls"
@@ -45,12 +46,12 @@ class Attends:
 
 
 def keep_highest(tokens: torch.Tensor, scores: torch.Tensor, k: int) -> Compressed[torch.Tensor]:
-    """Keep the k tokens of the highest scores [B, N] as they are, in spatial order."""
+    """Keep the k tokens of the highest scores [B, N] unchanged, in spatial order."""
     return select.selection(tokens, select.top_k(scores, k).sort(dim=1).values)
 
 
 def emit_keep_highest(b: Builder, case: Case, tokens: ir.Value, scores: ir.Value) -> Compressed[ir.Value]:
-    """Keep the K tokens of the highest scores [B, N] float32 as they are, in spatial order."""
+    """Keep the K tokens of the highest scores [B, N] float32 unchanged, in spatial order."""
     _, best = select.emit_top_k(b, scores, case.keep, case.tokens)
     kept, _ = select.emit_sort(b, best, case.keep)
     return select.emit_selection(b, case, tokens, kept)

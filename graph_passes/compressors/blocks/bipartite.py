@@ -1,8 +1,8 @@
 """Bipartite soft matching (ToMe): even tokens merge into odd ones, the most similar pairs first.
 
-One round on t tokens, of which the first `protect` stay alone: every even token finds its most similar odd one by
-cosine, the r even tokens of highest similarity merge into theirs, and what is left stays in spatial order, so that the
-next round pairs neighbours again. A merged token lives on at the position of the odd one. Rounds are repeated until K
+One round on t tokens, of which the first `protect` are not merged: every even token finds its most similar odd one by
+cosine, the r even tokens of highest similarity merge into theirs, and the result stays in spatial order, so that the
+next round pairs neighbours again. A merged token has the position of the odd one. Rounds are repeated until K
 tokens are left; between them a token's metric is the mean of its members'.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def rounds(n: int, k: int, most: Callable[[int], int]) -> list[int]:
-    """How many tokens each round removes from n until k are left: as many as `most` allows of what there is."""
+    """How many tokens each round removes from n until k are left: as many as `most` allows."""
     removed = []
     while n > k:
         removed.append(min(n - k, most(n)))
@@ -34,7 +34,7 @@ def rounds(n: int, k: int, most: Callable[[int], int]) -> list[int]:
 
 
 def similarities(metric: torch.Tensor, protect: int = 0, cost: torch.Tensor | None = None) -> torch.Tensor:
-    """Cosines [B, even, odd] of metric [B, t, Dk] float32, less the cost [B, t] of losing the even token."""
+    """Cosines [B, even, odd] of metric [B, t, Dk] float32, minus the cost [B, t] of merging the even token away."""
     import torch
 
     similarity = cosines(metric[:, ::2], metric[:, 1::2])
@@ -52,7 +52,7 @@ def most_similar(similarity: torch.Tensor, r: int) -> tuple[torch.Tensor, torch.
 
 
 def slots_after(merged: torch.Tensor, partner: torch.Tensor, t: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """What becomes of t tokens when even tokens `merged` [B, r] go to their `partner` [B, even].
+    """The slots of t tokens after even tokens `merged` [B, r] go to their `partner` [B, even].
 
     Returns:
         The slot [B, t] of each token, and the tokens [B, t - r] that keep their own, ascending.
@@ -89,9 +89,9 @@ class Folding:
         metric: [B, t, Dk] float32, the mean of the members'.
         sizes: [B, t], their number.
         norms: [B, t], the mean norm of the members' metric.
-        cost: [B, t], what it costs to lose a token, the mean over those that met in the last round; or nothing.
-        kept: [B, t], the positions that tokens live on at.
-        slot: [B, N], where each of the first tokens is.
+        cost: [B, t], the cost of merging a token away, the mean over the members of its last merge; or None.
+        kept: [B, t], the positions of the remaining tokens.
+        slot: [B, N], the slot of each original token.
     """
 
     metric: torch.Tensor
@@ -103,7 +103,7 @@ class Folding:
 
     @classmethod
     def begin(cls, metric: torch.Tensor, cost: torch.Tensor | None) -> Folding:
-        """Every token by itself."""
+        """The state before the first round: every token is its own slot."""
         import torch
 
         batch, n, _ = metric.shape
@@ -115,7 +115,7 @@ class Folding:
         return similarities(self.metric, cost=self.cost)
 
     def after(self, merged: torch.Tensor, partner: torch.Tensor) -> Folding:
-        """The next, where even tokens `merged` [B, r] go to their `partner` [B, even]."""
+        """The next state, after even tokens `merged` [B, r] go to their `partner` [B, even]."""
         import torch
 
         slots, stays = slots_after(merged, partner, self.kept.shape[1])
@@ -137,7 +137,7 @@ def fold(
     Args:
         metric: [B, N, Dk] float32.
         removed: how many tokens each round removes.
-        cost: [B, N], what it costs to lose a token.
+        cost: [B, N], the cost of merging a token away.
 
     Returns:
         The positions [B, K] of the slots, ascending, and the slot [B, N] of each token.
@@ -181,8 +181,8 @@ def emit_match(
         metric: [B, t, Dk] float32.
         t: tokens.
         r: how many merge.
-        protect: leading tokens that stay alone.
-        cost: [B, t] float32, what it costs to lose a token.
+        protect: leading tokens that are not merged.
+        cost: [B, t] float32, the cost of merging a token away.
     """
     even, odd = (t + 1) // 2, t // 2
     unit = emit_unit(b, metric)

@@ -1,4 +1,4 @@
-"""Layers of connectors that convolve a grid of tokens: no bias in a convolution, and a layer norm behind each.
+"""Layers of connectors that convolve a grid of tokens: convolutions without bias, each followed by a layer norm.
 
 References have the grid last, [B, C, h, w]. Bodies have the channels last, [B, h w, C], where a 1 x 1 convolution is a
 MatMul and the norm needs no Transpose. Kernels are PyTorch's, [out, in, 1, 1] or, depthwise, [C, 1, 3, 3].
@@ -45,7 +45,7 @@ def squeeze_shapes(name: str, wide: int, hidden: int) -> dict[str, tuple[int, ..
 
 
 def convolved(x: torch.Tensor, w: Mapping[str, torch.Tensor], kernel: str, norm: str, stride: int = 1) -> torch.Tensor:
-    """Convolve [B, C, h, w], padded with zeros by half the kernel, depthwise where the kernel is; then norm."""
+    """Convolve [B, C, h, w], padded with zeros by half the kernel, depthwise if the kernel is; then norm."""
     from torch.nn import functional as F
 
     weight = w[f"{kernel}.weight"]
@@ -75,7 +75,7 @@ def excited(
 def emit_flat_kernels(
     b: Builder, w: Mapping[str, ir.Value], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, ir.Value]:
-    """The weights, a 1 x 1 convolution's as those of a linear layer, [out, in]."""
+    """The weights; those of a 1 x 1 convolution as a linear layer's, [out, in]."""
     flat = dict(w)
     for name, shape in shapes.items():
         if shape[2:] == (1, 1):

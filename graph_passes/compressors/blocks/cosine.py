@@ -1,4 +1,4 @@
-"""Cosine similarity, for references and for bodies. A token of zeros is similar to nothing, itself included: 0."""
+"""Cosine similarity, for references and for bodies. With a token of zeros it is 0, even to itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from ...ir_tools.builder import Builder
 
-_SHORTEST = 1e-12  # the norm that torch's normalize divides by at least
+_SHORTEST = 1e-12  # the least norm that torch's normalize divides by
 
 
 def cosines(x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
@@ -23,7 +23,7 @@ def cosines(x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
 
 
 def emit_unit(b: Builder, x: ir.Value) -> ir.Value:
-    """The rows of x [B, N, D] float32 at length 1."""
+    """The rows of x [B, N, D] float32, normalised to length 1."""
     length = b.op("Sqrt", emit_square_sum(b, x, keepdims=True))
     return b.op("Div", x, b.op("Max", length, _SHORTEST))
 

@@ -2,7 +2,7 @@
 
 Distances are squared L2 on raw features, always taken as sum((x - p)^2): expanding the square loses the small
 distances between near-duplicates, and with them the right points. Papers start at a random token; a graph cannot, so
-the start is a rule. A token is never picked twice, also where all that are left repeat a point (distance 0).
+the start is a rule. A token is never picked twice, even if all remaining ones repeat a point (distance 0).
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ def emit_farthest(
         n: tokens.
         k: points to pick.
         start: rule for the first.
-        last_distance: whether the distance to the last point is wanted too, which picking does not need.
+        last_distance: whether to return the distance to the last point too, which picking does not need.
 
     Returns:
         Positions [B, k] float32 in the order they are picked, the points [B, k, D], and the squared distance
-        [B, n, 1] of every token to each point but, unless asked for, the last.
+        [B, n, 1] of every token to each point, the last only with `last_distance`.
     """
     picks, points, distances = [emit_start(b, x, n, start)], [], []
     nearest = None

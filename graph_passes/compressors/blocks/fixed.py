@@ -1,4 +1,4 @@
-"""Compressors whose slots do not depend on what the tokens hold: which token goes where is a constant of the graph."""
+"""Compressors whose slots do not depend on the content of the tokens: the assignment is a constant of the graph."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def fixed(
     tokens: torch.Tensor, content: torch.Tensor, kept: torch.Tensor, slots: torch.Tensor, *, merges: bool = True
 ) -> Compressed[torch.Tensor]:
-    """The same kept positions [K] and slots of tokens [N] in every batch element, -1 where a token is lost.
+    """The same kept positions [K] and slots of tokens [N] in every batch element, -1 for a lost token.
 
     Args:
-        tokens: [B, N, D], whose dtype the content takes.
+        tokens: [B, N, D], whose dtype the result has.
         content: [B, K, D'].
         kept: [K] int64.
         slots: [N] int64.
@@ -57,7 +57,7 @@ def emit_fixed_map(
 
 
 def without_positions(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """kept_indices [K] and slots [N] where no slot comes from a place: equal steps, and no token is in a slot alone."""
+    """kept_indices [K] and slots [N] of slots without positions: evenly spaced, and no token belongs to one slot."""
     kept = (2 * np.arange(case.keep, dtype=np.int64) + 1) * case.tokens // (2 * case.keep)
     return kept, np.full(case.tokens, -1, np.int64)
 

@@ -1,4 +1,4 @@
-"""Videos, frame by frame: what differs from the frame before, and selections that always keep the first frame whole."""
+"""Videos, frame by frame: differences from the previous frame, and selections that always keep the first one whole."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_first_frame(case: Case, places: int) -> None:
 
 
 def neighbours(x: torch.Tensor, places: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens [B, N - P, D] of all frames but the first, and those at their places one frame earlier."""
+    """Tokens [B, N - P, D] of all frames but the first, and those at their positions one frame earlier."""
     return x[:, places:], x[:, :-places]
 
 
@@ -38,7 +38,7 @@ def emit_neighbours(b: Builder, x: ir.Value, n: int, places: int) -> tuple[ir.Va
 
 
 def cosines_before(x: torch.Tensor, places: int) -> torch.Tensor:
-    """Cosine [B, N - P] of each token of x [B, N, D] float32, but the first frame's, and the one a frame earlier."""
+    """Cosine [B, N - P] of each token of x [B, N, D] float32 after the first frame with the one a frame earlier."""
     from torch.nn.functional import normalize
 
     now, before = neighbours(normalize(x, dim=2), places)

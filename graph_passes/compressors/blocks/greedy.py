@@ -1,6 +1,6 @@
-"""Greedy selection: pick the token of the best score, bring every score up to date with the pick, repeat.
+"""Greedy selection: pick the token of the best score, update every score for the pick, repeat.
 
-A method gives its `Rule`: the first scores, and how a pick changes them. A token is never picked twice.
+A method defines its `Rule`: the first scores, and how a pick changes them. A token is never picked twice.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ State = TypeVar("State")
 
 @dataclass(frozen=True)
 class Rule(Generic[State]):
-    """What a greedy selection goes by.
+    """The rule of a greedy selection.
 
     Attributes:
         scores: [B, N] before the first pick.
-        state: what the rule remembers of its picks, before the first.
-        update: state, pick [B] int64 -> the next state and the scores [B, N] before the next pick, whatever those of
-            tokens picked before. It leaves the state it was given as it was.
+        state: the rule's state before the first pick.
+        update: state, pick [B] int64 -> the next state and the scores [B, N] before the next pick, with any value for
+            tokens already picked. It does not change its argument.
         scale: [B, N], what the rounding error of each token's score is relative to.
     """
 
@@ -66,7 +66,7 @@ def greedy_regret(rules: Iterable[Rule[State]], kept: torch.Tensor) -> torch.Ten
 
 
 def _regret(rule: Rule[State], kept: torch.Tensor) -> float:
-    """The kept tokens are picked again, each the best of those that are left of them."""
+    """The kept tokens are picked again, each the best of those not yet picked."""
 
     def ways(node: tuple[State, tuple[int, ...]]) -> list[tuple[float, tuple[State, tuple[int, ...]]]] | None:
         state, picks = node
@@ -85,7 +85,7 @@ def _regret(rule: Rule[State], kept: torch.Tensor) -> float:
 def _lacks(
     rule: Rule[State], scores: torch.Tensor, kept: torch.Tensor, picks: tuple[int, ...]
 ) -> list[tuple[float, int]]:
-    """The kept tokens that are left, best first, each with how far it falls short of the best of all that are left."""
+    """The kept tokens not yet picked, best first, each with its shortfall from the best of all remaining tokens."""
     import torch
 
     left = scores[0].double()
@@ -102,7 +102,7 @@ def emit_greedy(b: Builder, scores: ir.Value, update: Callable[[ir.Value], ir.Va
     Args:
         b: the builder.
         scores: [B, n] float32 before the first pick.
-        update: emits, for a pick [B, 1] int64, the scores [B, n] before the next: below all others for tokens picked.
+        update: emits, for a pick [B, 1] int64, the scores [B, n] before the next, below all others for picked tokens.
         n: tokens.
         k: how many to pick.
     """

@@ -1,4 +1,4 @@
-"""Layers of learned compressors in PyTorch, for references. Weights come by name, as `neural` has them."""
+"""Layers of learned compressors in PyTorch, for references. Weights are named as in `neural`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Means of all tokens whose weights a small network reads off each token, as TokenLearner 1.1 and TTM have them.
+"""Means of all tokens whose weights a small network computes from each token, as in TokenLearner 1.1 and TTM.
 
-For x [B, n, D] and K means: softmax over tokens of W2 gelu(W1 norm(x) + b1) + b2, [B, n, K], GELU by its tanh form, is
-what each mean takes of each token. Weights by name, each behind a prefix: norm [D], up [H, D], down [K, H], with their
-biases.
+For x [B, n, D] and K means: softmax over tokens of W2 gelu(W1 norm(x) + b1) + b2, [B, n, K], GELU by its tanh form, are
+the weights of each mean. Names of the arrays, each after a prefix: norm [D], up [H, D], down [K, H], with their biases.
 """
 
 from __future__ import annotations

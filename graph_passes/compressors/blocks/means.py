@@ -1,4 +1,4 @@
-"""Merging: the slot of a token is given, and each slot becomes the plain mean of its tokens."""
+"""Merging by a known assignment: each slot becomes the plain mean of its tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def means(tokens: torch.Tensor, kept: torch.Tensor, slot: torch.Tensor) -> Compressed[torch.Tensor]:
-    """Slots at kept [B, K], each the mean of the tokens whose slot [B, N] it is; each must have one."""
+    """Slots at kept [B, K], each the mean of its tokens by slot [B, N]; each needs at least one."""
     import torch
 
     x = tokens.float()
@@ -25,7 +25,7 @@ def means(tokens: torch.Tensor, kept: torch.Tensor, slot: torch.Tensor) -> Compr
 
 
 def emit_mean_rows(b: Builder, x: ir.Value, slot: ir.Value, k: int) -> tuple[ir.Value, ir.Value]:
-    """Means [B, k, D] of x [B, N, D] float32 by slot [B, N] float32, and how many tokens each is of [B, k, 1]."""
+    """Means [B, k, D] of x [B, N, D] float32 by slot [B, N] float32, and the number of tokens of each [B, k, 1]."""
     members, sizes = emit_members(b, slot, k)
     return b.op("MatMul", b.op("Div", members, sizes), x), sizes
 
@@ -39,7 +39,7 @@ def emit_means(b: Builder, case: Case, x: ir.Value, kept: ir.Value, slot: ir.Val
 
 
 def emit_nearest(b: Builder, closeness: ir.Value, kept: ir.Value, n: int, k: int) -> ir.Value:
-    """The slot [B, n] float32 closest to each token, the lowest among equals; a kept token's own, whatever equals it.
+    """The slot [B, n] float32 closest to each token, the lowest among equals; a kept token goes to its own.
 
     Args:
         b: the builder.

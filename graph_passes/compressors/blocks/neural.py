@@ -91,7 +91,7 @@ def linear_shapes(name: str, wide: int, into: int) -> dict[str, tuple[int, ...]]
 
 
 def mlp_shapes(names: tuple[str, str], wide: int, into: int) -> dict[str, tuple[int, ...]]:
-    """The arrays of `emit_mlp`, whose hidden channels are as many as it gives."""
+    """The arrays of `emit_mlp`, with as many hidden as output channels."""
     return linear_shapes(names[0], wide, into) | linear_shapes(names[1], into, into)
 
 

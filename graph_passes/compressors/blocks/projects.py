@@ -1,4 +1,4 @@
-"""What connectors share that may have the model's projector inside: its two layers, and their parameters."""
+"""Shared by connectors that may include the model's projector: its two layers, and their parameters."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Projects(ReadsWeights):
     """The parameters of such a connector.
 
     Attributes:
-        mlp: whether the two linear layers, GELU between them, are part of it, or of the model's own projector.
-        channels: D'; 0: as many as tokens have. Other than that only with ``mlp``.
-        grid: HEIGHTxWIDTH of the tokens, where the model does not say it; FRAMESxHEIGHTxWIDTH of a video.
+        mlp: whether the two linear layers with GELU between them are part of it, or of the model's own projector.
+        channels: D'; 0: those of the tokens. Any other value needs ``mlp``.
+        grid: HEIGHTxWIDTH of the tokens, if the model does not define it; FRAMESxHEIGHTxWIDTH of a video.
     """
 
     mlp: bool = False
@@ -45,17 +45,17 @@ class Projects(ReadsWeights):
         """D' is D without an MLP, and an MLP comes from a file."""
         if (self.mlp and not self.weights) or self.channels < 0 or (not self.mlp and self.width(case) != case.dim):
             raise RequestError(
-                f"{self.method.name} with mlp={self.mlp} and channels={self.channels} for tokens of {case.dim}"
+                f"{self.method.name} with mlp={self.mlp} and channels={self.channels} for tokens of {case.dim} channels"
                 + ("" if self.weights else ", and no weights"),
                 fix="Other channels need --set mlp=true, and an MLP needs --set weights=FILE.safetensors.",
             )
 
     def mlp_shapes(self, case: Case, names: tuple[str, str]) -> dict[str, tuple[int, ...]]:
-        """The arrays of the two layers of these names; none where they are the model's."""
+        """The arrays of the two layers of these names; none if they are the model's."""
         return mlp_shapes(names, case.dim, self.width(case)) if self.mlp else {}
 
     def projected(self, x: torch.Tensor, w: Mapping[str, torch.Tensor], names: tuple[str, str]) -> torch.Tensor:
-        """x [..., D] -> [..., D']: x itself where the layers are the model's."""
+        """x [..., D] -> [..., D']: x itself if the layers are the model's."""
         return mlp(x, w, names) if self.mlp else x
 
     def emit_projected(self, b: Builder, x: ir.Value, w: Mapping[str, ir.Value], names: tuple[str, str]) -> ir.Value:

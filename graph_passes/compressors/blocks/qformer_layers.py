@@ -1,11 +1,11 @@
-"""The layers of a Q-Former: queries attend to each other and to tokens, in BERT's order (norm behind each sum).
+"""The layers of a Q-Former: queries attend to each other and to tokens, in BERT's order (norm after each sum).
 
-For queries [B, Q, d] and tokens [B, n, D], in each of L layers, of which every `cross`-th, beginning with the
+For queries [B, Q, d] and tokens [B, n, D], in each of L layers, of which every `cross`-th, starting with the
 first, has cross-attention:
 
     q = norm(q + attention(q, q, q));   q = norm(q + attention(q, x, x));   q = norm(q + W2 gelu(W1 q + b1) + b2)
 
-Weights by name: queries [Q, d], norm (of the queries, in front of the first layer), and for layer i: i.self,
+Weights by name: queries [Q, d], norm (of the queries, before the first layer), and for layer i: i.self,
 i.self_norm, i.cross, i.cross_norm, i.up [4 d, d], i.down [d, 4 d], i.norm; of an attention .q, .k, .v, .out with
 .weight and .bias.
 """
@@ -47,7 +47,7 @@ class HasQueryLayers(ReadsWeights):
         layers: L.
         heads: of each attention.
         channels: d, which is D' too.
-        cross: every how many layers there is cross-attention.
+        cross: number of layers per cross-attention.
     """
 
     layers: int = 12
@@ -64,7 +64,7 @@ class HasQueryLayers(ReadsWeights):
         return self.channels
 
     def of_queries(self, queries: int) -> QueryLayers:
-        """The layers for so many queries."""
+        """The layers for this number of queries."""
         return QueryLayers(queries, self.layers, self.heads, self.channels, self.cross)
 
 
@@ -77,7 +77,7 @@ class QueryLayers:
         layers: L.
         heads: of each attention.
         width: d.
-        cross: every how many layers there is cross-attention.
+        cross: number of layers per cross-attention.
     """
 
     queries: int
@@ -87,12 +87,12 @@ class QueryLayers:
     cross: int
 
     def check(self) -> None:
-        """Raise `RequestError` for sizes that are no network."""
+        """Raise `RequestError` for invalid sizes."""
         if min(self.queries, self.layers, self.heads, self.width, self.cross) < 1 or self.width % self.heads:
             raise RequestError(
                 f"{self.layers} layers of {self.width} channels in {self.heads} heads, cross-attention in every "
-                f"{self.cross}. are no Q-Former",
-                fix="All are 1 or more, and heads divide channels, as --set channels=768 --set heads=12.",
+                f"{self.cross}. do not form a Q-Former",
+                fix="All must be 1 or more, and heads must divide channels, as --set channels=768 --set heads=12.",
             )
 
     def shapes(self, dim: int) -> dict[str, tuple[int, ...]]:
@@ -120,7 +120,7 @@ class QueryLayers:
         return q
 
     def emit(self, b: Builder, x: ir.Value, w: Mapping[str, ir.Value]) -> ir.Value:
-        """As `run`. Queries are repeated for the batch, which is not known here."""
+        """As `run`. Queries are repeated for the batch, whose size is dynamic."""
         batch = b.op("Concat", b.op("Shape", x, start=0, end=1), [self.queries, self.width], axis=0)
         q = b.op("Expand", b.op("Unsqueeze", emit_layer_norm(b, w["queries"], w, "norm", _EPSILON), [0]), batch)
 

@@ -1,9 +1,9 @@
-"""Shares that depend on the tokens: K slots go to parts of a line in proportion, and to the best of each part.
+"""Shares that depend on the tokens: K slots divided among parts of a sequence, for the best tokens of each.
 
 For scores s [N], parts of fixed lengths, shares p of the parts that sum to 1, K slots:
 
-    quota_g = floor(K p_g); what is left of K goes one each to the parts of the largest share
-    kept    = the quota_g largest s of each part; where a part has fewer, the largest s of all others instead
+    quota_g = floor(K p_g); the remaining slots go one each to the parts of the largest share
+    kept    = the quota_g largest s of each part; if a part has fewer, the largest s of all others instead
 
 The lowest index wins among equals.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ...ir_tools.builder import Builder
 
-# A quota this little below a whole number is that number: shares of equal parts must not depend on rounding.
+# A quota this close below a whole number counts as that number: shares of equal parts must not depend on rounding.
 WHOLE = 1e-5
 
 
@@ -33,7 +33,7 @@ def quotas(shares: torch.Tensor, k: int, whole: float = WHOLE) -> torch.Tensor:
 
 
 def fill_quotas(scores: torch.Tensor, quota: torch.Tensor, lengths: Sequence[int], k: int) -> torch.Tensor:
-    """Positions [B, k] that are kept, ascending, of scores [B, N], for parts of `lengths` with quota [B, G]."""
+    """Kept positions [B, k], ascending, for scores [B, N] and parts of `lengths` with quota [B, G]."""
     import torch
 
     parts = zip(scores.split(list(lengths), 1), quota.unbind(1))
@@ -44,7 +44,7 @@ def fill_quotas(scores: torch.Tensor, quota: torch.Tensor, lengths: Sequence[int
 
 
 def emit_parts(b: Builder, scores: ir.Value, lengths: Sequence[int], padding: float) -> ir.Value:
-    """Scores [B, N] as a table [B, G, longest], each part a row that is padded at its end."""
+    """Scores [B, N] as a table [B, G, longest], each part a row padded at its end."""
     n, longest = sum(lengths), max(lengths)
     index = np.full(len(lengths) * longest, n, np.int64)
     index[_places(lengths)] = np.arange(n)
@@ -55,7 +55,7 @@ def emit_parts(b: Builder, scores: ir.Value, lengths: Sequence[int], padding: fl
 def emit_fill_quotas(
     b: Builder, scores: ir.Value, table: ir.Value, shares: ir.Value, lengths: Sequence[int], k: int
 ) -> ir.Value:
-    """As `quotas` and `fill_quotas`, [B, k] float32; `table` has `scores` by part, its padding above none of them."""
+    """As `quotas` and `fill_quotas`, [B, k] float32; `table` has `scores` by part, padded by lower values."""
     n, parts, longest = sum(lengths), len(lengths), max(lengths)
     quota = b.op("Floor", b.op("Add", b.op("Mul", shares, float(k)), WHOLE))
     left = b.op("Sub", float(k), b.op("ReduceSum", quota, [1], keepdims=1))
@@ -65,14 +65,14 @@ def emit_fill_quotas(
     outside = b.op("Gather", b.op("Reshape", outside, [-1, parts * longest]), _places(lengths), axis=1)
 
     _, order = select.emit_top_k(b, scores, n, n)
-    behind = b.op("Mul", b.op("GatherElements", outside, order, axis=1), float(n))
-    _, first = select.emit_top_k(b, b.op("Add", behind, select.emit_iota(b, 1, n)), k, n, largest=False)
+    penalty = b.op("Mul", b.op("GatherElements", outside, order, axis=1), float(n))
+    _, first = select.emit_top_k(b, b.op("Add", penalty, select.emit_iota(b, 1, n)), k, n, largest=False)
     kept, _ = select.emit_sort(b, b.op("GatherElements", order, first, axis=1), k)
     return kept
 
 
 def _places(lengths: Sequence[int]) -> np.ndarray:
-    """Where each token lies in the table, row after row."""
+    """The index of each token in the flattened table."""
     longest = max(lengths)
     return np.concatenate([row * longest + np.arange(length) for row, length in enumerate(lengths)])
 

@@ -1,10 +1,11 @@
-"""The fused remainder: of K slots one holds all the tokens that were not kept.
+"""The fused remainder: one of the K slots holds all tokens that were not kept.
 
 For K - 1 kept tokens and attention a [N], EViT and PruMerge fill the last slot with the sum of a_j x_j over all others.
-Attention sums to 1 over a row of the softmax, so this is short where little of it was left: it is an ordinary token to
-them and no mean of the others, so its size is 1 and they count as lost. (Measured on tiny-vlm, 21 of 144 kept: with
-log(N - K + 1) in the attention PruMerge+ falls from .775 to .178.) ``rest`` "mean" is the plain mean instead, whose
-size is N - K + 1. The slot inherits the position of the token next in rank, and so all slots are in spatial order.
+Attention sums to 1 over a row of the softmax, so the sum is short if little attention is left: these methods
+treat it as an ordinary token, not as a mean, so its size is 1 and the others count as lost. (Measured on tiny-vlm, 21
+of 144 kept: with log(N - K + 1) in the attention PruMerge+ falls from .775 to .178.) ``rest`` "mean" is the plain mean
+instead, whose size is N - K + 1. The slot inherits the position of the token next in rank, and so all slots are in
+spatial order.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ class Fuses(Attends):
     """The parameters of a method with a fused remainder.
 
     Attributes:
-        rest: ``sum``, what is not kept summed by its attention, of size 1; ``mean``, its mean, of the size it has.
+        rest: ``sum``, the attention-weighted sum of the tokens not kept, of size 1; ``mean``, their mean, of their
+            number.
     """
 
     rest: Literal["sum", "mean"] = "sum"
 
     def check(self, case: Case) -> None:
-        """2 <= K < N: one token at least is kept, and two at least are fused."""
+        """2 <= K < N: at least one token is kept, and at least two are fused."""
         if not 2 <= case.keep < case.tokens:
             raise RequestError(
                 f"keep {case.keep} is outside 2..{case.tokens - 1}: one slot is for all tokens that are not kept",
@@ -52,7 +54,7 @@ class Fuses(Attends):
         kept: torch.Tensor,
         seat: torch.Tensor,
     ) -> Compressed[torch.Tensor]:
-        """Put the remainder into the slot that `seat` [B, K] marks; the others have `content` [B, K, D] float32."""
+        """Write the remainder to the slot that `seat` [B, K] marks; the others have `content` [B, K, D] float32."""
         slots = select.slots_of(kept, attention.shape[1])
         last = seat.int().argmax(1, keepdim=True)
         lost = (slots < 0) | (slots == last)
@@ -76,7 +78,7 @@ class Fuses(Attends):
         """As `fuse`, for x [B, N, D] and content [B, K, D] float32."""
         n, k = case.tokens, case.keep
         size, iota = float(n - k + 1), select.emit_iota(b, 1, k)
-        # Both the tokens that are not kept and the one whose position the slot has go into it.
+        # The slot holds the tokens not kept and the one whose position it has.
         last = b.op("ReduceMax", b.op("Where", seat, iota, -1.0), [1], keepdims=1)
         own = select.emit_slots(b, kept, n, iota)
         lost = b.op("Or", b.op("Less", own, 0.0), b.op("Equal", own, last))

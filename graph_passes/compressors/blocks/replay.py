@@ -1,9 +1,9 @@
-"""Judging another implementation of a method by the decisions it made.
+"""Checks another implementation of a method by the decisions it made.
 
-Two correct implementations round differently, and where two candidates are equally good but for rounding they may
-choose differently; from there on their results have little in common. So a method *replays* a result: it takes the
-decisions the result shows (which tokens were kept, where each of the others went), says how much worse than the best
-the worst of them was, and computes what has to come out of them.
+Two correct implementations round differently. If two candidates are equally good up to rounding, they may choose
+differently, and from there on their results have little in common. So a method *replays* a result: it reads the
+decisions that the result shows (which tokens were kept, where each of the others went), computes how much worse than
+the best one the worst of them was, and the outputs that must follow from them.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _TRIES = 1000
 
 @dataclass(frozen=True)
 class Replay:
-    """What a result should be, given its own decisions.
+    """The expected result for given decisions.
 
     Attributes:
         expected: the reference's result for these decisions.
         regret: [B] float64 on the CPU: by how much the worst decision falls short of the best one, relative to the
-            size of what was rounded; 0 where all are the best, about 1e-6 after a rounding in float32, infinite where
-            a decision is not one the method can make.
+            size of what was rounded; 0 where all are the best, about 1e-6 after a rounding in float32, infinite for
+            a decision that the method cannot make.
     """
 
     expected: Compressed[torch.Tensor]
@@ -46,7 +46,7 @@ class Replays(Protocol):
     def replay(
         self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], **signals: torch.Tensor
     ) -> Replay:
-        """Judge `got`, whose indices are in range and whose kept_indices ascend; tokens and signals as in reference."""
+        """Check `got`, with indices in range and ascending kept_indices; other arguments as in `reference`."""
         ...
 
 
@@ -85,20 +85,20 @@ def nearest_regret(cost: torch.Tensor, chosen: torch.Tensor, scale: float | None
 def explain(
     start: Node, ways: Callable[[Node], list[tuple[float, Node]] | None], *, fewest: bool = False
 ) -> tuple[float, Node | None]:
-    """Find decisions, one after the other, that lead to a result which does not show all of them.
+    """Search for a sequence of decisions that leads to a result which does not show all of them.
 
-    Where several are equally good but for rounding, what comes after depends on which was made: such are tried until
-    one way explains the result.
+    If several are equally good up to rounding, later decisions depend on which one was made: all of them are tried
+    until one sequence explains the result.
 
     Args:
-        start: before the first decision.
-        ways: the decisions that may come next, the best first, each with its regret and where it leads; None at the
-            end, nothing where no decision leads to the result.
-        fewest: try first what differs from the best in the fewest decisions, wherever; else in the last ones, which
-            remembers fewer nodes.
+        start: the state before the first decision.
+        ways: the possible next decisions, the best first, each with its regret and next state; None at the end, empty
+            if no decision leads to the result.
+        fewest: try first the sequences with the fewest decisions other than the best; else vary the last decisions
+            first, which keeps fewer nodes in memory.
 
     Returns:
-        The regret of the worst decision, and the end; infinite and None where nothing leads there.
+        The regret of the worst decision, and the final state; infinite and None if no sequence leads there.
     """
     regret = float("inf")
     end: Node | None = None
@@ -108,7 +108,7 @@ def explain(
         if not tries or regret <= TIED:
             break
         differs, _, worst, node = heappop(tries)
-        # The best way is followed to its end even where it does not explain the result: its regret counts then.
+        # The best sequence is followed to its end even if it does not explain the result: then its regret counts.
         if worst > TIED and end is not None:
             continue
         following = ways(node)
@@ -124,7 +124,7 @@ def explain(
 
 
 def _relative(excess: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """excess / scale where there is an excess, else 0, also where the scale is 0."""
+    """excess / scale where there is an excess, else 0, even if the scale is 0."""
     import torch
 
     return torch.where(excess > 0, excess / scale, torch.zeros_like(excess))

@@ -1,6 +1,6 @@
-"""Runs in time: at each place of a video, tokens of consecutive frames that are merged into the first, their head.
+"""Runs in time: at each position of a video, tokens of consecutive frames that are merged into the first, their head.
 
-Bodies have the tokens of each place together: [B P, T, ...] for T frames of P places.
+Bodies keep the tokens of each position together: [B P, T, ...] for T frames of P positions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def run_heads(heads: torch.Tensor) -> torch.Tensor:
-    """The position [B, N] of the head of each token's run, where heads [B, T, P] are; the first frame is all heads."""
+    """The position [B, N] of the head of each token's run, for heads [B, T, P]; the first frame is all heads."""
     import torch
 
     frames, places = (torch.arange(side, device=heads.device) for side in heads.shape[1:])
@@ -37,7 +37,7 @@ def run_means(x: torch.Tensor, head: torch.Tensor) -> tuple[torch.Tensor, torch.
 
 
 def merge_runs(tokens: torch.Tensor, head: torch.Tensor, kept: torch.Tensor) -> Compressed[torch.Tensor]:
-    """Slots at those heads that are kept [B, K], ascending, each the mean of its run; the other runs are lost."""
+    """Slots at the kept heads [B, K], ascending, each the mean of its run; the other runs are lost."""
     content, sizes = run_means(tokens.float(), head)
     slots = slots_of(kept, tokens.shape[1]).gather(1, head)
     return Compressed(gather(content, kept).to(tokens.dtype), kept, sizes.gather(1, kept), slots)
@@ -55,7 +55,7 @@ def emit_by_frame(b: Builder, x: ir.Value, frames: int, places: int) -> ir.Value
 
 
 def emit_run_frames(b: Builder, heads: ir.Value, frames: int) -> ir.Value:
-    """The frame [B P, T] float32 of the head of each token's run, where heads [B P, T] bool are."""
+    """The frame [B P, T] float32 of the head of each token's run, for heads [B P, T] bool."""
     earlier = b.const(np.tri(frames, dtype=bool)[None])
     until = b.op("And", b.op("Unsqueeze", heads, [1]), earlier)
     return b.op("ReduceMax", b.op("Where", until, emit_iota(b, 1, 1, frames), -1.0), [2], keepdims=0)

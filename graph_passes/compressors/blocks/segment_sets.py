@@ -18,11 +18,11 @@ class Layout:
     """The fixed counts of a case.
 
     Attributes:
-        places: P.
+        places: P, positions per frame.
         lengths: frames of each segment.
-        static: S, static places of each segment.
-        static_counts: slots of the static set of each segment; empty where S is 0.
-        dynamic_counts: slots of the dynamic set of each frame; empty where S is P.
+        static: S, static positions of each segment.
+        static_counts: slots of the static set of each segment; empty if S is 0.
+        dynamic_counts: slots of the dynamic set of each frame; empty if S is P.
     """
 
     places: int
@@ -44,13 +44,13 @@ class Layout:
 
 @dataclass(frozen=True)
 class Group:
-    """A set of tokens that is reduced by itself.
+    """A set of tokens that is reduced on its own.
 
     Attributes:
-        static: whether it is one of a segment.
+        static: whether it is the static set of a segment.
         tokens: [B, n, D] float32.
-        positions: [B, n] int64, of a static one in the first frame of the segment.
-        members: [B, f, n] int64, the positions of all tokens that went into each.
+        positions: [B, n] int64, of a static set those in the first frame of the segment.
+        members: [B, f, n] int64, the positions of all tokens merged into each.
         count: slots.
     """
 
@@ -67,7 +67,7 @@ class Group:
 
 
 def groups_of(layout: Layout, tokens: torch.Tensor, mask: torch.Tensor) -> list[Group]:
-    """The sets in the order of their counts, where mask [B, segments, P] says which places are static."""
+    """The sets in the order of their counts, for static positions by mask [B, segments, P]."""
     import torch
 
     x, groups = tokens.float(), []
@@ -88,7 +88,7 @@ def groups_of(layout: Layout, tokens: torch.Tensor, mask: torch.Tensor) -> list[
 def assemble(
     tokens: torch.Tensor, groups: list[Group], reduced: list[Compressed[torch.Tensor]]
 ) -> Compressed[torch.Tensor]:
-    """The slots of all sets in spatial order; a size is how many tokens went into the slot, at least 1."""
+    """The slots of all sets in spatial order; a size is the number of tokens in the slot, at least 1."""
     import torch
 
     positions = [group.positions.gather(1, one.kept_indices) for group, one in zip(groups, reduced)]
@@ -106,7 +106,7 @@ def assemble(
 
 
 def local(group: Group, got: Compressed[torch.Tensor]) -> Compressed[torch.Tensor] | None:
-    """What a result of one batch element did with a set, or nothing where that has another number of slots."""
+    """The decisions of a result of one batch element for a set, or None if its number of slots differs."""
     import torch
 
     own = select.slots_of(got.kept_indices, got.assignment.shape[1]).gather(1, group.positions)

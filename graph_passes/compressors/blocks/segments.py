@@ -1,11 +1,11 @@
-"""Videos in segments: what stands still in a segment becomes one frame, what moves stays; both are reduced.
+"""Videos in segments: static positions of a segment become one frame, moving ones are kept; both are reduced.
 
-For T frames of P places: segments of at most `segment` frames, as even as they can be; in each the S places most alike
-over its frames are static, and the tokens of a static place become their mean. That leaves a static set of S tokens for
-each segment, and a dynamic set of P - S tokens for each frame. K is shared out over all sets in proportion to their
-size, one slot each at least, and a method says how a set is reduced to its share.
+For T frames of P positions: segments of at most `segment` frames, as equal as possible. In each the S positions most
+similar over its frames are static, and the tokens of a static position become their mean. That leaves a static set of S
+tokens per segment, and a dynamic set of P - S tokens per frame. K is divided among all sets in proportion to their
+size, at least one slot each, and a method defines how a set is reduced to its share.
 
-A slot of a static set inherits its place in the first frame of the segment. Slots are in spatial order.
+A slot of a static set inherits its position in the first frame of the segment. Slots are in spatial order.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Segmented(ABC):
-    """What methods that work in segments have in common.
+    """The base of methods that work in segments.
 
     Attributes:
         segment: frames of a segment, at most.
-        static: share of the places that are static; by default half, or fewer where K asks for more.
-        grid: FRAMESxHEIGHTxWIDTH of the tokens, where the model does not say it.
+        static: share of the positions that are static; by default half, or fewer if K requires it.
+        grid: FRAMESxHEIGHTxWIDTH of the tokens, if the model does not define it.
     """
 
     segment: int = 4
@@ -53,13 +53,13 @@ class Segmented(ABC):
 
     @abstractmethod
     def likeness(self, unit: torch.Tensor) -> torch.Tensor:
-        """How alike each place is [B, P] over the frames of a segment, 2 at least; tokens [B, f, P, D] of length 1."""
+        """Similarity of each position [B, P] over a segment of 2 or more frames; tokens [B, f, P, D] of length 1."""
 
     @abstractmethod
     def reduced(
         self, group: Group, signals: Mapping[str, torch.Tensor], got: Compressed[torch.Tensor] | None
     ) -> Replay:
-        """A set reduced to its count; where `got` is given, by its decisions, and with their regret."""
+        """A set reduced to its count; with `got`, by its decisions, and with their regret."""
 
     @abstractmethod
     def emit_likeness(self, b: Builder, unit: ir.Value, length: int) -> ir.Value:
@@ -72,14 +72,14 @@ class Segmented(ABC):
         """As `reduced`, for tokens [B, N, D] float32 of sets of one kind, and their scores [B, N] if there are any."""
 
     def emit_scores(self, b: Builder, signals: Mapping[str, ir.Value]) -> ir.Value | None:
-        """[B, N] float32, what `emit_reduced` reads of dynamic sets beside the tokens."""
+        """[B, N] float32, the scores that `emit_reduced` reads for dynamic sets besides the tokens."""
         return None
 
     def layout(self, case: Case) -> Layout:
         """The fixed counts.
 
         Raises:
-            RequestError: not a video, or a K that is out of reach.
+            RequestError: not a video, or a K that cannot be reached.
         """
         frames, height, width = video_grid_of(case, self.grid)
         select.check_keep(case)
@@ -87,9 +87,9 @@ class Segmented(ABC):
         gone = frames - segments
         if self.static and not gone:
             raise RequestError(
-                f"static={self.static}, and no segment has two frames between which a place could stand still",
+                f"static={self.static}, but every segment has a single frame, so no position can be static",
                 where=f"a video of {frames}x{height}x{width} in segments of {self.segment}",
-                fix="Use --set segment=2 or more, or leave static out.",
+                fix="Use --set segment=2 or more, or leave static unset.",
             )
         if self.static is not None:
             static = round(self.static * places)
@@ -99,7 +99,7 @@ class Segmented(ABC):
         sets += [places - static] * frames if static < places else []
         if not len(sets) <= case.keep <= sum(sets):
             raise RequestError(
-                f"keep {case.keep} is outside {len(sets)}..{sum(sets)}: {static} of {places} places are static in "
+                f"keep {case.keep} is outside {len(sets)}..{sum(sets)}: {static} of {places} positions are static in "
                 f"{segments} segments of {frames} frames, and each of {len(sets)} sets needs a slot",
                 where=f"{case.tokens} tokens of {case.dim} channels",
                 fix=f"Use --keep {len(sets)} to {sum(sets)}, or another --set static or --set segment.",
@@ -109,11 +109,11 @@ class Segmented(ABC):
         return Layout(places, share(frames, [1] * segments), static, counts[:split], counts[split:])
 
     def check(self, case: Case) -> None:
-        """A video, and as many slots as there are sets at least."""
+        """A video, and at least one slot per set."""
         self.layout(case)
 
     def reference(self, case: Case, tokens: torch.Tensor, **signals: torch.Tensor) -> Compressed[torch.Tensor]:
-        """Split, reduce each set, put the slots in order."""
+        """Split, reduce each set, sort the slots."""
         if case.keep == case.tokens:
             return select.every_token(tokens)
         layout = self.layout(case)
@@ -124,7 +124,7 @@ class Segmented(ABC):
     def replay(
         self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], **signals: torch.Tensor
     ) -> Replay:
-        """A place whose tokens of two frames share a slot is static; the sets are judged one by one."""
+        """A position whose tokens of two frames share a slot is static; the sets are checked one by one."""
         import torch
 
         ones = []

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class SegmentBody(Protocol):
-    """What a method says of its body; see `segments.Segmented`."""
+    """What a method defines for its body; see `segments.Segmented`."""
 
     def emit_likeness(self, b: Builder, unit: ir.Value, length: int) -> ir.Value:
-        """How alike each place is over the frames of a segment."""
+        """The similarity of each position over the frames of a segment."""
 
     def emit_reduced(
         self, b: Builder, case: Case, static: bool, tokens: ir.Value, scores: ir.Value | None
@@ -38,11 +38,11 @@ class _Sets:
         static: their kind.
         tokens: [B G, n, D] float32.
         places: [B G, n] float32.
-        scores: [B G, n] float32, or nothing.
+        scores: [B G, n] float32, or None.
         size: n.
         counts: slots of each.
         first: the first frame of each.
-        frames: how many frames each stands for.
+        frames: how many frames each covers.
     """
 
     static: bool
@@ -63,7 +63,7 @@ class _Slots:
         content: [B, k, D] float32.
         positions: [B, k] float32.
         sizes: [B, k] float32.
-        of_places: [B, G, P] float32, the slot of each place of each set, -1 where there is none.
+        of_places: [B, G, P] float32, the slot of each position of each set, -1 for none.
     """
 
     content: ir.Value
@@ -75,7 +75,7 @@ class _Slots:
 def emit_segments(
     b: Builder, case: Case, layout: Layout, how: SegmentBody, tokens: ir.Value, scores: ir.Value | None
 ) -> Compressed[ir.Value]:
-    """Split, reduce, put the slots in order; scores [B, N] float32 are what `how` ranks dynamic tokens by."""
+    """Split, reduce, sort the slots; scores [B, N] float32 are those by which `how` ranks dynamic tokens."""
     k, places, segment_of = case.keep, layout.places, np.array(layout.segment_of)
     x = select.emit_float(b, tokens, case)
     kinds, slots, done = _emit_sets(b, case, layout, how, x, scores), [], 0
@@ -138,7 +138,7 @@ def _emit_sets(
 
 
 def _emit_slots_of(b: Builder, dim: int, places: int, how: SegmentBody, sets: _Sets, done: int) -> _Slots:
-    """Reduce sets of one kind; their slots are numbered from `done` on."""
+    """Reduce sets of one kind; their slots are numbered from `done`."""
     n, total = sets.size, len(sets.counts)
     content, positions, sizes, slots, order = [], [], [], [], []
     for count in np.unique(sets.counts).tolist():

@@ -1,4 +1,4 @@
-"""What selecting and merging have in common: PyTorch helpers for references, `emit_*` helpers for ONNX bodies.
+"""Shared by selecting and merging methods: PyTorch helpers for references, `emit_*` helpers for ONNX bodies.
 
 Every choice breaks ties to the lowest index. PyTorch's topk promises no order, so references sort stably. The ONNX
 operators TopK and ArgMax promise the lowest index, TensorRT's do not: a builder with `exact_ties` gets ranks by
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ...ir_tools.builder import Builder
 
 TOPK_LIMIT = 3840  # largest K of TensorRT's TopK, 10.3 to 11.1
-LOWEST = -3.0e38  # below every score; finite, because a mask of infinities makes NaN where it meets a zero
+LOWEST = -3.0e38  # below every score; finite, because infinity times zero is NaN
 
 
 def check_keep(case: Case, low: int = 1, why: str = "") -> None:
@@ -39,12 +39,12 @@ def check_keep(case: Case, low: int = 1, why: str = "") -> None:
 
 
 def check_counts(case: Case, counts: Mapping[int, str], what: str) -> None:
-    """Raise `RequestError` unless K is one of few.
+    """Raise `RequestError` unless K is one of `counts`.
 
     Args:
         case: with K.
-        counts: each K that can be had -> how, such as "stride 2".
-        what: the method with the parameters that decide, such as "pool with mode=max".
+        counts: each possible K -> how, such as "stride 2".
+        what: the method with the parameters that determine it, such as "pool with mode=max".
     """
     if case.keep in counts:
         return
@@ -73,7 +73,7 @@ def gather(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 def slots_of(kept: torch.Tensor, n: int) -> torch.Tensor:
-    """For kept positions [B, K], the slot of each of n tokens [B, N] int64; -1 where it is not kept."""
+    """For kept positions [B, K], the slot of each of n tokens [B, N] int64; -1 if it is not kept."""
     import torch
 
     slots = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
@@ -81,7 +81,7 @@ def slots_of(kept: torch.Tensor, n: int) -> torch.Tensor:
 
 
 def selection(tokens: torch.Tensor, kept: torch.Tensor) -> Compressed[torch.Tensor]:
-    """Keep the tokens at the ascending positions kept [B, K] as they are, and lose the others."""
+    """Keep the tokens at the ascending positions kept [B, K] unchanged, and lose the others."""
     sizes = kept.new_ones(kept.shape).float()
     return Compressed(gather(tokens, kept), kept, sizes, slots_of(kept, tokens.shape[1]))
 
@@ -113,7 +113,7 @@ def emit_rows(b: Builder, tokens: ir.Value, row: np.ndarray) -> ir.Value:
 
 
 def emit_iota(b: Builder, *shape: int) -> ir.Value:
-    """0, 1, 2, ... as float32 in `shape`, of which one entry is not 1."""
+    """0, 1, 2, ... as float32 in `shape`, with one entry other than 1."""
     return b.const(np.arange(np.prod(shape), dtype=np.float32).reshape(shape))
 
 
@@ -144,7 +144,7 @@ def emit_top_k(b: Builder, scores: ir.Value, k: int, n: int, *, largest: bool = 
 
 
 def emit_sort(b: Builder, index: ir.Value, k: int) -> tuple[ir.Value, ir.Value]:
-    """Distinct indices [B, k] int64 in ascending order as float32 [B, k], and where each was [B, k] int64."""
+    """Distinct indices [B, k] int64 in ascending order as float32 [B, k], and where each one was [B, k] int64."""
     return emit_top_k(b, b.cast(index, "float32"), k, k, largest=False)
 
 
@@ -155,7 +155,7 @@ def emit_argmax(b: Builder, scores: ir.Value, axis: int, shape: tuple[int, ...])
         b: the builder.
         scores: float32.
         axis: counted from the front.
-        shape: 1 but for the length of `axis`: the shape of its indices.
+        shape: 1 except the length of `axis`: the shape of its indices.
     """
     if not b.exact_ties:
         return b.cast(b.op("ArgMax", scores, axis=axis, keepdims=1), "float32")
@@ -182,7 +182,7 @@ def emit_members(b: Builder, assignment: ir.Value, k: int) -> tuple[ir.Value, ir
 
 
 def emit_selection(b: Builder, case: Case, tokens: ir.Value, kept: ir.Value) -> Compressed[ir.Value]:
-    """Keep the tokens at the ascending positions kept [B, K] float32 as they are, and lose the others."""
+    """Keep the tokens at the ascending positions kept [B, K] float32 unchanged, and lose the others."""
     index = b.cast(kept, "int64")
     sizes = emit_rows(b, tokens, np.ones(case.keep, np.float32))
     slots = b.cast(emit_slots(b, kept, case.tokens, emit_iota(b, 1, case.keep)), "int64")

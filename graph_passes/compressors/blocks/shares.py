@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def share(k: int, room: Sequence[int]) -> list[int]:
-    """k shared out in proportion to `room`, in whole numbers that differ from it by less than 1.
+    """k divided in proportion to `room`, in whole numbers that differ from the exact shares by less than 1.
 
-    None gets more than its room where k is no more than there is in all.
+    No part gets more than its room, provided k is at most their sum.
     """
     total = sum(room)
     ends = [k * sum(room[:i]) // total for i in range(len(room) + 1)]
@@ -27,7 +27,7 @@ def share(k: int, room: Sequence[int]) -> list[int]:
 
 
 def share_one_each(k: int, room: Sequence[int]) -> list[int]:
-    """As `share`, but at least 1 for each, where k is no less than there are parts, and each has room for one."""
+    """As `share`, but at least 1 for each part; k must be at least their number, and each needs room for one."""
     spare = [size - 1 for size in room]
     more = share(k - len(room), spare) if any(spare) else spare
     return [1 + part for part in more]
@@ -42,7 +42,7 @@ def highest_of_each(scores: torch.Tensor, counts: Sequence[int]) -> torch.Tensor
 
 
 def positions_of(mask: torch.Tensor) -> torch.Tensor:
-    """Where mask [B, N] holds, ascending, [B, K]: in each row at the same number of places."""
+    """The positions [B, K] at which mask [B, N] is true, ascending; each row has the same number."""
     return mask.nonzero()[:, 1].view(len(mask), -1)
 
 
@@ -60,7 +60,7 @@ def emit_highest_of_each(b: Builder, scores: ir.Value, counts: Sequence[int], m:
 
 
 def emit_positions(b: Builder, mask: ir.Value, k: int, n: int, positions: ir.Value | None = None) -> ir.Value:
-    """The k of distinct positions [B, n] float32, by default 0 to n - 1, at which mask [B, n] holds, ascending."""
+    """The k of distinct positions [B, n] float32, by default 0 to n - 1, at which mask [B, n] is true, ascending."""
     positions = emit_iota(b, 1, n) if positions is None else positions
     values, _ = emit_top_k(b, b.op("Where", mask, positions, 3.0e38), k, n, largest=False)
     return values

@@ -1,6 +1,6 @@
 """Squared distances of all pairs: from differences in PyTorch, and in a body by one MatMul.
 
-What the MatMul rounds is relative to |x|^2.
+The MatMul's rounding is relative to |x|^2.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
     from ...ir_tools.builder import Builder
 
-ROUNDING = 2.0e-6  # of |x|^2 + |y|^2: below it |x - y|^2 is nothing but rounding
+ROUNDING = 2.0e-6  # of |x|^2 + |y|^2: a smaller |x - y|^2 is rounding error
 
 
 def square_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """|x - y|^2 [B, N, M] of x [B, N, D] to y [B, M, D], of equal ones exactly 0."""
+    """|x - y|^2 [B, N, M] of x [B, N, D] to y [B, M, D], exactly 0 for equal ones."""
     import torch
 
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
 
 
 def emit_near_zero(b: Builder, x: ir.Value) -> ir.Value:
-    """x [B, n, D] float32 less the token nearest to their mean, whichever that is.
+    """x [B, n, D] float32 minus the token nearest to their mean.
 
-    At most twice as far from 0 as less the mean itself. But tokens of few digits, such as integers, stay exact, and
-    their equal distances equal: they go by the lowest index and not by rounding.
+    The result is at most twice as far from 0 as after subtracting the mean itself. But tokens of few digits, such as
+    integers, stay exact, so equal distances stay equal and ties go to the lowest index, not by rounding.
     """
     off = b.op("Sub", x, b.op("ReduceMean", x, [1], keepdims=1))
     nearest = b.op("ArgMin", emit_square_sum(b, off, keepdims=True), axis=1, keepdims=1)
@@ -37,7 +37,7 @@ def emit_near_zero(b: Builder, x: ir.Value) -> ir.Value:
 
 
 def emit_square_distances(b: Builder, x: ir.Value) -> ir.Value:
-    """|x - y|^2 [B, N, N] of x [B, N, D] float32 near 0; 0 where it is but rounding, as on the diagonal."""
+    """|x - y|^2 [B, N, N] of x [B, N, D] float32 near 0; 0 where it is only rounding error, as on the diagonal."""
     length = emit_square_sum(b, x, keepdims=True)
     product = b.op("MatMul", x, b.op("Transpose", x, perm=[0, 2, 1]))
     both = b.op("Add", length, b.op("Transpose", length, perm=[0, 2, 1]))

@@ -1,10 +1,10 @@
-"""What methods that read text share: the text itself, and how much each token is like it.
+"""Shared by methods that read text: the text itself, and the similarity of each token to it.
 
-A text is `text` [B, L, D]: the embeddings of a prompt in the space of the tokens, one a row, as a language model's own
-input embeddings are behind a projector. A row of zeros is padding and counts for nothing; a text of nothing but padding
-is like no token, and every likeness to it is 0.
+A text is `text` [B, L, D]: the embeddings of a prompt in the embedding space of the tokens, one per row. After a
+projector that is the language model's own input embedding. A row of zeros is padding and is ignored. For a text of
+padding alone every similarity is 0.
 
-What such a method keeps follows from the question, so it cannot be cached over the turns of a dialogue.
+The kept tokens depend on the question, so they cannot be cached over the turns of a dialogue.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class RanksByText(ReadsText):
     """The parameters of a method that was released for CLIP.
 
     Attributes:
-        inverted: whether the tokens least like the text count most, as released: CLIP's patches of what a text names
-            are less like it than the others. False for a space where like tokens lie together.
+        inverted: whether the tokens least similar to the text rank first, as released: CLIP patches of the object a
+            text names are less similar to it than the others. False for a space in which related tokens are similar.
     """
 
     inverted: bool = True
 
     def signed(self, likeness: torch.Tensor) -> torch.Tensor:
-        """The likeness [B, N] with the sign that counts."""
+        """The similarity [B, N] with the sign used for ranking."""
         return -likeness if self.inverted else likeness
 
     def emit_signed(self, b: Builder, likeness: ir.Value) -> ir.Value:
@@ -69,23 +69,23 @@ class RanksByText(ReadsText):
 
 
 def text_length(compressor: Compressor) -> int:
-    """L of a compressor that reads text; 0 of all others.
+    """L of a compressor that reads text; 0 for all others.
 
     Raises:
-        RequestError: it reads text and does not say how much.
+        RequestError: it reads text and does not define its length.
     """
     if TEXT not in compressor.signals():
         return 0
     if not isinstance(compressor, ReadsText):
         raise RequestError(
-            f"method {compressor.method.name!r} reads text and does not say how many rows",
+            f"method {compressor.method.name!r} reads text and does not define its number of rows",
             fix="Derive its class from graph_passes.compressors.texts.ReadsText.",
         )
     return compressor.text_length
 
 
 def rows_of(text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The text [B, L, D] float32, and which of its rows are no padding [B, L] bool."""
+    """The text [B, L, D] float32, and which of its rows are not padding [B, L] bool."""
     return text.float(), (text != 0).any(2)
 
 
@@ -101,7 +101,7 @@ def mean_product(tokens: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor
     """
     x, (rows, real) = tokens.float(), rows_of(text)
     count = real.sum(1, keepdim=True).clamp(min=1)
-    # Token by token, so that equal tokens are equally like it to the last bit.
+    # Token by token, so that equal tokens have bitwise equal similarities.
     mean = rows.sum(1) / count
     return (x * mean[:, None]).sum(2), x.norm(dim=2) * rows.norm(dim=2).sum(1, keepdim=True) / count
 
@@ -114,7 +114,7 @@ def mean_cosine(tokens: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
 
 
 def emit_rows_of(b: Builder, text: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """The text [B, L, D] float32, which rows are no padding [B, L, 1] bool, and their number [B, 1, 1], at least 1."""
+    """The text [B, L, D] float32, which rows are not padding [B, L, 1] bool, and their number [B, 1, 1], at least 1."""
     rows = b.cast(text, "float32")
     real = b.op("Greater", b.op("ReduceMax", b.op("Abs", rows), [2], keepdims=1), 0.0)
     count = b.op("ReduceSum", b.cast(real, "float32"), [1], keepdims=1)

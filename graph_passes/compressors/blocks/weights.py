@@ -1,4 +1,4 @@
-"""The file that a learned compressor's weights come from: arrays by name, as .safetensors or NumPy's .npz."""
+"""The weights file of a learned compressor: arrays by name, as .safetensors or NumPy's .npz."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class ReadsWeights(ABC):
         """Name -> shape of every array in the file, in the order of the node's inputs."""
 
     def initial(self, case: Case) -> dict[str, np.ndarray]:
-        """The arrays where no file was given, float32. There are none, unless a method says otherwise."""
+        """The default arrays without a file, float32. There are none, unless a method defines them."""
         raise RequestError(
-            f"{self.method.name} is nothing without weights that were trained",
-            fix="Add --set weights=FILE.safetensors; the arrays that it needs stand in the method's file.",
+            f"{self.method.name} needs trained weights",
+            fix="Add --set weights=FILE.safetensors; the method's docstring names the arrays that it needs.",
         )
 
     def arrays(self, case: Case) -> dict[str, np.ndarray]:
@@ -49,13 +49,13 @@ def load_weights(method: str, file: str, shapes: Mapping[str, tuple[int, ...]]) 
     Args:
         method: its name, for errors.
         file: path of a .safetensors or .npz file.
-        shapes: name -> shape of every array that is needed, in the order wanted; others in the file are ignored.
+        shapes: name -> shape of every required array, in output order; others in the file are ignored.
 
     Returns:
         name -> float32 array.
 
     Raises:
-        RequestError: the file or an array is not there, cannot be read, has another shape, or is not finite.
+        RequestError: the file or an array is missing, cannot be read, has another shape, or is not finite.
         MissingError: safetensors is not installed.
     """
     where = f"method {method!r}, weights {file}"
@@ -67,9 +67,9 @@ def load_weights(method: str, file: str, shapes: Mapping[str, tuple[int, ...]]) 
         array = np.asarray(found[name], np.float32)
         if array.shape != tuple(shape):
             raise RequestError(
-                f"array {name!r} is {list(array.shape)}, and these tokens need {list(shape)}",
+                f"array {name!r} is {list(array.shape)}, but these tokens need {list(shape)}",
                 where=where,
-                fix="Take weights that were trained for this model, or change the parameters they were trained with.",
+                fix="Use weights that were trained for this model, or change the parameters they were trained with.",
             )
         if not np.isfinite(array).all():
             raise RequestError(f"array {name!r} has values that are NaN or inf", where=where)

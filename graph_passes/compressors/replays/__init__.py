@@ -1,1 +1,1 @@
-"""Judging what an implementation returned by the decisions that it made, where ties may fall either way."""
+"""Checks the result of an implementation by the decisions that it made, where ties may fall either way."""

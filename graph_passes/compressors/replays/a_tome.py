@@ -1,4 +1,4 @@
-"""Rounds that merge neighbours: one round, and judging many by their outcome, which does not show what merged when."""
+"""Rounds that merge neighbours: one round, and a check of many by their outcome, which does not show each round."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WAYS = 200
 
 
 def neighbour_cosines(metric: torch.Tensor) -> torch.Tensor:
-    """Cosines [B, floor(t / 2)] of each token at an even place and the one behind it, of metric [B, t, Dk] float32."""
+    """Cosines [B, floor(t / 2)] of each token at an even position and the next one, of metric [B, t, Dk] float32."""
     from torch.nn.functional import normalize
 
     unit = normalize(metric, dim=2)
@@ -27,12 +27,12 @@ def neighbour_cosines(metric: torch.Tensor) -> torch.Tensor:
 
 
 def after(now: Folding, merged: torch.Tensor) -> Folding:
-    """The tokens when pairs `merged` [B, r] have become one each."""
+    """The tokens after each of the pairs `merged` [B, r] has become one."""
     import torch
 
     t = now.kept.shape[1]
-    behind = torch.arange((t + 1) // 2, device=merged.device).clamp(max=t // 2 - 1)
-    return now.after(merged, behind.repeat(len(merged), 1))
+    partner = torch.arange((t + 1) // 2, device=merged.device).clamp(max=t // 2 - 1)
+    return now.after(merged, partner.repeat(len(merged), 1))
 
 
 def rounds_regret(metric: torch.Tensor, removed: list[int], kept: torch.Tensor, slot: torch.Tensor) -> torch.Tensor:
@@ -62,7 +62,7 @@ def _choices(now: Folding, r: int, ends: torch.Tensor) -> list[tuple[float, torc
     """The r pairs [1, r] of one batch element that may merge in a round, the best choice first, each with its regret.
 
     Args:
-        now: before the round.
+        now: the state before the round.
         r: how many pairs merge.
         ends: [1, t], the slot that each token ends in.
     """
@@ -75,7 +75,7 @@ def _choices(now: Folding, r: int, ends: torch.Tensor) -> list[tuple[float, torc
     if free < r:
         return []
     order = cosine.masked_fill(~may, -torch.inf)[0].argsort(descending=True, stable=True)[:free].tolist()
-    # What opposite tokens leave of each other is short, and its direction is their rounding.
+    # The sum of opposite tokens is short, and its direction is rounding error.
     magnified = torch.where(now.norms > 0, now.norms / now.metric.norm(dim=2), 1.0)
     scale = (magnified[:, : 2 * pairs : 2] + magnified[:, 1::2]) / 2
     choices = []
@@ -87,12 +87,12 @@ def _choices(now: Folding, r: int, ends: torch.Tensor) -> list[tuple[float, torc
 
 
 def tied(order: list[int], r: int, cosine: list[float], scale: list[float]) -> Iterator[list[int]]:
-    """The first r of `order`, and then what differs from it in pairs that are as good but for rounding.
+    """The first r of `order`, and then variants that differ in pairs that are as good up to rounding.
 
     Args:
         order: the best first.
         r: how many.
-        cosine: of each pair, or what else it is ranked by.
+        cosine: of each pair, or another score it is ranked by.
         scale: of each pair, what the rounding error of that is relative to.
     """
     last = order[r - 1]

@@ -1,4 +1,4 @@
-"""Judging rounds of bipartite matching by their outcome, which does not show what merged when."""
+"""Checks rounds of bipartite matching by their outcome, which does not show what merged when."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..blocks.select import slots_of
 if TYPE_CHECKING:
     import torch
 
-_ROUNDING = 1e-6  # of a cosine: what may decide between two partners
+_ROUNDING = 1e-6  # rounding of a cosine that may decide between two partners
 
 # What a round does: the even tokens [1, r] that merge, and the odd one [1, even] that each even token goes to.
 Choice: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
@@ -26,10 +26,10 @@ def refold_regret(
     slot: torch.Tensor,
     cost: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Regret [B] of folding in such a way that positions `kept` [B, K] and slots [B, N] come out.
+    """Regret [B] of a folding that results in positions `kept` [B, K] and slots [B, N].
 
-    Every token goes to the most similar of those that end in its own slot; where that explains the result badly, one of
-    them to another that is as similar but for rounding. Arguments as in `bipartite.fold`.
+    Every token goes to the most similar of those that end in its own slot. If that explains the result badly, one of
+    them goes to another that is as similar up to rounding. Arguments as in `bipartite.fold`.
     """
     import torch
 
@@ -57,13 +57,13 @@ def refold_regret(
 
 
 def _ways(now: Folding, r: int, ends: torch.Tensor, stays: torch.Tensor) -> list[tuple[float, Choice]]:
-    """What a round can do so that each token of one batch element ends where it must, the best first.
+    """The choices of a round after which each token of one batch element can end where it must, the best first.
 
     Args:
-        now: before the round.
+        now: the state before the round.
         r: how many tokens merge.
         ends: [1, t], positions that the tokens end at.
-        stays: [1, even], whether a token lives on at its own position.
+        stays: [1, even], whether a token keeps its own position.
     """
     import torch
 
@@ -75,14 +75,14 @@ def _ways(now: Folding, r: int, ends: torch.Tensor, stays: torch.Tensor) -> list
     if free < r:
         return []
     order = best.values.masked_fill(~may, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :free]
-    # What opposite tokens leave of each other is short, and its direction is their rounding.
+    # The sum of opposite tokens is short, and its direction is rounding error.
     magnified = torch.where(now.norms > 0, now.norms / now.metric.norm(dim=2), 1.0)
     odd = magnified[:, 1::2]
     scale = magnified[:, ::2] + torch.maximum(odd.gather(1, found.indices), odd.gather(1, best.indices))
     if now.cost is not None:
         scale = scale + now.cost[:, ::2].abs()
     ways = []
-    # Where one more may merge than must, the one that is left decides which are even in the next round.
+    # If one more token may merge than must, the one left out decides which are even in the next round.
     for left in range(r, -1, -1) if free == r + 1 else [free]:
         merged = order[:, torch.arange(free) != left][:, :r]
         gone = torch.zeros_like(stays).scatter(1, merged, True)
@@ -95,13 +95,13 @@ def _ways(now: Folding, r: int, ends: torch.Tensor, stays: torch.Tensor) -> list
 def _other_partners(
     together: torch.Tensor, partner: torch.Tensor, scale: torch.Tensor, first: tuple[float, Choice]
 ) -> list[tuple[float, Choice]]:
-    """The first way with another partner for one token: which of two equally similar ones it was decides later rounds.
+    """The first choice with another partner for one token: of two equally similar ones, it decides later rounds.
 
     Args:
         together: [1, even, odd], similarities of those that end in one slot.
         partner: [1, even], the most similar.
         scale: [1, even], what the rounding of a similarity is relative to.
-        first: the regret of the way, and the way.
+        first: the regret of the first choice, and the choice.
     """
     worst, (merged, _) = first
     best = together.gather(2, partner[..., None])[..., 0]

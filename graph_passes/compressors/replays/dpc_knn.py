@@ -1,8 +1,8 @@
-"""Judging centres and joins of DPC-KNN by how wrong each squared distance would have to be for them to be the best.
+"""Checks centres and joins of DPC-KNN by the error of squared distances for which they would be the best.
 
-Its scores jump where two densities are nearly equal, so they cannot be judged by themselves. Every squared distance is
-taken to be off by at most t times what its rounding is relative to: that bounds densities, distances to denser tokens,
-and scores from both sides. The regret is the smallest t of a ladder for which no lost token must beat a kept one.
+Its scores jump where two densities are nearly equal, so they cannot be compared directly. Every squared distance is
+assumed to be off by at most t times the scale of its rounding. That bounds densities, distances to denser tokens, and
+scores from both sides. The regret is the smallest t of a ladder for which no lost token must beat a kept one.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 _LADDER = (0.0, *(10.0 ** (step / 2) for step in range(-16, 1)))
 
-# Tokens far from zero lose their small differences when the mean is taken from them: by half a rounding of the token,
+# Tokens far from zero lose small differences when the mean is subtracted: by half a rounding of the token,
 # of which a tolerance is about a hundred.
 _OFFSET = 0.03
 
 
 def square_scale(tokens: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
-    """What the rounding of squared distances [B, N, N], a channel, is relative to, for tokens [B, N, D]."""
+    """The scale of the rounding of squared distances [B, N, N] per channel, for tokens [B, N, D]."""
     x = tokens.double()
     return pair_scale(square, x.square().mean(2), (x - x.mean(1, keepdim=True)).square().mean(2))
 
 
 def pair_scale(square: torch.Tensor, own: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
-    """As `square_scale`, for the squared lengths [B, N], a channel, of tokens and of tokens less their mean."""
+    """As `square_scale`, for the squared lengths [B, N] per channel of tokens and of tokens minus their mean."""
     owns, arounds = own[:, :, None] + own[:, None], around[:, :, None] + around[:, None]
     return arounds + _OFFSET * (square * owns).sqrt() + 1e-6 * owns
 
@@ -41,8 +41,8 @@ def centres_regret(square: torch.Tensor, scale: torch.Tensor, kept: torch.Tensor
     sparseness, rounded = nearest.values.mean(2), scale.gather(2, nearest.indices).mean(2)
     mine = slots_of(kept, square.shape[1]) >= 0
     lost = ~mine
-    # Of two that may be equally dense, the kept one was taken for the denser. Of two kept ones it does not matter which
-    # was: the lower score of the two is the same.
+    # Of two tokens that may be equally dense, the kept one counts as denser. Of two kept ones it does not matter which
+    # one does: the lower score of the two is the same.
     earlier = torch.ones(square.shape[1:], dtype=torch.bool, device=square.device).tril(-1)
     first = mine[:, None] & (lost[:, :, None] | earlier)
     apart, together = sparseness[:, :, None] - sparseness[:, None], rounded[:, :, None] + rounded[:, None]
@@ -53,12 +53,12 @@ def centres_regret(square: torch.Tensor, scale: torch.Tensor, kept: torch.Tensor
         far = square + t * scale
         high = torch.where(denser, far, far.amax((1, 2), keepdim=True)).amin(2).log() / 2 - sparseness + t * rounded
         bar = high.masked_fill(lost, torch.inf).amin(1)[:, None]
-        # The score of each token if the nearest denser one was this, at least.
+        # The least score of each token if its nearest denser one was this.
         near = (square - t * scale).clamp(min=0).log() / 2
         least = (sparseness + t * rounded)[:, :, None]
         low = near - least
         below = mine | (torch.where(denser, low, near.amax((1, 2), keepdim=True) - least).amin(2) <= bar)
-        # A lost one that stays below without the help of another, or by one that does, may be denser than the next.
+        # A lost token whose score stays low on its own, or due to such a token, may be denser than the next.
         helps = tied & lost[:, None] & (low <= bar[..., None])
         for _ in range(square.shape[1]):
             more = below | (helps & below[:, None]).any(2)

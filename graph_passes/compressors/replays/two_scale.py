@@ -1,4 +1,4 @@
-"""Judging two_scale by its outcome, which shows neither all points that were picked nor what joined when."""
+"""Checks two_scale by its outcome, which shows neither all picked points nor what joined when."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOVES = 8  # into other equal groups, of the first of them
 
 @dataclass(frozen=True)
 class _Node:
-    """Before a decision: the picks so far, or, once all are picked, the group [1, N] of each token and rounds done."""
+    """State before a decision: the picks so far, or after all picks the group [1, N] of each token and rounds done."""
 
     picks: tuple[int, ...]
     group: torch.Tensor | None = None
@@ -37,8 +37,8 @@ class _Node:
 def groups_regret(tokens: torch.Tensor, plan: Joins, kept: torch.Tensor, assignment: torch.Tensor) -> torch.Tensor:
     """Regret [B] of picks and joins that lead to slots `assignment` [B, N] at positions kept [B, K].
 
-    The first pick in a slot is its position. Groups of one slot only join each other, so every way to do that leads
-    there.
+    The first pick in a slot is its position. Groups of one slot only join each other, so every sequence of such joins
+    leads there.
     """
     import torch
 
@@ -60,15 +60,16 @@ class _Replayed:
         self.seen = self.square
 
     def regret(self) -> float:
-        """Of the way that explains the slots best; infinite where none does."""
+        """The regret of the sequence that explains the slots best; infinite if none does."""
         if not self.sure or self.kept[0] != 0:
             return float("inf")
-        # A body may take for 0 what is but rounding. Beside large tokens that is far for others: who is as far as one
-        # of them may be picked before it each time anew, which no search of so many tries comes upon by itself.
+        # A body may round a small distance to 0. Next to large tokens that is far for others: tokens as far as one of
+        # them may be picked before it at every step, which a search with a limited number of tries does not find by
+        # itself.
         off = (self.x - self.x[:, self.lengths[0, :, 1].argmin(), None]).square().mean(2)[0]
         rounded = self.square.where(self.square > ROUNDING * (off[:, None] + off), 0.0)
         seen = [self.square] if rounded.equal(self.square) else [rounded, self.square]
-        # Where much is tied, the moves of single tokens would hide other picks.
+        # With many ties, moves of single tokens would hide other picks.
         found = float("inf")
         for (self.moves, fewest), self.seen in product([(1, False), (_MOVES, True)], seen):
             found = min(found, explain(_Node((0,)), self._ways, fewest=fewest)[0])
@@ -82,7 +83,7 @@ class _Replayed:
         return None if node.done == len(self.removed) else self._rounds(node, node.group)
 
     def _picks(self, picks: tuple[int, ...]) -> list[tuple[float, _Node]]:
-        """The next pick: the farthest by what is seen, or one as far but for rounding."""
+        """The next pick: the farthest as far as the result shows, or one as far up to rounding."""
         import torch
 
         at = list(picks)
@@ -99,7 +100,7 @@ class _Replayed:
         return [(float(lack[pick]), _Node((*picks, pick))) for pick in may]
 
     def _cells(self, picks: tuple[int, ...]) -> list[tuple[float, _Node]]:
-        """Each token in the group of the nearest pick that ends where it does, or of one as near but for rounding."""
+        """Each token in the group of the nearest pick that ends in its slot, or of one as near up to rounding."""
         import torch
 
         at = torch.tensor(picks, device=self.end.device)
@@ -110,13 +111,13 @@ class _Replayed:
         return [(float(near.lack(group).max()), _Node(picks, group[None])) for group in groups]
 
     def _rounds(self, node: _Node, group: torch.Tensor) -> list[tuple[float, _Node]]:
-        """Which groups join an earlier one that ends where they do."""
+        """Which groups join an earlier one that ends in their slot."""
         import torch
 
         r, t = self.removed[node.done], self.points - sum(self.removed[: node.done])
         ones = torch.ones_like(self.x[..., 0])
         centres, _ = weighted_mean(self.x, ones, group, t)
-        # What opposite tokens leave of each other is short, and as wrong as they are long.
+        # The sum of opposite tokens is short, with an error relative to their length.
         square, scale = self._distances(centres, weighted_mean(self.lengths, ones, group, t)[0])
         ends = self.end.new_zeros(t).scatter(0, group[0], self.end)
         later = torch.ones_like(square, dtype=torch.bool).triu()
@@ -138,23 +139,23 @@ class _Replayed:
 
     @staticmethod
     def _distances(x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """|x - y|^2 [n, n], a channel, of x [1, n, D], and what its rounding is relative to; lengths [1, n, 2]."""
+        """|x - y|^2 [n, n] per channel of x [1, n, D], and the scale of its rounding; lengths [1, n, 2]."""
         square = square_distances(x, x) / x.shape[2]
         return square[0], pair_scale(square, *lengths.unbind(2))[0]
 
 
 class _Nearest:
-    """Of rows, the nearest column among those that may be.
+    """For rows, the nearest of the possible columns.
 
     Attributes:
         best: of all columns, values and indices [rows].
-        found: of those that may be.
-        rounded: [rows], what the rounding of the best distance is relative to.
-        others: row -> what may be besides `found` and is as near but for rounding.
+        found: of the possible ones.
+        rounded: [rows], the scale of the rounding of the best distance.
+        others: row -> possible columns besides `found` that are as near up to rounding.
     """
 
     def __init__(self, square: torch.Tensor, scale: torch.Tensor, may: torch.Tensor) -> None:
-        """Squared distances, what their rounding is relative to, and which may be, all [rows, columns]."""
+        """Squared distances, the scale of their rounding, and which columns are possible, all [rows, columns]."""
         import torch
 
         self.square, self.scale = square, scale
@@ -169,14 +170,14 @@ class _Nearest:
             self.others.setdefault(row, []).append(column)
 
     def moved(self, moved: dict[int, int]) -> torch.Tensor:
-        """`found` [rows] but for some rows."""
+        """`found` [rows] with some rows replaced."""
         chosen = self.found.indices.clone()
         for row, column in moved.items():
             chosen[row] = column
         return chosen
 
     def lack(self, chosen: torch.Tensor) -> torch.Tensor:
-        """By how much what was chosen [rows] is farther than another at most, relative to both roundings."""
+        """The most by which the chosen columns [rows] are farther than another, relative to both roundings."""
         import torch
 
         paid, scale = (each.gather(1, chosen[:, None]) for each in (self.square, self.scale))
@@ -184,19 +185,19 @@ class _Nearest:
 
 
 def _nearer(near: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
-    """By how much each [N] is nearer than another at most, relative to both roundings."""
+    """The most by which each [N] is nearer than another, relative to both roundings."""
     import torch
 
     order = near.argsort(descending=True, stable=True)
     least = rounded[order].cummin(0).values
-    # Who is nearer than another and rounded no less is never the one that is most ahead.
+    # A token that is nearer than another and rounded no less is never the one farthest ahead.
     front = order[torch.cat([least.new_ones(1), least[:-1] - least[1:]]) > 0]
     ahead = near[front] - near[:, None]
     return torch.where(ahead > 0, ahead / (rounded[front] + rounded[:, None]), 0.0).amax(1)
 
 
 def _moves(others: dict[int, list[int]]) -> Iterator[dict[int, int]]:
-    """Rows with another column, none, then each by itself, then two together, and so on."""
+    """Sets of rows with another column: none, then each alone, then pairs, and so on."""
     for count in range(len(others) + 1):
         for rows in combinations(others, count):
             for columns in product(*(others[row] for row in rows)):

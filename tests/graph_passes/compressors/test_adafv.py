@@ -33,7 +33,7 @@ def test_the_split_with_the_largest_product_wins():
     assert kept(2, 0.4, 0.4, 0, 0.2, 0) == (0, 1)
 
 
-def test_a_token_that_both_want_takes_one_slot():
+def test_a_token_in_both_rankings_uses_one_slot():
     assert kept(3, 0.6, 0, 0, 0.4, 0) == (0, 1, 3)
 
 

@@ -30,7 +30,7 @@ def test_worked_example(params, slots, sizes, assignment):
         assert got.assignment.tolist() == [assignment], way
 
 
-def test_basis_lies_in_the_order_it_was_picked_in_slots_in_spatial_order():
+def test_basis_tokens_fill_slots_in_picking_order():
     # Errors 0 for the basis 0 and 3; kept are 1, 2, 4, 5, of which 1 and 4 have the lowest error.
     tokens = np.zeros((1, 6, 4), np.float32)
     tokens[0, 0, 0], tokens[0, 3, 1] = 1, 50
@@ -105,7 +105,7 @@ def test_basis_tokens_on_one_line_stay_orthogonal(seed):
 @pytest.mark.parametrize("slots", ["overwrite", "blend"])
 def test_basis_needs_room(slots):
     compressor = make("apet", {"basis_slots": slots})
-    with pytest.raises(RequestError, match=r"keep 10 is outside 11\.\.144.*basis takes 10 slots"):
+    with pytest.raises(RequestError, match=r"keep 10 is outside 11\.\.144.*basis fills 10 slots"):
         compressor.check(Case(144, 8, 10))
     compressor.check(Case(144, 8, 11))
     make("apet", {"basis_slots": "none"}).check(Case(144, 8, 1))

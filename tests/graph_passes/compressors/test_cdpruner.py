@@ -45,13 +45,13 @@ def test_a_token_of_zeros_adds_nothing_but_is_ranked():
     assert kept(LIKE, 2, tokens, [(1, 0)]) == (0, 1)
 
 
-def test_the_released_sign_takes_the_least_like():
+def test_the_released_sign_keeps_the_least_similar():
     assert kept({}, 1) == (4,)
     # r is 0, .2, .2, 8/13, 1, and all of the others are orthogonal to what is picked.
     assert kept({}, 2) == (3, 4)
 
 
-def test_text_is_the_mean_of_its_rows_and_padding_is_none():
+def test_text_is_the_mean_of_its_rows_without_padding():
     # Twice along the first axis and once along the last: cosines 2/3, .53, .53, .26, 1/3.
     rows = [(1, 0, 0, 0), (0, 0, 0, 0), (7, 0, 0, 0), (0, 0, 0, 2)]
     assert kept(LIKE, 1, rows=rows) == (0,)

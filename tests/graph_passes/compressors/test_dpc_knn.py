@@ -29,7 +29,7 @@ def test_worked_example():
         np.testing.assert_allclose(got.tokens[0, :, 0], [10.25, 0, 20.15], rtol=1e-6, err_msg=way)
 
 
-def test_density_counts_beside_distance():
+def test_density_counts_besides_distance():
     # 9 is far from all, but so thin that the second of the dense group comes before it: exp(-(6^2) / 2) * 6 < .5.
     tokens = line(0, 0.5, 0.5, 9, 3)
     for way, got in every_way(PAIRS, Case(5, 1, 2), tokens).items():

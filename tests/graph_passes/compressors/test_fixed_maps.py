@@ -72,7 +72,7 @@ def test_pool3d_keeps_every_frame_where_no_shape_is_given():
     )
 
 
-def test_st_mean_gives_frames_and_places():
+def test_st_mean_returns_frames_and_positions():
     check(
         "st_mean",
         {},
@@ -86,7 +86,7 @@ def test_st_mean_gives_frames_and_places():
 
 
 @pytest.mark.parametrize(("mode", "slow"), [("max", [1, 3]), ("average", [0.5, 2.5])])
-def test_slowfast_gives_a_slow_and_a_fast_path(mode, slow):
+def test_slowfast_returns_a_slow_and_a_fast_path(mode, slow):
     check(
         "slowfast",
         {"slow": 1, "fast": 1, "mode": mode},
@@ -154,22 +154,22 @@ def test_conv1d_starts_as_a_mean_and_reads_its_weights_from_a_file(tmp_path):
             Case(12, 1, 5, grid=(3, 1, 4)),
             r"cannot keep 5 of 3x1x4.*--keep 4 \(stride 3\) or --keep 12",
         ),
-        ("temporal_pool", {}, Case(12, 1, 4, grid=(3, 4)), r"takes a video, and the grid is 3x4"),
-        ("temporal_pool", {}, Case(12, 1, 4), r"needs to know how the tokens lie.*FRAMESxHEIGHTxWIDTH"),
-        ("pool3d", {}, Case(32, 1, 9, grid=(2, 4, 4)), r"cannot keep 9 of 2x4x4.*--keep 8 \(2x2 a frame\)"),
+        ("temporal_pool", {}, Case(12, 1, 4, grid=(3, 4)), r"needs a video, and the grid is 3x4"),
+        ("temporal_pool", {}, Case(12, 1, 4), r"needs the grid of the tokens.*FRAMESxHEIGHTxWIDTH"),
+        ("pool3d", {}, Case(32, 1, 9, grid=(2, 4, 4)), r"cannot keep 9 of 2x4x4.*--keep 8 \(2x2 per frame\)"),
         ("pool3d", {"shape": "2x2"}, Case(32, 1, 4, grid=(2, 4, 4)), "is not FRAMESxHEIGHTxWIDTH"),
         ("pool3d", {"shape": "3x2x2"}, Case(32, 1, 12, grid=(2, 4, 4)), "does not fit a video of 2x4x4"),
         ("pool3d", {"shape": "1x2x2"}, Case(32, 1, 8, grid=(2, 4, 4)), "keeps 4 tokens, not 8"),
-        ("st_mean", {}, Case(12, 1, 6, grid=(3, 1, 4)), r"cannot keep 6.*--keep 7 \(3 frames and 4 places\)"),
+        ("st_mean", {}, Case(12, 1, 6, grid=(3, 1, 4)), r"cannot keep 6.*--keep 7 \(3 frames and 4 positions\)"),
         ("slowfast", {"slow": 4}, Case(12, 1, 6, grid=(3, 1, 4)), r"slow=4 frames.*--set slow=1 to 3"),
-        ("slowfast", {"slow": 1, "fast": 2}, Case(12, 1, 6, grid=(3, 1, 4)), "fast=2 is no side"),
+        ("slowfast", {"slow": 1, "fast": 2}, Case(12, 1, 6, grid=(3, 1, 4)), "fast=2 is not a valid grid side"),
         ("slowfast", {"slow": 1, "fast": 1}, Case(12, 1, 6, grid=(3, 1, 4)), r"--keep 5 \(2 slow and 3 fast\)"),
         ("stack", {"k": 3}, Case(7, 1, 3), r"cannot keep 3 of 7 tokens.*--keep 2"),
         ("stack", {"k": 1}, Case(7, 1, 7), "k = 1"),
         ("pool1d", {}, Case(7, 1, 4), r"cannot keep 4.*--keep 3 \(stride 2\) or --keep 7 \(stride 1\)"),
         ("conv1d", {}, Case(8, 1, 3), r"cannot keep 3.*--keep 2 \(stride 4\)"),
         ("conv1d", {"stride": 5}, Case(8, 1, 1), "do not fit 8 frames"),
-        ("conv1d", {"channels": 2}, Case(8, 1, 2), "no weights that give them"),
+        ("conv1d", {"channels": 2}, Case(8, 1, 2), "without weights for them"),
     ],
 )
 def test_refusals(method, params, case, message):

@@ -54,7 +54,7 @@ def test_refusals(method):
         make(method).check(Case(6, 2, 1, grid=GRID))
     with pytest.raises(RequestError, match=r"keep 7 is outside 1\.\.6"):
         make(method).check(Case(6, 2, 7, grid=GRID))
-    with pytest.raises(RequestError, match="takes a video"):
+    with pytest.raises(RequestError, match="needs a video"):
         make(method).check(Case(6, 2, 3, grid=(2, 3)))
 
 

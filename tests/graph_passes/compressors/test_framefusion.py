@@ -42,7 +42,7 @@ def test_a_run_ends_where_a_token_stays():
 def test_wrong_requests():
     with pytest.raises(RequestError, match=r"keep 1 is less than the first frame.*--keep 2 to 6"):
         make("framefusion").check(Case(6, 2, 1, grid=(3, 1, 2)))
-    with pytest.raises(RequestError, match="takes a video"):
+    with pytest.raises(RequestError, match="needs a video"):
         make("framefusion").check(Case(6, 2, 3, grid=(2, 3)))
 
 

@@ -24,7 +24,7 @@ def test_crops_share_k_by_mean_attention():
     assert kept([0.375, 0.25, 0.0625, 0.0625, 0.0, 0.125, 0.125, 0.0], 4, 2) == [0, 1, 2, 5]
 
 
-def test_what_is_left_goes_to_the_crop_of_the_largest_share():
+def test_remaining_slots_go_to_the_crop_of_the_largest_share():
     # 3 x 3/4 = 2.25 and 3 x 1/4 = .75: two and none, and the third to the larger share, not to the larger fraction.
     assert kept([0.25, 0.25, 0.125, 0.125, 0.125, 0.125, 0.0, 0.0], 3, 2) == [0, 1, 2]
 

@@ -42,7 +42,7 @@ def test_merge_of_equal_tokens_loses_nothing():
         assert got.sizes.tolist() == [[2, 2, 2, 3]], way
 
 
-def test_small_distances_beside_a_large_mean():
+def test_small_distances_next_to_a_large_mean():
     # The expanded square would see distances of about 1e-4 as rounding of 1e6.
     tokens = 1000 + np.array([0, 0.25, 0.5, 2, 0.625], np.float32).reshape(1, 5, 1).repeat(8, axis=2)
     for way, got in every_way(make("kcenter_merge"), Case(5, 8, 3), tokens).items():

@@ -84,7 +84,7 @@ def test_squeezed_channels_are_those_of_mobilenet():
     [
         ({}, Case(16, 2, 5, grid=(4, 4)), r"ldp cannot keep 5 of 4x4.*--keep 4 \(2x2\)"),
         ({}, Case(15, 2, 2, grid=(3, 5)), r"--keep 6 \(2x3\)"),
-        ({}, Case(16, 2, 4, grid=(16,)), "ldp takes a grid of rows and columns"),
+        ({}, Case(16, 2, 4, grid=(16,)), "ldp needs a grid of rows and columns"),
         ({"mlp": True}, CASE, "ldp with mlp=True and channels=0 .*an MLP needs --set weights"),
         ({"channels": 3, "weights": "x"}, CASE, "Other channels need --set mlp=true"),
     ],

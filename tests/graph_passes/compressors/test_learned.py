@@ -108,7 +108,7 @@ def test_window_qformer_puts_queries_in_the_middle_of_their_parts(tmp_path):
         ("ldpv2", {"mlp": True}, Case(16, 1, 4, grid=(4, 4)), "an MLP needs --set weights"),
         ("ldpv2", {"channels": 3, "weights": "x"}, Case(16, 1, 4, grid=(4, 4)), "Other channels need --set mlp=true"),
         ("ldpv2", {}, Case(16, 1, 4, grid=(16,)), "rows and columns"),
-        ("qformer", {"heads": 5}, Case(16, 1, 4), "heads divide channels"),
+        ("qformer", {"heads": 5}, Case(16, 1, 4), "heads must divide channels"),
         ("window_qformer", {}, Case(16, 1, 4), "queries=1 in windows of 17 of 16 frames"),
         ("window_qformer", {"window": 5}, Case(16, 1, 4), r"cannot keep 4.*--keep 3 \(3 windows\)"),
     ],
@@ -121,7 +121,7 @@ def test_refusals(method, params, case, message):
 @pytest.mark.parametrize("name", [name for name in METHODS if name.split()[0] not in ("ldpv2", "conv1d")])
 def test_methods_that_are_nothing_without_weights_say_so(name):
     params, case = METHODS[name]
-    with pytest.raises(RequestError, match=f"{name.split()[0]} is nothing without weights"):
+    with pytest.raises(RequestError, match=f"{name.split()[0]} needs trained weights"):
         make(name.split()[0], params).arrays(case)
 
 
@@ -136,7 +136,7 @@ def test_a_file_that_does_not_fit_is_refused_by_the_array(name, tmp_path):
     with pytest.raises(RequestError, match=f"no array '{re.escape(last)}'.*method '{method}'.*few.npz"):
         make(method, {**params, "weights": str(tmp_path / "few.npz")}).arrays(case)
     shape = list(arrays[first].shape)
-    message = f"array '{first}' is {[*shape, 1]}, and these tokens need {shape}"
+    message = f"array '{first}' is {[*shape, 1]}, but these tokens need {shape}"
     with pytest.raises(RequestError, match=re.escape(message)):
         make(method, {**params, "weights": str(tmp_path / "wide.npz")}).arrays(case)
 

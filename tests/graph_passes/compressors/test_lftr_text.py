@@ -41,7 +41,7 @@ def test_the_grid_may_be_given():
 def test_wrong_requests():
     with pytest.raises(RequestError, match=r"keep 0 is outside 1\.\.9"):
         make("lftr_text").check(Case(9, 8, 0))
-    with pytest.raises(RequestError, match="takes a video, and the grid is 3x3"):
+    with pytest.raises(RequestError, match="needs a video, and the grid is 3x3"):
         make("lftr_text", {"grid": "3x3"}).check(Case(9, 8, 3))
 
 

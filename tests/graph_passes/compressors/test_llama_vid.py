@@ -65,8 +65,8 @@ def test_the_projector_reads_content_and_not_context(tmp_path):
         ({}, Case(8, 2, 3, grid=(2, 2, 2)), r"cannot keep 3 .*--keep 4 \(a 1x1 grid\)"),
         # Two frames with five slots each would be more than there are tokens.
         ({}, Case(8, 2, 10, grid=(2, 2, 2)), r"All: 4\."),
-        ({}, Case(8, 2, 2, grid=(8,)), "takes a picture or a video, and the grid is 8"),
-        ({}, Case(8, 2, 2), "how the tokens lie"),
+        ({}, Case(8, 2, 2, grid=(8,)), "needs an image or a video, and the grid is 8"),
+        ({}, Case(8, 2, 2), "needs the grid of the tokens"),
         ({"mlp": True}, VIDEO, "an MLP needs --set weights"),
         ({"channels": 5, "weights": "x"}, VIDEO, "Other channels need --set mlp=true"),
     ],

@@ -53,7 +53,7 @@ def test_cubic_weights_are_those_of_pytorch(side, into):
         ({}, Case(36, 12, 4, grid=(6, 6)), r"12 channels in 8 heads"),
         ({"heads": 3}, Case(36, 18, 4, grid=(6, 6)), "a multiple of 4"),
         ({}, Case(36, 16, 4, grid=(36,)), "rows and columns"),
-        ({}, Case(36, 16, 4), "how the tokens lie"),
+        ({}, Case(36, 16, 4), "needs the grid of the tokens"),
     ],
 )
 def test_refusals(params, case, message):

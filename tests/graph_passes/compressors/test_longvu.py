@@ -65,7 +65,7 @@ def test_plan():
 
 
 def test_wrong_requests():
-    with pytest.raises(RequestError, match=r"keep 3 is outside 4\.\.32: 1 of 8 frames stay whole"):
+    with pytest.raises(RequestError, match=r"keep 3 is outside 4\.\.32: 1 of 8 frames are kept whole"):
         make("longvu").check(Case(36 * 4, 8, 3, grid=(36, 2, 2)))
     with pytest.raises(RequestError, match=r"keep 80 is outside 12\.\.72.*--keep 12 to 72"):
         make("longvu", {"frames": 0.5}).check(Case(36 * 4, 8, 80, grid=(36, 2, 2)))
@@ -73,7 +73,7 @@ def test_wrong_requests():
         make("longvu", {"window": 2}).check(Case(36 * 4, 8, 4, grid=(36, 2, 2)))
     with pytest.raises(RequestError, match="chunk 1 below 2"):
         make("longvu", {"chunk": 1})
-    with pytest.raises(RequestError, match=r"frames 0\.0 is no share"):
+    with pytest.raises(RequestError, match=r"frames 0\.0 is not a share"):
         make("longvu", {"frames": 0})
 
 

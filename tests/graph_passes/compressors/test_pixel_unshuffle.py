@@ -87,14 +87,14 @@ def test_only_one_count_and_it_is_named():
 @pytest.mark.parametrize(
     ("grid", "params", "message"),
     [
-        ((27, 27), {}, r"grid of 27x27 cannot be cut into blocks of 2x2.*divide it: 3, 9, 27"),
+        ((27, 27), {}, r"grid of 27x27 cannot be divided into blocks of 2x2.*divide it: 3, 9, 27"),
         ((4, 5), {}, r"grid of 4x5.*divide it: none"),
-        ((24,), {}, r"in a line of 24.*For sound"),
-        ((2, 4, 4), {}, r"takes a picture or a sound, and the grid is 2x4x4"),
-        (None, {}, r"how the tokens lie.*--set grid="),
-        (None, {"grid": "5x5"}, r"grid 5x5 has 25 places.*36 tokens"),
+        ((24,), {}, r"are a line of 24.*For sound"),
+        ((2, 4, 4), {}, r"needs an image or audio, and the grid is 2x4x4"),
+        (None, {}, r"needs the grid of the tokens.*--set grid="),
+        (None, {"grid": "5x5"}, r"grid 5x5 has 25 positions.*36 tokens"),
         (None, {"grid": "6by6"}, r"grid '6by6' is not written in numbers"),
-        ((4, 6), {"r": 1}, r"r = 1 gives no blocks"),
+        ((4, 6), {"r": 1}, r"r = 1 forms no blocks"),
     ],
 )
 def test_refusals(grid, params, message):

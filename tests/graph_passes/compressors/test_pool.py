@@ -154,7 +154,9 @@ def test_of_strides_with_one_count_the_largest_loses_fewest():
 
 def test_no_grid():
     case = Case(36, 8, 9)
-    with pytest.raises(RequestError, match=r"how the tokens lie.*--set grid=HEIGHTxWIDTH, for example --set grid=6x6"):
+    with pytest.raises(
+        RequestError, match=r"needs the grid of the tokens.*--set grid=HEIGHTxWIDTH, for example --set grid=6x6"
+    ):
         make("pool").check(case)
     make("pool", {"grid": "6x6"}).check(case)
     make("pool", {"grid": "36"}).check(Case(36, 8, 18))

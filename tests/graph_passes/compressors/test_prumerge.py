@@ -27,7 +27,7 @@ def keys(*rows):
         (keys(*[ROWS[0]] * 5), [2 + 0.1, 8 + 0.1]),
     ],
 )
-def test_a_kept_token_takes_in_its_neighbours_by_attention_and_the_rest_is_fused(given_keys, content):
+def test_neighbours_are_added_by_attention_and_the_others_are_fused(given_keys, content):
     signals = {"cls_attention": ATTENTION, "keys": given_keys}
     for way, got in every_way(make("prumerge", ONE), Case(5, 1, 3), TOKENS, **signals).items():
         assert got.kept_indices.tolist() == [[1, 2, 3]], way
@@ -76,7 +76,7 @@ def test_the_mean_of_the_rest_has_its_size():
 def test_wrong_requests():
     with pytest.raises(RequestError, match=r"keep 40 is outside 2\.\.39"):
         make("prumerge").check(Case(40, 1, 40))
-    with pytest.raises(RequestError, match=r"32 neighbours of a token.*neighbours=15 or fewer"):
+    with pytest.raises(RequestError, match=r"fewer than 32 neighbours.*neighbours=15 or fewer"):
         make("prumerge").check(Case(16, 1, 4))
     with pytest.raises(RequestError, match=r"neighbours 0 is below 1.*evit"):
         make("prumerge", {"neighbours": 0})

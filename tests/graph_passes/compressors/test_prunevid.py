@@ -68,11 +68,13 @@ def test_layout():
 
 
 def test_wrong_requests():
-    with pytest.raises(RequestError, match=r"keep 5 is outside 6\.\.12: 2 of 4 places are static in 2 segments of 4"):
+    with pytest.raises(
+        RequestError, match=r"keep 5 is outside 6\.\.12: 2 of 4 positions are static in 2 segments of 4"
+    ):
         make("prunevid", {"segment": 2, "static": 0.5}).check(Case(16, 2, 5, grid=(4, 1, 4)))
     with pytest.raises(RequestError, match=r"keep 17 is outside 1\.\.16"):
         make("prunevid").check(Case(16, 2, 17, grid=(4, 1, 4)))
-    with pytest.raises(RequestError, match=r"static=0\.5, and no segment has two frames"):
+    with pytest.raises(RequestError, match=r"static=0\.5, but every segment has a single frame"):
         make("prunevid", {"segment": 1, "static": 0.5}).check(Case(16, 2, 8, grid=(4, 1, 4)))
     with pytest.raises(RequestError, match=r"segment 0 is below 1"):
         make("prunevid", {"segment": 0})

@@ -30,7 +30,7 @@ def test_the_largest_group_is_covered_first():
     assert kept({}, 3, equal) == (0, 1, 5)
 
 
-def test_all_is_covered_and_the_lowest_index_goes_on():
+def test_after_full_coverage_the_lowest_index_is_picked():
     assert kept({}, 5, attention(0.5, 0.5, 0.5, 0.5, 0.5, 0.5)) == (0, 1, 2, 3, 5)
 
 

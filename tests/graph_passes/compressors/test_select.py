@@ -21,7 +21,7 @@ def op_types(model):
 
 
 @pytest.mark.parametrize(("method", "params"), ONE_OF_EACH)
-def test_bodies_hold_only_what_every_parser_takes(method, params):
+def test_bodies_use_only_what_every_parser_accepts(method, params):
     model = body_model(make(method, params), Case(9, 4, 5))
     forbidden = {
         "NonZero",

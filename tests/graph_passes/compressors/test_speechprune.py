@@ -33,7 +33,7 @@ def test_seconds_share_the_slots_by_their_likeness():
     assert kept(4, 4, 0.9, 0.8, 0.7, 0.6, 0.9, 0.8, 0.7, 0.6) == (0, 1, 4, 5)
 
 
-def test_what_rounding_leaves_goes_to_the_largest_share():
+def test_slots_left_by_rounding_go_to_the_largest_share():
     # p = .40, .33, .27 of 4: one each, and the fourth to the first second.
     assert kept(4, 2, 0.6, 0.4, 0.5, 0.3, 0.35, 0.25) == (0, 1, 2, 4)
 

@@ -41,7 +41,7 @@ def test_with_padding_windows_begin_one_place_earlier(tmp_path):
 
 def test_what_is_left_of_an_odd_side_is_lost(tmp_path):
     case = Case(15, 2, 2, grid=(3, 1, 5))
-    with pytest.raises(RequestError, match="without padding a side of 1 has no half"):
+    with pytest.raises(RequestError, match="without padding a side of 1 becomes 0"):
         make("stc", {"padding": 0}).check(case)
     case = Case(30, 1, 2, grid=(3, 2, 5))
     params = {"depth": 0, "padding": 0}
@@ -72,9 +72,9 @@ def test_the_first_block_changes_the_channels():
     [
         ({}, Case(4608, 8, 576, grid=(8, 24, 24)), r"padding=1 cannot keep 576 .*--keep 845 \(5x13x13\)"),
         ({"padding": 0}, Case(4608, 8, 845, grid=(8, 24, 24)), r"--keep 576 \(4x12x12\)"),
-        ({}, Case(16, 8, 4, grid=(4, 4)), "takes a video, and the grid is 4x4"),
+        ({}, Case(16, 8, 4, grid=(4, 4)), "needs a video, and the grid is 4x4"),
         ({"depth": 0, "channels": 9}, Case(16, 8, 12, grid=GRID), "depth=0 and channels=9 for tokens of 8"),
-        ({"depth": -1}, Case(16, 8, 12, grid=GRID), "Neither is negative"),
+        ({"depth": -1}, Case(16, 8, 12, grid=GRID), "Neither may be negative"),
     ],
 )
 def test_refusals(params, case, message):

@@ -19,7 +19,7 @@ def run(tmp_path, params, keep, given):
     return every_way(make("ttm", {**params, "weights": str(tmp_path / "w.npz")}), case, TOKENS).items()
 
 
-def test_what_the_second_frame_gives_depends_on_the_memory(tmp_path):
+def test_the_output_of_the_second_frame_depends_on_the_memory(tmp_path):
     # Read (2, 0) gives (1, -1); written are the means (7, -1) / 4 of it, the frame and the empty memory; then read is
     # (.75, -.25) / 3, though the second frame alone leans the other way.
     for way, got in run(tmp_path, {}, 2, {}):
@@ -70,7 +70,7 @@ def test_a_layer_adds_attention_and_a_network(tmp_path, network, slots):
         ({"output": "last"}, Case(16, 12, 17, grid=(4, 2, 2)), r"keep 17 is outside 1\.\.16"),
         ({}, Case(16, 8, 4, grid=(4, 2, 2)), r"heads=12.*8 channels.*as --set heads=8"),
         ({"memory": 0}, Case(16, 12, 4, grid=(4, 2, 2)), "memory=0"),
-        ({}, Case(16, 12, 4, grid=(4, 4)), "takes a video"),
+        ({}, Case(16, 12, 4, grid=(4, 4)), "needs a video"),
     ],
 )
 def test_refusals(params, case, message):

@@ -96,7 +96,7 @@ def test_a_group_may_join_either_of_equal_ones():
     assert regret(0.2, tokens, [0, 2], [0, 0, 1, 0, 0]) > 1e-2
 
 
-def test_a_worse_pick_does_not_hide_behind_what_is_rounded():
+def test_a_worse_pick_is_not_excused_by_rounding():
     # 1000 is .9 from 1000.9, which is but rounding to them. To .1 or .8, as far from 0 as they are, it is none.
     tokens = line(0, 1000, 1000.9, -1000, -1000.9, 0.8, 0.1)
     assert regret(0.2, tokens, [0, 2, 4, 5], [0, 1, 1, 2, 2, 3, 0], points=1) < 1e-6

@@ -14,7 +14,7 @@ ROWS = np.eye(6, dtype=np.float32)
 
 
 @pytest.mark.parametrize(("merge", "content"), [("add", 1 + (4 + 8 + 32) / 3), ("mean", (1 + 4 + 8 + 32) / 4)])
-def test_one_contextual_slot_takes_all_that_is_not_dominant(merge, content):
+def test_one_contextual_slot_merges_all_that_is_not_dominant(merge, content):
     signals = {"cls_attention": ATTENTION, "keys": np.ones((1, 6, 6), np.float32)}
     method = make("visionzip", {"contextual": 1, "merge": merge})
     for way, got in every_way(method, Case(6, 1, 3), TOKENS, **signals).items():

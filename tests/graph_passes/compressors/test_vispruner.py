@@ -38,7 +38,7 @@ def test_the_list_is_by_attention_and_similarity_does_not_see_lengths():
     assert kept(tokens, attention, 4, {"important": 0.25, "drop": 1}) == [0, 1, 3, 4]
 
 
-def test_copies_tie_and_the_first_in_the_list_goes_also_from_an_odd_list():
+def test_copies_tie_and_the_first_in_the_list_is_dropped_also_from_an_odd_list():
     # Behind the important 0 the list is 1..5; A = 1, 3, 5 goes whole, then 2.
     copies, nothing = np.ones((1, 6, 3), np.float32) / 3, np.zeros((1, 6), np.float32)
     assert kept(copies, nothing, 2, {}) == [0, 4]

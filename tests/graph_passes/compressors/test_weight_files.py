@@ -25,7 +25,7 @@ def test_arrays_come_in_the_order_asked_for_and_in_float32(file):
 def test_what_does_not_fit_is_named(file):
     with pytest.raises(RequestError, match=r"no array 'ww'.*method 'm'.*[Dd]id you mean w"):
         load_weights("m", str(file), {"ww": (2, 3)})
-    with pytest.raises(RequestError, match=r"array 'w' is \[2, 3\], and these tokens need \[3, 3\]"):
+    with pytest.raises(RequestError, match=r"array 'w' is \[2, 3\], but these tokens need \[3, 3\]"):
         load_weights("m", str(file), {"w": (3, 3)})
 
 
