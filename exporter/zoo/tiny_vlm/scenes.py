@@ -1,4 +1,4 @@
-"""Draws coloured shapes on cluttered grounds and asks about them; the same seed gives the same scene everywhere.
+"""Draws coloured shapes on cluttered backgrounds; the same seed draws the same scene everywhere.
 
 Everything is numpy on small windows: about nine hundred scenes a second on one core, so training never repeats one.
 """
@@ -125,7 +125,7 @@ def scene(rng: np.random.Generator) -> Scene:
     """Draw one scene of one to eight objects."""
     canvas = ground(rng)
     places = _place(rng, int(rng.integers(1, MAX_OBJECTS + 1)))
-    # Few colours and shapes dominate a scene, else nearly every count would be zero or one.
+    # Few colours and shapes per scene, else nearly every count would be zero or one.
     colours = rng.choice(len(COLOURS), len(places), p=rng.dirichlet(np.full(len(COLOURS), 0.5)))
     shapes = rng.choice(len(SHAPES), len(places), p=rng.dirichlet(np.full(len(SHAPES), 0.8)))
     corner = np.floor(places[:, :2]).astype(int) - WINDOW // 2

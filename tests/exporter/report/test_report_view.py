@@ -79,9 +79,9 @@ def test_a_word_error_above_one_draws_no_bar_to_the_left():
     assert bar.at() == 0 and bar.text == "-25.0%"
 
 
-def test_bf16_is_judged_by_the_gates_of_its_twin_and_says_so():
+def test_bf16_is_judged_by_the_gates_of_its_fp32_build_and_says_so():
     said = gathered(precision="bf16", proof={"checks": [check()]})
-    assert "0.9999" in said.gates and "twin" in said.judged
+    assert "0.9999" in said.gates and "reference build" in said.judged
     assert "0.999," in gathered(precision="fp16", proof={"checks": [check()]}).gates
 
 
