@@ -38,7 +38,7 @@ class Clock(Protocol):
         """The current stream, as an integer for the C ABI."""
 
     def microseconds(self, calls: Sequence[Call], *, captured: bool) -> float:
-        """Median time of a call, for calls enqueued one behind the other. `captured`: as one CUDA graph, so that the
+        """Median time of a call, for calls enqueued one after the other. `captured`: as one CUDA graph, so that the
         host's time is not in it. Raises RuntimeError where a call cannot be captured: it waits for the host."""
 
 

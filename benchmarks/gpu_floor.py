@@ -50,7 +50,7 @@ def traffic(method: str, tokens: int, dim: int, keep: int, item: int, basis: int
 
 
 def empty_launch(clock: Clock) -> float:
-    """Microseconds of a kernel that does nothing, one behind the other like the steps of a method."""
+    """Microseconds of a kernel that does nothing, one after the other like the steps of a method."""
     if clock.device == "cuda":
         return clock.microseconds([lambda: torch.cuda._sleep(0)] * CALLS, captured=True)
     return clock.microseconds([lambda: None] * CALLS, captured=True)

@@ -65,7 +65,7 @@ def test_a_clip_by_hand_shows_what_its_things_do() -> None:
     assert ((red[:, 0] - red[:, 2] > 100).tolist()) == [False] * 3 + [True] * 5
     assert ((blue[:, 2] - blue[:, 0] > 80).tolist()) == [False] * 2 + [True] * 6
     assert ((green[:, 1] - green[:, 0] > 60).tolist()) == [True] * 5 + [False] * 3
-    # The ground does not move; the noise of the frames differs.
+    # The background does not move; the noise of the frames differs.
     still = made.frames[:, 20:28, 40:].astype(int)
     assert 0 < np.abs(still[1:] - still[:-1]).mean() < 6
 

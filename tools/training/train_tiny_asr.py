@@ -138,7 +138,9 @@ def train(out: Path, speeches: list[Speech], recipe: Recipe) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write; its checkpoint lies beside")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="safetensors file to write; its checkpoint is beside it"
+    )
     parser.add_argument("--pool", type=Path, required=True, help=".npz file of the utterances; spoken if not there")
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--rate", type=float, default=Recipe.rate)

@@ -84,17 +84,17 @@ class Trainee(nn.Module):
         bos = torch.full((len(ids), config.offset), BOS)
         x = model.splice(torch.cat([bos, ids], 1), model.projector(seen))
         cos, sin = model.decoder.rotary(self.positions)
-        behind: list[Tensor] = []
+        after_block: list[Tensor] = []
         for layer in model.decoder.blocks:
             x = layer.attend(x, *layer.qkv(x, cos, sin), self.mask)
-            behind.append(x[:, config.offset : config.offset + config.tokens])
+            after_block.append(x[:, config.offset : config.offset + config.tokens])
         logits = model.decoder.logits(x[:, -ids.shape[1] :])
-        story, began, ended = self.story_head(behind[1]).split([EVENTS, FRAMES, FRAMES], -1)
+        story, began, ended = self.story_head(after_block[1]).split([EVENTS, FRAMES, FRAMES], -1)
         return {
             "answer": cross_entropy(logits, batch["targets"]),
             "colour": cross_entropy(colour, batch["looks"][..., 0]),
             "shape": cross_entropy(shape, batch["looks"][..., 1]),
-            "event": cross_entropy(self.event_head(behind[0]), batch["events"], self.event_share),
+            "event": cross_entropy(self.event_head(after_block[0]), batch["events"], self.event_share),
             "story": cross_entropy(story, batch["stories"], self.event_share),
             "began": cross_entropy(began, batch["moments"][..., 0]),
             "ended": cross_entropy(ended, batch["moments"][..., 1]),

@@ -75,7 +75,9 @@ class Training:
 def request(description: str | None, steps: int, rate: float) -> argparse.Namespace:
     """The arguments of a training script: out, steps and rate, the last two with their defaults."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write; its checkpoint lies beside")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="safetensors file to write; its checkpoint is beside it"
+    )
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--rate", type=float, default=rate)
     return parser.parse_args()

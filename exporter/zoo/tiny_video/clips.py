@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..tiny_vlm.scenes import PATCH, RGB, UPRIGHT, ground, outlines
+from ..tiny_vlm.scenes import PATCH, RGB, UPRIGHT, background, outlines
 from ..tiny_vlm.text import COLOURS, SHAPES
 from .text import DIRECTIONS
 
@@ -130,7 +130,7 @@ def clip(rng: np.random.Generator) -> Clip:
 
 def draw(things: list[Thing], rng: np.random.Generator) -> Clip:
     """Draw these things on a background of its own; none may reach over the border."""
-    still = ground(rng)
+    still = background(rng)
     away = (len(still) - SIZE) // 2
     still = still[away : away + SIZE, away : away + SIZE]
     count, margin = len(things), _WINDOW // 2

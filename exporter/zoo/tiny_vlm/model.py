@@ -162,7 +162,7 @@ class Prefill(nn.Module):
         config = model.config
         self.decoder, self.offset = model.decoder, config.offset
         length = config.sequence(keep)
-        self.behind = length - config.offset - keep
+        self.after = length - config.offset - keep
         self.spare = config.capacity(keep) - length
         self.register_buffer("mask", causal_mask(length), persistent=False)
         text = torch.arange(config.prompt_length)
@@ -175,7 +175,7 @@ class Prefill(nn.Module):
         """See the class."""
         text = self.text_positions.expand(inputs_embeds.shape[0], -1)
         positions = torch.cat([text[:, : self.offset], kept_indices + self.offset, text[:, self.offset :]], 1)
-        mask = self.mask + F.pad(token_bias, (self.offset, self.behind))[:, None, None]
+        mask = self.mask + F.pad(token_bias, (self.offset, self.after))[:, None, None]
         cos, sin = self.decoder.rotary(positions)
         x, present = inputs_embeds, []
         for layer in self.decoder.blocks:
@@ -198,14 +198,14 @@ class Decode(nn.Module):
         config = model.config
         self.decoder, self.offset = model.decoder, config.offset
         capacity = config.capacity(keep)
-        self.behind = capacity - config.offset - keep
+        self.after = capacity - config.offset - keep
         self.removed = config.tokens - keep
         self.register_buffer("slots", torch.arange(capacity)[None], persistent=False)
 
     def forward(self, input_ids: Tensor, write_index: Tensor, token_bias: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
         index = write_index[:, None]
-        mask = torch.where(self.slots <= index, 0.0, MASKED) + F.pad(token_bias, (self.offset, self.behind))
+        mask = torch.where(self.slots <= index, 0.0, MASKED) + F.pad(token_bias, (self.offset, self.after))
         write = (self.slots == index)[:, None, :, None]
         cos, sin = self.decoder.rotary(index + self.removed)
         x, present = self.decoder.embedding(input_ids), []
