@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from .bundle.reader import Bundle
     from .session import Session
 
-# Name -> (module, class); a module is imported on first use.
-RUNTIMES = {"ort": (".ort", "OrtSession"), "tensorrt": (".tensorrt", "TensorRTSession")}
+# Name -> (module, class); a module is imported when it is asked for.
+RUNTIMES = {"ort": (".ort.session", "OrtSession"), "tensorrt": (".tensorrt.session", "TensorRTSession")}
 
 
 def load(bundle: Bundle | Path | str, runtime: str = "ort", **options: Any) -> Session:

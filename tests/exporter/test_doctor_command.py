@@ -137,7 +137,7 @@ def test_the_engines_of_a_bundle_are_compared_with_what_is_here(bundle, changes,
         engine_file.write(opened, record)
     seen = {"gpu": here.get("gpu", "8.9"), "library": here.get("library")}
     answer = json.dumps({**seen, "versions": {"tensorrt": here.get("version", "10.3.0"), "tensorrt-rtx": None}})
-    where = machine(children={"tensorrt.plugins": Ran(0, f"{answer}\n")}, programs=())
+    where = machine(children={"plugins import found": Ran(0, f"{answer}\n")}, programs=())
     found = statuses(bundle, where)["engines sm89"]
     assert found[0] == status and words in found[1]
 
@@ -146,7 +146,7 @@ def test_a_role_without_its_engine_and_a_machine_that_cannot_be_asked(bundle):
     (bundle / "engines" / "sm89").mkdir(parents=True)
     (bundle / "engines" / "sm89" / "toy-0.5.encoder.json").write_text("{")
     assert statuses(bundle, machine())["engines sm89"][0] == "problem"
-    broken = machine(children={"tensorrt.plugins": Ran(1, "", "ImportError: no")})
+    broken = machine(children={"plugins import found": Ran(1, "", "ImportError: no")})
     assert statuses(bundle, broken)["engines"] == (
         "warning",
         "the runtimes for them cannot be checked: ImportError: no",

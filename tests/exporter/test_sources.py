@@ -15,8 +15,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tokexport.errors import GraphError, MissingError, RequestError, TokexportError  # noqa: E402
-from tokexport.exporter.opening import open_source  # noqa: E402
-from tokexport.exporter.sources import checkpoint, hub, synthetic, torch_export  # noqa: E402
+from tokexport.exporter.opening import open_checkpoint, open_source  # noqa: E402
+from tokexport.exporter.sources import hub, synthetic, torch_export  # noqa: E402
 from tokexport.graph_passes.ir_tools.model_io import save_model  # noqa: E402
 
 
@@ -145,7 +145,7 @@ def test_a_record_names_no_path(tiny_whisper_folder):
 
 def test_a_folder_is_called_by_its_own_name_from_inside(tiny_whisper_folder, monkeypatch):
     monkeypatch.chdir(tiny_whisper_folder)
-    assert checkpoint.open_checkpoint(Path()).name == "tiny-whisper"
+    assert open_checkpoint(Path()).name == "tiny-whisper"
 
 
 # --- modules

@@ -194,7 +194,7 @@ def test_budgets_that_make_no_bundle_are_refused(folder: Path, refused: Any, arg
 def test_a_count_that_the_method_does_not_reach_is_refused_before_anything_is_proved(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokexport.exporter.prove.prove", lambda *_: pytest.fail("a variant was proved"))
+    monkeypatch.setattr("tokexport.exporter.proof.prove.prove", lambda *_: pytest.fail("a variant was proved"))
     with pytest.raises(RequestError, match="5"):
         export(str(folder / "toy.onnx"), tmp_path / "b", method="stack", keep=[12, 5], seam="tensor:features")
     assert not [*tmp_path.iterdir()]

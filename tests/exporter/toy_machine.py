@@ -35,7 +35,7 @@ CHILDREN = {
     "InferenceSession": Ran(0, '["1.23.0", ["CUDAExecutionProvider", "CPUExecutionProvider"]]\n'),
     "import tensorrt_rtx": Ran(0, "1.7.1\n"),
     "import tensorrt;": Ran(0, "10.14.1\n"),
-    "tensorrt.plugins": Ran(
+    "plugins import found": Ran(
         0, '{"gpu": null, "library": null, "versions": {"tensorrt": "10.14.1", "tensorrt-rtx": "1.7.1"}}\n'
     ),
     "library.find": Ran(0, "/cache/libtokexport_plugins.so\nTokexportApet, TokexportPool\n"),

@@ -43,7 +43,7 @@ def call(request: Mapping[str, Any], progress: Progress, *, doing: str, where: s
         # The libraries print to both streams, so progress has a pipe of its own and the answer a file.
         with said.open("wb") as stderr:
             child = subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}.engine_worker", text],
+                [sys.executable, "-m", f"{__package__}.worker", text],
                 env=environment(Path(scratch)),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
