@@ -1,8 +1,8 @@
 """A compressor at real size: 576 x 1024 tokens of a CLIP-L/336 tower, K = 86.
 
-Three things in turns in one process: the compressor's node cut out of the exported graph and the tower before it, both
-in ONNX Runtime, and the compressor's PyTorch reference in eager mode. The tower has random weights, which its time does
-not depend on. `--whisper` adds the encoder of Whisper-small, 1500 x 768.
+Three things are timed in turns in one process: the compressor's node, extracted from the exported graph, and the tower
+before it, both in ONNX Runtime; and the compressor's PyTorch reference in eager mode. The tower has random weights, on
+which its time does not depend. `--whisper` adds the encoder of Whisper-small, 1500 x 768.
 """
 
 from __future__ import annotations

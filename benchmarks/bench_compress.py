@@ -3,10 +3,10 @@
     python benchmarks/bench_compress.py
 
 The model is a vision tower of 24 layers, a projector and 32 decoder blocks: about 4,000 nodes over 13 GB of weights in
-a sparse file, so that it needs no disk. The compressor goes between tower and projector, so the proof has most of the
-graph behind it, with its count baked into every Reshape. Every measurement is a process of its own; peak memory is its
-maximum resident set, and what it read is asked of the kernel. The peers load weights into memory: they get models of
-the same form that grow until one is not done in `PEER_LIMIT_S` or fails.
+a sparse file, so that it needs no disk. The compressor goes between tower and projector, so that most of the graph,
+with the token count in every Reshape, is downstream of it. Every measurement is a process of its own. Peak memory is
+its maximum resident set size, and the kernel counts the bytes that it read. The other tools load weights into memory:
+they get models of the same form that grow until one takes longer than `PEER_LIMIT_S` or fails.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from report import write
 PEER_LIMIT_S = 180
 LIMIT_S, LIMIT_MB = 1.0, 200
 VISION_DIM, TOKENS, PATCH = 1024, 576, 588
-# (layers of the vision tower, blocks of the decoder, its width): the first is what we are measured on.
+# (layers of the vision tower, blocks of the decoder, its width): tokexport is measured on the first.
 FULL = (24, 32, 4096)
 PEERS = [(4, 2, 512), (12, 4, 1024), (24, 4, 2048)]
 
@@ -181,7 +181,7 @@ def _bytes_read() -> int:
 
 
 def measure(tool: str, folder: Path, repeats: int, limit: float) -> dict[str, Any]:
-    """The fastest of some fresh processes (what is above it is other load), or how it failed."""
+    """The fastest of some fresh processes (slower ones had other load), or how it failed."""
     runs = []
     for _ in range(repeats):
         command = [sys.executable, __file__, "--worker", tool, str(folder)]

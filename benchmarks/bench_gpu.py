@@ -1,11 +1,12 @@
-"""The kernels on this machine's GPU, against what they replace and against the least time their formulas need.
+"""The kernels on this machine's GPU, against the PyTorch code they replace and the least time their formulas need.
 
     make bench-gpu                # everything, or in three minutes: make bench-gpu QUICK=1
 
-In one run, timed by device events, over more buffers than the last cache holds: our kernels, captured as an engine
-captures them; the released method's PyTorch operations in eager mode; the same in static shapes under torch.compile;
-and the floor, bytes the formula must move by measured bandwidth and one empty launch. Every row is first compared
-with its reference. Writes results/gpu_<device>.json after each row, so that a run that is cut off leaves what it has.
+One run times all of these by device events, over more buffers than the last-level cache holds: our kernels, captured in
+a CUDA graph like in an engine; the PyTorch operations of the method's released code in eager mode; the same in static
+shapes under torch.compile; and the floor, which is the bytes that the formula must move divided by the measured
+bandwidth, plus one empty launch. Every row is first compared with its reference. results/gpu_<device>.json is written
+after each row, so that an interrupted run keeps its rows.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Row:
 
     @property
     def picks(self) -> int:
-        """Of the greedy loop, which is what grows."""
+        """The number of picks of the greedy loop, which the time grows with."""
         return self.basis if self.method == "apet" else self.keep
 
     def with_half_the_picks(self) -> Row:
@@ -69,7 +70,7 @@ class Bench:
         clock: of the device.
         library: the kernels, a `kernel_abi.Library` for it.
         compile_rows: which rows torch.compile is timed on.
-        tower: runs the tower that shares are taken of; its weights are larger than any cache.
+        tower: runs the tower, of whose time the share is computed; its weights are larger than any cache.
     """
 
     def __init__(self, clock: Clock, library: Any, compile_rows: Sequence[Row], tower: Call) -> None:
@@ -127,7 +128,7 @@ class Bench:
         signals = [self._text(row)] if row.method == "cdpruner" else []
         params = self._params(row, *signals)
         prepared = [self.library.prepare(row.method, row.keep, params, tokens, *signals) for tokens in sets]
-        # The outputs are held by the call: it has only their addresses.
+        # The call keeps the outputs alive, because the kernel gets only their addresses.
         return [lambda call=call, outputs=outputs: call(self.clock.stream()) for call, outputs in prepared]
 
     def _text(self, row: Row) -> Any:
@@ -202,7 +203,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What a reader must know beside the table: goals, what was not timed and why, what was not proved."""
+    """Notes on the table: goals, what was not timed and why, what was not proved."""
     lines = []
     for row in rows:
         name = str(Row(row["method"], row["tokens"], row["dim"], row["keep"]))

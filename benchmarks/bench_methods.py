@@ -4,9 +4,9 @@ python benchmarks/bench_methods.py                  # measures what build/real_s
 python benchmarks/bench_methods.py apet scope       # measures these again
 python benchmarks/bench_methods.py --tables         # writes the table from results/ alone
 
-Each is proved on activations of its tower (see real_activations.py), in both precisions, drawn and with what trained
-towers have more; its nodes are counted at 128 tokens and at 85 % removed; its time there is taken in turns with the
-tower's; and TensorRT-RTX builds it alone, in every form that it has.
+Each is proved on activations of its tower (see real_activations.py), in both precisions, without and with the massive
+channels and sinks of trained towers. Its nodes are counted at 128 tokens and at 85 % removed, and its time there is
+measured in turns with the tower's. TensorRT-RTX builds it alone, in every form that it has.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COUNT, MOST_NODES, MOST_SHARE = 128, 1500, 0.01
 
 
 def measure(again: list[str], steps: list[str]) -> list[dict[str, Any]]:
-    """What `steps` find of every method, each kept as soon as it is known; of methods measured `again` anew."""
+    """The results of `steps` for every method, each stored at once; methods in `again` are measured anew."""
     import real_cells
 
     there = {place.name: place for place in places()}

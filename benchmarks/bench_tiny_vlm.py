@@ -1,4 +1,4 @@
-"""tiny-vlm in ONNX Runtime: what compression saves in encoder, prefill and decode, beside the share of tokens.
+"""tiny-vlm in ONNX Runtime: the time that compression saves in encoder, prefill and decode, by share of tokens.
 
 All bundles run in turns in one process on one thread; ratios are to the uncompressed one (K = N).
 """

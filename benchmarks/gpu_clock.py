@@ -1,4 +1,4 @@
-"""The clock of bench_gpu.py: device events on a GPU. Wall time on a CPU tries the plumbing, and measures nothing."""
+"""The clock of bench_gpu.py: device events on a GPU. Wall time on a CPU only tests the benchmark itself."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Clock(Protocol):
     """Times calls on one device.
 
     Attributes:
-        device: what torch calls it.
-        l2_bytes: of its last cache; buffers that are used in turn must be larger together.
+        device: its name in torch.
+        l2_bytes: size of its last-level cache; the buffers used in turn must together be larger.
     """
 
     @property
@@ -32,19 +32,19 @@ class Clock(Protocol):
     def l2_bytes(self) -> int: ...
 
     def facts(self) -> dict[str, Any]:
-        """What a figure needs beside it: device, driver, versions."""
+        """The context of a figure: device, driver, versions."""
 
     def stream(self) -> int:
-        """The stream that calls enqueue on now, as a C ABI takes it."""
+        """The current stream, as an integer for the C ABI."""
 
     def microseconds(self, calls: Sequence[Call], *, captured: bool) -> float:
-        """Median time of a call, for calls enqueued one behind the other. `captured`: as one CUDA graph, so that the
+        """Median time of a call, for calls enqueued one after the other. `captured`: as one CUDA graph, so that the
         host's time is not in it. Raises RuntimeError where a call cannot be captured: it waits for the host."""
 
 
 @dataclass(frozen=True)
 class EventClock:
-    """Device events around all calls, which the device works off without a pause.
+    """Device events around all calls, which run on the device without a pause.
 
     Attributes:
         rounds: how often all calls are timed.
@@ -111,7 +111,7 @@ class EventClock:
 
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
         with torch.cuda.stream(stream):
-            work()  # libraries get their workspace of this stream, which they must not in a capture
+            work()  # libraries allocate their workspace on this stream here, which they must not do in a capture
         torch.cuda.synchronize()
         with torch.cuda.graph(graph, stream=stream):
             work()
@@ -149,7 +149,7 @@ def slug(name: str) -> str:
 
 
 def _driver_says(function: str, *arguments: int) -> int:
-    """The integer that a function of the CUDA driver gives; not every torch that a Jetson has knows it."""
+    """The integer that a function of the CUDA driver returns, which torch on a Jetson does not always provide."""
     value = ctypes.c_int(0)
     status = getattr(ctypes.CDLL("libcuda.so.1"), function)(ctypes.byref(value), *arguments)
     if status != 0:
@@ -158,7 +158,7 @@ def _driver_says(function: str, *arguments: int) -> int:
 
 
 def _said(program: str, *arguments: str) -> str | None:
-    """What a program prints, or None where it is not installed or fails."""
+    """The output of a program, or None where it is not installed or fails."""
     if shutil.which(program) is None:
         return None
     done = subprocess.run([program, *arguments], capture_output=True, text=True)

@@ -1,7 +1,7 @@
-"""The least time a method's formula needs on a device: bytes it must move by measured bandwidth, and one empty launch.
+"""The least time a method's formula needs on a device: its bytes over the measured bandwidth, and one empty launch.
 
-A pass reads all tokens once. The first comes from memory; tokens that fit into the last cache come from there in every
-pass after it, so passes after the first go by the bandwidth that is measured at the size of the tokens.
+A pass reads all tokens once. The first pass reads from memory. Tokens that fit into the last-level cache are read from
+there in later passes, so these use the bandwidth measured at the size of the tokens.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from gpu_clock import Clock
 
-CALLS = 32  # of one kernel in a row, so that what a single one takes is above what events resolve
+CALLS = 32  # of one kernel in a row, so that their time is above the resolution of events
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """What a formula moves, in bytes.
+    """The bytes that a formula moves.
 
     Attributes:
-        once: what it reads and writes for the first time: tokens in, outputs out.
-        again: what it reads or writes again.
+        once: first reads and writes: tokens in, outputs out.
+        again: repeated reads and writes.
     """
 
     once: int
@@ -50,16 +50,16 @@ def traffic(method: str, tokens: int, dim: int, keep: int, item: int, basis: int
 
 
 def empty_launch(clock: Clock) -> float:
-    """Microseconds of a kernel that does nothing, one behind the other like the steps of a method."""
+    """Microseconds of a kernel that does nothing, one after the other like the steps of a method."""
     if clock.device == "cuda":
         return clock.microseconds([lambda: torch.cuda._sleep(0)] * CALLS, captured=True)
     return clock.microseconds([lambda: None] * CALLS, captured=True)
 
 
 def bandwidth(clock: Clock, size: int) -> float | None:
-    """Bytes a microsecond over `size` bytes: the better of a copy and a read, by how time grows with the size.
+    """Bytes a microsecond over `size` bytes: the better of a copy and a read, from the growth of time with size.
 
-    None where it does not grow: the size is too small for this clock.
+    None where time does not grow: the size is too small for this clock.
     """
     sizes = [max(size // 8 * 4, 4096) * part for part in (1, 2, 4)]
     copies, reads = [], []
@@ -79,7 +79,7 @@ class Floor:
 
     Attributes:
         empty_us: of an empty launch.
-        memory: bytes a microsecond of what no cache holds.
+        memory: bytes a microsecond, for data in no cache.
     """
 
     clock: Clock

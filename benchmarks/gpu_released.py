@@ -1,9 +1,9 @@
-"""What the kernels replace, in PyTorch operations: as the papers' released code does it, and in static shapes.
+"""The PyTorch operations that the kernels replace: as in the papers' released code, and in static shapes.
 
-Written from what the released code was seen to do. Where it indexes by a boolean mask, the host waits for the device:
-that is part of what it costs in eager mode. The static forms compute the same and wait for nothing, for torch.compile
-and CUDA graphs; what selects by a mask there selects by sorted positions here. A static form is a function of tokens,
-K and `step`, one pick of its loop, so that a loop of hundreds of picks can be compiled by the pick.
+Reimplemented from the behaviour of the released code. Where it indexes by a boolean mask, the host waits for the
+device, which is part of its cost in eager mode. The static forms compute the same without waiting, for torch.compile
+and CUDA graphs: they index by sorted positions instead of masks. A static form is a function of tokens, K and `step`,
+one pick of its loop, so that a loop of hundreds of picks can be compiled pick by pick.
 
 All take tokens [B, N, D] and return tokens [B, K, D] in spatial order.
 """
@@ -53,8 +53,8 @@ def farthest_points_static(x: torch.Tensor, k: int, step: Step) -> torch.Tensor:
 
 
 def _errors(x: torch.Tensor, basis: torch.Tensor, *, checked: bool) -> torch.Tensor:
-    """What the basis [B, M, D] does not explain of each token [B, N], all float32. `checked`: a singular solve is an
-    error, for which the host waits."""
+    """The residual of each token [B, N] outside the span of the basis [B, M, D], all float32. `checked`: a singular
+    solve is an error, for which the host waits."""
     gram = basis @ basis.mT
     gram.diagonal(dim1=-2, dim2=-1).add_(1e-5)
     right = basis @ x.mT
@@ -105,7 +105,7 @@ def _means(x: torch.Tensor, slots: torch.Tensor, keep: int) -> torch.Tensor:
 
 
 def kcenter_merge(tokens: torch.Tensor, keep: int, start: torch.Tensor | None = None) -> torch.Tensor:
-    """K farthest points, every token averaged into the nearest: nobody's released code, but written like ApET's."""
+    """K farthest points, every token averaged into the nearest: no released code exists, so written like ApET's."""
     kept = farthest_points(tokens, keep, start).sort(1).values
     x = tokens.float()
     return _means(x, torch.cdist(x, _gather(x, kept)).argmin(2), keep).to(tokens.dtype)
@@ -184,7 +184,7 @@ def determinant_step(
 
 
 def cdpruner_static(tokens: torch.Tensor, keep: int, step: Step, text: torch.Tensor) -> torch.Tensor:
-    """`cdpruner`; rows of the factor that are not there yet are zeros, and read too."""
+    """`cdpruner`; rows of the factor that are not computed yet are zeros, and are read too."""
     kernel = _kernel(tokens, text)
     factor, gain = torch.zeros_like(kernel[:, :keep]), kernel.diagonal(dim1=1, dim2=2)
     picks = [gain.argmax(1, keepdim=True)]

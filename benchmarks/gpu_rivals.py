@@ -1,6 +1,6 @@
-"""What a kernel is timed against, each as calls over the same tokens: eager, compiled, and libraries of others.
+"""The alternatives that a kernel is timed against, on the same tokens: eager, compiled, and other libraries.
 
-What cannot be timed here is named with the reason; nothing is left out in silence.
+An alternative that cannot be timed here is listed with the reason.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import gpu_released as released
 import torch
 from gpu_clock import Clock
 
-# Unrolled, a loop of more picks takes torch.compile minutes; its step is compiled instead, and the loop captured.
+# torch.compile takes minutes to unroll more picks than this: the step is compiled instead, and the loop captured.
 UNROLLED = 16
 
 EAGER = {
@@ -34,7 +34,7 @@ STATIC = {
 def eager(
     clock: Clock, method: str, sets: Sequence[torch.Tensor], keep: int, more: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The released code's operations, one by one; `more` is what the method takes beside tokens and K."""
+    """The released code's operations, one by one; `more` are the method's inputs other than tokens and K."""
     return attempt(
         lambda: clock.microseconds([lambda x=x: EAGER[method](x, keep, **more) for x in sets], captured=False)
     )
@@ -80,7 +80,7 @@ def peers(clock: Clock, sets: Sequence[torch.Tensor], keep: int) -> dict[str, di
         if importlib.util.find_spec(name) is None:
             rows[name] = {"reason": f"{name} is not installed"}
             continue
-        points = [x.float() for x in sets]  # cast outside the time: they compute in float32
+        points = [x.float() for x in sets]  # cast outside of the timing: these libraries compute in float32
         rows[name] = attempt(
             lambda sample=sample, points=points: clock.microseconds(
                 [lambda x=x: sample(x, keep) for x in points], captured=False
@@ -114,7 +114,7 @@ PEERS = {"torch_quickfps": _quickfps, "torch_fpsample": _fpsample, "torch_fps": 
 def attempt(measure: Callable[[], float]) -> dict[str, Any]:
     """``{"us": ...}``, or the reason why it could not be measured: out of memory, not capturable, not supported.
 
-    A rival's own failure of whatever kind is a finding; it must not end the run.
+    Any failure of an alternative is a result, and must not end the run.
     """
     try:
         return {"us": round(measure(), 2)}

@@ -1,4 +1,4 @@
-"""The tower in front of a compressor: CLIP-L/336, random weights, for what share of it a compressor may take."""
+"""The tower before a compressor, CLIP-L/336 with random weights: compressors are limited to a share of its time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TOKENS, DIM, HEADS, LAYERS = 577, 1024, 16, 24
 
 
 def tower(device: str, layers: int = LAYERS, tokens: int = TOKENS) -> Call:
-    """A call of the blocks on one image in float16: fused attention, no patch embedding, no weights of anybody's."""
+    """A call of the blocks on one image in float16: fused attention, no patch embedding, random weights."""
     block = torch.nn.TransformerEncoderLayer(
         DIM, HEADS, 4 * DIM, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
     )

@@ -14,7 +14,7 @@ Rows = dict[str, dict[str, Any]]  # by ratio
 
 
 def result(source: str) -> Path:
-    """Where the figures of a model are kept."""
+    """The file with the figures of a model."""
     return RESULTS / f"methods_{source.replace('-', '_')}.json"
 
 
@@ -59,7 +59,7 @@ def listening() -> str:
 
 
 def ranked(source: str) -> list[str]:
-    """The methods that reach every ratio, best in the mean over them first, each with its best parameters only."""
+    """The methods that reach every ratio, best mean over the ratios first, each only with its best parameters."""
     data, methods = _read(result(source))
     ratios = _kept(data)
     whole = {name: rows for name, rows in methods.items() if set(rows) == set(ratios) and not _is_baseline(rows)}
@@ -82,7 +82,7 @@ def _best(source: str) -> str:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Rows]]:
-    """A sweep.json, and what it measured by method."""
+    """A sweep.json, and its rows by method."""
     data = json.loads(path.read_text())
     methods: dict[str, Rows] = {}
     for row in data["rows"]:
@@ -104,14 +104,14 @@ def _is_baseline(rows: Rows) -> bool:
 def _table(
     of: str, data: dict[str, Any], methods: dict[str, Rows], *, ranked_first: bool = False, times: bool = False
 ) -> str:
-    """A row for each method, best in the mean over what it reaches first; a merging one as without / with log(size).
+    """A row for each method, best mean over the ratios it reaches first; merging ones as without / with log(size).
 
     Args:
-        of: what stands before "kept of" in the head.
+        of: text before "kept of" in the head.
         data: of the sweep.
         methods: those to show.
-        ranked_first: baselines stand last, and the best at each ratio is in bold.
-        times: a second line in each cell: what is left of uncompressed, and what it saves.
+        ranked_first: baselines are last, and the best at each ratio is in bold.
+        times: a second line in each cell: the share of uncompressed, and the gains in time.
     """
     kept = _kept(data)
     head = [f"{keep} ({float(ratio):.0%} removed)" for ratio, keep in kept.items()]

@@ -4,7 +4,7 @@
     python benchmarks/methods.py tiny-asr     # of this model
     python benchmarks/methods.py --tables     # writes the tables from results/ alone
 
-512 questions, which is a first look: `make showcase` asks six times as many of a few methods.
+With 512 questions this is a first look: `make showcase` asks six times as many for a few methods.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The README's picture: what three methods keep of one drawn scene, and what the model then answers.
+"""The README's picture: the tokens that three methods keep of one drawn scene, and the model's answers.
 
 Run `python benchmarks/overlay.py`; it writes docs/overlay.svg.
 """

@@ -1,14 +1,14 @@
-"""Activations of real size for a compressor: a tower runs once for each input, and what it gave is kept in build/.
+"""Activations of real size for a compressor: a tower runs once for each input, and its outputs are kept in build/.
 
-    clip-l-336     576 x 1024 of 24 layers, grid 24 x 24: what LLaVA-1.5 gives its projector, for drawn pictures
-    clip-l-336 x8  eight frames of the same, each pooled 2 x 2 as video models do: 1152 x 1024, grid 8 x 12 x 12.
-                   Three frames stand still, three pan, then there is a cut to another picture, which stands still
+    clip-l-336     576 x 1024 of 24 layers, grid 24 x 24: the input of LLaVA-1.5's projector, for drawn pictures
+    clip-l-336 x8  eight frames of the same, each pooled 2 x 2 like in video models: 1152 x 1024, grid 8 x 12 x 12.
+                   Three frames are static, three pan, then there is a cut to another static picture
     whisper-small  1500 x 768 of 12 layers, for voiced glides between pauses
 
-Weights are random, which a tower's time does not depend on. What they lack, and trained towers have, is put in for a
-second proof: two channels that are a hundred times as large as the others in every token, and a few tokens, the sinks,
-that are thirty times as large in those channels and receive a third of all attention. A text is 20 random rows as small
-as a language model's embeddings are, and padding up to 64.
+Weights are random, on which a tower's time does not depend. For a second proof, two properties of trained towers are
+added: two massive channels, a hundred times as large as the others in every token; and a few sinks, tokens that are
+thirty times as large in those channels and receive a third of all attention. A text is 20 random rows, as small as a
+language model's embeddings, and padding up to 64.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Place:
         modality: image, video or audio.
         grid: of the tokens.
         runs: of the tower for one set of tokens.
-        looks: plain or massive -> tokens [1, N, D] and the signals that the tower has there, all float32.
+        looks: plain or massive -> tokens [1, N, D] and the signals of the tower at that place, all float32.
         tower: the ONNX file of the tower alone.
         feeds: one input of it.
     """
@@ -106,7 +106,7 @@ def _export(model: str, tower: Path) -> None:
 
 
 def _run(tower: Path, inputs: list[Arrays]) -> list[Arrays]:
-    """What the tower gives each input, by output, in float32; its prefix tokens are cut off."""
+    """The tower's outputs for each input, by name, in float32, without prefix tokens."""
     from tokexport.graph_passes.ir_tools.model_io import load_model
     from tokexport.runtimes.ort.graph import ort_runner
 
@@ -153,7 +153,7 @@ def _video(clip: Place) -> Arrays:
 
 
 def _looks(seen: Arrays) -> dict[str, Arrays]:
-    """What the tower gave, and the same with massive channels and sinks."""
+    """The tower's outputs, and the same with massive channels and sinks."""
     massive, rng = {key: array.copy() for key, array in seen.items()}, np.random.default_rng(1)
     tokens = massive["tokens"]
     channels = rng.choice(tokens.shape[2], 2, replace=False)

@@ -1,4 +1,4 @@
-"""One method at one place of real size: its graph alone, its proof, its nodes, its time, its engines."""
+"""One method at one place of real size: its own graph, proof, node count, time and engines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tokexport.runtimes.tensorrt import rtx
 
 RATIO, COUNT = 0.85, 128
 DTYPES_PROVED = ("float32", "float16")
-# Where the papers' defaults do not fit: ten of fifty frames are four of eight, and twelve heads do not divide 1024.
+# Where the papers' defaults do not fit: ten of fifty frames become four of eight, and twelve heads do not divide 1024.
 PARAMS: dict[str, dict[str, Any]] = {"slowfast": {"slow": 4}, "ttm": {"heads": 16}}
 _ROUNDS, _LEAST_MS = 3, 20.0
 
@@ -52,7 +52,7 @@ class Cell:
 
     @cached_property
     def params(self) -> dict[str, Any]:
-        """What is not the paper's: without CLS, the attention that tokens receive ranks."""
+        """Parameters other than the paper's: without CLS, tokens are ranked by received attention."""
         params = dict(PARAMS.get(self.method, {}))
         there = self.place.looks["plain"]
         if "cls_attention" in make(self.method, params).signals() and "cls_attention" not in there:
@@ -60,7 +60,7 @@ class Cell:
         return params
 
     def case(self, keep: int, dtype: str = "float32") -> Case:
-        """The static facts; K is the nearest to `keep` that the method reaches, the smaller of two."""
+        """The case; K is the nearest number to `keep` that the method reaches, the smaller of two."""
         tokens = self.place.looks["plain"]["tokens"]
         compressor, case = make(self.method, self.params), Case(*tokens.shape[1:], keep, dtype, self.place.grid)
         refused: RequestError | None = None
@@ -76,7 +76,7 @@ class Cell:
 
     @property
     def keep(self) -> int:
-        """K at `RATIO`, before what the method reaches."""
+        """K at `RATIO`, whether the method reaches it or not."""
         n = self.place.looks["plain"]["tokens"].shape[1]
         return n - ceil(RATIO * n)
 
@@ -156,18 +156,18 @@ class Cell:
 
     @property
     def again(self) -> bool:
-        """Whether it is measured there too: on sound, but for weights."""
+        """Whether it is measured there too: on sound, unless it has trained weights."""
         compressor, sound = make(self.method), "audio"
         takes = sound in compressor.method.modalities and not isinstance(compressor, Learned)
         return not self.first and self.place.modality == sound and takes
 
     def steps(self) -> list[str]:
-        """What is measured of it; engines where it is `first`."""
+        """The names of what is measured; engines only where it is `first`."""
         engines = ["portable", "inlined", *(["plugin"] if make(self.method).method.plugin_form else [])]
         return ["nodes", "proof", "time", *(engines if self.first else [])]
 
     def measure(self, step: str) -> dict[str, Any]:
-        """One of them, but for its time, which is taken beside others."""
+        """One of these measurements, except the time, which is measured in turns with others."""
         return {"nodes": self.nodes, "proof": self.proof}[step]() if step in ("nodes", "proof") else self.engine(step)
 
     def engine(self, form: str) -> dict[str, Any]:
@@ -182,7 +182,7 @@ class Cell:
 def times(cells: list[Cell]) -> Iterator[tuple[Cell, dict[str, Any]]]:
     """Milliseconds at `RATIO` beside those of the tower, all in turns, for cells of one place.
 
-    Of one thread's own work: on a busy machine two threads wait for each other, a small node longer than a large one.
+    On one thread: on a busy machine two threads wait for each other, which distorts the time of small nodes.
     """
     if not cells:
         return

@@ -1,4 +1,4 @@
-"""What every benchmark shares: a JSON file that says where it ran."""
+"""What every benchmark shares: a JSON file that records machine and versions."""
 
 from __future__ import annotations
 

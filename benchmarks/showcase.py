@@ -2,7 +2,7 @@
 
     python benchmarks/showcase.py
 
-What was swept is kept in build/showcase and not measured again; delete it to begin anew.
+Results are kept in build/showcase and not measured again; delete it to start over.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def results(name: str) -> Any:
-    """What a benchmark wrote."""
+    """The JSON that a benchmark wrote."""
     return json.loads((RESULTS / f"{name}.json").read_text())["results"]
 
 
@@ -72,7 +72,7 @@ def export() -> str:
 
 
 def fill(text: str, *made: Callable[[], str]) -> str:
-    """`text` with every table between ``<!-- name -->`` and ``<!-- end -->`` made anew; by default with `TABLES`."""
+    """`text` with every table between ``<!-- name -->`` and ``<!-- end -->`` replaced; by default with `TABLES`."""
     for table in made or TABLES:
         pattern = rf"(<!-- {table.__name__} -->\n).*?(<!-- end -->)"
         # No backslash of a table may be read as a group.

@@ -21,12 +21,12 @@ from .commands.run import run
 from .commands.sweep import sweep
 from .commands.verify import verify
 
-# EX_SOFTWARE of sysexits: 0 to 3 have meanings of their own, and a bug of ours is none of them.
+# EX_SOFTWARE of sysexits: 0 to 3 have meanings of their own, and a bug in tokexport has none of these.
 BUG = 70
 
 
 class Group(click.Group):
-    """Turns errors into one paragraph and an exit code; a traceback only where --debug asks for it."""
+    """Turns errors into one paragraph and an exit code; prints a traceback only with --debug."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; `TokexportError.exit_code` becomes the exit code."""

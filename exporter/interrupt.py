@@ -1,4 +1,4 @@
-"""Ctrl-C that cannot get lost: large libraries catch KeyboardInterrupt while they import and go on, half imported."""
+"""Remembers Ctrl-C: large libraries catch KeyboardInterrupt while they import, and then continue half imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _asked = False
 
 @contextmanager
 def remembered() -> Iterator[None]:
-    """Within this, SIGINT raises KeyboardInterrupt as ever, and `asked` and `check` know of it ever after."""
+    """While this is open, SIGINT raises KeyboardInterrupt as usual, and `asked` and `check` remember that it did."""
     global _asked
     _asked = False
     if threading.current_thread() is not threading.main_thread():
@@ -38,6 +38,6 @@ def asked() -> bool:
 
 
 def check() -> None:
-    """Stop here if Ctrl-C was pressed and caught by somebody else."""
+    """Raise KeyboardInterrupt if Ctrl-C was pressed and some library swallowed it."""
     if _asked:
         raise KeyboardInterrupt

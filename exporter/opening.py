@@ -26,11 +26,12 @@ def open_source(text: str | None = None, *, parts: Parts = "encoder") -> Source:
     of a checkpoint on the hub.
 
     Args:
-        text: as typed behind ``tokexport model``.
+        text: SOURCE as typed after ``tokexport model``.
         parts: ``all`` also gives the language graphs (built-in models) and the graph text, where the source has them.
 
     Raises:
-        RequestError: nothing of that name; says what was tried. Also what `open_checkpoint`, `open_module` say.
+        RequestError: nothing of that name; the message lists what was tried. Also those of `open_checkpoint` and
+            `open_module`.
         GraphError: an ONNX file that cannot be read.
         MissingError: torch, transformers or the hub is needed and not there.
     """
@@ -84,7 +85,7 @@ def open_builtin(name: str, parts: Parts) -> Source:
 
 
 def open_checkpoint(folder: Path, name: str | None = None) -> Source:
-    """Open the encoder of a checkpoint folder; it is called `name`, or as the folder is.
+    """Open the encoder of a checkpoint folder; the source is called `name`, by default like the folder.
 
     Raises:
         RequestError: no config.json, no or damaged weights, or an architecture that has no family here.

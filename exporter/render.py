@@ -107,7 +107,7 @@ def show(rows: Table) -> None:
 
 
 def flat(value: Any) -> str:
-    """A value in one cell: 12x12 for a list of integers; of a dictionary what is set."""
+    """A value as the text of one cell: 12x12 for a list of integers; a dictionary without its None values."""
     if isinstance(value, dict):
         return ", ".join(f"{key}={flat(item)}" for key, item in value.items() if item is not None)
     if isinstance(value, (list, tuple)):

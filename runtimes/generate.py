@@ -1,4 +1,4 @@
-"""Greedy generation over the graphs of a bundle, whatever runs them: the generation contract of bundle.py as a loop."""
+"""Greedy generation with the graphs of a bundle, in any runtime: the generation contract of bundle/manifest.py."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Answer:
     Attributes:
         text: the answer; empty where the bundle has no text processor.
         ids: of the answer, without prompt and `eos`.
-        kept_indices: [K] int64, the positions the visual slots inherit.
+        kept_indices: [K] int64, the position that each visual slot inherits.
         sizes: [K] float32, how many input tokens each slot stands for.
     """
 
@@ -49,7 +49,7 @@ def greedy(
     prompt: Sequence[int],
     max_new_tokens: int | None = None,
 ) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Answer a prompt about one encoded input, taking the most likely token each time; ties go to the lowest id.
+    """Answer a prompt about one encoded input with the most likely token at each step; ties go to the lowest id.
 
     Args:
         run: for the roles embed (not with cross-attention), prefill and decode.
@@ -63,7 +63,7 @@ def greedy(
 
     Raises:
         RequestError: the prompt is too long or too short, or max_new_tokens is outside 1 to the bundle's limit.
-        GraphError: logits or sizes are not finite, or outputs that the contract promises are missing.
+        GraphError: logits or sizes are not finite, or outputs that the contract requires are missing.
     """
     answers, kept_indices, sizes = greedy_batch(run, variant, encoded, [prompt], max_new_tokens)
     return answers[0], kept_indices[0], sizes[0]
@@ -78,7 +78,7 @@ def greedy_batch(
 ) -> tuple[list[list[int]], np.ndarray, np.ndarray]:
     """`greedy` for B prompts about B encoded inputs at once, with graphs whose batch is B.
 
-    An answer that has ended is fed `pad` until the last one has; what follows its end is not looked at.
+    An answer that has ended is fed `pad` until the last one has ended; its further tokens are ignored.
 
     Returns:
         ids of each answer, kept_indices [B, K] int64, sizes [B, K] float32.
@@ -153,12 +153,12 @@ def padded(prompt: Sequence[int], length: int, pad: int, vocabulary: int) -> lis
 
 
 def _padded(prompt: Sequence[int], record: GenerationRecord) -> list[int]:
-    """P ids."""
+    """The ids of a prompt, padded to P."""
     ids = padded(prompt, record.prompt_length, record.pad, record.vocabulary)
     if len(prompt) < record.image_span[0]:
         raise RequestError(
             f"the prompt has {len(prompt)} ids, and {record.image_span[0]} stand before the image",
-            fix="Begin the prompt with `bos` and what the model expects before the image.",
+            fix="Begin the prompt with `bos` and the ids that the model expects before the image.",
         )
     return ids
 
@@ -166,15 +166,15 @@ def _padded(prompt: Sequence[int], record: GenerationRecord) -> list[int]:
 def _kept(
     variant: Variant, record: GenerationRecord, encoded: Mapping[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """kept_indices [B, K] int64 and sizes [B, K] float32: the encoder's, or all tokens where it keeps them all."""
+    """kept_indices [B, K] int64 and sizes [B, K] float32: the encoder's outputs, or all tokens without compression."""
     kept = record.image_span[1]
     found = [name for name in ("kept_indices", "sizes") if name in encoded]
     if not found and kept == record.tokens_in:
         rows = len(encoded["tokens"])
         return np.tile(np.arange(kept, dtype=np.int64), (rows, 1)), np.ones((rows, kept), np.float32)
     if len(found) < 2:
-        lacking = "sizes" if "kept_indices" in encoded else "kept_indices"
-        raise GraphError(f"the encoder of {variant.name} has no output {lacking}", fix="Export the bundle again.")
+        missing = "sizes" if "kept_indices" in encoded else "kept_indices"
+        raise GraphError(f"the encoder of {variant.name} has no output {missing}", fix="Export the bundle again.")
     sizes = np.asarray(encoded["sizes"], np.float32)
     bad = ~(np.isfinite(sizes) & (sizes > 0))
     if bad.any():
@@ -188,7 +188,7 @@ def _kept(
 
 
 def _has_size_bias(variant: Variant) -> bool:
-    # What merges inside the decoder carries its sizes inside the graph.
+    # A compressor inside the decoder adds its size bias inside the graph.
     return any(record.size_bias for record in variant.compression if record.seam.graph == "encoder")
 
 

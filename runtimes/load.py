@@ -22,8 +22,8 @@ def load(bundle: Bundle | Path | str, runtime: str = "ort", **options: Any) -> S
     Args:
         bundle: its folder, or an opened one.
         runtime: ``ort``, or ``tensorrt`` for the engines that `tokexport build` put into it.
-        options: of the runtime's session: ``variant``, the name of one of the bundle's variants (the first where it is
-            left out), threads, device, ...; see `OrtSession` and `TensorRTSession`.
+        options: of the runtime's session: ``variant``, the name of one of the bundle's variants (default: the first),
+            threads, device, ...; see `OrtSession` and `TensorRTSession`.
 
     Returns:
         A session with `run`, `encode` and `generate`.

@@ -1,4 +1,4 @@
-"""What every runtime offers: `run`, `encode` and `generate` over the graphs of a bundle, with checked inputs."""
+"""The interface of every runtime: `run`, `encode` and `generate` with the graphs of a bundle, inputs checked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Session(ABC):
-    """A bundle that is ready to run. A runtime implements `execute`; all the rest is the same everywhere.
+    """A bundle that is ready to run. A runtime implements `execute`; everything else is common to all.
 
     Args:
         bundle: opened.
@@ -35,14 +35,14 @@ class Session(ABC):
 
     @abstractmethod
     def execute(self, role: str, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run a graph on checked inputs; names on both sides are those of the graph."""
+        """Run a graph on checked inputs; input and output names are those of the graph."""
 
     def run(self, role: str, /, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Run one graph.
 
         Args:
             role: encoder, embed, prefill, decode or text.
-            inputs: arrays by role name, with exactly the dtype and shape that the manifest gives.
+            inputs: arrays by role name, with exactly the dtype and shape of the manifest.
 
         Returns:
             Arrays by role name.
@@ -56,42 +56,42 @@ class Session(ABC):
         return {name: results[tensor.name] for name, tensor in record.outputs.items()}
 
     def steps(self) -> Run:
-        """What generation runs graphs with: `run`, or a runtime's own that leaves KV caches where they are."""
+        """The function that generation runs graphs with: `run`, or a runtime's own that keeps KV caches in place."""
         return self.run
 
     def notes(self) -> list[str]:
-        """What a reader of results or times should know of how the graphs run; of those that were run so far."""
+        """Remarks on how the graphs that were run so far were run, for readers of results or times."""
         return []
 
     @property
     def reads_text(self) -> bool:
-        """Whether what is kept of an input follows from the question about it, so that `encode` needs the prompt."""
+        """Whether the kept tokens depend on the question, so that `encode` needs the prompt."""
         return "text" in self.variant.graphs
 
     def encode(
         self, media: Media, prompt: str | Sequence[int] | None = None, **extra: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Run the encoder on an image, a video, a sound, or an array that is its input already.
+        """Run the encoder on an image, a video, a sound, or the encoder's own input as an array.
 
         Args:
-            media: a file; a Pillow image or 8-bit RGB [height, width, 3]; of a video also a folder of pictures or 8-bit
-                RGB [frames, height, width, 3]; a waveform, float32 [samples] at the sample rate of the bundle's record;
-                or the encoder's own input (pixel_values [B, 3, H, W] or [B, T, 3, H, W], or input_features
+            media: a file; a Pillow image or 8-bit RGB [height, width, 3]; for a video also a folder of pictures or
+                8-bit RGB [frames, height, width, 3]; a waveform, float32 [samples] at the sample rate of the bundle's
+                record; or the encoder's own input (pixel_values [B, 3, H, W] or [B, T, 3, H, W], or input_features
                 [B, mels, frames], float32).
-            prompt: what will be asked, as for `generate`, where the session `reads_text`.
+            prompt: the question, as for `generate`, where the session `reads_text`.
             extra: further encoder inputs by role name, such as ``text`` [B, L, D] where the bundle has no graph for it.
 
         Returns:
             tokens [B, K, D], and kept_indices, sizes, assignment where the bundle has them.
 
         Raises:
-            RequestError: a bad image or sound; a prompt that is missing, or that nothing reads.
+            RequestError: a bad image or sound; a prompt that is missing, or that this encoder does not read.
         """
         if self.reads_text and "text" not in extra:
             extra["text"] = self._text(prompt)
         elif prompt is not None:
-            why = "the text itself is given" if self.reads_text else "what this encoder keeps follows from no question"
-            raise RequestError(f"{why}, so nothing reads the prompt", fix="Leave the prompt out.")
+            why = "the text itself is passed" if self.reads_text else "this encoder does not read the question"
+            raise RequestError(f"{why}, so the prompt has no use here", fix="Leave the prompt out.")
         inputs = self.bundle.graph("encoder", self.variant.name).inputs
         main = next(name for name in inputs if name not in extra)
         array = encoder_input(media, self.bundle.manifest.preprocess, self.bundle.path)
@@ -103,7 +103,7 @@ class Session(ABC):
         prompt: str | Sequence[int] = "",
         max_new_tokens: int | None = None,
     ) -> Answer:
-        """Answer a prompt about an image or a video, or write down what a sound says, greedily.
+        """Answer a prompt about an image or a video, or transcribe a sound, greedily.
 
         Args:
             media: see `encode`.
@@ -159,9 +159,9 @@ class Session(ABC):
         if prompt is None:
             example = "'what colour is the star ?'" if self.words else "[id, ...]"
             raise RequestError(
-                "what this encoder keeps of an input follows from the question, and none is given",
+                "the tokens that this encoder keeps depend on the question, and there is none",
                 where=str(self.bundle.path),
-                fix=f"Give it: encode(input, prompt={example}).",
+                fix=f"Pass it: encode(input, prompt={example}).",
             )
         record = self.variant.text
         assert record is not None, "a variant with the graph has its record"
@@ -173,7 +173,7 @@ class Session(ABC):
 def checked(
     role: str, record: GraphRecord, inputs: Mapping[str, Any], kinds: tuple[type, ...] = (np.ndarray,)
 ) -> dict[str, Any]:
-    """The inputs of a graph by role name, of one of these kinds, with the dtypes and shapes that the manifest gives.
+    """Check the inputs of a graph by role name: one of these kinds, with the manifest's dtypes and shapes.
 
     Raises:
         RequestError: one is missing, unknown, or of another kind, dtype or shape.

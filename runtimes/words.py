@@ -1,12 +1,12 @@
-"""A word-level text processor: a fixed vocabulary, one word an id. It is the text processor of the built-in models.
+"""A word-level text processor: a fixed vocabulary, one id per word. The built-in models use it.
 
 Its file, by default processor/words.json:
 
     {"words": ["<pad>", "<bos>", "<eos>", "what", "colour", "?"], "pad": 0, "bos": 1, "eos": 2,
      "spellings": {"color": "colour"}}
 
-A word's place in the list is its id. Case is ignored; words made of punctuation stand alone even where they touch
-another word ("circle?" is "circle" and "?"). The special words cannot be typed.
+A word's index in the list is its id. Case is ignored. Punctuation is a word of its own even without a space ("circle?"
+is "circle" and "?"). The special words cannot be typed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Words:
         """Turn words into ids, without `bos`.
 
         Raises:
-            RequestError: a word is not in the vocabulary; to guess would answer another question.
+            RequestError: a word is not in the vocabulary; a guess would answer another question.
         """
         known = {word: i for i, word in enumerate(self.words) if i not in self._special()}
         # Longest first, so that "..." is not read as three words.
@@ -96,7 +96,7 @@ class Words:
         """Read what `to_json` wrote.
 
         Raises:
-            ValueError: a key is missing or unknown, a word stands twice, or a special id is no word.
+            ValueError: a key is missing or unknown, a word occurs twice, or a special id is no word.
         """
         unknown = data.keys() - {"words", "pad", "bos", "eos", "spellings"}
         missing = {"words", "pad", "bos", "eos"} - data.keys()

@@ -21,17 +21,17 @@ from .shared import OUT, common
 @click.option(
     "--form",
     type=click.Choice(["portable", "plugin", "inlined"]),
-    help="Of the graphs.  [default: plugin where the plugin library is here, else portable]",
+    help="Form of the graphs.  [default: plugin where the plugin library is installed, else portable]",
 )
 @click.option(
     "--runtime",
     type=click.Choice(["tensorrt", "rtx"]),
-    help="What builds; rtx needs no GPU.  [default: tensorrt where it is installed]",
+    help="The builder; rtx needs no GPU.  [default: tensorrt where it is installed]",
 )
-@click.option("--variant", metavar="NAME", help="Build this one.  [default: all of the bundle]")
+@click.option("--variant", metavar="NAME", help="Build only this variant.  [default: all of the bundle]")
 @common
 def build(as_json: bool, bundle: Path, **request: Any) -> None:
-    """Build a TensorRT engine of every graph of BUNDLE, into its folder engines/."""
+    """Build a TensorRT engine for every graph of BUNDLE, into its folder engines/."""
     from ...runtimes.bundle.reader import open_bundle
     from ...runtimes.tensorrt.engines.build import build_engines
 
@@ -41,7 +41,7 @@ def build(as_json: bool, bundle: Path, **request: Any) -> None:
 
 
 def built(data: dict[str, Any]) -> None:
-    """After `tokexport build`."""
+    """Print the result of `tokexport build`."""
     for result in (data, *data["further"]):
         if data["further"]:
             click.echo(f"variant {result['variant']}")
@@ -49,7 +49,7 @@ def built(data: dict[str, Any]) -> None:
 
 
 def built_one(data: dict[str, Any]) -> None:
-    """The engines of one variant."""
+    """Print the engines of one variant."""
     name = "TensorRT-RTX" if data["runtime"] == "tensorrt-rtx" else "TensorRT"
     limit = f", at most {data['workspace'] / 2**30:.1f} GiB a tactic" if data["workspace"] else ""
     click.echo(
@@ -63,4 +63,4 @@ def built_one(data: dict[str, Any]) -> None:
         rows.add_row(row["role"], row["form"], row["why"], size, seconds, compared, row["plan"])
     render.show(rows)
     if not all(any(look["stage"] == "engine" for look in row["layers"]) for row in data["engines"]):
-        click.echo("note: no GPU here can load these engines: their own types are compared when one first does")
+        click.echo("note: no GPU here can load these engines: types are compared when they are first loaded")

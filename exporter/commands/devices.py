@@ -14,7 +14,7 @@ from .shared import common
 @click.argument("name", required=False, metavar="[NAME[@TENSORRT]]")
 @common
 def devices(name: str | None, as_json: bool) -> None:
-    """List the devices that --device knows; with NAME all that is known of it, sources and binding rules included."""
+    """List the devices that --device knows; with NAME, all its figures with their sources, and the rules that apply."""
     from ...devices import profiles
 
     if name is None:
@@ -49,7 +49,7 @@ def _all_of(target: Any) -> dict[str, Any]:
 
 
 def device_table(found: list[dict[str, Any]]) -> None:
-    """After `tokexport devices`."""
+    """Print the result of `tokexport devices`."""
     rows = render.table("name", "device", "SM", "memory", "GB/s", "CUDA cores", "DLA", "precision", "TensorRT")
     for row in found:
         rows.add_row(
@@ -68,7 +68,7 @@ def device_table(found: list[dict[str, Any]]) -> None:
 
 
 def device_page(data: dict[str, Any]) -> None:
-    """After `tokexport devices NAME`."""
+    """Print the result of `tokexport devices NAME`."""
     click.echo(f"{data['name']}: {data['title']}")
     click.echo(f"recommended precision {data['precision']}: {data['precision_why']}")
     rows = render.table("figure", "value", "", "source")

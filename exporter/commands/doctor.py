@@ -16,14 +16,16 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 @click.command()
-@click.option("--bundle", type=OUT, help="Check this bundle against the machine too.")
-@click.option("--deep", is_flag=True, help="Import torch and what else exporting needs too; takes seconds.")
+@click.option("--bundle", type=OUT, help="Also check this bundle against the machine.")
+@click.option(
+    "--deep", is_flag=True, help="Also import torch and the other packages that exporting needs; takes seconds."
+)
 @common
 def doctor(bundle: Path | None, deep: bool, as_json: bool) -> None:
-    """Look at this machine: packages, runtimes, GPU, tools; each warning and problem with the command that cures it.
+    """Check this machine (packages, runtimes, GPU, tools); each warning and problem comes with the command to fix it.
 
-    Exit code 3 when something that is installed here cannot work, 2 where there is no such bundle; 0 with warnings,
-    which are about what is not here.
+    Exit code 3 when something that is installed here cannot work, 2 where there is no such bundle. Warnings name what
+    is missing, and leave the exit code 0.
     """
     from ..doctor import diagnose, sound
     from ..doctor.machine import this_machine
@@ -39,7 +41,7 @@ def doctor(bundle: Path | None, deep: bool, as_json: bool) -> None:
 
 
 def examined(data: dict[str, Any]) -> None:
-    """After `tokexport doctor`; without rich, which may be what is broken."""
+    """Print the result of `tokexport doctor`, without rich, which may be what is broken."""
     counts = dict.fromkeys(_COLOURS, 0)
     for family, findings in data["families"].items():
         if findings:

@@ -15,7 +15,7 @@ from .shared import OUT, common
 @click.argument("path", metavar="MODEL.onnx", type=OUT)
 @common
 def inspect(path: Path, as_json: bool) -> None:
-    """List the seams of an ONNX file: where a compressor can go, and what can be read there."""
+    """List the seams of an ONNX file: where a compressor can go, and which signals it can read there."""
     from ...graph_passes.ir_tools.model_io import load_model
     from ...graph_passes.seams.find import describe
 
@@ -23,7 +23,7 @@ def inspect(path: Path, as_json: bool) -> None:
 
 
 def inspected(data: dict[str, Any]) -> None:
-    """After `tokexport inspect`."""
+    """Print the result of `tokexport inspect`."""
     for key, value in data.items():
         if key != "seams":
             click.echo(f"{key}: {render.flat(value)}")

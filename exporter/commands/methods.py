@@ -12,7 +12,7 @@ from .shared import common
 
 
 @click.command()
-@click.option("--recipes", is_flag=True, help="List compressors in sequence instead, as --recipe takes them.")
+@click.option("--recipes", is_flag=True, help="List the recipes instead: compressors in sequence, for --recipe.")
 @common
 def methods(recipes: bool, as_json: bool) -> None:
     """List the compressors with their parameters and defaults."""
@@ -27,7 +27,7 @@ def methods(recipes: bool, as_json: bool) -> None:
 
 
 def recipe_list(found: list[dict[str, Any]]) -> None:
-    """After `tokexport methods --recipes`: what each is, its steps, both budgets, and what it follows."""
+    """Print the result of `tokexport methods --recipes`: summary, steps, both token budgets, and source of each."""
     for row in found:
         source, budget = row["source"], row["budget"]
         average, code, note = float(Fraction(budget["average"])), source.get("code"), budget.get("note")
@@ -51,7 +51,7 @@ def _step(number: int, step: dict[str, Any]) -> str:
 
 
 def method_list(found: list[dict[str, Any]]) -> None:
-    """After `tokexport methods`: two lines a method, without the table that would take longer than all the rest."""
+    """Print the result of `tokexport methods`: two lines a method (a rich table is too slow)."""
     for row in found:
         facts = [
             row["family"],
@@ -69,10 +69,8 @@ def method_list(found: list[dict[str, Any]]) -> None:
         click.echo(f"{'':<16} {' · '.join(facts)}")
         if row["heavy"]:
             click.echo(f"{'':<16} heavy: {row['heavy']}")
-    click.echo(
-        "heavy: at real size more than 1,500 nodes or 1 % of some encoder's time; docs/methods.md has the figures"
-    )
-    click.echo("cacheable: what is kept follows from the input alone, and holds for every turn of a dialogue")
+    click.echo("heavy: at real size more than 1,500 nodes or 1 % of an encoder's time; docs/methods.md has the figures")
+    click.echo("cacheable: the kept tokens depend on the input alone, so every turn of a dialogue can reuse them")
     click.echo("plugin: TensorRT has a plugin for it; without one it runs the portable or the inlined form")
     click.echo("fixed: a Gather, a Reshape or a pooling: it needs no plugin, the plugin form has its body inlined")
-    click.echo("text: a further input of the graph, [B, L, D], the prompt's embeddings in the space of the tokens")
+    click.echo("text: an extra graph input [B, L, D]: the prompt's embeddings, in the same space as the tokens")

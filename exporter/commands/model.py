@@ -16,32 +16,38 @@ from .shared import OUT, common, settings
 @click.argument("source", required=False)
 @click.option("--method", help="Compressor; `tokexport methods` lists them.")
 @click.option(
-    "--recipe", metavar="NAME|FILE", help="Several in sequence; `tokexport methods --recipes` lists those here."
+    "--recipe", metavar="NAME|FILE", help="Several compressors in sequence; `tokexport methods --recipes` lists them."
 )
 @click.option(
     "--ratio",
     multiple=True,
-    help="Share of tokens removed, read exactly: 0.85 or 8/9; repeatable, for a variant each over the same weights.",
+    help="Share of tokens removed, read exactly: 0.85 or 8/9; repeatable: one variant each, over the same weights.",
 )
 @click.option("--keep", type=int, multiple=True, help="Tokens kept, instead of --ratio; repeatable.")
-@click.option("--seam", help="Where; `tokexport inspect` lists the seams of a file.  [default: auto]")
+@click.option(
+    "--seam", help="Where the compressor goes; `tokexport inspect` lists the seams of a file.  [default: auto]"
+)
 @click.option(
     "--set",
     "pairs",
     multiple=True,
     metavar="KEY=VALUE",
-    help="A parameter of the method; of a recipe N.KEY for its step N alone; repeatable.",
+    help="A parameter of the method; with a recipe, N.KEY sets it for step N alone; repeatable.",
 )
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "bf16"]),
-    help="Types in the graph.  [default: fp32; with --device what is recommended there]",
+    help="Types in the graph.  [default: fp32; with --device, the precision recommended for it]",
 )
-@click.option("--device", metavar="NAME[@TENSORRT]", help="Check and fit it for this; `tokexport devices` lists them.")
+@click.option(
+    "--device",
+    metavar="NAME[@TENSORRT]",
+    help="Fit the graphs to this device, or refuse; `tokexport devices` lists them.",
+)
 @click.option("--parts", type=click.Choice(["encoder", "all"]), default="all", show_default=True)
 @click.option("--size-bias", type=click.Choice(["auto", "off"]), default="auto", show_default=True)
 @click.option("--min-accuracy", type=float, help="Fail (exit 1) below this share of right answers; built-in models.")
-@click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle then says so.")
+@click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle records that.")
 @click.option("--force", is_flag=True, help="Also write to a folder that holds other files: ALL it holds is deleted.")
 @click.option("-v", "--verbose", is_flag=True, help="Name every file that --force deletes, however many.")
 @click.option(
@@ -68,7 +74,7 @@ def model(as_json: bool, pairs: tuple[str, ...], no_verify: bool, verbose: bool,
 
 
 def exported(data: dict[str, Any]) -> None:
-    """After `tokexport model`: what was done, the proof, and where the bundle is."""
+    """Print the result of `tokexport model`: what was done, the proof, and where the bundle is."""
     for done in [done for one in (data, *data["further"]) for done in one["compression"]]:
         seam = done["seam"]
         click.echo(
@@ -97,7 +103,7 @@ def exported(data: dict[str, Any]) -> None:
         chance = accuracy["baselines"]["random"]
         click.echo(
             f"accuracy on {accuracy['questions']} questions: {accuracy['compressed']:.1%} "
-            f"(uncompressed {accuracy['uncompressed']:.1%}; as many tokens at random {chance['mean']:.1%} "
+            f"(uncompressed {accuracy['uncompressed']:.1%}; as many random tokens {chance['mean']:.1%} "
             f"± {chance['deviation']:.1%})"
         )
     if data["further"]:
@@ -106,7 +112,7 @@ def exported(data: dict[str, Any]) -> None:
 
 
 def variant_table(results: list[dict[str, Any]]) -> None:
-    """One row for each variant of a bundle."""
+    """Print one row for each variant of a bundle."""
     rows = render.table("variant", "tokens", "checks passed", "same picks", "worst cosine", "accuracy", "at random")
     for one in results:
         checks = one["proof"]["checks"] if one["proof"] else []

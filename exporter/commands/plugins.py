@@ -17,7 +17,7 @@ from .shared import OUT, common
 def plugins() -> None:
     """Build, find and check the TensorRT plugins of the compressors.
 
-    A library that was built elsewhere, for example on the device itself, is named by TOKEXPORT_PLUGINS.
+    To use a library that was built elsewhere, set TOKEXPORT_PLUGINS to its path.
     """
 
 
@@ -30,12 +30,14 @@ def plugins() -> None:
     help="native: this machine's GPU; all: every device we know; or compute capabilities: 87, or '87;120'.",
 )
 @click.option("--include", type=OUT, metavar="FOLDER", help="Where NvInfer.h is, if not in the usual places.")
-@click.option("--kernels-only", is_flag=True, help="Without the plugins, for those in Python; needs no NvInfer.h.")
+@click.option(
+    "--kernels-only", is_flag=True, help="Build only the CUDA kernels, for the plugins in Python; needs no NvInfer.h."
+)
 @common
 def build(architectures: str, include: Path | None, kernels_only: bool, as_json: bool) -> None:
     """Build the library on this machine: needs cmake, a C++ compiler, nvcc, and the headers of its TensorRT.
 
-    What was built before from the same sources, compilers and headers is not built again.
+    A library that was built from the same sources, compilers and headers before is reused.
     """
     from ...plugins import library
 
@@ -75,13 +77,13 @@ def check(model: Path, as_json: bool) -> None:
 
 
 def built(data: dict[str, Any]) -> None:
-    """After `tokexport plugins build`."""
+    """Print the result of `tokexport plugins build`."""
     click.echo(data["library"])
     click.echo(", ".join(data["plugins"]) or "the kernels, without plugins")
 
 
 def checked(data: dict[str, Any]) -> None:
-    """After `tokexport plugins check`."""
+    """Print the result of `tokexport plugins check`."""
     from ...plugins.library import cure
 
     for file, wanted in data["needs"].items():

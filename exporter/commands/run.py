@@ -14,7 +14,7 @@ from .shared import OUT, common
 if TYPE_CHECKING:
     from ...runtimes.bundle.manifest import Preprocess
 
-# By the kind of preprocessing.
+# Kind of preprocessing -> the option that takes such an input.
 _OPTIONS = {"image": "--image", "video": "--video", "log_mel": "--audio"}
 _NAMES = {"--image": "images", "--video": "videos", "--audio": "sound"}
 
@@ -23,8 +23,10 @@ _NAMES = {"--image": "images", "--video": "videos", "--audio": "sound"}
 @click.argument("bundle", type=OUT)
 @click.option("--image", type=OUT, help="An image file.")
 @click.option("--video", type=OUT, help="An animated GIF, WebP or PNG file, or a folder of pictures, one a frame.")
-@click.option("--audio", type=OUT, help="A sound file, for a model that listens.")
-@click.option("--prompt", help="A question about what is seen; or words that the transcript of the sound begins with.")
+@click.option("--audio", type=OUT, help="A sound file, for a speech model.")
+@click.option(
+    "--prompt", help="A question about the image or video; for a sound, words that its transcript begins with."
+)
 @click.option("--runtime", type=click.Choice(["ort", "tensorrt"]), default="ort", show_default=True)
 @click.option("--variant", metavar="NAME", help="Of the bundle.  [default: the first]")
 @click.option("--max-new-tokens", type=click.IntRange(1), help="At most this many; the bundle's own limit otherwise.")
@@ -40,9 +42,9 @@ def run(
     max_new_tokens: int | None,
     as_json: bool,
 ) -> None:
-    """Ask BUNDLE a question about an image or a video, or have it write down a sound.
+    """Ask BUNDLE a question about an image or a video, or have it transcribe a sound.
 
-    With --runtime tensorrt the engines answer that `tokexport build` put into it.
+    --runtime tensorrt runs the engines that `tokexport build` wrote into the bundle.
     """
     from ...runtimes.load import load
 
@@ -65,7 +67,7 @@ def run(
 
 
 def _check_kind(record: Preprocess | None, bundle: Path, option: str) -> None:
-    """Refuse what the model does not take, where the bundle says what it takes."""
+    """Refuse a kind of input that the model does not take, where the bundle records which one it takes."""
     if record is None or _OPTIONS[record.kind] == option:
         return
     wanted = _OPTIONS[record.kind]

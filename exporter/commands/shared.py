@@ -21,7 +21,7 @@ def common(command: F) -> F:
 
 
 def settings(pairs: tuple[str, ...]) -> dict[str, str]:
-    """What --set said, by key."""
+    """The values given with --set, by key."""
     found: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")

@@ -32,16 +32,16 @@ from .shared import OUT, common
 @click.option("--seeds", type=int, default=3, show_default=True, help="How many sets of questions.")
 @click.option("--questions", type=int, default=1024, show_default=True, help="Questions in a set.")
 @click.option(
-    "--inputs", type=OUT, help="A folder of images, videos or sounds: agreement on it, without right answers."
+    "--inputs", type=OUT, help="A folder of images, videos or sounds: measures agreement instead of accuracy."
 )
 @click.option("--prompt", help="With --inputs: asked about each of them.")
 @click.option("-o", "--out", type=OUT, help="Folder for the results.  [default: ./<source>-sweep]")
 @common
 def sweep(out: Path | None, as_json: bool, **request: Any) -> None:
-    """Judge methods at several ratios on SOURCE: accuracy or agreement, and time.
+    """Measure methods at several ratios on SOURCE: accuracy or agreement, and time.
 
     A built-in model (default tiny-vlm) answers its own questions; for a checkpoint or an ONNX file give --inputs.
-    What is measured is kept in the folder: the same command again goes on where it was stopped.
+    Every measurement is kept in the folder: the same command again resumes where it was stopped.
     """
     from ..sweeps.sweep import sweep as run
 
@@ -55,7 +55,7 @@ def sweep(out: Path | None, as_json: bool, **request: Any) -> None:
 
 
 def swept(data: dict[str, Any]) -> None:
-    """After `tokexport sweep`: one row for each method at each ratio."""
+    """Print the result of `tokexport sweep`: one row for each method at each ratio."""
     figure, full, cells = data["figure"], data["uncompressed"], data["cells"]
     click.echo(f"{data['source']['name']}: {data['metric']}; uncompressed {full[figure]:.3f}, {data['tokens']} tokens")
     if cells["found"]:

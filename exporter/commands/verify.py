@@ -16,9 +16,11 @@ from .shared import OUT, common
 @click.command()
 @click.argument("bundle", type=OUT)
 @click.option("--runtime", type=click.Choice(["ort", "tensorrt"]), default="ort", show_default=True)
-@click.option("--variant", metavar="NAME", help="Prove this one.  [default: all of the bundle]")
-@click.option("--min-accuracy", type=float, help="Fail (exit 1) where the export counted a smaller share of answers.")
-@click.option("--junit", type=OUT, metavar="FILE", help="Write a JUnit XML report, also where this fails.")
+@click.option("--variant", metavar="NAME", help="Prove only this variant.  [default: all of the bundle]")
+@click.option(
+    "--min-accuracy", type=float, help="Fail (exit 1) where the export measured a smaller share of right answers."
+)
+@click.option("--junit", type=OUT, metavar="FILE", help="Write a JUnit XML report, also when the proof fails.")
 @common
 def verify(bundle: Path, as_json: bool, **request: Any) -> None:
     """Check the hashes of BUNDLE and prove its graphs again on this machine; PyTorch is not needed."""
@@ -32,7 +34,7 @@ def verify(bundle: Path, as_json: bool, **request: Any) -> None:
 
 
 def verified(data: dict[str, Any]) -> None:
-    """After `tokexport verify`."""
+    """Print the result of `tokexport verify`."""
     results = [data, *data["further"]]
     for result in results:
         if len(results) > 1:

@@ -1,6 +1,6 @@
-"""`tokexport doctor`: what is on this machine, what cannot work, and the command that cures it.
+"""`tokexport doctor`: what is installed on this machine, what cannot work, and the command that fixes it.
 
-A probe is a function of a `Machine` that yields findings. It never stops the others: whatever it raises becomes a
+A probe is a function of a `Machine` that yields findings. It never stops the other probes: an exception becomes a
 finding of its own.
 """
 
@@ -17,7 +17,7 @@ from .machine import Machine
 
 Probe = Callable[[Machine], Iterable[Finding]]
 
-# In the order of the report; the slow ones start child processes, and run side by side.
+# In the order of the report. Probes run in parallel, because the slow ones start child processes.
 PROBES: dict[str, tuple[Probe, ...]] = {
     "Python": (packages.python, packages.base, packages.extras, packages.pairs),
     "runtimes": (runtimes.onnxruntime, runtimes.tensorrt, runtimes.tensorrt_rtx, runtimes.headers, runtimes.plugins),
@@ -32,7 +32,7 @@ def diagnose(machine: Machine, bundle: Path | None = None, *, deep: bool = False
     Args:
         machine: this one (`machine.this_machine`), or a simulated one.
         bundle: also checked against the machine.
-        deep: also import torch and what else exporting needs, which takes seconds.
+        deep: also import torch and the other packages that exporting needs, which takes seconds.
 
     Raises:
         BundleError: `bundle` is no bundle.
@@ -63,6 +63,6 @@ def _run(probe: Probe, machine: Machine) -> list[Finding]:
         found.extend(probe(machine))
     except Exception as error:
         name = getattr(probe, "__name__", "probe")
-        what = f"this could not be looked at: {type(error).__name__}: {str(error).strip()[:200]}"
+        what = f"this could not be checked: {type(error).__name__}: {str(error).strip()[:200]}"
         found.append(Finding(name, PROBLEM, what, "Report this with the output of tokexport doctor --json."))
     return found

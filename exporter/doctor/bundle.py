@@ -1,4 +1,4 @@
-"""A bundle against this machine: is it whole, can what is installed here read it, and does it fit?"""
+"""Checks a bundle against this machine: is it complete, can the installed runtimes read it, and does it fit?"""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _HASHED = 2**30
 
 
 def probes(path: Path) -> Iterator[Callable[[Machine], Iterator[Finding]]]:
-    """The probes of one bundle; what it is opened with is opened once.
+    """The probes of one bundle, which is opened only once.
 
     Raises:
-        BundleError: there is no bundle to look at.
+        BundleError: the path is no bundle.
     """
-    patient = _Patient(path)
-    patient.require_one()
-    yield from (patient.whole, patient.readable, patient.precision, patient.runs_here, patient.memory, patient.device)
-    yield patient.engines
+    checks = _BundleProbes(path)
+    checks.require_bundle()
+    yield from (checks.complete, checks.readable, checks.precision, checks.runs_here, checks.memory, checks.device)
+    yield checks.engines
 
 
-class _Patient:
+class _BundleProbes:
     def __init__(self, path: Path) -> None:
         self.path = path
 
@@ -51,8 +51,8 @@ class _Patient:
     def variant(self) -> Variant | None:
         return None if isinstance(self.opened, TokexportError) else self.opened.variant()
 
-    def require_one(self) -> None:
-        """Refuse a path that is no bundle; what is wrong with one is for the probes to find."""
+    def require_bundle(self) -> None:
+        """Refuse a path that is no bundle; what is wrong with a bundle is for the probes to find."""
         try:
             opened = self.opened
         except Exception:
@@ -60,8 +60,8 @@ class _Patient:
         if isinstance(opened, TokexportError) and not (self.path / "manifest.json").is_file():
             raise opened
 
-    def whole(self, machine: Machine) -> Iterator[Finding]:
-        """Every file there, with its size and, where they are not too big, its hash."""
+    def complete(self, machine: Machine) -> Iterator[Finding]:
+        """Every file is there and has its size; where the bundle is not too large, its hash too."""
         from ...runtimes.bundle.reader import verify_hashes
 
         if isinstance(self.opened, TokexportError):
@@ -81,7 +81,7 @@ class _Patient:
             yield Finding("files", OK, f"{text}, unchanged")
 
     def readable(self, machine: Machine) -> Iterator[Finding]:
-        """IR version and opset of its graphs, tried on the ONNX Runtime that is here."""
+        """IR version and opset of its graphs, tried with the installed ONNX Runtime."""
         if self.variant is None or not _has_onnxruntime(machine):
             return
         import onnx
@@ -97,23 +97,23 @@ class _Patient:
         ran = runtimes.load_graph(machine, opset=newest[0], ir=newest[1])
         text = f"opset {newest[0]}, IR version {newest[1]}"
         if ran.code == 0:
-            yield Finding("graphs", OK, f"{text}: the onnxruntime that is here reads them")
+            yield Finding("graphs", OK, f"{text}: the installed onnxruntime reads them")
         else:
             yield Finding("graphs", PROBLEM, f"{text}: {ran.last_line}", "pip install -U onnxruntime")
 
     def precision(self, machine: Machine) -> Iterator[Finding]:
-        """Types that the runtimes here compute in."""
+        """Whether the installed runtimes compute in its types."""
         if self.variant is None:
             return
         kinds = sorted({record.precision for record in self.variant.graphs.values()})
         if "bf16" in kinds:
-            what = "bf16, and ONNX Runtime's CPU has no bfloat16 kernels: here it can be checked, not run"
+            what = "bf16, and ONNX Runtime's CPU has no bfloat16 kernels: it can be checked here, but not run"
             yield Finding("precision", WARNING, what, "Export it with --precision fp16 to run it on a CPU.")
         else:
             yield Finding("precision", OK, ", ".join(kinds))
 
     def runs_here(self, machine: Machine) -> Iterator[Finding]:
-        """Its forms and the runtimes that are here."""
+        """Whether an installed runtime runs one of its forms."""
         if self.variant is None:
             return
         forms = sorted({form for record in self.variant.graphs.values() for form in record.forms})
@@ -121,10 +121,10 @@ class _Patient:
             yield Finding("forms", OK, f"{', '.join(forms)}; ONNX Runtime runs the portable form")
         else:
             fix = 'pip install "tokexport[ort]"'
-            yield Finding("forms", PROBLEM, f"{', '.join(forms)}, and nothing that is here runs them", fix)
+            yield Finding("forms", PROBLEM, f"{', '.join(forms)}, and no installed runtime runs them", fix)
 
     def memory(self, machine: Machine) -> Iterator[Finding]:
-        """What its graphs need, and what is free."""
+        """The memory that its graphs need, and how much is free."""
         if self.variant is None or not machine.memory[0]:
             return
         from ...devices.memory import needs
@@ -141,12 +141,12 @@ class _Patient:
             yield Finding("memory", OK, text)
 
     def engines(self, machine: Machine) -> Iterator[Finding]:
-        """Its engines, and what would run them here."""
+        """Its engines, and whether they can run here."""
         if not isinstance(self.opened, TokexportError):
             yield from engines(machine, self.opened)
 
     def device(self, machine: Machine) -> Iterator[Finding]:
-        """The device it was made for, and the GPU that is here."""
+        """The device it was exported for, and the GPU of this machine."""
         if self.variant is None or self.variant.device is None:
             return
         from ...devices.profiles import profile
@@ -155,12 +155,12 @@ class _Patient:
         wanted = str(profile(record.name).value("compute_capability"))
         what = f"made for {record.name} (compute capability {wanted}, TensorRT {record.version})"
         if here is None or not here.capability:
-            yield Finding("device", OK, f"{what}; no GPU is seen here, ONNX Runtime runs it as well")
+            yield Finding("device", OK, f"{what}; no GPU is found here, and ONNX Runtime runs it as well")
         elif here.capability != wanted:
             fix = f"Export it for this GPU, without --device {record.name}."
-            yield Finding("device", WARNING, f"{what}, and here is {here.name} ({here.capability})", fix)
+            yield Finding("device", WARNING, f"{what}, but this machine has {here.name} ({here.capability})", fix)
         else:
-            yield Finding("device", OK, f"{what}, as here: {here.name}")
+            yield Finding("device", OK, f"{what}, which this machine has: {here.name}")
 
 
 def _has_onnxruntime(machine: Machine) -> bool:

@@ -1,4 +1,4 @@
-"""The engines in a bundle against the TensorRT, the GPU and the plugin library that are here."""
+"""Checks the engines in a bundle against the TensorRT, the GPU and the plugin library of this machine."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ def engines(machine: Machine, bundle: Bundle) -> Iterator[Finding]:
     """A finding for the engines of each variant and device."""
     from ...runtimes.tensorrt.engines import file as engine_file
 
-    there = [
+    built = [
         (variant, device)
         for variant in bundle.manifest.variants
         for device in engine_file.devices(bundle, variant.name)
     ]
-    if not there:
+    if not built:
         return
     ran = machine.python_runs(_LOOK)
     if ran.code != 0:
-        what = f"what would run them cannot be looked at: {ran.last_line or 'no answer'}"
+        what = f"the runtimes for them cannot be checked: {ran.last_line or 'no answer'}"
         yield Finding("engines", WARNING, what, "tokexport doctor --json")
         return
     here = json.loads(ran.out.splitlines()[-1])
     if here["gpu"] is None and (gpu := nvidia.seen(machine)):
         here["gpu"] = gpu.capability or None
-    for variant, device in there:
+    for variant, device in built:
         name = f"engines {device}" + (f" {variant.name}" if len(bundle.manifest.variants) > 1 else "")
         try:
             records = [engine_file.read(bundle, device, variant.name, role) for role in variant.graphs]
@@ -62,11 +62,11 @@ def engines(machine: Machine, bundle: Bundle) -> Iterator[Finding]:
         else:
             first = records[0]
             what = f"{len(records)} for compute capability {first.compute_capability}, {first.runtime} {first.version}"
-            yield Finding(name, OK, what + ("" if here["gpu"] else "; no GPU is seen here"))
+            yield Finding(name, OK, what + ("" if here["gpu"] else "; no GPU is found here"))
 
 
 def _compare(bundle: Bundle, record: EngineRecord, here: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(what is not here, how to get it) of one engine.
+    """(what is missing here, how to get it) for one engine.
 
     Raises:
         EngineError: it cannot run here.
@@ -91,7 +91,7 @@ def _compare(bundle: Bundle, record: EngineRecord, here: dict[str, Any]) -> Iter
 
 
 def _status(error: TokexportError) -> Any:
-    """Engines of another GPU, or of a role that was not built, are not here; all else cannot work."""
+    """Engines for another GPU, or of a role that was not built, are only a warning; anything else cannot work."""
     from ...runtimes.tensorrt.failures import EngineDeviceError
 
     return WARNING if isinstance(error, MissingError | EngineDeviceError) else PROBLEM

@@ -1,4 +1,4 @@
-"""What a probe says."""
+"""What a probe reports."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        name: what was looked at.
-        status: ok; warning: something is absent or works in part, and the rest does not need it; problem: what is
-            installed here cannot work.
+        name: what was checked.
+        status: ok; warning: something is missing or works in part, and nothing else needs it; problem: something
+            that is installed here cannot work.
         what: what was found.
-        fix: the command that cures it; every warning and problem has one.
+        fix: the command that fixes it; every warning and problem has one.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The machine as the probes see it: facts and four ways to look, so that a test can be any machine."""
+"""The machine as the probes see it: facts and four functions that inspect it, so that a test can simulate any."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Ran:
 
     @property
     def last_line(self) -> str:
-        """The last line of what went wrong."""
+        """The last line of its error output."""
         lines = (self.err.strip() or self.out.strip()).splitlines()
         return lines[-1].strip()[:200] if lines else ""
 
@@ -40,13 +40,13 @@ class Machine:
         packages: installed distributions, normalized name -> version.
         requires: lines of tokexport's own metadata, such as ``torch>=2.9; extra == "export"``.
         cores: of the CPU.
-        memory: bytes, (there are, free for a program).
+        memory: bytes, (total, free for a program).
         disk: bytes free where bundles are written.
         environment: its variables.
         read: text of a small file, None where there is none.
         which: path of a program, None where there is none.
         run: run a program, quietly, for some seconds at most.
-        python_runs: run a piece of Python in a process of its own: what crashes there does not crash here.
+        python_runs: run a piece of Python in a process of its own, so that a crash there does not end this one.
     """
 
     python: tuple[int, ...]
@@ -65,7 +65,7 @@ class Machine:
 
     @property
     def is_jetson(self) -> bool:
-        """Whether Jetson Linux is on it."""
+        """Whether it runs Jetson Linux."""
         return self.read("/etc/nv_tegra_release") is not None
 
 

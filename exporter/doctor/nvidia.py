@@ -27,13 +27,13 @@ _UPDATE = "sudo ubuntu-drivers install, or NVIDIA's installer for your system; t
 
 @dataclass(frozen=True)
 class Gpu:
-    """What nvidia-smi says.
+    """What nvidia-smi reports.
 
     Attributes:
         name: of the first GPU.
-        capability: compute capability, empty where it does not say.
+        capability: compute capability, empty where nvidia-smi does not report it.
         driver: version.
-        cuda: the newest CUDA that the driver serves.
+        cuda: the newest CUDA that the driver supports.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Gpu:
 
 
 def seen(machine: Machine) -> Gpu | None:
-    """The first GPU, None where nvidia-smi is not there or sees none."""
+    """The first GPU, None where nvidia-smi is not installed or finds none."""
     asked = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
     if machine.which("nvidia-smi") is None:
         return None
@@ -61,7 +61,7 @@ def gpu(machine: Machine) -> Iterator[Finding]:
     found = seen(machine)
     if found:
         what = f"{found.name}, compute capability {found.capability or 'unknown'}, driver {found.driver}"
-        yield Finding("GPU", OK, f"{what}, serves CUDA {found.cuda or 'unknown'}")
+        yield Finding("GPU", OK, f"{what}, supports CUDA {found.cuda or 'unknown'}")
     elif machine.is_jetson:
         return
     elif machine.which("nvidia-smi"):
@@ -72,7 +72,7 @@ def gpu(machine: Machine) -> Iterator[Finding]:
     elif loaded := machine.read("/proc/driver/nvidia/version"):
         driver = re.search(r"(\d+)\.\d+", loaded)
         fix = f"sudo apt-get install nvidia-utils-{driver.group(1)}" if driver else _UPDATE
-        yield Finding("GPU", WARNING, "a driver is loaded, and nvidia-smi, which would tell the GPU, is not here", fix)
+        yield Finding("GPU", WARNING, "a driver is loaded, but nvidia-smi, which names the GPU, is not installed", fix)
     else:
         yield Finding("GPU", OK, "none: ONNX Runtime uses the CPU; engines for a GPU are built where that GPU is")
 
@@ -99,7 +99,7 @@ def jetson(machine: Machine) -> Iterator[Finding]:
         yield Finding("JetPack", OK, named)
     if machine.which("tegrastats") is None:
         fix = "Start the container with --runtime nvidia, or: sudo apt-get install nvidia-l4t-tools"
-        yield Finding("tegrastats", WARNING, "not here: in a container without the NVIDIA runtime?", fix)
+        yield Finding("tegrastats", WARNING, "not found: a container without the NVIDIA runtime?", fix)
 
 
 def toolkit(machine: Machine) -> Iterator[Finding]:
@@ -112,11 +112,11 @@ def toolkit(machine: Machine) -> Iterator[Finding]:
         return
     found = re.search(r"release ([\d.]+)", machine.run([path, "--version"]).out)
     if not found:
-        yield Finding("nvcc", WARNING, f"{path} does not say its version", f"{path} --version")
+        yield Finding("nvcc", WARNING, f"{path} does not print its version", f"{path} --version")
         return
     served = seen(machine)
     if served and served.cuda and version(found.group(1))[0] > version(served.cuda)[0]:
-        what = f"CUDA {found.group(1)}, and the driver serves {served.cuda}: code it makes cannot be loaded here"
+        what = f"CUDA {found.group(1)}, but the driver supports {served.cuda}: its code cannot be loaded here"
         newer = _DRIVERS.get(version(found.group(1))[0], "newer")
         fix = f"Install the CUDA {served.cuda} toolkit, or a driver {newer} or later."
         yield Finding("nvcc", WARNING, what, fix)
@@ -125,7 +125,7 @@ def toolkit(machine: Machine) -> Iterator[Finding]:
 
 
 def cuda_versions(machine: Machine) -> Iterator[Finding]:
-    """Packages built for a CUDA that the driver does not serve."""
+    """Packages built for a CUDA that the driver does not support."""
     found = seen(machine)
     torch = machine.packages.get("torch", "")
     if found and "+cpu" in torch:
@@ -135,14 +135,14 @@ def cuda_versions(machine: Machine) -> Iterator[Finding]:
         return
     for name, major in _built_for(machine):
         if major > version(found.cuda)[0]:
-            what = f"built for CUDA {major}, and driver {found.driver} serves CUDA {found.cuda}"
+            what = f"built for CUDA {major}, but driver {found.driver} supports CUDA {found.cuda}"
             newer, here = _DRIVERS.get(major, "newer"), version(found.cuda)[0]
             fix = f"Update the driver to {newer} or later ({_UPDATE}), or install the build for CUDA {here}."
             yield Finding(name, PROBLEM, what, fix)
 
 
 def _built_for(machine: Machine) -> Iterator[tuple[str, int]]:
-    """(distribution, CUDA major) of what is installed and says so."""
+    """(distribution, CUDA major) of the installed packages that record it."""
     local = re.search(r"\+cu(\d\d)", machine.packages.get("torch", ""))
     if local:
         yield "torch", int(local.group(1))

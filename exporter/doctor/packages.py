@@ -1,4 +1,4 @@
-"""Python, the packages that tokexport needs, and pairs of packages that do not go together."""
+"""Python, the packages that tokexport needs, and pairs of packages that conflict."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def base(machine: Machine) -> Iterator[Finding]:
     """The base install: every package there, new enough, and importable in a process of its own."""
     needed = requirements(machine)[""]
     if not needed:
-        yield Finding("tokexport", WARNING, "its own metadata is not there, so versions are not checked", _reinstall())
+        yield Finding("tokexport", WARNING, "its own metadata is missing, so versions are not checked", _reinstall())
     broken = _import_errors(machine, [_MODULES.get(name, name) for name in needed if name in machine.packages])
     for name, least in needed.items():
         found = machine.packages.get(name)
@@ -50,7 +50,7 @@ def base(machine: Machine) -> Iterator[Finding]:
 
 
 def extras(machine: Machine) -> Iterator[Finding]:
-    """Extras that commands need; those of the runtimes are looked at by the runtimes' own probes."""
+    """Extras that commands need; the probes of the runtimes check the runtimes' own."""
     by_extra = requirements(machine)
     for extra, purpose in _WHAT_FOR.items():
         needed = by_extra.get(extra, {})
@@ -73,7 +73,7 @@ def extras(machine: Machine) -> Iterator[Finding]:
 
 
 def deep(machine: Machine) -> Iterator[Finding]:
-    """Every package of the export extra, imported: that takes seconds, and finds what metadata cannot tell."""
+    """Import every package of the export extra: that takes seconds, and finds what metadata does not show."""
     installed = [name for name in requirements(machine).get("export", {}) if name in machine.packages]
     modules = {name: _MODULES.get(name, name.replace("-", "_")) for name in installed}
     broken = _import_errors(machine, list(modules.values()))
@@ -121,7 +121,7 @@ def pairs(machine: Machine) -> Iterator[Finding]:
 
 
 def requirements(machine: Machine) -> dict[str, dict[str, str]]:
-    """What tokexport's metadata asks for, by extra ("" is the base): distribution -> least version, "" for any."""
+    """What tokexport's metadata requires, by extra ("" is the base): distribution -> least version, "" for any."""
     found: dict[str, dict[str, str]] = {"": {}}
     for line in machine.requires:
         name, least, marker = _REQUIREMENT.fullmatch(line.strip()).groups()  # type: ignore[union-attr]
@@ -135,7 +135,7 @@ def requirements(machine: Machine) -> dict[str, dict[str, str]]:
 
 
 def _import_errors(machine: Machine, modules: list[str]) -> dict[str, str]:
-    """Module -> why it cannot be imported. One process tries them in turn; where it dies, that module killed it."""
+    """Module -> why it cannot be imported. One process tries them in turn; if it dies, the last one killed it."""
     code = (
         "import importlib, sys\n"
         f"for name in {modules!r}:\n"

@@ -1,4 +1,4 @@
-"""`tokexport plugins check`: the plugins that graphs need, and those that are really in the library here."""
+"""`tokexport plugins check`: the plugins that graphs need, and those that the library here really has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs graphs: ONNX Runtime, TensorRT, TensorRT-RTX, each tried in a process of its own; what plugins need."""
+"""The runtimes, each tried in a process of its own: ONNX Runtime, TensorRT, TensorRT-RTX; and what plugins need."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ if found:
 
 
 def onnxruntime(machine: Machine) -> Iterator[Finding]:
-    """ONNX Runtime: installed, new enough, and able to run a graph as our bundles hold them."""
+    """ONNX Runtime: installed, new enough, and able to run a graph like those of a bundle."""
     installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if name in machine.packages]
     if not installed:
         fix = 'pip install "tokexport[ort]", or with an NVIDIA GPU on x86: pip install "tokexport[ort-gpu]"'
@@ -83,7 +83,7 @@ def tensorrt(machine: Machine) -> Iterator[Finding]:
         found = ran.out.split()[-1] if ran.out.split() else ""
         if version(found) < _LEAST_TENSORRT:
             fix = "Flash JetPack 6.1 or later." if machine.is_jetson else 'pip install -U "tensorrt>=10.3"'
-            what = f"{found} takes none of our graphs: plugins need IPluginV3 (10.0), functions need 9.0, both opset 18"
+            what = f"{found} reads none of our graphs: plugins need IPluginV3 (10.0), functions 9.0, both opset 18"
             yield Finding("TensorRT", WARNING, what, fix)
         else:
             yield Finding("TensorRT", OK, f"{found} can be imported")
@@ -93,12 +93,12 @@ def tensorrt(machine: Machine) -> Iterator[Finding]:
             if machine.is_jetson
             else f"pip install --force-reinstall {wheels[0] if wheels else 'tensorrt'}"
         )
-        yield Finding("TensorRT", PROBLEM, f"installed, and importing it fails: {_death(ran)}", fix)
+        yield Finding("TensorRT", PROBLEM, f"installed, and importing it fails: {_why_it_failed(ran)}", fix)
     elif machine.is_jetson:
         fix = "sudo apt-get install nvidia-jetpack, and a virtual environment with --system-site-packages"
-        yield Finding("TensorRT", WARNING, "its Python module is not seen here; JetPack has it", fix)
+        yield Finding("TensorRT", WARNING, "its Python module is not found; JetPack brings it", fix)
     else:
-        what = "not installed; only engines need it, and exporting and ONNX Runtime do not"
+        what = "not installed; only engines need it, not exporting or ONNX Runtime"
         yield Finding("TensorRT", WARNING, what, 'pip install "tokexport[tensorrt]"')
 
 
@@ -112,7 +112,7 @@ def tensorrt_rtx(machine: Machine) -> Iterator[Finding]:
             yield Finding("TensorRT-RTX", WARNING, what, 'pip install "tokexport[rtx]"')
         return
     if least and version(found) < version(least):
-        what = f"{found} is older than {least}, the first that takes our plugins"
+        what = f"{found} is older than {least}, the first version that loads our plugins"
         yield Finding("TensorRT-RTX", WARNING, what, 'pip install -U "tokexport[rtx]"')
         return
     ran = machine.python_runs("import tensorrt_rtx; print(tensorrt_rtx.__version__)")
@@ -120,7 +120,7 @@ def tensorrt_rtx(machine: Machine) -> Iterator[Finding]:
         yield Finding("TensorRT-RTX", OK, f"{found} can be imported")
     else:
         fix = "pip install --force-reinstall tensorrt-rtx"
-        yield Finding("TensorRT-RTX", PROBLEM, f"{found}, and importing it fails: {_death(ran)}", fix)
+        yield Finding("TensorRT-RTX", PROBLEM, f"{found}, and importing it fails: {_why_it_failed(ran)}", fix)
 
 
 def headers(machine: Machine) -> Iterator[Finding]:
@@ -139,7 +139,7 @@ def headers(machine: Machine) -> Iterator[Finding]:
         if machine.is_jetson
         else "Take include/ of NVIDIA/TensorRT at the tag of your TensorRT, and set TENSORRT_INCLUDE_DIR to it."
     )
-    where = f"not in TENSORRT_INCLUDE_DIR={named}" if named else "not found"
+    where = f"not found in TENSORRT_INCLUDE_DIR={named}" if named else "not found"
     yield Finding("NvInfer.h", WARNING, f"{where}; only building the plugin library needs it", fix)
 
 
@@ -148,7 +148,7 @@ def plugins(machine: Machine) -> Iterator[Finding]:
     ran = machine.python_runs(_FIND_PLUGINS)
     path, _, names = ran.out.strip().partition("\n")
     if ran.code:
-        yield Finding("plugin library", PROBLEM, _death(ran), "tokexport plugins build")
+        yield Finding("plugin library", PROBLEM, _why_it_failed(ran), "tokexport plugins build")
     elif names:
         yield Finding("plugin library", OK, f"{path}: {names}")
     else:
@@ -156,7 +156,7 @@ def plugins(machine: Machine) -> Iterator[Finding]:
         yield Finding("plugin library", WARNING, what, "tokexport plugins build")
 
 
-def _death(ran: Ran) -> str:
+def _why_it_failed(ran: Ran) -> str:
     if ran.code is not None and ran.code < 0:
         return f"it ended the process with signal {-ran.code}"
     return ran.last_line or f"exit code {ran.code}"

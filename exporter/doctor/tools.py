@@ -11,11 +11,11 @@ _GIB = 2**30
 
 
 def disk(machine: Machine) -> Iterator[Finding]:
-    """Room for bundles where they are written."""
+    """Disk space where bundles are written."""
     free = f"{machine.disk / _GIB:.1f} GiB free here"
     if machine.disk < 2 * _GIB:
         fix = "Free some space, or name a folder on another disk with -o."
-        yield Finding("disk", WARNING, f"{free}; a bundle holds every weight once more", fix)
+        yield Finding("disk", WARNING, f"{free}; a bundle holds a copy of every weight", fix)
     else:
         yield Finding("disk", OK, free)
 
@@ -33,13 +33,13 @@ def memory(machine: Machine) -> Iterator[Finding]:
             if machine.is_jetson
             else "Close other programs."
         )
-        yield Finding("memory", WARNING, f"{what}; exporting takes the weights twice", fix)
+        yield Finding("memory", WARNING, f"{what}; exporting holds the weights twice", fix)
     else:
         yield Finding("memory", OK, what)
 
 
 def speech(machine: Machine) -> Iterator[Finding]:
-    """espeak-ng, which speaks what tiny-asr is trained and measured on."""
+    """espeak-ng, which speaks the utterances that tiny-asr is trained and measured on."""
     path = machine.which("espeak-ng")
     if path:
         yield Finding("espeak-ng", OK, path)

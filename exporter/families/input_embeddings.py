@@ -1,4 +1,4 @@
-"""The graph text of a model whose text is its language model's input embeddings: a row for each word of a prompt."""
+"""The graph `text` of a model whose text is its language model's input embeddings: one row per word of a prompt."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..sources.source import GraphSource
 
 
 class InputEmbeddings(nn.Module):
-    """input_ids [B, L] int64 -> text [B, L, D] float32; the rows of ids that are no words are zeros.
+    """input_ids [B, L] int64 -> text [B, L, D] float32; the rows of special ids are zeros.
 
     Args:
         embedding: of the language model.
-        blank: the ids that are no words.
+        blank: the special ids, which are no words of a question.
     """
 
     def __init__(self, embedding: nn.Embedding, blank: list[int]) -> None:
@@ -28,7 +28,7 @@ class InputEmbeddings(nn.Module):
 
 
 def text_graph(embedding: nn.Embedding, record: TextRecord, length: int) -> GraphSource:
-    """The graph for prompts of up to `length` ids."""
+    """The graph `text` for prompts of up to `length` ids."""
     return GraphSource(
         role="text",
         module=InputEmbeddings(embedding, record.blank).eval(),

@@ -1,9 +1,8 @@
-"""LLaVA-1.5 and its like: a ViT, one or more of its hidden states without CLS, and a projector.
+"""LLaVA-1.5 and models like it: a ViT, one or more of its hidden states without CLS, and a projector.
 
     pixel_values [1, 3, H, W] float32 -> tokens [1, N, D], N = (H / patch) (W / patch), D of the language model
 
-Of the language model of the folder nothing is read but its input embeddings, and these only for a method that reads a
-text:
+Of the folder's language model only the input embeddings are read, and only for a method that reads text:
 
     input_ids [1, L] int64 -> text [1, L, D]
 """
@@ -32,10 +31,10 @@ if TYPE_CHECKING:
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
-# Towers that give one CLS token or none before a square grid, and take nothing but pixels.
+# Towers that take only pixels and return a square grid of tokens -> how many CLS tokens precede it.
 _TOWERS = {"clip_vision_model": 1, "siglip_vision_model": 0}
 
-# Where the input embeddings lie depends on the version of transformers that wrote the folder.
+# Where the input embeddings are depends on the version of transformers that wrote the folder.
 _EMBEDDINGS = ("language_model.model.embed_tokens", "language_model.embed_tokens")
 
 # Pooling heads: not in the graph, and not in every checkpoint.
@@ -43,7 +42,7 @@ _UNUSED = ("post_layernorm", "vision_model.post_layernorm", "head", "vision_mode
 
 
 class LlavaEncoder(nn.Module):
-    """What `LlavaModel.get_image_features` computes, for one image; the names of its parts are those of the model."""
+    """What `LlavaModel.get_image_features` computes, for one image; its submodules have the model's own names."""
 
     def __init__(self, config: LlavaConfig) -> None:
         super().__init__()
@@ -76,7 +75,7 @@ class LlavaSource(Source):
         return [{"pixel_values": ((image(i, height, width) - mean) / std)[None]} for i in range(n)]
 
     def text(self, length: int) -> GraphSource | None:
-        """The input embeddings of the language model: the projector puts the tokens into their space."""
+        """The input embeddings of the language model: the projector maps the tokens into their space."""
         where = _embeddings(self.checkpoint)
         if not (self.text_seam and where):
             return None
@@ -87,7 +86,7 @@ class LlavaSource(Source):
         return text_graph(embedding, self.text_record(), length)
 
     def text_record(self) -> TextRecord:
-        """The image's own id is no word, like those that begin, end and fill up a prompt."""
+        """The image's own id counts as special, like those that begin, end and pad a prompt."""
         config = LlavaConfig.from_dict(self.checkpoint.config)
         text: Any = config.text_config
         marks = [config.image_token_id, text.pad_token_id, text.bos_token_id, text.eos_token_id]
@@ -96,13 +95,13 @@ class LlavaSource(Source):
         return TextRecord(vocabulary=text.vocab_size, pad=pad, blank=sorted(found))
 
     def real_prompts(self, n: int, length: int) -> list[list[int]]:
-        """Ids at random: without the folder's tokenizer nobody knows what they say."""
+        """Random ids: what they mean is unknown without the folder's tokenizer."""
         rng, vocabulary = np.random.default_rng(0), self.text_record().vocabulary
         return [rng.integers(0, vocabulary, max(1, 3 * length // 4)).tolist() for _ in range(n)]
 
 
 def _embeddings(checkpoint: Checkpoint) -> str:
-    """The prefix of the input embeddings; empty where the folder has none, as one of a vision tower alone."""
+    """The prefix of the input embeddings; empty where the folder has none, for example only a vision tower."""
     return next((prefix for prefix in _EMBEDDINGS if checkpoint.weights.has(prefix)), "")
 
 
@@ -126,7 +125,7 @@ def open_family(checkpoint: Checkpoint) -> LlavaSource:
     checkpoint.weights.load(module.multi_modal_projector, "multi_modal_projector")
     preprocess = preprocess_of(checkpoint, (vision.image_size, vision.image_size))
     side = vision.image_size // vision.patch_size
-    # Strategy "full" keeps CLS as the first of the tokens: then they are no grid.
+    # Strategy "full" keeps CLS as the first token: then the tokens form no grid.
     whole = module.prefix == _TOWERS[vision.model_type]
     extra: dict[str, Any] = {"mean": preprocess.mean, "std": preprocess.std} if preprocess else {}
     return LlavaSource(

@@ -1,6 +1,6 @@
 """tiny-asr, the built-in recogniser: encoder, prefill and decode, its words, and spoken clips for the proof.
 
-    input_features [1, 80, 400] float32 -> tokens [1, N, D], N = 200, behind the final layer norm
+    input_features [1, 80, 400] float32 -> tokens [1, N, D], N = 200, after the final layer norm
 
 As in Whisper there is no CLS token and no projector: the decoder's cross-attention reads these tokens as they are.
 """
@@ -25,7 +25,7 @@ from ..zoo.tiny_asr.text import BOS, EOS, PAD, WORD_TO_ID, WORDS
 
 _VOCABULARY = "processor/vocabulary.json"
 
-# The language graphs are proved on a word that could be said, not on padding.
+# The language graphs are proved on a word that a transcript can hold, not on padding.
 _WORD = "seven"
 
 
@@ -35,7 +35,7 @@ class TinyASRSource(Source):
 
     Attributes:
         model: the whole model, in eval mode.
-        parts: ``encoder`` gives no language graphs.
+        parts: ``encoder`` leaves the language graphs out.
     """
 
     model: zoo.TinyASR = field(kw_only=True)
@@ -43,12 +43,12 @@ class TinyASRSource(Source):
 
     def real_inputs(self, n: int) -> list[dict[str, np.ndarray]]:
         """The committed clips, in turn; each further round starts 0.1 s later in them."""
-        said = clips()
-        waveforms = [said[i % len(said)].waveform()[i // len(said) * SOUND.sample_rate // 10 :] for i in range(n)]
+        spoken = clips()
+        waveforms = [spoken[i % len(spoken)].waveform()[i // len(spoken) * SOUND.sample_rate // 10 :] for i in range(n)]
         return [{"input_features": input_features(waveform, SOUND)} for waveform in waveforms]
 
     def questions(self, n: int, seed: int) -> list[Question]:
-        """See `Source`; spoken now by espeak-ng in voices of training, into no prompt.
+        """See `Source`; spoken now by espeak-ng in the voices of training, with empty prompts.
 
         Raises:
             MissingError: espeak-ng or soxr is not installed.
@@ -137,7 +137,7 @@ def open_family(parts: Parts = "all") -> TinyASRSource:
             grid=(config.tokens,),
         ),
         files=(zoo.WEIGHTS,),
-        # With nothing behind the encoder, what papers call the input or the output of the projector is the same place.
+        # The decoder follows the encoder directly, so a paper's projector input and output are both this seam.
         auto_seam=dict.fromkeys(("encoder_output", "projector_input", "projector_output"), "encoder_output"),
         preprocess=SOUND,
         processor=ProcessorRecord(kind="words", vocabulary=_VOCABULARY),

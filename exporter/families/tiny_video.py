@@ -1,9 +1,9 @@
-"""tiny-video, the built-in model that watches: the graphs of tiny-vlm behind an encoder of clips, and drawn clips.
+"""tiny-video, the built-in video model: an encoder of clips before the language graphs of tiny-vlm, and drawn clips.
 
     pixel_values [1, 8, 3, 48, 48] float32 -> tokens [1, N, D], N = 288 in a grid of 8 x 6 x 6
 
-The frames go through the encoder beside each other. What papers call its output is read where the frames stand in a row
-again, which is the input of the projector.
+The frames go through the encoder as a batch. A paper's encoder output is therefore read at the projector input, where
+the tokens of all frames are one sequence.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class TinyVideoSource(TinyVLMSource):
 
 
 def _clips(n: int) -> list[Clip]:
-    # A stream of its own: neither training nor evaluation has seen these clips.
+    # A seed of its own: neither training nor evaluation has seen these clips.
     return [clip(np.random.default_rng([0x9E0F, i])) for i in range(n)]
 
 

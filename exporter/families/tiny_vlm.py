@@ -31,9 +31,9 @@ class TinyVLMSource(Source):
 
     Attributes:
         model: the whole model, in eval mode.
-        parts: ``encoder`` gives no language graphs.
+        parts: ``encoder`` leaves the language graphs out.
         words: of the model.
-        example: the language graphs are proved on a question that could be asked, and a word of its answer.
+        example: a realistic question and a word of its answer, on which the language graphs are proved.
     """
 
     model: zoo.TinyVLM = field(kw_only=True)
@@ -54,10 +54,10 @@ class TinyVLMSource(Source):
         return evaluate(self.model, n, seed)["accuracy"]
 
     def prepared(self, compressor: Compressor) -> Source:
-        """With the second projector for pixel_unshuffle.
+        """This model, for pixel_unshuffle with the second projector.
 
         Raises:
-            RequestError: other parameters of it than that projector was trained for.
+            RequestError: parameters of pixel_unshuffle that the second projector was not trained for.
         """
         if not isinstance(compressor, PixelUnshuffle):
             return self
@@ -135,7 +135,7 @@ class TinyVLMSource(Source):
         )
 
     def text(self, length: int) -> GraphSource | None:
-        """The decoder's own embeddings: the projector puts the tokens into their space."""
+        """The decoder's own embeddings: the projector maps the tokens into their space."""
         record = self.text_record()
         return text_graph(self.model.decoder.embedding, record, length) if self.text_seam else None
 
@@ -153,15 +153,15 @@ class TinyVLMSource(Source):
         return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
     def _scenes(self, n: int) -> list[Scene]:
-        # A stream of its own: neither training nor evaluation has seen these scenes.
+        # A seed of its own: neither training nor evaluation has seen these scenes.
         return [scene(np.random.default_rng([0x9E0F, i])) for i in range(n)]
 
 
-def questions_of(paper: QuestionSet) -> list[Question]:
-    """An exam as the pipeline takes it."""
+def questions_of(drawn: QuestionSet) -> list[Question]:
+    """The questions of a set as the pipeline takes them."""
     return [
-        Question(paper.pixels[at], question.text, question.answer, content)
-        for at, question, content in zip(paper.scene, paper.asked, paper.content)
+        Question(drawn.pixels[at], question.text, question.answer, content)
+        for at, question, content in zip(drawn.scene, drawn.asked, drawn.content)
     ]
 
 

@@ -1,6 +1,6 @@
 """Whisper: the encoder over thirty seconds of log-mel.
 
-    input_features [1, mels, 2 N] float32 -> tokens [1, N, D], N = 1500, behind the final layer norm
+    input_features [1, mels, 2 N] float32 -> tokens [1, N, D], N = 1500, after the final layer norm
 
 There is no CLS token and no projector: the decoder's cross-attention reads these tokens as they are.
 """
@@ -76,7 +76,7 @@ def open_family(checkpoint: Checkpoint) -> WhisperSource:
             grid=(tokens,),
         ),
         files=checkpoint.weights.files,
-        # With nothing behind the encoder, what papers call the input or the output of the projector is the same place.
+        # The decoder follows the encoder directly, so a paper's projector input and output are both this seam.
         auto_seam=dict.fromkeys(("encoder_output", "projector_input", "projector_output"), "encoder_output"),
         preprocess=LogMelRecord(
             kind="log_mel", sample_rate=_RATE, n_fft=_WINDOW, hop=_HOP, mels=config.num_mel_bins, frames=2 * tokens

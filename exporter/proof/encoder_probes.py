@@ -1,9 +1,9 @@
-"""What a proof compares in a compressed encoder: each compressor, and what lies before, between and behind them.
+"""What a proof compares in a compressed encoder: the compressors, and the layers before, between and after them.
 
-With several compressors in sequence each is fed what the graph itself gives behind the one before, and so is what lies
-between two of them, where there is anything: its parts are named head, compressor, between, compressor, tail. What a
-compressor passes on to the next, the positions, sizes and assignment of both together and the signals gathered for it,
-is part ``sequence``: integers and counts, bit for bit.
+With several compressors in sequence the parts are named head, compressor, between, compressor, tail. Each part is fed
+what the graph itself computes upstream of it; a `between` without nodes is left out. What one compressor passes to the
+next is part ``sequence``: the composed positions, sizes and assignment, and the gathered signals. These are integers,
+counts and copies, compared bit for bit.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def encoder_probes(
 ) -> list[Probe]:
     """Probes of the compressed encoder `model`, for each sample.
 
-    The head's own tokens and the compressors' own outputs come from running `model`; what must follow from them comes
-    from PyTorch. Without a module (a foreign ONNX file) or a module boundary at a seam only what lies around it is left
+    The inputs of each part come from running `model`, and what the part must compute from them comes from PyTorch.
+    Without a module (a foreign ONNX file), or where a seam is no module boundary, the parts around that seam are left
     out.
 
     Raises:
@@ -56,30 +56,31 @@ def encoder_probes(
     probes: list[Probe] = []
     for sample in samples:
         own = {**sample, **run(sample)}
-        given = {name: array for name, array in sample.items() if name != TEXT or name in graph.inputs}
+        inputs_of_module = {name: array for name, array in sample.items() if name != TEXT or name in graph.inputs}
         injected: Injected | None = None
-        fed: dict[str, np.ndarray] = given
+        fed: dict[str, np.ndarray] = inputs_of_module
         for number, step in enumerate(steps):
             probes.append(_compressor(graph, step, into[step.node_name], own))
             if step.before is not None:
                 probes.append(_sequence(graph, step, step.before, own))
             if graph.module is not None and step.seam.module and (step.before is None or step.before.seam.module):
-                seen = _seen(graph, steps, number, into[step.node_name], given, injected)
-                if seen:
-                    probes.append(Probe("between" if number else "head", graph.role, fed, seen))
+                expected = _expected_at(graph, steps, number, into[step.node_name], inputs_of_module, injected)
+                if expected:
+                    probes.append(Probe("between" if number else "head", graph.role, fed, expected))
             fed, injected = _inject(step, own)
-        # Without a prefix the compressor's tokens may be the result itself, and are proved already.
+        # Without a prefix the compressor's tokens may themselves be the graph's output, and are proved already.
         ends = [name for name in judged if inserted.seam.prefix or name != inserted.tokens_out]
         if ends and graph.module is not None and inserted.seam.module:
             assert injected is not None, "a sequence has steps"
-            made = torch_parts.tail(graph.module, to_tensors(given), injected.seam, injected.tokens, injected.sizes)
+            module_inputs = to_tensors(inputs_of_module)
+            made = torch_parts.tail(graph.module, module_inputs, injected.seam, injected.tokens, injected.sizes)
             expected = {name: value.numpy() for name, value in zip(judged, made, strict=True) if name in ends}
             probes.append(Probe("tail", graph.role, fed, expected))
     return probes
 
 
 def direct(steps: list[Inserted], number: int) -> dict[str, str]:
-    """Signals that are read at a step, for it or for one behind it: name -> value."""
+    """Signals that are read at a step's seam, for that step or for a later one: name -> value."""
     return {
         name: how.source
         for later, step in enumerate(steps[number:])
@@ -89,7 +90,7 @@ def direct(steps: list[Inserted], number: int) -> dict[str, str]:
 
 
 def _into(model: ir.Model, step: Inserted) -> list[str]:
-    """The values that a compressor reads: tokens, then signals. Behind these lie weights, constants of the graph."""
+    """The values that a compressor reads: tokens, then signals. Its further inputs are weights, constants."""
     node = next(node for node in model.graph if node.name == step.node_name)
     return value_names(value for value in node.inputs if value is not None)[: 1 + len(step.compressor.signals())]
 
@@ -105,8 +106,8 @@ def _compressor(graph: GraphSource, step: Inserted, into: list[str], own: Values
 
 
 def _sequence(graph: GraphSource, step: Inserted, before: Inserted, own: Values) -> Probe:
-    """What is composed behind a step, and the signals gathered in front of it, from what the steps gave."""
-    # What the second says of sizes is said by its assignment too, and not read.
+    """What is composed after a step, and the signals gathered before it, from the outputs of the steps."""
+    # The step's own sizes follow from its assignment and are not read.
     fed = {
         name: own[name]
         for name in (
@@ -132,35 +133,35 @@ def _sequence(graph: GraphSource, step: Inserted, before: Inserted, own: Values)
     return Probe("sequence", graph.role, fed, expected)
 
 
-def _seen(
+def _expected_at(
     graph: GraphSource,
     steps: list[Inserted],
     number: int,
     into: list[str],
-    given: Values,
+    inputs: Values,
     injected: Injected | None,
 ) -> dict[str, np.ndarray]:
-    """What the module holds at a step: nothing where it sits right behind the one before."""
+    """The module's tokens and signals at a step's seam; empty where the step directly follows the one before."""
     step = steps[number]
     if step.adjoins:
         return {}
     assert graph.module is not None
     signals = direct(steps, number)
-    head = torch_parts.head(graph.module, to_tensors(given), step.seam, tuple(signals), injected)
-    seen = {step.tokens_in: head.tokens, into[0]: head.tokens[:, step.seam.prefix :]}
-    seen |= {value: head.signals[name] for name, value in signals.items()}
-    return {name: value.numpy() for name, value in seen.items()}
+    head = torch_parts.head(graph.module, to_tensors(inputs), step.seam, tuple(signals), injected)
+    expected = {step.tokens_in: head.tokens, into[0]: head.tokens[:, step.seam.prefix :]}
+    expected |= {value: head.signals[name] for name, value in signals.items()}
+    return {name: value.numpy() for name, value in expected.items()}
 
 
 def _inject(step: Inserted, own: Values) -> tuple[dict[str, np.ndarray], Injected]:
-    """What the graph is fed behind a step, and what stands there in the module then."""
+    """What the graph is fed downstream of a step, and the tokens injected into the module at its seam."""
     import torch
 
     tokens = step.node_outputs["tokens"]
     fed = {tokens: own[tokens]}
     shorter = to_tensor(own[tokens]).float()
     if step.seam.prefix:
-        # Cut before the prefix is put back, so that the graph's way of doing it is part of what is proved.
+        # The part begins before the prefix is concatenated again, so that this Concat is proved too.
         fed[step.tokens_in] = own[step.tokens_in]
         shorter = torch.cat([to_tensor(own[step.tokens_in]).float()[:, : step.seam.prefix], shorter], 1)
     sizes = own[step.composed_outputs["sizes"]] if step.biased else None

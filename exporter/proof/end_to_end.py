@@ -1,4 +1,4 @@
-"""How far the whole encoder is from PyTorch, from the pixels on, where every flip of a pick counts; not judged."""
+"""The end-to-end error: the whole encoder against PyTorch on the same input, flipped picks included; not judged."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 Sample = dict[str, np.ndarray]
 
 
-def drift(graph: GraphSource, inserted: Inserted, encoded: Sequence[tuple[Sample, Sample]]) -> dict[str, float]:
-    """Compare what the compressed encoder gave with the module and the compressors' references in a row.
+def end_to_end_error(
+    graph: GraphSource, inserted: Inserted, encoded: Sequence[tuple[Sample, Sample]]
+) -> dict[str, float]:
+    """Compare the compressed encoder's outputs with PyTorch: the module, and the compressors' references at the seams.
 
     Args:
-        graph: of the module.
+        graph: the encoder, with its module.
         inserted: its compressors.
         encoded: (input by role, outputs by the graph's names) of each sample.
 
@@ -41,21 +43,21 @@ def drift(graph: GraphSource, inserted: Inserted, encoded: Sequence[tuple[Sample
     assert graph.module is not None
     for sample, got in encoded:
         feeds = to_tensors({name: sample[name] for name in graph.inputs})
-        whole, injected = _followed(graph, inserted, sample, feeds)
+        whole, injected = _in_pytorch(graph, inserted, sample, feeds)
         kept = [set(map(int, row)) for row in whole.kept_indices]
         own = [set(map(int, row)) for row in got[inserted.outputs["kept_indices"]]]
         overlaps += [len(a & b) / inserted.keep for a, b in zip(kept, own)]
         outputs = torch_parts.tail(graph.module, feeds, injected.seam, injected.tokens, injected.sizes)
         names = [name for name in got if name not in inserted.outputs.values()]
-        found = [compare("drift", name, value.numpy(), got[name], "bf16") for name, value in zip(names, outputs)]
+        found = [compare("end to end", name, value.numpy(), got[name], "bf16") for name, value in zip(names, outputs)]
         cosines += [one.cosine for one in found]
     return {"kept_overlap": float(np.mean(overlaps)), "cosine": float(min(cosines))}
 
 
-def _followed(
+def _in_pytorch(
     graph: GraphSource, inserted: Inserted, sample: Sample, feeds: dict[str, torch.Tensor]
 ) -> tuple[Compressed[torch.Tensor], Injected]:
-    """All steps in PyTorch: what they come to, and what the last one leaves in the module."""
+    """All steps in PyTorch: their composed outputs, and the tokens that the last one injects into the module."""
     import torch
 
     steps, injected = inserted.steps, None

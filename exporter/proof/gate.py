@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check_least(least: float | None) -> None:
-    """Refuse a least share of right answers that is none.
+    """Refuse a least share of right answers that is no share.
 
     Raises:
         RequestError: it is outside 0..1, or NaN.
@@ -23,9 +23,10 @@ def check_least(least: float | None) -> None:
 
 
 def of_export(manifest: Manifest, variant: str) -> dict[str, Any]:
-    """What the export proved and measured of a variant, as far as it did: checks, notes and accuracy.
+    """What the export recorded of a variant: checks, notes and accuracy, each where there is one.
 
-    Of the first it is the manifest's `parity` itself, of the others what stands there under ``variants``, by name.
+    For the first variant it is the manifest's `parity` itself, for the others its entry of that name under
+    ``variants``.
     """
     if variant == manifest.variants[0].name:
         return manifest.parity
@@ -35,19 +36,19 @@ def of_export(manifest: Manifest, variant: str) -> dict[str, Any]:
 
 
 def recorded(bundle: Bundle, variant: str, *, needed: bool) -> dict[str, Any] | None:
-    """What the export measured of a variant on the questions of a built-in model, or None where it did not.
+    """The accuracy of a variant that the export measured on the questions of a built-in model, or None.
 
     Args:
         bundle: an opened bundle.
         variant: its name.
-        needed: a gate stands on it.
+        needed: the accuracy gate needs it.
 
     Returns:
         At least ``{"questions", "compressed", "uncompressed"}``, the last two as shares of right answers.
 
     Raises:
-        RequestError: it is needed and not there: what was not measured passes no gate.
-        BundleError: the record is not such numbers.
+        RequestError: it is needed, but the bundle records none.
+        BundleError: the record has not these numbers.
     """
     found = of_export(bundle.manifest, variant).get("accuracy")
     if found is None:
@@ -66,7 +67,7 @@ def recorded(bundle: Bundle, variant: str, *, needed: bool) -> dict[str, Any] | 
 
 
 def shortfall(measured: Mapping[str, Any] | None, least: float | None) -> str:
-    """How the accuracy fails the gate, or nothing."""
+    """How the accuracy fails the gate; empty where it passes."""
     if least is None or measured is None or measured["compressed"] >= least:
         return ""
     return f"accuracy {measured['compressed']:.4f} is below --min-accuracy {least}"

@@ -27,10 +27,10 @@ _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class Report:
-    """Times the steps of one verification, and is written however it ends; only an interrupted one leaves no file.
+    """Times the steps of one verification, and writes the report however it ends, unless it is interrupted.
 
     Args:
-        file: the XML file. What lies there is gone from the start, so that no report speaks of another run.
+        file: the XML file. It is emptied at once, so that no report of an earlier run remains.
         bundle: the bundle that is verified.
         show: called with the name of each step.
 
@@ -115,7 +115,7 @@ def _xml(cases: Iterable[Case], bundle: str, properties: list[tuple[str, str]]) 
         for key, value in properties:
             suite.add_property(key, _legal(value))
         for case in group:
-            # GitLab shows the class name for the suite, and takes cases of one class and name for one.
+            # GitLab shows the class name as the suite, and merges cases of equal class and name.
             made = junitparser.TestCase(_legal(case.name), _legal(f"{bundle}.{name}"), round(case.seconds, 6))
             if case.verdict != "passed":
                 verdict = verdicts[case.verdict](_legal(case.message))
@@ -130,7 +130,7 @@ def _xml(cases: Iterable[Case], bundle: str, properties: list[tuple[str, str]]) 
 
 
 def _properties(manifest: Manifest | None) -> Iterator[tuple[str, str]]:
-    """What was verified, and with what."""
+    """The bundle that was verified, and the versions that verified it."""
     yield "tokexport", __version__
     yield "python", platform.python_version()
     for package in ("onnxruntime", "onnxruntime-gpu", "torch"):

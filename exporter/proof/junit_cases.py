@@ -1,4 +1,4 @@
-"""What a JUnit report of a verification says: one case for each file, each tensor of each part, and the accuracy."""
+"""The cases of a JUnit report: one for each file, one for each tensor of each part, and one for the accuracy."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Case:
         suite: files, a part of the proof, or accuracy.
         name: the file or the tensor.
         seconds: how long it took.
-        verdict: a failure is a gate that did not hold; an error kept the gate from being tried.
+        verdict: a failure is a check that did not pass; an error is what kept a check from running.
         message: one line, for a verdict other than passed.
-        text: all there is to say. GitLab shows this alone.
+        text: all details. GitLab shows only this.
     """
 
     suite: str
@@ -49,7 +49,7 @@ class Case:
 
 
 def of_result(result: Mapping[str, Any], seconds: Seconds, manifest: Manifest | None, bundle: Path) -> Iterator[Case]:
-    """The cases of a verification that came to its end.
+    """The cases of a verification that ran to its end.
 
     Args:
         result: of `verify`.
@@ -81,7 +81,7 @@ def _variant(
             reason = "; ".join(["the bundle carries no proof of this part", *result["notes"]])
             yield Case(prefix + part, "all tensors", verdict="skipped", message=reason)
             continue
-        # The tensors of a part come out of the same runs, so each bears its share of their time.
+        # All tensors of a part come from the same runs, so each gets an equal share of their time.
         share = sum(time for (suite, _), time in seconds.items() if suite == prefix + part) / len(mine)
         for check in mine:
             yield _tensor(prefix, check, exported.get((part, check["tensor"])), share, bundle)
@@ -90,16 +90,16 @@ def _variant(
 
 
 def of_error(error: Exception, at: tuple[str, str], seconds: Seconds, manifest: Manifest | None) -> Iterator[Case]:
-    """The cases of a verification that an error ended.
+    """The cases of a verification that ended with an error.
 
     Args:
-        error: what ended it.
-        at: the step that it ended in: (suite, what was done in it).
+        error: the exception.
+        at: the step that raised it: (suite, what was done in it).
         seconds: time of each step.
         manifest: of the bundle, where it can be read.
     """
     suite, done = at
-    # Files are judged together at their end: before it none of them has passed.
+    # Hashes are compared after all files were read: an error before that means that no file has passed.
     if suite != "files":
         yield from _files(seconds)
     if isinstance(error, UnprovableError):

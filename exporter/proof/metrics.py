@@ -1,4 +1,4 @@
-"""Two numbers that say how far a tensor is from its reference: worst cosine and worst norm ratio over its rows."""
+"""Two measures of how far a tensor is from its reference: worst cosine and worst norm ratio over its rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...graph_passes import agreement
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 GATES = {precision: agreement.GATES[dtype] for precision, dtype in _DTYPES.items()}
 
-# What a distance is where there is none to measure: JSON has no infinity.
+# Stands for an infinite distance, because JSON has no infinity.
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -25,8 +25,8 @@ class Check:
         cosine: the worst over all rows (last axis) and samples.
         norm_ratio: norm of the result over norm of the reference, the one farthest from 1.
         max_abs: largest absolute difference.
-        flipped: for a compressor, picks that differ from the reference within tolerance of the cut.
-        detail: why it failed, or what else a reader should know.
+        flipped: for a compressor, picks that differ from the reference because two scores are equal within tolerance.
+        detail: why it failed, or another remark.
     """
 
     part: str
@@ -46,9 +46,9 @@ class Check:
 def compare(part: str, tensor: str, reference: np.ndarray, got: np.ndarray, precision: str) -> Check:
     """Compare `got` with `reference` row by row.
 
-    Cosine alone misses a wrong scale and a norm alone a wrong direction. Rows whose norm is below a millionth of the
-    largest are noise in both and are left to `max_abs`. A reference that is zero or constant fails: agreeing with
-    nothing proves nothing.
+    Cosine alone misses a wrong scale, and a norm alone a wrong direction. Rows whose norm is below a millionth of the
+    largest are noise and count only in `max_abs`. A reference that is zero or constant fails, because agreement with
+    it would prove nothing.
     """
     if reference.shape != got.shape:
         detail = f"shape {list(got.shape)} instead of {list(reference.shape)}"
@@ -76,7 +76,7 @@ def compare(part: str, tensor: str, reference: np.ndarray, got: np.ndarray, prec
     norm_ratio = float(ratios[np.abs(ratios - 1).argmax()])
     least, most = GATES[precision]
     ok = cosine >= least and abs(norm_ratio - 1) <= most
-    # A row that must vanish has no direction; its size is all there is to judge.
+    # A row that must be zero has no direction, so only its norm is judged.
     stray = float(norm_b[~real].max(initial=0.0))
     if stray > most * norm_a.max():
         return Check(

@@ -1,9 +1,9 @@
-"""The proof: every part of every graph against PyTorch, each fed what really reaches it.
+"""The proof: every part of every graph against PyTorch, each fed the values that really reach it.
 
-One comparison of the whole graph cannot judge a selection: rounding in the tokens legitimately flips a pick, and then
-everything behind it differs. So the encoder is cut at its compressor and proved in parts: the head against the module,
-the compressor against its reference fed the head's own tokens, the tail against the module fed the compressor's own
-output; the language graphs against their modules fed what the encoder gave.
+A comparison of the whole graph cannot judge a selection: rounding in the tokens legitimately flips a pick, and then
+everything downstream differs. So the encoder is split at its compressor and proved in parts. The head is compared with
+the module; the compressor with its reference, fed the head's own tokens; the tail with the module, fed the compressor's
+own output. The language graphs are compared with their modules, fed the encoder's own output.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Runner = Callable[["ir.Model"], Callable[[Feeds], dict[str, np.ndarray]]]
 
 
 def between(model: ir.Model, inputs: Iterable[str], outputs: Iterable[str]) -> ir.Model:
-    """The part of `model` that computes `outputs` from `inputs`, cut free as a model of its own."""
+    """The subgraph of `model` that computes `outputs` from `inputs`, extracted as a model of its own."""
     from ...graph_passes.ir_tools.extract import extract
 
     inputs, outputs = list(inputs), list(outputs)
@@ -48,7 +48,7 @@ def between(model: ir.Model, inputs: Iterable[str], outputs: Iterable[str]) -> i
 
 
 def language_probes(graphs: list[GraphSource], values: Feeds) -> list[Probe]:
-    """One probe for each graph beside the encoder, fed along the chain embed -> prefill -> decode; or for text alone.
+    """One probe for each language graph, fed along the chain embed -> prefill -> decode; or for the graph text alone.
 
     Args:
         graphs: in that order.
@@ -64,17 +64,17 @@ def check(
     precision: str,
     step: Progress = lambda text: None,
 ) -> list[Check]:
-    """Run every probe and judge it; the worst sample speaks for a tensor.
+    """Run every probe and judge it; the result for a tensor is that of its worst sample.
 
     Args:
-        probes: what goes in and what must come out.
+        probes: inputs and expected outputs.
         models: graph by role.
         runner: the runtime.
         precision: of the graphs: fp32, fp16 or bf16; it sets the gates.
         step: called with "part: ..." as each probe begins.
 
     Raises:
-        GraphError: no probe of a compressor: an empty proof is none.
+        GraphError: there is no probe of a compressor, so nothing would be proved.
     """
     if not any(probe.part == "compressor" for probe in probes):
         raise GraphError("there is nothing to prove a compressor with", fix="Export again, with inputs for the proof.")
@@ -122,11 +122,11 @@ def _judge(probe: Probe, got: dict[str, np.ndarray], precision: str) -> list[Che
     tokens, *signals = probe.inputs.values()
     name = next(iter(probe.expected))
     result = Compressed(*(got[output] for output in probe.expected))
-    # A learned compressor makes no choice that rounding could turn, and its weights are in the graph, not here.
+    # A learned compressor makes no selection that rounding could flip, and its weights are only in the graph.
     if learned or not _has_torch():
         return _equal(probe, name, got, precision)
     if np.ptp(tokens.astype(np.float32)) == 0:
-        # Whatever is picked of equal tokens is right, so agreement would prove nothing.
+        # Any pick among equal tokens is right, so agreement of picks would prove nothing.
         return [compare("compressor", name, probe.expected[name], got[name], precision)]
     found = agree(compressor, case, tokens, result, dict(zip(compressor.signals(), signals)))
     far = np.abs(probe.expected[name].astype(np.float64) - got[name].astype(np.float64)).max()
@@ -136,12 +136,16 @@ def _judge(probe: Probe, got: dict[str, np.ndarray], precision: str) -> list[Che
 
 
 def _bits(array: np.ndarray) -> np.ndarray:
-    """The bits of numbers that are copied or counted, and must be equal."""
+    """Floats as integers of the same bits: values that are copied or counted must be equal bit for bit."""
     return array if array.dtype.kind in "iu" else array.view(f"i{array.dtype.itemsize}")
 
 
 def _has_torch() -> bool:
-    """Whether PyTorch is here to judge picks that differ; one that is installed and broken is no answer."""
+    """Whether PyTorch is installed, to judge picks that differ.
+
+    Raises:
+        MissingError: it is installed, but cannot be imported.
+    """
     if find_spec("torch") is None:
         return False
     try:
@@ -156,11 +160,11 @@ def _has_torch() -> bool:
 
 
 def _equal(probe: Probe, tokens: str, got: dict[str, np.ndarray], precision: str) -> list[Check]:
-    """Without PyTorch a pick that differs cannot be judged, so all must be those of the stored reference."""
+    """Compare with the stored reference: without PyTorch a pick that differs cannot be judged, so all must be equal."""
     for output, array in probe.expected.items():
         if array.dtype.kind in "iu" and not np.array_equal(array, got[output]):
             raise MissingError(
-                "other tokens were picked than in the stored reference, and judging whether by rounding needs PyTorch",
+                "other tokens were picked than in the stored reference; PyTorch is needed to tell whether by rounding",
                 where=f"tensor {output}",
                 fix='Install with: pip install "tokexport[export]"',
             )

@@ -1,7 +1,7 @@
-"""What a proof compares: for one part of one graph, what goes in and what PyTorch says must come out.
+"""What a proof compares: for one part of one graph, its inputs and the outputs that PyTorch computed for them.
 
-A probe names values of the graph, not files or modules. So the same probes prove the graph that was just made, a bundle
-on another machine without PyTorch, and an engine of another runtime.
+A probe names values of the graph, not files or modules. So the same probes prove a graph that was just exported, a
+bundle on another machine without PyTorch, and an engine of another runtime.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Probe:
     Attributes:
         part: head, compressor, between, sequence or tail of the encoder (see `encoder_probes`), or the role of a whole
             graph (text, embed, prefill, decode).
-        role: the graph it lies in.
-        inputs: value name -> array fed there; the graph is cut at these values.
+        role: of the graph that contains it.
+        inputs: value name -> array fed there; the part is extracted between these values and `expected`.
         expected: value name -> array that PyTorch computed.
         method: for a compressor, how to rebuild it: name, params, tokens, dim, keep, dtype, grid.
         variant: of the bundle; empty for its first.
@@ -47,12 +47,12 @@ class Probe:
 
 
 def _bits(array: np.ndarray) -> np.ndarray:
-    """bfloat16 has no place in an .npz: store its bits."""
+    """The array as an .npz can store it, which knows no bfloat16: its bits."""
     return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
 
 
 def to_bytes(probes: list[Probe]) -> bytes:
-    """All probes as one compressed .npz: an index and the arrays, equal ones once: variants share their inputs."""
+    """All probes as one compressed .npz: an index and the arrays, equal ones only once."""
     arrays: dict[str, np.ndarray] = {}
     keys: dict[tuple[str, tuple[int, ...], str], str] = {}
     index = []

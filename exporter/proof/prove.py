@@ -1,4 +1,4 @@
-"""Proves the graphs of a bundle as they were written, keeps the probes in the bundle, and measures the drift."""
+"""Proves the graphs of a bundle as they were written, stores the probes in it, and measures the end-to-end error."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Proved:
     """The proof of one variant.
 
     Attributes:
-        record: what parity.json holds of it.
-        drift: end to end; None where there is no module.
-        encoded: what the encoder made of each input.
+        record: its entry of parity.json.
+        drift: the end-to-end error; None where there is no module.
+        encoded: each input, and the encoder's outputs for it.
         probes: what was compared.
     """
 
@@ -54,12 +54,12 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
         plan: for the source, its real inputs and its modules.
         built: the graphs as they were written; for bf16, their fp32 reference build.
         precision: of the bundle.
-        notes: receives what a reader of the proof must know.
+        notes: receives remarks for readers of the proof.
     """
     from ...graph_passes.ir_tools.model_io import load_model
     from ...runtimes.ort.graph import ort_runner
     from .encoder_probes import encoder_probes
-    from .end_to_end import drift
+    from .end_to_end import end_to_end_error
     from .parity import check, language_probes
 
     source, inserted = plan.source, built.inserted
@@ -94,7 +94,8 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
         "notes": list(notes),
     }
     bounded = "head" in parts and all(step.seam.module for step in inserted.steps)
-    return Proved(proof, drift(source.encoder, inserted, encoded) if bounded else None, encoded, probes)
+    error = end_to_end_error(source.encoder, inserted, encoded) if bounded else None
+    return Proved(proof, error, encoded, probes)
 
 
 def keep(writer: BundleWriter, proofs: Mapping[str, Proved]) -> None:
@@ -116,7 +117,7 @@ def keep(writer: BundleWriter, proofs: Mapping[str, Proved]) -> None:
 
 
 def _check_types(files: Iterable[Path]) -> None:
-    """Where a graph cannot be run, the ONNX checker still proves its types and shapes."""
+    """Check types and shapes of graphs that cannot be run, with the ONNX checker."""
     import onnx
 
     for file in files:
@@ -135,12 +136,12 @@ def _remarks(source: Source, inserted: Inserted, parts: set[str], precision: str
     unbound = [step.seam.name for step in inserted.steps if not step.seam.module]
     if source.encoder.module is None:
         but = f", but for the size bias in {len(inserted.biased)} attentions" if inserted.biased else ""
-        remarks.append(f"a foreign ONNX file: the compressor is proved, head and tail are the file's own{but}")
+        remarks.append(f"a foreign ONNX file: the compressor is proved; head and tail are the file's own{but}")
     elif unbound:
-        what = "what lies before and behind it is not proved" if "head" in parts else "only the compressor is proved"
+        what = "the layers around it are not proved" if "head" in parts else "only the compressor is proved"
         remarks.append(f"seam {', '.join(unbound)} is no boundary of a PyTorch module: {what}")
     elif "tail" not in parts:
-        remarks.append("nothing lies behind the compressor in the encoder: there is no tail to prove")
+        remarks.append("the compressor ends the encoder: there is no tail to prove")
     if precision == "fp16":
         remarks.append(
             "ONNX Runtime's CPU computes fp16 partly in fp32: this proves types; ranges were checked on the fp32 graph"

@@ -1,7 +1,7 @@
-"""The PyTorch side of the proof: a module's activations at a seam, and what it makes of compressed ones.
+"""The PyTorch side of the proof: a module's activations at a seam, and its outputs for compressed tokens there.
 
-Nothing here knows how the graph was rewritten. A hook at the seam reads the tokens or puts others in their place, and a
-tap on `scaled_dot_product_attention` reads attention and keys, or adds the size bias, in the model's own code.
+This does not depend on how the graph was rewritten. A hook at the seam reads the tokens or injects others. A tap on
+`scaled_dot_product_attention` reads attention and keys, or adds the size bias, in the model's own code.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Head:
-    """What the module holds at a seam.
+    """A module's values at a seam.
 
     Attributes:
         tokens: [B, prefix + N, D].
@@ -36,12 +36,12 @@ class Head:
 
 @dataclass(frozen=True)
 class Injected:
-    """Tokens in place of a module's own.
+    """Tokens that replace a module's own.
 
     Attributes:
         seam: where.
         tokens: [B, prefix + K, D'].
-        sizes: [B, K], of which the logarithm goes into the attention behind; None: no size bias.
+        sizes: [B, K], whose logarithm is added to the logits of the attention downstream; None: no size bias.
     """
 
     seam: Seam
@@ -53,7 +53,7 @@ class Injected:
 def attention_tap(calls: list[dict[str, Any]], bias: list[torch.Tensor]) -> Iterator[None]:
     """Record every scaled_dot_product_attention; once `bias` holds a [B, n] tensor, add it to the logits of n keys.
 
-    `calls` receives query and key [B, H, n, d], the scale, what is added to the logits (None without anything), and
+    `calls` receives query and key [B, H, n, d], the scale, the mask added to the logits (None without one), and
     whether the bias was added; `bias` may be filled while the tap is open.
     """
     from torch.nn import functional
@@ -88,11 +88,11 @@ def head(
     signals: tuple[str, ...],
     injected: Injected | None = None,
 ) -> Head:
-    """Run `module`, with other tokens `injected` in front of the seam, and read the seam.
+    """Run `module`, with other tokens `injected` upstream of the seam, and read the seam.
 
     Raises:
-        GraphError: the module never reached the seam, or its attention is not at hand for a signal or for the sizes
-            that were put.
+        GraphError: the module never reached the seam, or it has no scaled_dot_product_attention to read a signal from
+            or to add the size bias to.
     """
     import torch
 
@@ -105,10 +105,10 @@ def head(
         found.append(tokens.detach().clone())
         before.extend(calls)
 
-    attending = {seam.signals[name].module for name in signals if name in seam.signals} - {""}
-    with torch.no_grad(), _putting(module, injected, calls), _at(module, seam, read), ExitStack() as hooks:
-        for path in attending:
-            # A tower may run layers behind the one whose states it gives: the last attention is then not the seam's.
+    attention_modules = {seam.signals[name].module for name in signals if name in seam.signals} - {""}
+    with torch.no_grad(), _injecting(module, injected, calls), _at(module, seam, read), ExitStack() as hooks:
+        for path in attention_modules:
+            # A tower may run layers after the one whose states it returns: its last attention is then not the seam's.
             handle = module.get_submodule(path).register_forward_hook(lambda *_: own.extend(calls[-1:]))
             hooks.callback(handle.remove)
         module(*inputs.values())
@@ -132,36 +132,37 @@ def tail(
     tokens: torch.Tensor,
     sizes: torch.Tensor | None,
 ) -> tuple[torch.Tensor, ...]:
-    """Run `module` with `tokens` [B, prefix + K, D'] in place of its own at the seam, or of its placeholder's there.
+    """Run `module` with `tokens` [B, prefix + K, D'] instead of its own, or its placeholder's, at the seam.
 
     Args:
         module: the whole encoder, as it was before compression.
         inputs: of the module, by name, in order.
-        seam: where to put them.
-        tokens: the compressor's output behind its prefix.
-        sizes: [B, K]; their logarithm goes into every attention behind the seam. None: no size bias.
+        seam: where to inject them.
+        tokens: the prefix and the compressor's output.
+        sizes: [B, K]; their logarithm is added to the logits of every attention downstream of the seam. None: no size
+            bias.
 
     Returns:
         The module's outputs.
 
     Raises:
-        GraphError: `sizes` are given, but no attention behind the seam could take them.
+        GraphError: there are `sizes`, but no scaled_dot_product_attention downstream of the seam to add them to.
     """
     import torch
 
     calls: list[dict[str, Any]] = []
     injected = Injected(seam, tokens, sizes)
-    with torch.no_grad(), _putting(module, injected, calls):
+    with torch.no_grad(), _injecting(module, injected, calls):
         result = module(*inputs.values())
     _check_bias(injected, calls)
     return tuple(result) if isinstance(result, (tuple, list)) else (result,)
 
 
 def _check_bias(injected: Injected | None, calls: list[dict[str, Any]]) -> None:
-    """Raise `GraphError` where sizes were put into the module, and no attention took them."""
+    """Raise `GraphError` where there are sizes, but they were added to no attention."""
     if injected is not None and injected.sizes is not None and not any(call["biased"] for call in calls):
         raise GraphError(
-            "the module's attention behind the seam is not scaled_dot_product_attention, so PyTorch cannot follow the "
+            "the module's attention after the seam is not scaled_dot_product_attention, so PyTorch cannot add the "
             "size bias",
             where=f"seam {injected.seam.name}",
             fix="Load the model with attn_implementation='sdpa', or leave the bias out with --size-bias off.",
@@ -169,8 +170,8 @@ def _check_bias(injected: Injected | None, calls: list[dict[str, Any]]) -> None:
 
 
 @contextmanager
-def _putting(module: nn.Module, injected: Injected | None, calls: list[dict[str, Any]]) -> Iterator[None]:
-    """Record attention while other tokens, if any, stand in the module, with their weight."""
+def _injecting(module: nn.Module, injected: Injected | None, calls: list[dict[str, Any]]) -> Iterator[None]:
+    """Record attention while other tokens, if any, replace the module's own, with their size bias."""
     import torch
 
     if injected is None:
@@ -192,7 +193,7 @@ def _putting(module: nn.Module, injected: Injected | None, calls: list[dict[str,
 
 @contextmanager
 def _at(module: nn.Module, seam: Seam, action: Any) -> Iterator[None]:
-    """Call `action` with the tensor at the seam; a tensor it returns takes its place."""
+    """Call `action` with the tensor at the seam; a tensor it returns replaces that."""
     place = module.get_submodule(seam.module)
 
     def first(value: Any) -> Any:
@@ -223,7 +224,7 @@ def _at(module: nn.Module, seam: Seam, action: Any) -> Iterator[None]:
 def _added_mask(
     query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, is_causal: bool
 ) -> torch.Tensor | None:
-    """What scaled_dot_product_attention adds to its logits, broadcastable to [B, H, n, n]; None where nothing."""
+    """What scaled_dot_product_attention adds to its logits, broadcastable to [B, H, n, n]; None without a mask."""
     import torch
 
     if is_causal:

@@ -32,21 +32,21 @@ def verify(
     junit: Path | str | None = None,
     step: Progress = lambda text: None,
 ) -> dict[str, Any]:
-    """Check a bundle; a replacement of it that this user began here and that was interrupted is finished first.
+    """Check a bundle. An interrupted replacement of it that this user began on this machine is finished first.
 
     Args:
         path: the bundle.
         runtime: ``ort``, or ``tensorrt`` for the engines that `tokexport build` put into the bundle.
         variant: the one to prove; None: all of them.
-        min_accuracy: least share of right answers, 0..1, that the export must have recorded of each.
+        min_accuracy: least share of right answers, 0..1, that the export must have recorded for each.
         junit: JUnit XML file to write, also where this ends in an error; see `junit.Report`.
         step: called with the name of each step.
 
     Returns:
         ``{"bundle", "runtime", "files", "variant", "checks", "notes", "accuracy", "min_accuracy", "ok", "further"}``;
         ``accuracy`` is what the export measured on the task of a built-in model, or None; ``further`` holds
-        ``{"variant", "checks", "notes", "accuracy"}`` of each variant behind the first that was proved; ``ok`` is about
-        every check and accuracy.
+        ``{"variant", "checks", "notes", "accuracy"}`` of each proved variant after the first; ``ok`` covers every check
+        and accuracy.
 
     Raises:
         RequestError: no such variant; `min_accuracy` is outside 0..1, or the bundle records no accuracy; `junit` cannot
@@ -69,7 +69,7 @@ def verify(
 def _verify(
     path: Path, runtime: str, variant: str | None, min_accuracy: float | None, step: Progress
 ) -> dict[str, Any]:
-    # A step is "suite: what is done now": `junit.Report` files its time, or the error that ends it, under the suite.
+    # A step is "suite: what is done now": `junit.Report` counts its time, or the error that ends it, to the suite.
     step("files: manifest.json")
     recover(path)
     bundle = open_bundle(path)
@@ -100,7 +100,7 @@ def _verify(
 
 
 def _suite(variant: str, step: Progress) -> Progress:
-    """The suites of a further variant are its own."""
+    """Steps of a further variant, in suites of its own."""
     return lambda text: step(f"{variant} {text}")
 
 
@@ -125,22 +125,22 @@ def _with_tensorrt(
     with engine_runner(bundle, variant.name) as runner:
         checks = check(probes, runner.models, runner, variant.graphs["encoder"].precision, step)
         made = f"{runner.parts} parts of graphs were built as engines of their own; whole graphs ran in the bundle's"
-        notes = [f"{runner.session.title}: {made}", *_drift(runner, probes), *runner.session.notes()]
+        notes = [f"{runner.session.title}: {made}", *_end_to_end(runner, probes), *runner.session.notes()]
     return checks, notes
 
 
-def _drift(runner: EngineRunner, probes: list[Probe]) -> list[str]:
-    """The bundle's own encoder engine, end to end, where every flip of a pick counts: reported, not judged."""
+def _end_to_end(runner: EngineRunner, probes: list[Probe]) -> list[str]:
+    """The picks of the bundle's own encoder engine against PyTorch, flips included: reported, not judged."""
     samples = [probe.inputs for probe in probes if probe.part == "head"]
     if not samples:
-        return ["the encoder's engine was not run as a whole: this proof has no input of it"]
+        return ["the encoder's engine was not run as a whole: the proof holds no input of the whole encoder"]
     encode = runner(runner.models["encoder"])
     kept = runner.session.variant.graphs["encoder"].outputs["kept_indices"].name
-    # Of several compressors in a row, it is what they come to together that is the graph's output.
+    # With several compressors, the graph's output is their composed kept_indices.
     picks = [probe for probe in probes if kept in probe.expected]
     shares = []
     for sample, pick in zip(samples, picks, strict=True):
-        # A text reaches the compressor as an input of the encoder, and no part of the head.
+        # The text is an input of the encoder that goes to the compressor, not to the head.
         text = {TEXT: pick.inputs[TEXT]} if TEXT in pick.inputs else {}
         for ours, theirs in zip(encode({**sample, **text})[kept], pick.expected[kept]):
             shares.append(len({*map(int, ours)} & {*map(int, theirs)}) / len(theirs))

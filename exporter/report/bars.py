@@ -1,4 +1,4 @@
-"""The accuracy as bars: the uncompressed model, this one, and what it is to be judged by."""
+"""The accuracy as bars: the uncompressed model, this one, and the baselines."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Bar:
 
     Attributes:
         kind: own, plain (uncompressed) or baseline; sets its colour.
-        value: 0..1; what is below 0 is drawn as 0.
+        value: 0..1; a value below 0 is drawn as 0.
         spread: standard deviation, None where it was measured once.
-        note: what a reader must know of it.
+        note: an explanation.
     """
 
     label: str
@@ -34,12 +34,12 @@ class Bar:
 
 
 def metric(accuracy: dict[str, Any]) -> str:
-    """What was measured, in words."""
+    """The name of what was measured."""
     return str(accuracy.get("metric", "answers right"))
 
 
 def bars(method: str, accuracy: dict[str, Any]) -> list[Bar]:
-    """The bars of a record as `accuracy.measure` makes it, as far as things were measured."""
+    """The bars of a record of `accuracy.measure`, one for each figure that was measured."""
     drawn = [Bar("uncompressed", "plain", accuracy["uncompressed"], note="the model in PyTorch")]
     drawn.append(Bar(method, "own", accuracy["compressed"], accuracy.get("stderr"), "this bundle, ± standard error"))
     found = accuracy.get("baselines") or {}
@@ -53,8 +53,8 @@ def bars(method: str, accuracy: dict[str, Any]) -> list[Bar]:
         note = f"averages of a {found['pool']['keep']}-token grid, the largest that fits"
         drawn.append(Bar("pool", "baseline", found["pool"]["accuracy"], note=note))
     if "oracle" in found:
-        note = "selects the tokens that show what is asked for"
+        note = "selects the tokens that the answer depends on"
         drawn.append(Bar("oracle", "baseline", found["oracle"]["accuracy"], note=note))
-        note = "the same, all others averaged into the nearest of them"
+        note = "the same, each other token averaged into the nearest of them"
         drawn.append(Bar("oracle, merged", "baseline", found["oracle"]["merged"], note=note))
     return drawn

@@ -1,4 +1,4 @@
-"""Gives slots colours: different for neighbours, told apart by colour-blind readers, however many slots there are.
+"""Chooses the colours of slots: neighbours differ, and colour-blind readers can distinguish them.
 
 Sources: Okabe and Ito, "Color Universal Design" (2008), without black; Tol, "Colour Schemes", SRON/EPS/TN/09-002, the
 scheme "muted", as far as it differs from the first.
@@ -34,8 +34,8 @@ ALONE = "#ffffff"
 def slot_colours(picks: Picks, grid: tuple[int, ...]) -> list[str]:
     """A colour for each slot: `ALONE` where nothing was merged into it.
 
-    The largest slots choose first; each takes the colour that fewest of its neighbours have, and of those the one used
-    least. Up to as many merging slots as there are colours, every one is unique.
+    The largest slots choose first. Each takes the colour that fewest of its neighbours have, and among those the least
+    used one. As long as there are not more merging slots than colours, every colour is unique.
 
     Args:
         picks: of one input.
@@ -52,7 +52,7 @@ def slot_colours(picks: Picks, grid: tuple[int, ...]) -> list[str]:
 
 
 def _neighbours(picks: Picks, grid: tuple[int, ...]) -> dict[int, set[int]]:
-    """Slot -> slots of which a token lies beside, above or below one of its own."""
+    """Slot -> the slots with a token beside, above or below one of its own."""
     owner = picks.assignment.reshape(grid)
     near: dict[int, set[int]] = {}
     for axis in range(owner.ndim):

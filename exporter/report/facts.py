@@ -1,4 +1,4 @@
-"""What was done, in words, and the commands that prove, run and repeat it."""
+"""The choices of an export as pairs of name and value, and the commands that prove, run and repeat it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _KINDS = {
     "builtin": "built-in model",
     "checkpoint": "checkpoint",
     "module": "PyTorch module",
-    "onnx": "ONNX file of somebody else",
+    "onnx": "ONNX file that tokexport did not export",
 }
 
-# By the kind of preprocessing, behind `tokexport run`.
+# Kind of preprocessing -> the options of `tokexport run`.
 _GIVEN = {
     "image": "--image picture.png --prompt 'your question'",
     "video": "--video clip.gif --prompt 'your question'",
@@ -49,7 +49,7 @@ def facts(plan: Plan, manifest: Manifest, precision: str) -> list[tuple[str, str
 
 
 def _step(step: Step, record: CompressionRecord, plan: Plan) -> list[tuple[str, str]]:
-    """What was chosen of one compressor."""
+    """(name, value) of the choices for one compressor."""
     seam, method = record.seam, step.compressor.method
     where = f"{seam.kind}, tensor {seam.tensor}" + (" (chosen: auto)" if step.seam == "auto" else "")
     return [
@@ -67,8 +67,8 @@ def _step(step: Step, record: CompressionRecord, plan: Plan) -> list[tuple[str, 
 
 def _text(plan: Plan) -> str:
     if plan.source.text_seam:
-        return "of the question, by the graph text: what is kept holds for one question"
-    return "an input of the encoder, given by whoever runs it; it was proved with one that was made up"
+        return "of the question, by the graph text: the kept tokens depend on the question"
+    return "an input of the encoder, which the caller fills; it was proved with random rows"
 
 
 def _size_bias(on: bool, plan: Plan, merges: bool) -> str:
@@ -78,7 +78,7 @@ def _size_bias(on: bool, plan: Plan, merges: bool) -> str:
         return "not needed: nothing is merged"
     if plan.size_bias == "off":
         return "off, as asked: merged tokens lose weight in attention"
-    return "off: this bundle has no attention behind the compressor; add log(sizes) in your language model"
+    return "off: this bundle has no attention after the compressor; add log(sizes) in your language model"
 
 
 def commands(plan: Plan, manifest: Manifest, folder: str) -> list[tuple[str, str]]:
@@ -105,7 +105,7 @@ def commands(plan: Plan, manifest: Manifest, folder: str) -> list[tuple[str, str
 
 
 def _made(plan: Plan, manifest: Manifest) -> str:
-    """The command that makes this bundle again, in the folder where the model lies."""
+    """The command that makes this bundle again, to be run in the folder of the model."""
     source = plan.source
     name = source.model_path.name if source.model_path is not None else source.name
     words = ["tokexport", "model", f"package.module:{name}" if source.kind == "module" else name]

@@ -1,4 +1,4 @@
-"""A look becomes a figure: the input, what was kept of it, and what is left, side by side or as rows of sound."""
+"""Draws a look as a figure: the input, the kept tokens, and the merged result, side by side or as rows of sound."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Panel:
 
     Attributes:
         title: heading.
-        label: for those who do not see it.
+        label: text for screen readers.
         size: (width, height) of its view box.
-        markup: what stands in the svg element.
-        defs: the picture that the markup shows by `href`, where no panel before it brings it.
+        markup: the content of the svg element.
+        defs: the picture that the markup shows by `href`, where no earlier panel defines it.
     """
 
     title: str
@@ -43,8 +43,8 @@ class Figure:
     Attributes:
         wide: its panels take the full width.
         bars: sizes are bars beside the tokens, not numbers in them.
-        notes: what a reader must know of this drawing.
-        slots: (slot, where it lies, size) of each slot.
+        notes: remarks on this drawing.
+        slots: (slot, its position, size) of each slot.
     """
 
     number: int
@@ -78,7 +78,7 @@ def figure(number: int, look: Look, pixels: Pixels | None, grid: tuple[int, ...]
     """Draw one look.
 
     Args:
-        number: from 0; makes the ids in its markup its own.
+        number: from 0; makes the ids in its markup unique.
         look: the input and the picks.
         pixels: the input as a picture, None where it has none.
         grid: of the tokens, None where it is unknown.
@@ -91,7 +91,7 @@ def figure(number: int, look: Look, pixels: Pixels | None, grid: tuple[int, ...]
         panels, wide = _image(number, look.picks, pixels, grid), False
     elif pixels is not None and grid is not None and len(grid) == 3:
         panels, wide = _video(number, look.picks, pixels, grid), True
-        notes = ["The frames stand beside each other, the first on the left; a row goes through all of them."]
+        notes = ["The frames are side by side, the first on the left; a row goes through all of them."]
     else:
         panels, wide = [_sequence(look.picks)], True
         known = "unknown" if grid is None else "x".join(map(str, grid)) + ", which is not drawn here"
@@ -105,7 +105,7 @@ def figure(number: int, look: Look, pixels: Pixels | None, grid: tuple[int, ...]
 
 
 def _shown(number: int, pixels: Pixels, size: tuple[int, int] | None = None) -> tuple[tuple[int, int], str, str]:
-    """(size, the picture as a symbol, its use in the full size)."""
+    """(size, the picture as an SVG symbol, the element that shows it in full size)."""
     height, width = pixels.rgb.shape[:2]
     size = size or (480, round(480 * height / width))
     crisp = " style='image-rendering:pixelated'" if max(height, width) < 200 else ""
@@ -124,7 +124,7 @@ def _image(number: int, picks: Picks, pixels: Pixels, grid: tuple[int, ...]) -> 
         Panel(f"Input: {picks.tokens} tokens", "the input of the encoder", size, shown, symbol),
         Panel(f"Kept: {len(picks.kept)} tokens", summary(picks), size, shown + paint(picks, layout)),
     ]
-    # Without sizes nothing was averaged: tokens stand beside each other in the channels of their slot.
+    # Where all sizes are 1 nothing was averaged: tokens are concatenated in the channels of their slot.
     if picks.merged.any() and picks.sizes.max() > 1:
         left = _what_is_left(picks, pixels, layout)
         panels.append(Panel("What is left, in pixels", "each part in the mean colour of its slot", size, left))
@@ -132,14 +132,14 @@ def _image(number: int, picks: Picks, pixels: Pixels, grid: tuple[int, ...]) -> 
 
 
 def _video(number: int, picks: Picks, pixels: Pixels, grid: tuple[int, ...]) -> list[Panel]:
-    """The frames in a row, as one image of height x (frames width) tokens."""
+    """The frames side by side, as one image of height x (frames width) tokens."""
     frames, height, width = grid
     beside = np.arange(frames * height * width).reshape(height, frames, width).transpose(1, 0, 2).ravel()
     return _image(number, picks.moved(beside), pixels, (height, frames * width))
 
 
 def _what_is_left(picks: Picks, pixels: Pixels, layout: Layout) -> str:
-    """Each token in the mean colour of what its slot holds; nothing where it was lost."""
+    """Each token in the mean colour of its slot; black where it was dropped."""
     height, width = pixels.rgb.shape[:2]
     rows, columns = layout.grid
     down = np.linspace(0, height, rows + 1).round().astype(int)
@@ -160,7 +160,7 @@ def _what_is_left(picks: Picks, pixels: Pixels, layout: Layout) -> str:
 
 
 def _sound(number: int, picks: Picks, pixels: Pixels) -> Panel:
-    """Rows of time: the spectrogram, bars of sizes, and the spectrogram with what became of each strip."""
+    """Rows of time: the spectrogram, bars of sizes, and the spectrogram with each strip kept, merged or dropped."""
     n = picks.tokens
     rows = math.ceil(n / _ROW)
     columns = math.ceil(n / rows)
@@ -204,7 +204,7 @@ def _axis(row: int, layout: Layout, n: int, seconds: float | None, y: int) -> st
 
 
 def _sequence(picks: Picks) -> Panel:
-    """Tokens without a known place: cells in reading order."""
+    """Tokens without a known grid: cells in reading order."""
     columns = min(48, picks.tokens)
     rows = math.ceil(picks.tokens / columns)
     layout = Layout((picks.tokens,), columns, (columns * 40, rows * 46), (40, 40), 46)

@@ -1,4 +1,4 @@
-"""What the pictures show: inputs, what the exported encoder picked of them, and what the model answered."""
+"""What the pictures show: inputs, the tokens that the exported encoder kept, and the model's answers."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from ..sources.source import Source
 
 LOOKS = 3
-# Seconds of sound, hundreds of rows of tokens: two are enough to see what a method does.
+# With this many tokens two inputs are enough to see what a method does.
 _MANY_TOKENS = 1000
 
 
 @dataclass(frozen=True)
 class Look:
-    """One input and what became of it.
+    """One input and what the compressed model made of it.
 
     Attributes:
         input: the encoder's main input, [1, ...].
         picks: of its tokens.
-        prompt: what was asked about it; empty where nothing was.
+        prompt: the question about it; empty without one.
         said: the compressed model's answer, None where it was not asked.
-        answer: the right one.
+        answer: the right answer.
     """
 
     input: np.ndarray
@@ -46,13 +46,13 @@ class Look:
 def collect(
     plan: Plan, built: Built, folder: Path, encoded: Sequence[Encoded], *, runs: bool, asks: bool
 ) -> tuple[list[Look], str]:
-    """What there is to show of a bundle that was just written.
+    """The looks of a bundle that was just written.
 
     Args:
-        plan: what was asked for.
+        plan: of the export.
         built: the graphs, or in bf16 their fp32 reference build.
         folder: of the bundle.
-        encoded: inputs of the proof and what the encoder made of them; empty where nothing was proved.
+        encoded: inputs of the proof and the encoder's outputs; empty where nothing was proved.
         runs: whether ONNX Runtime's CPU can run these types.
         asks: whether the bundle at `folder` is finished and answers the source's questions.
 
@@ -72,7 +72,7 @@ def collect(
 
 
 def of_samples(encoded: Iterable[Encoded], outputs: Mapping[str, str]) -> list[Look]:
-    """From inputs of the proof, the main one first, and what the encoder gave for each.
+    """Looks of inputs of the proof, the main input first, and the encoder's outputs for each.
 
     Args:
         encoded: (inputs by role, outputs by the graph's names).
@@ -95,10 +95,10 @@ def _encode(source: Source, folder: Path) -> list[Encoded]:
 
 
 def of_task(source: Source, folder: Path) -> list[Look]:
-    """From questions of a built-in model, asked of the bundle at `folder`, each about another input.
+    """Looks of questions of a built-in model, answered by the bundle at `folder`, each about another input.
 
     Raises:
-        MissingError: what the source needs to make its questions, or what runs the bundle, is not installed.
+        MissingError: a package that the source needs to make its questions, or the runtime, is not installed.
     """
     from ...runtimes.load import load
     from ...runtimes.media.encoder_input import encoder_input

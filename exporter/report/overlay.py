@@ -1,7 +1,7 @@
 """Draws what happened to each token over the picture of the input, as SVG: lit, tinted by its slot, or dimmed.
 
-Everything that carries meaning is an attribute, so that the same markup stands in the page and in a file of its own;
-classes are only for what a page may add (a slot that is pointed at).
+Everything that carries meaning is an attribute, so that the same markup works in the page and in a file of its own.
+Classes serve only what a page may add (highlighting the slot under the pointer).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .picks import Picks
 DARK = "#0b0f14"
 # A merged token is darkened before it is tinted, so that kept ones stand out in bright inputs too.
 DIM, SHADE, TINT = 0.84, 0.35, 0.6
-# Strips of sound are narrow and have no frame: what is lit must stand out by its brightness alone.
+# Strips of sound are narrow and have no frame: lit ones must stand out by their brightness alone.
 STRIP_SHADE, STRIP_TINT = 0.62, 0.42
 _CELL = 40
 _FONT = "font-family='system-ui, sans-serif' font-weight='700' text-anchor='middle'"
@@ -26,14 +26,14 @@ _FONT = "font-family='system-ui, sans-serif' font-weight='700' text-anchor='midd
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the tokens lie in the drawing.
+    """The positions of tokens in the drawing.
 
     Attributes:
-        grid: (height, width) in rows of tokens, which sets who is whose neighbour.
+        grid: of the tokens, (height, width) or (length,); it decides which tokens are neighbours.
         columns: tokens in a row of the drawing.
         size: (width, height) of the drawing.
         cell: (width, height) of a token.
-        pitch: distance of the tops of two rows; more than a cell's height where bars of sizes stand between them.
+        pitch: distance of the tops of two rows; more than a cell's height where bars of sizes are between them.
         top: of the first row.
     """
 
@@ -75,13 +75,13 @@ def paint(picks: Picks, layout: Layout, *, bars: int = 0) -> str:
         f"<path class='{name}' d='{_area(layout, those)}' fill='{DARK}' fill-opacity='{opacity}'/>"
         for name, those, opacity in (("lost", picks.lost, DIM), ("shade", merged, shade))
     ]
-    # The same scale in every picture of one export is not wanted: a bar compares the slots of one input.
+    # Each input has a scale of its own, because bars compare only the slots of one input.
     tallest = float(np.log2(max(2.0, sizes.max(initial=1)) + 1))
     written = -_CELL * layout.columns
     for slot in np.argsort(picks.kept, kind="stable").tolist():
         position, size = int(picks.kept[slot]), float(sizes[slot])
         inside = _area(layout, merged & (picks.assignment == slot))
-        parts = [f"<title>{_told(picks, layout, slot)}</title>"]
+        parts = [f"<title>{_tooltip(picks, layout, slot)}</title>"]
         if inside:
             parts.append(f"<path class='merged' d='{inside}' fill='{colours[slot]}' fill-opacity='{tint}'/>")
         if not bars or not picks.lit[position]:
@@ -106,8 +106,8 @@ def paint(picks: Picks, layout: Layout, *, bars: int = 0) -> str:
     return "".join(layers)
 
 
-def _told(picks: Picks, layout: Layout, slot: int) -> str:
-    """What a pointer over a slot is told."""
+def _tooltip(picks: Picks, layout: Layout, slot: int) -> str:
+    """The tooltip of a slot."""
     position, size = int(picks.kept[slot]), float(picks.sizes[slot])
     where = f"token {position}"
     if len(layout.grid) == 2:
@@ -118,7 +118,7 @@ def _told(picks: Picks, layout: Layout, slot: int) -> str:
 
 
 def _outline(layout: Layout, position: int, colour: str, lit: bool) -> str:
-    """The frame of a kept token; dashed where its slot holds something else than the token that lay here."""
+    """The frame of a kept token; dashed where its slot holds something other than the token at this position."""
     (x, y), (wide, tall) = layout.at(position), layout.cell
     line = max(1.0, min(wide, tall) * 0.08)
     box = (x + line / 2, y + line / 2, wide - line, tall - line)

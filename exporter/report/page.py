@@ -30,15 +30,15 @@ def add(
     encoded: Sequence[Encoded],
     failure: str,
 ) -> None:
-    """Write report.html into a bundle that is being made; a note says so where jinja2, which makes it, is missing.
+    """Write report.html into a bundle that is being made. Without jinja2, which renders it, only a note is added.
 
     Args:
         writer: of the bundle.
-        plan: what was asked for.
-        built: the graphs, or in bf16 their fp32 reference build, which gave `encoded`.
-        manifest: as far as it is known: its `files` are not read.
-        result: what the export found.
-        encoded: inputs of the proof and what the encoder made of them; empty with --no-verify.
+        plan: of the export.
+        built: the graphs, or in bf16 their fp32 reference build, which computed `encoded`.
+        manifest: of the bundle; its `files` are not read.
+        result: of the export.
+        encoded: inputs of the proof and the encoder's outputs; empty with --no-verify.
         failure: the gate that failed; empty where none did.
 
     Raises:
@@ -55,11 +55,11 @@ def add(
         figure(number, look, pixels_of(look.input, manifest.preprocess, shape), shape)
         for number, look in enumerate(looks)
     ]
-    said = view(plan, manifest, result, figures, failure=failure, no_figures=why)
-    writer.add_file(FILE, html(said).encode())
+    content = view(plan, manifest, result, figures, failure=failure, no_figures=why)
+    writer.add_file(FILE, html(content).encode())
 
 
-def html(said: View) -> str:
+def html(content: View) -> str:
     """The page as text: one file, no script, nothing fetched."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -70,4 +70,4 @@ def html(said: View) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(view=said)
+    return environment.get_template("report.html.j2").render(view=content)

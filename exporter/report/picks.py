@@ -11,12 +11,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Picks:
-    """The choice made on one input, B = 1.
+    """A compressor's choice for one input, B = 1.
 
     Attributes:
         kept: [K] int64, the position each slot inherits.
         sizes: [K] float32, tokens each slot stands for.
-        assignment: [N] int64, the slot each token went into, -1 where it was lost.
+        assignment: [N] int64, the slot each token went into, -1 where it was dropped.
     """
 
     kept: np.ndarray
@@ -34,14 +34,14 @@ class Picks:
         return len(self.assignment)
 
     def moved(self, to: np.ndarray) -> Picks:
-        """The same choice where token i is drawn at to[i]; `to` [N] holds every place once."""
+        """The same choice with token i drawn at to[i]; `to` [N] is a permutation."""
         assignment = np.empty_like(self.assignment)
         assignment[to] = self.assignment
         return Picks(to[self.kept], self.sizes, assignment)
 
     @cached_property
     def slot_at(self) -> dict[int, int]:
-        """Position -> the slot that inherits it; the first where several do."""
+        """Position -> the slot that inherits it; the first if several do."""
         found: dict[int, int] = {}
         for slot, position in enumerate(self.kept.tolist()):
             found.setdefault(position, slot)
@@ -49,7 +49,7 @@ class Picks:
 
     @cached_property
     def lit(self) -> np.ndarray:
-        """Bool [N]: kept in its own slot and place."""
+        """Bool [N]: kept in the slot at its own position."""
         lit = np.zeros(self.tokens, bool)
         for position, slot in self.slot_at.items():
             lit[position] = self.assignment[position] == slot
@@ -62,7 +62,7 @@ class Picks:
 
     @property
     def lost(self) -> np.ndarray:
-        """Bool [N]: went nowhere."""
+        """Bool [N]: dropped."""
         return self.assignment < 0
 
     def merging(self) -> list[int]:

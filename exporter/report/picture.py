@@ -1,9 +1,9 @@
-"""Draws what bundles keep of one input, as an SVG file of its own: `python -m tokexport.exporter.report.picture`.
+"""Draws the tokens that bundles keep of one input, as an SVG file: `python -m tokexport.exporter.report.picture`.
 
     python -m tokexport.exporter.report.picture BUNDLE [BUNDLE ...] --image F [--prompt T] -o overlay.svg
 
-One bundle: the input, what is kept, and what is left in pixels. Several: the input, then what each of them keeps, with
-its answer where there is a prompt.
+One bundle: the input, the kept tokens, and the merged result in pixels. Several: the input, then the tokens that each
+of them keeps, with its answer where there is a prompt.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _figure(number: int, session: Session, media: Path, prompt: str) -> Figure:
     pixels = pixels_of(array, record, shape)
     if pixels is None or shape is None:
         raise RequestError(
-            "this bundle does not say how its tokens lie in the input, so nothing can be drawn over it",
+            "this bundle does not record the grid of its tokens, so they cannot be drawn over the input",
             where=str(session.bundle.path),
         )
     asks = session.variant.generation is not None and (prompt or pixels.sound)
@@ -75,7 +75,7 @@ def _figure(number: int, session: Session, media: Path, prompt: str) -> Figure:
 
 
 def _compose(panels: list[tuple[str, str, Figure, int]], prompt: str) -> str:
-    """All panels under their titles: beside each other, or one below the other where they are wide."""
+    """All panels under their titles: side by side, or one below the other where they are wide."""
     wide = panels[0][2].wide
     across = 3 * _WIDTH + 2 * _PAD if wide else _WIDTH
     top, parts, x = _PAD + (34 if prompt else 0), [], _PAD
@@ -112,10 +112,10 @@ def _line(text: str, x: int, y: int, size: int, colour: str, weight: int = 400) 
 @click.option(
     "--image", "--video", "--audio", "media", required=True, type=click.Path(path_type=Path), help="The input."
 )
-@click.option("--prompt", default="", help="Asked of each bundle that has its language graphs.")
+@click.option("--prompt", default="", help="The question for each bundle that has language graphs.")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="SVG file.")
 def main(bundles: tuple[Path, ...], media: Path, prompt: str, out: Path) -> None:
-    """Draw what BUNDLES keep of one input."""
+    """Draw the tokens that BUNDLES keep of one input."""
     from ...runtimes.bundle.losses import refuse_loss
 
     try:

@@ -1,4 +1,4 @@
-"""An encoder's input as a picture for people: pixel values de-normalised, frames in a row, a spectrogram, else none."""
+"""An encoder's input as a picture for people: de-normalised pixels, frames side by side, a spectrogram, or none."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ...runtimes.bundle.manifest import LogMelRecord, Preprocess, PreprocessReco
 _LARGEST = 768
 _LOSSLESS = 160 * 160
 
-# Nine knots of cividis (Nunez, Anderton and Renslow 2018, doi 10.1371/journal.pone.0199239), even in lightness for
-# every kind of colour vision.
+# Nine knots of cividis (Nunez, Anderton and Renslow 2018, doi 10.1371/journal.pone.0199239), whose lightness rises
+# evenly for every kind of colour vision.
 _CIVIDIS = np.array(
     [
         (0, 34, 78),
@@ -67,12 +67,12 @@ class Pixels:
 
 
 def pixels_of(array: np.ndarray, preprocess: Preprocess | None, grid: tuple[int, ...] | None) -> Pixels | None:
-    """The picture of an encoder's input, None where it has none.
+    """The picture of an encoder's input, None where it cannot be shown as one.
 
     Args:
         array: [B, C, H, W], [B, T, C, H, W] or [B, mels, frames]; the first of the batch is drawn.
-        preprocess: how it was made, where the source says so.
-        grid: of the tokens: [B, mels, frames] is taken for a spectrogram where they lie in one dimension.
+        preprocess: how it was made, where the source records it.
+        grid: of the tokens: [B, mels, frames] is taken for a spectrogram where the grid has one dimension.
     """
     first = np.asarray(array, np.float32)[0]
     if isinstance(preprocess, LogMelRecord) or (first.ndim == 2 and grid is not None and len(grid) == 1):

@@ -1,4 +1,4 @@
-"""What the page says, gathered from what the export knows; the template only lays it out."""
+"""The content of the page, gathered from the results of the export; the template only lays it out."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ PARTS = {
     "head": "the encoder before the compressor, against PyTorch",
     "compressor": "the compressor against its reference, fed the head's own tokens",
     "between": "the encoder between two compressors against PyTorch, fed the first one's own output",
-    "sequence": "positions, sizes and assignment of several compressors together, bit for bit",
-    "tail": "the encoder behind the compressor against PyTorch, fed the compressor's own output",
-    "text": "the words of a question as the compressor reads them, against PyTorch",
-    "embed": "words and tokens put together, against PyTorch",
+    "sequence": "positions, sizes and assignment of several compressors composed, bit for bit",
+    "tail": "the encoder after the compressor against PyTorch, fed the compressor's own output",
+    "text": "the embeddings of a question as the compressor reads them, against PyTorch",
+    "embed": "the embeddings of the prompt with the tokens spliced in, against PyTorch",
     "prefill": "the language model on the whole prompt, against PyTorch",
     "decode": "the language model word by word, against PyTorch",
 }
@@ -37,19 +37,19 @@ class View:
     Attributes:
         status: proved, failed or unverified.
         verdict: the status in one sentence.
-        tiles: (figure, what it is) at the top of the page.
+        tiles: (figure, its label) at the top of the page.
         facts: (name, value) of what was done.
         checks: of the proof, the failed ones first.
-        gates: the thresholds in words.
-        judged: the precision that they are of.
+        gates: the thresholds as text.
+        judged: the precision whose thresholds apply.
         parts: (name, meaning) of the parts that were proved.
         metric: what the accuracy measures.
-        has_merged: whether any token of the figures was merged; the others likewise.
-        has_sizes: has a slot that counts for more than one.
-        has_lost: was dropped.
-        has_dashed: lay where a slot is now that holds something else.
-        has_shared: went into a slot whose colour another slot has too.
-        has_bars: stands for more than one in a figure of sound.
+        has_merged: whether a figure shows a merged token; this and the next decide on entries of the legend.
+        has_sizes: whether a figure shows a slot that stands for more than one token.
+        has_lost: whether a figure shows a dropped token.
+        has_dashed: whether a figure shows a slot at a position whose own token it does not hold.
+        has_shared: whether two slots of a figure have the same colour.
+        has_bars: whether a figure of sound shows a merged token.
         bars: of the accuracy; empty where it was not measured.
         commands: (what for, command).
         graphs: (role, precision, files, inputs, outputs) of the first variant.
@@ -93,12 +93,12 @@ def view(
     """Gather the page.
 
     Args:
-        plan: what was asked for.
+        plan: of the export.
         manifest: of the bundle.
-        result: what the export found.
+        result: of the export.
         figures: pictures of inputs.
-        failure: the gate that failed, in words.
-        no_figures: why there are none.
+        failure: the gate that failed, as a sentence.
+        no_figures: why there are no figures.
     """
     variant = manifest.variants[0]
     records = variant.compression

@@ -1,4 +1,4 @@
-"""A Hugging Face checkpoint folder: its configuration files and its weights, read when they are asked for."""
+"""A Hugging Face checkpoint folder: its configuration files and its weights, read on first use."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .weights import Weights
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder in the layout of transformers; nothing is read before it is asked for.
+    """A folder in the layout of transformers; every file is read on first use.
 
     Attributes:
         folder: absolute.
-        name: of the model, for people.
+        name: of the model, for display.
     """
 
     folder: Path
@@ -31,10 +31,10 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """config.json as it stands.
+        """The content of config.json.
 
         Raises:
-            RequestError: absent, or not JSON.
+            RequestError: it is missing, or not JSON.
         """
         path = self.folder / "config.json"
         if not path.is_file():
@@ -46,7 +46,7 @@ class Checkpoint:
         return _read(path)
 
     def optional(self, *names: str) -> dict[str, Any]:
-        """The first of these JSON files that is there; empty where none is."""
+        """The content of the first of these JSON files that exists; empty without any."""
         return next((_read(self.folder / name) for name in names if (self.folder / name).is_file()), {})
 
 

@@ -1,4 +1,4 @@
-"""A hub id becomes a folder: from the cache of huggingface_hub, else over the network, else by the user's hand."""
+"""A hub id becomes a folder: from the cache of huggingface_hub, else by a download; else the error says how."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fetch(hub_id: str) -> Path:
     by_hand = f"hf download {hub_id} --local-dir {hub_id.partition('/')[2]}"
     if find_spec("huggingface_hub") is None:
         raise MissingError(
-            f"{hub_id} is not a folder here; huggingface_hub is needed to download it, and not installed",
+            f"{hub_id} is not a folder here; huggingface_hub, which downloads it, is not installed",
             fix=f"Install with: pip install huggingface_hub. Or, on a machine with network: {by_hand}",
         )
     import huggingface_hub as hub
@@ -40,7 +40,7 @@ def fetch(hub_id: str) -> Path:
     except errors.HFValidationError as error:
         raise RequestError(f"{hub_id} is not a hub id: {error}") from None
     try:
-        # One short question first: a download that cannot work would retry for minutes.
+        # One short request first: a download that cannot work would retry for minutes.
         hub.HfApi().model_info(hub_id, timeout=_SECONDS)
         return Path(hub.snapshot_download(hub_id, allow_patterns=wanted))
     except errors.RepositoryNotFoundError as error:

@@ -1,4 +1,4 @@
-"""How a checkpoint's photographs become pixel_values, from the files its image processor left."""
+"""How a checkpoint preprocesses images to pixel_values, read from the configuration of its image processor."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def preprocess_of(checkpoint: Checkpoint, size: tuple[int, int]) -> PreprocessRe
         size: [height, width] of the graph's input.
 
     Returns:
-        None where the folder says nothing, or says what a `PreprocessRecord` cannot: another final size than the
-        graph's, a crop out of a larger picture, tiles. A bundle then takes pixel_values only.
+        None where the folder has no such configuration, or one that a `PreprocessRecord` cannot express: another final
+        size than the graph's, a crop out of a larger picture, tiles. A bundle then takes pixel_values only.
     """
     found = checkpoint.optional("preprocessor_config.json", "processor_config.json")
     config: dict[str, Any] = found.get("image_processor", found)
@@ -46,13 +46,13 @@ def preprocess_of(checkpoint: Checkpoint, size: tuple[int, int]) -> PreprocessRe
 
 
 def _crop(config: dict[str, Any], size: tuple[int, int]) -> Literal["none", "center", "pad"] | None:
-    """How the picture comes to `size`; None for a way that `PreprocessRecord` has no word for."""
+    """How the picture is fitted to `size`; None where `PreprocessRecord` cannot express it."""
     wanted = config.get("size")
     shortest = wanted.get("shortest_edge") if isinstance(wanted, dict) else wanted
     final = _extent(config["crop_size"]) if config.get("do_center_crop") else _extent(wanted)
     fits = shortest == min(size) and final == size
     if config.get("do_pad"):
-        # Only this family of processors fills with the mean colour, up to a square, before it resizes.
+        # Only this family of processors pads to a square with the mean colour before it resizes.
         mean_colour = config.get("image_processor_type", "").startswith("LlavaImageProcessor")
         return "pad" if mean_colour and fits and size[0] == size[1] else None
     if config.get("do_center_crop"):
@@ -61,7 +61,7 @@ def _crop(config: dict[str, Any], size: tuple[int, int]) -> Literal["none", "cen
 
 
 def _extent(size: Any) -> tuple[int, int] | None:
-    """(height, width) of a size that says both."""
+    """(height, width), where the size gives both."""
     if isinstance(size, int):
         return size, size
     if isinstance(size, dict) and "height" in size and "width" in size:

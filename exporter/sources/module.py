@@ -31,10 +31,10 @@ _TOKENS = "tokens"
 
 @dataclass
 class ModuleSource(Source):
-    """A module of the user's; its whole graph is the encoder."""
+    """The user's module; its whole graph is the encoder."""
 
     def real_inputs(self, n: int) -> list[dict[str, np.ndarray]]:
-        """The example, and `n` - 1 inputs near it; a constant example is a placeholder, for which noise stands in."""
+        """The example, and `n` - 1 inputs near it; a constant example is a placeholder, and replaced by noise."""
         return [{name: _vary(np.asarray(x), i) for name, x in self.encoder.inputs.items()} for i in range(n)]
 
 
@@ -52,7 +52,7 @@ def open_module(text: str) -> Source:
     """Import and call what `text` names, with the working directory importable.
 
     Raises:
-        RequestError: it cannot be imported, fails, or returns something else than a module and its inputs.
+        RequestError: it cannot be imported, fails, or does not return a module and its inputs.
         MissingError: torch is not installed.
     """
     need("torch", to=f"open {text}")
@@ -62,7 +62,7 @@ def open_module(text: str) -> Source:
     result = _call(_find(text), text)
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], nn.Module)):
         raise RequestError(f"{text} returned {_kind(result)}", fix=_CONTRACT)
-    # The proof is against float32, whatever the module computes in.
+    # The proof compares with float32, whatever the module computes in.
     module = result[0].eval().float()
     inputs = {name: x.float() if x.is_floating_point() else x for name, x in _inputs(module, result[1], text).items()}
     try:
@@ -70,14 +70,14 @@ def open_module(text: str) -> Source:
             returned = module(*inputs.values())
     except Exception as error:
         raise RequestError(
-            f"the module of {text} fails on its own example: {_told(error)}",
+            f"the module of {text} fails on its own example: {_one_line(error)}",
             fix="Make module(*example) work in float32.",
         ) from error
     outputs = _outputs(returned, text)
     return ModuleSource(
         kind="module",
         name=text.rpartition(":")[2].rpartition(".")[2],
-        # What the user's module imports is the user's as well, and nothing says which modules those are.
+        # The modules that the user's module imports are the user's too, and cannot be told from the others.
         origin=tuple(Path(file) for each in list(sys.modules.values()) if (file := getattr(each, "__file__", None))),
         encoder=GraphSource(role="encoder", module=module, inputs=inputs, outputs=outputs),
     )
@@ -85,7 +85,7 @@ def open_module(text: str) -> Source:
 
 def _find(text: str) -> Callable[[], Any]:
     path, _, name = text.partition(":")
-    # `python -m` would do the same; a console script has its own folder there.
+    # `python -m` adds the working directory; a console script has its own folder there instead.
     if os.getcwd() not in sys.path:  # noqa: PTH109
         sys.path.insert(0, os.getcwd())  # noqa: PTH109
     importlib.invalidate_caches()
@@ -93,7 +93,7 @@ def _find(text: str) -> Callable[[], Any]:
         found = importlib.import_module(path)
     except Exception as error:
         raise RequestError(
-            f"{path} cannot be imported: {_told(error)}",
+            f"{path} cannot be imported: {_one_line(error)}",
             where=text,
             fix="It is looked for in the working directory and among the installed packages.",
         ) from error
@@ -112,7 +112,7 @@ def _call(function: Callable[[], Any], text: str) -> Any:
     try:
         return function()
     except Exception as error:
-        raise RequestError(f"{text} raised {_told(error)}", fix=f"{_CONTRACT} Use --debug to see where.") from error
+        raise RequestError(f"{text} raised {_one_line(error)}", fix=f"{_CONTRACT} Use --debug to see where.") from error
 
 
 def _inputs(module: nn.Module, example: Any, text: str) -> dict[str, torch.Tensor]:
@@ -130,8 +130,8 @@ def _inputs(module: nn.Module, example: Any, text: str) -> dict[str, torch.Tenso
             )
         if list(named) != names[: len(named)]:
             raise RequestError(
-                f"the example of {text} gives {list(named)} of forward's parameters {names} and leaves one before out",
-                fix="Wrap the module in one whose forward takes what the example gives.",
+                f"the example of {text} has {list(named)} of forward's parameters {names} and skips an earlier one",
+                fix="Wrap the module in one whose forward takes only the inputs of the example.",
             )
     else:
         values = tuple(example) if isinstance(example, (tuple, list)) else (example,)
@@ -153,7 +153,7 @@ def _inputs(module: nn.Module, example: Any, text: str) -> dict[str, torch.Tenso
 
 
 def _outputs(returned: Any, text: str) -> tuple[str, ...]:
-    """Roles: the first output is what others call the tokens."""
+    """Output roles: the first output has the role `tokens`."""
     import torch
 
     values = returned if isinstance(returned, (tuple, list)) else (returned,)
@@ -166,8 +166,8 @@ def _outputs(returned: Any, text: str) -> tuple[str, ...]:
     return (_TOKENS, *(f"output_{i}" for i in range(1, len(values))))
 
 
-def _told(error: BaseException) -> str:
-    """An exception as part of a sentence."""
+def _one_line(error: BaseException) -> str:
+    """Type and message of an exception on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 

@@ -16,7 +16,7 @@ from .synthetic import image
 
 @dataclass
 class OnnxSource(Source):
-    """A foreign graph; its names are kept, so roles and tensor names are the same."""
+    """A foreign graph; its tensor names are kept, and are also the roles."""
 
     def real_inputs(self, n: int) -> list[dict[str, np.ndarray]]:
         """Drawn pictures in [-1, 1] for [1, 3, H, W], normal numbers for other floats, ones for integers and masks."""
@@ -30,7 +30,7 @@ def open_onnx(path: Path) -> Source:
     """Read the graph of an ONNX file and the names and shapes of its inputs and outputs; a dynamic batch becomes 1.
 
     Raises:
-        GraphError: not an ONNX file, external data that is not there, or an input with a dynamic axis beside the batch.
+        GraphError: not an ONNX file, missing external data, or an input with a dynamic axis other than the batch.
     """
     model = load_model(path)
     graph = model.graph

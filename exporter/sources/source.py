@@ -1,4 +1,4 @@
-"""What a source is: the one shape in which every model reaches the pipeline, whoever it came from."""
+"""What a source is: the one interface through which every model reaches the pipeline, wherever it came from."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Parts = Literal["encoder", "all"]
 Kind = Literal["builtin", "checkpoint", "module", "onnx"]
 Modality = Literal["image", "video", "audio"]
 
-# Where the source does not say it: by the rank of the input, [B, mels, frames], [B, C, H, W] or [B, T, C, H, W].
+# Where the source has no modality: guessed from the rank of [B, mels, frames], [B, C, H, W] or [B, T, C, H, W].
 _BY_RANK: dict[int, Modality] = {3: "audio", 4: "image", 5: "video"}
 
 
@@ -38,10 +38,10 @@ class GraphSource:
         inputs: example inputs by role name, which is also the graph's input name; static shapes, B = 1. Torch tensors;
             numpy arrays where `module` is None, because a foreign file is compressed without torch.
         outputs: output role names, which are also the graph's output names, in the order the module returns them.
-        grid: how the tokens lie, where the model says it: (height, width), (frames, height, width), or (length,) for
-            sound.
-        placeholder: path of the submodule, [B, N, D] -> [B, N, D'], whose place a compressor that widens tokens takes;
-            it is there so that the module and its graph can be run and cut before. Empty where there is none.
+        grid: of the tokens, where it is known: (height, width), (frames, height, width), or (length,) for sound.
+        placeholder: path of a submodule, [B, N, D] -> [B, N, D'], which a compressor that widens tokens replaces. With
+            it, the module and its graph can be run and split before the compressor is inserted. Empty where there is
+            none.
     """
 
     role: Role
@@ -60,8 +60,8 @@ class Question:
         input: what `Session.encode` takes: an image uint8 [H, W, 3], a video uint8 [T, H, W, 3], or a waveform float32
             [samples].
         prompt: text; empty where the model needs none.
-        answer: the right one.
-        content: bool [N], the tokens that show what is asked for: an oracle keeps these first.
+        answer: the right answer.
+        content: bool [N], the tokens that the answer depends on: an oracle keeps these first.
     """
 
     input: np.ndarray
@@ -78,19 +78,19 @@ class Source(ABC):
         kind: as in the manifest.
         name: short, without a path: tiny-vlm, the folder's name, the file's stem.
         files: the weights, or the ONNX file; `sha256` is made of them.
-        origin: the checkpoint folder, or the Python files, that it was opened from: no bundle may replace a part of
-            these, nor of `files`.
+        origin: the checkpoint folder, or the Python files, that it was opened from. No bundle may overwrite a part of
+            these or of `files`.
         encoder: the graph a compressor goes into.
         modality: what the encoder takes; None: see `takes`.
         model_path: the ONNX file of kind ``onnx``, None otherwise.
-        auto_seam: the seam kind a paper asks for -> the name of that seam in this model.
-        text_seam: the seam whose tokens lie in the space of `text`; empty where there is no such graph.
+        auto_seam: the seam kind of a method's paper -> the name of that seam in this model.
+        text_seam: the seam whose tokens are in the same space as the rows of `text`; empty without such a graph.
         preprocess: how a picture, a video or a sound becomes the encoder's input, where that is known.
         processor: how text becomes ids.
         processor_files: path inside the bundle -> content.
         has_task: whether right answers are known, so that accuracy can be measured.
-        metric: what `score` measures, in words.
-        plain: the model that this one was `prepared` from, with the weights that all other methods take.
+        metric: the name of what `score` measures, for tables.
+        plain: the model that this one was `prepared` from, with the weights for all other methods.
     """
 
     kind: Kind
@@ -111,14 +111,14 @@ class Source(ABC):
 
     @property
     def takes(self) -> Modality | None:
-        """The modality; where nothing says it, as the rank of the encoder's input suggests, or None."""
+        """The modality; where it is not set, guessed from the rank of the encoder's input, or None."""
         return self.modality or _BY_RANK.get(len(next(iter(self.encoder.inputs.values())).shape))
 
     @cached_property
     def sha256(self) -> str | None:
-        """Of the one file; of several, over their hashes in the order of their names; None where there is none.
+        """Hash of the one file, or of the hashes of several in the order of their names; None without files.
 
-        Read when it is first asked for: a 7B folder takes ten seconds.
+        Computed on first use: a 7B folder takes ten seconds.
         """
         hashes = []
         for file in sorted(self.files, key=lambda file: file.name):
@@ -140,18 +140,18 @@ class Source(ABC):
         return []
 
     def score(self, said: Sequence[str], answers: Sequence[str]) -> float:
-        """How good answers are, 1 at best: here the share that is right in full."""
+        """The score of the model's answers `said`, at best 1; by default the share that match in full."""
         return sum(one == right for one, right in zip(said, answers, strict=True)) / len(answers)
 
     def uncompressed_accuracy(self, n: int, seed: int) -> float:
-        """Share of the same questions that the uncompressed module answers right, where `has_task`."""
+        """Score of the uncompressed module on the same questions, where `has_task`."""
         return float("nan")
 
     def prepared(self, compressor: Compressor) -> Source:
-        """This model as `compressor` needs it: itself, unless the model has other weights for that method.
+        """This model with the weights that `compressor` needs: itself, unless it has other weights for that method.
 
         Raises:
-            RequestError: it has such weights, but not for these parameters.
+            RequestError: it has such weights, but for other parameters.
         """
         return self
 
@@ -160,7 +160,7 @@ class Source(ABC):
         return []
 
     def generation(self, keep: int) -> GenerationRecord | None:
-        """What greedy generation needs for K kept tokens; None where `language` gives no graphs."""
+        """The manifest's generation record for K kept tokens; None where `language` returns no graphs."""
         return None
 
     def text(self, length: int) -> GraphSource | None:
@@ -168,15 +168,15 @@ class Source(ABC):
         return None
 
     def text_record(self) -> TextRecord | None:
-        """What goes into `text`."""
+        """The manifest's record of the input of `text`."""
         return None
 
     def real_prompts(self, n: int, length: int) -> list[list[int]]:
-        """`n` prompts as they are asked, of at most `length` ids, where there is `text`; the same on every call."""
+        """`n` realistic prompts of at most `length` ids, where there is `text`; the same ones on every call."""
         return []
 
     def seam_for(self, compressor: Compressor) -> str:
-        """The seam that ``auto`` takes: where the text lies, for a compressor that reads one, or its paper's."""
+        """The seam that ``auto`` means: `text_seam` for a compressor that reads text, otherwise its paper's."""
         if self.text_seam and TEXT in compressor.signals():
             return self.text_seam
         wanted = compressor.method.seam

@@ -1,4 +1,4 @@
-"""Inputs with structure, made from a number: a compressor fed white noise proves nothing about similar tokens."""
+"""Synthetic inputs with structure, made from a seed: white noise has no similar tokens to prove a compressor on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def image(number: int, height: int, width: int) -> NDArray[np.float32]:
-    """A picture of soft shapes on a shaded ground, the same for the same number.
+    """A picture of soft shapes on a shaded background, the same for the same number.
 
     Returns:
         [3, height, width] float32 in [0, 1].

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .source import GraphSource
 
-# Everything else torch writes beside a node is either a path of this machine or says again what these two say.
+# All other metadata that torch writes per node is either a path of this machine or repeats these two.
 _KEPT_METADATA = ("pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy")
 _NO_OPERATOR = "Write that step of the module with operators that ONNX has."
 _NO_TRACE = (
@@ -92,7 +92,7 @@ def export_graph(graph: GraphSource, opset: int = 18) -> ir.Model:
 
 
 def _check_signature(model: ir.Model, graph: GraphSource) -> None:
-    """What the graph takes and gives must be what was announced, in static shapes."""
+    """Check that the graph has the announced inputs and outputs, with static shapes."""
     where = f"{graph.role} graph of {type(graph.module).__name__}"
     for kind, values, wanted in (
         ("input", model.graph.inputs, list(graph.inputs)),
@@ -128,7 +128,7 @@ def _strip(model: ir.Model) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost exception, without the pages of advice and source code that torch puts around and behind it."""
+    """The innermost exception, without the pages of advice and source code that torch adds."""
     while error.__cause__ is not None:
         error = error.__cause__
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
@@ -136,7 +136,7 @@ def _cause(error: BaseException) -> str:
 
 
 class _OtherThreads:
-    """A stream that drops what the thread that made it writes; a progress bar in another thread goes on."""
+    """A stream that is muted for the thread that created it; a progress bar in another thread stays visible."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._muted = stream, threading.get_ident()
@@ -151,7 +151,7 @@ class _OtherThreads:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch's warnings, logs and dumps off the terminal; what it has to say in a failure is in its exception."""
+    """Keep torch's warnings, logs and dumps off the terminal; a failure's cause is in its exception."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

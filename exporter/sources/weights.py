@@ -1,4 +1,4 @@
-"""Weight files of a checkpoint folder, read by prefix: an encoder never pulls its language model into memory."""
+"""Weight files of a checkpoint folder, read by prefix, so that opening an encoder never loads the language model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Weights:
         folder: holds model.safetensors or pytorch_model.bin, or shards with their index.
 
     Raises:
-        RequestError: no weights, a shard that its index names is absent, or a file that is cut short.
+        RequestError: no weights, a shard that its index names is missing, or a file is truncated.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,27 +50,26 @@ class Weights:
                 with _open(self.folder / name) as tensors:
                     return dict.fromkeys(tensors.keys(), name)
         raise RequestError(
-            "config.json is there, but no weights",
+            "the folder has a config.json, but no weights",
             where=str(self.folder),
             fix="Expected model.safetensors, or shards with model.safetensors.index.json: download the whole folder.",
         )
 
     def has(self, prefix: str) -> bool:
-        """Whether there are weights behind a prefix; see `load`."""
+        """Whether there are weights with a prefix; see `load`."""
         return any(_plain(key, prefix) for key in self.file_of)
 
     def load(self, module: nn.Module, prefix: str, *, optional: tuple[str, ...] = ()) -> None:
-        """Give `module` (see `without_weights`) its parameters as float32, and nothing else of the folder.
+        """Load the parameters of `module` (see `without_weights`) as float32, and read no other weights.
 
         Args:
-            module: its state's keys are looked up behind `prefix`.
-            prefix: name of the submodule in the checkpoint, such as ``vision_tower``. What stands before it
-                (``model.``), and an inner ``vision_model.`` that only one side has, depend on the version of
-                transformers that wrote the folder, and are passed over.
-            optional: submodules of `module` that the exported graph does not use; they may be absent.
+            module: the keys of its state dict are looked up under `prefix`.
+            prefix: name of the submodule in the checkpoint, such as ``vision_tower``. A leading ``model.``, and an
+                inner ``vision_model.``, depend on the version of transformers that wrote the folder, and are ignored.
+            optional: submodules of `module` that the exported graph does not use; they may be missing.
 
         Raises:
-            RequestError: a weight is absent or has another shape than config.json says.
+            RequestError: a weight is missing, or its shape is not that of config.json.
         """
         import torch
 
@@ -87,25 +86,25 @@ class Weights:
         for name, empty in module.state_dict().items():
             if name not in state:
                 if name.startswith(optional):
-                    # If it does reach an output after all, no proof passes.
+                    # If the graph does use it after all, the proof fails.
                     state[name] = torch.full(empty.shape, torch.nan)
                     continue
                 raise RequestError(
                     f"the checkpoint has no weight {prefix}.{name}",
                     where=str(self.folder),
-                    fix="config.json and the weights do not belong together, or the download is incomplete.",
+                    fix="Download the folder again: it is incomplete, or config.json belongs to other weights.",
                 )
             if state[name].shape != empty.shape:
                 raise RequestError(
                     f"weight {prefix}.{name} is {list(state[name].shape)}, config.json says {list(empty.shape)}",
                     where=str(self.folder),
-                    fix="config.json and the weights do not belong together.",
+                    fix="Download the folder again: config.json belongs to other weights.",
                 )
         module.load_state_dict(state, assign=True, strict=False)
 
 
 def _plain(key: str, prefix: str) -> str | None:
-    """The key behind `prefix`, the same for every layout; None where the key lies elsewhere."""
+    """The part of a key after `prefix`, the same for every layout; None where the key has another prefix."""
     inner = key.removeprefix("model.")
     if not inner.startswith(f"{prefix}."):
         return None
@@ -114,9 +113,9 @@ def _plain(key: str, prefix: str) -> str | None:
 
 @contextlib.contextmanager
 def without_weights() -> Iterator[None]:
-    """Modules made inside have parameters without memory, to be assigned; their buffers are real.
+    """Modules made inside have parameters on the meta device, to be assigned later; their buffers are real.
 
-    transformers fills modules with random numbers, which for a real encoder takes seconds and a gigabyte for nothing.
+    transformers initialises modules with random numbers, which for a real encoder wastes seconds and a gigabyte.
     """
     from torch import nn
 
@@ -135,7 +134,7 @@ def without_weights() -> Iterator[None]:
 
 
 class _Pickled:
-    """pytorch_model.bin with the face of an open safetensors file."""
+    """pytorch_model.bin with the interface of an open safetensors file."""
 
     def __init__(self, file: Path) -> None:
         import torch
@@ -165,7 +164,7 @@ def _open(file: Path) -> Iterator[Any]:
             context = contextlib.nullcontext(_Pickled(file))
     except Exception as error:
         raise RequestError(
-            f"{file.name} cannot be read, it is cut short or damaged: {str(error).splitlines()[0]}",
+            f"{file.name} cannot be read, it is truncated or damaged: {str(error).splitlines()[0]}",
             where=f"{file}, {file.stat().st_size} bytes",
             fix="Copy or download this file again.",
         ) from error

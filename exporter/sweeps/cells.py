@@ -1,4 +1,4 @@
-"""The cells of a sweep: one figure each, kept in a file as soon as it is known, so that nothing is computed twice."""
+"""The cells of a sweep: one figure each, written to a file at once, so that nothing is computed twice."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Cell:
     """One figure of a sweep.
 
     Attributes:
-        key: all that the figure depends on; JSON.
-        compute: the figure itself, a JSON object.
+        key: everything that the figure depends on; JSON.
+        compute: returns the figure, a JSON object.
     """
 
     key: dict[str, Any]
@@ -35,16 +35,16 @@ class Cell:
 
 
 class Cells:
-    """The figures that a folder holds already, and those that are added.
+    """The figures that a folder has already, and those that are added.
 
-    The file has a line for each: ``{"key": {...}, "value": {...}}``. A last line without its end was being written
-    when something stopped it; it is computed again.
+    The file has one line for each: ``{"key": {...}, "value": {...}}``. A last line without a newline was interrupted
+    while it was written, and is computed again.
 
     Args:
         folder: made if it is not there.
 
     Raises:
-        RequestError: the file there is not of this kind, the folder cannot be made, or what is written there is a link.
+        RequestError: the file is not one of a sweep, the folder cannot be made, or a file to be written is a link.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -74,7 +74,7 @@ class Cells:
         return self._known[cell.name]
 
     def complete(self, cells: Iterable[Cell], done: Callable[[Cell], None]) -> None:
-        """Compute the cells that are not there yet, each written before the next is begun; `done` after each cell."""
+        """Compute the missing cells, writing each before the next is begun; call `done` after each cell."""
         for cell in cells:
             if cell not in self:
                 value = cell.compute()

@@ -1,4 +1,4 @@
-"""The picture of a sweep: what is left of the task against the tokens kept, and against the time it takes."""
+"""The picture of a sweep: accuracy or agreement against the tokens kept, and against time."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from ...errors import MissingError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, which eyes of every kind tell apart, without the yellow that is faint on white. The marker
-# says the same once more for prints in grey.
+# Okabe and Ito's colours, which colour-blind readers can tell apart, without the yellow, which is faint on white.
+# Markers differ too, for prints in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "#6E6E6E"
 PALE = "#C9C9C9"
-# More lines than this cannot be told apart: the best are named, the others show where they lie.
+# More lines than this cannot be distinguished: the best are named, the others are drawn pale.
 NAMED = 8
 
 
 def draw(result: dict[str, Any], target: Path) -> None:
-    """Draw what sweep.json holds as a PNG.
+    """Draw the content of sweep.json as a PNG.
 
     Raises:
         MissingError: matplotlib is not installed.
@@ -60,9 +60,9 @@ def _series(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _styles(rows: list[dict[str, Any]], figure: str) -> dict[str, tuple[str, str]]:
-    """Colour and marker of the `NAMED` best methods; beyond the palette the markers move on against the colours.
+    """Colour and marker of the `NAMED` best methods; beyond the palette, colours repeat with other markers.
 
-    Best in the mean over the ratios, a ratio that a method does not reach counting as nothing.
+    Best by the sum over the ratios, where a ratio that a method does not reach counts as 0.
     """
     methods = {name: of for name, of in _series(rows).items() if not of[0]["baseline"]}
     best = sorted(methods, key=lambda name: -sum(row[figure] for row in methods[name]))[:NAMED]
@@ -107,7 +107,7 @@ def _over_tokens(axes: Axes, result: dict[str, Any], rows: list[dict[str, Any]])
 
 
 def _over_time(axes: Axes, result: dict[str, Any], rows: list[dict[str, Any]], timed: bool) -> None:
-    """Every method that was timed, and the front that no other is both faster and better than."""
+    """Every method that was timed, and the Pareto front of time and score."""
     figure, styles, full = result["figure"], _styles(rows, result["figure"]), result["uncompressed"]
     points = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""The rows of a sweep and the cells they are made of: what is to be measured, and how, but nothing measured yet."""
+"""The rows of a sweep and their cells: what is to be measured, and how. Nothing is measured here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BASELINES = ("uniform", "random", "pool")
 
 @dataclass
 class Row:
-    """A method at a ratio: where it cannot be, `reason` says why and there are no cells.
+    """A method at a ratio. Where the method cannot run there, `reason` says why and there are no cells.
 
     Attributes:
         label: method and parameters, as after ``--method``.
@@ -54,13 +54,13 @@ class Plan:
 
     Args:
         bench: of the model.
-        examiner: judges.
+        judge: scores the encoded inputs.
     """
 
     def __init__(self, bench: Bench, judge: Judge) -> None:
         self._bench, self._judge = bench, judge
         self._generates = bench.source.generation(1) is not None
-        # What a figure follows from; not the folder, whose content `facts` tells.
+        # What a figure depends on; not the folder's path, but its content, which is in `facts`.
         self._key = {
             "source": bench.identity,
             "name": bench.source.name,
@@ -78,7 +78,7 @@ class Plan:
     def rows(self, asked: Sequence[Compressor], ratio: str) -> Iterator[Row]:
         """The methods at a ratio, and the baselines."""
         for compressor in asked:
-            # A baseline that is asked for with its defaults stands below anyway.
+            # A baseline with default parameters is added below anyway.
             if compressor not in [make(name) for name in BASELINES if name in names()]:
                 yield self._asked(compressor, ratio)
         keep = tokens_kept(self._tokens, ratio=ratio)
@@ -114,7 +114,7 @@ class Plan:
         if compressor.method.merges and self._generates:
             row.without = self._figure(compressor, own, keep, False)
         bench = self._bench
-        # A folder may be carried to another machine: what was answered holds there too, but not how fast.
+        # The folder may be moved to another machine: answers hold there too, times do not.
         here = {"machine": machine()["machine"]}
         row.encoder = [self._cell("encoder", compressor, own, lambda: bench.times(compressor, own), **here)]
         if self._generates:
@@ -165,7 +165,7 @@ def method_of(text: str) -> Compressor:
     """``apet`` or ``apet:merge=false,basis=16``.
 
     Raises:
-        RequestError: not so written, an unknown method or parameter, or a value out of range.
+        RequestError: another syntax, an unknown method or parameter, or a value out of range.
     """
     name, colon, rest = text.partition(":")
     params: dict[str, str] = {}
@@ -181,7 +181,7 @@ def method_of(text: str) -> Compressor:
 
 
 def label(compressor: Compressor) -> str:
-    """A method with the parameters that are not its defaults, as `method_of` reads it."""
+    """A method with its parameters other than the defaults, in the syntax of `method_of`."""
     default = parameters(make(compressor.method.name))
     other = [f"{key}={value}" for key, value in parameters(compressor).items() if value != default[key]]
     return compressor.method.name + (":" + ",".join(other) if other else "")

@@ -1,8 +1,8 @@
 """`sweep()`: methods x ratios on one model, judged by its questions or by agreement on the user's own inputs.
 
-A row is a method at a ratio; its figures are cells, each computed once and kept in the folder (`sweep_cells`). Beside
-the methods asked for stands what they have to beat: uniform, random over ten seeds, pool with its own number of tokens,
-and where it is known which tokens matter, the oracle that selects those first.
+A row is a method at a ratio; its figures are cells, each computed once and kept in the folder (`cells.py`). Baselines
+are added to the requested methods: uniform, random over ten seeds, and pool with its own number of tokens. Where it is
+known which tokens matter, so is the oracle that selects those first.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def sweep(
 
     Args:
         source: as in `pipeline.export`.
-        out: folder for the results and the cells; None: ``./<source>-sweep``. What it holds is not computed again.
+        out: folder for the results and the cells; None: ``./<source>-sweep``. Cells that it has are not computed again.
         methods: ``apet`` or ``apet:merge=false,basis=16``; none: all that fit the model's modality.
         ratios: shares removed.
         seeds: question seeds.
@@ -63,10 +63,10 @@ def sweep(
         advance: called after each cell.
 
     Returns:
-        What sweep.json holds: the request, ``uncompressed``, and ``rows``.
+        The content of sweep.json: the request, ``uncompressed``, and ``rows``.
 
     Raises:
-        RequestError, GraphError: exit 2, also where a file in `out` would be replaced that is not of a sweep.
+        RequestError, GraphError: exit 2, also where a file in `out` that is not of a sweep would be overwritten.
         MissingError: exit 3.
     """
     from ..opening import open_source
@@ -81,7 +81,7 @@ def sweep(
     _check_task(opened, asked, inputs, prompt)
     bench = Bench(opened)
     judge: Judge = Folder(bench, inputs, prompt) if inputs else Questions(bench, questions, seeds)
-    # Not before: a request that is refused leaves no folder.
+    # Only now: a refused request must leave no folder.
     folder = Path(out) if out is not None else Path(f"{opened.name}-sweep")
     _check_folder(folder, inputs, [*opened.files, *variants.files(asked)])
     cells = Cells(folder)
@@ -134,10 +134,10 @@ def _check_task(opened: Source, asked: Sequence[Compressor], inputs: Path | None
 
 
 def _check_folder(folder: Path, inputs: Path | None, sources: Sequence[Path]) -> None:
-    """Refuse a folder in which the results would replace something else than results."""
+    """Refuse a folder in which the results would overwrite something other than results."""
     if inputs is not None and folder.exists() and folder.samefile(inputs):
         raise RequestError(
-            "-o names the folder of --inputs, whose files the picture of the results would be counted among",
+            "-o names the folder of --inputs, where the picture of the results would count as one of the inputs",
             where=str(folder),
             fix="Name a folder of its own: -o NAME.",
         )
@@ -145,7 +145,7 @@ def _check_folder(folder: Path, inputs: Path | None, sources: Sequence[Path]) ->
         refuse_loss(folder / name, [*sources, *([inputs] if inputs else [])])
         if (folder / name).exists() and not (folder / FILE).exists():
             raise RequestError(
-                f"the folder for the results holds a file {name} that is not of a sweep: there is no {FILE} beside it",
+                f"the folder for the results has a file {name} that is not of a sweep: there is no {FILE} beside it",
                 where=str(folder),
                 fix="Move that file elsewhere, or name another folder: -o FOLDER.",
             )
@@ -157,7 +157,7 @@ def _asks(source: Source) -> bool:
 
 
 def _fitting(source: Source, asks: bool) -> list[str]:
-    """The methods, but for baselines, that take what the model takes."""
+    """The methods, without baselines, for the model's modality."""
     fitting = [method for method in methods() if source.takes in method.modalities and method.family != "baseline"]
     known = [method.name for method in fitting if method.name not in BASELINES]
     return [name for name in known if asks or TEXT not in make(name).signals()]

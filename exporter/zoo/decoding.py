@@ -1,4 +1,4 @@
-"""What the decoders of the built-in models share: the mask, and answering greedily in PyTorch."""
+"""What the decoders of the built-in models share: the causal mask, and greedy decoding in PyTorch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def causal_mask(length: int) -> Tensor:
 
 
 def greedy(logits: Tensor, follow: Callable[[Tensor, int], Tensor], limit: int, *, pad: int, eos: int) -> Tensor:
-    """The most likely words, int64 [B, <= limit]; behind `eos` a row is `pad`.
+    """The most likely words, int64 [B, <= limit]; after `eos` a row is `pad`.
 
     Args:
         logits: of the first word, [B, V].
-        follow: (words int64 [B, 1], how many came before the next) -> logits [B, V] of the next.
+        follow: (words int64 [B, 1], number of words so far) -> logits [B, V] of the next.
         limit: at most this many words.
         pad: id that fills finished rows.
         eos: id that ends a row.

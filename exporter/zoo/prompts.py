@@ -1,4 +1,4 @@
-"""Questions as the built-in models take them: ids of a fixed length."""
+"""Questions as ids of a fixed length, the input of the built-in models."""
 
 from __future__ import annotations
 

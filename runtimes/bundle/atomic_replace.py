@@ -1,10 +1,11 @@
-"""Replaces a bundle in one step: whoever opens it finds the old one or the new one, never half of either.
+"""Replaces a bundle atomically: a reader finds the old one or the new one, never half of either.
 
 The new bundle is built in a hidden folder on the same file system. Where the kernel can exchange two folders
-(renameat2), that is the one step. Elsewhere (NFS, some FUSE and overlay mounts, a folder that is a mount point) the
-complete new folder is renamed into the old one as ``.tokexport-commit``: from then on the new bundle counts. Its files
-are moved up one by one, the manifest last. If that is interrupted, `recovery.recover` finishes it, called by `tokexport
-verify` and by the next export to the same folder; readers refuse the folder until then, and never write.
+(renameat2), the replacement is that one call. Elsewhere (NFS, some FUSE and overlay mounts, a folder that is a mount
+point) the complete new folder is renamed into the old one as ``.tokexport-commit``. From then on the new bundle is
+valid, and its files are moved up one by one, the manifest last. If that is interrupted, `recovery.recover` finishes it;
+`tokexport verify` and the next export to the same folder call that. Readers refuse the folder until then, and never
+write.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def staging(out: Path) -> Iterator[Path]:
 
 
 def replace(folder: Path, out: Path) -> None:
-    """Make `out` be what `folder`, a complete bundle from `staging`, is now; the old content of `out` is deleted."""
+    """Move `folder`, a complete bundle from `staging`, to `out`; the old content of `out` is deleted."""
     sync(folder)
     try:
         # POSIX renames onto a folder that is missing or empty, and onto no other.
@@ -67,7 +68,7 @@ def replace(folder: Path, out: Path) -> None:
 
 
 def exchange(a: Path, b: Path) -> bool:
-    """Swap two folders in one step; false, and nothing done, where the system cannot."""
+    """Exchange two folders atomically; false, and nothing done, where the system cannot."""
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):
@@ -81,7 +82,7 @@ def exchange(a: Path, b: Path) -> bool:
 
 
 def _hand_over(folder: Path, out: Path) -> None:
-    """Make `folder` the pending folder inside `out`, by way of a copy where `out` is another mount, and finish it."""
+    """Make `folder` the pending folder inside `out`, by a copy where `out` is another mount, and finish it."""
     out.mkdir(exist_ok=True)
     pending, copied = out / PENDING, False
     try:
@@ -105,7 +106,7 @@ def _hand_over(folder: Path, out: Path) -> None:
         finally:
             shutil.rmtree(copy, ignore_errors=True)
     sync(out)
-    # The lock of `staging` moved along with the renamed folder: waiting for it would be waiting for ourselves.
+    # A renamed folder still has the lock of `staging`, which this process holds: waiting for it would deadlock.
     with locked(pending, wait=copied):
         finish(pending, out)
 

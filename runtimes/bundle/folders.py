@@ -1,4 +1,4 @@
-"""Folders on the disk: locked while they are worked in, and synced. A link is never taken for the folder behind it."""
+"""Folders on the disk: locks, and fsync. Symbolic links to folders are refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 def sync(folder: Path) -> None:
     """Write a folder's entries to the disk; its files were synced when they were closed."""
     descriptor = os.open(folder, os.O_RDONLY)
-    # Some network file systems cannot sync folders; there is nothing else to call there.
+    # Some network file systems cannot sync folders, and offer nothing else.
     with contextlib.suppress(OSError):
         os.fsync(descriptor)
     os.close(descriptor)
@@ -19,7 +19,7 @@ def sync(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[bool]:
-    """Hold a lock on a folder; yields whether it could be had. The kernel drops it when the process dies.
+    """Hold a lock on a folder; yields whether it was acquired. The kernel releases it when the process dies.
 
     Raises:
         OSError: it is no folder, or a link.

@@ -1,4 +1,4 @@
-"""Turns a model into the bytes of a graph file whose weights lie in a data file beside it."""
+"""Turns a model into the bytes of a graph file whose weights are in a data file beside it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PROTOBUF_LIMIT = 2**31 - 1
 
 
 def weights(model: ir.Model) -> list[ir.TensorProtocol]:
-    """The tensors of a model that belong into a data file."""
+    """The tensors of a model that go into a data file."""
     tensors = (value.const_value for value in _initializers(model))
     return [tensor for tensor in tensors if tensor is not None and _is_weight(tensor)]
 
@@ -31,7 +31,7 @@ def serialize(model: ir.Model, data_name: str, place: Callable[[ir.TensorProtoco
         place: weight -> (offset, length) in the data file.
 
     Raises:
-        GraphError: the graph without its weights passes protobuf's 2 GB.
+        GraphError: the graph without its weights is larger than protobuf's 2 GB.
     """
     import onnx_ir as ir
 
@@ -53,7 +53,7 @@ def serialize(model: ir.Model, data_name: str, place: Callable[[ir.TensorProtoco
     strip_local_info(proto)
     if proto.ByteSize() > _PROTOBUF_LIMIT:
         raise GraphError(
-            f"the graph has {proto.ByteSize() / 1e9:.1f} GB in node attributes, and 2 GB is the most",
+            f"the graph has {proto.ByteSize() / 1e9:.1f} GB in node attributes, and at most 2 GB are possible",
             fix="Make its large Constant nodes initializers.",
         )
     return bytes(proto.SerializeToString())
@@ -63,7 +63,7 @@ def tensor_record(name: str, values: Iterable[ir.Value]) -> TensorRecord:
     """The manifest's entry for the input or output `name` of a graph.
 
     Raises:
-        GraphError: there is none of that name, or its rank or dtype is unknown.
+        GraphError: no value has that name, or its rank or dtype is unknown.
     """
     found = {value.name: value for value in values}
     value = found.get(name)
@@ -86,7 +86,7 @@ def _is_weight(tensor: ir.TensorProtocol) -> bool:
 
 
 def _in_memory(tensor: Any) -> Any:
-    """Read what lies in a file of the source: that file is not in the bundle."""
+    """Read a tensor from the source's data file, because that file is not in the bundle."""
     import onnx_ir as ir
 
     if isinstance(tensor, ir.ExternalTensor):

@@ -1,8 +1,8 @@
-"""Which replacements this user began on this machine, told apart from those that a folder brings from elsewhere.
+"""Which replacements this user began on this machine, as opposed to those that came with a copied folder.
 
-To finish a replacement is to move and delete files. A copied or unpacked bundle can hold a `.tokexport-commit` of
-anybody's making, so only one is finished whose token is also noted in this user's state folder, which no bundle holds:
-``$XDG_STATE_HOME/tokexport/replacements``, by default under ``~/.local/state``.
+Finishing a replacement moves and deletes files. A copied or unpacked bundle can hold a `.tokexport-commit` that anybody
+made. So a replacement is only finished where its token is also in this user's state folder, which is outside of all
+bundles: ``$XDG_STATE_HOME/tokexport/replacements``, by default under ``~/.local/state``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TOKEN = OURS + "token"
 
 
 def note(out: Path, folder: Path) -> None:
-    """Give `folder`, which will be the pending one of `out`, its token, and note it.
+    """Write a new token into `folder`, which will be the pending one of `out`, and into the state folder.
 
     Raises:
         BundleError: the state folder cannot be written.
@@ -34,7 +34,7 @@ def note(out: Path, folder: Path) -> None:
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise BundleError(
-            f"this file system replaces a bundle in several steps, and that it was begun cannot be noted: {reason}",
+            f"this file system replaces a bundle in several steps, and their begin cannot be recorded: {reason}",
             where=str(out),
             fix="Set XDG_STATE_HOME to a folder that you can write, or name a new folder with -o.",
         ) from None
@@ -42,33 +42,33 @@ def note(out: Path, folder: Path) -> None:
 
 
 def forget(out: Path, token: str) -> None:
-    """Drop the note of a replacement that has ended; that of a later one stays."""
+    """Remove a replacement that has ended from the state folder; a later one with another token stays."""
     with contextlib.suppress(OSError, RuntimeError):
         if _read(_file(out)) == token:
             _file(out).unlink()
 
 
 def token(pending: Path) -> str:
-    """What a pending folder says; empty where it says nothing."""
+    """The token of a pending folder; empty where it has none."""
     return _read(pending / TOKEN)
 
 
 def is_ours(out: Path) -> bool:
-    """Whether this user began what is pending in `out` on this machine; an empty folder is what such a one ends as."""
+    """Whether this user began what is pending in `out` on this machine; an empty pending folder counts too."""
     pending = out / PENDING
     if pending.is_symlink() or not pending.is_dir():
         return False
     try:
         if not any(pending.iterdir()):
             return True
-        said = token(pending)
-        return bool(said) and said == _read(_file(out))
+        found = token(pending)
+        return bool(found) and found == _read(_file(out))
     except (OSError, RuntimeError):
         return False
 
 
 def refusal(out: Path) -> BundleError:
-    """Why a bundle with something pending is not read, and what to type."""
+    """The error for a bundle with a pending replacement, and what to type."""
     if is_ours(out):
         return BundleError(
             "the bundle is in the middle of being replaced",
@@ -83,7 +83,7 @@ def refusal(out: Path) -> BundleError:
 
 
 def cure(out: Path) -> str:
-    """What gets rid of a pending folder that is not finished: until the manifest goes, the older bundle is whole."""
+    """How to remove an unfinished pending folder: the older bundle is complete as long as its manifest is there."""
     again = "export it again with --force"
     if not (out / MANIFEST).is_file():
         return f"{again}."
@@ -97,7 +97,7 @@ def _file(out: Path) -> Path:
 
 
 def _read(file: Path) -> str:
-    # Opening anything but a file, a pipe for example, could wait for ever.
+    # Opening anything but a file, for example a pipe, could block for ever.
     if file.is_symlink() or not file.is_file():
         return ""
     with file.open("rb") as stream:

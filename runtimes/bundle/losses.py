@@ -1,4 +1,4 @@
-"""What may be deleted where a result replaces what is there: never what it is made of, nothing foreign unnamed."""
+"""Guards what a result may overwrite: never a part of its source, and no foreign file without naming it."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _LINKS = 40  # As many as Linux follows in one path.
 
 
 def refuse_loss(replaced: Path, sources: Iterable[Path]) -> None:
-    """Refuse to replace a file, or a folder with all it holds, where that deletes a part of a source.
+    """Refuse to replace a file, or a folder with its content, where that deletes a part of a source.
 
-    A part of a source is the file itself, everything in it where it is a folder, and each symbolic link on the way
-    there. It is found under every name: behind links, as a hard link, and through another mount. A bundle of ours that
-    lies in a source folder is no part of it, but other files beside that bundle are.
+    A part of a source is the file itself, everything inside a folder, and each symbolic link on the path to it. It is
+    recognised under every name: through links, as a hard link, and through another mount. A bundle inside a source
+    folder is no part of the source, but other files beside the bundle are.
 
     Args:
-        replaced: need not be there.
-        sources: what the result is made of, as it was named.
+        replaced: a path, which need not exist.
+        sources: the files and folders that the result is made of.
 
     Raises:
-        BundleError: names what would be lost.
+        BundleError: names the file that would be lost.
     """
     if not os.path.lexists(replaced):
         return
@@ -43,10 +43,10 @@ def refuse_loss(replaced: Path, sources: Iterable[Path]) -> None:
 
 
 def name_deleted(folder: Path, names: Sequence[str], most: int | None = 10) -> None:
-    """Say on stderr which foreign files of a folder are about to be deleted.
+    """Print on stderr which foreign files of a folder are about to be deleted.
 
     Args:
-        folder: theirs.
+        folder: that contains them.
         names: relative paths.
         most: names to give where there are more than that; None: all.
     """
@@ -54,7 +54,7 @@ def name_deleted(folder: Path, names: Sequence[str], most: int | None = 10) -> N
     more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
     files = "1 file" if len(names) == 1 else f"{len(names)} files"
     print(
-        f"--force: the bundle replaces all of {folder}, and deletes {files} that tokexport did not write: "
+        f"--force: the bundle replaces all of {folder} and deletes {files} that tokexport did not write: "
         f"{', '.join(shown)}{more}",
         file=sys.stderr,
         flush=True,
@@ -62,7 +62,7 @@ def name_deleted(folder: Path, names: Sequence[str], most: int | None = 10) -> N
 
 
 def _refuse_from_inside(place: Path, source: Path) -> None:
-    """Where `place` lies in a source folder, all that is not of a bundle there is the source's."""
+    """Where `place` is inside a source folder, everything in it that no bundle contains belongs to the source."""
     if not source.is_dir() or Path(os.path.realpath(source)) not in place.parents:
         return
     foreign = foreign_files(place) if place.is_dir() else [""]
@@ -71,7 +71,7 @@ def _refuse_from_inside(place: Path, source: Path) -> None:
 
 
 def _tree(path: Path, but: tuple[int, int] | None = None) -> Iterator[Path]:
-    """A path, and everything in it where it is a folder; links are not followed, but for `path` itself."""
+    """A path and everything inside it; links are not followed, except `path` itself."""
     yield path
     for base, folders, names in os.walk(path):
         folders[:] = [name for name in folders if but is None or _identity(Path(base, name)) != but]
@@ -79,7 +79,7 @@ def _tree(path: Path, but: tuple[int, int] | None = None) -> Iterator[Path]:
 
 
 def _passed(path: Path) -> Iterator[Path]:
-    """Each symbolic link that the way to `path` goes through, where it really lies, and the end of the way."""
+    """Each symbolic link on the path, resolved to where that link is, and finally the real path."""
     ahead, here, followed = list((Path.cwd() / path).parts), Path("/"), 0
     while ahead:
         part = ahead.pop(0)
@@ -94,7 +94,7 @@ def _passed(path: Path) -> Iterator[Path]:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """The same for all names of one file or folder, and for no other; None where it is not there."""
+    """Device and inode: equal for all names of one file or folder; None where it does not exist."""
     try:
         status = path.lstat()
     except OSError:

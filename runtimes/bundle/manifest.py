@@ -1,4 +1,4 @@
-"""The manifest of a bundle, and the generation contract its graphs keep.
+"""The manifest of a bundle, and the generation contract that its graphs follow.
 
 A bundle is a folder that holds everything a consumer needs and nothing about the machine that made it:
 
@@ -7,34 +7,35 @@ A bundle is a folder that holds everything a consumer needs and nothing about th
 
 Paths are relative, with forward slashes, and never leave the folder; no file is a symbolic link, because ONNX Runtime
 refuses links. The first variant is the default one; the graphs of others carry their names (encoder.<variant>.onnx) and
-read the same data files. A folder with a `.tokexport-commit` inside is in the middle of being replaced (see swap.py):
-`open_bundle` refuses it, and `tokexport verify` or a new export finishes what the same user began on the same machine.
+read the same data files. A folder with a `.tokexport-commit` inside is in the middle of being replaced (see
+atomic_replace.py): `open_bundle` refuses it, and `tokexport verify` or a new export finishes what the same user began
+on the same machine.
 
-Graph roles and the tensors they take and give (roles on the left; `GraphRecord.inputs` and `.outputs` map a role to the
-graph's own tensor name, because a foreign file's names are never changed). B is 1 unless a shape says otherwise.
+Graph roles and their input and output tensors (roles on the left; `GraphRecord.inputs` and `.outputs` map a role to
+the graph's own tensor name, because a foreign file's names are never changed). B is 1 unless a shape says otherwise.
 
     encoder   pixel_values [B, 3, H, W], of a video [B, T, 3, H, W], or input_features [B, mels, frames] float32
               -> tokens [B, K, D], kept_indices [B, K] int64, sizes [B, K] float32, assignment [B, N] int64
-              Several compressors stand in `compression` in the order in which tokens pass them; all of this is about
-              the N tokens that reach the first.
+              `compression` lists several compressors in the order in which tokens pass them; kept_indices, sizes and
+              assignment refer to the N tokens that reach the first.
     embed     input_ids [B, P] int64, tokens [B, K, D] -> inputs_embeds [B, P + K, D]
-              P = prompt_length. The image span is at the fixed offset image_span[0], put there by Concat:
+              P = prompt_length. The image span is at the fixed offset image_span[0], inserted by Concat:
               [ids before the offset | K visual tokens | the other ids, right padded with `pad`].
     prefill   inputs_embeds [B, P + K, D], kept_indices [B, K] int64, token_bias [B, K] float32, last_index [B] int64
               -> logits [B, V] of the token at last_index, present_key_<i>, present_value_<i> [B, H, capacity_i, d]
     decode    input_ids [B, 1] int64, write_index [B] int64, token_bias [B, K] float32, past_key_<i>, past_value_<i>
               -> logits [B, V], present_key_<i>, present_value_<i>
 
-Where a method chooses by the question, the encoder has a further input `text` [B, L, D], and
+Where a method selects by the question, the encoder has a further input `text` [B, L, D], and there is the graph
 
     text      input_ids [1, L] int64 -> text [1, L, D], in the dtype of the tokens
               The prompt's ids, `bos` included, right padded with `pad` of the variant's `text` record. A row is the
-              embedding of its id in the space of the tokens at the seam; zeros where the id is `blank`, no word.
+              embedding of its id in the space of the tokens at the seam; zeros where the id is in `blank`.
 
-What the encoder gives then holds for one question. A bundle without this graph, exported with --parts encoder, leaves
-the text to whoever runs it.
+The encoder's outputs then depend on the question. In a bundle without this graph, exported with --parts encoder, the
+caller provides the text.
 
-Where `attention` is ``cross`` (Whisper and its like), the tokens are no part of the text: there is no embed, and
+Where `attention` is ``cross`` (Whisper and models like it), the tokens are no part of the text: there is no embed, and
 
     prefill   input_ids [B, P] int64, tokens [B, K, D], token_bias [B, K] float32, last_index [B] int64
               -> logits [B, V] of the token at last_index, present_key_<i>, present_value_<i> [B, H, capacity_i, d],
@@ -42,18 +43,17 @@ Where `attention` is ``cross`` (Whisper and its like), the tokens are no part of
     decode    input_ids [B, 1] int64, write_index [B] int64, token_bias [B, K] float32, past_key_<i>, past_value_<i>,
               cross_key_<i>, cross_value_<i> -> logits [B, V], present_key_<i>, present_value_<i>
 
-There `token_bias` goes into the logits of cross-attention in every decoder block; where a token stands is written into
-it by the encoder, so kept_indices are no input; image_span is (0, K); the capacity is P + max_new_tokens; last_index
-and write_index count in the text alone: the last word of n prompt ids stands at n - 1.
+There `token_bias` is added to the logits of cross-attention in every decoder block. The encoder adds position
+embeddings to the tokens, so kept_indices are no input. image_span is (0, K), and the capacity is P + max_new_tokens.
+last_index and write_index count in the text alone: the last word of n prompt ids is at n - 1.
 
-`token_bias` is log(sizes), or zeros with the size bias off; it is added to the attention logits of the K visual keys in
-every decoder block, beside the causal mask. Positions follow the kept tokens: visual slot k stands at position
-offset + kept_indices[k], text behind the image at the position it had uncompressed, a decoded token at
-write_index + N - K. The KV cache has a fixed capacity per layer, P + K + max_new_tokens; the first decoded token is
-written at last_index + 1, over the padding, and keys behind the write position are masked. last_index and write_index
-count in the compressed sequence: the last word of n prompt ids stands at n + K - 1, so a prompt has at least
-image_span[0] ids, `bos` included. Generation stops at an `eos` id, which is not part of the answer, or after
-max_new_tokens.
+`token_bias` is log(sizes), or zeros with the size bias off. It is added to the attention logits of the K visual keys in
+every decoder block, in addition to the causal mask. Positions follow the kept tokens: visual slot k has position
+offset + kept_indices[k], text after the image has the position of the uncompressed sequence, and a decoded token has
+write_index + N - K. The KV cache has a fixed capacity per layer, P + K + max_new_tokens. The first decoded token is
+written at last_index + 1, over the padding, and keys after the write position are masked. last_index and write_index
+count in the compressed sequence: the last word of n prompt ids is at n + K - 1. A prompt has at least image_span[0]
+ids, `bos` included. Generation stops at an `eos` id, which is not part of the answer, or after max_new_tokens.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ from .strict import BundlePath, FileName, Strict
 
 SCHEMA = "1.0"
 MANIFEST = "manifest.json"
-# Hidden names of ours, inside a bundle or beside it; these two are a replacement that is under way, and the staging
-# folder of a mount point.
+# The prefix of hidden files and folders inside a bundle or beside it; then those of a pending replacement, and of the
+# staging folder.
 OURS = ".tokexport-"
 PENDING = OURS + "commit"
 BUILDING = OURS + "build-"
@@ -92,7 +92,7 @@ class FileRecord(Strict):
 
 
 class SourceRecord(Strict):
-    """What was exported: never a path of the machine that did it."""
+    """The model that was exported; never with a path of the exporting machine."""
 
     kind: Literal["builtin", "checkpoint", "module", "onnx"]
     name: str
@@ -108,7 +108,7 @@ class TensorRecord(Strict):
 
 
 class SeamRecord(Strict):
-    """Where the compressor sits."""
+    """The seam at which the compressor is inserted."""
 
     kind: str
     graph: Role
@@ -139,13 +139,14 @@ class GraphRecord(Strict):
 
 
 class GenerationRecord(Strict):
-    """What greedy generation needs beside the graphs (see the module docstring).
+    """What greedy generation needs in addition to the graphs (see the module docstring).
 
     Attributes:
-        attention: how the decoder reads the tokens: ``self`` as a part of its sequence, ``cross`` beside it.
-        image_span: [offset, K] in the compressed sequence; offset ids stand before the image. [0, K] where `attention`
-            is cross.
-        tokens_in: N, the length of the span before compression: text positions behind the image count from it.
+        attention: how the decoder reads the tokens: ``self``, as a part of its sequence, or ``cross``, by
+            cross-attention.
+        image_span: [offset, K] in the compressed sequence: offset ids precede the image. [0, K] where `attention` is
+            cross.
+        tokens_in: N, the length of the span before compression, from which text positions after the image count.
         prompt_length: P, the fixed length of the text, image span excluded.
         kv_capacity: key/value slots per layer.
         max_new_tokens: at most this many tokens may be generated.
@@ -182,12 +183,12 @@ class GenerationRecord(Strict):
 
 
 class TextRecord(Strict):
-    """What goes into the graph `text`; L is the length of its input.
+    """The input of the graph `text`; L is its length.
 
     Attributes:
-        vocabulary: ids are below it.
+        vocabulary: every id is below it.
         pad: fills a prompt up to L.
-        blank: ids that are no words of a question, `pad` among them: their rows of the text are zeros.
+        blank: special ids, `pad` among them, whose rows of the text are zeros.
     """
 
     vocabulary: int = Field(ge=1)
@@ -205,14 +206,14 @@ class TextRecord(Strict):
 
 
 class DeviceRecord(Strict):
-    """The device a variant was made for, and checked against the rules of.
+    """The device that a variant was made for, and whose rules it was checked against.
 
     Attributes:
         name: of the profile in `devices`.
         runtime: ``tensorrt``.
         version: of the runtime.
-        forms: by role, the forms that no rule of that version refuses.
-        memory: bytes that all graphs need at least, side by side.
+        forms: by role, the forms that no rule of that version forbids.
+        memory: bytes that all graphs together need at least.
     """
 
     name: FileName
@@ -225,7 +226,7 @@ class DeviceRecord(Strict):
 class Variant(Strict):
     """One compressed model: its compressors, its graphs by role, and the device it was made for.
 
-    Its engines are files of its name.
+    Its name is part of the names of its engine files.
     """
 
     name: FileName
@@ -243,7 +244,7 @@ class Variant(Strict):
 
 
 class ProcessorRecord(Strict):
-    """How text becomes ids: ``words`` (a vocabulary file, one word an id) or ``none``."""
+    """How text becomes ids: ``words`` (a vocabulary file, one id per word) or ``none``."""
 
     kind: Literal["words", "none"] = "none"
     vocabulary: BundlePath | None = None
@@ -269,7 +270,7 @@ class Manifest(Strict):
     versions: dict[str, str] = Field(default_factory=dict)
 
     def named_files(self) -> Iterator[str]:
-        """Every path that a graph or the processor needs; all of them stand in `files`."""
+        """Every path that a graph or the processor needs; `files` must list all of them."""
         for variant in self.variants:
             for graph in variant.graphs.values():
                 yield from graph.forms.values()

@@ -1,4 +1,4 @@
-"""What a manifest says of how an image, a video or a sound becomes the encoder's input."""
+"""The manifest's records of how an image, a video or a sound becomes the encoder's input."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class VideoRecord(Strict):
 
     Attributes:
         kind: tells this record from the others.
-        frames: T; of a video with n frames, those in the middle of T equal parts are taken: number (2 i + 1) n // 2 T.
-        frame: how each of them becomes pixels.
+        frames: T; of n frames of a video, those in the middle of T equal parts are taken: number (2 i + 1) n // 2 T.
+        frame: how each frame becomes pixel values.
     """
 
     kind: Literal["video"]
@@ -57,7 +57,7 @@ class LogMelRecord(Strict):
         n_fft: samples of a window.
         hop: samples from one frame to the next.
         mels: filters, the height of the encoder's input.
-        frames: the width of the encoder's input; frames * hop samples are the longest sound it takes.
+        frames: the width of the encoder's input; the longest sound has frames * hop samples.
     """
 
     kind: Literal["log_mel"]
@@ -80,7 +80,7 @@ class LogMelRecord(Strict):
 
 
 def _kind(record: Any) -> Any:
-    """A record without a kind is that of an image."""
+    """The kind of a record; image where it has none."""
     return record.get("kind", "image") if isinstance(record, dict) else getattr(record, "kind", None)
 
 

@@ -1,4 +1,4 @@
-"""Opens a bundle: everything its manifest promises is there, has its size, and lies inside the folder."""
+"""Opens a bundle: checks that every file of the manifest exists, has its size, and is inside the folder."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Bundle:
         return graphs[role]
 
     def model_path(self, role: str, form: str = "portable", variant: str | None = None) -> Path:
-        """The ONNX file of a role in one of its forms; its data file lies beside it.
+        """The ONNX file of a role in one of its forms; its data file is beside it.
 
         Raises:
             RequestError: the bundle has no such graph, or not in this form.
@@ -93,9 +93,9 @@ class Bundle:
 
 
 def open_bundle(path: Path | str) -> Bundle:
-    """Read a bundle's manifest and check that every file is there with its size; nothing is written.
+    """Read a bundle's manifest and check that every file exists and has its size; nothing is written.
 
-    A newer minor version is read, unknown keys ignored; a newer major one is refused.
+    A newer minor version is read and its unknown keys are ignored; a newer major version is refused.
 
     Raises:
         BundleError: no bundle, damaged, incomplete, too new, being replaced, or with paths that leave its folder.
@@ -146,7 +146,7 @@ def verify_hashes(bundle: Bundle, step: Callable[[str], None] = lambda text: Non
 
 
 def parse_manifest(text: bytes, file: Path) -> Manifest:
-    """The manifest in a text; `file` is where that was read, for the errors.
+    """Parse the content of `file`, which errors name.
 
     Raises:
         BundleError: damaged, too new, or with paths that leave its folder.
@@ -195,10 +195,10 @@ def _is_newer_minor(data: Any, file: Path) -> bool:
 
 
 def check_file(folder: Path, name: str, size: int | None = None) -> None:
-    """Check that a file is there, inside the folder and reached through no link, and of that size where one is given.
+    """Check that a file exists, is reached through no symbolic link, and has the given size, if any.
 
     Raises:
-        BundleError: it is not.
+        BundleError: one of these does not hold.
     """
     path = folder / name
     # A link in any part of the path could lead out of the folder.

@@ -1,7 +1,7 @@
-"""Finishes a replacement that this user began on this machine, from the pending folder inside the bundle (swap.py).
+"""Finishes a replacement that this user began on this machine, from the bundle's pending folder (atomic_replace.py).
 
-Nothing is moved or deleted before all of it is known to be right: the token (journal.py), the manifest as strictly as
-on opening, every file with its size, and no link anywhere.
+Nothing is moved or deleted before everything was checked: the token (journal.py), the manifest as strictly as on
+opening, every file and its size, and that there is no symbolic link.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def recover(out: Path) -> bool:
     """Finish a replacement that was interrupted; returns whether there was one.
 
     Raises:
-        BundleError: there is one, and somebody else began it, it is damaged, or this process may not write there. What
-            is pending is as it was, but for the last of them.
+        BundleError: somebody else began it, it is damaged, or this process may not write there. Only in the last case
+            can a part of it already be moved.
     """
     pending = out / PENDING
     if not os.path.lexists(pending):
@@ -32,7 +32,7 @@ def recover(out: Path) -> bool:
         raise journal.refusal(out)
     try:
         with locked(pending, wait=True):
-            # The process that this one waited for may have finished it.
+            # Another process may have finished it while this one waited for the lock.
             if os.path.lexists(pending):
                 finish(pending, out)
     except OSError as error:
@@ -45,17 +45,17 @@ def recover(out: Path) -> bool:
 
 
 def finish(pending: Path, out: Path) -> None:
-    """Move the new bundle up; every step can be repeated, and the manifest goes last.
+    """Move the new bundle up; every step can be repeated, and the manifest is moved last.
 
     Raises:
-        BundleError: what is pending is no whole bundle; nothing was moved.
+        BundleError: the pending bundle is not complete; nothing was moved.
         OSError: a step cannot be done.
     """
     token = journal.token(pending)
     # Without a manifest everything was moved already.
     if os.path.lexists(pending / MANIFEST):
         new = set(_checked(pending, out).files)
-        # A reader that knows nothing of this must not find the old manifest over new files.
+        # A reader that does not check for pending replacements must not find the old manifest with new files.
         (out / MANIFEST).unlink(missing_ok=True)
         _delete_all_but(new, out)
         for name in sorted(new):
@@ -70,7 +70,7 @@ def finish(pending: Path, out: Path) -> None:
 
 
 def discard(pending: Path) -> None:
-    """Delete a pending folder, or a file or link of its name; the token last, so that it is ours to the end."""
+    """Delete a pending folder, or a file or link of its name; the token last, so that `is_ours` holds to the end."""
     if pending.is_symlink() or not pending.is_dir():
         pending.unlink(missing_ok=True)
         return
@@ -84,7 +84,7 @@ def discard(pending: Path) -> None:
 
 
 def _checked(pending: Path, out: Path) -> Manifest:
-    """The manifest of what is pending; each of its files lies there, or where it was moved to."""
+    """The manifest of the pending bundle; checks that each of its files is there or was already moved up."""
     try:
         for base, folders, names in os.walk(pending):
             for path in (Path(base, name) for name in (*folders, *names)):
@@ -94,7 +94,7 @@ def _checked(pending: Path, out: Path) -> Manifest:
         manifest = parse_manifest((pending / MANIFEST).read_bytes(), pending / MANIFEST)
         for name, record in manifest.files.items():
             if name == MANIFEST or name.startswith(OURS):
-                raise BundleError(f"{MANIFEST} lists {name}, a name that no file of a bundle has")
+                raise BundleError(f"{MANIFEST} lists {name}, which is a reserved name")
             check_file(pending if os.path.lexists(pending / name) else out, name, record.size)
     except BundleError as error:
         raise BundleError(
@@ -115,7 +115,7 @@ def _delete_all_but(kept: set[str], out: Path) -> None:
             path = Path(base, name)
             if path.relative_to(out).as_posix() not in kept:
                 path.unlink()
-    # From the leaves up; those that still hold something stay.
+    # From the leaves up; folders that are not empty stay.
     for base, _, _ in sorted(os.walk(out), reverse=True):
         if base != str(out) and Path(base).relative_to(out).parts[0] not in spared:
             with contextlib.suppress(OSError):

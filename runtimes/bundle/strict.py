@@ -1,4 +1,4 @@
-"""What every record of a file of ours shares: unknown keys are refused by name, and paths stay in the bundle."""
+"""The base of all records: unknown keys are refused by name, and paths stay inside the bundle."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, model_validator
 
-# Validation context of a manifest of a newer minor version, which may hold keys that this version does not know.
+# Validation context of a manifest of a newer minor version, which may have keys that this version does not know.
 LENIENT = {"lenient": True}
 
 
 def inside(path: str) -> str:
-    """Return `path` if it is a plain relative path with forward slashes that stays in its folder.
+    """Return `path` if it is a relative path in normal form, with forward slashes, that stays in its folder.
 
     Raises:
-        ValueError: it is absolute, climbs with ``..``, or is written in another way than the one way it can be.
+        ValueError: it is absolute, has a ``..``, or is not in its normal form.
     """
     if re.search(r"[\\:\x00-\x1f]", path) or path.startswith("/") or ".." in path.split("/"):
-        raise ValueError(f"path {path!r} leaves the bundle or has characters that paths in a bundle cannot have")
+        raise ValueError(f"path {path!r} leaves the bundle, or has characters that are not allowed there")
     if path != str(PurePosixPath(path)) or path == ".":
         raise ValueError(f"path {path!r} is not in its plain form")
     return path
 
 
 def one_part(name: str) -> str:
-    """Return `name` if it is a plain path of one part, which names of files and folders can be made of.
+    """Return `name` if it is a path of one part, so that it can be a part of file names.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is none.
     """
     if "/" in inside(name):
         raise ValueError(f"name {name!r} has a slash, and files are named by it")
@@ -41,7 +41,7 @@ FileName = Annotated[str, AfterValidator(one_part)]
 
 
 def _close_schema(schema: dict[str, Any]) -> None:
-    """Say in the JSON schema what `Strict` does in Python."""
+    """Express in the JSON schema what `Strict` checks in Python."""
     schema["additionalProperties"] = False
     schema["patternProperties"] = {"^x-": {}}
 

@@ -1,4 +1,4 @@
-"""Takes what tells about the exporting machine out of a model: stack traces and local paths."""
+"""Removes traces of the exporting machine from a model: stack traces and local paths."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def strip_local_info(model: onnx.ModelProto) -> None:
     Module scopes (`pkg.torch.onnx.name_scopes`, `class_hierarchy`) and everything under `tokexport.` stay.
 
     Args:
-        model: every message in it is visited: graphs, subgraphs, functions, nodes, values, attributes, tensors.
+        model: every message is visited: graphs, subgraphs, functions, nodes, values, attributes, tensors.
     """
     _clean(model)
 

@@ -1,4 +1,4 @@
-"""Which folders a bundle may be written to: asked before any work is done."""
+"""Which folders a bundle may be written to: checked before any work is done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROBING = OURS + "probe-"
 
 
 def failed_path(out: Path) -> Path:
-    """Where the result goes whose proof failed: ``<out>.failed`` beside it."""
+    """Where a result whose proof failed is written: ``<out>.failed``, beside `out`."""
     return out.with_name(out.name + ".failed")
 
 
@@ -28,17 +28,17 @@ def check_target(out: Path | str, *, force: bool = False) -> Path:
     A replacement of either that was interrupted is finished first.
 
     Args:
-        out: a new or empty folder, or one that holds a bundle and nothing else.
-        force: also accept a folder that holds other files; its whole content is deleted when the bundle is put there.
+        out: a new or empty folder, or one that holds only a bundle.
+        force: also accept a folder that holds other files; its whole content is deleted when the bundle is written.
 
     Returns:
         The absolute path, links resolved.
 
     Raises:
-        BundleError: the parent is missing or not writable, `out` is a file, would delete files that tokexport did not
-            write, or is the current folder, a home folder, a repository, or a parent of one of them; without `force`
-            also where it holds a replacement that somebody else began, or a damaged one. All of that goes for the
-            failed result too, which may not be a link either.
+        BundleError: the parent is missing or not writable. Or `out` is a file, or holds files that tokexport did not
+            write, or is the current folder, a home folder, a repository, or a parent of one of them. Without `force`
+            also where it holds a replacement that is damaged or that somebody else began. The same holds for the failed
+            result, which may not be a link either.
     """
     path = Path(os.path.realpath(out))
     _check_guarded(path)
@@ -57,7 +57,7 @@ def check_target(out: Path | str, *, force: bool = False) -> Path:
 
 
 def staging_parent(out: Path) -> Path:
-    """Where the new bundle is built: beside `out`, or inside it where `out` is a mount point and cannot be renamed."""
+    """The folder in which the new bundle is built: beside `out`, or inside it where `out` is a mount point."""
     return out if os.path.ismount(out) else out.parent
 
 
@@ -73,7 +73,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def foreign_files(folder: Path) -> list[str]:
-    """Files and links in a folder that tokexport did not write, by their relative paths; engines are ours."""
+    """Files and links in a folder that tokexport did not write, as relative paths; engines are its own."""
     manifest = read_manifest(folder)
     known = {MANIFEST, *manifest["files"]} if manifest else set()
     found = []
@@ -89,13 +89,13 @@ def foreign_files(folder: Path) -> list[str]:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a folder at the top is one that tokexport made, whatever it holds; a link never is."""
+    """Whether a folder at the top level is one that tokexport made, whatever it contains; a link never is."""
     made = path.name == PENDING or path.name.startswith((BUILDING, PROBING))
     return made and not path.is_symlink()
 
 
 def _is_engine(path: Path) -> bool:
-    """Whether a path in a bundle is one of `engine_file`: an engine, its sidecar, a cache, a scratch file."""
+    """Whether a path in a bundle belongs to the engines: an engine, its sidecar, a cache, or a scratch file."""
     scratch = any(part.startswith(OURS) for part in path.parts)
     ours = len(path.parts) == 3 and path.suffix in (".plan", ".json", ".cache")
     return path.parts[0] == ENGINES and (scratch or ours)
@@ -113,9 +113,9 @@ def _check_guarded(folder: Path) -> None:
 
 
 def check_replaceable(folder: Path, force: bool) -> list[str]:
-    """Check that a folder may be replaced by a bundle, see `check_target`; returns the `foreign_files` it deletes."""
+    """Check that a bundle may replace a folder, see `check_target`; returns the `foreign_files` that this deletes."""
     if folder.is_symlink():
-        # Not the output itself, whose links were resolved, but its failed result.
+        # This is the failed result: the links of the output itself were resolved.
         raise BundleError(
             "a failed result would be written there, and it is a symbolic link",
             where=str(folder),
@@ -155,7 +155,7 @@ def check_replaceable(folder: Path, force: bool) -> list[str]:
 
 
 def _check_writable(folder: Path) -> None:
-    """Try it: permission bits do not know about read-only mounts, quotas or root."""
+    """Try to write, because permission bits do not tell about read-only mounts, quotas or root."""
     probe = folder / f"{PROBING}{secrets.token_hex(4)}"
     try:
         probe.mkdir()

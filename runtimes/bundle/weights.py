@@ -1,4 +1,4 @@
-"""The data file of a role: every weight once, streamed in and hashed on the way."""
+"""The data file of a role: every weight once, streamed and hashed while it is written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...errors import GraphError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-# A page, so that a weight can be mapped; smaller tensors only need what vector loads need.
+# Page alignment, so that a weight can be memory-mapped; smaller tensors only need the alignment of vector loads.
 PAGE, PAGE_FROM, ALIGNMENT = 4096, 1 << 20, 64
 CHUNK = 1 << 20
 
@@ -26,7 +26,7 @@ def reflink(source: Path, target: IO[bytes]) -> bool:
     """Let `target`, an empty file, share the blocks of `source` (ioctl FICLONE: btrfs, xfs, bcachefs, ...).
 
     Returns:
-        Whether the file system could; `target` is unchanged if not.
+        Whether the file system supports it; `target` is unchanged if not.
     """
     try:
         import fcntl
@@ -40,9 +40,9 @@ def reflink(source: Path, target: IO[bytes]) -> bool:
 
 
 class HashedFile:
-    """A file that is written once, front to back, and knows its SHA-256 without being read.
+    """A file that is written once, front to back, and hashed while it is written.
 
-    It has no ``fileno`` on purpose: onnx-ir would copy past `write`, and past the hash.
+    It has no ``fileno`` on purpose: onnx-ir would bypass `write`, and with it the hash.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,7 +60,7 @@ class HashedFile:
         return len(view)
 
     def copy(self, source: Path) -> None:
-        """Append the content of a file; as the first content, by reflink where the file system can."""
+        """Append the content of a file; into an empty file by reflink, where the file system supports it."""
         if self.size == 0 and self.clone(source):
             return
         with source.open("rb") as file:
@@ -68,7 +68,7 @@ class HashedFile:
                 self.write(chunk)
 
     def clone(self, source: Path) -> bool:
-        """Share the blocks of `source` as the first content; false, and nothing done, where that is impossible."""
+        """Share the blocks of `source` as the first content; false, and nothing done, where that is not supported."""
         if not reflink(source, self._file):
             return False
         with source.open("rb") as file:
@@ -82,18 +82,18 @@ class HashedFile:
         return self.size, self._hash.copy()
 
     def rewind(self, mark: tuple[int, Any]) -> None:
-        """Cut off everything behind `mark`."""
+        """Truncate the file to `mark`."""
         self.size, self._hash = mark
         self._file.seek(self.size)
         self._file.truncate()
 
     @property
     def sha256(self) -> str:
-        """Of what was written so far, in hexadecimal."""
+        """Hash of the content so far, in hexadecimal."""
         return str(self._hash.hexdigest())
 
     def flush(self) -> None:
-        """Let other readers of the file see what was written so far."""
+        """Make the content so far visible to readers of the file."""
         self._file.flush()
 
     def sync(self) -> None:
@@ -108,7 +108,7 @@ class HashedFile:
         self._file.close()
 
     def abandon(self) -> None:
-        """Close without flushing: after a full disk a second failed flush would hide the first error."""
+        """Close without flushing: on a full disk, a second failed flush would hide the first error."""
         with contextlib.suppress(OSError):
             self._file.close()
 
@@ -128,7 +128,7 @@ class DataFile(HashedFile):
         self._keep: list[ir.TensorProtocol] = []
 
     def missing(self, tensors: list[ir.TensorProtocol], *, read: bool = False) -> int:
-        """Bytes that adding these tensors writes, at most; with `read`, for which all of them are read, exactly."""
+        """Bytes that adding these tensors writes: an upper bound, or with `read`, which reads all of them, exact."""
         unknown = {_key(tensor): tensor for tensor in tensors if _key(tensor) not in self._place}
         if read:
             by_content = {_content(tensor): tensor for tensor in unknown.values()}
@@ -136,7 +136,7 @@ class DataFile(HashedFile):
         return sum(int(tensor.nbytes) for tensor in unknown.values())
 
     def adopt(self, tensors: list[ir.TensorProtocol]) -> None:
-        """Clone the source's own data file as the first content, where it holds little else than these tensors."""
+        """Clone the source's data file as the first content, where it consists mostly of these tensors."""
         import onnx_ir as ir
 
         external = [tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor)]
@@ -146,7 +146,7 @@ class DataFile(HashedFile):
         source, base = (Path(os.path.realpath(part)) for part in sources.pop())
         places = {_key(tensor): (tensor.offset or 0, int(tensor.nbytes)) for tensor in external}
         used, end = sum(n for _, n in places.values()), max(offset + n for offset, n in places.values())
-        # What lies outside the model's folder or is cut short is refused by `add`, with a reason.
+        # `add` refuses files outside of the model's folder and truncated ones, with the reason.
         if not source.is_file() or source.parent != base or end > source.stat().st_size:
             return
         if used >= 0.9 * source.stat().st_size and self.clone(source):
@@ -168,18 +168,18 @@ class DataFile(HashedFile):
         try:
             _stream(tensor, _Tee(self, content))
         except (ValueError, OSError) as error:
-            # onnx-ir reports a short file as an OSError without a number; a full disk is the writer's to explain.
+            # onnx-ir reports a short file as an OSError without a number; the writer explains a full disk.
             if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT, errno.EACCES, errno.EISDIR):
                 raise
             raise GraphError(
                 f"the weights of {tensor.name!r} cannot be read: {error}",
-                fix="The data file must lie beside the model as a plain file: copy links with `cp -rL`.",
+                fix="The data file must be beside the model, as a plain file: copy links with `cp -rL`.",
             ) from error
         length = self.size - offset
         if length != tensor.nbytes:
             raise GraphError(
                 f"the weights of {tensor.name!r} have {length} bytes where its shape needs {tensor.nbytes}",
-                fix="The data file is cut short: copy or export the model again.",
+                fix="The data file is truncated: copy or export the model again.",
             )
         equal = _equal(content, length)
         if equal in self._place:
@@ -192,7 +192,7 @@ class DataFile(HashedFile):
 
 
 class _Tee:
-    """Writes to the tensor's own hash, and to the data file where there is one."""
+    """Writes to the hash of one tensor, and to the data file where there is one."""
 
     def __init__(self, file: HashedFile | None, content: Any) -> None:
         self._file, self._content = file, content
@@ -214,7 +214,7 @@ def _stream(tensor: ir.TensorProtocol, file: _Tee) -> None:
 
 
 def _content(tensor: ir.TensorProtocol) -> Any:
-    """Equal for tensors of the same bytes."""
+    """A key that is equal for tensors of the same bytes; reads the tensor."""
     content = hashlib.sha256()
     _stream(tensor, _Tee(None, content))
     return _equal(content, int(tensor.nbytes))
@@ -225,7 +225,7 @@ def _equal(content: Any, length: int) -> Any:
 
 
 def _key(tensor: ir.TensorProtocol) -> Any:
-    """Equal for tensors that are certainly the same bytes, without reading them."""
+    """A key that is equal only for tensors of the same bytes, without reading them."""
     import onnx_ir as ir
 
     if isinstance(tensor, ir.ExternalTensor):

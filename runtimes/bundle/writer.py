@@ -1,4 +1,4 @@
-"""Writes a bundle: every weight once, every file hashed on the way, and the folder replaced in one step."""
+"""Writes a bundle: every weight once, every file hashed while it is written, and the folder replaced atomically."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class BundleWriter:
-    """Builds a bundle in a hidden folder beside `out` and puts it in place with `commit`.
+    """Builds a bundle in a hidden folder beside `out` and moves it to `out` with `commit`.
 
-    Without a commit, after an error or Ctrl-C, the hidden folder is removed and what was at `out` is untouched.
+    Without a commit, after an error or Ctrl-C, the hidden folder is removed and `out` is unchanged.
 
         with BundleWriter(out) as writer:
             writer.add_model("encoder.onnx", model)
@@ -42,10 +42,10 @@ class BundleWriter:
     Args:
         out: see `check_target`, which is called first.
         force: likewise.
-        sources: what the bundle is made of: neither `out` nor its failed result may replace a part of that, see
+        sources: what the bundle is made of. Neither `out` nor its failed result may replace a part of that; see
             `losses.refuse_loss`.
-        deleting: called with a folder and its foreign files before they are deleted: of `out` at once, of the failed
-            result when it is put in place. The default names them on stderr.
+        deleting: called with a folder and its foreign files before they are deleted: for `out` at once, for the failed
+            result when it is written. The default names them on stderr.
 
     Raises:
         BundleError: `out` cannot be written or replaced, or the disk is full.
@@ -59,7 +59,7 @@ class BundleWriter:
         sources: Sequence[Path] = (),
         deleting: Announce = name_deleted,
     ) -> None:
-        # As if forced at first: that must not be offered as the cure where it is none.
+        # With force at first: --force must not be suggested where it would not help.
         self.out = check_target(out, force=True)
         for target in (self.out, failed_path(self.out)):
             refuse_loss(target, sources)
@@ -82,19 +82,19 @@ class BundleWriter:
 
     @property
     def folder(self) -> Path:
-        """The hidden folder: what was added can be read there before the commit."""
+        """The hidden folder, where added files can be read before the commit."""
         return self._folder
 
     def add_model(self, name: str, model: ir.Model, *, data: str | None = None) -> None:
         """Write a graph to `name` and its weights to a data file beside it.
 
         Args:
-            name: ``<role>.onnx``, with the variant and the form between the two where there are any.
-            model: unchanged; stack traces and local paths are left out of what is written.
+            name: ``<role>.onnx``, or ``<role>[.<variant>][.<form>].onnx``.
+            model: is not changed; the file has no stack traces and local paths.
             data: name of the data file; default ``<role>.onnx.data``. Graphs with one data file share equal weights.
 
         Raises:
-            GraphError: its weights cannot be read, or the graph without weights passes 2 GB.
+            GraphError: its weights cannot be read, or the graph without weights is larger than 2 GB.
             BundleError: the name is taken or not a plain relative path; the disk is full.
         """
         path = self._path(name)
@@ -118,16 +118,16 @@ class BundleWriter:
         Without a compressor both forms are the same file.
 
         Args:
-            role: gives the files their names.
+            role: the files are named by it.
             model: in portable form.
             roles: (inputs, outputs), each role name -> the graph's own tensor name.
-            precision: as recorded.
-            variant: its name, which the files then carry; empty for the first variant of a bundle.
-            data: see `add_model`: prefill and decode, which have the same weights, can share them. The variants of a
+            precision: to record.
+            variant: its name, which becomes a part of the file names; empty for the first variant of a bundle.
+            data: see `add_model`: prefill and decode, which have the same weights, can share one. The variants of a
                 role share its data file.
 
         Raises:
-            GraphError: a named input or output is not there or has no known shape or dtype.
+            GraphError: a named input or output does not exist, or has no known shape or dtype.
         """
         stem = f"{role}.{variant}" if variant else role
         inputs, outputs = (
@@ -163,11 +163,11 @@ class BundleWriter:
         self._files[name] = FileRecord(size=file.size, sha256=file.sha256)
 
     def add_json(self, name: str, value: Any) -> None:
-        """Write a JSON file; a NaN or infinity in it is a ValueError, because JSON has neither."""
+        """Write a JSON file; NaN and infinity raise ValueError, because JSON has neither."""
         self._write(name, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
     def finish(self, manifest: Manifest) -> Manifest:
-        """Write the manifest, with size and hash of every file, into `folder`: it is a bundle now, not yet in place.
+        """Write the manifest, with size and hash of every file, into `folder`, which is then a complete bundle.
 
         Raises:
             BundleError: the manifest names a file that was not added.
@@ -188,15 +188,15 @@ class BundleWriter:
         return manifest
 
     def commit(self, manifest: Manifest) -> Path:
-        """Finish, and put the bundle at `out` in one step; returns `out`.
+        """Finish, and move the bundle to `out` atomically; returns `out`.
 
         Raises:
-            BundleError: without `force`, foreign files came to lie there since the writer was made; see also `finish`.
+            BundleError: without `force`, `out` got foreign files since the writer was made; see also `finish`.
         """
         return self._commit(manifest, self.out)
 
     def commit_failed(self, manifest: Manifest) -> Path:
-        """Finish, and put the bundle at ``<out>.failed``: for a proof or gate that failed; returns that path."""
+        """Finish, and move the bundle to ``<out>.failed``, after a failed proof or gate; returns that path."""
         return self._commit(manifest, failed_path(self.out))
 
     def _commit(self, manifest: Manifest, target: Path) -> Path:
@@ -211,7 +211,7 @@ class BundleWriter:
         return target
 
     def _name_foreign(self, target: Path) -> None:
-        """Announce the foreign files that the target holds now, each once; refuse them without `force`."""
+        """Announce the foreign files in the target, each only once; refuse them without `force`."""
         found = {str(target / name): name for name in check_replaceable(target, self._force)}
         new = [name for path, name in found.items() if path not in self._named]
         self._named |= found.keys()
@@ -242,7 +242,7 @@ class BundleWriter:
         with self._disk_errors(path.name, needed := file.missing(tensors)):
             file.adopt(tensors)
             free = shutil.disk_usage(self.folder).free
-            # Variants hand over equal weights as tensors of their own: reading them tells what is there already.
+            # Variants have equal weights in tensors of their own: only reading them shows which are there already.
             if file.missing(tensors) > free and file.missing(tensors, read=True) > free:
                 raise OSError(errno.ENOSPC, f"{needed} bytes needed")
             for tensor in tensors:

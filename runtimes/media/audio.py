@@ -1,4 +1,4 @@
-"""Reads sound files: WAV, FLAC, OGG, MP3 and what else libsndfile knows, as one channel at one sample rate."""
+"""Reads sound files (WAV, FLAC, OGG, MP3 and other formats of libsndfile) as one channel at one sample rate."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def read_sound(path: Path | str, sample_rate: int) -> np.ndarray:
     """The samples of a sound file.
 
     Args:
-        path: channels are averaged.
-        sample_rate: in hertz; another one is resampled to it.
+        path: of the file; its channels are averaged.
+        sample_rate: in hertz, to which the file is resampled where it has another.
 
     Returns:
         float32 [samples], full scale 1.
@@ -27,7 +27,7 @@ def read_sound(path: Path | str, sample_rate: int) -> np.ndarray:
         import soundfile
         import soxr
     except (ImportError, OSError) as error:
-        # soundfile raises OSError where its wheel brings no libsndfile for this machine.
+        # soundfile raises OSError where its wheel has no libsndfile for this machine.
         raise MissingError(
             f"reading sound files needs soundfile and soxr: {error}",
             fix='pip install "tokexport[audio]", or pass the waveform as a float32 array.',

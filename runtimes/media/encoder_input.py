@@ -1,4 +1,4 @@
-"""What a user has, a picture, a video, a sound or an array, becomes the encoder's input as the bundle's record says."""
+"""Turns a picture, a video, a sound or an array into the encoder's input, as the bundle's record describes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def encoder_input(media: Media, record: Preprocess | None, bundle: Path) -> np.n
 
     Args:
         media: see `Session.encode`.
-        record: how the bundle preprocesses, None where it does not say.
+        record: how the bundle preprocesses, None where it has no such record.
         bundle: its folder, for messages.
 
     Raises:
-        RequestError: a medium that the bundle does not take, or that is damaged, empty or too long.
-        MissingError: a sound file, and soundfile or soxr is not installed.
+        RequestError: a kind of input that the bundle does not take, or one that is damaged, empty or too long.
+        MissingError: soundfile or soxr, which read a sound file, is not installed.
     """
     if isinstance(record, LogMelRecord):
         return _of_sound(media, record)
@@ -47,7 +47,7 @@ def _of_sound(media: Any, record: LogMelRecord) -> np.ndarray:
         try:
             return input_features(sound, record)
         except RequestError as error:
-            # Where a folder is read, the one that is meant must be named.
+            # A caller may read a whole folder, so the error must name the file.
             raise RequestError(error.what, where=str(media), fix=error.fix) from None
     if not isinstance(media, np.ndarray):
         raise RequestError(

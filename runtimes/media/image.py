@@ -1,4 +1,4 @@
-"""An image becomes pixel_values: as the Pillow-based image processors of transformers do it, on 8-bit values.
+"""Preprocesses an image to pixel_values like the Pillow-based image processors of transformers, on 8-bit values.
 
 Resizing happens on uint8, so that every channel is rounded to a whole number before it is scaled. Processors that
 resize floating-point tensors differ by up to 1/255 per value, before mean and std.
@@ -25,7 +25,7 @@ def pixel_values(image: Image.Image | Path | str, record: PreprocessRecord) -> n
     """Preprocess one image.
 
     Args:
-        image: any 8-bit mode or file that Pillow reads; it is turned upright (EXIF) and made RGB, alpha dropped.
+        image: any 8-bit mode or file that Pillow reads; it is rotated (EXIF) and converted to RGB, alpha dropped.
         record: of the manifest.
 
     Returns:
@@ -33,7 +33,7 @@ def pixel_values(image: Image.Image | Path | str, record: PreprocessRecord) -> n
 
     Raises:
         RequestError: no such file, not an image, damaged, or more than 8 bits a channel.
-        BundleError: the record asks for what Pillow cannot do.
+        BundleError: the record asks for something that Pillow cannot do.
     """
     from PIL import Image
 
@@ -52,7 +52,7 @@ def pixel_values(image: Image.Image | Path | str, record: PreprocessRecord) -> n
         fitted = _cover(rgb, width, height, filter_)
     else:
         fitted = _pad(rgb, width, height, filter_, record)
-    # Multiplying in float64 first is what transformers does: the last bit of float32 depends on it.
+    # transformers multiplies in float64 first, and the last bit of float32 depends on that.
     scaled = (np.asarray(fitted, np.float64) * record.rescale).astype(np.float32)
     normalized = (scaled - np.asarray(record.mean, np.float32)) / np.asarray(record.std, np.float32)
     return np.ascontiguousarray(normalized.transpose(2, 0, 1)[None])
@@ -60,7 +60,7 @@ def pixel_values(image: Image.Image | Path | str, record: PreprocessRecord) -> n
 
 def _cover(image: Image.Image, width: int, height: int, filter_: Image.Resampling) -> Image.Image:
     """The smallest size of the same shape that covers (width, height), and the middle of it."""
-    # Integers: as a float product the longer side comes out one short now and then.
+    # In integers: a float product can make the longer side one pixel too short.
     if width * image.height >= height * image.width:
         size = (width, max(height, width * image.height // image.width))
     else:

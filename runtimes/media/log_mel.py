@@ -1,9 +1,11 @@
-"""Sound becomes input_features: the log-mel spectrogram of Whisper, in numpy.
+"""Whisper's log-mel spectrogram in numpy: a sound becomes input_features.
 
-Windows of n_fft samples under a periodic Hann window, hop samples apart, centred on their frame, the ends mirrored;
-their power; mel filters on Slaney's scale, each of area one; log10; at most 8 below the loudest value of the whole
-window; (x + 4) / 4. The frame behind the last sample is dropped. (Radford et al. 2022, "Robust Speech Recognition via
-Large-Scale Weak Supervision", and its code; the scale is that of Slaney's Auditory Toolbox, 1998.)
+1. Windows of n_fft samples, hop samples apart, centred on their frame, the ends mirrored; a periodic Hann window.
+2. Power spectrum, then mel filters on Slaney's scale, each of area one.
+3. log10, clamped to at most 8 below the largest value of the whole input, then (x + 4) / 4.
+
+The frame after the last sample is dropped. (Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak
+Supervision", and its code; the scale is that of Slaney's Auditory Toolbox, 1998.)
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ _LOG_STEP = np.log(6.4) / 27
 
 
 def input_features(waveform: np.ndarray, record: LogMelRecord) -> np.ndarray:
-    """One sound as the encoder takes it.
+    """The encoder's input for one sound.
 
     Args:
-        waveform: float32 or float64 [samples] at the record's sample rate, within -1 and 1 where it is not clipped.
-            A shorter one than frames * hop samples is followed by silence.
+        waveform: float32 or float64 [samples] at the record's sample rate, full scale 1. One with less than
+            frames * hop samples is padded with silence.
         record: of the manifest.
 
     Returns:

@@ -25,10 +25,10 @@ def clip_values(video: np.ndarray | Path | str, record: VideoRecord) -> np.ndarr
     """The frames of a video, chosen and preprocessed.
 
     Args:
-        video: an animated picture; a folder of pictures, hidden files and files of other kinds left alone; or 8-bit RGB
-            [n, height, width, 3].
-        record: of the manifest. Frames are chosen by their number, however long each is shown; of a video with fewer
-            than the record asks for, some stand twice.
+        video: an animated picture; a folder of pictures, where hidden files and files of other kinds are ignored; or
+            8-bit RGB [n, height, width, 3].
+        record: of the manifest. Frames are chosen by their number, however long each is shown; a video with fewer
+            frames than the record asks for has some of them repeated.
 
     Returns:
         float32 [1, frames, 3, height, width].

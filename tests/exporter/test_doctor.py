@@ -56,7 +56,7 @@ def test_every_warning_and_problem_has_a_cure(where):
 def test_a_probe_that_fails_is_a_line_and_stops_no_other():
     broken = machine(read=raising(RuntimeError("no such thing")))
     found = everything(broken)
-    failed = [finding for finding in found if "could not be looked at: RuntimeError: no such thing" in finding.what]
+    failed = [finding for finding in found if "could not be checked: RuntimeError: no such thing" in finding.what]
     assert failed and all(finding.status == "problem" for finding in failed)
     assert any(finding.name == "espeak-ng" and finding.status == "ok" for finding in found)
     assert not sound(diagnose(broken))
@@ -194,7 +194,7 @@ def test_gpu_and_driver():
     assert one(nvidia.gpu, machine(files=loaded, programs=()), "GPU").fix == "sudo apt-get install nvidia-utils-580"
 
 
-def test_packages_built_for_a_newer_cuda_than_the_driver_serves():
+def test_packages_built_for_a_newer_cuda_than_the_driver_supports():
     assert said(nvidia.cuda_versions, machine()) == []
     old = {"--query-gpu": Ran(0, "Tesla T4, 535.183.01, 7.5"), "nvidia-smi": Ran(0, "CUDA Version: 12.2")}
     found = said(
@@ -204,7 +204,7 @@ def test_packages_built_for_a_newer_cuda_than_the_driver_serves():
     assert "580" in found[0].fix
     assert said(nvidia.cuda_versions, machine(commands=old)) == []
     nvcc = one(nvidia.toolkit, machine(commands=old), "nvcc")
-    assert nvcc.status == "warning" and "serves 12.2" in nvcc.what
+    assert nvcc.status == "warning" and "supports 12.2" in nvcc.what
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_a_role_without_its_engine_and_a_machine_that_cannot_be_asked(bundle):
     broken = machine(children={"plugins import found": Ran(1, "", "ImportError: no")})
     assert statuses(bundle, broken)["engines"] == (
         "warning",
-        "what would run them cannot be looked at: ImportError: no",
+        "the runtimes for them cannot be checked: ImportError: no",
     )
 
 

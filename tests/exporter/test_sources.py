@@ -224,7 +224,7 @@ def test_a_constant_example_is_only_a_shape(user_code):
         ("array", "input 'pixels' of .* is a ndarray, not a tensor"),
         ("many", "has 4 inputs"),
         ("strange", "'pixel', which forward does not take. Did you mean pixels"),
-        ("gap", "leaves one before out"),
+        ("gap", "skips an earlier one"),
         ("words", "returns a dict. Wrap it"),
         ("tokens", "a parameter of forward is called 'tokens'"),
         ("wrong_shape", "fails on its own example: RuntimeError"),

@@ -85,7 +85,7 @@ def test_the_manifest_says_what_goes_in(asked):
     text = variant["graphs"]["text"]
     assert text["inputs"]["input_ids"]["shape"] == [1, 16] and text["outputs"]["text"]["shape"] == [1, 16, 96]
     page = (asked[1] / "report.html").read_text()
-    assert "what is kept holds for one question" in page and "the words of a question as the compressor" in page
+    assert "the kept tokens depend on the question" in page and "the embeddings of a question as the compressor" in page
 
 
 def test_the_text_is_the_words_and_zeros_for_all_that_is_no_word(asked):
@@ -104,7 +104,7 @@ def test_what_is_kept_follows_from_the_question(asked, tmp_path):
     for prompt, own in zip(PROMPTS, kept):
         ran = command("run", asked[1], "--image", tmp_path / "s.png", "--prompt", prompt, "--json")
         assert [json.loads(ran.stdout)["kept_indices"]] == own
-    with pytest.raises(RequestError, match="follows from the question, and none is given"):
+    with pytest.raises(RequestError, match="depend on the question, and there is none"):
         session.encode(drawn.image)
 
 

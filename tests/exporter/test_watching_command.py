@@ -61,7 +61,7 @@ def test_the_manifest_says_how_a_video_is_read_and_the_report_shows_its_frames(m
     record = json.loads((out / "manifest.json").read_text())["preprocess"]
     assert (record["kind"], record["frames"], record["frame"]["size"]) == ("video", 8, [48, 48])
     page = (out / "report.html").read_text()
-    assert "The frames stand beside each other" in page and 'viewBox="0 0 1920 240"' in page
+    assert "The frames are side by side" in page and 'viewBox="0 0 1920 240"' in page
     assert "8x6x6" in page and "--video clip.gif" in page and "frame 8, row 6" in page
 
 

@@ -65,7 +65,7 @@ def test_a_clip_by_hand_shows_what_its_things_do() -> None:
     assert ((red[:, 0] - red[:, 2] > 100).tolist()) == [False] * 3 + [True] * 5
     assert ((blue[:, 2] - blue[:, 0] > 80).tolist()) == [False] * 2 + [True] * 6
     assert ((green[:, 1] - green[:, 0] > 60).tolist()) == [True] * 5 + [False] * 3
-    # The ground does not move; the noise of the frames differs.
+    # The background does not move; the noise of the frames differs.
     still = made.frames[:, 20:28, 40:].astype(int)
     assert 0 < np.abs(still[1:] - still[:-1]).mean() < 6
 
@@ -100,7 +100,7 @@ def truth(item: Clip, question: Asked) -> str:
     if question.kind == "direction":
         right, down = (things[named[0]].path[-1] - things[named[0]].path[0]).tolist()
         return {(1, 0): "right", (-1, 0): "left", (0, 1): "down", (0, -1): "up"}[(np.sign(right), np.sign(down))]
-    if question.kind == "deed":
+    if question.kind == "motion":
         return next((motion for motion, which in did.items() if which[named[0]]), "stayed")
     word = next((word for word in question.text.split() if word in did), "")
     if question.kind == "count":
@@ -128,9 +128,9 @@ def test_answers_are_true_and_the_content_is_where_the_things_are(drawn: list[Cl
 
 def test_where_a_thing_came_or_went_its_place_is_content_in_every_frame() -> None:
     made = draw([RED, BLUE, GREEN], RNG())
-    places = Asked("deed", "", "", (1,)).content(made).reshape(FRAMES, 36)
+    places = Asked("motion", "", "", (1,)).content(made).reshape(FRAMES, 36)
     assert (places == places[0]).all() and np.array_equal(places[0], made.covered[1, 4])
-    follows = Asked("deed", "", "", (0,)).content(made).reshape(FRAMES, 36)
+    follows = Asked("motion", "", "", (0,)).content(made).reshape(FRAMES, 36)
     np.testing.assert_array_equal(follows, made.covered[0])
 
 

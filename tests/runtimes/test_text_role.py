@@ -86,17 +86,17 @@ def test_an_answer_is_about_the_tokens_of_its_own_question(session: Session) -> 
 
 
 def test_what_cannot_be_is_refused(made: Path, session: Session, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"follows from the question, and none is given.*prompt='what colour"):
+    with pytest.raises(RequestError, match=r"depend on the question, and there is none.*prompt='what colour"):
         session.encode(IMAGE)
     with pytest.raises(RequestError, match="7 ids, and the graphs take at most 6"):
         session.encode(IMAGE, prompt=[1] * 7)
     with pytest.raises(RequestError, match="outside the vocabulary of 10"):
         session.encode(IMAGE, prompt=[1, 10])
-    with pytest.raises(RequestError, match="the text itself is given"):
+    with pytest.raises(RequestError, match="the text itself is passed"):
         session.encode(IMAGE, "a", text=np.zeros((1, LENGTH, 1), np.float32))
     plain = load(toy_bundle.write(tmp_path / "plain"))
     assert not plain.reads_text
-    with pytest.raises(RequestError, match="follows from no question, so nothing reads the prompt"):
+    with pytest.raises(RequestError, match="does not read the question, so the prompt has no use"):
         plain.encode(IMAGE, "a")
 
 

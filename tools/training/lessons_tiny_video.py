@@ -1,4 +1,4 @@
-"""Batches to train on: clips with packed questions, and what each patch should say of itself, alone and over time."""
+"""Training batches: clips with packed questions, and auxiliary targets of each patch, per frame and over time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tokexport.exporter.zoo.tiny_video.questions import questions
 from tokexport.exporter.zoo.tiny_video.text import DIRECTIONS, WORDS
 from tokexport.exporter.zoo.tiny_vlm.text import COLOURS, SHAPES
 
-ASKED = 12  # questions on each clip, packed behind it in one sequence
+ASKED = 12  # questions on each clip, packed after it in one sequence
 SLOT = 12  # words of the longest question with its answer and <eos>
 
-# What is known of a patch: bare ground, a thing that rests, moves, came, was there.
+# Classes of a patch: background, or a thing that is at rest, moves, came, or was there.
 GROUND, RESTS, MOVES = 0, 1, 2
 CAME = MOVES + len(DIRECTIONS)
 WENT = CAME + 1
@@ -37,13 +37,13 @@ def draw(seed: tuple[int, ...], clips: int) -> dict[str, NDArray[Any]]:
 
 
 def seen(item: Clip) -> dict[str, NDArray[np.int64]]:
-    """What each patch should say of itself, in every frame; IGNORED where nothing is taught.
+    """The auxiliary targets of each patch in every frame; IGNORED where there is none.
 
     Returns:
         looks: colour and shape of what covers it [N, 2].
         events: what happens there in this frame [N].
-        stories: what has happened to what covers it, or did before it went, up to this frame [N].
-        moments: when that began and, of a move, ended [N, 2].
+        stories: what has happened up to this frame to the thing that covers it, or covered it before it went [N].
+        moments: when that began and, for a move, ended [N, 2].
     """
     places = item.share.shape[1:]
     looks = np.zeros((*places, 2), np.int64)
@@ -51,7 +51,7 @@ def seen(item: Clip) -> dict[str, NDArray[np.int64]]:
     events, stories = np.full(places, GROUND), np.full(places, GROUND)
     moments = np.full((*places, 2), IGNORED)
     frames = np.arange(FRAMES)
-    # A patch that a thing only grazes may be called either: neither answer is taught.
+    # A patch that a thing covers only a little is ambiguous, and has no target.
     grazed = (item.share > 0.02).any(0) & ~item.covered.any(0)
     for thing, covered in zip(item.things, item.covered):
         begins, ends = thing.begins, thing.ends

@@ -1,4 +1,4 @@
-"""Batches to train on: scenes with packed questions, and what each patch and the whole image should say of itself."""
+"""Training batches: scenes with packed questions, and auxiliary targets of each patch and of the whole image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tokexport.exporter.zoo.tiny_vlm.scenes import scene
 from tokexport.exporter.zoo.tiny_vlm.text import COLOURS, SHAPES, WORDS
 from tokexport.runtimes.words import Words
 
-ASKED = 8  # questions on each image, packed behind it in one sequence
+ASKED = 8  # questions on each image, packed after it in one sequence
 SLOT = 11  # words of the longest question with its answer and <eos>
 IGNORED = -100
 
@@ -26,7 +26,7 @@ def draw(seed: tuple[int, ...], images: int) -> dict[str, NDArray[Any]]:
         pixels.append(drawn.image)
         kinds = np.array([(COLOURS.index(o.colour) + 1, SHAPES.index(o.shape)) for o in drawn.objects] + [(0, IGNORED)])
         classes = kinds[np.where(drawn.covered, drawn.owner, -1)]
-        # A patch that an object only grazes may be called either: neither answer is taught.
+        # A patch that an object covers only a little is ambiguous, and has no target.
         classes[(drawn.coverage > 0.02) & ~drawn.covered] = IGNORED
         patches.append(classes)
         here = np.zeros((len(COLOURS), len(SHAPES)), np.float32)
@@ -43,7 +43,7 @@ def draw(seed: tuple[int, ...], images: int) -> dict[str, NDArray[Any]]:
 
 
 def pack(asked: Sequence[Question], words: Words, slot: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Questions with their answers as ids [Q, slot], and what each word should be followed by [Q, slot]."""
+    """Questions with their answers as ids [Q, slot], and the target after each word [Q, slot]."""
     ids = np.full((len(asked), slot), words.pad, np.int64)
     targets = np.full((len(asked), slot), IGNORED, np.int64)
     for row, question in enumerate(asked):

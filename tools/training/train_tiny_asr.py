@@ -1,8 +1,8 @@
 """Trains the shipped weights: `python tools/training/train_tiny_asr.py --out FILE --pool FILE`.
 
-The clean utterances are spoken once and kept in the pool file (espeak-ng takes longer than a training step). Every step
-draws from (seed, step) which of them it hears, where in the window, how loud, in which noise, and how much faster or
-slower the tape runs, which also moves pitch and formants: that stands in for voices espeak-ng does not have.
+The clean utterances are spoken once and kept in the pool file, because espeak-ng takes longer than a training step.
+Every step draws from (seed, step) its utterances, their place in the window, loudness and noise. It also draws a
+playback speed, which shifts pitch and formants too, and replaces voices that espeak-ng does not have.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tokexport.exporter.zoo.tiny_asr.text import BOS, DIGITS, EOS, PAD, tokenize
 from tokexport.runtimes.media.log_mel import log_mel
 from torch import Tensor, nn
 from torch.nn import functional as F
-from training import Sittings, adamw, cosine_rate
+from training import Training, adamw, cosine_rate
 
 _STREAM = 0x7A1C
 _SPEAKERS = 2  # threads that wait for espeak-ng
@@ -33,7 +33,7 @@ _MASKED_MELS = 12
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a run does; the defaults made the shipped weights."""
+    """The hyperparameters of a run; the defaults are those of the shipped weights."""
 
     utterances: int = 8000
     steps: int = 3500
@@ -121,8 +121,8 @@ def train(out: Path, speeches: list[Speech], recipe: Recipe) -> None:
     trainee = Trainee()
     parameters = list(trainee.parameters())
     optimizer = adamw(parameters, recipe.decay)
-    sittings = Sittings(trainee, optimizer, out, every=50)
-    for step in range(sittings.start, recipe.steps):
+    training = Training(trainee, optimizer, out, every=50)
+    for step in range(training.start, recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = cosine_rate(recipe.rate, recipe.warmup, recipe.steps, step)
         loss, parts = trainee(*draw(speeches, recipe, step), recipe)
@@ -130,15 +130,17 @@ def train(out: Path, speeches: list[Speech], recipe: Recipe) -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        sittings.log(step + 1, parts)
+        training.log(step + 1, parts)
         if (step + 1) % 250 == 0 or step + 1 == recipe.steps:
-            sittings.keep(step + 1)
+            training.keep(step + 1)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write; its checkpoint lies beside")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="safetensors file to write; its checkpoint is beside it"
+    )
     parser.add_argument("--pool", type=Path, required=True, help=".npz file of the utterances; spoken if not there")
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--rate", type=float, default=Recipe.rate)

@@ -1,9 +1,9 @@
 """Trains the shipped weights: `python tools/training/train_tiny_video.py --out FILE`.
 
 It starts from the weights of tiny-vlm. Every worker draws its clips from (seed, step, worker), so a run that was
-stopped and resumed sees the same data. Other losses besides the answers teach what to look at. Behind the encoder each
-patch names what covers it; behind the first block of the decoder, which can look back in time, what happens there now;
-behind the second what has happened to it so far, and when.
+stopped and resumed sees the same data. Auxiliary losses teach what to attend to. After the encoder, each patch
+classifies the thing that covers it. After the first block of the decoder, which can attend to earlier frames, it
+classifies what happens there now; after the second, what has happened so far, and when.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from workers import WORKERS, Batch, train
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a run does; the shipped weights are of a shorter one (README.md)."""
+    """The hyperparameters of a run; the shipped weights are of a shorter one (README.md)."""
 
     steps: int = 6000
     clips: int = 16
@@ -69,7 +69,7 @@ class Trainee(nn.Module):
         self.event_head = nn.Linear(config.dim, EVENTS)
         self.story_head = nn.Linear(config.dim, EVENTS + 2 * FRAMES)
         self.positions, self.mask = packed_layout(config, ASKED, SLOT)
-        # Bare ground is nine tenths of what there is to see, and of the rest most is at rest.
+        # Nine tenths of all patches are background, and most others show things at rest.
         self.event_share = torch.ones(EVENTS)
         self.event_share[GROUND], self.event_share[RESTS] = 0.2, 0.5
         warm_start(self.model)
@@ -84,17 +84,17 @@ class Trainee(nn.Module):
         bos = torch.full((len(ids), config.offset), BOS)
         x = model.splice(torch.cat([bos, ids], 1), model.projector(seen))
         cos, sin = model.decoder.rotary(self.positions)
-        behind: list[Tensor] = []
+        after_block: list[Tensor] = []
         for layer in model.decoder.blocks:
             x = layer.attend(x, *layer.qkv(x, cos, sin), self.mask)
-            behind.append(x[:, config.offset : config.offset + config.tokens])
+            after_block.append(x[:, config.offset : config.offset + config.tokens])
         logits = model.decoder.logits(x[:, -ids.shape[1] :])
-        story, began, ended = self.story_head(behind[1]).split([EVENTS, FRAMES, FRAMES], -1)
+        story, began, ended = self.story_head(after_block[1]).split([EVENTS, FRAMES, FRAMES], -1)
         return {
             "answer": cross_entropy(logits, batch["targets"]),
             "colour": cross_entropy(colour, batch["looks"][..., 0]),
             "shape": cross_entropy(shape, batch["looks"][..., 1]),
-            "event": cross_entropy(self.event_head(behind[0]), batch["events"], self.event_share),
+            "event": cross_entropy(self.event_head(after_block[0]), batch["events"], self.event_share),
             "story": cross_entropy(story, batch["stories"], self.event_share),
             "began": cross_entropy(began, batch["moments"][..., 0]),
             "ended": cross_entropy(ended, batch["moments"][..., 1]),
@@ -102,20 +102,20 @@ class Trainee(nn.Module):
 
 
 def cross_entropy(logits: Tensor, target: Tensor, share: Tensor | None = None) -> Tensor:
-    """Mean over the targets that are taught, 0 where there are none: logits [..., C], target [...], shares [C]."""
+    """Mean over the targets that are not IGNORED, 0 without any: logits [..., C], target [...], shares [C]."""
     loss = F.cross_entropy(logits.flatten(0, -2), target.flatten(), share, ignore_index=IGNORED)
     return loss if bool((target != IGNORED).any()) else torch.zeros(())
 
 
 def time_waves(config: TinyVLMConfig) -> Tensor:
-    """Sines and cosines of the frame [T, 1, Dv]: a start from which a patch finds itself a frame earlier at once."""
+    """Sines and cosines of the frame [T, 1, Dv]: an initialisation in which the same place a frame earlier is near."""
     half = config.vision_dim // 2
     angles = torch.arange(config.frames)[:, None] * 2.0 * 16.0 ** (-torch.arange(half) / half)
     return torch.cat([angles.sin(), angles.cos()], 1)[:, None]
 
 
 def warm_start(model: TinyVideo) -> None:
-    """Take over what tiny-vlm knows: all weights of one shape, the middle of its positions, the words of both."""
+    """Copy weights of tiny-vlm: all of equal shape, the centre of its positions, the words that both have."""
     known = still.load()
     weights = model.state_dict()
     weights |= {name: value for name, value in known.state_dict().items() if value.shape == weights[name].shape}
@@ -136,11 +136,11 @@ def warm_start(model: TinyVideo) -> None:
 
 @torch.no_grad()
 def look_back(model: TinyVideo, head: int = 1, seed: int = 0) -> None:
-    """Let one head of the first decoder block begin by looking at the same place a frame earlier, whatever is there.
+    """Initialise one head of the first decoder block to attend to the same place a frame earlier, whatever is there.
 
-    Without it, training must find a sharp peak of the rotary embedding at one distance before anything can be seen to
-    move. Queries and keys of the head become constant: what a linear map makes of visual tokens to come as near 1 as it
-    can, times a vector whose turned product is largest at a distance of one frame.
+    Otherwise training must find a sharp peak of the rotary embedding at one distance before it can detect motion.
+    Queries and keys of the head become nearly constant: a linear map, fitted to output 1 for visual tokens, times a
+    vector whose rotated product is largest at a distance of one frame.
     """
     config, layer = model.config, model.decoder.blocks[0]
     drawn = torch.from_numpy(clip_values(draw((0, seed), 32)["pixels"]))

@@ -1,8 +1,8 @@
 """Trains the shipped weights: `python tools/training/train_tiny_vlm.py --out FILE`.
 
 Every worker draws its scenes from (seed, step, worker), so a run that was stopped and resumed sees the same data. Two
-losses besides the answers teach the encoder: each patch names what covers it, CLS names what is in the image. Without
-the first, an earlier model of this kind stuck at half of the answers.
+auxiliary losses teach the encoder: each patch classifies the object that covers it, CLS the objects in the image.
+Without the first, training gets stuck at half of the answers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from workers import WORKERS, Batch, train
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a run does; the defaults made the shipped weights."""
+    """The hyperparameters of a run; the defaults are those of the shipped weights."""
 
     steps: int = 5500
     alone: int = 1300  # first steps of the encoder without the decoder: cheap, and the decoder learns nothing before
@@ -54,9 +54,9 @@ class Recipe:
 
 
 def packed_layout(config: TinyVLMConfig, asked: int, slot: int, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Positions int64 [1, S] and mask [1, 1, S, S] of an image and questions of `slot` words, blind to each other.
+    """Positions int64 [1, S] and mask [1, 1, S, S] of an image and questions of `slot` words, masked from each other.
 
-    The image is all its tokens, or those that inherit the positions kept [K].
+    The image has all its tokens, or those with the positions `kept` [K].
     """
     image = torch.arange(config.tokens) if kept is None else kept
     text = config.offset + config.tokens + torch.arange(slot).repeat(asked)
@@ -69,7 +69,7 @@ def packed_layout(config: TinyVLMConfig, asked: int, slot: int, kept: Tensor | N
 
 
 def grid_waves(config: TinyVLMConfig) -> Tensor:
-    """Sines and cosines of row and column [N, Dv]: a start from which neighbours find each other at once."""
+    """Sines and cosines of row and column [N, Dv]: an initialisation in which neighbours are near each other."""
     quarter = config.vision_dim // 4
     frequency = 10.0 ** (-2 * torch.arange(quarter) / quarter) * 2
     row, column = torch.meshgrid(*(torch.arange(size) for size in config.grid), indexing="ij")
@@ -78,7 +78,7 @@ def grid_waves(config: TinyVLMConfig) -> Tensor:
 
 
 def answer_loss(model: TinyVLM, batch: Batch, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-    """Cross entropy of the answers to the packed questions behind visual tokens [B, K, D], laid out by both tables."""
+    """Cross entropy of the answers to packed questions after visual tokens [B, K, D]; see `packed_layout`."""
     ids = batch["ids"].flatten(1)
     bos = torch.full((len(ids), model.config.offset), BOS)
     embeds = model.splice(torch.cat([bos, ids], 1), tokens)

@@ -1,7 +1,7 @@
 """Trains the second projector: `python tools/training/train_tiny_vlm_projector.py --out FILE`.
 
-It reads blocks of 2 x 2 patches (`pixel_unshuffle`), between the shipped vision tower and the shipped decoder, which do
-not change. It starts as the mean of what the first projector makes of the four.
+The second projector reads blocks of 2 x 2 patches (`pixel_unshuffle`), between the shipped vision tower and decoder,
+which are frozen. It is initialised to the mean of the first projector's outputs for the four patches.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from tokexport.exporter.zoo.tiny_vlm.scenes import pixel_values
 from tokexport.graph_passes.compressors import Case, make
 from torch import Tensor, nn
 from train_tiny_vlm import answer_loss, packed_layout
-from training import Sittings, adamw, cosine_rate, request
+from training import Training, adamw, cosine_rate, request
 from workers import Batch
 
-STREAM = 0x9207  # scenes of its own: neither the first training nor an evaluation has seen them
+STREAM = 0x9207  # a seed of its own: neither the first training nor an evaluation has seen these scenes
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a run does; the defaults made the shipped weights."""
+    """The hyperparameters of a run; the defaults are those of the shipped weights."""
 
     steps: int = 1500
     images: int = 32
@@ -34,11 +34,11 @@ class Recipe:
 
 
 class Blocks(nn.Module):
-    """The projector that learns, as `model`, between the two parts that do not."""
+    """The projector that is trained, as `model`, between the two frozen parts."""
 
     def __init__(self) -> None:
         super().__init__()
-        # Not a submodule: what is frozen has no place in a checkpoint.
+        # Not a submodule: frozen weights need not be in checkpoints.
         self.frozen = (load().requires_grad_(False),)
         config = self.frozen[0].config
         self.compressor = make("pixel_unshuffle", {"r": BLOCK})
@@ -57,7 +57,7 @@ class Blocks(nn.Module):
 
 
 def four_means(wide: nn.Sequential, model: TinyVLM) -> None:
-    """Let `wide` be the mean of what the projector of `model` makes of each patch of a block."""
+    """Initialise `wide` to the mean of the outputs of the projector of `model` for the patches of a block."""
     patches = BLOCK**2
     one = model.projector.state_dict()
     wide.load_state_dict(
@@ -75,8 +75,8 @@ def train(out: Path, recipe: Recipe) -> None:
     torch.set_num_threads(1)
     trainee = Blocks()
     optimizer = adamw(list(trainee.parameters()), recipe.decay)
-    sittings = Sittings(trainee, optimizer, out, every=50)
-    for step in range(sittings.start, recipe.steps):
+    training = Training(trainee, optimizer, out, every=50)
+    for step in range(training.start, recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = cosine_rate(recipe.rate, recipe.warmup, recipe.steps, step)
         arrays = draw((STREAM, step), recipe.images)
@@ -86,9 +86,9 @@ def train(out: Path, recipe: Recipe) -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
         optimizer.step()
-        sittings.log(step + 1, {"answer": loss})
+        training.log(step + 1, {"answer": loss})
         if (step + 1) % 250 == 0 or step + 1 == recipe.steps:
-            sittings.keep(step + 1)
+            training.keep(step + 1)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the training scripts of the built-in models share: the rate, the optimizer, and files that survive a stop."""
+"""What the training scripts share: learning rate, optimizer, and checkpoints to resume from."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def adamw(parameters: list[nn.Parameter], decay: float) -> torch.optim.AdamW:
 
 
 def save(model: nn.Module, path: Path) -> None:
-    """Write the weights as float16, whole or not at all."""
+    """Write the weights as float16, atomically."""
     beside = path.with_suffix(".part")
     save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, beside)
     beside.replace(path)
 
 
-class Sittings:
-    """A training that may be stopped and resumed: the model with its training heads, its optimizer, and the log.
+class Training:
+    """A training that can be stopped and resumed: the model with its training heads, its optimizer, and the log.
 
     Args:
-        trainee: the module that is trained; its attribute `model` is what `save` writes to `out`.
+        trainee: the module that is trained; `save` writes its attribute `model` to `out`.
         optimizer: of its parameters.
-        out: safetensors file; the checkpoint lies beside it.
+        out: safetensors file; the checkpoint is beside it.
         every: steps from one line of the log to the next.
     """
 
@@ -56,7 +56,7 @@ class Sittings:
         self.shown: dict[str, float] = {}
 
     def log(self, done: int, losses: dict[str, Tensor]) -> None:
-        """Print the running means of the losses now and then; `done` counts the steps."""
+        """Print the running means of the losses every `every` steps; `done` counts the steps."""
         for name, value in losses.items():
             self.shown[name] = self.shown.get(name, value.item()) * 0.98 + value.item() * 0.02
         if done % self.every == 0:
@@ -73,9 +73,11 @@ class Sittings:
 
 
 def request(description: str | None, steps: int, rate: float) -> argparse.Namespace:
-    """What was typed behind a training script: out, steps and rate, the last two with their defaults."""
+    """The arguments of a training script: out, steps and rate, the last two with their defaults."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write; its checkpoint lies beside")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="safetensors file to write; its checkpoint is beside it"
+    )
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--rate", type=float, default=rate)
     return parser.parse_args()

@@ -1,4 +1,4 @@
-"""Trains a built-in model in processes of one thread: they wait for each other once a step, not at every operator."""
+"""Trains a built-in model in processes of one thread, which synchronise once a step instead of at every operator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
-from training import Sittings, adamw, cosine_rate
+from training import Training, adamw, cosine_rate
 
 WORKERS = 2
 _EVERY = 250  # steps from one checkpoint to the next
@@ -19,13 +19,13 @@ Batch = dict[str, Tensor]
 
 
 class Course(Protocol):
-    """What is trained, and on what; it is sent to the workers.
+    """The module, data and hyperparameters of a training; it is sent to the workers.
 
     Attributes:
         steps: of the whole training.
         rate: peak of the learning rate.
-        warmup: steps until then.
-        decay: of the weights.
+        warmup: steps until the peak.
+        decay: weight decay.
         seed: of the initial weights.
     """
 
@@ -41,11 +41,11 @@ class Course(Protocol):
     def seed(self) -> int: ...  # noqa: D102
 
     def trainee(self) -> nn.Module:
-        """The module that is trained, as `Sittings` takes it."""
+        """The module that is trained; see `Training`."""
         ...
 
     def batch(self, step: int, worker: int) -> Batch:
-        """What one worker sees in one step, the same after a stop."""
+        """The batch of one worker in one step, the same after a resume."""
         ...
 
     def loss(self, trainee: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -63,7 +63,7 @@ def average(parameters: list[nn.Parameter]) -> None:
 
 
 def work(rank: int, out: Path, course: Course, meeting: str) -> None:
-    """Train to the end of the course, from the newest checkpoint if `out` has one beside it; worker 0 writes."""
+    """Train to the end, from the newest checkpoint if `out` has one beside it; worker 0 writes."""
     launcher = os.getppid()
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=WORKERS)
@@ -71,11 +71,11 @@ def work(rank: int, out: Path, course: Course, meeting: str) -> None:
     trainee = course.trainee()
     parameters = list(trainee.parameters())
     optimizer = adamw(parameters, course.decay)
-    sittings = Sittings(trainee, optimizer, out, every=50)
-    # Nobody may write the next checkpoint before everybody has read this one.
+    training = Training(trainee, optimizer, out, every=50)
+    # No worker may write the next checkpoint before all have read this one.
     dist.barrier()
-    for step in range(sittings.start, course.steps):
-        # A worker that outlived its launcher would go on writing over the next run's checkpoint.
+    for step in range(training.start, course.steps):
+        # A worker that outlived its launcher would overwrite the next run's checkpoint.
         if os.getppid() != launcher:
             raise SystemExit("the launcher of this training is gone")
         for group in optimizer.param_groups:
@@ -88,9 +88,9 @@ def work(rank: int, out: Path, course: Course, meeting: str) -> None:
         optimizer.step()
         if rank:
             continue
-        sittings.log(step + 1, parts)
+        training.log(step + 1, parts)
         if (step + 1) % _EVERY == 0 or step + 1 == course.steps:
-            sittings.keep(step + 1)
+            training.keep(step + 1)
 
 
 def train(out: Path, course: Course) -> None:

@@ -1,5 +1,5 @@
-"""tiny-asr: a real speech recogniser of the shape of Whisper that writes down spoken digits.
+"""tiny-asr: a small speech recogniser with Whisper's architecture that transcribes spoken digits.
 
-`model` (torch) holds the modules to export, `speech` (numpy, espeak-ng) speaks, `clips` (numpy) reads what was spoken
-once and committed, `text` (no dependencies) is the tokenizer.
+`model` (torch) has the modules to export, `speech` (numpy, espeak-ng) speaks, `clips` (numpy) reads the committed
+recordings, `text` (no dependencies) is the tokenizer.
 """

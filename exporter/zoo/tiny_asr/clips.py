@@ -1,7 +1,7 @@
-"""The few utterances that are committed, so that a proof, a demo and the tests need no espeak-ng.
+"""A few committed utterances, so that a proof, a demo and the tests need no espeak-ng.
 
 `python -m tokexport.exporter.zoo.tiny_asr.clips` writes them again: clips/<number>.wav (16 kHz, 16 bit, one channel)
-and clips/clips.json, what is said in which voice. The last two voices are held out of training.
+and clips/clips.json with their texts and voices. The last two voices are held out of training.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Clip:
 
 
 def clips() -> list[Clip]:
-    """All of them, in the order of their numbers."""
+    """All clips, in the order of their numbers."""
     return [Clip(FOLDER / name, **said) for name, said in json.loads((FOLDER / _INDEX).read_text()).items()]
 
 

@@ -1,4 +1,4 @@
-"""Has tiny-asr write down fresh utterances in PyTorch, with or without a compressor behind the encoder.
+"""Transcribes fresh utterances with tiny-asr in PyTorch, with or without a compressor after the encoder.
 
 `python -m tokexport.exporter.zoo.tiny_asr.evaluate`: the tables of the README.
 """
@@ -26,7 +26,7 @@ from .text import BOS, EOS, PAD, detokenize
 # tokens [B, N, D] -> tokens [B, K, D], sizes float32 [B, K]
 Compress = Callable[[Tensor], tuple[Tensor, Tensor]]
 
-# Training speaks from another first word: no seed of an evaluation meets it.
+# Training seeds begin with another word, so no evaluation repeats an utterance of training.
 _STREAM = 0x7E57
 _BATCH = 50
 _SPEAKERS = 2
@@ -88,7 +88,7 @@ def encode(model: TinyASR, waveforms: NDArray[np.float32]) -> Tensor:
 
 @torch.inference_mode()
 def transcribe(model: TinyASR, tokens: Tensor, compress: Compress | None = None, size_bias: bool = True) -> list[str]:
-    """What the model says was spoken in the sounds of tokens [B, N, D]; `compress` runs on them first."""
+    """The model's transcripts for tokens [B, N, D]; `compress` runs on them first."""
     said: list[str] = []
     for part in tokens.split(_BATCH):
         bias = torch.zeros(part.shape[:2])

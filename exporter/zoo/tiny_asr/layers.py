@@ -41,12 +41,12 @@ class TinyASRConfig:
 
     @property
     def capacity(self) -> int:
-        """Length of the key-value cache of self-attention, P + max_new; the tokens of the sound are not in it."""
+        """Length of the KV cache of self-attention, P + max_new; the tokens of the sound are not in it."""
         return self.prompt_length + self.max_new
 
 
 class Attention(nn.Module):
-    """Multi-head attention; q, k, v apart so that keys and queries have names in a graph; k without a bias."""
+    """Multi-head attention; separate q, k, v, so that keys and queries have names in a graph; k without a bias."""
 
     def __init__(self, config: TinyASRConfig) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class AudioEncoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, input_features: Tensor) -> Tensor:
-        """Log-mel [B, mels, frames] float32 -> tokens [B, N, D]; their positions live in them."""
+        """Log-mel [B, mels, frames] float32 -> tokens [B, N, D], position embeddings included."""
         x = F.gelu(self.conv2(F.gelu(self.conv1(input_features)))).transpose(1, 2) + self.positions
         for layer in self.layers:
             x = layer(x)
@@ -155,7 +155,7 @@ class TextDecoder(nn.Module):
 
     @property
     def blocks(self) -> list[DecoderLayer]:
-        """The layers with their type, which ModuleList forgets."""
+        """The layers with their type, which ModuleList loses."""
         return cast("list[DecoderLayer]", list(self.layers))
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -2,11 +2,12 @@
 
 The generation contract, shared by training and every exported graph (`attention: cross` in `runtimes.bundle.manifest`):
 
-- The text is `<bos>` and the words, right padded to P; the sound is not in it. Its tokens are read by cross-attention.
-- Where a token stands in time is written into it by the encoder, so whatever a compressor keeps needs no positions.
+- The text is `<bos>` and the words, right padded to P. The tokens of the sound are not in it: cross-attention reads
+  them.
+- The encoder adds position embeddings to the tokens, so the tokens that a compressor keeps need no positions.
 - `token_bias` = log(sizes) is added to the logits of the K keys of cross-attention in every decoder block.
-- `prefill` makes the keys and values of cross-attention once; `decode` only reads them.
-- Generated words are written at `last_index + 1`, `+ 2`, ... over the padding; keys behind the write are masked.
+- `prefill` computes the keys and values of cross-attention once; `decode` only reads them.
+- Generated words are written at `last_index + 1`, `+ 2`, ... over the padding; keys after the write are masked.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Prefill(nn.Module):
     last_index, then present_key_i, present_value_i [B, H, capacity, dh] and cross_key_i, cross_value_i [B, H, K, dh] of
     every layer; works for any K.
 
-    The caches are zero behind P.
+    The caches are zero after P.
     """
 
     mask: Tensor

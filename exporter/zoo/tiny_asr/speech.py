@@ -1,7 +1,7 @@
-"""Speaks digit strings with espeak-ng: what is said, by which voice, how fast and into which noise follows from a seed.
+"""Speaks digit strings with espeak-ng: the seed decides on text, voice, speed and noise.
 
-The same seed and the same version of espeak-ng give the same samples. Voices are an accent and a timbre ("variant" in
-espeak-ng); the voices held out of training have accents and timbres that no voice of training has.
+The same seed and the same version of espeak-ng produce the same samples. Voices are an accent and a timbre ("variant"
+in espeak-ng). The voices held out of training have accents and timbres that no voice of training has.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Speech:
 
 @dataclass(frozen=True)
 class Utterance:
-    """What the recogniser hears.
+    """One input of the recogniser, with its truth.
 
     Attributes:
         waveform: float32 [64000], four seconds at 16 kHz.
@@ -92,7 +92,7 @@ def speak(rng: np.random.Generator, voices: tuple[str, ...] = VOICES) -> Speech:
     words = [DIGITS[digit] for digit in rng.integers(10, size=rng.integers(_SHORTEST, _LONGEST + 1))]
     voice = voices[rng.integers(len(voices))]
     speed, pitch = int(rng.integers(*_WORDS_PER_MINUTE)), int(rng.integers(30, 71))
-    # Half of the speakers pause now and then, as one does within a telephone number.
+    # Half of the speakers pause now and then, as in a telephone number.
     pauses = rng.random(len(words) - 1) < rng.choice([0.0, 0.3])
     said = words[0] + "".join((", " if pause else " ") + word for word, pause in zip(words[1:], pauses, strict=True))
     while len(waveform := _espeak(said, voice, speed, pitch)) > _ROOM:
@@ -138,7 +138,7 @@ def _noise(rng: np.random.Generator, length: int) -> NDArray[np.float32]:
 
 
 def _espeak(text: str, voice: str, speed: int, pitch: int) -> NDArray[np.float32]:
-    """Speak at 16 kHz, silence at both ends cut off."""
+    """Speak at 16 kHz, with the silence at both ends removed."""
     command = ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "--stdout", text]
     try:
         spoken = subprocess.run(command, capture_output=True, check=True)

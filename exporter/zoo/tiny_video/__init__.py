@@ -1,4 +1,4 @@
-"""tiny-video: a real video-language model of 0.63 M parameters that says what moved, where to, and in which order.
+"""tiny-video: a small video-language model of 0.62 M parameters: what moved, in which direction, and in which order.
 
-`model` (torch) holds the modules to export, `clips` (numpy) draws, `questions` asks, `text` is the tokenizer.
+`model` (torch) has the modules to export, `clips` (numpy) draws, `questions` asks, `text` is the tokenizer.
 """

@@ -1,12 +1,12 @@
-"""Draws clips of coloured shapes that stay, move, come or go on a cluttered ground that does not; a seed is a clip.
+"""Draws clips of coloured shapes that stay, move, come or go on a static, cluttered background, from a seed.
 
-A clip has eight frames of 48 x 48 pixels. The shapes and the ground are those of tiny-vlm, smaller. No two objects of a
-clip have one colour, none touches another, and each does one thing:
+A clip has eight frames of 48 x 48 pixels. Shapes and background are those of tiny-vlm, smaller. The objects of a clip
+have different colours and never touch, and each has one motion:
 
-    stay    rest in every frame
-    move    rest until frame `begins`, then go `travel` pixels in one direction, evenly, and rest from frame `ends` on
-    come    absent before frame `begins`, then rest
-    go      rest before frame `begins`, then absent
+    stay    at rest in every frame
+    move    at rest until frame `begins`, then evenly `travel` pixels in one direction, at rest from frame `ends` on
+    come    absent before frame `begins`, then at rest
+    go      at rest before frame `begins`, then absent
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..tiny_vlm.scenes import PATCH, RGB, UPRIGHT, ground, outlines
+from ..tiny_vlm.scenes import PATCH, RGB, UPRIGHT, background, outlines
 from ..tiny_vlm.text import COLOURS, SHAPES
 from .text import DIRECTIONS
 
@@ -32,7 +32,7 @@ MILLISECONDS = 250  # from one frame to the next, where a clip is shown
 Motion = Literal["stay", "move", "come", "go"]
 MOTIONS: tuple[Motion, ...] = ("stay", "move", "come", "go")
 
-# What a direction does to (x, y); y counts down the image.
+# Direction -> its step in (x, y); y counts down the image.
 _STEP = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 _TRIES = 40
 _WINDOW = 20
@@ -41,11 +41,11 @@ _NOISE = 2.0
 
 @dataclass(frozen=True)
 class Thing:
-    """One object and what it does; x, y and radius in pixels, radius is that of a circle of about the same area.
+    """One object and its motion; x, y and radius in pixels, radius is that of a circle of about the same area.
 
     Attributes:
-        x: of its centre in the first frame it is in.
-        begins: of a move, the last frame of rest; of a come or go, the first frame that is different. 0 where it stays.
+        x: of its centre in the first frame that shows it.
+        begins: of a move, the last frame at rest; of a come or go, the first frame that is different. 0 for stay.
         ends: of a move, the first frame at its goal. 0 for all others.
         direction: of a move; empty for all others.
         travel: pixels of a move.
@@ -64,12 +64,12 @@ class Thing:
 
     @property
     def name(self) -> str:
-        """As questions call it."""
+        """Its name in questions."""
         return f"{self.colour} {self.shape}"
 
     @property
     def there(self) -> NDArray[np.bool_]:
-        """Bool [8], the frames that it is in."""
+        """Bool [8], the frames that show it."""
         frames = np.arange(FRAMES)
         if self.motion == "come":
             return frames >= self.begins
@@ -124,13 +124,13 @@ def clip_values(clips: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def clip(rng: np.random.Generator) -> Clip:
-    """Draw one clip of two to four things (one, now and then, where no more find room)."""
+    """Draw one clip of two to four things (rarely one, where there is no space for more)."""
     return draw(_things(rng), rng)
 
 
 def draw(things: list[Thing], rng: np.random.Generator) -> Clip:
-    """Draw these things, none nearer than its reach to the border, on a ground of its own."""
-    still = ground(rng)
+    """Draw these things on a background of its own; none may reach over the border."""
+    still = background(rng)
     away = (len(still) - SIZE) // 2
     still = still[away : away + SIZE, away : away + SIZE]
     count, margin = len(things), _WINDOW // 2
@@ -140,7 +140,7 @@ def draw(things: list[Thing], rng: np.random.Generator) -> Clip:
     paint = RGB[[COLOURS.index(thing.colour) for thing in things]] + rng.normal(0, 9, (count, 3)).astype(np.float32)
     canvas = np.pad(still, ((margin, margin), (margin, margin), (0, 0)))[None].repeat(FRAMES, 0)
     share = np.zeros((count, *canvas.shape[:3]), np.float32)
-    # A thing at rest is drawn once for all frames that it rests in.
+    # A thing at rest is drawn once for all frames in which it is at rest.
     places = [np.unique(thing.path, axis=0, return_inverse=True) for thing in things]
     of = np.repeat(np.arange(count), [len(where) for where, _ in places])
     centres = np.concatenate([where for where, _ in places])
@@ -165,7 +165,7 @@ def draw(things: list[Thing], rng: np.random.Generator) -> Clip:
 def _things(rng: np.random.Generator) -> list[Thing]:
     wanted = int(rng.integers(2, MAX_OBJECTS + 1))
     colours = rng.permutation(len(COLOURS))[:wanted]
-    # Most do the same, else there would rarely be an order to ask for.
+    # Most things have the same motion, else there would rarely be an order to ask for.
     common = rng.choice(len(MOTIONS), p=(0.05, 0.45, 0.25, 0.25))
     motions = np.where(rng.random(wanted) < 0.6, common, rng.choice(len(MOTIONS), wanted, p=(0.4, 0.2, 0.2, 0.2)))
     things: list[Thing] = []

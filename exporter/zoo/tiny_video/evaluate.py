@@ -34,13 +34,13 @@ def question_set(n: int, seed: int, length: int = 16) -> QuestionSet:
 def evaluate(
     model: TinyVideo, n: int = 4096, seed: int = 0, compress: Compress | None = None, size_bias: bool = True
 ) -> dict[str, float]:
-    """Share of answers that match in full, over all and by kind; `compress` runs behind the encoder."""
-    paper = question_set(n, seed, model.config.prompt_length)
+    """Share of answers that match in full, over all and by kind; `compress` runs after the encoder."""
+    drawn = question_set(n, seed, model.config.prompt_length)
 
     def see(pixels: NDArray[np.uint8]) -> Tensor:
         return model.vision(torch.from_numpy(clip_values(pixels)))
 
-    return by_kind(paper, answers(model, paper, see, WORDS, compress, size_bias), KINDS)
+    return by_kind(drawn, answers(model, drawn, see, WORDS, compress, size_bias), KINDS)
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """tiny-video: the layers of tiny-vlm over the frames of a clip, under the same generation contract.
 
-Every frame goes through the vision transformer alone, with the embedding of its time added to all of its patches; what
-it makes of their patches stands in a row, frame by frame, N = 8 x 36 tokens. Embed, prefill and decode are those of
-tiny-vlm: the position of a token in the decoder is frame * 36 + place, so it tells when and where.
+Every frame goes through the vision transformer by itself, with its time embedding added to all of its patches. The
+patch tokens of all frames are concatenated, frame by frame: N = 8 x 36 tokens. Embed, prefill and decode are those of
+tiny-vlm. The position of a token in the decoder is frame * 36 + place, so it encodes time and place.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CONFIG = TinyVLMConfig(image=SIZE, frames=FRAMES, grid=(GRID, GRID), vocab=len(V
 
 
 class FrameTransformer(VisionTransformer):
-    """The vision transformer of tiny-vlm over each frame; CLS is dropped behind it."""
+    """The vision transformer of tiny-vlm over each frame; CLS is dropped from its output."""
 
     def __init__(self, config: TinyVLMConfig) -> None:
         super().__init__(config)

@@ -12,8 +12,8 @@ from ..tiny_vlm.questions import Question
 from ..tiny_vlm.text import NUMBERS
 from .clips import Clip, Motion, Thing
 
-KINDS: tuple[str, ...] = ("direction", "deed", "count", "order", "before")
-# How often each is tried: what needs two of a kind is seldom possible.
+KINDS: tuple[str, ...] = ("direction", "motion", "count", "order", "before")
+# How often each kind is tried: those that need two objects of one motion are rarely possible.
 _TRIED = (0.14, 0.1, 0.1, 0.33, 0.33)
 
 _DID: dict[Motion, str] = {"stay": "stayed", "move": "moved", "come": "came", "go": "went"}
@@ -27,13 +27,13 @@ class Asked(Question):
     """A question about a clip.
 
     Attributes:
-        about: the numbers of the things that one must have seen to answer.
+        about: the numbers of the things that the answer depends on.
     """
 
     about: tuple[int, ...]
 
     def content(self, clip: Clip) -> NDArray[np.bool_]:
-        """Bool [288]: the patches that these things cover, and where one came or went its place in every frame."""
+        """Bool [288]: the patches that these things cover; of one that came or went, its place in every frame."""
         covered = clip.covered
         shown = np.zeros(covered.shape[1:], bool)
         for index in self.about:
@@ -70,10 +70,10 @@ def _direction(things: list[Thing], rng: np.random.Generator) -> Asked | None:
 
 
 def _motion(things: list[Thing], rng: np.random.Generator) -> Asked:
-    # First the deed, then what did it: where all but one move, "moved" would be a good blind guess.
+    # First the motion, then an object with it: where all but one move, "moved" would be a good blind guess.
     motions = sorted({thing.motion for thing in things})
     index = _one(_doing(things, motions[rng.integers(len(motions))]), rng)
-    return Asked("deed", f"what did the {things[index].name} do ?", _DID[things[index].motion], (index,))
+    return Asked("motion", f"what did the {things[index].name} do ?", _DID[things[index].motion], (index,))
 
 
 def _count(things: list[Thing], rng: np.random.Generator) -> Asked:
@@ -90,7 +90,7 @@ def _order(things: list[Thing], rng: np.random.Generator) -> Asked | None:
         return None
     which, motion = ("first", "last")[rng.integers(2)], several[rng.integers(len(several))]
     doing = _doing(things, motion)
-    # One that moved last began last: of when it stopped, `before` asks.
+    # The one that moved last is the one that began last; `before` asks about the end of a move.
     moments = sorted((things[index].begins, index) for index in doing)
     if which == "last":
         moments.reverse()
@@ -114,7 +114,7 @@ def _before(things: list[Thing], rng: np.random.Generator) -> Asked | None:
 
 _ASK: dict[str, Callable[[list[Thing], np.random.Generator], Asked | None]] = {
     "direction": _direction,
-    "deed": _motion,
+    "motion": _motion,
     "count": _count,
     "order": _order,
     "before": _before,

@@ -1,4 +1,4 @@
-"""Ask a fresh bundle a question about a drawn scene, through the command a user would type, and check the answer."""
+"""Asks a fresh bundle a question about a drawn scene, with the command a user would type, and checks the answer."""
 
 from __future__ import annotations
 

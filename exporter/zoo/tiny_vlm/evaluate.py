@@ -23,7 +23,7 @@ from .text import EOS, PAD, WORDS, prompt
 # features [B, N, Dv] -> tokens [B, K, Dv], kept_indices int64 [B, K], sizes float32 [B, K]
 Compress = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
-# Training draws from (1, step): a first word of its own keeps every evaluation seed apart from all of them.
+# Training seeds are (1, step): another first number keeps evaluation seeds apart from all of them.
 STREAM = 0x7E57
 ASKED = 2
 _BATCH = 128
@@ -37,7 +37,7 @@ class QuestionSet:
         pixels: uint8 [S, ...].
         scene: int64 [Q], the picture that each question is about.
         asked: [Q].
-        content: bool [Q, N], the tokens that show what is asked for.
+        content: bool [Q, N], the tokens that the answer depends on.
         ids: int64 [Q, P].
         last: int64 [Q], index of the last word.
     """
@@ -76,7 +76,7 @@ def question_set(n: int, seed: int, length: int = 16) -> QuestionSet:
 def generate(
     model: TinyVLM, ids: Tensor, last: Tensor, tokens: Tensor, kept_indices: Tensor, token_bias: Tensor
 ) -> Tensor:
-    """Greedy answers int64 [B, <= max_new] behind the prompts, as the exported graphs produce them.
+    """Greedy answers int64 [B, <= max_new] to the prompts, as the exported graphs produce them.
 
     ids [B, P] and last [B] int64 (index in the prompt), tokens [B, K, D], kept_indices [B, K] int64, token_bias [B, K].
     """
@@ -96,51 +96,51 @@ def generate(
 def evaluate(
     model: TinyVLM, n: int = 8192, seed: int = 0, compress: Compress | None = None, size_bias: bool = True
 ) -> dict[str, float]:
-    """Share of answers that match in full, over all and by kind; `compress` runs behind the encoder, CLS dropped.
+    """Share of answers that match in full, over all and by kind; `compress` runs after the encoder, CLS dropped.
 
-    Where it widens the tokens, the projector of `model` must be the one for that.
+    Where it widens the tokens, the projector of `model` must take wide tokens.
     """
-    paper = question_set(n, seed, model.config.prompt_length)
+    drawn = question_set(n, seed, model.config.prompt_length)
 
     def see(pixels: NDArray[np.uint8]) -> Tensor:
         return model.vision(torch.from_numpy(pixel_values(pixels)))[:, 1:]
 
-    return by_kind(paper, answers(model, paper, see, WORDS, compress, size_bias), KINDS)
+    return by_kind(drawn, answers(model, drawn, see, WORDS, compress, size_bias), KINDS)
 
 
 @torch.inference_mode()
 def answers(
     model: TinyVLM,
-    paper: QuestionSet,
+    drawn: QuestionSet,
     see: Callable[[NDArray[np.uint8]], Tensor],
     words: Words,
     compress: Compress | None = None,
     size_bias: bool = True,
 ) -> list[str]:
-    """What the model says to each question; `see` makes features [B, N, Dv] of pictures."""
+    """The model's answer to each question; `see` encodes pictures to features [B, N, Dv]."""
     said: list[str] = []
-    for start in range(0, len(paper.asked), _BATCH):
+    for start in range(0, len(drawn.asked), _BATCH):
         part = slice(start, start + _BATCH)
-        which, inverse = np.unique(paper.scene[part], return_inverse=True)
-        features = see(paper.pixels[which])
+        which, inverse = np.unique(drawn.scene[part], return_inverse=True)
+        features = see(drawn.pixels[which])
         kept = torch.arange(features.shape[1]).expand(len(features), -1)
         bias = torch.zeros(kept.shape)
         if compress is not None:
             features, kept, sizes = compress(features)
             bias = sizes.float().log() if size_bias else torch.zeros(kept.shape)
         tokens = model.projector(features)
-        ids, last = torch.from_numpy(paper.ids[part]), torch.from_numpy(paper.last[part])
+        ids, last = torch.from_numpy(drawn.ids[part]), torch.from_numpy(drawn.last[part])
         rows = generate(model, ids, last, tokens[inverse], kept[inverse], bias[inverse])
         said += [words.detokenize(row) for row in rows.tolist()]
     return said
 
 
-def by_kind(paper: QuestionSet, said: Sequence[str], kinds: Sequence[str]) -> dict[str, float]:
+def by_kind(drawn: QuestionSet, said: Sequence[str], kinds: Sequence[str]) -> dict[str, float]:
     """The share of right answers over all, ``accuracy``, and of each kind of question."""
-    right = [one == question.answer for one, question in zip(said, paper.asked, strict=True)]
+    right = [one == question.answer for one, question in zip(said, drawn.asked, strict=True)]
     shares = {"accuracy": float(np.mean(right))}
     for kind in kinds:
-        shares[kind] = float(np.mean([ok for ok, one in zip(right, paper.asked, strict=True) if one.kind == kind]))
+        shares[kind] = float(np.mean([ok for ok, one in zip(right, drawn.asked, strict=True) if one.kind == kind]))
     return shares
 
 

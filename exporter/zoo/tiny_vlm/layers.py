@@ -1,4 +1,4 @@
-"""The network of tiny-vlm in plain PyTorch: a ViT, and a Llama-like decoder that is told its positions and masks."""
+"""The network of tiny-vlm in plain PyTorch: a ViT, and a Llama-like decoder with positions and masks as inputs."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class TinyVLMConfig:
         return self.prompt_length + keep
 
     def capacity(self, keep: int) -> int:
-        """Length of the key-value cache, P + K + max_new."""
+        """Length of the KV cache, P + K + max_new."""
         return self.sequence(keep) + self.max_new
 
 
 class VisionLayer(nn.Module):
-    """Pre-LN transformer block of the encoder; q, k, v apart so that keys and queries have names in a graph."""
+    """Pre-LN transformer block of the encoder; separate q, k, v, so that keys and queries have names in a graph."""
 
     def __init__(self, config: TinyVLMConfig) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class VisionLayer(nn.Module):
         return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
 
     def cls_attention(self, x: Tensor) -> Tensor:
-        """Head mean of the CLS row over the patches, from the input of this layer: [B, 1 + N, Dv] -> [B, N]."""
+        """CLS attention to the patches, mean over heads, from this layer's input: [B, 1 + N, Dv] -> [B, N]."""
         y = self.norm1(x)
         query, key = self.split(self.q_proj(y[:, :1])), self.split(self.k_proj(y))
         weights = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
@@ -92,7 +92,7 @@ class VisionLayer(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """ViT with a CLS token; no final norm, as LLaVA reads CLIP, so that token norms still carry meaning."""
+    """ViT with a CLS token; no final norm, like the layer of CLIP that LLaVA reads, so that token norms are kept."""
 
     def __init__(self, config: TinyVLMConfig) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Causal language model with tied embeddings; positions and masks come from outside."""
+    """Causal language model with tied embeddings; positions and masks are inputs."""
 
     cos: Tensor
     sin: Tensor
@@ -169,7 +169,7 @@ class Decoder(nn.Module):
         self.embedding = nn.Embedding(config.vocab, config.dim)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.dim, eps=1e-5)
-        # A table, not cos(position * frequency) in the graph: that product loses the angle in float16.
+        # A table, not cos(position * frequency) in the graph: that product loses its precision in float16.
         half = config.head_dim // 2
         frequency = config.rope_theta ** (-torch.arange(half, dtype=torch.float64) / half)
         angle = torch.arange(config.capacity(config.tokens), dtype=torch.float64)[:, None] * frequency
@@ -178,7 +178,7 @@ class Decoder(nn.Module):
 
     @property
     def blocks(self) -> list[DecoderLayer]:
-        """The layers with their type, which ModuleList forgets."""
+        """The layers with their type, which ModuleList loses."""
         return cast("list[DecoderLayer]", list(self.layers))
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,11 @@
 
 The generation contract, shared by training and every exported graph:
 
-- A sequence is `<bos>`, the visual tokens, then the rest of the prompt, right padded: length P + K.
-- Positions are those of the uncompressed sequence: visual slot k sits at `offset + kept_indices[k]`, everything behind
-  the image keeps the position it would have had with all N tokens, so compression never moves the text.
+- A sequence is `<bos>`, the visual tokens, then the remaining ids of the prompt, right padded: length P + K.
+- Positions are those of the uncompressed sequence: visual slot k has position `offset + kept_indices[k]`, and text
+  after the image keeps the position it would have with all N tokens.
 - `token_bias` = log(sizes) is added to the attention logits of the K visual keys in every decoder block.
-- Generated tokens are written at `last_index + 1`, `+ 2`, ... over the padding; keys behind the write are masked.
+- Generated tokens are written at `last_index + 1`, `+ 2`, ... over the padding; keys after the write are masked.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class TinyVLM(nn.Module):
         super().__init__()
         self.config = config = config or TinyVLMConfig()
         self.vision = VisionTransformer(config)
-        # Strictly per token and without a norm: a compressor may sit on either side of it.
+        # Strictly per token and without a norm, so that a compressor may be on either side of it.
         self.projector = nn.Sequential(
             nn.Linear(config.vision_dim, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
         )
@@ -58,7 +58,7 @@ class TinyVLM(nn.Module):
         return self.projector(self.vision(pixel_values)[:, 1:])
 
     def splice(self, input_ids: Tensor, tokens: Tensor) -> Tensor:
-        """Ids int64 [B, T] and visual tokens [B, K, D] -> embeddings [B, T + K, D], the image behind `<bos>`."""
+        """Ids int64 [B, T] and visual tokens [B, K, D] -> embeddings [B, T + K, D], the image after `<bos>`."""
         text, offset = self.decoder.embedding(input_ids), self.config.offset
         return torch.cat([text[:, :offset], tokens, text[:, offset:]], 1)
 
@@ -109,7 +109,7 @@ class Encoder(nn.Module):
 
 
 class Widen(nn.Module):
-    """[B, n, D] -> [B, n, times D], each token beside itself: stands where a compressor that does so will be put."""
+    """[B, n, D] -> [B, n, times D], each token repeated: a placeholder for a compressor that widens tokens."""
 
     def __init__(self, times: int) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class Widen(nn.Module):
 
 
 class WideEncoder(nn.Module):
-    """The encoder with the second projector; its tokens mean something only once STAND_IN has been replaced."""
+    """The encoder with the second projector; its tokens have a meaning only after PLACEHOLDER was replaced."""
 
     PLACEHOLDER = "placeholder"
 
@@ -151,7 +151,7 @@ class Prefill(nn.Module):
     """inputs_embeds [B, P + K, D], kept_indices [B, K] int64, token_bias [B, K] float32, last_index [B] int64 ->
     logits [B, V] at last_index, then present_key_i, present_value_i [B, H, capacity, dh] of every layer.
 
-    last_index counts in the spliced sequence (K + index in the prompt); the caches are zero behind P + K.
+    last_index counts in the spliced sequence (K + index in the prompt); the caches are zero after P + K.
     """
 
     mask: Tensor
@@ -162,7 +162,7 @@ class Prefill(nn.Module):
         config = model.config
         self.decoder, self.offset = model.decoder, config.offset
         length = config.sequence(keep)
-        self.behind = length - config.offset - keep
+        self.after = length - config.offset - keep
         self.spare = config.capacity(keep) - length
         self.register_buffer("mask", causal_mask(length), persistent=False)
         text = torch.arange(config.prompt_length)
@@ -175,7 +175,7 @@ class Prefill(nn.Module):
         """See the class."""
         text = self.text_positions.expand(inputs_embeds.shape[0], -1)
         positions = torch.cat([text[:, : self.offset], kept_indices + self.offset, text[:, self.offset :]], 1)
-        mask = self.mask + F.pad(token_bias, (self.offset, self.behind))[:, None, None]
+        mask = self.mask + F.pad(token_bias, (self.offset, self.after))[:, None, None]
         cos, sin = self.decoder.rotary(positions)
         x, present = inputs_embeds, []
         for layer in self.decoder.blocks:
@@ -198,14 +198,14 @@ class Decode(nn.Module):
         config = model.config
         self.decoder, self.offset = model.decoder, config.offset
         capacity = config.capacity(keep)
-        self.behind = capacity - config.offset - keep
+        self.after = capacity - config.offset - keep
         self.removed = config.tokens - keep
         self.register_buffer("slots", torch.arange(capacity)[None], persistent=False)
 
     def forward(self, input_ids: Tensor, write_index: Tensor, token_bias: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
         index = write_index[:, None]
-        mask = torch.where(self.slots <= index, 0.0, MASKED) + F.pad(token_bias, (self.offset, self.behind))
+        mask = torch.where(self.slots <= index, 0.0, MASKED) + F.pad(token_bias, (self.offset, self.after))
         write = (self.slots == index)[:, None, :, None]
         cos, sin = self.decoder.rotary(index + self.removed)
         x, present = self.decoder.embedding(input_ids), []

@@ -1,4 +1,4 @@
-"""Asks about a scene what only the image can answer: colour, shape, count, existence, in equal shares."""
+"""Questions about a scene that only the image can answer: colour, shape, count, existence, in equal shares."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _count(scene: Scene, rng: np.random.Generator) -> Question | None:
     else:
         names = SHAPES
         number = Counter(item.shape for item in scene.objects)
-    # First the amount, then what has it: small amounts are what most names have, and would be a good blind guess.
+    # First the amount, then a name with it: most names have small amounts, which would be a good blind guess.
     amounts = sorted({number[name] for name in names if number[name] < len(NUMBERS)})
     if not amounts:
         return None

@@ -1,4 +1,4 @@
-"""Draws coloured shapes on cluttered grounds and asks about them; the same seed gives the same scene everywhere.
+"""Draws coloured shapes on cluttered backgrounds; the same seed draws the same scene everywhere.
 
 Everything is numpy on small windows: about nine hundred scenes a second on one core, so training never repeats one.
 """
@@ -88,7 +88,7 @@ def pixel_values(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1)
 
 
-def ground(rng: np.random.Generator) -> NDArray[np.float32]:
+def background(rng: np.random.Generator) -> NDArray[np.float32]:
     """Float32 [96, 96, 3]: a tinted gradient, soft texture, thin lines, small grey specks and sensor noise."""
     base = rng.uniform(80, 190) + rng.uniform(-10, 10, 3)
     angle = rng.uniform(0, 2 * np.pi)
@@ -123,9 +123,9 @@ def _place(rng: np.random.Generator, wanted: int) -> NDArray[np.float64]:
 
 def scene(rng: np.random.Generator) -> Scene:
     """Draw one scene of one to eight objects."""
-    canvas = ground(rng)
+    canvas = background(rng)
     places = _place(rng, int(rng.integers(1, MAX_OBJECTS + 1)))
-    # Few colours and shapes dominate a scene, else nearly every count would be zero or one.
+    # Few colours and shapes per scene, else nearly every count would be zero or one.
     colours = rng.choice(len(COLOURS), len(places), p=rng.dirichlet(np.full(len(COLOURS), 0.5)))
     shapes = rng.choice(len(SHAPES), len(places), p=rng.dirichlet(np.full(len(SHAPES), 0.8)))
     corner = np.floor(places[:, :2]).astype(int) - WINDOW // 2
