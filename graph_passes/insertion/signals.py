@@ -168,7 +168,7 @@ def _instead(seam: Seam, missing: str) -> str:
 
 def _methods_for(seam: Seam, **params: str) -> list[str]:
     """Methods that have `params` and read nothing with them that the seam lacks."""
-    from ..compressors.base import make, names
+    from ..compressors import make, names
 
     found = []
     for method in names():
