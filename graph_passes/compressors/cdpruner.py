@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.attended import emit_keep_highest
 from .blocks.cosine import cosines, emit_unit
@@ -54,6 +54,11 @@ _NOTHING = 1e-6  # what is added below this is rounding, and relevance decides
 @dataclass(frozen=True)
 class Cdpruner(RanksByText):
     """Its only parameters are how long the text is, and the sign of relevance."""
+
+    examples = (
+        Example(Case(13, 5, 4), inverted=False),
+        Example(Case(13, 5, 4), inverted=True),
+    )
 
     def check(self, case: Case) -> None:
         """1 <= K <= N."""
