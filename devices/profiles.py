@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from .. import entry_points
 from ..errors import RequestError, nearest
 
 Name = Literal[
@@ -152,9 +153,13 @@ class Target:
 
 @functools.cache
 def names() -> tuple[str, ...]:
-    """The devices, by name."""
-    found = (path.stem for path in Path(__file__).parent.glob("*.toml"))
-    return tuple(sorted(name for name in found if name not in _NOT_PROFILES))
+    """The devices, by name: those that come with tokexport, and those that other packages add."""
+    return tuple(sorted([*_built_in(), *_added().found]))
+
+
+def skipped() -> tuple[entry_points.Skipped, ...]:
+    """The devices of other packages that cannot be used."""
+    return _added().skipped
 
 
 @functools.cache
@@ -164,9 +169,12 @@ def profile(name: str) -> Profile:
     Raises:
         RequestError: unknown name; the nearest names are listed.
     """
+    if name in _built_in():
+        return read(Path(__file__).with_name(f"{name}.toml"))
     if name not in names():
-        raise RequestError(f"unknown device {name!r}", fix=nearest(name, names(), kind="devices"))
-    return read(Path(__file__).with_name(f"{name}.toml"))
+        fix = entry_points.because(_added(), name) + nearest(name, names(), kind="devices")
+        raise RequestError(f"unknown device {name!r}", fix=fix)
+    return _added().found[name]
 
 
 def read(path: Path) -> Profile:
@@ -208,3 +216,21 @@ def target(text: str) -> Target:
             return Target(found, stack)
     known = ", ".join(f"{name}@{stack.tensorrt} ({stack.name})" for stack in found.stacks)
     raise RequestError(f"{found.title} has no TensorRT {version!r} in its profile", fix=f"Known: {known}.")
+
+
+@functools.cache
+def _built_in() -> frozenset[str]:
+    return frozenset(path.stem for path in Path(__file__).parent.glob("*.toml")) - _NOT_PROFILES
+
+
+@functools.cache
+def _added() -> entry_points.Added[Profile]:
+    """What the group ``tokexport.devices`` adds: an entry is a name, and the package in which NAME.toml lies."""
+    return entry_points.read("tokexport.devices", built_in=_built_in(), accept=_accept)
+
+
+def _accept(name: str, package: Any) -> Profile:
+    found = read(entry_points.file_of(name, package))
+    if found.name != name:
+        raise ValueError(f"the entry is called {name!r}, and the profile {found.name!r}")
+    return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RequestError, nearest
-from .families import FAMILIES, family_of
+from .families import added, family_of, known_architectures
 from .sources.checkpoint import Checkpoint
 from .sources.torch_export import need
 
@@ -99,7 +99,8 @@ def open_checkpoint(folder: Path, name: str | None = None) -> Source:
         raise RequestError(
             f"no family for the architecture {named}",
             where=str(folder / "config.json"),
-            fix=f"Known: {', '.join(name for names in FAMILIES.values() for name in names)}. For another model export "
+            fix="".join(f"{one}. " for one in added().skipped)
+            + f"Known: {', '.join(known_architectures())}. For another model export "
             "its vision encoder to ONNX and give that file, or give package.module:callable.",
         )
     need("torch", "transformers", "safetensors", to="open a checkpoint")

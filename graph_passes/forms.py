@@ -19,7 +19,8 @@ from typing import Any
 import onnx_ir as ir
 
 from ..errors import GraphError, RequestError
-from .compressors.base import Case, compressor_class, make, names, plugin_attributes
+from .compressors import Case, compressor_class, make, names
+from .compressors.base import plugin_attributes
 from .ir_tools.builder import DTYPE_NAMES, OPSET
 
 DOMAIN = "tokexport"

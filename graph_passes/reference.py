@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from .budget import whole_keep
-from .compressors.base import Case, Compressed, make, weights
+from .compressors import Case, Compressed, make
+from .compressors.base import weights
 
 if TYPE_CHECKING:
     import torch

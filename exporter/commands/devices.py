@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from .. import render
-from .shared import common
+from .shared import common, left_out
 
 
 @click.command()
@@ -20,6 +20,7 @@ def devices(name: str | None, as_json: bool) -> None:
     if name is None:
         rows = [_row(profiles.profile(each)) for each in profiles.names()]
         render.result(rows, as_json, device_table)
+        left_out(profiles.skipped())
         return
     render.result(_all_of(profiles.target(name)), as_json, device_page)
 

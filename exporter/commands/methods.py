@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .. import render
-from .shared import common
+from .shared import common, left_out
 
 
 @click.command()
@@ -20,10 +20,12 @@ def methods(recipes: bool, as_json: bool) -> None:
         from ...graph_passes import recipes as found
 
         render.result(found.table(), as_json, recipe_list)
+        left_out(found.skipped())
         return
-    from ...graph_passes.compressors import table
+    from ...graph_passes.compressors import skipped, table
 
     render.result(table(), as_json, method_list)
+    left_out(skipped())
 
 
 def recipe_list(found: list[dict[str, Any]]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from ...entry_points import Skipped
 from ...errors import RequestError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,3 +32,9 @@ def settings(pairs: tuple[str, ...]) -> dict[str, str]:
             raise RequestError(f"--set {key} was given twice", fix="Give each parameter once.")
         found[key] = value
     return found
+
+
+def left_out(skipped: Iterable[Skipped]) -> None:
+    """After a listing, on stderr: what other packages add that cannot be used, and why."""
+    for one in skipped:
+        click.echo(f"note: {one}", err=True)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ...errors import RequestError
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.bipartite import Folding, rounds
 from .blocks.cosine import emit_unit
@@ -57,6 +57,12 @@ class ATome:
 
     metric: Literal["keys", "tokens"] = "keys"
     ratio: float = 0.2
+
+    examples = (
+        Example(Case(13, 5, 4), ratio=0.2),
+        Example(Case(13, 5, 4), ratio=0.5),
+        Example(Case(13, 5, 4), metric="tokens", ratio=0.34),
+    )
 
     def __post_init__(self) -> None:
         if not 0.05 <= self.ratio <= 0.5:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.attended import Attends
 from .blocks.quotas import ranks
@@ -48,6 +48,11 @@ _ALIKE = 1e-5  # of a cosine: about a hundred roundings
 @dataclass(frozen=True)
 class Adafv(Attends, ReadsText):
     """Parameters of AdaFV: the attention it ranks by, and the length of the text."""
+
+    examples = (
+        Example(Case(13, 5, 4)),
+        Example(Case(13, 5, 4), attention="received"),
+    )
 
     def signals(self) -> tuple[str, ...]:
         """The attention [B, N], and ``text`` [B, L, D]."""

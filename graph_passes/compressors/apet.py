@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ...errors import RequestError
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.farthest import Start, emit_farthest, farthest_points
 from .blocks.replay import Replay, nearest_regret, top_k_regret
@@ -71,6 +71,14 @@ class Apet:
     basis_slots: Literal["overwrite", "blend", "none"] = "overwrite"
     start: Start = "first"
     ridge: float = 1e-5
+
+    examples = (
+        Example(Case(13, 5, 4), basis=3),
+        Example(Case(13, 5, 4), basis=3, basis_slots="none"),
+        Example(Case(13, 5, 4), basis=3, basis_slots="blend", start="max_norm"),
+        Example(Case(13, 5, 4), basis=3, merge=False),
+        Example(Case(13, 5, 4), basis=3, merge=False, basis_slots="none"),
+    )
 
     def __post_init__(self) -> None:
         if self.basis < 1:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .base import compressor
+from .base import Case, Example, compressor
 from .cls_topk import ClsTopk
 
 
@@ -30,3 +30,5 @@ class AudioTopk(ClsTopk):
     """The only parameter is the attention it ranks by."""
 
     attention: Literal["cls", "received"] = "received"
+
+    examples = (Example(Case(24, 3, 11)),)

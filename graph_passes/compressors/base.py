@@ -1,20 +1,18 @@
-"""What a compressor is: the protocol, what it returns, and the registry.
+"""What a compressor is: the protocol, the case it is used in, what it returns, and the decorator of its class.
 
-A compressor is a frozen dataclass of parameters in a file of its own, registered by the decorator `compressor`. The
-file imports neither torch nor onnx tools at its top: `tokexport methods` reads every one of them in milliseconds.
+A compressor is a frozen dataclass of parameters in a file of its own, which has the name of the method.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import importlib.metadata
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, runtime_checkable
 
-from ...errors import RequestError, nearest
+from ...errors import RequestError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,6 +63,22 @@ class Case:
     grid: tuple[int, ...] | None = None
 
 
+class Example:
+    """Parameters and cases that the property tests run a method with.
+
+    A class carries a few as its attribute `examples`: each of its branches once, on small cases. The tests add cases
+    without a grid where `check` takes them, random tokens of several kinds, and random weights for a method that reads
+    trained ones.
+
+    Args:
+        cases: small ones that the method is defined for, at least one.
+        params: its parameters that differ from their defaults.
+    """
+
+    def __init__(self, *cases: Case, **params: Any) -> None:
+        self.cases, self.params = cases, params
+
+
 @dataclass(frozen=True)
 class Method:
     """The card of a compressor, as `tokexport methods` prints it.
@@ -98,6 +112,13 @@ class Method:
     plugin: bool = False
     fixed: bool = False
     heavy: str = ""
+
+    def __post_init__(self) -> None:
+        kinds = {"str": str, "bool": bool}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, kinds.get(str(field.type), tuple)):
+                raise TypeError(f"{field.name}={value!r} on the card of method {self.name!r} is no {field.type}")
 
     @property
     def plugin_form(self) -> bool:
@@ -187,124 +208,33 @@ def ascending(compressor: Compressor) -> bool:
     return bool(getattr(compressor, "ascending", True))
 
 
-_TABLE: dict[str, str] = {
-    "a_tome": ".a_tome",
-    "adafv": ".adafv",
-    "apet": ".apet",
-    "audio_topk": ".audio_topk",
-    "cdpruner": ".cdpruner",
-    "cls_topk": ".cls_topk",
-    "codec_topk": ".codec_topk",
-    "conv1d": ".conv1d",
-    "dart": ".dart",
-    "divprune": ".divprune",
-    "dpc_knn": ".dpc_knn",
-    "evit": ".evit",
-    "evs": ".evs",
-    "folder": ".folder",
-    "framefusion": ".framefusion",
-    "holitom": ".holitom",
-    "holov": ".holov",
-    "kcenter_merge": ".kcenter_merge",
-    "ldp": ".ldp",
-    "ldpv2": ".ldpv2",
-    "lftr": ".lftr",
-    "lftr_text": ".lftr_text",
-    "llama_vid": ".llama_vid",
-    "llava_mini": ".llava_mini",
-    "longvu": ".longvu",
-    "pixel_unshuffle": ".pixel_unshuffle",
-    "pool": ".pool",
-    "pool1d": ".pool1d",
-    "pool3d": ".pool3d",
-    "prumerge": ".prumerge",
-    "prunevid": ".prunevid",
-    "qformer": ".qformer",
-    "random": ".random",
-    "scope": ".scope",
-    "slowfast": ".slowfast",
-    "sparsevlm": ".sparsevlm",
-    "speechprune": ".speechprune",
-    "st_mean": ".st_mean",
-    "stack": ".stack",
-    "stc": ".stc",
-    "temporal_pool": ".temporal_pool",
-    "tokenlearner": ".tokenlearner",
-    "tome": ".tome",
-    "topk": ".topk",
-    "trim": ".trim",
-    "ttm": ".ttm",
-    "two_scale": ".two_scale",
-    "uniform": ".uniform",
-    "visionzip": ".visionzip",
-    "vispruner": ".vispruner",
-    "window_qformer": ".window_qformer",
-}
-_REGISTERED: dict[str, type[Compressor]] = {}
-_ENTRY_POINTS = "tokexport.compressors"
+# Name -> class of the methods whose files were imported, and of those defined elsewhere in this process.
+DEFINED: dict[str, type[Compressor]] = {}
+
+
+@functools.cache
+def built_in() -> frozenset[str]:
+    """The methods that have a file in this folder, by the names of the files."""
+    files = {path.stem for path in Path(__file__).parent.glob("*.py")}
+    return frozenset(files - {"__init__", "base"})
 
 
 def compressor(name: str, **card: Any) -> Callable[[type[T]], type[T]]:
-    """Register the decorated frozen dataclass as method `name`; the keywords are the fields of `Method`."""
+    """Make the decorated frozen dataclass the method `name`; the keywords are the fields of `Method`.
 
-    def register(cls: type[T]) -> type[T]:
+    Raises:
+        RequestError: a class outside this folder takes the name of a method that has its file here.
+    """
+
+    def define(cls: type[T]) -> type[T]:
+        if name in built_in() and cls.__module__ != f"{__package__}.{name}":
+            what = f"{cls.__module__}.{cls.__qualname__} takes the name {name!r}, which is a built-in method's"
+            raise RequestError(what, fix=f"Give it another name: @compressor({name + '_2'!r}, ...).")
         cls.method = Method(name=name, **card)  # type: ignore[attr-defined]
-        _REGISTERED[name] = cast("type[Compressor]", cls)
+        DEFINED[name] = cast("type[Compressor]", cls)
         return cls
 
-    return register
-
-
-def names() -> list[str]:
-    """Every known method: the built-in table and installed entry points."""
-    return sorted({*_TABLE, *_REGISTERED, *(point.name for point in _entry_points())})
-
-
-def compressor_class(name: str) -> type[Compressor]:
-    """The class of a method.
-
-    Raises:
-        RequestError: unknown name; the nearest names are listed.
-    """
-    if name not in _REGISTERED:
-        if name in _TABLE:
-            importlib.import_module(_TABLE[name], __package__)
-        else:
-            point = next((p for p in _entry_points() if p.name == name), None)
-            if point is None:
-                raise RequestError(f"unknown method {name!r}", fix=nearest(name, names(), kind="methods"))
-            point.load()
-    return _REGISTERED[name]
-
-
-def make(name: str, params: Mapping[str, Any] | None = None) -> Compressor:
-    """A compressor with validated parameters; strings (from ``--set key=value``) are converted.
-
-    Raises:
-        RequestError: unknown method, unknown parameter, or a value out of range.
-    """
-    cls = compressor_class(name)
-    if not params:
-        return cls()
-    from pydantic import TypeAdapter, ValidationError
-
-    if not isinstance(params, Mapping):
-        raise RequestError(f"params {params!r} is not a mapping", fix="Write for example params={'basis': 16}.")
-    fields = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    unknown = [key for key in params if key not in fields]
-    if unknown:
-        raise RequestError(
-            f"method {name!r} has no parameter {unknown[0]!r}", fix=nearest(unknown[0], fields, kind="parameters")
-        )
-    try:
-        return TypeAdapter(cls).validate_python(dict(params))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RequestError(
-            f"parameter {where} of method {name!r} is {first['input']!r}: {first['msg']}",
-            fix=f"Change --set {where}=VALUE; `tokexport methods` lists parameters and defaults.",
-        ) from None
+    return define
 
 
 def parameters(compressor: Compressor) -> dict[str, Any]:
@@ -313,28 +243,3 @@ def parameters(compressor: Compressor) -> dict[str, Any]:
     if values.get("weights"):
         values["weights"] = Path(values["weights"]).name
     return values
-
-
-def table() -> list[dict[str, Any]]:
-    """What `tokexport methods` prints: the card of each method, its signals, and its parameters with their defaults.
-
-    ``cacheable``: what it keeps follows from the input alone, so it holds for every turn of a dialogue.
-    ``lacks``: target -> what is missing for this method there; ONNX Runtime runs every method.
-    """
-    rows = []
-    for name in names():
-        default = make(name)
-        card, signals = dataclasses.asdict(default.method), list(default.signals())
-        lacks = {} if default.method.plugin_form else {"tensorrt": "a plugin: use the portable or the inlined form"}
-        facts = {"signals": signals, "cacheable": "text" not in signals, "lacks": lacks}
-        rows.append({**card, **facts, "params": parameters(default)})
-    return rows
-
-
-def methods() -> list[Method]:
-    """The cards of all methods, by name."""
-    return [compressor_class(name).method for name in names()]
-
-
-def _entry_points() -> list[importlib.metadata.EntryPoint]:
-    return list(importlib.metadata.entry_points(group=_ENTRY_POINTS))

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.attended import emit_keep_highest
 from .blocks.cosine import cosines, emit_unit
@@ -55,6 +55,11 @@ _NOTHING = 1e-6  # smaller additions are rounding, and relevance decides
 @dataclass(frozen=True)
 class Cdpruner(RanksByText):
     """Parameters of CDPruner: the length of the text, and the sign of relevance."""
+
+    examples = (
+        Example(Case(13, 5, 4), inverted=False),
+        Example(Case(13, 5, 4), inverted=True),
+    )
 
     def check(self, case: Case) -> None:
         """1 <= K <= N."""

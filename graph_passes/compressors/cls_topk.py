@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.attended import Attends, emit_keep_highest, keep_highest
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class ClsTopk(Attends):
     """The only parameter is the attention it ranks by."""
+
+    examples = (Example(Case(13, 5, 4)),)
 
     def check(self, case: Case) -> None:
         """1 <= K <= N."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.attended import emit_keep_highest, keep_highest
 from .blocks.frames import check_first_frame, emit_neighbours, neighbours
@@ -56,13 +56,25 @@ class CodecTopk:
     first: Literal["full", "ranked"] = "full"
     grid: str | None = None
 
+    examples = (
+        Example(Case(60, 5, 12, grid=(5, 3, 4)), Case(60, 5, 31, grid=(5, 3, 4)), Case(60, 5, 60, grid=(5, 3, 4))),
+        Example(
+            Case(60, 5, 1, grid=(5, 3, 4)),
+            Case(60, 5, 12, grid=(5, 3, 4)),
+            Case(60, 5, 31, grid=(5, 3, 4)),
+            Case(60, 5, 60, grid=(5, 3, 4)),
+            first="ranked",
+        ),
+    )
+
     def signals(self) -> tuple[str, ...]:
         """None: it reads only the tokens."""
         return ()
 
     def check(self, case: Case) -> None:
         """A video, and a K of at least the first frame."""
-        check_first_frame(case, places_of(case, self.grid) if self.first == "full" else 0)
+        places = places_of(case, self.grid)
+        check_first_frame(case, places if self.first == "full" else 0)
 
     def reference(self, case: Case, tokens: torch.Tensor) -> Compressed[torch.Tensor]:
         """The formula above."""

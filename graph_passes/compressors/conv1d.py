@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks.fixed import emit_fixed_map, fixed
 from .blocks.select import check_counts, emit_float
 from .blocks.weights import ReadsWeights
@@ -54,6 +54,8 @@ class Conv1d(ReadsWeights):
     kernel: int = 4
     stride: int = 4
     channels: int = 0
+
+    examples = (Example(Case(7, 5, 3), Case(12, 3, 5), kernel=3, stride=2),)
 
     def signals(self) -> tuple[str, ...]:
         """None: it reads only the tokens."""

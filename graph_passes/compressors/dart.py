@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ...errors import RequestError
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.cosine import cosines, emit_cosines
 from .blocks.replay import Replay, top_k_regret
@@ -53,6 +53,11 @@ class Dart:
 
     pivots: int = 4
     norm_of: Literal["keys", "tokens"] = "keys"
+
+    examples = (
+        Example(Case(13, 5, 7), pivots=2, norm_of="keys"),
+        Example(Case(13, 5, 7), pivots=2, norm_of="tokens"),
+    )
 
     def __post_init__(self) -> None:
         if self.pivots < 1:

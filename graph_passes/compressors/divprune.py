@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.cosine import cosines, emit_cosines
 from .blocks.greedy import Rule, emit_greedy, greedy, greedy_regret
@@ -50,6 +50,8 @@ _FAR, _TAKEN = 4.0, -4.0
 @dataclass(frozen=True)
 class Divprune:
     """DivPrune has no parameters."""
+
+    examples = (Example(Case(13, 5, 4)),)
 
     def signals(self) -> tuple[str, ...]:
         """None: it reads only the tokens."""

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select, squares
 from .blocks.means import emit_means, emit_nearest, means
 from .blocks.replay import Replay
@@ -60,6 +60,8 @@ class DpcKnn:
     """
 
     neighbours: int = 5
+
+    examples = (Example(Case(13, 5, 4)),)
 
     def __post_init__(self) -> None:
         if self.neighbours < 1:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.remainder import Fuses, emit_seats, seats
 
@@ -41,6 +41,11 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Evit(Fuses):
     """Parameters of EViT: the attention it ranks by, and how the remaining tokens are fused."""
+
+    examples = (
+        Example(Case(13, 5, 4), rest="sum"),
+        Example(Case(13, 5, 4), rest="mean"),
+    )
 
     def reference(self, case: Case, tokens: torch.Tensor, **signals: torch.Tensor) -> Compressed[torch.Tensor]:
         """The formula above."""

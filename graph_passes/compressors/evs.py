@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.attended import emit_keep_highest, keep_highest
 from .blocks.frames import check_first_frame, cosines_before, emit_cosines_before
@@ -51,6 +51,10 @@ class Evs:
     """
 
     grid: str | None = None
+
+    examples = (
+        Example(Case(60, 5, 12, grid=(5, 3, 4)), Case(60, 5, 31, grid=(5, 3, 4)), Case(60, 5, 60, grid=(5, 3, 4))),
+    )
 
     def signals(self) -> tuple[str, ...]:
         """None: it reads only the tokens."""

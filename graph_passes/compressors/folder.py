@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ...errors import RequestError
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.bipartite import emit_fold, fold, rounds
 from .blocks.means import emit_mean_rows, means
@@ -65,6 +65,12 @@ class Folder:
     attention: Literal["none", "cls", "received"] = "none"
     alpha: float = 5.0
     scale_by_size: bool = True
+
+    examples = (
+        Example(Case(13, 5, 4)),
+        Example(Case(13, 5, 4), metric="keys", attention="cls", scale_by_size=False),
+        Example(Case(13, 5, 4), metric="keys", attention="received", alpha=0.01),
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1000:

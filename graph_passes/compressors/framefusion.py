@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.frames import check_first_frame, cosines_before, emit_cosines_before
 from .blocks.grids import places_of, video_grid_of
@@ -55,6 +55,10 @@ class Framefusion:
     """
 
     grid: str | None = None
+
+    examples = (
+        Example(Case(60, 5, 12, grid=(5, 3, 4)), Case(60, 5, 31, grid=(5, 3, 4)), Case(60, 5, 60, grid=(5, 3, 4))),
+    )
 
     def signals(self) -> tuple[str, ...]:
         """None: it reads only the tokens."""

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ...errors import RequestError
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.attended import Attends, emit_keep_highest, keep_highest
 from .blocks.replay import Replay
@@ -62,6 +62,11 @@ class Holitom(Segmented, Attends):
 
     attention: Literal["cls", "received"] = "received"
     beta: float = 0.6
+
+    examples = (
+        Example(Case(60, 5, 21, grid=(5, 3, 4)), Case(60, 5, 49, grid=(5, 3, 4))),
+        Example(Case(60, 5, 21, grid=(5, 3, 4)), attention="cls"),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.attended import Attends
 from .blocks.quotas import emit_fill_quotas, emit_parts, fill_quotas, quotas
@@ -53,6 +53,11 @@ class Holov(Attends):
     """
 
     crops: int = 16
+
+    examples = (
+        Example(Case(13, 5, 4)),
+        Example(Case(13, 5, 4), crops=5),
+    )
 
     def __post_init__(self) -> None:
         if self.crops < 1:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.farthest import Start, emit_farthest, farthest_points, start_scores
 from .blocks.means import emit_means, emit_nearest, means
@@ -51,6 +51,11 @@ class KcenterMerge:
     """
 
     start: Start = "first"
+
+    examples = (
+        Example(Case(13, 5, 4)),
+        Example(Case(13, 5, 4), start="max_norm"),
+    )
 
     def signals(self) -> tuple[str, ...]:
         """None: it reads only the tokens."""

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.convolved import (
     convolved,
@@ -73,6 +73,11 @@ def squeezed_channels(wide: int) -> int:
 @dataclass(frozen=True)
 class Ldp(Projects):
     """LDP."""
+
+    examples = (
+        Example(Case(15, 5, 6, grid=(3, 5))),
+        Example(Case(16, 5, 4, grid=(4, 4)), mlp=True, channels=7),
+    )
 
     def shapes(self, case: Case) -> dict[str, tuple[int, ...]]:
         """As above."""

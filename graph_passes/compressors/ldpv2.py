@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.adaptive import emit_pooled, middle_places, placed
 from .blocks.fixed import emit_fixed_map, fixed
@@ -50,6 +50,11 @@ _MLP = ("mlp.0", "mlp.2")
 @dataclass(frozen=True)
 class Ldpv2(Projects):
     """LDPv2."""
+
+    examples = (
+        Example(Case(15, 5, 4, grid=(3, 5))),
+        Example(Case(15, 5, 9, grid=(3, 5)), mlp=True, channels=7),
+    )
 
     def shapes(self, case: Case) -> dict[str, tuple[int, ...]]:
         """As above."""

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ...errors import RequestError
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.cosine import cosines, emit_unit
 from .blocks.frames import cosines_before, emit_cosines_before, emit_neighbours, neighbours
@@ -74,6 +74,25 @@ class Lftr:
     weight: Literal["differential", "similarity"] = "differential"
     merged: float | None = None
     grid: str | None = None
+
+    examples = (
+        Example(
+            Case(60, 5, 1, grid=(5, 3, 4)),
+            Case(60, 5, 20, grid=(5, 3, 4)),
+            Case(60, 5, 37, grid=(5, 3, 4)),
+            Case(60, 5, 60, grid=(5, 3, 4)),
+            Case(12, 3, 5, grid=(1, 3, 4)),
+            weight="differential",
+        ),
+        Example(
+            Case(60, 5, 1, grid=(5, 3, 4)),
+            Case(60, 5, 20, grid=(5, 3, 4)),
+            Case(60, 5, 37, grid=(5, 3, 4)),
+            Case(60, 5, 60, grid=(5, 3, 4)),
+            Case(12, 3, 5, grid=(1, 3, 4)),
+            weight="similarity",
+        ),
+    )
 
     def __post_init__(self) -> None:
         if self.merged is not None and not 0 <= self.merged < 1:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.grids import video_grid_of
 from .blocks.replay import Replay, top_k_regret
@@ -47,6 +47,15 @@ class LftrText(ReadsText):
     """
 
     grid: str | None = None
+
+    examples = (
+        Example(
+            Case(12, 5, 1, grid=(3, 2, 2)),
+            Case(24, 16, 11, grid=(2, 3, 4)),
+            Case(24, 40, 23, grid=(4, 6, 1)),
+            Case(24, 6, 7, grid=(4, 6)),
+        ),
+    )
 
     def check(self, case: Case) -> None:
         """1 <= K <= N."""

@@ -27,7 +27,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.adaptive import emit_pooled
 from .blocks.fixed import emit_resampled, resampled
@@ -67,6 +67,11 @@ class LlamaVid(ReadsText, Projects):
     """
 
     query: bool = True
+
+    examples = (
+        Example(Case(24, 5, 10, grid=(2, 3, 4))),
+        Example(Case(24, 5, 2, grid=(4, 6)), mlp=True, channels=7, query=False),
+    )
 
     def shapes(self, case: Case) -> dict[str, tuple[int, ...]]:
         """As above."""

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.fixed import emit_resampled, resampled
 from .blocks.grids import picture_of
@@ -68,6 +68,8 @@ class LlavaMini(ReadsWeights):
 
     heads: int = 8
     grid: str | None = None
+
+    examples = (Example(Case(30, 8, 9, grid=(6, 5)), heads=2),)
 
     def signals(self) -> tuple[str, ...]:
         """None: it reads only the tokens."""

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.cosine import emit_unit
 from .blocks.grids import video_grid_of
@@ -85,6 +85,17 @@ class Longvu:
     chunk: int = 8
     frames: float | None = None
     grid: str | None = None
+
+    examples = (
+        Example(
+            Case(60, 5, 19, grid=(5, 3, 4)),
+            Case(60, 5, 31, grid=(5, 3, 4)),
+            Case(60, 5, 41, grid=(5, 3, 4)),
+            Case(36, 3, 22, grid=(9, 2, 2)),
+        ),
+        Example(Case(60, 5, 41, grid=(5, 3, 4)), Case(36, 3, 22, grid=(9, 2, 2)), window=3, chunk=2),
+        Example(Case(60, 5, 19, grid=(5, 3, 4)), window=3, chunk=2, frames=0.4),
+    )
 
     def __post_init__(self) -> None:
         if self.window < 1 or self.chunk < 2:

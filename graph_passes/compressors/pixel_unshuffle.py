@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ...errors import RequestError
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks.grids import grid_of
 from .blocks.select import emit_rows
 
@@ -57,6 +57,11 @@ class PixelUnshuffle:
     r: int = 2
     version: Version = "v2"
     grid: str | None = None
+
+    examples = (
+        Example(Case(24, 5, 6, grid=(4, 6))),
+        Example(Case(24, 5, 6, grid=(4, 6)), version="v1"),
+    )
 
     @property
     def ascending(self) -> bool:

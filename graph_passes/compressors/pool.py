@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.fixed import emit_fixed_map, fixed
 from .blocks.grids import grid_of
@@ -62,6 +62,12 @@ class Pool:
 
     mode: Mode = "average"
     grid: str | None = None
+
+    examples = (
+        Example(Case(24, 5, 6, grid=(4, 6)), Case(24, 5, 24, grid=(4, 6))),
+        Example(Case(24, 5, 6, grid=(4, 6)), Case(24, 5, 24, grid=(4, 6)), mode="max"),
+        Example(Case(24, 5, 6, grid=(4, 6)), Case(24, 5, 24, grid=(4, 6)), mode="bilinear"),
+    )
 
     def signals(self) -> tuple[str, ...]:
         """None: it reads only the tokens."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks.select import check_counts
 from .pool import Pool
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Pool1d:
     """pool1d has no parameters: K determines the stride."""
+
+    examples = (Example(Case(7, 5, 3), Case(12, 3, 1)),)
 
     def signals(self) -> tuple[str, ...]:
         """None: it reads only the tokens."""

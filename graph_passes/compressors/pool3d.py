@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import RequestError
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.adaptive import emit_pooled, middle_places, placed
 from .blocks.fixed import emit_fixed_map, fixed
@@ -54,6 +54,10 @@ class Pool3d:
 
     shape: str | None = None
     grid: str | None = None
+
+    examples = (
+        Example(Case(60, 5, 20, grid=(5, 3, 4)), Case(60, 5, 45, grid=(5, 3, 4)), Case(60, 5, 60, grid=(5, 3, 4))),
+    )
 
     def signals(self) -> tuple[str, ...]:
         """None: it reads only the tokens."""

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.cosine import cosines, emit_cosines
 from .blocks.remainder import Fuses, emit_seats, seats
@@ -60,6 +60,11 @@ class Prumerge(Fuses):
 
     plus: bool = False
     neighbours: int = 32
+
+    examples = (
+        Example(Case(13, 5, 4), neighbours=5, plus=False),
+        Example(Case(13, 5, 4), neighbours=5, plus=True),
+    )
 
     def __post_init__(self) -> None:
         if self.neighbours < 1:

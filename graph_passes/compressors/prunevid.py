@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.replay import Replay
 from .blocks.segment_sets import Group
@@ -52,6 +52,10 @@ _NEIGHBOURS = 7  # k of the released code's clustering
 @dataclass(frozen=True)
 class Prunevid(Segmented):
     """Parameters of PruneVid: those of `Segmented`."""
+
+    examples = (
+        Example(Case(60, 5, 21, grid=(5, 3, 4)), Case(60, 5, 49, grid=(5, 3, 4)), Case(12, 3, 5, grid=(1, 3, 4))),
+    )
 
     def signals(self) -> tuple[str, ...]:
         """None: it reads only the tokens."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.fixed import emit_resampled, resampled
 from .blocks.neural import emit_floats
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Qformer(HasQueryLayers):
     """The Q-Former."""
+
+    examples = (Example(Case(13, 5, 4), layers=3, heads=2, channels=6),)
 
     def shapes(self, case: Case) -> dict[str, tuple[int, ...]]:
         """Those of K queries."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Random:
     """
 
     seed: int = 0
+
+    examples = (Example(Case(13, 5, 4), seed=1),)
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.attended import Attends
 from .blocks.cosine import cosines, emit_cosines
@@ -58,6 +58,11 @@ class Scope(Attends):
     """
 
     alpha: float = 1.0
+
+    examples = (
+        Example(Case(13, 5, 4)),
+        Example(Case(13, 5, 4), alpha=0.5, attention="received"),
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 10:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ...errors import RequestError
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.adaptive import emit_pooled, middle_places, placed
 from .blocks.fixed import emit_fixed_map, fixed
@@ -60,6 +60,8 @@ class Slowfast:
     mode: Literal["max", "average"] = "max"
     grid: str | None = None
     ascending = False
+
+    examples = (Example(Case(60, 5, 32, grid=(5, 3, 4)), Case(45, 5, 28, grid=(5, 3, 3)), slow=2, fast=2),)
 
     def signals(self) -> tuple[str, ...]:
         """None: it reads only the tokens."""

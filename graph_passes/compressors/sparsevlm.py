@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from .base import OUTPUTS, Case, Compressed, compressor
+from .base import OUTPUTS, Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.replay import TIED, Replay, top_k_regret
 from .blocks.shares import positions_of
@@ -63,6 +63,12 @@ class Sparsevlm(ReadsText):
 
     recycled: float = 0.3
     clusters: int | None = None
+
+    examples = (
+        Example(Case(13, 5, 4)),
+        Example(Case(13, 5, 4), clusters=0),
+        Example(Case(13, 5, 4), clusters=2, recycled=0.8),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

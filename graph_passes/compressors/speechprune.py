@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import RequestError
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.quotas import WHOLE, emit_fill_quotas, emit_parts, fill_quotas, quotas, ranks
 from .blocks.replay import Replay, top_k_regret
@@ -54,6 +54,11 @@ class Speechprune(ReadsText):
     """
 
     second: int = 25
+
+    examples = (
+        Example(Case(13, 5, 4), second=4),
+        Example(Case(13, 5, 4), second=25),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.fixed import emit_fixed_map, fixed
 from .blocks.grids import video_grid_of
@@ -50,6 +50,8 @@ class StMean:
 
     grid: str | None = None
     ascending = False
+
+    examples = (Example(Case(60, 5, 17, grid=(5, 3, 4)), Case(9, 3, 6, grid=(3, 3, 1))),)
 
     def signals(self) -> tuple[str, ...]:
         """None: it reads only the tokens."""

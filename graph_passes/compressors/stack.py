@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks.fixed import emit_fixed_map, fixed
 from .blocks.select import check_counts, emit_float
 
@@ -47,6 +47,8 @@ class Stack:
     """
 
     k: int = 5
+
+    examples = (Example(Case(7, 5, 3), Case(12, 3, 6), k=2),)
 
     def signals(self) -> tuple[str, ...]:
         """None: it reads only the tokens."""

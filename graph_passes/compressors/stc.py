@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.convolved import (
     convolved,
@@ -82,6 +82,11 @@ class Stc(ReadsWeights):
     depth: int = 4
     channels: int = 0
     grid: str | None = None
+
+    examples = (
+        Example(Case(30, 5, 12, grid=(3, 2, 5)), depth=1),
+        Example(Case(30, 5, 2, grid=(3, 2, 5)), depth=1, padding=0, channels=7),
+    )
 
     def __post_init__(self) -> None:
         if self.padding not in (0, 1):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.fixed import emit_fixed_map, fixed
 from .blocks.grids import video_grid_of
@@ -48,6 +48,8 @@ class TemporalPool:
     """
 
     grid: str | None = None
+
+    examples = (Example(Case(60, 5, 24, grid=(5, 3, 4)), Case(60, 5, 60, grid=(5, 3, 4))),)
 
     def signals(self) -> tuple[str, ...]:
         """None: it reads only the tokens."""

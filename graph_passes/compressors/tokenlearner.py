@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.fixed import emit_resampled, resampled
 from .blocks.learned_means import emit_learned_means, learned_means, means_shapes
@@ -48,6 +48,8 @@ class Tokenlearner(ReadsWeights):
     """
 
     hidden: int = 64
+
+    examples = (Example(Case(13, 5, 4), hidden=8),)
 
     def signals(self) -> tuple[str, ...]:
         """None: it reads only the tokens."""

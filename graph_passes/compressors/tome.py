@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.bipartite import emit_fold, fold, rounds
 from .blocks.means import emit_means, means
@@ -54,6 +54,11 @@ class Tome:
     """
 
     metric: Literal["keys", "tokens"] = "keys"
+
+    examples = (
+        Example(Case(13, 5, 4), metric="keys"),
+        Example(Case(13, 5, 4), metric="tokens"),
+    )
 
     def signals(self) -> tuple[str, ...]:
         """``keys`` [B, N, Dk] if they are the metric."""

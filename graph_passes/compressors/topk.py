@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.replay import Replay, top_k_regret
 
@@ -38,6 +38,12 @@ class Topk:
     """
 
     score: Literal["cls_attention", "norm", "distance_to_mean"] = "cls_attention"
+
+    examples = (
+        Example(Case(13, 5, 4), score="cls_attention"),
+        Example(Case(13, 5, 4), score="norm"),
+        Example(Case(13, 5, 4), score="distance_to_mean"),
+    )
 
     def signals(self) -> tuple[str, ...]:
         """``cls_attention`` [B, N] if that is the score."""

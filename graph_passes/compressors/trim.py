@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.remainder import Fuses, emit_seats, seats
 from .blocks.replay import Replay, top_k_regret
@@ -44,6 +44,11 @@ _REST = Fuses(rest="mean")
 @dataclass(frozen=True)
 class Trim(RanksByText):
     """Parameters of TRIM: the length of the text, and the sign of the similarity."""
+
+    examples = (
+        Example(Case(13, 5, 4), inverted=False),
+        Example(Case(13, 5, 4), inverted=True),
+    )
 
     def check(self, case: Case) -> None:
         """2 <= K < N."""

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ...errors import RequestError
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.fixed import emit_resampled, resampled
 from .blocks.grids import video_grid_of
@@ -91,6 +91,13 @@ class Ttm(ReadsWeights):
     mlp: int = 512
     embed: bool = False
     grid: str | None = None
+
+    examples = (
+        Example(Case(12, 6, 6, grid=(2, 2, 3)), memory=5, heads=2, hidden=4, mlp=7, layers=1),
+        Example(
+            Case(12, 6, 5, grid=(2, 2, 3)), memory=5, heads=2, hidden=4, mlp=7, layers=1, output="last", embed=True
+        ),
+    )
 
     def signals(self) -> tuple[str, ...]:
         """None: it reads only the tokens."""

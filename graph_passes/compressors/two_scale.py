@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.bipartite import rounds, weighted_mean
 from .blocks.farthest import farthest_points
@@ -69,6 +69,8 @@ class TwoScale:
 
     points: int = 2
     ratio: float = 0.2
+
+    examples = (Example(Case(13, 5, 4)),)
 
     def __post_init__(self) -> None:
         if not 1 <= self.points <= 16:

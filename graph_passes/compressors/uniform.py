@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Uniform:
     """uniform has no parameters."""
+
+    examples = (Example(Case(13, 5, 4)),)
 
     def signals(self) -> tuple[str, ...]:
         """None."""

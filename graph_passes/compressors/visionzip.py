@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...errors import RequestError
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.attended import Attends, emit_keep_highest, keep_highest
 from .blocks.cosine import cosines, emit_cosines
@@ -57,6 +57,12 @@ class Visionzip(Attends):
 
     contextual: int | None = None
     merge: Literal["add", "mean"] = "add"
+
+    examples = (
+        Example(Case(13, 5, 4), merge="add"),
+        Example(Case(13, 5, 4), merge="mean"),
+        Example(Case(25, 16, 11), contextual=3),
+    )
 
     def signals(self) -> tuple[str, ...]:
         """The attention [B, N], and ``keys`` [B, N, Dk]."""

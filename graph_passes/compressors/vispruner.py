@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import RequestError
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.attended import Attends, emit_keep_highest, keep_highest
 from .blocks.cosine import cosines, emit_cosines
@@ -62,6 +62,11 @@ class Vispruner(Attends):
 
     important: float = 0.5
     drop: int = 8
+
+    examples = (
+        Example(Case(13, 5, 4)),
+        Example(Case(13, 5, 4), important=0.3, drop=2),
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.important <= 1:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...lazy import np
-from .base import Case, Compressed, compressor
+from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.fixed import emit_fixed_map, fixed
 from .blocks.neural import emit_floats
@@ -52,6 +52,8 @@ class WindowQformer(HasQueryLayers):
     layers: int = 2
     window: int = 17
     queries: int = 1
+
+    examples = (Example(Case(13, 5, 4), layers=3, heads=2, channels=6, window=5, queries=2),)
 
     def shapes(self, case: Case) -> dict[str, tuple[int, ...]]:
         """Those of Q queries."""

@@ -178,7 +178,7 @@ def _instead(seam: Seam, missing: str) -> str:
 
 def _methods_for(seam: Seam, **params: str) -> list[str]:
     """Methods that take `params` and then read only signals that the seam has."""
-    from ..compressors.base import make, names
+    from ..compressors import make, names
 
     found = []
     for method in names():

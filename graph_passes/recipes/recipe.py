@@ -32,9 +32,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ... import entry_points
 from ...errors import RequestError, nearest
 from ..budget import check_budget, parse_ratio, tokens_kept
-from ..compressors.base import compressor_class, make
+from ..compressors import compressor_class, make
 from ..insertion.sequence import Step, layers_up_to
 
 _STEP = re.compile(r"(\d+)\.(.+)")
@@ -207,8 +208,13 @@ class Recipe(_Strict):
 
 
 def names() -> list[str]:
-    """The recipes that come with tokexport."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.toml"))
+    """The recipes that come with tokexport, and those that other packages add."""
+    return sorted([*_built_in_names(), *_added().found])
+
+
+def skipped() -> tuple[entry_points.Skipped, ...]:
+    """The recipes of other packages that cannot be used."""
+    return _added().skipped
 
 
 def load(recipe: str | Path) -> Recipe:
@@ -223,9 +229,10 @@ def load(recipe: str | Path) -> Recipe:
     if text not in names():
         raise RequestError(
             f"unknown recipe {text!r}",
-            fix=f"{nearest(text, names(), kind='recipes')} Name a file with its .toml suffix.",
+            fix=f"{entry_points.because(_added(), text)}{nearest(text, names(), kind='recipes')} "
+            "Name a file with its .toml suffix.",
         )
-    return _built_in(text)
+    return _built_in(text) if text in _built_in_names() else _added().found[text]
 
 
 def recipe_file(recipe: str | Path) -> Path | None:
@@ -259,6 +266,24 @@ def _built_in(name: str) -> Recipe:
     return _read(Path(__file__).with_name(f"{name}.toml"))
 
 
+@functools.cache
+def _built_in_names() -> frozenset[str]:
+    return frozenset(path.stem for path in Path(__file__).parent.glob("*.toml"))
+
+
+@functools.cache
+def _added() -> entry_points.Added[Recipe]:
+    """What the group ``tokexport.recipes`` adds: an entry is a name, and the package in which NAME.toml lies."""
+    return entry_points.read("tokexport.recipes", built_in=_built_in_names(), accept=_accept)
+
+
+def _accept(name: str, package: Any) -> Recipe:
+    recipe = _read(entry_points.file_of(name, package))
+    if recipe.name != name:
+        raise ValueError(f"the entry is called {name!r}, and the recipe {recipe.name!r}")
+    return recipe
+
+
 def _read(path: Path) -> Recipe:
     if sys.version_info >= (3, 11):
         import tomllib
@@ -270,7 +295,9 @@ def _read(path: Path) -> Recipe:
     except OSError as error:
         why = error.strerror or str(error)
         raise RequestError(
-            f"the recipe cannot be read: {why}", where=str(path), fix=f"Name a file, or one of {', '.join(names())}."
+            f"the recipe cannot be read: {why}",
+            where=str(path),
+            fix=f"Name a file, or one of {', '.join(sorted(_built_in_names()))}.",
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RequestError(f"the recipe is not TOML: {error}", where=str(path)) from None

@@ -48,7 +48,7 @@ def big_norm() -> Iterator[None]:
     card = {"family": "baseline", "modalities": ("image",), "merges": False, "source": "test", "summary": "test"}
     base.compressor("big_norm", plugin=True, **card)(BigNorm)
     yield
-    del base._REGISTERED["big_norm"]
+    del base.DEFINED["big_norm"]
 
 
 def keep_largest(b: Builder, tokens: ir.Value, keep: int) -> dict[str, ir.Value]:
@@ -229,7 +229,7 @@ def test_plugin_refuses_a_parameter_of_a_name_that_is_taken(monkeypatch: pytest.
     class Taken(BigNorm):
         plugin_version: int = 2
 
-    monkeypatch.setitem(base._REGISTERED, "big_norm", Taken)
+    monkeypatch.setitem(base.DEFINED, "big_norm", Taken)
     with pytest.raises(GraphError, match=r"compress_0.*'plugin_version', a name that every plugin already uses"):
         forms.to_plugin(toy(6))
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from tokexport.errors import GraphError, RequestError
-from tokexport.graph_passes.compressors.base import Case, Compressed, compressor, make
+from tokexport.graph_passes.compressors import Case, Compressed, compressor, make
 from tokexport.graph_passes.insertion.insert import insert
 from tokexport.graph_passes.ir_tools.builder import Builder
 from tokexport.graph_passes.ir_tools.extract import extract

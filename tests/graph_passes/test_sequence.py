@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from tokexport.errors import GraphError, RequestError
-from tokexport.graph_passes.compressors.base import make
+from tokexport.graph_passes.compressors import make
 from tokexport.graph_passes.insertion.insert import insert
 from tokexport.graph_passes.insertion.sequence import Step, insert_steps, places
 from tokexport.graph_passes.ir_tools.extract import extract

@@ -2,13 +2,8 @@ import numpy as np
 import pytest
 import torch
 from body_runner import body_model, every_way
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, Compressed, make
-
-CASES = [Case(13, 5, 1), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 
 
 def tokens_only(ratio):
@@ -92,17 +87,6 @@ def test_wrong_requests():
         make("a_tome").check(Case(9, 8, 0))
     with pytest.raises(RequestError, match=r"ratio 0\.6 is outside 0\.05\.\.0\.5"):
         make("a_tome", {"ratio": 0.6})
-
-
-@given(drawn=inputs(CASES), metric=st.sampled_from(["keys", "tokens"]), ratio=st.sampled_from([0.2, 0.34, 0.5]))
-@settings(QUICK, max_examples=10)
-def test_body_agrees_with_the_reference(drawn, metric, ratio):
-    got = check_agreement("a_tome", {"metric": metric, "ratio": ratio}, drawn)
-    assert (got.sizes.sum(1) == drawn[1].tokens).all()
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("a_tome", {}, Case(25, 16, 11), "correlated", 0)
 
 
 def test_body_size():

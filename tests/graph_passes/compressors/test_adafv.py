@@ -2,15 +2,12 @@ import numpy as np
 import pytest
 import torch
 from body_runner import every_way
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from properties import QUICK, check_agreement, check_batches, draw, draw_signals, inputs
+from properties import draw, draw_signals
 from tokexport.errors import RequestError
 from tokexport.graph_passes.agreement import compare
 from tokexport.graph_passes.compressors import Case, make
 from tokexport.graph_passes.compressors.blocks import select
 
-CASES = [Case(13, 5, 1), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 # Like the text, from the first to the last: 1, .8, .6, 0, -1, which is scaled to 1, .9, .8, .5, 0.
 TOKENS = np.array([[5, 0], [4, 3], [3, 4], [0, 1], [-2, 0]], np.float32)[None]
 TEXT = np.array([[2, 0], [0, 0], [0, 0], [0, 0]], np.float32)[None]
@@ -82,13 +79,3 @@ def test_wrong_requests():
         make("adafv").check(Case(9, 8, 10))
     with pytest.raises(RequestError, match="text_length 0 leaves no text"):
         make("adafv", {"text_length": 0})
-
-
-@given(drawn=inputs(CASES), attention=st.sampled_from(["cls", "received"]))
-@settings(QUICK, max_examples=15)
-def test_body_agrees_with_the_reference(drawn, attention):
-    check_agreement("adafv", {"attention": attention}, drawn)
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("adafv", {}, Case(25, 16, 11), "correlated", 0)

@@ -1,13 +1,9 @@
 import numpy as np
 import pytest
 from body_runner import body_model, every_way
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
 
-CASES = [Case(13, 5, 1), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 LIKE = {"inverted": False}
 # Cosines to the text (1, 0, 0, 0): 1, .8, .8, 5/13, 0, of tokens of any length.
 TOKENS = np.array([[2, 0, 0, 0], [4, 3, 0, 0], [8, 6, 0, 0], [5, 0, 12, 0], [0, 0, 0, 5]], np.float32)[None]
@@ -69,16 +65,6 @@ def test_wrong_requests():
         make("cdpruner").check(Case(9, 8, 10))
     with pytest.raises(RequestError, match="text_length 0 leaves no text"):
         make("cdpruner", {"text_length": 0})
-
-
-@given(drawn=inputs(CASES), inverted=st.booleans())
-@settings(QUICK, max_examples=20)
-def test_body_agrees_with_the_reference(drawn, inverted):
-    check_agreement("cdpruner", {"inverted": inverted}, drawn)
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("cdpruner", {}, Case(25, 16, 11), "correlated", 0)
 
 
 def test_body_size():

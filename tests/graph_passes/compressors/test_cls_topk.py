@@ -1,12 +1,9 @@
 import numpy as np
 import pytest
 from body_runner import body_model, every_way
-from hypothesis import given, settings
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
 
-CASES = [Case(13, 5, 1), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 ATTENTION = np.array([[0.1, 0.4, 0.1, 0.4, 0.1], [0.3, 0.3, 0.3, 0.3, 0.3]], np.float32)
 
 
@@ -27,16 +24,6 @@ def test_wrong_requests():
         make("cls_topk").check(Case(5, 1, 6))
     with pytest.raises(RequestError, match="attention of method 'cls_topk' is 'last'"):
         make("cls_topk", {"attention": "last"})
-
-
-@given(drawn=inputs(CASES))
-@settings(QUICK, max_examples=12)
-def test_body_agrees_with_the_reference(drawn):
-    check_agreement("cls_topk", {}, drawn)
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("cls_topk", {}, CASES[2], "normal", 0)
 
 
 def test_body_size():

@@ -1,13 +1,9 @@
 import numpy as np
 import pytest
 from body_runner import body_model, every_way
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
 
-CASES = [Case(13, 5, 2), Case(13, 5, 7), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 TWO = make("dart", {"pivots": 2, "norm_of": "tokens"})
 
 
@@ -60,16 +56,6 @@ def test_wrong_requests():
         make("dart").check(Case(9, 8, 3))
     with pytest.raises(RequestError, match="pivots 0 is not positive"):
         make("dart", {"pivots": 0})
-
-
-@given(drawn=inputs(CASES), norm_of=st.sampled_from(["keys", "tokens"]))
-@settings(QUICK, max_examples=12)
-def test_body_agrees_with_the_reference(drawn, norm_of):
-    check_agreement("dart", {"pivots": 2, "norm_of": norm_of}, drawn)
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("dart", {}, Case(25, 16, 11), "correlated", 0)
 
 
 def test_body_size():

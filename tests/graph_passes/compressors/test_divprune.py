@@ -1,12 +1,8 @@
 import numpy as np
 import pytest
 from body_runner import body_model, every_way
-from hypothesis import given, settings
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
-
-CASES = [Case(13, 5, 1), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 
 
 def directions(*degrees):
@@ -45,16 +41,6 @@ def test_tokens_of_zeros_are_as_far_as_orthogonal_ones():
 def test_keep_outside():
     with pytest.raises(RequestError, match=r"keep 10 is outside 1\.\.9"):
         make("divprune").check(Case(9, 8, 10))
-
-
-@given(drawn=inputs(CASES))
-@settings(QUICK, max_examples=12)
-def test_body_agrees_with_the_reference(drawn):
-    check_agreement("divprune", {}, drawn)
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("divprune", {}, Case(25, 16, 11), "correlated", 0)
 
 
 def test_body_size():

@@ -2,14 +2,11 @@ import numpy as np
 import pytest
 import torch
 from body_runner import body_model, every_way
-from hypothesis import given, settings
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
 from tokexport.graph_passes.compressors.dpc_knn import square_distances
 from tokexport.graph_passes.compressors.replays.dpc_knn import centres_regret, joined_regret, square_scale
 
-CASES = [Case(13, 5, 1), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 PAIRS = make("dpc_knn", {"neighbours": 2})
 
 
@@ -81,17 +78,6 @@ def test_wrong_requests():
         make("dpc_knn").check(Case(4, 8, 2))
     with pytest.raises(RequestError, match="neighbours 0 is not positive"):
         make("dpc_knn", {"neighbours": 0})
-
-
-@given(drawn=inputs(CASES))
-@settings(QUICK, max_examples=12)
-def test_body_agrees_with_the_reference(drawn):
-    got = check_agreement("dpc_knn", {}, drawn)
-    assert (got.sizes.sum(1) == drawn[1].tokens).all()
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("dpc_knn", {}, Case(25, 16, 11), "correlated", 0)
 
 
 def test_body_size():

@@ -1,12 +1,8 @@
 import numpy as np
 import pytest
 from body_runner import body_model, every_way
-from hypothesis import given, settings
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
-
-CASES = [Case(13, 5, 2), Case(25, 16, 11), Case(24, 40, 23)]
 
 
 def test_the_rest_is_summed_by_attention_at_the_place_of_the_next_in_rank():
@@ -42,17 +38,6 @@ def test_the_mean_of_the_rest_has_its_size():
 def test_a_slot_for_the_rest_needs_a_rest(keep):
     with pytest.raises(RequestError, match=rf"keep {keep} is outside 2\.\.4.*Use --keep 2 to 4"):
         make("evit").check(Case(5, 1, keep))
-
-
-@pytest.mark.parametrize("rest", ["sum", "mean"])
-@given(drawn=inputs(CASES))
-@settings(QUICK, max_examples=12)
-def test_body_agrees_with_the_reference(rest, drawn):
-    check_agreement("evit", {"rest": rest}, drawn)
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("evit", {}, CASES[1], "normal", 0)
 
 
 def test_body_size():

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 from body_runner import every_way
-from hypothesis import given, settings
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
 
@@ -175,27 +173,3 @@ def test_conv1d_starts_as_a_mean_and_reads_its_weights_from_a_file(tmp_path):
 def test_refusals(method, params, case, message):
     with pytest.raises(RequestError, match=message):
         make(method, params).check(case)
-
-
-CASES = {
-    "temporal_pool": ({}, [Case(60, 5, 24, grid=(5, 3, 4)), Case(60, 5, 60, grid=(5, 3, 4))]),
-    "pool3d": ({}, [Case(60, 5, 20, grid=(5, 3, 4)), Case(60, 5, 45, grid=(5, 3, 4)), Case(60, 5, 60, grid=(5, 3, 4))]),
-    "st_mean": ({}, [Case(60, 5, 17, grid=(5, 3, 4)), Case(9, 3, 6, grid=(3, 3, 1))]),
-    "slowfast": ({"slow": 2, "fast": 2}, [Case(60, 5, 32, grid=(5, 3, 4)), Case(45, 5, 28, grid=(5, 3, 3))]),
-    "stack": ({"k": 2}, [Case(7, 5, 3), Case(12, 3, 6)]),
-    "pool1d": ({}, [Case(7, 5, 3), Case(12, 3, 1)]),
-    "conv1d": ({"kernel": 3, "stride": 2}, [Case(7, 5, 3), Case(12, 3, 5)]),
-}
-
-
-@pytest.mark.parametrize("method", CASES)
-def test_body_agrees_with_the_reference(method):
-    params, cases = CASES[method]
-
-    @given(drawn=inputs(cases))
-    @settings(QUICK, max_examples=12)
-    def agrees(drawn):
-        check_agreement(method, params, drawn)
-
-    agrees()
-    check_batches(method, params, cases[0], "normal", 0)

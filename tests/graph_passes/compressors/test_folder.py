@@ -2,14 +2,10 @@ import numpy as np
 import pytest
 import torch
 from body_runner import body_model, every_way
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
 from tokexport.graph_passes.compressors.replays.bipartite import refold_regret
 
-CASES = [Case(13, 5, 2), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 LLAVA = {"metric": "keys", "attention": "cls", "scale_by_size": False}
 RECEIVED = {"metric": "keys", "attention": "received", "alpha": 0.01}
 
@@ -81,17 +77,6 @@ def test_wrong_requests():
         make("folder").check(Case(9, 8, 1))
     with pytest.raises(RequestError, match=r"alpha -1.0 is outside 0\.\.1000"):
         make("folder", {"alpha": -1})
-
-
-@given(drawn=inputs(CASES), params=st.sampled_from([{}, LLAVA, RECEIVED]))
-@settings(QUICK, max_examples=10)
-def test_body_agrees_with_the_reference(drawn, params):
-    got = check_agreement("folder", params, drawn)
-    assert (got.sizes.sum(1) == drawn[1].tokens).all()
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("folder", LLAVA, Case(25, 16, 11), "correlated", 0)
 
 
 def test_body_size():

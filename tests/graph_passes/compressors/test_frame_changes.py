@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 from body_runner import every_way
-from hypothesis import given, settings
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
 
@@ -56,26 +54,3 @@ def test_refusals(method):
         make(method).check(Case(6, 2, 7, grid=GRID))
     with pytest.raises(RequestError, match="needs a video"):
         make(method).check(Case(6, 2, 3, grid=(2, 3)))
-
-
-VIDEOS = [Case(60, 5, k, grid=(5, 3, 4)) for k in (12, 31, 60)]
-CASES = {
-    "evs": ({}, VIDEOS),
-    "codec_topk": ({}, VIDEOS),
-    "codec_topk ranked": ({"first": "ranked"}, [Case(60, 5, 1, grid=(5, 3, 4)), *VIDEOS]),
-    "audio_topk": ({}, [Case(13, 5, 1), Case(24, 3, 11)]),
-}
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_body_agrees_with_the_reference(name):
-    params, cases = CASES[name]
-    method = name.split()[0]
-
-    @given(drawn=inputs(cases))
-    @settings(QUICK, max_examples=12)
-    def agrees(drawn):
-        check_agreement(method, params, drawn)
-
-    agrees()
-    check_batches(method, params, cases[1], "normal", 0)

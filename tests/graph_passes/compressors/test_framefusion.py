@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 from body_runner import body_model, every_way
-from hypothesis import given, settings
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
 
@@ -44,17 +42,6 @@ def test_wrong_requests():
         make("framefusion").check(Case(6, 2, 1, grid=(3, 1, 2)))
     with pytest.raises(RequestError, match="needs a video"):
         make("framefusion").check(Case(6, 2, 3, grid=(2, 3)))
-
-
-@given(drawn=inputs([Case(60, 5, k, grid=(5, 3, 4)) for k in (12, 31, 60)]))
-@settings(QUICK, max_examples=12)
-def test_body_agrees_with_the_reference(drawn):
-    got = check_agreement("framefusion", {}, drawn)
-    assert (got.sizes.sum(1) == 60).all()
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("framefusion", {}, Case(60, 5, 31, grid=(5, 3, 4)), "normal", 0)
 
 
 def test_body_size():

@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 from body_runner import body_model, every_way
-from hypothesis import given, settings
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
 
@@ -54,16 +52,6 @@ def test_wrong_requests():
         make("holitom", {"beta": 2})
     with pytest.raises(RequestError, match=r"segment 0 is below 1"):
         make("holitom", {"segment": 0})
-
-
-@given(drawn=inputs([Case(60, 5, 21, grid=(5, 3, 4)), Case(60, 5, 49, grid=(5, 3, 4))]))
-@settings(QUICK, max_examples=6)
-def test_body_agrees_with_the_reference(drawn):
-    check_agreement("holitom", {}, drawn)
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("holitom", {"attention": "cls"}, Case(60, 5, 21, grid=(5, 3, 4)), "normal", 0)
 
 
 def test_body_size():

@@ -1,12 +1,8 @@
 import numpy as np
 import pytest
 from body_runner import body_model, every_way
-from hypothesis import given, settings
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
-
-CASES = [Case(13, 5, 1), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 
 
 def kept(attention, keep, crops):
@@ -55,16 +51,6 @@ def test_wrong_requests():
         make("holov").check(Case(5, 1, 0))
     with pytest.raises(RequestError, match=r"crops 0 is below 1.*crops=16"):
         make("holov", {"crops": 0})
-
-
-@given(drawn=inputs(CASES))
-@settings(QUICK, max_examples=12)
-def test_body_agrees_with_the_reference(drawn):
-    check_agreement("holov", {"crops": 5}, drawn)
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("holov", {}, CASES[2], "normal", 0)
 
 
 def test_body_size():

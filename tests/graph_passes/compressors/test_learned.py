@@ -5,29 +5,18 @@ import re
 import numpy as np
 import pytest
 from body_runner import body_model, every_way
-from hypothesis import given, settings
 from learned_weights import random_weights
-from properties import QUICK, check_agreement, check_batches, inputs
+from properties import own_examples
 from tokexport.errors import RequestError
-from tokexport.graph_passes.compressors import Case, make
+from tokexport.graph_passes.compressors import Case, base, compressor_class, make
+from tokexport.graph_passes.compressors.blocks.weights import ReadsWeights
 
-SMALL = {"layers": 3, "heads": 2, "channels": 6}
-MACHINE = {"memory": 5, "heads": 2, "hidden": 4, "mlp": 7}
+# Name of an example -> its parameters and first case.
 METHODS = {
-    "tokenlearner": ({"hidden": 8}, Case(13, 5, 4)),
-    "ldpv2": ({}, Case(15, 5, 4, grid=(3, 5))),
-    "ldpv2 mlp": ({"mlp": True, "channels": 7}, Case(15, 5, 9, grid=(3, 5))),
-    "qformer": (SMALL, Case(13, 5, 4)),
-    "window_qformer": ({**SMALL, "window": 5, "queries": 2}, Case(13, 5, 4)),
-    "ldp": ({}, Case(15, 5, 6, grid=(3, 5))),
-    "ldp mlp": ({"mlp": True, "channels": 7}, Case(16, 5, 4, grid=(4, 4))),
-    "stc": ({"depth": 1}, Case(30, 5, 12, grid=(3, 2, 5))),
-    "stc unpadded": ({"depth": 1, "padding": 0, "channels": 7}, Case(30, 5, 2, grid=(3, 2, 5))),
-    "ttm": ({**MACHINE, "layers": 1}, Case(12, 6, 6, grid=(2, 2, 3))),
-    "ttm last": ({**MACHINE, "layers": 1, "output": "last", "embed": True}, Case(12, 6, 5, grid=(2, 2, 3))),
-    "llava_mini": ({"heads": 2}, Case(30, 8, 9, grid=(6, 5))),
-    "llama_vid": ({}, Case(24, 5, 10, grid=(2, 3, 4))),
-    "llama_vid mlp": ({"mlp": True, "channels": 7, "query": False}, Case(24, 5, 2, grid=(4, 6))),
+    method if not number else f"{method} {number}": (example.params, example.cases[0])
+    for method in sorted(base.built_in())
+    if issubclass(compressor_class(method), ReadsWeights)
+    for number, example in enumerate(own_examples(method))
 }
 # As released, but for narrow channels: how many nodes there are does not depend on them.
 RELEASED = {
@@ -37,25 +26,6 @@ RELEASED = {
     "llava_mini": ({}, Case(576, 8, 4, grid=(24, 24)), 100),
     "llama_vid": ({"mlp": True}, Case(2048, 4, 16, grid=(8, 16, 16)), 100),
 }
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_body_agrees_with_the_reference(name, tmp_path):
-    params, case = METHODS[name]
-    file = tmp_path / "weights.npz"
-    random_weights(name.split()[0], params, case, file, spread=0.5)
-    params = {**params, "weights": str(file)}
-
-    # Random layers make a little of much: the gates of half precision would judge the weights, not the body.
-    @given(drawn=inputs([case], ["normal", "correlated", "duplicate", "integer"]))
-    @settings(QUICK, max_examples=10)
-    def agrees(drawn):
-        kind, case, batch, dtype, _, seed = drawn
-        # They choose nothing, so how a body breaks ties makes no difference.
-        check_agreement(name.split()[0], params, (kind, case, batch, dtype, False, seed))
-
-    agrees()
-    check_batches(name.split()[0], params, case, "normal", 0)
 
 
 def test_tokenlearner_weighs_by_what_it_reads_off_each_token(tmp_path):

@@ -1,9 +1,6 @@
 import numpy as np
 import pytest
 from body_runner import body_model, every_way
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
 
@@ -55,19 +52,6 @@ def test_wrong_requests():
         make("lftr").check(Case(8, 2, 9, grid=GRID))
     with pytest.raises(RequestError, match=r"merged 1\.0 is outside 0\.\.1"):
         make("lftr", {"merged": 1})
-
-
-CASES = [Case(60, 5, k, grid=(5, 3, 4)) for k in (1, 20, 37, 60)] + [Case(12, 3, 5, grid=(1, 3, 4))]
-
-
-@given(drawn=inputs(CASES), weight=st.sampled_from(["differential", "similarity"]))
-@settings(QUICK, max_examples=14)
-def test_body_agrees_with_the_reference(drawn, weight):
-    check_agreement("lftr", {"weight": weight}, drawn)
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("lftr", {}, CASES[1], "normal", 0)
 
 
 def test_body_size():

@@ -1,13 +1,9 @@
 import numpy as np
 import pytest
 from body_runner import every_way
-from hypothesis import given, settings
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
 
-VIDEO = [Case(12, 5, 1, grid=(3, 2, 2)), Case(24, 16, 11, grid=(2, 3, 4)), Case(24, 40, 23, grid=(4, 6, 1))]
-CASES = [*VIDEO, Case(13, 5, 4), Case(13, 5, 13), Case(24, 6, 7, grid=(4, 6))]
 TOKENS = np.array([[9, 0], [8, 1], [7, 2], [6, 3], [1, 9], [2, 0], [3, 0], [4, -9]], np.float32)[None]
 # Means (1, 0) and (0, 1): padding does not count.
 FIRST = np.array([[1, 0], [0, 0], [1, 0], [0, 0]], np.float32)[None]
@@ -43,13 +39,3 @@ def test_wrong_requests():
         make("lftr_text").check(Case(9, 8, 0))
     with pytest.raises(RequestError, match="needs a video, and the grid is 3x3"):
         make("lftr_text", {"grid": "3x3"}).check(Case(9, 8, 3))
-
-
-@given(drawn=inputs(CASES))
-@settings(QUICK, max_examples=15)
-def test_body_agrees_with_the_reference(drawn):
-    check_agreement("lftr_text", {}, drawn)
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("lftr_text", {}, VIDEO[1], "normal", 0)

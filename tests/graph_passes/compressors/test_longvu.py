@@ -1,9 +1,6 @@
 import numpy as np
 import pytest
 from body_runner import body_model, every_way
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
 
@@ -75,21 +72,6 @@ def test_wrong_requests():
         make("longvu", {"chunk": 1})
     with pytest.raises(RequestError, match=r"frames 0\.0 is not a share"):
         make("longvu", {"frames": 0})
-
-
-@given(
-    drawn=inputs([Case(60, 5, k, grid=(5, 3, 4)) for k in (19, 41)] + [Case(36, 3, 22, grid=(9, 2, 2))]),
-    params=st.sampled_from([{}, {"window": 3, "chunk": 2}]),
-)
-@settings(QUICK, max_examples=12)
-def test_body_agrees_with_the_reference(drawn, params):
-    if params and drawn[1].keep == 19:
-        params = {**params, "frames": 0.4}
-    check_agreement("longvu", params, drawn)
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("longvu", {}, Case(60, 5, 31, grid=(5, 3, 4)), "normal", 0)
 
 
 def test_body_size():

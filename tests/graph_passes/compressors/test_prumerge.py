@@ -1,13 +1,10 @@
 import numpy as np
 import pytest
 from body_runner import body_model, body_session, every_way
-from hypothesis import given, settings
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.agreement import compare
 from tokexport.graph_passes.compressors import Case, make
 
-CASES = [Case(13, 5, 2), Case(25, 16, 11), Case(24, 40, 23)]
 TOKENS = np.array([1, 2, 4, 8, 16], np.float32).reshape(1, 5, 1)
 ATTENTION = np.array([[0.1, 0.3, 0.2, 0.3, 0.1]], np.float32)
 ONE = {"neighbours": 1}
@@ -80,17 +77,6 @@ def test_wrong_requests():
         make("prumerge").check(Case(16, 1, 4))
     with pytest.raises(RequestError, match=r"neighbours 0 is below 1.*evit"):
         make("prumerge", {"neighbours": 0})
-
-
-@pytest.mark.parametrize("plus", [False, True])
-@given(drawn=inputs(CASES))
-@settings(QUICK, max_examples=12)
-def test_body_agrees_with_the_reference(plus, drawn):
-    check_agreement("prumerge", {"plus": plus, "neighbours": 5}, drawn)
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("prumerge", {"neighbours": 5}, CASES[1], "normal", 0)
 
 
 def test_body_size():

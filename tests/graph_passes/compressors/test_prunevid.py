@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 from body_runner import body_model, every_way
-from hypothesis import given, settings
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
 
@@ -86,21 +84,6 @@ def test_all_tokens_kept_is_the_identity():
     kept, assignment, _, content = outcome("prunevid", {}, 16)
     assert kept == assignment == list(range(16))
     np.testing.assert_array_equal(content, VIDEO[0])
-
-
-# Segments of 2 and 3 frames, and a video of one frame.
-CASES = [Case(60, 5, 21, grid=(5, 3, 4)), Case(60, 5, 49, grid=(5, 3, 4)), Case(12, 3, 5, grid=(1, 3, 4))]
-
-
-@given(drawn=inputs(CASES))
-@settings(QUICK, max_examples=6)
-def test_body_agrees_with_the_reference(drawn):
-    got = check_agreement("prunevid", {}, drawn)
-    assert (got.sizes.sum(1) == drawn[1].tokens).all()
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("prunevid", {}, CASES[0], "normal", 0)
 
 
 def test_body_size():

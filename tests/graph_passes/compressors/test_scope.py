@@ -1,13 +1,9 @@
 import numpy as np
 import pytest
 from body_runner import body_model, every_way
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, make
 
-CASES = [Case(13, 5, 1), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 # Two tokens along x, three along y, one along z: orthogonal groups, so that a pick covers its group and no other.
 GROUPS = np.array([[1, 0, 0], [0, 2, 0], [0, 1, 0], [3, 0, 0], [0, 4, 0], [0, 0, 1]], np.float32)[None]
 
@@ -62,16 +58,6 @@ def test_wrong_requests():
         make("scope").check(Case(9, 8, 0))
     with pytest.raises(RequestError, match=r"alpha -1.0 is outside 0\.\.10"):
         make("scope", {"alpha": -1})
-
-
-@given(drawn=inputs(CASES), params=st.sampled_from([{}, {"alpha": 0.5, "attention": "received"}]))
-@settings(QUICK, max_examples=12)
-def test_body_agrees_with_the_reference(drawn, params):
-    check_agreement("scope", params, drawn)
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("scope", {}, Case(25, 16, 11), "correlated", 0)
 
 
 def test_body_size():

@@ -56,16 +56,6 @@ def test_top_k_above_the_limit_of_the_parser_ranks_by_counting(monkeypatch):
     assert BodySession(compressor, case)(tokens, cls_attention=scores).kept_indices.tolist() == [[1, 2, 3, 5, 6]]
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize(("method", "params"), ONE_OF_EACH)
-def test_arithmetic_is_float32_whatever_the_tokens_are(method, params, dtype):
-    (function,) = body_model(make(method, params), Case(9, 4, 5, dtype)).functions.values()
-    tokens = set(function.inputs)
-    for node in function:
-        if node.op_type in {"Sub", "Mul", "Div", "MatMul", "ReduceSum", "ReduceMean", "TopK", "ArgMax"}:
-            assert not tokens & set(node.inputs), node
-
-
 def test_check_keep_names_the_legal_range():
     with pytest.raises(RequestError, match=r"keep 12 is outside 3\.\.9: because.*Use --keep 3 to 9"):
         select.check_keep(Case(9, 4, 12), 3, "because")

@@ -2,14 +2,12 @@ import numpy as np
 import pytest
 import torch
 from body_runner import every_way
-from hypothesis import given, settings
-from properties import QUICK, check_agreement, check_batches, draw, draw_signals, inputs
+from properties import draw, draw_signals
 from tokexport.errors import RequestError
 from tokexport.graph_passes.agreement import compare
 from tokexport.graph_passes.compressors import Case, make
 from tokexport.graph_passes.compressors.blocks import select
 
-CASES = [Case(13, 5, 1), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 TEXT = np.array([[3, 0], [0, 0], [0, 0], [0, 0]], np.float32)[None]
 
 
@@ -72,14 +70,3 @@ def test_wrong_requests():
         make("speechprune").check(Case(9, 8, 10))
     with pytest.raises(RequestError, match="second 0 is below 1"):
         make("speechprune", {"second": 0})
-
-
-@pytest.mark.parametrize("second", [4, 25])
-@given(drawn=inputs(CASES))
-@settings(QUICK, max_examples=12)
-def test_body_agrees_with_the_reference(second, drawn):
-    check_agreement("speechprune", {"second": second}, drawn)
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("speechprune", {"second": 4}, Case(25, 16, 11), "correlated", 0)

@@ -2,9 +2,6 @@ import numpy as np
 import pytest
 import torch
 from body_runner import body_model, body_session, every_way
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compressors import Case, Compressed, make
 from tokexport.graph_passes.compressors.blocks import select
@@ -12,7 +9,6 @@ from tokexport.graph_passes.compressors.blocks.bipartite import emit_match, matc
 from tokexport.graph_passes.compressors.replays.bipartite import refold_regret
 
 INF = float("inf")
-CASES = [Case(13, 5, 1), Case(13, 5, 4), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 TOKENS = make("tome", {"metric": "tokens"})
 
 
@@ -112,17 +108,6 @@ def test_a_merge_is_judged_by_the_better_one_that_was_there():
 def test_keep_outside():
     with pytest.raises(RequestError, match=r"keep 0 is outside 1\.\.9"):
         make("tome").check(Case(9, 8, 0))
-
-
-@given(drawn=inputs(CASES), metric=st.sampled_from(["keys", "tokens"]))
-@settings(QUICK, max_examples=12)
-def test_body_agrees_with_the_reference(drawn, metric):
-    got = check_agreement("tome", {"metric": metric}, drawn)
-    assert (got.sizes.sum(1) == drawn[1].tokens).all()
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("tome", {}, Case(25, 16, 11), "correlated", 0)
 
 
 def test_body_size():

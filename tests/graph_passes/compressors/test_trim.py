@@ -1,14 +1,11 @@
 import numpy as np
 import pytest
 from body_runner import every_way
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from properties import QUICK, check_agreement, check_batches, draw, draw_signals, inputs
+from properties import draw, draw_signals
 from tokexport.errors import RequestError
 from tokexport.graph_passes.agreement import compare
 from tokexport.graph_passes.compressors import Case, make
 
-CASES = [Case(13, 5, 2), Case(25, 16, 11), Case(24, 40, 23)]
 # Products with the text (2, 0): 2, 4, 6, 8, 10.
 TOKENS = np.array([[1, 5], [2, 0], [3, 1], [4, 0], [5, 3]], np.float32)[None]
 TEXT = np.array([[1, 0], [0, 0], [3, 0], [0, 0]], np.float32)[None]
@@ -57,13 +54,3 @@ def test_wrong_requests():
     for keep in (1, 9):
         with pytest.raises(RequestError, match=r"outside 2\.\.8: one slot is for all tokens that are not kept"):
             make("trim").check(Case(9, 8, keep))
-
-
-@given(drawn=inputs(CASES), inverted=st.booleans())
-@settings(QUICK, max_examples=12)
-def test_body_agrees_with_the_reference(drawn, inverted):
-    check_agreement("trim", {"inverted": inverted}, drawn)
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("trim", {}, CASES[1], "normal", 0)

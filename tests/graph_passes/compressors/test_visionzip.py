@@ -1,13 +1,10 @@
 import numpy as np
 import pytest
 from body_runner import body_model, body_session, every_way
-from hypothesis import given, settings
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.agreement import compare
 from tokexport.graph_passes.compressors import Case, make
 
-CASES = [Case(13, 5, 1), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 TOKENS = np.array([1, 2, 4, 8, 16, 32], np.float32).reshape(1, 6, 1)
 ATTENTION = np.array([[0.1, 0.3, 0.1, 0.1, 0.3, 0.1]], np.float32)
 ROWS = np.eye(6, dtype=np.float32)
@@ -72,17 +69,6 @@ def test_a_merge_may_go_either_way_where_rounding_decides(turn, ok):
 def test_some_slots_are_dominant(contextual):
     with pytest.raises(RequestError, match=rf"{contextual} contextual slots of 3.*contextual=0 to 2"):
         make("visionzip", {"contextual": contextual}).check(Case(9, 8, 3))
-
-
-@pytest.mark.parametrize("merge", ["add", "mean"])
-@given(drawn=inputs(CASES))
-@settings(QUICK, max_examples=12)
-def test_body_agrees_with_the_reference(merge, drawn):
-    check_agreement("visionzip", {"merge": merge}, drawn)
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("visionzip", {"contextual": 3}, CASES[2], "normal", 0)
 
 
 def test_body_size():

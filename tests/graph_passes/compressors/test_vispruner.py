@@ -1,13 +1,10 @@
 import numpy as np
 import pytest
 from body_runner import body_model, body_session, every_way
-from hypothesis import given, settings
-from properties import QUICK, check_agreement, check_batches, inputs
 from tokexport.errors import RequestError
 from tokexport.graph_passes.agreement import compare
 from tokexport.graph_passes.compressors import Case, make
 
-CASES = [Case(13, 5, 1), Case(13, 5, 13), Case(25, 16, 11), Case(24, 40, 23)]
 ATTENTION = np.array([[0.3, 0.1, 0.1, 0.1, 0.1, 0.4]], np.float32)
 SLOWLY = {"drop": 1}
 
@@ -71,17 +68,6 @@ def test_wrong_requests():
         make("vispruner", {"important": 1.5})
     with pytest.raises(RequestError, match="drop 0 is below 1"):
         make("vispruner", {"drop": 0})
-
-
-@pytest.mark.parametrize("params", [{}, {"important": 0.3, "drop": 2}])
-@given(drawn=inputs(CASES))
-@settings(QUICK, max_examples=12)
-def test_body_agrees_with_the_reference(params, drawn):
-    check_agreement("vispruner", params, drawn)
-
-
-def test_batch_elements_do_not_see_each_other():
-    check_batches("vispruner", {}, CASES[2], "normal", 0)
 
 
 def test_body_size():
