@@ -29,7 +29,7 @@ from .structs import PARAMETERS, Outputs, Shape, Workspace
 
 
 class Signal(NamedTuple):
-    """What a kernel may have to know of an input beside the tokens: its dtype by number, its shape."""
+    """An input beside the tokens: the code of its dtype, and its shape."""
 
     dtype: int
     shape: tuple[int, ...]
@@ -159,7 +159,7 @@ class Library:
         return str(self.dll.tokexport_architectures().decode()).split()
 
     def message(self, status: int) -> str:
-        """A status in words."""
+        """The text of a status."""
         return str(self.dll.tokexport_message(status).decode())
 
     def workspace_bytes(self, method: str, shape: Shape, params: ctypes.Structure | None = None) -> int:

@@ -22,7 +22,7 @@ _FACTS = {
     "cxx": r"^-- The CXX compiler identification is (.+)$",
     "tensorrt": r"^-- TensorRT ([\d.]+) headers",
 }
-# In CMake's words; it takes an empty list for none said, and would compile for all.
+# As CMake spells them. It takes an empty list as not given, and would compile for all.
 _ARCHITECTURES = re.compile(r"native|all|\d+[a-z]?(-real|-virtual)?(;\d+[a-z]?(-real|-virtual)?)*")
 _HEADER = "NvInferRuntime.h"
 _NO_COMPILER = re.compile(r"CMAKE_(CXX_COMPILER|MAKE_PROGRAM) (is )?not set|No CMAKE_CXX_COMPILER could be found")

@@ -203,7 +203,7 @@ def registered(trt: Any) -> set[str]:
 
 
 def cure() -> str:
-    """What to type where the library lacks something: one that is named is used, whatever was built."""
+    """What to type where the library lacks something; one that TOKEXPORT_PLUGINS names is used before any build."""
     return f"Unset {VARIABLE}, and run: {COMMAND}" if os.environ.get(VARIABLE) else f"Run: {COMMAND}"
 
 
@@ -248,7 +248,7 @@ def _record(folder: Path) -> dict[str, str]:
 
 
 def _library(folder: Path) -> Path | None:
-    """The library of a build; None where it is not whole any more, which `build` makes good."""
+    """The library of a build; None where its file is missing or damaged: `build` then makes it again."""
     record = _record(folder)
     path = folder / f"lib{record.get('target')}.so"
     return path if path.is_file() and _hash(path) == record[_CONTENT] else None

@@ -19,7 +19,7 @@ int check_signal(const void* signal, size_t bytes);
 
 size_t bytes_of(int dtype);
 
-// One of any element type; what is none is refused with the parameters.
+// A further input whose dtype is a parameter; check_parameters refuses a dtype that there is not.
 inline int check_signal_of(int dtype, const void* signal) {
     return is_dtype(dtype) ? check_signal(signal, bytes_of(dtype)) : TOKEXPORT_OK;
 }

@@ -6,7 +6,7 @@
 
 namespace tokexport {
 
-// mean [B, D] float of the rows of a text, each of length 1, over those that are no padding: rows of zeros. Grid:
+// mean [B, D] float of the rows of a text, each of length 1, without padding, which is rows of zeros. Grid:
 // (ceil(D / kWarp), B).
 template <class L>
 struct TextMean {

@@ -35,7 +35,7 @@ extern "C" {
 struct CUstream_st; /* cudaStream_t is a pointer to it */
 typedef struct CUstream_st* tokexport_stream;
 
-/* 0 is success, anything else a reason that tokexport_message() puts in words. Nothing was enqueued unless the code is
+/* 0 is success, anything else an error whose text tokexport_message() returns. Nothing was enqueued unless the code is
  * TOKEXPORT_CUDA_ERROR or above, which is that plus the cudaError_t. */
 enum {
     TOKEXPORT_OK = 0,

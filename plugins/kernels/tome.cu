@@ -1,5 +1,5 @@
 // tome: graph_passes/compressors/tome.py, rounds of bipartite matching (ToMe, arXiv 2210.09461). Rounds are on the metric;
-// the tokens are merged once, behind the last.
+// the tokens are merged once, after the last.
 #include "assign.cuh"
 #include "host.h"
 #include "merge.cuh"
