@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 # Name -> (module, class); a module is imported when it is asked for.
-RUNTIMES = {"ort": (".ort", "OrtSession"), "tensorrt": (".tensorrt", "TensorRTSession")}
+RUNTIMES = {"ort": (".ort.session", "OrtSession"), "tensorrt": (".tensorrt.session", "TensorRTSession")}
 
 
 def load(bundle: Bundle | Path | str, runtime: str = "ort", **options: Any) -> Session:
