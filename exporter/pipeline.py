@@ -135,11 +135,8 @@ def export(
             if not (opened.has_task and built.language and precision != "bf16"):
                 continue
             step(f"answering {QUESTIONS} questions")
-            known = results[0].accuracy
             try:
-                result.accuracy = accuracy.measure(
-                    plan, proven, writer.folder, variant, QUESTIONS, known["uncompressed"] if known else None
-                )
+                result.accuracy = accuracy.measure(plan, proven, writer.folder, variant, QUESTIONS)
             except MissingError as missing:
                 result.notes.append(f"accuracy was not measured: {missing}")
         if proofs:

@@ -16,46 +16,10 @@ import onnx_ir as ir
 from ...errors import GraphError
 from ..ir_tools.walk import array, infer_missing_shapes, integers, unique_name
 
-_POINTWISE = frozenset(
-    [
-        "Abs",
-        "Add",
-        "And",
-        "Cast",
-        "Clip",
-        "Cos",
-        "Div",
-        "Equal",
-        "Erf",
-        "Exp",
-        "Gelu",
-        "Greater",
-        "GreaterOrEqual",
-        "Identity",
-        "Less",
-        "LessOrEqual",
-        "Log",
-        "Max",
-        "Min",
-        "Mod",
-        "Mul",
-        "Neg",
-        "Not",
-        "Or",
-        "Pow",
-        "Reciprocal",
-        "Relu",
-        "Sigmoid",
-        "Sign",
-        "Sin",
-        "Softplus",
-        "Sqrt",
-        "Sub",
-        "Tanh",
-        "Where",
-        "Xor",
-    ]
-)
+_ARITHMETIC = frozenset({"Abs", "Add", "Div", "Max", "Min", "Mod", "Mul", "Neg", "Pow", "Reciprocal", "Sqrt", "Sub"})
+_LOGIC = frozenset({"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Where", "Xor"})
+_CURVES = frozenset({"Cos", "Erf", "Exp", "Gelu", "Log", "Relu", "Sigmoid", "Sin", "Softplus", "Tanh"})
+_POINTWISE = _ARITHMETIC | _LOGIC | _CURVES | {"Cast", "Clip", "Identity"}
 _ALONG_ONE_AXIS = {"Softmax": -1, "LogSoftmax": -1, "LayerNormalization": -1, "Split": 0, "GatherElements": 0}
 _REDUCTIONS = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare", "ReduceL2"})
 
