@@ -8,6 +8,35 @@ from pathlib import Path
 
 import pytest
 import tiny_checkpoints
+import wanting
+
+# Those that take longest go first, so that at the end no process waits for another.
+LONGEST = (
+    "test_readme.py",
+    "cpp/test_cpp_runtime.py",
+    "exporter/test_model_command.py",
+    "plugins/test_kernel_builds.py",
+    "runtimes/test_rtx_encoders.py",
+    "exporter/test_sweep_command.py",
+    "examples/test_ci_recipes.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        file = item.path.relative_to(Path(__file__).parent).as_posix()
+        return LONGEST.index(file) if file in LONGEST else len(LONGEST)
+
+    items.sort(key=rank)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [report.longrepr for report in terminalreporter.stats.get("skipped", [])]
+    said = wanting.lines(reason[2].removeprefix("Skipped: ") for reason in skipped if isinstance(reason, tuple))
+    if said:
+        terminalreporter.section("skipped for want of")
+        for line in said:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session", autouse=True)

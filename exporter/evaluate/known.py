@@ -21,8 +21,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -73,8 +71,8 @@ def questions_hash(asked: Iterable[Question]) -> str:
     for question in asked:
         words = json.dumps([question.prompt, question.answer, question.input.shape, str(question.input.dtype)])
         digest.update(words.encode())
-        digest.update(np.ascontiguousarray(question.input))
-        digest.update(np.ascontiguousarray(question.content))
+        digest.update(question.input.tobytes())
+        digest.update(question.content.tobytes())
     return digest.hexdigest()
 
 

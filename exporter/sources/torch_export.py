@@ -174,7 +174,7 @@ def _one_registry() -> Iterator[None]:
         own.functions = {name: list(found) for name, found in own.functions.items()}
         return own
 
-    ONNXRegistry.from_torchlib = staticmethod(shared)  # type: ignore[method-assign,assignment]
+    ONNXRegistry.from_torchlib = staticmethod(shared)  # type: ignore[method-assign]
     try:
         yield
     finally:

@@ -168,15 +168,16 @@ class _Stacking:
 
     def _matmul(self, node: ir.Node) -> None:
         """Rows are free; a second matrix that is stacked needs an axis for it in both."""
-        left, right = (self.before.get(value) or self._shape(value, node) for value in node.inputs)
+        operands = [value for value in node.inputs if value is not None]
+        left, right = (self.before.get(value) or self._shape(value, node) for value in operands)
         if node.inputs[1] not in self.values and len(right) <= 2 <= len(left):
             return
         result = self.before[node.outputs[0]]
-        for value, dims in zip(node.inputs, (left, right)):
+        for value, dims in zip(operands, (left, right)):
             if value in self.values and (len(dims) < 3 or (len(dims), dims[0]) != (len(result), result[0])):
-                self._refuse(node, f"{value.name} has no axis of its own for the batch")  # type: ignore[union-attr]
+                self._refuse(node, f"{value.name} has no axis of its own for the batch")
             if value not in self.values and len(dims) == len(result) and dims[0] != 1:
-                self._refuse(node, f"{value.name} has entries of its own along the batch")  # type: ignore[union-attr]
+                self._refuse(node, f"{value.name} has entries of its own along the batch")
 
     def _gemm(self, node: ir.Node) -> None:
         flipped = "transA" in node.attributes and node.attributes["transA"].as_int()
@@ -187,7 +188,7 @@ class _Stacking:
 
     def _apart(self, node: ir.Node, axes: Sequence[int], rank: int | None = None) -> None:
         """Refuse what works along axis 0 of what comes in, or of the rank given."""
-        rank = rank or len(self.before[next(value for value in node.inputs if value in self.values)])  # type: ignore[index]
+        rank = rank or len(self.before[next(value for value in node.inputs if value in self.values)])
         if any(axis % rank == 0 for axis in axes):
             self._refuse(node, "it works along the batch")
 
@@ -217,7 +218,7 @@ class _Stacking:
         if key not in self._made:
             name = unique_name(f"{old.name}_batch", self._taken)
             made = ir.Value(name=name, const_value=ir.tensor(content, name=name))
-            made.shape, made.dtype = ir.Shape(content.shape), old.dtype
+            made.shape, made.type = ir.Shape(content.shape), old.type
             self.model.graph.register_initializer(made)
             self._made[key] = made
         node.replace_input_with(index, self._made[key])
