@@ -27,7 +27,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m tokexport.exporter.zoo.tiny_vlm.demo $(OUT)
 
 test: $(VENV)/.test lint
-	cd tests && $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(TESTS)
+	cd tests && $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(TESTS)
 
 test-slow: $(VENV)/.test
 	cd tests && $(BIN)/python -m pytest -q -m slow

@@ -118,7 +118,7 @@ def export(
             one = _write(writer, bundle, plan, built, runnable, fit, first=not made, step=step)
             if verify:
                 _prove(writer.folder, one, step)
-                _measure(writer.folder, one, made[0].result.accuracy if made else None, step)
+                _measure(writer.folder, one, step)
             made.append(one)
         return _finish(writer, made, min_accuracy, step)
 
@@ -193,19 +193,15 @@ def _prove(folder: Path, one: _Made, step: Progress) -> None:
     result.proof, result.drift = one.proved.record, one.proved.drift
 
 
-def _measure(folder: Path, one: _Made, first: Mapping[str, Any] | None, step: Progress) -> None:
-    """Answer the model's questions with a written variant, where it has any and all graphs run here.
-
-    `first` is the accuracy of the bundle's first variant, whose uncompressed model is the same.
-    """
+def _measure(folder: Path, one: _Made, step: Progress) -> None:
+    """Answer the model's questions with a written variant, where it has any and all graphs run here."""
     from .evaluate import accuracy
 
     if not one.plan.source.has_task or not one.runnable.language or one.result.precision == "bf16":
         return
     step(f"answering {QUESTIONS} questions")
-    uncompressed = first["uncompressed"] if first else None
     try:
-        one.result.accuracy = accuracy.measure(one.plan, one.runnable, folder, one.entry, QUESTIONS, uncompressed)
+        one.result.accuracy = accuracy.measure(one.plan, one.runnable, folder, one.entry, QUESTIONS)
     except MissingError as missing:
         one.result.notes.append(f"accuracy was not measured: {missing}")
 

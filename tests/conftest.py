@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny_checkpoints
+import wanting
+
+# Those that take longest go first, so that at the end no process waits for another.
+LONGEST = (
+    "test_readme.py",
+    "cpp/test_cpp_runtime.py",
+    "exporter/test_model_command.py",
+    "plugins/test_kernel_builds.py",
+    "runtimes/test_rtx_encoders.py",
+    "exporter/test_sweep_command.py",
+    "examples/test_ci_recipes.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        file = item.path.relative_to(Path(__file__).parent).as_posix()
+        return LONGEST.index(file) if file in LONGEST else len(LONGEST)
+
+    items.sort(key=rank)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [report.longrepr for report in terminalreporter.stats.get("skipped", [])]
+    said = wanting.lines(reason[2].removeprefix("Skipped: ") for reason in skipped if isinstance(reason, tuple))
+    if said:
+        terminalreporter.section("skipped for want of")
+        for line in said:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -15,6 +45,21 @@ def own_state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache_folder(session_folder: Path) -> Iterator[None]:
+    """Nor into their cache folder; the tests of one run share theirs, in whatever process they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(session_folder / "cache"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of one run of the tests share, and no two runs do."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,8 @@ import numpy as np
 
 from ...errors import RequestError
 from ...graph_passes.compressors import Case, Compressor, make, names
-from .answers import Language
+from . import known
+from .answers import READ, Language
 from .question_set import QuestionSet
 
 if TYPE_CHECKING:
@@ -43,10 +44,10 @@ SEED = 0
 SEEDS = 10
 
 
-def measure(
-    plan: Plan, built: Built, folder: Path, variant: Variant, questions: int, uncompressed: float | None = None
-) -> dict[str, Any]:
+def measure(plan: Plan, built: Built, folder: Path, variant: Variant, questions: int) -> dict[str, Any]:
     """Ask the graphs at `folder` in ONNX Runtime, and the uncompressed model in PyTorch, the same questions.
+
+    What does not depend on the method is measured once and known from then on (see `known`).
 
     Args:
         plan: of a built-in model, with all its graphs.
@@ -54,7 +55,6 @@ def measure(
         folder: where they were written.
         variant: names their files.
         questions: how many.
-        uncompressed: what the uncompressed model reached on them, where that is known.
 
     Returns:
         See the module docstring.
@@ -75,14 +75,25 @@ def measure(
     encoded = question_set.whole(models["encoder"], inserted, size_bias=bias, text=models.get("text"))
     said = question_set.answer(encoded, language)
     compressed, error = graded(source, said, asked)
-    if uncompressed is None:
-        uncompressed = source.uncompressed_accuracy(questions, SEED)
+    same = {"questions": known.questions_hash(asked), "seed": SEED, "source": source.sha256}
+    uncompressed = known.figure(
+        {**same, "figure": "uncompressed"}, lambda: source.uncompressed_accuracy(questions, SEED)
+    )
     # Where the last step sits, but with all tokens: what stands beside it has none in front.
     seam = resolve(built.uncompressed, inserted.seam.name)
     if source.plain is not None:
         # The other methods take the weights that the model has for them, behind the seam of the same name.
         encoder = graphs.encoder(source.plain, "fp32")[0]
         question_set, seam = QuestionSet.of_questions(source.plain, encoder, asked), resolve(encoder, seam.name)
+    of = {
+        **same,
+        "figure": "baselines",
+        "seeds": SEEDS,
+        "keep": language.keep,
+        "seam": [seam.name, seam.tensor],
+        "encoder": known.graph_hash(question_set.encoder),
+        "language": {role: known.graph_hash(model) for role, model in sorted(models.items()) if role in READ},
+    }
     return {
         "questions": len(asked),
         "seed": SEED,
@@ -91,7 +102,7 @@ def measure(
         "stderr": error,
         "uncompressed": uncompressed,
         "share": compressed / uncompressed,
-        "baselines": baselines(question_set, seam, language, asked),
+        "baselines": known.figure(of, lambda: baselines(question_set, seam, language, asked)),
     }
 
 

@@ -1,8 +1,7 @@
 """Language graphs that answer, and the encoded inputs that they answer about.
 
-Language graphs have a batch of their own: 1 in a bundle; `Language.export` makes them for more, which on a CPU costs
-the same per prefill and a third per decode. Batches run side by side, one on each core on one thread: threads inside an
-operator are slower.
+Language graphs are made for B = 1, and answer here for several questions at once, which on a CPU takes a quarter of the
+time. Batches run side by side, one on each core on one thread: threads inside an operator are slower.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ...errors import GraphError
+from ...graph_passes.resize.batch import stacked
 from ...runtimes.bundle.manifest import CompressionRecord, GenerationRecord, SeamRecord, Variant
 from ...runtimes.generate import greedy_batch
 from ...runtimes.ort.graph import ort_runner
@@ -68,14 +69,18 @@ class Language:
     """The language graphs for K tokens.
 
     Args:
-        models: embed (not with cross-attention), prefill and decode; other roles are ignored.
+        models: embed (not with cross-attention), prefill and decode, for B = 1; other roles are ignored.
         generation: of the same K.
-        batch: of the graphs.
+        batch: how many questions are asked at once. Graphs that cannot be proved to take several are asked one.
+
+    Attributes:
+        batch: how many questions are asked at once.
     """
 
-    def __init__(self, models: Mapping[Any, ir.Model], generation: GenerationRecord, batch: int = 1) -> None:
-        self.keep, self.batch = generation.image_span[1], batch
-        self._runs = {role: ort_runner(model, threads=1) for role, model in models.items() if role in READ}
+    def __init__(self, models: Mapping[Any, ir.Model], generation: GenerationRecord, batch: int = BATCH) -> None:
+        self.keep = generation.image_span[1]
+        self.batch, read = _stacked({role: model for role, model in models.items() if role in READ}, batch)
+        self._runs = {role: ort_runner(model, threads=1) for role, model in read.items()}
         record = CompressionRecord(
             method="",
             ratio="0",
@@ -88,15 +93,10 @@ class Language:
 
     @classmethod
     def export(cls, source: Source, keep: int, batch: int = BATCH) -> Language:
-        """Export the language graphs of `source` for K = `keep` and a batch."""
-        import torch
-
+        """Export the language graphs of `source` for K = `keep`."""
         from ..sources.torch_export import export_graph
 
-        models = {}
-        for graph in source.language(keep):
-            inputs = {name: torch.cat([torch.as_tensor(example)] * batch) for name, example in graph.inputs.items()}
-            models[graph.role] = export_graph(replace(graph, inputs=inputs))
+        models = {graph.role: export_graph(graph) for graph in source.language(keep)}
         generation = source.generation(keep)
         assert generation is not None, "a source with language graphs says how they generate"
         return cls(models, generation, batch)
@@ -118,6 +118,14 @@ class Language:
 
     def _run(self, role: str, /, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         return self._runs[role](inputs)
+
+
+def _stacked(models: dict[Any, ir.Model], batch: int) -> tuple[int, dict[Any, ir.Model]]:
+    try:
+        return batch, {role: stacked(model, batch) for role, model in models.items()}
+    except GraphError:
+        # A model of the user's own may have operators that no rule knows; the answers are the same one by one.
+        return 1, models
 
 
 def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> list[R]:

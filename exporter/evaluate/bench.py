@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
@@ -18,6 +17,7 @@ from ..proof.parity import between
 from ..sources.texts import with_text
 from .accuracy import refusal
 from .answers import Language
+from .known import graph_hash
 from .question_set import compressor_node
 from .timing import interleaved
 
@@ -67,16 +67,7 @@ class Bench:
         """SHA-256 of the weights; of a module, which has no file of them, of its encoder graph."""
         if self.source.sha256:
             return self.source.sha256
-        import onnx_ir as ir
-
-        digest, graph = hashlib.sha256(), self.base.encoder.graph
-        for node in graph:
-            digest.update(ir.to_proto(node).SerializeToString(deterministic=True))
-        for name, value in graph.initializers.items():
-            digest.update(name.encode())
-            if value.const_value is not None:
-                digest.update(value.const_value.tobytes())
-        return digest.hexdigest()
+        return graph_hash(self.base.encoder)
 
     def model(self, compressor: Compressor) -> Model:
         """The source as `compressor` needs it."""

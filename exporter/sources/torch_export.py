@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import sys
 import threading
@@ -25,6 +26,8 @@ _NO_TRACE = (
     "Control flow that depends on the values of tensors has to move out of forward; "
     "torch.export.export(module, inputs) shows the line."
 )
+
+_registries: dict[Any, Any] = {}
 
 
 def need(*modules: str, to: str) -> None:
@@ -60,7 +63,7 @@ def export_graph(graph: GraphSource, opset: int = 18) -> ir.Model:
     assert graph.module is not None, "a foreign ONNX file is not exported"
     module = graph.module.eval()
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), _one_registry(), torch.no_grad():
             program = torch.onnx.export(
                 module,
                 tuple(graph.inputs.values()),
@@ -147,6 +150,35 @@ class _OtherThreads:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _one_registry() -> Iterator[None]:
+    """Let exports share torch's table of operators, which it makes anew for each: that takes longer than a small graph.
+
+    A torch that keeps the table elsewhere goes on as it does.
+    """
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        make, own_way = ONNXRegistry.from_torchlib, vars(ONNXRegistry)["from_torchlib"]
+    except (ImportError, AttributeError, KeyError):
+        yield
+        return
+
+    def shared(*arguments: Any, **options: Any) -> Any:
+        key = (arguments, tuple(sorted(options.items())))
+        if key not in _registries:
+            _registries[key] = make(*arguments, **options)
+        own = copy.copy(_registries[key])
+        own.functions = {name: list(found) for name, found in own.functions.items()}
+        return own
+
+    ONNXRegistry.from_torchlib = staticmethod(shared)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ONNXRegistry.from_torchlib = own_way  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
