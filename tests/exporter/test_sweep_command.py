@@ -65,15 +65,15 @@ def pictures(folder: Path, count: int = 3) -> Path:
 
 def test_it_is_stopped_and_goes_on_to_a_table_with_every_row(folder, monkeypatch):
     made = []
-    original = Questions.mark
+    original = Questions.score
 
-    def mark(self, *arguments):
+    def score(self, *arguments):
         made.append(arguments[-2:])
         if len(made) == 6:
             raise KeyboardInterrupt
         return original(self, *arguments)
 
-    monkeypatch.setattr(Questions, "mark", mark)
+    monkeypatch.setattr(Questions, "score", score)
     assert "goes on from there" in tokexport(ASKED, code=130)
     data = tokexport(ASKED)
     # Both seeds of: all tokens, with and without bias, uniform, random's ten, pool's two, two oracles; one stopped.
@@ -121,8 +121,8 @@ def test_keeping_all_tokens_agrees_in_full(folder, bench):
     judge = Folder(bench, pictures(folder / "mine"), "is there a red circle ?")
     uniform = make("uniform")
     question_set, seam = judge.question_set(bench.base, 0), bench.base.seam(uniform)
-    marks = judge.mark(question_set, seam, question_set.encode(seam, uniform, 144), 144, 0)
-    assert marks == {"cosine": pytest.approx(1), "agreement": 1.0, "stderr": 0.0}
+    scores = judge.score(question_set, seam, question_set.encode(seam, uniform, 144), 144, 0)
+    assert scores == {"cosine": pytest.approx(1), "agreement": 1.0, "stderr": 0.0}
 
 
 def test_a_checkpoint_folder_is_judged_by_its_tokens(folder, tiny_llava_folder):
