@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch")
 
+from tokexport.errors import GraphError
 from tokexport.exporter.bundling import graphs
-from tokexport.exporter.evaluate import accuracy
+from tokexport.exporter.evaluate import accuracy, answers
 from tokexport.exporter.evaluate import question_set as question_set
 from tokexport.exporter.evaluate.answers import Encoded, Language
 from tokexport.exporter.evaluate.question_set import QuestionSet
@@ -67,6 +68,18 @@ def test_batched_answers_are_those_of_one_question_at_a_time(paper):
     said = paper.question_set.answer(encoded, paper.many)
     assert said == paper.question_set.answer(encoded, paper.one)
     assert accuracy.graded(paper.source, said, paper.asked)[0] > 0.9 and len(set(said)) > 5
+
+
+def test_graphs_that_cannot_take_several_are_asked_one_question_at_a_time(paper, monkeypatch):
+    def refuse(model, batch):
+        raise GraphError("no rule knows the operator")
+
+    assert (paper.one.batch, paper.many.batch) == (1, 16)
+    monkeypatch.setattr(answers, "stacked", refuse)
+    language = Language.export(paper.source, KEEP)
+    assert language.batch == 1
+    encoded = paper.question_set.encode(paper.seam, make("kcenter_merge"), KEEP)
+    assert paper.question_set.answer(encoded, language) == paper.question_set.answer(encoded, paper.many)
 
 
 def test_the_head_runs_once_for_all_compressors(paper, monkeypatch):
