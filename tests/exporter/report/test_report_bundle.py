@@ -120,5 +120,5 @@ def test_a_picture_of_nothing_says_what_is_wrong(drawn: Path, bundle: Path, monk
     monkeypatch.chdir(drawn)
     assert "no image nowhere.png" in run("bundle", "--image", "nowhere.png", "-o", "x.svg", code=2)
     assert "does not exist" in run("no-bundle", "--image", "scene.png", "-o", "x.svg", code=2)
-    assert "does not record the grid" in run(str(bundle), "--image", "scene.png", "-o", "x.svg", code=2)
+    assert "does not say how" in run(str(bundle), "--image", "scene.png", "-o", "x.svg", code=2)
     assert not (drawn / "x.svg").exists()

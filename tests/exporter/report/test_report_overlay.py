@@ -133,7 +133,7 @@ def test_the_frames_of_a_video_stand_beside_each_other():
     assert pixels.rgb[:, :8].max() < 130 and pixels.rgb[:, 8:].min() == 255
     picks = Picks(np.array([1, 4]), np.array([2, 1], np.float32), np.array([-1, 0, -1, -1, 1, 0, -1, -1]))
     drawn = figure(0, Look(frames, picks), pixels, (2, 2, 2))
-    assert drawn.wide and not drawn.bars and "beside each other" in drawn.notes[0]
+    assert drawn.wide and not drawn.bars and "side by side" in drawn.notes[0]
     kept = drawn.panels[1]
     assert kept.size == (160, 80)
     places = re.findall(r"<rect class='kept' x='([^']*)' y='([^']*)'", kept.markup)
