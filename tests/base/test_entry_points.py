@@ -159,3 +159,9 @@ def test_a_package_adds_a_family_but_takes_no_architecture(site):
         "'nothing', which package good 1.0 adds to tokexport.families" in left_out[0] and "ARCHITECTURES" in left_out[0]
     )
     assert "'taker'" in left_out[1] and "'WhisperModel' is built in" in left_out[1]
+
+
+def test_the_class_of_an_entry_that_is_left_out_is_no_method_later_either(site):
+    site.install("bad", COMPRESSORS + "quarters = bad.m:Theirs\n", m=METHOD.format(name="halves", package="bad"))
+    code = "from tokexport.graph_passes.compressors import names; names(); print('halves' in names())"
+    assert site.run("-c", code, program=sys.executable).stdout == "False\n"
