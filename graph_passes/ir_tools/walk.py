@@ -7,21 +7,24 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import onnx_ir as ir
 
+from .fold_shapes import fold_shapes
+
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 
-# Pass a parameter on unchanged in kind: what they give is still a parameter where their first input is one.
-_CARRIERS = frozenset({"Cast", "Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Tile", "Transpose", "Unsqueeze"})
-_MIXERS = frozenset({"Add", "Concat", "Div", "Mul", "Sub"})
+# Say how large a value is, not what it holds.
+_SIZES = frozenset({"Shape", "Size"})
 
 
 class Walk:
     """An index over the main graph of a model, valid as long as the graph is not edited.
 
-    Values without a shape or type get them by inference first, which annotates the model and changes nothing else.
+    Values without a shape or type get them first, and integers that follow from shapes are worked out (`fold_shapes`):
+    that annotates the model and changes nothing else.
     """
 
     def __init__(self, model: ir.Model) -> None:
         infer_missing_shapes(model)
+        self.shapes_before = fold_shapes(model)
         self.model, self.graph = model, model.graph
         self.nodes: list[ir.Node] = list(model.graph)
         self.order: dict[ir.Node, int] = {node: i for i, node in enumerate(self.nodes)}
@@ -31,13 +34,8 @@ class Walk:
         for node in self.nodes:
             inputs = [value for value in node.inputs if value is not None]
             constant = not _has_subgraph(node) and all(self.constant(value) for value in inputs)
-            learned = constant or bool(
-                inputs
-                and (
-                    (node.op_type in _CARRIERS and self.learned(inputs[0]))
-                    or (node.op_type in _MIXERS and all(self.learned(value) for value in inputs))
-                )
-            )
+            sized = node.domain in ("", "ai.onnx") and node.op_type in _SIZES
+            learned = sized or (not _has_subgraph(node) and all(self.learned(value) for value in inputs))
             for output in node.outputs:
                 self._constant[output], self._learned[output] = constant, learned
 
@@ -56,7 +54,7 @@ class Walk:
         return self._constant.get(value, False)
 
     def learned(self, value: ir.Value) -> bool:
-        """Whether the value is a parameter, perhaps expanded to a batch size that is only known at run time."""
+        """Whether the value follows from parameters and sizes alone, whatever the inputs hold."""
         return self.constant(value) or self._learned.get(value, False)
 
     def inputs(self, node: ir.Node) -> list[ir.Value]:

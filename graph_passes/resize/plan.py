@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from ..ir_tools.walk import Walk, infer_missing_shapes, unique_name
+from ...errors import GraphError
+from ..ir_tools.fold_shapes import forget
+from ..ir_tools.walk import Walk, unique_name
 from .axis import Axis
 from .check import check
 from .rules import CONTRIB, RULES, SHAPED, Rule
@@ -92,12 +94,23 @@ def plan_downstream(model: ir.Model, value: ir.Value, axis: int, old: int, new: 
     """The read-only half of `prove_downstream`: `value` may still have its old count."""
     if new == old:
         return Plan([], {})
-    infer_missing_shapes(model)
+    walk = Walk(model)
+    # What follows from the count of the tokens is about to change: the rules ask for it, before and after.
+    forget(walk.descendants(value))
+    try:
+        return _plan(model, value, axis, Axis(old, new, prefix))
+    except GraphError:
+        for found, shape in walk.shapes_before.items():
+            found.shape = shape
+        raise
+
+
+def _plan(model: ir.Model, value: ir.Value, axis: int, tokens: Axis) -> Plan:
     downstream = Downstream(model)
-    downstream.axes[value] = {axis: Axis(old, new, prefix)}
+    downstream.axes[value] = {axis: tokens}
     if value.shape is not None:
         known = list(downstream.sizes.dims(value) or ())
-        known[axis] = old
+        known[axis] = tokens.old
         downstream.sizes.known[value] = tuple(known)
     sized: set[ir.Value] = set()
     cone = [node for node in model.graph if _visit(downstream, node, sized)]

@@ -10,7 +10,7 @@ from ..ir_tools.attention import Attention, attentions
 from ..ir_tools.builder import DTYPE_NAMES
 from ..ir_tools.token_flow import keeps_tokens, prefix_dropped
 from ..ir_tools.walk import Walk, attribute, dims
-from .prefix_tokens import learned_tokens
+from .prefix_tokens import learned_tokens, unexplained
 from .scopes import module_of
 from .seam import Seam, Signal
 
@@ -54,6 +54,8 @@ class Facts:
         prefix, suffix = learned_tokens(self.walk, before, after, length)
         why = why or (f"{suffix} learned token(s) are appended behind the tokens" if suffix else "")
         tokens = length - prefix
+        grid = grid or self.grid(before, tokens)
+        why = why or ("" if grid else unexplained(self.walk, before, tokens))
         return Seam(
             name,
             value.name,
@@ -62,7 +64,7 @@ class Facts:
             DTYPE_NAMES[value.dtype],
             batch,
             prefix,
-            grid or self.grid(before, tokens),
+            grid,
             self.signals(value, before, tokens),
             valid=not why,
             why=why,
