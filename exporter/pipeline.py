@@ -36,6 +36,7 @@ def export(
     device: str | None = None,
     parts: Parts = "all",
     size_bias: str = "auto",
+    assume_no_padding: bool = False,
     verify: bool = True,
     force: bool = False,
     deleting: Announce = name_deleted,
@@ -60,6 +61,8 @@ def export(
             refused, and what was chosen for it is in the notes and in the manifest.
         parts: ``encoder`` leaves the language graphs and the graph text out.
         size_bias: ``auto`` gives merged tokens their weight wherever we own the graph behind the seam.
+        assume_no_padding: a mask in the graph that depends on an input never masks a token; the manifest says that it
+            was taken for granted. Without it such a graph is refused, because padding would be kept and merged.
         verify: prove every part; a failed proof is a `GateError`.
         force: also replace a folder that holds files which tokexport did not write: its whole content is deleted. A
             folder that holds a part of the source, or of a file named here, is never replaced.
@@ -101,7 +104,7 @@ def export(
         # What the questions need is missed now, not after the export.
         opened.questions(1, accuracy.SEED)
     check_length(opened, compressor)
-    plans = [graphs.Plan(opened, steps, parts, size_bias, named, params or {}) for steps in asked]
+    plans = [graphs.Plan(opened, steps, parts, size_bias, named, params or {}, assume_no_padding) for steps in asked]
     rates = "-".join(plan.budget.replace("/", "_") for plan in plans)
     target = Path(out) if out is not None else Path(f"{opened.name}-{named or f'{compressor.method.name}-{rates}'}")
     sources = [*opened.origin, *opened.files, *variants.files((one.compressor for one in asked[0]), recipe)]

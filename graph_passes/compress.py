@@ -29,6 +29,7 @@ def compress(
     form: Form = "portable",
     outputs: Sequence[str] | Mapping[str, str] = OUTPUTS[1:],
     size_bias: Literal["auto", "off"] = "auto",
+    assume_no_padding: bool = False,
 ) -> Any:
     """Put a compressor into a model and prove that the graph behind it lives with fewer tokens.
 
@@ -49,6 +50,8 @@ def compress(
         outputs: which of kept_indices [B, K] int64, sizes [B, K] float32, assignment [B, N] int64 become outputs of
             the graph; a mapping gives them other names.
         size_bias: ``auto`` adds log(sizes) to the attention behind a seam inside the encoder; ``off`` does not.
+        assume_no_padding: a mask in the graph that depends on an input never masks a token; without it such a graph is
+            refused, because padding would be kept and merged.
 
     Returns:
         A new model.
@@ -80,7 +83,14 @@ def compress(
         raise no_plugin(lacking[0].name)
     graph, give_back = _open(model)
     ensure_opset(graph)
-    insert_steps(graph, steps, places(graph, steps), outputs=outputs, size_bias=size_bias == "auto")
+    insert_steps(
+        graph,
+        steps,
+        places(graph, steps),
+        outputs=outputs,
+        size_bias=size_bias == "auto",
+        assume_no_padding=assume_no_padding,
+    )
     if form == "plugin":
         graph = to_plugin(graph)
     elif form == "inlined":

@@ -39,6 +39,7 @@ class Plan:
         steps: the compressors, front to back.
         recipe: its name, where one was asked for.
         settings: parameters of its steps that were set beside it.
+        assume_no_padding: whether masks that depend on inputs are taken for masks that mask nothing.
     """
 
     source: Source
@@ -47,6 +48,7 @@ class Plan:
     size_bias: str
     recipe: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    assume_no_padding: bool = False
 
     @property
     def compressor(self) -> Compressor:
@@ -153,7 +155,13 @@ def encoder(source: Source, precision: str) -> tuple[ir.Model, list[str]]:
 
 def compress(plan: Plan, model: ir.Model) -> Inserted:
     """Insert the compressor into `model` where it was asked for, or where its paper puts it in this family."""
-    return sequence.insert_steps(model, plan.steps, place(plan, model), size_bias=plan.size_bias == "auto")
+    return sequence.insert_steps(
+        model,
+        plan.steps,
+        place(plan, model),
+        size_bias=plan.size_bias == "auto",
+        assume_no_padding=plan.assume_no_padding,
+    )
 
 
 def place(plan: Plan, model: ir.Model) -> list[Seam]:
@@ -205,6 +213,7 @@ def _record(plan: Plan, built: Built, step: sequence.Step, done: Inserted) -> Co
         tokens_in=seam.tokens,
         tokens_out=done.keep,
         size_bias=plan.size_bias == "auto" and biased,
+        assume_no_padding=plan.assume_no_padding,
         seam=SeamRecord(
             kind=seam.name,
             graph="encoder",

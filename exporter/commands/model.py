@@ -40,6 +40,9 @@ from .shared import OUT, common, settings
 @click.option("--device", metavar="NAME[@TENSORRT]", help="Check and fit it for this; `tokexport devices` lists them.")
 @click.option("--parts", type=click.Choice(["encoder", "all"]), default="all", show_default=True)
 @click.option("--size-bias", type=click.Choice(["auto", "off"]), default="auto", show_default=True)
+@click.option(
+    "--assume-no-padding", is_flag=True, help="Masks that depend on an input mask nothing; the manifest says so."
+)
 @click.option("--min-accuracy", type=float, help="Fail (exit 1) below this share of right answers; built-in models.")
 @click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle then says so.")
 @click.option("--force", is_flag=True, help="Also write to a folder that holds other files: ALL it holds is deleted.")

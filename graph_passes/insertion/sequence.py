@@ -26,6 +26,7 @@ from ..compressors.base import Compressor, Widens
 from ..ir_tools.model_io import ensure_opset
 from ..ir_tools.walk import Walk, dims
 from ..seams.find import find_seams, resolve
+from ..seams.padding import refuse_padding
 from ..seams.seam import Seam
 from .insert import EXTRA_OUTPUTS, insert
 from .inserted import Inserted
@@ -95,6 +96,7 @@ def insert_steps(
     *,
     outputs: Sequence[str] | Mapping[str, str] = EXTRA_OUTPUTS,
     size_bias: bool = True,
+    assume_no_padding: bool = False,
 ) -> Inserted:
     """Edit `model` in place; if this raises, nothing was edited.
 
@@ -104,6 +106,7 @@ def insert_steps(
         seams: their `places`.
         outputs: as `insert`, about the tokens of the first step.
         size_bias: likewise.
+        assume_no_padding: take a mask that depends on an input for one that never masks a token.
 
     Returns:
         The last step; `Inserted.steps` gives all.
@@ -113,6 +116,8 @@ def insert_steps(
             back, and methods that have no place in a row: that widen tokens, or whose slots have no positions.
     """
     ensure_opset(model)
+    if not assume_no_padding:
+        refuse_padding(model, seams[0].tensor)
     if len(steps) == 1:
         return _inserted(model, steps, seams, outputs, size_bias)
     for number, step in enumerate(steps):
