@@ -12,7 +12,15 @@ from ..ir_tools.walk import Walk, dims
 from .facts import Facts
 from .scopes import Layer, Scopes, is_decoder, is_projector
 from .seam import METADATA_KEY, Seam
-from .structure import Downstream, downstream, moved_downstream, output_downstream, residual_chain, with_final_norm
+from .structure import (
+    Downstream,
+    downstream,
+    moved_downstream,
+    output_downstream,
+    residual_chain,
+    with_batch_first,
+    with_final_norm,
+)
 
 
 @dataclass
@@ -105,7 +113,7 @@ def _by_scopes(facts: Facts, scopes: Scopes, result: Search) -> bool:
     if beside:
         result.notes.append(f"There are encoders side by side: {', '.join([stack, *beside])}.")
         return True
-    output = scopes.final_norm(last)
+    output = with_batch_first(scopes.final_norm(with_batch_first(last)))
     way = downstream(facts.walk, output, facts.prefix(output))
     _add_layers(facts, scopes, "encoder_layer", layers, result, why=way.why)
     module, side = scopes.boundary(output)
@@ -147,7 +155,7 @@ def _by_structure(facts: Facts, result: Search) -> None:
     if not chain:
         result.notes.append("There is no single longest chain of residual sums, so no encoder is certain.")
         return
-    output = with_final_norm(walk, chain[-1])
+    output = with_batch_first(with_final_norm(walk, with_batch_first(chain[-1])))
     way = downstream(walk, output, facts.prefix(output))
     result.seams.append(facts.seam("encoder_output", output, "structure", why=way.why))
     start = way.projector_input
