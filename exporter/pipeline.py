@@ -37,6 +37,8 @@ def export(
     parts: Parts = "all",
     size_bias: str = "auto",
     assume_no_padding: bool = False,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    drop_outputs: Sequence[str] = (),
     verify: bool = True,
     force: bool = False,
     deleting: Announce = name_deleted,
@@ -63,6 +65,8 @@ def export(
         size_bias: ``auto`` gives merged tokens their weight wherever we own the graph behind the seam.
         assume_no_padding: a mask in the graph that depends on an input never masks a token; the manifest says that it
             was taken for granted. Without it such a graph is refused, because padding would be kept and merged.
+        input_shapes: of an ONNX file, input name -> sizes, for inputs with dynamic axes beside the batch.
+        drop_outputs: of an ONNX file, outputs that are left out, such as lengths that would keep the old count.
         verify: prove every part; a failed proof is a `GateError`.
         force: also replace a folder that holds files which tokexport did not write: its whole content is deleted. A
             folder that holds a part of the source, or of a file named here, is never replaced.
@@ -89,7 +93,7 @@ def export(
     goal = device_fit.target(device)
     precision, chosen = device_fit.precision(goal, precision)
     step("opening the model")
-    opened = open_source(source, parts=parts).prepared(compressor)
+    opened = open_source(source, parts=parts, input_shapes=input_shapes, drop_outputs=drop_outputs).prepared(compressor)
     if parts == "all" and opened.language(1) and not (opened.text_seam and len(asked[0]) == 1):
         for one in asked[0]:
             why = "have none to give" if not opened.text_seam else "give it to one compressor, not to several in a row"

@@ -30,6 +30,8 @@ def compress(
     outputs: Sequence[str] | Mapping[str, str] = OUTPUTS[1:],
     size_bias: Literal["auto", "off"] = "auto",
     assume_no_padding: bool = False,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    drop_outputs: Sequence[str] = (),
 ) -> Any:
     """Put a compressor into a model and prove that the graph behind it lives with fewer tokens.
 
@@ -52,6 +54,8 @@ def compress(
         size_bias: ``auto`` adds log(sizes) to the attention behind a seam inside the encoder; ``off`` does not.
         assume_no_padding: a mask in the graph that depends on an input never masks a token; without it such a graph is
             refused, because padding would be kept and merged.
+        input_shapes: input name -> sizes, for inputs with dynamic axes: the result takes these only.
+        drop_outputs: graph outputs that are left out, such as lengths that would keep the old count.
 
     Returns:
         A new model.
@@ -67,6 +71,8 @@ def compress(
         raise RequestError(f"size_bias {size_bias!r} is unknown", fix="Use auto or off.")
     from .forms import no_plugin, to_inlined, to_plugin
     from .insertion.sequence import Step, insert_steps, places
+    from .ir_tools.input_shapes import drop_outputs as drop
+    from .ir_tools.input_shapes import fix_inputs, raise_opset
     from .ir_tools.model_io import ensure_opset
 
     if recipe is not None:
@@ -82,6 +88,9 @@ def compress(
     if form == "plugin" and lacking:
         raise no_plugin(lacking[0].name)
     graph, give_back = _open(model)
+    graph, _ = raise_opset(graph)
+    drop(graph, drop_outputs)
+    fix_inputs(graph, input_shapes or {})
     ensure_opset(graph)
     insert_steps(
         graph,

@@ -8,11 +8,12 @@ from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from ...errors import GraphError, RequestError
+from ...errors import RequestError
 from ...graph_passes.compressors import OUTPUTS, Compressor
 from ...graph_passes.compressors.blocks.texts import TEXT
 from ...graph_passes.insertion import sequence
 from ...version import __version__
+from ..sources.onnx_file import OnnxSource
 from ..sources.texts import check_place, text_of, with_text
 
 if TYPE_CHECKING:
@@ -141,13 +142,10 @@ def encoder(source: Source, precision: str) -> tuple[ir.Model, list[str]]:
     Half precision comes before the compressor, so that its body is built for the type it will see.
     """
     fixed: list[str] = []
-    if source.model_path is None:
-        model = _export(source.encoder)
+    if isinstance(source, OnnxSource):
+        model, fixed = source.load()
     else:
-        from ...graph_passes.ir_tools.model_io import load_model
-
-        model = load_model(source.model_path)
-        fixed = _fix_batch(model)
+        model = _export(source.encoder)
     samples = source.real_inputs(_RANGE_SAMPLES) if precision == "fp16" else None
     model, notes = _typed(model, precision, samples)
     return model, [*fixed, *notes]
@@ -295,31 +293,6 @@ def _typed_io(model: ir.Model) -> list[str]:
     caches = ("past_", "present_", "cross_")
     ends = [value.name or "" for value in (*model.graph.inputs, *model.graph.outputs)]
     return [name for name in ends if name in (TEXT, "tokens", "inputs_embeds") or name.startswith(caches)]
-
-
-def _fix_batch(model: ir.Model) -> list[str]:
-    """A bundle's shapes are static: a batch of a foreign file that is dynamic becomes 1; returns a note on each."""
-    import onnx_ir as ir
-
-    from ...graph_passes.ir_tools.walk import infer_missing_shapes
-
-    notes = []
-    for value in model.graph.inputs:
-        shape = value.shape
-        if shape is None or not len(shape) or isinstance(shape[0], int):
-            continue
-        if any(not isinstance(axis, int) for axis in shape[1:]):
-            raise GraphError(
-                f"input {value.name} has dynamic axes beside the batch: {shape}",
-                fix="Export it again with static shapes.",
-            )
-        value.shape = ir.Shape([1, *list(shape)[1:]])
-        notes.append(f"the batch of input {value.name} was dynamic ({shape[0]}) and is 1 now")
-        for node in model.graph:
-            for output in node.outputs:
-                output.shape = None
-    infer_missing_shapes(model)
-    return notes
 
 
 def versions() -> dict[str, str]:

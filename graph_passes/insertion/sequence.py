@@ -26,6 +26,7 @@ from ..compressors.base import Compressor, Widens
 from ..ir_tools.model_io import ensure_opset
 from ..ir_tools.walk import Walk, dims
 from ..resize.batch_axis import refuse_joined_rows
+from ..resize.outputs import refuse_outputs_beside
 from ..seams.find import find_seams, resolve
 from ..seams.padding import refuse_padding
 from ..seams.seam import Seam
@@ -120,6 +121,7 @@ def insert_steps(
     if not assume_no_padding:
         refuse_padding(model, seams[0].tensor)
     refuse_joined_rows(model, seams[0].tensor)
+    refuse_outputs_beside(model, seams[0])
     if len(steps) == 1:
         return _inserted(model, steps, seams, outputs, size_bias)
     for number, step in enumerate(steps):
