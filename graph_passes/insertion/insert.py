@@ -21,6 +21,7 @@ from ..compressors.blocks.texts import TEXT, text_length
 from ..forms import DOMAIN, GRID_KEY, KEEP_KEY, METHOD_KEY, PARAMS_KEY, plugin_name
 from ..ir_tools.builder import DTYPES, OPSET, Builder
 from ..ir_tools.extract import values_by_name
+from ..ir_tools.input_shapes import fix_of
 from ..ir_tools.model_io import ensure_opset, standard_opset
 from ..ir_tools.walk import unique_name
 from ..resize.plan import plan_downstream
@@ -28,6 +29,7 @@ from ..seams.seam import Seam
 from .compose import COMPOSED, emit_compose
 from .inserted import Inserted, Read
 from .placeholder import read_downstream, remove_unread
+from .weighted_pool import weigh_pools
 
 EXTRA_OUTPUTS = OUTPUTS[1:]
 _TYPES = dict(zip(OUTPUTS[1:], (ir.DataType.INT64, ir.DataType.FLOAT, ir.DataType.INT64)))
@@ -81,12 +83,25 @@ def insert(
     learned = weights(compressor, case)
     read_downstream(model, seam, compressor, case)
     merges = compressor.method.merges or (after is not None and after.merges)
-    bias = size_bias and seam.name.startswith("encoder_layer:") and merges
-    if bias:
+    weigh = size_bias and merges
+    bias = weigh and seam.name.startswith("encoder_layer:")
+    if weigh:
         # Whether a bias can be added shows in the finished graph only: try it on a copy, which shares the weights.
         copy = model.clone()
-        _edit(copy, seam, compressor, case, learned, names, values_by_name(copy.graph)[seam.tensor], bias, after, until)
-    return _edit(model, seam, compressor, case, learned, names, value, bias, after, until)
+        _edit(
+            copy,
+            seam,
+            compressor,
+            case,
+            learned,
+            names,
+            values_by_name(copy.graph)[seam.tensor],
+            bias,
+            after,
+            until,
+            weigh,
+        )
+    return _edit(model, seam, compressor, case, learned, names, value, bias, after, until, weigh)
 
 
 def _edit(
@@ -100,6 +115,7 @@ def _edit(
     bias: bool,
     after: Inserted | None,
     until: str,
+    weigh: bool,
 ) -> Inserted:
     from ..seams.find import refresh_seams
     from .signals import read_signal
@@ -174,6 +190,7 @@ def _edit(
     graph.outputs.extend(composed_outputs[name] for name in names)
     graph.opset_imports.setdefault(DOMAIN, 1)
     rewritten = plan.apply(model)
+    rewritten += weigh_pools(model, plan.pools, composed_outputs["sizes"], end) if weigh else []
     biased = add_size_bias(model, shorter, composed_outputs["sizes"], prefix, end) if bias else []
     refresh_seams(model)
     return Inserted(
@@ -299,8 +316,7 @@ def _seam_value(model: ir.Model, seam: Seam) -> ir.Value:
         raise GraphError(
             f"tokens and channels must be fixed numbers, but the shape is [{', '.join(map(str, shape))}]",
             where=where,
-            fix="Fix the input sizes: `python -m onnxruntime.tools.make_dynamic_shape_fixed --input_name NAME "
-            "--input_shape 1,3,H,W MODEL.onnx FIXED.onnx`, or export again without dynamic axes.",
+            fix=fix_of(model),
         )
     if shape[1:] != [seam.prefix + seam.tokens, seam.dim] or value.dtype != DTYPES.get(seam.dtype):
         raise GraphError(

@@ -18,7 +18,7 @@ from ..ir_tools.walk import Walk, unique_name
 from .axis import Axis
 from .check import check
 from .rules import CONTRIB, RULES, SHAPED, Rule
-from .state import Downstream, Edit
+from .state import Downstream, Edit, Pool
 
 
 @dataclass
@@ -30,12 +30,14 @@ class Plan:
         shapes: value -> its shape after compression, for every value with a token axis but the first.
         attending: nodes behind in which tokens attend to each other.
         axes: value -> its axes with tokens, for every value behind.
+        pools: means over the tokens.
     """
 
     edits: list[Edit]
     shapes: dict[ir.Value, ir.Shape]
     attending: list[ir.Node] = field(default_factory=list)
     axes: dict[ir.Value, list[int]] = field(default_factory=dict)
+    pools: list[Pool] = field(default_factory=list)
 
     def attends(self, model: ir.Model, until: ir.Value | None = None) -> bool:
         """Whether tokens attend to each other somewhere behind; with `until` only what that is computed from counts."""
@@ -121,6 +123,7 @@ def _plan(model: ir.Model, value: ir.Value, axis: int, tokens: Axis) -> Plan:
     }
     plan = Plan(list(downstream.edits.values()), shapes, [node for node in cone if _attends(downstream, node)])
     plan.axes = {value: list(axes) for value, axes in downstream.axes.items()}
+    plan.pools = downstream.pools
     check(downstream, cone, plan.edits, plan.shapes, value)
     return plan
 
