@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -128,6 +129,16 @@ def attribute(node: ir.Node, name: str, default: ir.Attr | int | float | tuple[i
     """The plain value of an attribute, or the default of the operator."""
     found = node.attributes.get(name)
     return default if found is None else found.value
+
+
+def node_keys(graph: ir.Graph) -> dict[ir.Node, str]:
+    """What each node is called by: its name, or ``output:<first output>`` where it has none of its own."""
+    names = Counter(node.name for node in graph)
+    return {
+        node: node.name if node.name and names[node.name] == 1 else f"output:{node.outputs[0].name}"
+        for node in graph
+        if node.outputs
+    }
 
 
 def infer_missing_shapes(model: ir.Model) -> None:
