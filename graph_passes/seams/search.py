@@ -16,6 +16,7 @@ from .structure import (
     Downstream,
     downstream,
     moved_downstream,
+    on_chain,
     output_downstream,
     residual_chain,
     with_batch_first,
@@ -107,7 +108,14 @@ def _by_scopes(facts: Facts, scopes: Scopes, result: Search) -> bool:
     last = layers[-1].output
     if last is None:
         result.notes.append(f"Several values leave the last layer {layers[-1].path}, so its output is not certain.")
-        return True
+        return False
+    if scopes.partial:
+        # A tool that adds nodes without names takes them out of their layer: then only the residual chain is proof.
+        chain = residual_chain(facts.walk)
+        layers = [layer for layer in layers if layer.output is None or on_chain(chain, layer.output)]
+        if not layers or layers[-1].output is not last:
+            result.notes.append("Some nodes have names of modules and some have none, and the names miss the encoder.")
+            return False
     behind = facts.walk.descendants(last)
     beside = [name for name, other in others if not behind & set(scopes.inside(other[0].path))]
     if beside:

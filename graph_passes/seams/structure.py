@@ -83,6 +83,13 @@ def residual_chain(walk: Walk) -> list[ir.Value]:
     return values[::-1]
 
 
+def on_chain(chain: list[ir.Value], value: ir.Value) -> bool:
+    """Whether a value is one of the residual sums, or such a sum behind its norm; true where there are none."""
+    producer = value.producer()
+    normed = producer is not None and producer.op_type in NORMS and producer.inputs[0] in chain
+    return not chain or value in chain or normed
+
+
 def with_final_norm(walk: Walk, value: ir.Value) -> ir.Value:
     """The encoder's output, given its last residual sum: behind a norm that is the only user of the sum."""
     users = list(value.consumers())
