@@ -91,9 +91,11 @@ def export(
     # What follows is about the method, so it is the same for every budget; a recipe has none but its own.
     compressor = asked[0][-1].compressor
     goal = device_fit.target(device)
-    precision, chosen = device_fit.precision(goal, precision)
+    asked_precision, (precision, chosen) = precision, device_fit.precision(goal, precision)
     step("opening the model")
     opened = open_source(source, parts=parts, input_shapes=input_shapes, drop_outputs=drop_outputs).prepared(compressor)
+    precision, held = device_fit.held(opened, asked_precision, precision, verify)
+    chosen = held or chosen
     if parts == "all" and opened.language(1) and not (opened.text_seam and len(asked[0]) == 1):
         for one in asked[0]:
             why = "have none to give" if not opened.text_seam else "give it to one compressor, not to several in a row"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import RequestError
+from ..errors import GraphError, RequestError
 from .compressors import make
 from .compressors.base import OUTPUTS
 
@@ -73,7 +73,7 @@ def compress(
     from .insertion.sequence import Step, insert_steps, places
     from .ir_tools.input_shapes import drop_outputs as drop
     from .ir_tools.input_shapes import fix_inputs, raise_opset
-    from .ir_tools.model_io import ensure_opset
+    from .ir_tools.model_io import ensure_opset, put_in_order
 
     if recipe is not None:
         from .recipes import load, refuse_beside
@@ -88,6 +88,7 @@ def compress(
     if form == "plugin" and lacking:
         raise no_plugin(lacking[0].name)
     graph, give_back = _open(model)
+    put_in_order(graph)
     graph, _ = raise_opset(graph)
     drop(graph, drop_outputs)
     fix_inputs(graph, input_shapes or {})
@@ -111,11 +112,19 @@ def _open(model: Any) -> tuple[ir.Model, Any]:
     """The model as a graph of our own to edit, and the way back to its kind."""
     import onnx_ir as ir
 
+    from .ir_tools.model_io import in_order
+
     if isinstance(model, (str, Path)):
         from .ir_tools.model_io import load_model
 
         return load_model(model), lambda graph: graph
     if isinstance(model, ir.Model):
+        if not in_order(model):
+            raise GraphError(
+                "nodes of the model stand before what they read",
+                where=f"graph {model.graph.name}",
+                fix="Sort it first: model.graph.sort().",
+            )
         return model.clone(), lambda graph: graph
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     if kind.endswith(".ModelProto"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from ...errors import GraphError, RequestError
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ...devices.profiles import Target
     from ...devices.rules import Violation
     from ...runtimes.bundle.manifest import DeviceRecord, Form, Precision, Role
+    from ..sources.source import Source
 
 RUNTIME: Literal["tensorrt"] = "tensorrt"
 # Above this share of the memory a note is due: the system, the builder and its workspace live there too.
@@ -58,6 +59,29 @@ def precision(target: Target | None, asked: Precision | None) -> tuple[Precision
     if asked != profile.precision:
         return asked, [f"for {profile.name}: {asked} as asked; {profile.precision} is recommended there"]
     return asked, []
+
+
+def held(source: Source, asked: Precision | None, chosen: Precision, verify: bool) -> tuple[Precision, list[str]]:
+    """The precision of a bundle whose encoder's file may be in half precision already, and what a reader must know.
+
+    Raises:
+        RequestError: another precision was asked for, or a file in bfloat16 is to be proved on the CPU.
+    """
+    if not source.half:
+        return chosen, []
+    if asked not in (None, source.half):
+        raise RequestError(
+            f"the file is {source.half} already, and {asked} was asked for",
+            where=source.name,
+            fix=f"Leave --precision out, or export the file in fp32 for --precision {asked}.",
+        )
+    if source.half == "bf16" and verify:
+        raise RequestError(
+            "the file is bf16, which ONNX Runtime's CPU cannot run, so nothing can be proved here",
+            where=source.name,
+            fix="Add --no-verify, or export the file in fp32 for --precision bf16.",
+        )
+    return cast("Precision", source.half), [f"the file is {source.half} already: its types stay as they are"]
 
 
 def fit(target: Target | None, models: Mapping[Role, ir.Model]) -> tuple[DeviceRecord | None, list[str]]:

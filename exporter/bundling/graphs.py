@@ -146,6 +146,8 @@ def encoder(source: Source, precision: str) -> tuple[ir.Model, list[str]]:
         model, fixed = source.load()
     else:
         model = _export(source.encoder)
+    if source.half:
+        return model, fixed
     samples = source.real_inputs(_RANGE_SAMPLES) if precision == "fp16" else None
     model, notes = _typed(model, precision, samples)
     return model, [*fixed, *notes]

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ...errors import GraphError
 from ...graph_passes.ir_tools.input_shapes import drop_outputs as remove_outputs
-from ...graph_passes.ir_tools.input_shapes import fix_inputs, fix_of, given_inputs, raise_opset
+from ...graph_passes.ir_tools.input_shapes import fix_inputs, fix_of, given_inputs, half_type, raise_opset
 from ...graph_passes.ir_tools.model_io import external_tensors, load_model
 from .source import GraphSource, Source
 from .synthetic import image
@@ -72,6 +72,7 @@ def open_onnx(
         ),
         files=(path, *sorted(data)),
         model_path=path,
+        half={"float16": "fp16", "bfloat16": "bf16"}.get(half_type(model), ""),
         input_shapes=shapes,
         drop_outputs=dropped,
     )

@@ -90,6 +90,7 @@ class Source(ABC):
         processor_files: path inside the bundle -> content.
         has_task: whether right answers are known, so that accuracy can be measured.
         metric: what `score` measures, in words.
+        half: fp16 or bf16, where the encoder's file is of that type already.
         plain: the model that this one was `prepared` from, with the weights that all other methods take.
     """
 
@@ -107,6 +108,7 @@ class Source(ABC):
     processor_files: dict[str, bytes] = field(default_factory=dict)
     has_task: bool = False
     metric: str = "answers right"
+    half: str = ""
     plain: Source | None = None
 
     @property

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
 from ...errors import GraphError, RequestError, nearest
-from .builder import OPSET
+from .builder import DTYPE_NAMES, OPSET
 from .fold_shapes import fold_shapes
 from .model_io import standard_opset
-from .walk import infer_missing_shapes
+from .walk import FLOATS, infer_missing_shapes
 
 _INLINE_BYTES = 4096  # Constants up to here may be axes or sizes, which a conversion of the opset looks at.
 
@@ -106,6 +107,17 @@ def drop_outputs(model: ir.Model, names: Sequence[str]) -> None:
     for node in reversed(list(model.graph)):
         if not any(output.uses() or output.is_graph_output() for output in node.outputs):
             model.graph.remove(node, safe=True)
+
+
+def half_type(model: ir.Model) -> str:
+    """``float16`` or ``bfloat16`` where most products with weights are computed in it; else empty."""
+    infer_missing_shapes(model)
+    products = [node for node in model.graph if node.op_type in ("MatMul", "Gemm", "Conv", "FusedMatMul")]
+    types = Counter(
+        output.dtype for node in products or model.graph for output in node.outputs if output.dtype in FLOATS
+    )
+    ((most, _),) = types.most_common(1) or [(ir.DataType.FLOAT, 0)]
+    return DTYPE_NAMES[most] if most in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16) else ""
 
 
 def raise_opset(model: ir.Model) -> tuple[ir.Model, list[str]]:

@@ -49,7 +49,33 @@ def load_model(path: str | Path) -> ir.Model:
             f"{path} holds no graph ({path.stat().st_size} bytes)", fix="Copy or export the ONNX file again."
         )
     _check_external_data(model, path)
+    put_in_order(model)
     return model
+
+
+def in_order(model: ir.Model) -> bool:
+    """Whether every node stands behind what it reads."""
+    place = {node: i for i, node in enumerate(model.graph)}
+    sources = ((value.producer(), i) for node, i in place.items() for value in node.inputs if value is not None)
+    return all(source is None or place.get(source, -1) < i for source, i in sources)
+
+
+def put_in_order(model: ir.Model) -> None:
+    """Sort the nodes of a graph, in place, where one stands before what it reads: converters append Casts at the end.
+
+    Raises:
+        GraphError: the graph has a cycle.
+    """
+    if in_order(model):
+        return
+    try:
+        model.graph.sort()
+    except ValueError as error:
+        raise GraphError(
+            "the graph has a cycle: nodes read what is computed from them",
+            where=f"graph {model.graph.name}",
+            fix="Export the ONNX file again.",
+        ) from error
 
 
 def save_model(model: ir.Model, path: str | Path, data_name: str | None = None) -> None:

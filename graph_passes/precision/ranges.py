@@ -50,6 +50,8 @@ def find_islands(
         # ONNX Runtime refuses two nodes of one name.
         node.name = ""
     probes = _add_probes(probed)
+    if not probes:
+        return {}
     largest = dict.fromkeys(probes, 0.0)
     for found in _runs(probed, list(probes), [feeds] if isinstance(feeds, Mapping) else feeds):
         for name, value in found.items():
