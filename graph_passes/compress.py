@@ -29,6 +29,9 @@ def compress(
     form: Form = "portable",
     outputs: Sequence[str] | Mapping[str, str] = OUTPUTS[1:],
     size_bias: Literal["auto", "off"] = "auto",
+    assume_no_padding: bool = False,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    drop_outputs: Sequence[str] = (),
 ) -> Any:
     """Put a compressor into a model and prove that the downstream graph works with fewer tokens.
 
@@ -48,7 +51,12 @@ def compress(
         form: ``portable`` (a node with its function), ``plugin`` (for TensorRT) or ``inlined`` (standard operators).
         outputs: which of kept_indices [B, K] int64, sizes [B, K] float32, assignment [B, N] int64 become outputs of
             the graph; a mapping gives them other names.
-        size_bias: ``auto`` adds log(sizes) to the attention downstream of a seam inside the encoder; ``off`` does not.
+        size_bias: ``auto`` adds log(sizes) to the attention downstream of a seam inside the encoder, and weights means
+            over merged tokens by their sizes; ``off`` does neither.
+        assume_no_padding: a mask in the graph that depends on an input never masks a token; without it such a graph is
+            refused, because padding would be kept and merged.
+        input_shapes: input name -> sizes, for inputs with dynamic axes: the result takes these only.
+        drop_outputs: graph outputs that are left out, such as lengths that would keep the old count.
 
     Returns:
         A new model.
@@ -64,7 +72,9 @@ def compress(
         raise RequestError(f"size_bias {size_bias!r} is unknown", fix="Use auto or off.")
     from .forms import no_plugin, to_inlined, to_plugin
     from .insertion.sequence import Step, insert_steps, places
-    from .ir_tools.model_io import ensure_opset
+    from .ir_tools.input_shapes import drop_outputs as drop
+    from .ir_tools.input_shapes import fix_inputs, raise_opset
+    from .ir_tools.model_io import ensure_opset, put_in_order
 
     if recipe is not None:
         from .recipes import load, refuse_with_recipe
@@ -79,8 +89,19 @@ def compress(
     if form == "plugin" and without_plugin:
         raise no_plugin(without_plugin[0].name)
     graph, convert_back = _open(model)
+    put_in_order(graph)
+    graph, _ = raise_opset(graph)
+    drop(graph, drop_outputs)
+    fix_inputs(graph, input_shapes or {})
     ensure_opset(graph)
-    insert_steps(graph, steps, places(graph, steps), outputs=outputs, size_bias=size_bias == "auto")
+    insert_steps(
+        graph,
+        steps,
+        places(graph, steps),
+        outputs=outputs,
+        size_bias=size_bias == "auto",
+        assume_no_padding=assume_no_padding,
+    )
     if form == "plugin":
         graph = to_plugin(graph)
     elif form == "inlined":
@@ -92,11 +113,15 @@ def _open(model: Any) -> tuple[ir.Model, Any]:
     """A copy of the model to edit, and the function that converts it back to its kind."""
     import onnx_ir as ir
 
+    from .ir_tools.transaction import refuse_unsorted
+
     if isinstance(model, (str, Path)):
         from .ir_tools.model_io import load_model
 
         return load_model(model), lambda graph: graph
     if isinstance(model, ir.Model):
+        # An unsorted graph cannot be cloned, and the one that was given is not ours to sort.
+        refuse_unsorted(model.graph)
         return model.clone(), lambda graph: graph
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     if kind.endswith(".ModelProto"):
