@@ -121,7 +121,7 @@ def insert_steps(
     if not assume_no_padding:
         refuse_padding(model, seams[0].tensor)
     refuse_joined_rows(model, seams[0].tensor)
-    refuse_outputs_beside(model, seams[0])
+    refuse_outputs_beside(model, seams[0].tensor, seams[0].tokens, seams[0].prefix)
     if len(steps) == 1:
         return _inserted(model, steps, seams, outputs, size_bias)
     for number, step in enumerate(steps):
