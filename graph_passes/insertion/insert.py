@@ -65,12 +65,11 @@ def carry_out(model: ir.Model, plan: Insertion) -> Inserted:
     """
     emitted = emit(model, plan)
     rewritten, before = rewire(model, plan, emitted)
-    sizes = emitted.composed["sizes"]
     biased: list[str] = []
     if plan.weigh:
-        rewritten += weigh_pools(model, plan.resize.pools, sizes, plan.until)
+        rewritten += weigh_pools(model, plan.resize.pools, emitted.composed["sizes"], plan.until)
     if plan.bias:
-        biased = add_size_bias(model, emitted.slots, sizes, plan.seam.prefix, plan.until)
+        biased = add_size_bias(model, emitted.slots, emitted.composed["sizes"], plan.seam.prefix, plan.until)
     refresh_seams(model)
     return Inserted(
         seam=plan.seam,

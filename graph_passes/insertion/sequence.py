@@ -124,7 +124,7 @@ def insert_steps(
         if not assume_no_padding:
             refuse_padding(clone, seams[0].tensor)
         refuse_joined_rows(clone, seams[0].tensor)
-        refuse_outputs_beside(clone, seams[0])
+        refuse_outputs_beside(clone, seams[0].tensor, seams[0].tokens, seams[0].prefix)
         for number, step in enumerate(steps):
             if len(steps) > 1:
                 _refuse_alone(number, step)

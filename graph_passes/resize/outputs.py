@@ -8,11 +8,10 @@ import onnx_ir as ir
 
 from ...errors import GraphError
 from ..ir_tools.walk import FLOATS, Walk, dims
-from ..seams.seam import Seam
 
 
-def refuse_outputs_beside(model: ir.Model, seam: Seam) -> None:
-    """Refuse graph outputs that may count the tokens of `seam` and are not computed from them.
+def refuse_outputs_beside(model: ir.Model, tensor: str, tokens: int, prefix: int) -> None:
+    """Refuse graph outputs that may count the `tokens` of `tensor` [B, prefix + tokens, D] and do not come from them.
 
     An output that is computed from the tokens follows them, or the proof of the graph behind refuses. Of the others,
     integers and booleans may be lengths, masks or positions whatever their size; floats count the tokens where an axis
@@ -22,21 +21,21 @@ def refuse_outputs_beside(model: ir.Model, seam: Seam) -> None:
         GraphError: names all of them, and the option that leaves them out.
     """
     walk = Walk(model)
-    value = walk.value(seam.tensor)
+    value = walk.value(tensor)
     if value is None:
         return
     behind = walk.descendants(value)
     beside = [x for x in model.graph.outputs if x is not value and x.producer() not in behind]
-    stale = [x for x in beside if _may_count(x, {seam.tokens, seam.prefix + seam.tokens})]
+    stale = [x for x in beside if _may_count(x, {tokens, prefix + tokens})]
     if not stale:
         return
     names = [x.name or "" for x in stale]
     drop = " ".join(f"--drop-output {name}" for name in names)
     listed = ", ".join(f"{x.name!r} {list(dims(x) or ())}" for x in stale)
     raise GraphError(
-        f"output(s) {listed} may count the {seam.tokens} tokens of seam {seam.name}, and are not computed from them: "
+        f"output(s) {listed} may count the {tokens} tokens of {tensor!r}, and are not computed from them: "
         "they would keep the old count",
-        where=f"graph {model.graph.name or 'main'}, tensor {seam.tensor}",
+        where=f"graph {model.graph.name or 'main'}, tensor {tensor}",
         fix=f"Leave out what you do not need: {drop} (drop_outputs={names}); or choose a seam in front of them.",
     )
 

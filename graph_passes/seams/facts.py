@@ -14,6 +14,7 @@ from ..resize.batch_axis import batch_on_tokens
 from .prefix_tokens import learned_tokens, unexplained
 from .scopes import module_of
 from .seam import Seam, Signal
+from .self_attention import attends_to_these
 
 
 class Facts:
@@ -113,6 +114,8 @@ class Facts:
         for node in downstream:
             if not (keeps_tokens(self.walk, node) or prefix_dropped(node) or _mixes_values(node, last)):
                 return {}
+        if not attends_to_these(self.walk, last, value):
+            return {}
         length = last.lengths[0]
         result = last.node.outputs[0]
         prefix, suffix = learned_tokens(self.walk, self.walk.ancestors(result), self.walk.descendants(result), length)
