@@ -121,16 +121,10 @@ def export(
     ]
     bundle = Path(out) if out is not None else _default_folder(plans)
     sources = [*opened.origin, *opened.files, *variants.files((one.compressor for one in asked[0]), recipe)]
-    made: list[_Made] = []
     with BundleWriter(bundle, force=force, sources=sources, deleting=deleting) as writer:
         for path, content in opened.processor_files.items():
             writer.add_file(path, content)
-        for plan, built, runnable in variants.build(plans, fit.precision, step, fp32_reference=verify):
-            one = _write(writer, bundle, plan, built, runnable, fit, first=not made, step=step)
-            if verify:
-                _prove(writer.folder, one, step)
-                _measure(writer.folder, one, made[0].result.accuracy if made else None, step)
-            made.append(one)
+        made = _make(writer, bundle, plans, fit, step, verify=verify)
         return _finish(writer, made, min_accuracy, step)
 
 
@@ -173,6 +167,26 @@ def _default_folder(plans: Sequence[graphs.Plan]) -> Path:
     rates = "-".join(plan.budget.replace("/", "_") for plan in plans)
     name = plans[0].recipe or f"{plans[0].compressor.method.name}-{rates}"
     return Path(f"{plans[0].source.name}-{name}")
+
+
+def _make(
+    writer: BundleWriter,
+    bundle: Path,
+    plans: Sequence[graphs.Plan],
+    fit: device_fit.Choice,
+    step: Progress,
+    *,
+    verify: bool,
+) -> list[_Made]:
+    """Build, write, prove and measure every variant."""
+    made: list[_Made] = []
+    for plan, built, runnable in variants.build(plans, fit.precision, step, fp32_reference=verify):
+        one = _write(writer, bundle, plan, built, runnable, fit, first=not made, step=step)
+        if verify:
+            _prove(writer.folder, one, step)
+            _measure(writer.folder, one, made[0].result.accuracy if made else None, step)
+        made.append(one)
+    return made
 
 
 def _write(

@@ -13,6 +13,8 @@ from .compressors.base import OUTPUTS
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from .insertion.sequence import Step
+
 DEFAULT_METHOD, DEFAULT_RATIO = "apet", "0.85"
 Form = Literal["portable", "plugin", "inlined"]
 
@@ -71,29 +73,14 @@ def compress(
     if size_bias not in ("auto", "off"):
         raise RequestError(f"size_bias {size_bias!r} is unknown", fix="Use auto or off.")
     from .forms import no_plugin, to_inlined, to_plugin
-    from .insertion.sequence import Step, insert_steps, places
-    from .ir_tools.input_shapes import drop_outputs as drop
-    from .ir_tools.input_shapes import fix_inputs, raise_opset
-    from .ir_tools.model_io import ensure_opset, put_in_order
+    from .insertion.sequence import insert_steps, places
 
-    if recipe is not None:
-        from .recipes import load, refuse_with_recipe
-
-        refuse_with_recipe(method=method, ratio=ratio, keep=keep, seam=seam)
-        steps = load(recipe).made(params)
-    else:
-        ratio = DEFAULT_RATIO if keep is None and ratio is None else ratio
-        compressor = make(DEFAULT_METHOD if method is None else method, params)
-        steps = (Step(compressor, ratio, keep, "auto" if seam is None else seam),)
+    steps = _steps(method, ratio, keep, seam, recipe, params)
     without_plugin = [step.compressor.method for step in steps if not step.compressor.method.plugin_form]
     if form == "plugin" and without_plugin:
         raise no_plugin(without_plugin[0].name)
     graph, convert_back = _open(model)
-    put_in_order(graph)
-    graph, _ = raise_opset(graph)
-    drop(graph, drop_outputs)
-    fix_inputs(graph, input_shapes or {})
-    ensure_opset(graph)
+    graph = _prepared(graph, input_shapes or {}, drop_outputs)
     insert_steps(
         graph,
         steps,
@@ -107,6 +94,41 @@ def compress(
     elif form == "inlined":
         graph = to_inlined(graph)
     return convert_back(graph)
+
+
+def _steps(
+    method: str | None,
+    ratio: float | str | None,
+    keep: int | None,
+    seam: str | None,
+    recipe: str | Path | None,
+    params: Mapping[str, Any] | None,
+) -> Sequence[Step]:
+    """The steps of the recipe, or the one step that the other arguments ask for."""
+    if recipe is not None:
+        from .recipes import load, refuse_with_recipe
+
+        refuse_with_recipe(method=method, ratio=ratio, keep=keep, seam=seam)
+        return load(recipe).made(params)
+    from .insertion.sequence import Step
+
+    ratio = DEFAULT_RATIO if keep is None and ratio is None else ratio
+    compressor = make(DEFAULT_METHOD if method is None else method, params)
+    return (Step(compressor, ratio, keep, "auto" if seam is None else seam),)
+
+
+def _prepared(graph: ir.Model, input_shapes: Mapping[str, Sequence[int]], drop_outputs: Sequence[str]) -> ir.Model:
+    """The graph with its nodes in order, in an opset that bodies are written for, and with the inputs asked for."""
+    from .ir_tools.input_shapes import drop_outputs as drop
+    from .ir_tools.input_shapes import fix_inputs, raise_opset
+    from .ir_tools.model_io import ensure_opset, put_in_order
+
+    put_in_order(graph)
+    graph, _ = raise_opset(graph)
+    drop(graph, drop_outputs)
+    fix_inputs(graph, input_shapes)
+    ensure_opset(graph)
+    return graph
 
 
 def _open(model: Any) -> tuple[ir.Model, Any]:

@@ -62,7 +62,7 @@ def test_learned_tokens_are_the_prefix_and_come_through_untouched(spell, batch: 
 
 @pytest.mark.parametrize("spell", SPELLINGS)
 def test_learned_tokens_behind_the_patches_are_refused(spell) -> None:
-    with pytest.raises(RequestError, match=r"1 learned token.*behind the tokens"):
+    with pytest.raises(RequestError, match=r"1 learned token.*after the tokens"):
         compress(tower(spell, appended=True), "kcenter_merge", keep=5)
 
 
