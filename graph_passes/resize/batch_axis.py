@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import onnx_ir as ir
 
@@ -38,11 +39,11 @@ def refuse_joined_rows(model: ir.Model, tensor: str) -> None:
     shape = dims(value)
     if value is None or shape is None or len(shape) != 3 or shape[0] == 1 or shape[1] is None:
         return
-    named = {value: (_factor("B", shape[0]), _factor("N", shape[1]), ())}
+    named: dict[ir.Value, Named] = {value: (_factor("B", shape[0]), _factor("N", shape[1]), ())}
     picks: dict[ir.Value, frozenset[object]] = {value: frozenset()}
     for node in walk.sorted(walk.descendants(value)):
         joined = next((True for x, axis in _mixed(node, named) if _rows_alone(named[x], axis)), False)
-        taken = [picks[x] for x in node.inputs if x in picks and x in named and _has(named[x], "N")]  # type: ignore[index]
+        taken = [picks[x] for x in node.inputs if x in picks and x in named and _has(named[x], "N")]
         outputs = follow(node, named)
         for output, axes in zip(node.outputs, outputs):
             named[output] = axes
@@ -83,8 +84,8 @@ def batch_on_tokens(walk: Walk, value: ir.Value) -> str:
     for node in walk.sorted(walk.ancestors(value)):
         for output, axes in zip(node.outputs, follow(node, named)):
             named[output] = axes
-    axes = named.get(value)
-    return _WRONG_AXIS if axes and not _any(axes[0], "B") and _any(axes[1], "B") else ""
+    found = named.get(value)
+    return _WRONG_AXIS if found and not _any(found[0], "B") and _any(found[1], "B") else ""
 
 
 _WRONG_AXIS = (
@@ -108,7 +109,7 @@ def follow(node: ir.Node, named: Mapping[ir.Value, Named]) -> list[Named]:
 
 def _operator_axes(node: ir.Node, named: Mapping[ir.Value, Named], source: ir.Value | None) -> Named | None:
     """Axes of the first output where the operator moves them; None: they stay, aligned at the right."""
-    own = named.get(source) if source is not None else None  # type: ignore[arg-type]
+    own = named.get(source) if source is not None else None
     op = node.op_type
     if op in _PRODUCTS:
         return _product(node, named)
@@ -118,8 +119,8 @@ def _operator_axes(node: ir.Node, named: Mapping[ir.Value, Named], source: ir.Va
         return None
     rank = len(own)
     if op == "Transpose":
-        perm = attribute(node, "perm", tuple(reversed(range(rank))))
-        return tuple(own[i] for i in perm)  # type: ignore[union-attr]
+        perm: Any = attribute(node, "perm", tuple(reversed(range(rank))))
+        return tuple(own[i] for i in perm)
     if op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
         return _regrouped(own, dims(source), dims(node.outputs[0]))
     if op == "Gather":
@@ -151,7 +152,7 @@ def _product(node: ir.Node, named: Mapping[ir.Value, Named]) -> Named:
 
 
 def _einsum(node: ir.Node, named: Mapping[ir.Value, Named]) -> Named:
-    left, _, result = str(attribute(node, "equation", "")).replace(" ", "").partition("->")
+    left, _, result = str(attribute(node, "equation", None) or "").replace(" ", "").partition("->")
     found: dict[str, tuple[Factor, ...]] = {}
     for term, value in zip(left.split(","), node.inputs):
         for letter, factors in zip(term, named.get(value, ())):  # type: ignore[arg-type]
@@ -216,7 +217,7 @@ def _mixed(node: ir.Node, named: Mapping[ir.Value, Named]) -> Iterator[tuple[ir.
         elif op == "Attention" and i < 3:
             yield value, rank - 2
         elif op == "Einsum":
-            left, _, result = str(attribute(node, "equation", "")).replace(" ", "").partition("->")
+            left, _, result = str(attribute(node, "equation", None) or "").replace(" ", "").partition("->")
             yield from ((value, k) for k, letter in enumerate(left.split(",")[i]) if letter not in result)
         elif i:
             continue
@@ -242,7 +243,7 @@ def _picked_axis(node: ir.Node, value: ir.Value) -> int:
 
 
 def _keeps_apart(node: ir.Node, named: Mapping[ir.Value, Named]) -> bool:
-    axes = named.get(next(x for x in node.inputs if x in named), ())  # type: ignore[arg-type, call-overload]
+    axes = named.get(next(x for x in node.inputs if x in named), ())
     at = int(attribute(node, "axis", 0)) % max(len(axes), 1)  # type: ignore[call-overload]
     return (bool(axes) and bool(_names(axes[at]))) or (bool(axes) and at < len(axes) - 1)
 
