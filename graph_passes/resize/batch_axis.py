@@ -243,7 +243,7 @@ def _picked_axis(node: ir.Node, value: ir.Value) -> int:
 
 
 def _keeps_apart(node: ir.Node, named: Mapping[ir.Value, Named]) -> bool:
-    axes = named.get(next(x for x in node.inputs if x in named), ())
+    axes = named.get(next(x for x in node.inputs if x in named), ())  # type: ignore[arg-type]
     at = int(attribute(node, "axis", 0)) % max(len(axes), 1)  # type: ignore[call-overload]
     return (bool(axes) and bool(_names(axes[at]))) or (bool(axes) and at < len(axes) - 1)
 
