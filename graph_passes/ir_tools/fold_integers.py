@@ -39,9 +39,10 @@ def _slice(node: ir.Node, x: np.ndarray, *bounds: np.ndarray | None) -> np.ndarr
         axes = _axes(node, None) or tuple(range(len(starts)))
         steps = [1] * len(starts)
     else:
-        starts, ends, given, strides = (*bounds, None, None)[:4]
-        if starts is None or ends is None:
+        first, behind, given, strides = (*bounds, None, None)[:4]
+        if first is None or behind is None:
             raise ValueError
+        starts, ends = first, behind
         axes = tuple(range(len(starts))) if given is None else tuple(int(i) for i in given)
         steps = [1] * len(starts) if strides is None else [int(i) for i in strides]
     where: list[Any] = [slice(None)] * x.ndim

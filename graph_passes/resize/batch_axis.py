@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import onnx_ir as ir
 
@@ -118,8 +119,8 @@ def _operator_axes(node: ir.Node, named: Mapping[ir.Value, Named], source: ir.Va
         return None
     rank = len(own)
     if op == "Transpose":
-        perm = attribute(node, "perm", tuple(reversed(range(rank))))
-        return tuple(own[i] for i in perm)  # type: ignore[attr-defined]
+        perm: Any = attribute(node, "perm", tuple(reversed(range(rank))))
+        return tuple(own[i] for i in perm)
     if op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
         return _regrouped(own, dims(source), dims(node.outputs[0]))
     if op == "Gather":
@@ -151,7 +152,7 @@ def _product(node: ir.Node, named: Mapping[ir.Value, Named]) -> Named:
 
 
 def _einsum(node: ir.Node, named: Mapping[ir.Value, Named]) -> Named:
-    left, _, result = str(attribute(node, "equation", None)).replace(" ", "").partition("->")
+    left, _, result = str(attribute(node, "equation", None) or "").replace(" ", "").partition("->")
     found: dict[str, tuple[Factor, ...]] = {}
     for term, value in zip(left.split(","), node.inputs):
         for letter, factors in zip(term, named.get(value, ())):  # type: ignore[arg-type]
@@ -216,7 +217,7 @@ def _mixed(node: ir.Node, named: Mapping[ir.Value, Named]) -> Iterator[tuple[ir.
         elif op == "Attention" and i < 3:
             yield value, rank - 2
         elif op == "Einsum":
-            left, _, result = str(attribute(node, "equation", None)).replace(" ", "").partition("->")
+            left, _, result = str(attribute(node, "equation", None) or "").replace(" ", "").partition("->")
             yield from ((value, k) for k, letter in enumerate(left.split(",")[i]) if letter not in result)
         elif i:
             continue
