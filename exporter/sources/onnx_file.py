@@ -49,7 +49,7 @@ def open_onnx(
 
     Args:
         path: the file.
-        input_shapes: input name -> sizes, where axes beside the batch are dynamic.
+        input_shapes: input name -> sizes, where axes other than the batch are dynamic.
         drop_outputs: graph outputs that are left out.
 
     Raises:

@@ -22,7 +22,7 @@ def weigh_pools(model: ir.Model, pools: Sequence[Pool], sizes: ir.Value, until: 
         model: the graph, compressed.
         pools: means over them, as the plan of the resize found them.
         sizes: [B, K] float32.
-        until: where they are to be compressed again: a mean behind it is left to that.
+        until: where they will be compressed again: a mean downstream of it is left to that step.
 
     Returns:
         A line on each.

@@ -32,17 +32,15 @@ def _divide(node: ir.Node, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _slice(node: ir.Node, x: np.ndarray, *bounds: np.ndarray | None) -> np.ndarray:
-    starts: np.ndarray | None
-    ends: np.ndarray | None
     if not bounds:
         starts, ends = np.array(plain(node, "starts", ())), np.array(plain(node, "ends", ()))
         axes = _axes(node, None) or tuple(range(len(starts)))
         steps = [1] * len(starts)
     else:
-        first, behind, given, strides = (*bounds, None, None)[:4]
-        if first is None or behind is None:
+        first, past, given, strides = (*bounds, None, None)[:4]
+        if first is None or past is None:
             raise ValueError
-        starts, ends = first, behind
+        starts, ends = first, past
         axes = tuple(range(len(starts))) if given is None else tuple(int(i) for i in given)
         steps = [1] * len(starts) if strides is None else [int(i) for i in strides]
     where: list[Any] = [slice(None)] * x.ndim

@@ -25,7 +25,7 @@ _PICKS = ("Gather", "Slice", "Split")
 
 
 def refuse_joined_rows(model: ir.Model, tensor: str) -> None:
-    """Refuse a graph behind `tensor` [B, n, D] in which rows of the batch meet at one place of the token axis.
+    """Refuse a graph downstream of `tensor` [B, n, D] in which rows of the batch meet at one place of the token axis.
 
     Each row keeps other tokens, so slot j of one row is another place than slot j of the next: attention along frames,
     or a difference of frames, would mix places that do not belong together. Rows whose tokens follow each other on one
@@ -57,11 +57,11 @@ def refuse_joined_rows(model: ir.Model, tensor: str) -> None:
         if joined or met:
             name = node.name or node.outputs[0].name
             raise GraphError(
-                f"rows of the batch are joined behind the seam: {node.op_type} {name!r} mixes what stands in the same "
-                "slot of several rows (frames, crops), and each row keeps other tokens there",
+                f"rows of the batch are joined downstream of the seam: {node.op_type} {name!r} mixes what is in the "
+                "same slot of several rows (frames, crops), and each row keeps other tokens there",
                 where=f"graph {model.graph.name or 'main'}, tensor {tensor}",
-                fix="Choose a seam behind that node (`tokexport inspect MODEL.onnx` lists them), or export with one "
-                "row in the batch.",
+                fix="Choose a seam downstream of that node (`tokexport inspect MODEL.onnx` lists them), or export with "
+                "one row in the batch.",
             )
 
 

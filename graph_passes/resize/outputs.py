@@ -1,4 +1,4 @@
-"""Outputs beside the tokens: lengths, masks, position ids, features of other layers. They keep the old count."""
+"""Outputs that are not computed from the tokens keep the old count: lengths, masks, position ids, other features."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..ir_tools.walk import FLOATS, Walk, dims
 def refuse_outputs_beside(model: ir.Model, tensor: str, tokens: int, prefix: int) -> None:
     """Refuse graph outputs that may count the `tokens` of `tensor` [B, prefix + tokens, D] and do not come from them.
 
-    An output that is computed from the tokens follows them, or the proof of the graph behind refuses. Of the others,
+    An output that is computed from the tokens follows them, or the proof of the downstream graph refuses. Of the rest,
     integers and booleans may be lengths, masks or positions whatever their size; floats count the tokens where an axis
     has one entry for each.
 
@@ -24,9 +24,9 @@ def refuse_outputs_beside(model: ir.Model, tensor: str, tokens: int, prefix: int
     value = walk.value(tensor)
     if value is None:
         return
-    behind = walk.descendants(value)
-    beside = [x for x in model.graph.outputs if x is not value and x.producer() not in behind]
-    stale = [x for x in beside if _may_count(x, {tokens, prefix + tokens})]
+    downstream = walk.descendants(value)
+    others = [x for x in model.graph.outputs if x is not value and x.producer() not in downstream]
+    stale = [x for x in others if _may_count(x, {tokens, prefix + tokens})]
     if not stale:
         return
     names = [x.name or "" for x in stale]
@@ -36,7 +36,7 @@ def refuse_outputs_beside(model: ir.Model, tensor: str, tokens: int, prefix: int
         f"output(s) {listed} may count the {tokens} tokens of {tensor!r}, and are not computed from them: "
         "they would keep the old count",
         where=f"graph {model.graph.name or 'main'}, tensor {tensor}",
-        fix=f"Leave out what you do not need: {drop} (drop_outputs={names}); or choose a seam in front of them.",
+        fix=f"Leave out what you do not need: {drop} (drop_outputs={names}); or choose a seam upstream of them.",
     )
 
 

@@ -25,7 +25,7 @@ _MASK_INPUTS = {
 
 
 def refuse_padding(model: ir.Model, tensor: str) -> None:
-    """Refuse a graph in which tokens before or behind `tensor` are masked by something that depends on an input.
+    """Refuse a graph where tokens upstream or downstream of `tensor` are masked by what depends on an input.
 
     Raises:
         GraphError: names the mask and the input, and what `--assume-no-padding` would mean.
@@ -37,7 +37,7 @@ def refuse_padding(model: ir.Model, tensor: str) -> None:
     nodes = walk.ancestors(value) | walk.descendants(value)
     stream = _stream(walk, nodes)
     for node, mask, gate in _masks(walk, nodes, value):
-        source = _input_behind(walk, mask, stream, discrete=gate)
+        source = _input_of(walk, mask, stream, discrete=gate)
         if source:
             raise GraphError(
                 f"some of the tokens may be padding: {node.op_type} {node.name or node.outputs[0].name!r} masks them "
@@ -82,34 +82,34 @@ def _between(walk: Walk, attention: Attention) -> Iterator[tuple[ir.Node, ir.Val
     starts = [node for x in attention.product for node in x.consumers() if set(attention.product) <= set(node.inputs)]
     way = {node for start in starts for node in walk.descendants(start.outputs[0])}
     above = (way & walk.ancestors(attention.logits)) | set(starts)
-    behind = walk.descendants(
+    below = walk.descendants(
         attention.node.outputs[0], until=lambda node: node.op_type in ("MatMul", "Einsum", "FusedMatMul")
     )
-    inside = above | {attention.node} | behind
-    for node in walk.sorted(above - set(starts)) + [n for n in walk.sorted(behind) if n.op_type in ("Mul", "Where")]:
+    inside = above | {attention.node} | below
+    for node in walk.sorted(above - set(starts)) + [n for n in walk.sorted(below) if n.op_type in ("Mul", "Where")]:
         for mask in node.inputs:
             if mask is not None and mask.producer() not in inside and not walk.learned(mask):
                 yield node, mask, False
 
 
 def _stream(walk: Walk, nodes: set[ir.Node]) -> set[ir.Node]:
-    """Nodes at or behind features: products with weights."""
+    """Nodes that compute features or read them: products with weights."""
     found: set[ir.Node] = set()
     for node in walk.sorted(nodes):
         feature = weight_product(walk, node) or node.op_type == "Conv"
-        behind = any(x is not None and x.producer() in found for x in node.inputs)
-        if (feature or behind) and any(output.dtype in FLOATS for output in node.outputs):
+        reads = any(x is not None and x.producer() in found for x in node.inputs)
+        if (feature or reads) and any(output.dtype in FLOATS for output in node.outputs):
             found.add(node)
     return found
 
 
-def _input_behind(walk: Walk, mask: ir.Value, stream: set[ir.Node], *, discrete: bool) -> str:
+def _input_of(walk: Walk, mask: ir.Value, stream: set[ir.Node], *, discrete: bool) -> str:
     """The input that a mask depends on, by a way that is not through features; empty where there is none.
 
     Args:
         walk: the graph.
         mask: the operand.
-        stream: nodes at or behind features.
+        stream: nodes that compute features or read them.
         discrete: whether only a way through integers or booleans counts, as a scale computed from the tokens has none.
     """
     todo = [(mask, not discrete)]

@@ -11,7 +11,7 @@ from ..ir_tools.token_flow import NORMS, prefix_dropped, token_slice
 from ..ir_tools.walk import Walk, attribute, dims
 
 _PLACEWISE = NORMS | {"Add", "Cast", "Dropout", "Identity", "Mul"}
-_MOST_LEARNED = 33  # No encoder is known with more tokens of its own beside its patches.
+_MOST_LEARNED = 33  # No encoder is known with more tokens of its own besides its patches.
 _ALL = int(np.iinfo(np.int32).max)
 
 
@@ -54,7 +54,7 @@ def unexplained(walk: Walk, before: set[ir.Node], tokens: int) -> str:
     if not patches < tokens < min(2 * patches, patches + _MOST_LEARNED):
         return ""
     return (
-        f"it has {tokens} tokens where a convolution in front gives {patches} places, and it is not shown where "
+        f"it has {tokens} tokens where a convolution upstream gives {patches} places, and it is not shown where "
         f"the other {tokens - patches} stand (CLS, registers); export the model again with "
         "torch.onnx.export(..., dynamo=True), tokens joined by torch.cat"
     )

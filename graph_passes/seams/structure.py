@@ -84,7 +84,7 @@ def residual_chain(walk: Walk) -> list[ir.Value]:
 
 
 def on_chain(chain: list[ir.Value], value: ir.Value) -> bool:
-    """Whether a value is one of the residual sums, or such a sum behind its norm; true where there are none."""
+    """Whether a value is one of the residual sums, or such a sum after its norm; true where there are none."""
     producer = value.producer()
     normed = producer is not None and producer.op_type in NORMS and producer.inputs[0] in chain
     return not chain or value in chain or normed

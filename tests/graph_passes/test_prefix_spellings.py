@@ -72,7 +72,7 @@ def test_a_token_more_than_there_are_patches_is_refused_where_its_place_is_not_s
     zeros = toy.op("Pad", patches, toy.const([0, 1, 0, 0, 0, 0]))
     x = toy.op("ScatterElements", zeros, toy.const(np.zeros((1, 1, D), np.int64)), toy.weight(1, 1, D), axis=1)
     model = toy.output(toy.op("Identity", toy.block(toy.block(x, D, 2), D, 2), name="y"))
-    with pytest.raises(RequestError, match=r"17 tokens where a convolution in front gives 16 places.*dynamo=True"):
+    with pytest.raises(RequestError, match=r"17 tokens where a convolution upstream gives 16 places.*dynamo=True"):
         compress(model, "kcenter_merge", keep=5)
 
 
