@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from ..ir_tools.attention import Attention
 from ..ir_tools.token_flow import NORMS, weight_product
-from ..ir_tools.walk import Walk, dims
+from ..ir_tools.walk import Walk, attribute, dims
 from ..resize.batch_axis import Named, follow
 
 _SAME = NORMS | {"Cast", "Identity", "Dropout"}
@@ -59,13 +59,19 @@ def _sources(walk: Walk, operand: ir.Value) -> set[ir.Value]:
             continue
         seen.add(value)
         node = value.producer()
-        if node is None:
+        if node is None or _joins_tokens(node):
             found.add(value)
         elif weight_product(walk, node):
             found.add(_stream(walk, node.inputs[0]))
         else:
             todo += [x for x in node.inputs if x is not None]
     return found
+
+
+def _joins_tokens(node: ir.Node) -> bool:
+    """Whether a sequence [B, n, D] is put together here, such as CLS and patches."""
+    axis = attribute(node, "axis", 0) if node.op_type == "Concat" else None
+    return axis in (1, -2) and len(dims(node.outputs[0]) or ()) == 3
 
 
 def _stream(walk: Walk, value: ir.Value | None) -> ir.Value:
