@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,13 @@ DEFAULT = "tiny-vlm"
 NAMES = ("tiny-vlm", "tiny-asr", "tiny-video")
 
 
-def open_source(text: str | None = None, *, parts: Parts = "encoder") -> Source:
+def open_source(
+    text: str | None = None,
+    *,
+    parts: Parts = "encoder",
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    drop_outputs: Sequence[str] = (),
+) -> Source:
     """Open a model.
 
     What `text` may be, tried in this order: None for the built-in tiny-vlm; a built-in name; a folder, which is a
@@ -28,6 +35,8 @@ def open_source(text: str | None = None, *, parts: Parts = "encoder") -> Source:
     Args:
         text: SOURCE as typed after ``tokexport model``.
         parts: ``all`` also gives the language graphs (built-in models) and the graph text, where the source has them.
+        input_shapes: of an ONNX file, input name -> sizes, for inputs with dynamic axes.
+        drop_outputs: of an ONNX file, outputs that are left out.
 
     Raises:
         RequestError: nothing of that name; the message lists what was tried. Also those of `open_checkpoint` and
@@ -35,10 +44,23 @@ def open_source(text: str | None = None, *, parts: Parts = "encoder") -> Source:
         GraphError: an ONNX file that cannot be read.
         MissingError: torch, transformers or the hub is needed and not there.
     """
-    source = _open(text, parts)
+    of_file = bool(input_shapes or drop_outputs)
+    source = _open_file(text, input_shapes, drop_outputs) if of_file else _open(text, parts)
     if parts == "encoder":
         source.text_seam = ""
     return source
+
+
+def _open_file(text: str | None, shapes: Mapping[str, Sequence[int]] | None, dropped: Sequence[str]) -> Source:
+    path = Path(text or "").expanduser()
+    if path.suffix.lower() != ".onnx" or path.is_dir():
+        raise RequestError(
+            f"--input-shape and --drop-output are about ONNX files, and {text or DEFAULT} is none",
+            fix="Leave them out, or give the .onnx file.",
+        )
+    from .sources.onnx_file import open_onnx
+
+    return open_onnx(path, shapes, dropped)
 
 
 def _open(text: str | None, parts: Parts) -> Source:

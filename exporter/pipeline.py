@@ -62,6 +62,9 @@ def export(
     device: str | None = None,
     parts: Parts = "all",
     size_bias: str = "auto",
+    assume_no_padding: bool = False,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    drop_outputs: Sequence[str] = (),
     verify: bool = True,
     force: bool = False,
     deleting: Announce = name_deleted,
@@ -85,7 +88,12 @@ def export(
         device: the device it is for, ``NAME`` or ``NAME@TENSORRT`` (`devices.profiles.target`): what it cannot run is
             refused, and what was chosen for it is in the notes and in the manifest.
         parts: ``encoder`` leaves the language graphs and the graph text out.
-        size_bias: ``auto`` adds log(sizes) to the attention over merged tokens, in the encoder and the language graphs.
+        size_bias: ``auto`` adds log(sizes) to the attention over merged tokens, in the encoder and the language graphs,
+            and weights means over merged tokens by their sizes.
+        assume_no_padding: a mask in the graph that depends on an input never masks a token; the manifest records it.
+            Without it such a graph is refused, because padding would be kept and merged.
+        input_shapes: of an ONNX file, input name -> sizes, for inputs with dynamic axes other than the batch.
+        drop_outputs: of an ONNX file, outputs that are left out, such as lengths that would keep the old count.
         verify: prove every part; a failed proof is a `GateError`.
         force: also replace a folder that holds files which tokexport did not write: its whole content is deleted. A
             folder that holds a part of the source, or of a file named here, is never replaced.
@@ -104,30 +112,34 @@ def export(
     asked, recipe_name = variants.requests(method, ratio, keep, seam, recipe, params)
     fit = device_fit.choose(device, precision)
     step("opening the model")
-    opened = _opened(source, parts, asked[0])
+    opened = _opened(source, parts, asked[0], input_shapes, drop_outputs)
+    fit = device_fit.of_half_file(fit, opened, precision, verify=verify)
     _check_gate(min_accuracy, opened, possible=parts == "all" and verify and fit.precision != "bf16")
     check_length(opened, asked[0][-1].compressor)
-    plans = [graphs.Plan(opened, steps, parts, size_bias, recipe_name, params or {}) for steps in asked]
+    plans = [
+        graphs.Plan(opened, steps, parts, size_bias, recipe_name, params or {}, assume_no_padding) for steps in asked
+    ]
     bundle = Path(out) if out is not None else _default_folder(plans)
     sources = [*opened.origin, *opened.files, *variants.files((one.compressor for one in asked[0]), recipe)]
-    made: list[_Made] = []
     with BundleWriter(bundle, force=force, sources=sources, deleting=deleting) as writer:
         for path, content in opened.processor_files.items():
             writer.add_file(path, content)
-        for plan, built, runnable in variants.build(plans, fit.precision, step, fp32_reference=verify):
-            one = _write(writer, bundle, plan, built, runnable, fit, first=not made, step=step)
-            if verify:
-                _prove(writer.folder, one, step)
-                _measure(writer.folder, one, step)
-            made.append(one)
+        made = _make(writer, bundle, plans, fit, step, verify=verify)
         return _finish(writer, made, min_accuracy, step)
 
 
-def _opened(source: str | None, parts: Parts, steps: Sequence[Step]) -> Source:
+def _opened(
+    source: str | None,
+    parts: Parts,
+    steps: Sequence[Step],
+    input_shapes: Mapping[str, Sequence[int]] | None,
+    drop_outputs: Sequence[str],
+) -> Source:
     """The source as the last compressor needs it, unless one of `steps` reads a text that the model cannot give it."""
     from .opening import open_source
 
-    opened = open_source(source, parts=parts).prepared(steps[-1].compressor)
+    opened = open_source(source, parts=parts, input_shapes=input_shapes, drop_outputs=drop_outputs)
+    opened = opened.prepared(steps[-1].compressor)
     if parts == "all" and opened.language(1) and not (opened.text_seam and len(steps) == 1):
         why = "give it to one compressor, not to several" if opened.text_seam else "have none to give"
         for one in steps:
@@ -155,6 +167,26 @@ def _default_folder(plans: Sequence[graphs.Plan]) -> Path:
     rates = "-".join(plan.budget.replace("/", "_") for plan in plans)
     name = plans[0].recipe or f"{plans[0].compressor.method.name}-{rates}"
     return Path(f"{plans[0].source.name}-{name}")
+
+
+def _make(
+    writer: BundleWriter,
+    bundle: Path,
+    plans: Sequence[graphs.Plan],
+    fit: device_fit.Choice,
+    step: Progress,
+    *,
+    verify: bool,
+) -> list[_Made]:
+    """Build, write, prove and measure every variant."""
+    made: list[_Made] = []
+    for plan, built, runnable in variants.build(plans, fit.precision, step, fp32_reference=verify):
+        one = _write(writer, bundle, plan, built, runnable, fit, first=not made, step=step)
+        if verify:
+            _prove(writer.folder, one, step)
+            _measure(writer.folder, one, step)
+        made.append(one)
+    return made
 
 
 def _write(

@@ -13,6 +13,8 @@ from .compressors.base import OUTPUTS
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from .insertion.sequence import Step
+
 DEFAULT_METHOD, DEFAULT_RATIO = "apet", "0.85"
 Form = Literal["portable", "plugin", "inlined"]
 
@@ -29,6 +31,9 @@ def compress(
     form: Form = "portable",
     outputs: Sequence[str] | Mapping[str, str] = OUTPUTS[1:],
     size_bias: Literal["auto", "off"] = "auto",
+    assume_no_padding: bool = False,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    drop_outputs: Sequence[str] = (),
 ) -> Any:
     """Put a compressor into a model and prove that the downstream graph works with fewer tokens.
 
@@ -48,7 +53,12 @@ def compress(
         form: ``portable`` (a node with its function), ``plugin`` (for TensorRT) or ``inlined`` (standard operators).
         outputs: which of kept_indices [B, K] int64, sizes [B, K] float32, assignment [B, N] int64 become outputs of
             the graph; a mapping gives them other names.
-        size_bias: ``auto`` adds log(sizes) to the attention downstream of a seam inside the encoder; ``off`` does not.
+        size_bias: ``auto`` adds log(sizes) to the attention downstream of a seam inside the encoder, and weights means
+            over merged tokens by their sizes; ``off`` does neither.
+        assume_no_padding: a mask in the graph that depends on an input never masks a token; without it such a graph is
+            refused, because padding would be kept and merged.
+        input_shapes: input name -> sizes, for inputs with dynamic axes: the result takes these only.
+        drop_outputs: graph outputs that are left out, such as lengths that would keep the old count.
 
     Returns:
         A new model.
@@ -63,24 +73,22 @@ def compress(
     if size_bias not in ("auto", "off"):
         raise RequestError(f"size_bias {size_bias!r} is unknown", fix="Use auto or off.")
     from .forms import no_plugin, to_inlined, to_plugin
-    from .insertion.sequence import Step, insert_steps, places
-    from .ir_tools.model_io import ensure_opset
+    from .insertion.sequence import insert_steps, places
 
-    if recipe is not None:
-        from .recipes import load, refuse_with_recipe
-
-        refuse_with_recipe(method=method, ratio=ratio, keep=keep, seam=seam)
-        steps = load(recipe).made(params)
-    else:
-        ratio = DEFAULT_RATIO if keep is None and ratio is None else ratio
-        compressor = make(DEFAULT_METHOD if method is None else method, params)
-        steps = (Step(compressor, ratio, keep, "auto" if seam is None else seam),)
+    steps = _steps(method, ratio, keep, seam, recipe, params)
     without_plugin = [step.compressor.method for step in steps if not step.compressor.method.plugin_form]
     if form == "plugin" and without_plugin:
         raise no_plugin(without_plugin[0].name)
     graph, convert_back = _open(model)
-    ensure_opset(graph)
-    insert_steps(graph, steps, places(graph, steps), outputs=outputs, size_bias=size_bias == "auto")
+    graph = _prepared(graph, input_shapes or {}, drop_outputs)
+    insert_steps(
+        graph,
+        steps,
+        places(graph, steps),
+        outputs=outputs,
+        size_bias=size_bias == "auto",
+        assume_no_padding=assume_no_padding,
+    )
     if form == "plugin":
         graph = to_plugin(graph)
     elif form == "inlined":
@@ -88,15 +96,54 @@ def compress(
     return convert_back(graph)
 
 
+def _steps(
+    method: str | None,
+    ratio: float | str | None,
+    keep: int | None,
+    seam: str | None,
+    recipe: str | Path | None,
+    params: Mapping[str, Any] | None,
+) -> Sequence[Step]:
+    """The steps of the recipe, or the one step that the other arguments ask for."""
+    if recipe is not None:
+        from .recipes import load, refuse_with_recipe
+
+        refuse_with_recipe(method=method, ratio=ratio, keep=keep, seam=seam)
+        return load(recipe).made(params)
+    from .insertion.sequence import Step
+
+    ratio = DEFAULT_RATIO if keep is None and ratio is None else ratio
+    compressor = make(DEFAULT_METHOD if method is None else method, params)
+    return (Step(compressor, ratio, keep, "auto" if seam is None else seam),)
+
+
+def _prepared(graph: ir.Model, input_shapes: Mapping[str, Sequence[int]], drop_outputs: Sequence[str]) -> ir.Model:
+    """The graph with its nodes in order, in an opset that bodies are written for, and with the inputs asked for."""
+    from .ir_tools.input_shapes import drop_outputs as drop
+    from .ir_tools.input_shapes import fix_inputs, raise_opset
+    from .ir_tools.model_io import ensure_opset, put_in_order
+
+    put_in_order(graph)
+    graph, _ = raise_opset(graph)
+    drop(graph, drop_outputs)
+    fix_inputs(graph, input_shapes)
+    ensure_opset(graph)
+    return graph
+
+
 def _open(model: Any) -> tuple[ir.Model, Any]:
     """A copy of the model to edit, and the function that converts it back to its kind."""
     import onnx_ir as ir
+
+    from .ir_tools.transaction import refuse_unsorted
 
     if isinstance(model, (str, Path)):
         from .ir_tools.model_io import load_model
 
         return load_model(model), lambda graph: graph
     if isinstance(model, ir.Model):
+        # An unsorted graph cannot be cloned, and the one that was given is not ours to sort.
+        refuse_unsorted(model.graph)
         return model.clone(), lambda graph: graph
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     if kind.endswith(".ModelProto"):

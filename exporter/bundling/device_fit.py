@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, cast
 
 from ...errors import GraphError, RequestError
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ...devices.profiles import Target
     from ...devices.rules import Violation
     from ...runtimes.bundle.manifest import DeviceRecord, Form, Precision, Role
+    from ..sources.source import Source
 
 RUNTIME: Literal["tensorrt"] = "tensorrt"
 # Above this share of the memory a note warns: the system, the builder and its workspace need memory too.
@@ -84,6 +85,36 @@ def precision(target: Target | None, asked: Precision | None) -> tuple[Precision
     if asked != profile.precision:
         return asked, [f"for {profile.name}: {asked} as asked; {profile.precision} is recommended there"]
     return asked, []
+
+
+def of_half_file(choice: Choice, source: Source, asked: Precision | None, *, verify: bool) -> Choice:
+    """The choice for a source whose file is in half precision already: its types stay as they are.
+
+    Args:
+        choice: made without looking at the source.
+        source: what is exported.
+        asked: what ``--precision`` said, None where it said nothing.
+        verify: whether the export is proved.
+
+    Raises:
+        RequestError: another precision was asked for, or a file in bfloat16 is to be proved on the CPU.
+    """
+    if not source.half:
+        return choice
+    if asked not in (None, source.half):
+        raise RequestError(
+            f"the file is {source.half} already, and {asked} was asked for",
+            where=source.name,
+            fix=f"Leave --precision out, or export the file in fp32 for --precision {asked}.",
+        )
+    if source.half == "bf16" and verify:
+        raise RequestError(
+            "the file is bf16, which ONNX Runtime's CPU cannot run, so nothing can be proved here",
+            where=source.name,
+            fix="Add --no-verify, or export the file in fp32 for --precision bf16.",
+        )
+    notes = [f"the file is {source.half} already: its types stay as they are"]
+    return replace(choice, precision=cast("Precision", source.half), notes=notes)
 
 
 def fit(target: Target | None, models: Mapping[Role, ir.Model]) -> tuple[DeviceRecord | None, list[str]]:

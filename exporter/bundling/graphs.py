@@ -8,11 +8,12 @@ from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from ...errors import GraphError, RequestError
+from ...errors import RequestError
 from ...graph_passes.compressors import OUTPUTS, Compressor
 from ...graph_passes.compressors.blocks.texts import TEXT
 from ...graph_passes.insertion import sequence
 from ...version import __version__
+from ..sources.onnx_file import OnnxSource
 from ..sources.texts import check_place, text_of, with_text
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Plan:
         steps: the compressors, in the order in which tokens pass them.
         recipe: its name, where one was asked for.
         settings: parameters of the recipe's steps that the request sets.
+        assume_no_padding: whether masks that depend on inputs are taken for masks that mask nothing.
     """
 
     source: Source
@@ -47,6 +49,7 @@ class Plan:
     size_bias: str
     recipe: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    assume_no_padding: bool = False
 
     @property
     def compressor(self) -> Compressor:
@@ -141,13 +144,12 @@ def encoder(source: Source, precision: str) -> tuple[ir.Model, list[str]]:
     It is converted to half precision before a compressor is inserted, whose body is built for the dtype of the tokens.
     """
     fixed: list[str] = []
-    if source.model_path is None:
-        model = _export(source.encoder)
+    if isinstance(source, OnnxSource):
+        model, fixed = source.load()
     else:
-        from ...graph_passes.ir_tools.model_io import load_model
-
-        model = load_model(source.model_path)
-        fixed = _fix_batch(model)
+        model = _export(source.encoder)
+    if source.half:
+        return model, fixed
     samples = source.real_inputs(_RANGE_SAMPLES) if precision == "fp16" else None
     model, notes = _typed(model, precision, samples)
     return model, [*fixed, *notes]
@@ -155,7 +157,13 @@ def encoder(source: Source, precision: str) -> tuple[ir.Model, list[str]]:
 
 def compress(plan: Plan, model: ir.Model) -> Inserted:
     """Insert the compressor into `model` where it was asked for, or where its paper puts it in this family."""
-    return sequence.insert_steps(model, plan.steps, place(plan, model), size_bias=plan.size_bias == "auto")
+    return sequence.insert_steps(
+        model,
+        plan.steps,
+        place(plan, model),
+        size_bias=plan.size_bias == "auto",
+        assume_no_padding=plan.assume_no_padding,
+    )
 
 
 def place(plan: Plan, model: ir.Model) -> list[Seam]:
@@ -210,6 +218,7 @@ def _record(plan: Plan, built: Built, step: sequence.Step, done: Inserted) -> Co
         tokens_in=seam.tokens,
         tokens_out=done.keep,
         size_bias=plan.size_bias == "auto" and biased,
+        assume_no_padding=plan.assume_no_padding,
         seam=SeamRecord(
             kind=seam.name,
             graph="encoder",
@@ -294,31 +303,6 @@ def _typed_io(model: ir.Model) -> list[str]:
     caches = ("past_", "present_", "cross_")
     ends = [value.name or "" for value in (*model.graph.inputs, *model.graph.outputs)]
     return [name for name in ends if name in (TEXT, "tokens", "inputs_embeds") or name.startswith(caches)]
-
-
-def _fix_batch(model: ir.Model) -> list[str]:
-    """A bundle's shapes are static: a dynamic batch of the user's ONNX file becomes 1. Returns a note on each."""
-    import onnx_ir as ir
-
-    from ...graph_passes.ir_tools.walk import infer_missing_shapes
-
-    notes = []
-    for value in model.graph.inputs:
-        shape = value.shape
-        if shape is None or not len(shape) or isinstance(shape[0], int):
-            continue
-        if any(not isinstance(axis, int) for axis in shape[1:]):
-            raise GraphError(
-                f"input {value.name} has dynamic axes other than the batch: {shape}",
-                fix="Export it again with static shapes.",
-            )
-        value.shape = ir.Shape([1, *list(shape)[1:]])
-        notes.append(f"the batch of input {value.name} was dynamic ({shape[0]}) and is 1 now")
-        for node in model.graph:
-            for output in node.outputs:
-                output.shape = None
-    infer_missing_shapes(model)
-    return notes
 
 
 def versions() -> dict[str, str]:

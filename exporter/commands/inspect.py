@@ -8,18 +8,22 @@ from typing import Any
 import click
 
 from .. import render
-from .shared import OUT, common
+from .shared import OUT, common, input_shape, sizes
 
 
 @click.command()
 @click.argument("path", metavar="MODEL.onnx", type=OUT)
+@input_shape
 @common
-def inspect(path: Path, as_json: bool) -> None:
+def inspect(path: Path, shapes: tuple[str, ...], as_json: bool) -> None:
     """List the seams of an ONNX file: where a compressor can go, and which signals it can read there."""
+    from ...graph_passes.ir_tools.input_shapes import fix_inputs, raise_opset
     from ...graph_passes.ir_tools.model_io import load_model
     from ...graph_passes.seams.find import describe
 
-    render.result(describe(load_model(path)), as_json, inspected)
+    model, _ = raise_opset(load_model(path))
+    fix_inputs(model, sizes(shapes))
+    render.result(describe(model), as_json, inspected)
 
 
 def inspected(data: dict[str, Any]) -> None:

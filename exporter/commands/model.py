@@ -9,7 +9,7 @@ import click
 
 from ...errors import RequestError
 from .. import render
-from .shared import OUT, common, settings
+from .shared import OUT, common, input_shape, settings, sizes
 
 
 @click.command()
@@ -46,6 +46,13 @@ from .shared import OUT, common, settings
 )
 @click.option("--parts", type=click.Choice(["encoder", "all"]), default="all", show_default=True)
 @click.option("--size-bias", type=click.Choice(["auto", "off"]), default="auto", show_default=True)
+@click.option(
+    "--assume-no-padding", is_flag=True, help="Masks that depend on an input mask nothing; the manifest says so."
+)
+@input_shape
+@click.option(
+    "--drop-output", "drop_outputs", multiple=True, metavar="NAME", help="Leave an output of an ONNX file out."
+)
 @click.option("--min-accuracy", type=float, help="Fail (exit 1) below this share of right answers; built-in models.")
 @click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle records that.")
 @click.option("--force", is_flag=True, help="Also write to a folder that holds other files: ALL it holds is deleted.")
@@ -54,7 +61,9 @@ from .shared import OUT, common, settings
     "-o", "--out", type=OUT, help="Bundle folder.  [default: ./<source>-<method>-<ratio>, ./<source>-<recipe>]"
 )
 @common
-def model(as_json: bool, pairs: tuple[str, ...], no_verify: bool, verbose: bool, **request: Any) -> None:
+def model(
+    as_json: bool, pairs: tuple[str, ...], no_verify: bool, verbose: bool, shapes: tuple[str, ...], **request: Any
+) -> None:
     """Compress SOURCE, prove the result, and write a bundle.
 
     SOURCE is a built-in model (tiny-vlm, the default, tiny-asr or tiny-video), a checkpoint folder, an ONNX file, or
@@ -69,7 +78,14 @@ def model(as_json: bool, pairs: tuple[str, ...], no_verify: bool, verbose: bool,
         )
     with render.progress(quiet=as_json) as step:
         named = partial(name_deleted, most=None) if verbose else name_deleted
-        result = export(params=settings(pairs), verify=not no_verify, step=step, deleting=named, **request)
+        result = export(
+            params=settings(pairs),
+            input_shapes=sizes(shapes),
+            verify=not no_verify,
+            step=step,
+            deleting=named,
+            **request,
+        )
     render.result(result.to_json(), as_json, exported)
 
 

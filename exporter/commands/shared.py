@@ -38,3 +38,26 @@ def left_out(skipped: Iterable[Skipped]) -> None:
     """After a listing, on stderr: what other packages add that cannot be used, and why."""
     for one in skipped:
         click.echo(f"note: {one}", err=True)
+
+
+input_shape = click.option(
+    "--input-shape",
+    "shapes",
+    multiple=True,
+    metavar="NAME=1,3,336,336",
+    help="Fix a dynamic input of an ONNX file; repeatable.",
+)
+
+
+def sizes(pairs: tuple[str, ...]) -> dict[str, list[int]]:
+    """What --input-shape said, by name."""
+    found: dict[str, list[int]] = {}
+    for pair in pairs:
+        name, _, text = pair.rpartition("=")
+        numbers = [part.strip() for part in text.split(",")]
+        if not name or not all(part.isdecimal() and int(part) > 0 for part in numbers):
+            raise RequestError(
+                f"--input-shape {pair!r} is not NAME=SIZES", fix="Write for example --input-shape pixels=1,3,336,336."
+            )
+        found[name] = [int(part) for part in numbers]
+    return found

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
 from ...errors import GraphError
+from ...graph_passes.ir_tools.input_shapes import drop_outputs as remove_outputs
+from ...graph_passes.ir_tools.input_shapes import fix_inputs, fix_of, given_inputs, half_type, raise_opset
 from ...graph_passes.ir_tools.model_io import external_tensors, load_model
 from .source import GraphSource, Source
 from .synthetic import image
@@ -16,7 +19,20 @@ from .synthetic import image
 
 @dataclass
 class OnnxSource(Source):
-    """A foreign graph; its tensor names are kept, and are also the roles."""
+    """A foreign graph; its tensor names are kept, and are also the roles.
+
+    Attributes:
+        input_shapes: sizes of inputs that were dynamic.
+        drop_outputs: outputs that are left out.
+    """
+
+    input_shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    drop_outputs: Sequence[str] = ()
+
+    def load(self) -> tuple[ir.Model, list[str]]:
+        """The graph that is compressed, and a note on each thing that was changed in it before."""
+        assert self.model_path is not None
+        return _prepared(self.model_path, self.input_shapes, self.drop_outputs)
 
     def real_inputs(self, n: int) -> list[dict[str, np.ndarray]]:
         """Drawn pictures in [-1, 1] for [1, 3, H, W], normal numbers for other floats, ones for integers and masks."""
@@ -26,17 +42,25 @@ class OnnxSource(Source):
         ]
 
 
-def open_onnx(path: Path) -> Source:
+def open_onnx(
+    path: Path, input_shapes: Mapping[str, Sequence[int]] | None = None, drop_outputs: Sequence[str] = ()
+) -> Source:
     """Read the graph of an ONNX file and the names and shapes of its inputs and outputs; a dynamic batch becomes 1.
+
+    Args:
+        path: the file.
+        input_shapes: input name -> sizes, where axes other than the batch are dynamic.
+        drop_outputs: graph outputs that are left out.
 
     Raises:
         GraphError: not an ONNX file, missing external data, or an input with a dynamic axis other than the batch.
+        RequestError: an input or output that the graph does not have, or sizes that do not fit.
     """
-    model = load_model(path)
+    shapes, dropped = dict(input_shapes or {}), tuple(drop_outputs)
+    model, _ = _prepared(path, shapes, dropped)
     graph = model.graph
     data = {path.parent / str(tensor.location) for tensor in external_tensors(model)}
-    given = [value for value in graph.inputs if value.name not in graph.initializers]
-    inputs = {value.name or "": np.zeros(_shape(value, path), _dtype(value, path)) for value in given}
+    inputs = {value.name or "": np.zeros(_shape(value), _dtype(value, path)) for value in given_inputs(graph)}
     return OnnxSource(
         kind="onnx",
         name=path.stem,
@@ -48,21 +72,34 @@ def open_onnx(path: Path) -> Source:
         ),
         files=(path, *sorted(data)),
         model_path=path,
+        half={"float16": "fp16", "bfloat16": "bf16"}.get(half_type(model), ""),
+        input_shapes=shapes,
+        drop_outputs=dropped,
     )
 
 
-def _shape(value: ir.Value, path: Path) -> tuple[int, ...]:
-    dims = list(value.shape) if value.shape is not None else None
-    if dims and not isinstance(dims[0], int):
-        dims[0] = 1
-    if dims is None or not all(isinstance(dim, int) for dim in dims):
-        raise GraphError(
-            f"input {value.name} has the shape {'?' if value.shape is None else value.shape}, which is not static",
-            where=path.name,
-            fix=f"Fix the image size: python -m onnxruntime.tools.make_dynamic_shape_fixed --input_name {value.name} "
-            f"--input_shape 1,3,336,336 {path.name} static.onnx",
-        )
-    return tuple(int(dim) for dim in dims)  # type: ignore[arg-type]
+def _prepared(path: Path, shapes: Mapping[str, Sequence[int]], dropped: Sequence[str]) -> tuple[ir.Model, list[str]]:
+    model, notes = raise_opset(load_model(path))
+    remove_outputs(model, dropped)
+    notes += [f"output {name} was dropped" for name in dropped]
+    wanted = {name: list(sizes) for name, sizes in shapes.items()}
+    for value in given_inputs(model.graph):
+        dims = None if value.shape is None else list(value.shape)
+        if value.name not in wanted and dims and not isinstance(dims[0], int):
+            dims[0] = 1
+        if value.name not in wanted and (dims is None or not all(isinstance(dim, int) for dim in dims)):
+            raise GraphError(
+                f"input {value.name} has the shape {'?' if value.shape is None else value.shape}, which is not static",
+                where=path.name,
+                fix=fix_of(model),
+            )
+        if value.name not in wanted and dims is not None and value.shape is not None and not value.shape.is_static():
+            wanted[value.name or ""] = [int(dim) for dim in dims]  # type: ignore[arg-type]
+    return model, [*notes, *fix_inputs(model, wanted)]
+
+
+def _shape(value: ir.Value) -> tuple[int, ...]:
+    return tuple(int(dim) for dim in value.shape or ())  # type: ignore[arg-type]
 
 
 def _dtype(value: ir.Value, path: Path) -> np.dtype:

@@ -90,6 +90,7 @@ class Source(ABC):
         processor_files: path inside the bundle -> content.
         has_task: whether right answers are known, so that accuracy can be measured.
         metric: the name of what `score` measures, for tables.
+        half: fp16 or bf16, where the encoder's file is of that type already.
         plain: the model that this one was `prepared` from, with the weights for all other methods.
     """
 
@@ -107,6 +108,7 @@ class Source(ABC):
     processor_files: dict[str, bytes] = field(default_factory=dict)
     has_task: bool = False
     metric: str = "answers right"
+    half: str = ""
     plain: Source | None = None
 
     @property

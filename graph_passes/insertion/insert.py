@@ -20,6 +20,7 @@ from .inserted import Inserted
 from .plan import EXTRA_OUTPUTS, Insertion, plan_insertion
 from .rewire import rewire
 from .size_bias import add_size_bias
+from .weighted_pool import weigh_pools
 
 
 def insert(
@@ -44,8 +45,8 @@ def insert(
         keep: K, prefix tokens not counted.
         outputs: which of kept_indices [B, K] int64, sizes [B, K] float32, assignment [B, N] int64 become graph
             outputs; a mapping gives them other names.
-        size_bias: at a seam ``encoder_layer:<i>``, add log(sizes) to the attention of the layers downstream, where the
-            method merges tokens.
+        size_bias: where the method merges tokens, weight means over them by their sizes and, at a seam
+            ``encoder_layer:<i>``, add log(sizes) to the attention of the layers downstream.
 
     Raises:
         RequestError: an invalid seam, a count or signal the method does not take there, an output name that is taken,
@@ -65,6 +66,8 @@ def carry_out(model: ir.Model, plan: Insertion) -> Inserted:
     emitted = emit(model, plan)
     rewritten, before = rewire(model, plan, emitted)
     biased: list[str] = []
+    if plan.weigh:
+        rewritten += weigh_pools(model, plan.resize.pools, emitted.composed["sizes"], plan.until)
     if plan.bias:
         biased = add_size_bias(model, emitted.slots, emitted.composed["sizes"], plan.seam.prefix, plan.until)
     refresh_seams(model)

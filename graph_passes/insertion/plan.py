@@ -13,6 +13,7 @@ from ..compressors.base import OUTPUTS, Case, Compressor, weights
 from ..compressors.blocks.texts import text_length
 from ..ir_tools.builder import DTYPES
 from ..ir_tools.extract import values_by_name
+from ..ir_tools.input_shapes import fix_of
 from ..ir_tools.model_io import ensure_opset
 from ..resize.plan import Plan as Resize
 from ..resize.plan import plan_downstream
@@ -39,6 +40,7 @@ class Insertion:
         uses: (node, index of its input) that read `replaced`, before anything is added.
         readers: nodes that read `tokens`, likewise.
         resize: the constants and shapes downstream that hold the old token count.
+        weigh: whether means over the tokens are weighted by the sizes.
         bias: whether attention downstream gets log(sizes).
         until: the value at which the next compressor will sit, or None.
         after: the previous step, or None.
@@ -54,6 +56,7 @@ class Insertion:
     uses: Sequence[tuple[ir.Node, int]]
     readers: frozenset[ir.Node]
     resize: Resize
+    weigh: bool
     bias: bool
     until: ir.Value | None = None
     after: Inserted | None = None
@@ -108,7 +111,7 @@ def plan_insertion(
     replaced, prefix = replaced_value(model, seam, compressor, case), seam.prefix
     end = values_by_name(model.graph)[until] if until else None
     resize = plan_downstream(model, replaced, 1, prefix + case.tokens, prefix + case.keep, prefix=prefix)
-    merges = compressor.method.merges or (after is not None and after.merges)
+    weigh = size_bias and (compressor.method.merges or (after is not None and after.merges))
     return Insertion(
         seam=seam,
         compressor=compressor,
@@ -120,8 +123,9 @@ def plan_insertion(
         uses=tuple(replaced.uses()),
         readers=frozenset(tokens.consumers()),
         resize=resize,
+        weigh=weigh,
         # A seam after the last layer has no attention downstream for sizes to act on.
-        bias=size_bias and merges and seam.name.startswith("encoder_layer:") and resize.attends(model, end),
+        bias=weigh and seam.name.startswith("encoder_layer:") and resize.attends(model, end),
         until=end,
         after=after,
     )
@@ -167,8 +171,7 @@ def _seam_value(model: ir.Model, seam: Seam) -> ir.Value:
         raise GraphError(
             f"tokens and channels must be fixed numbers, but the shape is [{', '.join(map(str, shape))}]",
             where=where,
-            fix="Fix the input sizes: `python -m onnxruntime.tools.make_dynamic_shape_fixed --input_name NAME "
-            "--input_shape 1,3,H,W MODEL.onnx FIXED.onnx`, or export again without dynamic axes.",
+            fix=fix_of(model),
         )
     if shape[1:] != [seam.prefix + seam.tokens, seam.dim] or value.dtype != DTYPES.get(seam.dtype):
         raise GraphError(

@@ -26,7 +26,10 @@ from ..compressors.base import Compressor, Widens
 from ..ir_tools.model_io import ensure_opset
 from ..ir_tools.transaction import all_or_nothing
 from ..ir_tools.walk import Walk, dims
+from ..resize.batch_axis import refuse_joined_rows
+from ..resize.outputs import refuse_outputs_beside
 from ..seams.find import find_seams, resolve
+from ..seams.padding import refuse_padding
 from ..seams.seam import Seam
 from .insert import carry_out
 from .inserted import Inserted
@@ -97,6 +100,7 @@ def insert_steps(
     *,
     outputs: Sequence[str] | Mapping[str, str] = EXTRA_OUTPUTS,
     size_bias: bool = True,
+    assume_no_padding: bool = False,
 ) -> Inserted:
     """Edit `model` in place; if this raises, nothing was edited.
 
@@ -106,6 +110,7 @@ def insert_steps(
         seams: their `places`.
         outputs: as `insert`, about the tokens of the first step.
         size_bias: likewise.
+        assume_no_padding: take a mask that depends on an input for one that never masks a token.
 
     Returns:
         The last step; `Inserted.steps` gives all.
@@ -116,6 +121,10 @@ def insert_steps(
     """
     with all_or_nothing(model) as clone:
         ensure_opset(clone)
+        if not assume_no_padding:
+            refuse_padding(clone, seams[0].tensor)
+        refuse_joined_rows(clone, seams[0].tensor)
+        refuse_outputs_beside(clone, seams[0].tensor, seams[0].tokens, seams[0].prefix)
         for number, step in enumerate(steps):
             if len(steps) > 1:
                 _refuse_alone(number, step)

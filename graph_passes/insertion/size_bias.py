@@ -14,6 +14,7 @@ from ..ir_tools.attention import Attention, attentions
 from ..ir_tools.builder import DTYPE_NAMES, Builder
 from ..ir_tools.token_flow import ends_tokens, prefix_dropped
 from ..ir_tools.walk import Walk, dims
+from ..seams.self_attention import keys_are_tokens
 from .signals import insert_after
 
 
@@ -43,6 +44,7 @@ def add_size_bias(
     if until is not None:
         inside &= walk.ancestors(until)
     found = [a for a in attentions(walk) if a.node in inside and _of_itself(a, tensor, inside)]
+    found = [a for a in found if keys_are_tokens(walk, a, tensor)]
     if not found:
         raise GraphError(
             "there is no self-attention downstream of the compressed tokens to which log(sizes) could be added",

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from ...errors import GraphError
 from .builder import OPSET
+from .walk import out_of_order
 
 IR_VERSION = 10  # The version written: local functions need 8, and the targeted runtimes read 10.
 
@@ -49,7 +50,26 @@ def load_model(path: str | Path) -> ir.Model:
             f"{path} holds no graph ({path.stat().st_size} bytes)", fix="Copy or export the ONNX file again."
         )
     _check_external_data(model, path)
+    put_in_order(model)
     return model
+
+
+def put_in_order(model: ir.Model) -> None:
+    """Sort the nodes of a graph, in place, where one precedes what it reads: converters append Casts at the end.
+
+    Raises:
+        GraphError: the graph has a cycle.
+    """
+    if out_of_order(model.graph) is None:
+        return
+    try:
+        model.graph.sort()
+    except ValueError as error:
+        raise GraphError(
+            "the graph has a cycle: nodes read what is computed from them",
+            where=f"graph {model.graph.name}",
+            fix="Export the ONNX file again.",
+        ) from error
 
 
 def save_model(model: ir.Model, path: str | Path, data_name: str | None = None) -> None:

@@ -94,6 +94,20 @@ def ends_tokens(node: ir.Node, prefix: int = 1) -> bool:
     return span is not None and span[1] <= max(prefix, 1)
 
 
+def reduced_axes(node: ir.Node, rank: int) -> tuple[int, ...] | None:
+    """The axes that a Reduce or Arg operator reduces; None where they are not constant, or all of them."""
+    if node.op_type in ("ArgMax", "ArgMin"):
+        return (int(attribute(node, "axis", 0)) % rank,)  # type: ignore[call-overload]
+    axes = attribute(node, "axes", None)
+    raw = tuple(axes) if axes else integers(node.inputs[1]) if len(node.inputs) > 1 else None  # type: ignore[arg-type]
+    return None if raw is None else tuple(axis % rank for axis in raw)
+
+
+def batch_first(node: ir.Node) -> bool:
+    """Whether the node turns [N, B, D] into [B, N, D]."""
+    return node.op_type == "Transpose" and tuple(attribute(node, "perm", ())) == (1, 0, 2)  # type: ignore[arg-type]
+
+
 def _non_float(node: ir.Node) -> bool:
     """Whether the node computes shapes, indices or masks, which carry no token values."""
     return node.op_type == "Shape" or all(
@@ -114,8 +128,7 @@ def _axes(node: ir.Node, rank: int) -> tuple[int, ...] | None:
     if node.op_type == "Slice":
         raw = integers(node.inputs[3]) if len(node.inputs) > 3 else None
     elif node.op_type in _REDUCE:
-        axes = attribute(node, "axes", None)
-        raw = tuple(axes) if axes else integers(node.inputs[1]) if len(node.inputs) > 1 else None  # type: ignore[arg-type]
+        raw = reduced_axes(node, rank)
     else:
         default = -1 if node.op_type == "Softmax" else 0
         raw = (int(attribute(node, "axis", default)),)  # type: ignore[call-overload]

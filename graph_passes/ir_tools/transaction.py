@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import onnx_ir as ir
 
 from ...errors import GraphError
-from .walk import read_in_subgraphs
+from .walk import out_of_order
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def all_or_nothing(model: ir.Model) -> Iterator[ir.Model]:
     Raises:
         GraphError: a node reads what a later node computes.
     """
-    _refuse_unsorted(model.graph)
+    refuse_unsorted(model.graph)
     clone = model.clone()
     yield clone
     model.graph, model.ir_version = clone.graph, clone.ir_version
@@ -32,16 +32,18 @@ def all_or_nothing(model: ir.Model) -> Iterator[ir.Model]:
         model.functions.setdefault(identifier, function)
 
 
-def _refuse_unsorted(graph: ir.Graph) -> None:
-    """ONNX wants nodes in topological order; only such a graph can be cloned, or walked from front to back."""
-    later = set(graph)
-    for node in graph:
-        for value in (*node.inputs, *read_in_subgraphs(node)):
-            if value is not None and value.producer() in later:
-                raise GraphError(
-                    f"node {node.name or node.op_type!r} reads {value.name!r}, which a later node computes",
-                    where=f"graph {graph.name or 'main'}",
-                    fix="Sort its nodes first: `python -c \"import onnx_ir as ir; model = ir.load('MODEL.onnx'); "
-                    "model.graph.sort(); ir.save(model, 'SORTED.onnx')\"`.",
-                )
-        later.discard(node)
+def refuse_unsorted(graph: ir.Graph) -> None:
+    """ONNX wants nodes in topological order; only such a graph can be cloned, or walked from front to back.
+
+    Raises:
+        GraphError: a node reads what a later node computes.
+    """
+    found = out_of_order(graph)
+    if found is not None:
+        node, value = found
+        raise GraphError(
+            f"node {node.name or node.op_type!r} reads {value.name!r}, which a later node computes",
+            where=f"graph {graph.name or 'main'}",
+            fix="Sort its nodes first: `python -c \"import onnx_ir as ir; model = ir.load('MODEL.onnx'); "
+            "model.graph.sort(); ir.save(model, 'SORTED.onnx')\"`.",
+        )

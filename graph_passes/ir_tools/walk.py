@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import onnx_ir as ir
 
+from .fold_shapes import fold_shapes
+
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 
-# The output of these is still a parameter if their first input is one.
-_CARRIERS = frozenset({"Cast", "Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Tile", "Transpose", "Unsqueeze"})
-_MIXERS = frozenset({"Add", "Concat", "Div", "Mul", "Sub"})
+# How large a value is, not what it holds.
+_SIZES = frozenset({"Shape", "Size"})
 
 
 class Walk:
     """An index over the main graph of a model, valid as long as the graph is not edited.
 
-    Values without a shape or type get them by inference first, which annotates the model and changes nothing else.
+    Values without a shape or type get them first, and integers that follow from shapes are worked out (`fold_shapes`):
+    that annotates the model and changes nothing else.
     """
 
     def __init__(self, model: ir.Model) -> None:
         infer_missing_shapes(model)
+        self.shapes_before = fold_shapes(model)
         self.model, self.graph = model, model.graph
         self.nodes: list[ir.Node] = list(model.graph)
         self.order: dict[ir.Node, int] = {node: i for i, node in enumerate(self.nodes)}
@@ -31,13 +35,8 @@ class Walk:
         for node in self.nodes:
             inputs = [value for value in node.inputs if value is not None]
             constant = not _has_subgraph(node) and all(self.constant(value) for value in inputs)
-            learned = constant or bool(
-                inputs
-                and (
-                    (node.op_type in _CARRIERS and self.learned(inputs[0]))
-                    or (node.op_type in _MIXERS and all(self.learned(value) for value in inputs))
-                )
-            )
+            sized = node.domain in ("", "ai.onnx") and node.op_type in _SIZES
+            learned = sized or (not _has_subgraph(node) and all(self.learned(value) for value in inputs))
             for output in node.outputs:
                 self._constant[output], self._learned[output] = constant, learned
 
@@ -56,7 +55,7 @@ class Walk:
         return self._constant.get(value, False)
 
     def learned(self, value: ir.Value) -> bool:
-        """Whether the value is a parameter, perhaps expanded to a batch size that is known only at run time."""
+        """Whether the value follows from parameters and sizes alone, whatever the inputs hold."""
         return self.constant(value) or self._learned.get(value, False)
 
     def inputs(self, node: ir.Node) -> list[ir.Value]:
@@ -112,6 +111,17 @@ def read_in_subgraphs(node: ir.Node) -> Iterator[ir.Value]:
             yield from graph.outputs
 
 
+def out_of_order(graph: ir.Graph) -> tuple[ir.Node, ir.Value] | None:
+    """The first node that reads a value which a later node computes, and that value; None in topological order."""
+    later = set(graph)
+    for node in graph:
+        for value in (*node.inputs, *read_in_subgraphs(node)):
+            if value is not None and value.producer() in later:
+                return node, value
+        later.discard(node)
+    return None
+
+
 def dims(value: ir.Value | None) -> tuple[int | None, ...] | None:
     """Shape of a value with None for dynamic dimensions, or None where the rank is not known."""
     if value is None or value.shape is None:
@@ -141,6 +151,16 @@ def attribute(node: ir.Node, name: str, default: ir.Attr | int | float | tuple[i
     """The plain value of an attribute, or the default of the operator."""
     found = node.attributes.get(name)
     return default if found is None else found.value
+
+
+def node_keys(graph: ir.Graph) -> dict[ir.Node, str]:
+    """What each node is called by: its name, or ``output:<first output>`` where it has none of its own."""
+    names = Counter(node.name for node in graph)
+    return {
+        node: node.name if node.name and names[node.name] == 1 else f"output:{node.outputs[0].name}"
+        for node in graph
+        if node.outputs
+    }
 
 
 def infer_missing_shapes(model: ir.Model) -> None:

@@ -19,9 +19,9 @@ import onnx_ir as ir
 
 from ...errors import GraphError, RequestError, nearest
 from ..ir_tools.builder import DTYPE_NAMES
-from ..ir_tools.walk import infer_missing_shapes
+from ..ir_tools.walk import infer_missing_shapes, node_keys
 from ..seams.seam import METADATA_KEY
-from .islands import FLOAT, half_slots, plan
+from .islands import FLOAT, asked_for, half_slots, plan
 
 _HALVES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 _SMALL = 4096  # elements; smaller constants are converted at once, so that passes can read them
@@ -33,7 +33,7 @@ class Report:
 
     Attributes:
         dtype: float16 or bfloat16.
-        islands: node name -> why it computes in float32.
+        islands: node (`walk.node_keys`) -> why it computes in float32.
         casts: Cast nodes that were added.
         weights: constants that were converted.
         nodes: nodes that compute in `dtype`.
@@ -64,8 +64,8 @@ def to_half(
     Args:
         model: no local functions; shapes and types are inferred where they are missing.
         dtype: the type of everything that is not an island.
-        islands: node names (-> reason) to keep in float32, besides those of `islands.BY_OPERATOR`.
-            `ranges.find_islands` finds those that real inputs need.
+        islands: nodes, by `walk.node_keys` or name (-> reason), to keep in float32, besides those of
+            `islands.BY_OPERATOR`. `ranges.find_islands` finds those that real inputs need.
         typed_io: names of graph inputs and outputs that become `dtype`.
 
     Raises:
@@ -84,15 +84,16 @@ def to_half(
     half = _HALVES[dtype]
     _check(model.graph, typed_io)
     infer_missing_shapes(model)
+    keys = node_keys(model.graph)
+    wanted = asked_for(keys, islands if isinstance(islands, Mapping) else dict.fromkeys(islands, "asked for"))
     _lift_constants(model.graph)
     _drop_empty_casts(model.graph)
-    named = islands if isinstance(islands, Mapping) else dict.fromkeys(islands, "asked for")
-    planned = plan(model, half, named)
+    planned = plan(model, half, wanted)
     conversion = _Conversion(model.graph, half, planned, typed_io)
     conversion.run()
     _drop_empty_casts(model.graph)
     _retype_seams(model)
-    kept = {node.name or "": reason for node, reason in planned.items() if node.graph is not None}
+    kept = {keys[node]: reason for node, reason in planned.items() if node.graph is not None}
     return Report(dtype, kept, conversion.casts, conversion.weights, conversion.nodes)
 
 

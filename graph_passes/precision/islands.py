@@ -44,25 +44,37 @@ _SMALL = 4096
 _TYPE_NAMES = {"FLOAT16": "tensor(float16)", "BFLOAT16": "tensor(bfloat16)"}
 
 
-def plan(model: ir.Model, half: ir.DataType, named: Mapping[str, str]) -> dict[ir.Node, str]:
+def asked_for(keys: Mapping[ir.Node, str], named: Mapping[str, str]) -> dict[ir.Node, str]:
+    """The nodes that were named, by `walk.node_keys` or by a name that several carry, with the reason.
+
+    Raises:
+        RequestError: a node of `named` does not exist.
+    """
+    found = {node: named[call] for node, key in keys.items() for call in (key, node.name) if call and call in named}
+    known = {call for node, key in keys.items() for call in (key, node.name)}
+    for name in named:
+        if name not in known:
+            raise RequestError(
+                f"there is no node {name!r} to keep in float32", fix=nearest(name, list(keys.values()), kind="nodes")
+            )
+    return found
+
+
+def plan(model: ir.Model, half: ir.DataType, named: Mapping[ir.Node, str]) -> dict[ir.Node, str]:
     """Every node that computes in float32, with the reason.
 
     Args:
         model: a float32 graph without local functions; every value has a type.
         half: FLOAT16 or BFLOAT16.
-        named: node name -> reason, of the islands the caller asks for.
+        named: node -> reason, of the islands the caller asks for.
 
     Raises:
-        RequestError: a node of `named` does not exist.
         GraphError: a node holds a subgraph, or a value has no type.
     """
-    nodes = {node.name or "": node for node in model.graph}
-    for name in named:
-        if name not in nodes:
-            raise RequestError(f"there is no node {name!r} to keep in float32", fix=nearest(name, nodes, kind="nodes"))
     opset = model.graph.opset_imports.get("", 18)
     result: dict[ir.Node, str] = {}
-    for name, node in nodes.items():
+    for node in model.graph:
+        name = node.name or node.outputs[0].name
         if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
             raise GraphError(
                 f"{node.op_type} holds a subgraph, and its precision cannot be changed",
@@ -78,15 +90,15 @@ def plan(model: ir.Model, half: ir.DataType, named: Mapping[str, str]) -> dict[i
                 )
         if node.op_type == "Constant" or not touches_float(node):
             continue
-        reason = named.get(name) or _reason(node, half, opset)
+        reason = named.get(node) or _reason(node, half, opset)
         if reason:
             result[node] = reason
     for node in list(result):
         if node.op_type in ("Sin", "Cos"):
-            _add_ancestors(node, f"feeds {node.name}", result)
+            _add_ancestors(node, f"feeds {node.name or node.outputs[0].name}", result)
     for node in model.graph:
         if _is_cast_to_integer(node):
-            _add_ancestors(node, f"feeds the integers of {node.name}", result)
+            _add_ancestors(node, f"feeds the integers of {node.name or node.outputs[0].name}", result)
     return result
 
 

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from ...errors import RequestError
 from ..ir_tools.ort_session import open_session
-from ..ir_tools.walk import infer_missing_shapes
+from ..ir_tools.walk import infer_missing_shapes, node_keys
 
 FLOAT16_MAX = 65504.0
 # Half of float16's range: real inputs are a sample, and others may be larger.
@@ -35,8 +35,8 @@ def find_islands(
         feeds: one or several sets of inputs, name -> array.
 
     Returns:
-        Node name -> reason: every node that reads or writes a magnitude above `LARGE`, and every MatMul, Gemm, Conv,
-        Einsum, ReduceSum or ReduceMean with a sum of magnitudes above `FLOAT16_MAX`.
+        Node (`walk.node_keys`) -> reason: every node that reads or writes a magnitude above `LARGE`, and every
+        MatMul, Gemm, Conv, Einsum, ReduceSum or ReduceMean with a sum of magnitudes above `FLOAT16_MAX`.
 
     Raises:
         MissingError: ONNX Runtime is not installed.
@@ -45,7 +45,13 @@ def find_islands(
     """
     probed = model.clone()
     infer_missing_shapes(probed)
+    keys = node_keys(probed.graph)
+    for node in probed.graph:
+        # ONNX Runtime refuses two nodes of one name.
+        node.name = ""
     probes = _add_probes(probed)
+    if not probes:
+        return {}
     largest = dict.fromkeys(probes, 0.0)
     for found in _runs(probed, list(probes), [feeds] if isinstance(feeds, Mapping) else feeds):
         for name, value in found.items():
@@ -53,8 +59,8 @@ def find_islands(
     result: dict[str, str] = {}
     for name, (node, what, limit) in probes.items():
         if largest[name] > limit:
-            result.setdefault(node.name or "", f"{what} reaches {largest[name]:.4g}")
-    order = {node.name: i for i, node in enumerate(model.graph)}
+            result.setdefault(keys[node], f"{what} reaches {largest[name]:.4g}")
+    order = {key: i for i, key in enumerate(keys.values())}
     return dict(sorted(result.items(), key=lambda item: order[item[0]]))
 
 

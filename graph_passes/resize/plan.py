@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from ..ir_tools.walk import Walk, infer_missing_shapes, read_in_subgraphs, unique_name
+from ...errors import GraphError
+from ..ir_tools.fold_shapes import forget
+from ..ir_tools.walk import Walk, read_in_subgraphs, unique_name
 from .axis import Axis
 from .check import check
 from .rules import CONTRIB, RULES, SHAPED, Rule
-from .state import Downstream, Edit
+from .state import Downstream, Edit, Pool
 
 
 @dataclass
@@ -28,12 +30,14 @@ class Plan:
         shapes: value -> its shape after compression, for every value with a token axis, except the first.
         attending: downstream nodes in which tokens attend to each other.
         axes: value -> its token axes, for every downstream value.
+        pools: means over the tokens.
     """
 
     edits: list[Edit]
     shapes: dict[ir.Value, ir.Shape]
     attending: list[ir.Node] = field(default_factory=list)
     axes: dict[ir.Value, list[int]] = field(default_factory=dict)
+    pools: list[Pool] = field(default_factory=list)
 
     def attends(self, model: ir.Model, until: ir.Value | None = None) -> bool:
         """Whether tokens attend to each other downstream; with `until` only nodes that it is computed from count."""
@@ -92,12 +96,23 @@ def plan_downstream(model: ir.Model, value: ir.Value, axis: int, old: int, new: 
     """The read-only half of `prove_downstream`: `value` may still have its old count."""
     if new == old:
         return Plan([], {})
-    infer_missing_shapes(model)
+    walk = Walk(model)
+    # What follows from the count of the tokens is about to change: the rules ask for it, before and after.
+    forget(walk.descendants(value))
+    try:
+        return _plan(model, value, axis, Axis(old, new, prefix))
+    except GraphError:
+        for found, shape in walk.shapes_before.items():
+            found.shape = shape
+        raise
+
+
+def _plan(model: ir.Model, value: ir.Value, axis: int, tokens: Axis) -> Plan:
     downstream = Downstream(model)
-    downstream.axes[value] = {axis: Axis(old, new, prefix)}
+    downstream.axes[value] = {axis: tokens}
     if value.shape is not None:
         known = list(downstream.sizes.dims(value) or ())
-        known[axis] = old
+        known[axis] = tokens.old
         downstream.sizes.known[value] = tuple(known)
     sized: set[ir.Value] = set()
     cone = [node for node in model.graph if _visit(downstream, node, sized)]
@@ -108,6 +123,7 @@ def plan_downstream(model: ir.Model, value: ir.Value, axis: int, old: int, new: 
     }
     plan = Plan(list(downstream.edits.values()), shapes, [node for node in cone if _attends(downstream, node)])
     plan.axes = {value: list(axes) for value, axes in downstream.axes.items()}
+    plan.pools = downstream.pools
     check(downstream, cone, plan.edits, plan.shapes, value)
     return plan
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from . import layout, products
 from . import reshape as shape
 from .axis import Axes
-from .state import Downstream
+from .state import Downstream, Pool
 
 Rule = Callable[[Downstream, ir.Node], list[Axes]]
 
@@ -70,6 +70,8 @@ def _reduce(downstream: Downstream, node: ir.Node, *, over_tokens: bool) -> list
         downstream.refuse(node, f"its axes {downstream.label(node, 1)} are computed")
     nothing = bool(node.attributes["noop_with_empty_axes"].as_int()) if "noop_with_empty_axes" in node.attributes else 0
     removed = [i % rank for i in removed] or ([] if nothing else list(range(rank)))
+    if node.op_type == "ReduceMean":
+        downstream.pools += [Pool(node, i, axes[i]) for i in removed if i in axes]
     return [_drop(downstream, node, axes, removed, over_tokens)]
 
 
@@ -125,7 +127,10 @@ def window(downstream: Downstream, node: ir.Node) -> list[Axes]:
 
 def global_pool(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """A mean or maximum over every axis from the third on."""
-    return [{i: axis for i, axis in downstream.axes[node.inputs[0]].items() if i < 2}]  # type: ignore[index]
+    axes = downstream.axes[node.inputs[0]]  # type: ignore[index]
+    if node.op_type == "GlobalAveragePool":
+        downstream.pools += [Pool(node, i, axis) for i, axis in axes.items() if i > 1]
+    return [{i: axis for i, axis in axes.items() if i < 2}]
 
 
 _ELEMENTWISE = """

@@ -29,6 +29,15 @@ class Edit:
     source: ir.Node | None = None
 
 
+@dataclass(frozen=True)
+class Pool:
+    """A mean of the first input of `node` over `axis`, which lies at `position`."""
+
+    node: ir.Node
+    position: int
+    axis: Axis
+
+
 @dataclass
 class Downstream:
     """The state of one proof."""
@@ -36,6 +45,7 @@ class Downstream:
     model: ir.Model
     axes: dict[ir.Value, Axes] = field(default_factory=dict)
     edits: dict[tuple[ir.Node, int], Edit] = field(default_factory=dict)
+    pools: list[Pool] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.sizes = Sizes(self.axes)

@@ -10,9 +10,11 @@ from ..ir_tools.attention import Attention, attentions
 from ..ir_tools.builder import DTYPE_NAMES
 from ..ir_tools.token_flow import keeps_tokens, prefix_dropped
 from ..ir_tools.walk import Walk, attribute, dims
-from .prefix_tokens import learned_tokens
+from ..resize.batch_axis import batch_on_tokens
+from .prefix_tokens import learned_tokens, unexplained
 from .scopes import module_of
 from .seam import Seam, Signal
+from .self_attention import attends_to_these
 
 
 class Facts:
@@ -46,6 +48,7 @@ class Facts:
         if problem or shape is None:
             n = shape[-2] if shape and len(shape) >= 2 else None
             dim = shape[-1] if shape else None
+            problem = batch_on_tokens(self.walk, value) or problem
             return Seam(name, value.name, n or 0, dim or 0, self.dtype(value), None, valid=False, why=problem, **common)  # type: ignore[arg-type]
         batch, length, dim = shape
         assert length is not None and dim is not None and value.dtype is not None
@@ -54,6 +57,8 @@ class Facts:
         prefix, suffix = learned_tokens(self.walk, before, after, length)
         why = why or (f"{suffix} learned token(s) are appended after the tokens" if suffix else "")
         tokens = length - prefix
+        grid = grid or self.grid(before, tokens)
+        why = batch_on_tokens(self.walk, value) or why or ("" if grid else unexplained(self.walk, before, tokens))
         return Seam(
             name,
             value.name,
@@ -62,7 +67,7 @@ class Facts:
             DTYPE_NAMES[value.dtype],
             batch,
             prefix,
-            grid or self.grid(before, tokens),
+            grid,
             self.signals(value, before, tokens),
             valid=not why,
             why=why,
@@ -109,6 +114,8 @@ class Facts:
         for node in downstream:
             if not (keeps_tokens(self.walk, node) or prefix_dropped(node) or _mixes_values(node, last)):
                 return {}
+        if not attends_to_these(self.walk, last, value):
+            return {}
         length = last.lengths[0]
         result = last.node.outputs[0]
         prefix, suffix = learned_tokens(self.walk, self.walk.ancestors(result), self.walk.descendants(result), length)

@@ -21,6 +21,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from ...errors import GraphError, RequestError, nearest
+from ..ir_tools.input_shapes import fix_of
 from ..ir_tools.walk import Walk
 from .facts import Facts
 from .report import describe
@@ -121,8 +122,9 @@ def resolve(model: ir.Model, name: str = "auto", method_seam: str = "encoder_out
         for candidate in _auto_order(method_seam):
             if candidate in by_name and by_name[candidate].valid:
                 return by_name[candidate]
-        if method_seam in by_name:
-            return _usable(model, by_name[method_seam], result.seams)
+        found = next((candidate for candidate in _auto_order(method_seam) if candidate in by_name), None)
+        if found is not None:
+            return _usable(model, by_name[found], result.seams)
     elif name in by_name:
         return _usable(model, by_name[name], result.seams)
     wanted = f"the method's own seam, {method_seam!r}," if name == "auto" else f"seam {name!r}"
@@ -163,7 +165,7 @@ def _usable(model: ir.Model, seam: Seam, others: list[Seam]) -> Seam:
         return seam
     where = f"tensor {seam.tensor}"
     if "dynamic" in seam.why:
-        raise GraphError(f"seam {seam.name!r} cannot be used: {seam.why}", where=where, fix=_fixed_shapes(model))
+        raise GraphError(f"seam {seam.name!r} cannot be used: {seam.why}", where=where, fix=fix_of(model))
     if not seam.why.startswith("its "):
         usable = [other.name for other in others if other.valid] or ["none"]
         raise RequestError(
@@ -176,21 +178,3 @@ def _usable(model: ir.Model, seam: Seam, others: list[Seam]) -> Seam:
         where=where,
         fix="Export the model with a batch axis before the token axis, or name another value: --seam tensor:NAME.",
     )
-
-
-def _fixed_shapes(model: ir.Model) -> str:
-    """The command that makes the inputs of a model static."""
-    tool = "python -m onnxruntime.tools.make_dynamic_shape_fixed"
-    parts = []
-    for value in model.graph.inputs:
-        if value.is_initializer() or value.shape is None or value.shape.is_static():
-            continue
-        # The batch may stay dynamic for us, but the tool wants every number.
-        sizes = [
-            dim if isinstance(dim, int) else 1 if i == 0 else str(dim).upper() for i, dim in enumerate(value.shape)
-        ]
-        shape = ",".join(str(size) for size in sizes)
-        parts.append(f"--input_name {value.name} --input_shape {shape}")
-    command = f"{tool} {parts[0] if parts else '--dim_param NAME --dim_value N'} MODEL.onnx FIXED.onnx"
-    more = f" (and the same for {len(parts) - 1} more inputs)" if len(parts) > 1 else ""
-    return f"Fix the input sizes: `{command}`{more}, or export again without dynamic axes."

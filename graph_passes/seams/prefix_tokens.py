@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 
@@ -9,6 +11,7 @@ from ..ir_tools.token_flow import NORMS, prefix_dropped, token_slice
 from ..ir_tools.walk import Walk, attribute, dims
 
 _PLACEWISE = NORMS | {"Add", "Cast", "Dropout", "Identity", "Mul"}
+_MOST_LEARNED = 33  # No encoder is known with more tokens of its own besides its patches.
 _ALL = int(np.iinfo(np.int32).max)
 
 
@@ -42,6 +45,24 @@ def learned_tokens(walk: Walk, before: set[ir.Node], after: set[ir.Node], length
         if dropped and _length(node.inputs[0]) == length:
             return dropped, 0
     return 0, 0
+
+
+def unexplained(walk: Walk, before: set[ir.Node], tokens: int) -> str:
+    """Why a sequence may not be taken for `tokens` patches: a few more than a convolution gives places; else empty."""
+    counts = [n for node in before if node.op_type == "Conv" and (n := _places(node)) is not None]
+    patches = max((n for n in counts if n <= tokens), default=0)
+    if not patches < tokens < min(2 * patches, patches + _MOST_LEARNED):
+        return ""
+    return (
+        f"it has {tokens} tokens where a convolution upstream gives {patches} places, and it is not shown where "
+        f"the other {tokens - patches} stand (CLS, registers); export the model again with "
+        "torch.onnx.export(..., dynamo=True), tokens joined by torch.cat"
+    )
+
+
+def _places(node: ir.Node) -> int | None:
+    places = (dims(node.outputs[0]) or ())[2:]
+    return None if not places or None in places else math.prod(places)  # type: ignore[arg-type]
 
 
 def _ends(walk: Walk, value: ir.Value) -> tuple[int, int]:

@@ -41,6 +41,7 @@ class Scopes:
 
     Attributes:
         found_by: ``scopes`` (dynamo metadata), ``names`` (TorchScript node names), or empty if the graph has neither.
+        partial: whether nodes that compute features lack a path.
     """
 
     def __init__(self, walk: Walk) -> None:
@@ -52,6 +53,9 @@ class Scopes:
             if any(paths.values()):
                 self.paths, self.found_by = paths, found_by
                 break
+        self.partial = any(
+            self._tokens(output) for node in walk.nodes if node not in self.paths for output in node.outputs
+        )
         self._inside: dict[str, list[ir.Node]] = {}
         for node, path in self.paths.items():
             for parent in self._chain(path):

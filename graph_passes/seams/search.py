@@ -12,7 +12,16 @@ from ..ir_tools.walk import Walk, dims
 from .facts import Facts
 from .scopes import Layer, Scopes, is_decoder, is_projector
 from .seam import METADATA_KEY, Seam
-from .structure import Downstream, downstream, moved_downstream, output_downstream, residual_chain, with_final_norm
+from .structure import (
+    Downstream,
+    downstream,
+    moved_downstream,
+    on_chain,
+    output_downstream,
+    residual_chain,
+    with_batch_first,
+    with_final_norm,
+)
 
 
 @dataclass
@@ -101,13 +110,20 @@ def _by_scopes(facts: Facts, scopes: Scopes, result: Search) -> bool:
         result.notes.append(
             f"The last layer {layers[-1].path} has several outputs, so the encoder's output cannot be proved."
         )
-        return True
+        return False
+    if scopes.partial:
+        # A tool that adds nodes without names takes them out of their layer: then only the residual chain is proof.
+        chain = residual_chain(facts.walk)
+        layers = [layer for layer in layers if layer.output is None or on_chain(chain, layer.output)]
+        if not layers or layers[-1].output is not last:
+            result.notes.append("Some nodes carry names of modules and some do not, and the names miss the encoder.")
+            return False
     after = facts.walk.descendants(last)
     parallel = [name for name, other in others if not after & set(scopes.inside(other[0].path))]
     if parallel:
         result.notes.append(f"There are parallel encoders: {', '.join([stack, *parallel])}.")
         return True
-    output = scopes.final_norm(last)
+    output = with_batch_first(scopes.final_norm(with_batch_first(last)))
     to_weights = downstream(facts.walk, output, facts.prefix(output))
     _add_layers(facts, scopes, "encoder_layer", layers, result, why=to_weights.why)
     module, side = scopes.boundary(output)
@@ -151,7 +167,7 @@ def _by_structure(facts: Facts, result: Search) -> None:
     if not chain:
         result.notes.append("There is no single longest chain of residual sums, so no encoder can be proved.")
         return
-    output = with_final_norm(walk, chain[-1])
+    output = with_batch_first(with_final_norm(walk, with_batch_first(chain[-1])))
     to_weights = downstream(walk, output, facts.prefix(output))
     result.seams.append(facts.seam("encoder_output", output, "structure", why=to_weights.why))
     start = to_weights.projector_input

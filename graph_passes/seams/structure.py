@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ..ir_tools.token_flow import NORMS, ends_tokens, keeps_tokens, prefix_dropped, weight_product
+from ..ir_tools.token_flow import NORMS, batch_first, ends_tokens, keeps_tokens, prefix_dropped, weight_product
 from ..ir_tools.walk import FLOATS, Walk, dims
 
 _SKIP_NORMS = frozenset({"SkipLayerNormalization", "SkipSimplifiedLayerNormalization"})
@@ -83,12 +83,25 @@ def residual_chain(walk: Walk) -> list[ir.Value]:
     return values[::-1]
 
 
+def on_chain(chain: list[ir.Value], value: ir.Value) -> bool:
+    """Whether a value is one of the residual sums, or such a sum after its norm; true where there are none."""
+    producer = value.producer()
+    normed = producer is not None and producer.op_type in NORMS and producer.inputs[0] in chain
+    return not chain or value in chain or normed
+
+
 def with_final_norm(walk: Walk, value: ir.Value) -> ir.Value:
     """The encoder's output, given its last residual sum: after a final norm that is the sum's only reader."""
     users = list(value.consumers())
     if len(users) == 1 and users[0].op_type in NORMS and users[0].inputs[0] is value and not value.is_graph_output():
         return users[0].outputs[0]
     return value
+
+
+def with_batch_first(value: ir.Value) -> ir.Value:
+    """[B, N, D] of a stream [N, B, D] that is turned round and goes nowhere else; else `value` itself."""
+    users = list(value.consumers())
+    return users[0].outputs[0] if len(users) == 1 and batch_first(users[0]) and not value.is_graph_output() else value
 
 
 def downstream(walk: Walk, value: ir.Value, prefix: int = 0) -> Downstream:

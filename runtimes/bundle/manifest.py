@@ -118,7 +118,11 @@ class SeamRecord(Strict):
 
 
 class CompressionRecord(Strict):
-    """One compressor: its method, parameters, and the tokens before and after it."""
+    """One compressor: its method, parameters, and the tokens before and after it.
+
+    Attributes:
+        assume_no_padding: inputs must fill the whole length: a mask of the graph was taken for one that masks nothing.
+    """
 
     method: str
     params: dict[str, Any] = Field(default_factory=dict)
@@ -126,6 +130,7 @@ class CompressionRecord(Strict):
     tokens_in: int = Field(ge=1)
     tokens_out: int = Field(ge=1)
     size_bias: bool
+    assume_no_padding: bool = False
     seam: SeamRecord
 
 

@@ -36,7 +36,7 @@ def test_a_dynamic_token_axis_says_how_to_fix_it(refused, tmp_path):
     del model.graph.value_info[:]
     onnx.save(model, file)
     refused("model", file, "--method", "uniform", "--keep", "3", "--seam", "tensor:features",
-            says=("make_dynamic_shape_fixed", "--input_name x"))  # fmt: skip
+            says=("not static", "--input-shape x=1,3000,8"))  # fmt: skip
 
 
 def test_a_graph_whose_rest_cannot_live_with_fewer_tokens(refused, tmp_path):

@@ -8,6 +8,7 @@ from tokexport.exporter.bundling import graphs
 from tokexport.exporter.opening import open_source
 from tokexport.graph_passes.compressors import make
 from tokexport.graph_passes.insertion.sequence import Step
+from tokexport.graph_passes.ir_tools.input_shapes import fix_inputs
 from tokexport.graph_passes.precision import ranges
 
 
@@ -35,7 +36,7 @@ def test_a_batch_that_was_dynamic_is_told():
     node = ir.Node("", "Relu", [x])
     node.outputs[0].name = "y"
     model = ir.Model(ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": 18}), ir_version=10)
-    (note,) = graphs._fix_batch(model)
-    assert "input x" in note and "(n)" in note
+    (note,) = fix_inputs(model, {"x": [1, 3]})
+    assert "input x" in note and "[n, 3]" in note
     assert list(node.outputs[0].shape) == [1, 3]
-    assert graphs._fix_batch(model) == []
+    assert fix_inputs(model, {"x": [1, 3]}) == []

@@ -268,7 +268,7 @@ def test_a_foreign_file_keeps_its_names_and_needs_no_torch(tmp_path, monkeypatch
 
 def test_a_dynamic_axis_beside_the_batch_is_refused_with_the_command(tmp_path):
     file = onnx_file(tmp_path / "dynamic.onnx", ("x", ir.DataType.FLOAT, [1, 3, "height", 12]))
-    with pytest.raises(GraphError, match=r"input x has the shape .*height.*make_dynamic_shape_fixed --input_name x"):
+    with pytest.raises(GraphError, match=r"input x has the shape .*height.*--input-shape x=1,3,336,12"):
         open_source(str(file))
 
 

@@ -66,12 +66,13 @@ def test_every_kind_of_model_comes_back_as_its_kind_and_agrees(tmp_path: Path) -
 
 @pytest.mark.parametrize("form", ["plugin", "inlined"])
 def test_other_forms(form: str) -> None:
-    result = compress(toy_vit(), "uniform", keep=4, seam=SEAM, form=form)
+    result = compress(toy_vit(), "kcenter_merge", keep=4, seam=SEAM, form=form)
     assert not result.functions
     kinds = [node.op_type for node in result.graph if node.domain == "tokexport"]
-    assert kinds == (["TokexportUniform"] if form == "plugin" else [])
+    assert kinds == (["TokexportKcenterMerge"] if form == "plugin" else [])
     if form == "inlined":
-        np.testing.assert_array_equal(run(result)["out"], run(compress(toy_vit(), "uniform", keep=4, seam=SEAM))["out"])
+        portable = compress(toy_vit(), "kcenter_merge", keep=4, seam=SEAM)
+        np.testing.assert_array_equal(run(result)["out"], run(portable)["out"])
 
 
 def test_parameters_and_outputs_are_passed_on() -> None:

@@ -217,7 +217,8 @@ def test_seams_that_do_not_fit_are_refused() -> None:
 def test_dynamic_token_axis_is_refused_with_the_command() -> None:
     model = toy_vit()
     values(model)["encoded"].shape = ir.Shape([1, "tokens", 8])
-    refused(model, encoder_output(), "tokens", "make_dynamic_shape_fixed")
+    model.graph.inputs[0].shape = ir.Shape([1, "tokens", 6])
+    refused(model, encoder_output(), "tokens", "--input-shape pixels=1,")
 
 
 def test_graph_that_needs_every_token_is_refused_unchanged() -> None:

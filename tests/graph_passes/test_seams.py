@@ -183,7 +183,7 @@ def test_a_dynamic_token_axis_is_refused_with_the_command() -> None:
     model = toy.output(toy.op("MatMul", x, toy.weight(8, 6)))
     seam = by_name(model)["encoder_output"]
     assert not seam.valid and seam.tokens == 0
-    with pytest.raises(GraphError, match=r"dynamic.*make_dynamic_shape_fixed --input_name tokens --input_shape 1,N,8"):
+    with pytest.raises(GraphError, match=r"dynamic.*--input-shape tokens=1,3000,8"):
         resolve(model)
 
 

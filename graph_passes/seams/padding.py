@@ -1,0 +1,129 @@
+"""Padding among the tokens: a mask that depends on an input says that some of them are no content.
+
+A compressor reads no mask: it would keep tokens of padding, and merge them with real ones. A mask that follows from
+parameters and sizes alone (causal, windows) is the same for every input and says nothing of the kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from ...errors import GraphError
+from ..ir_tools.attention import Attention, attentions
+from ..ir_tools.token_flow import weight_product
+from ..ir_tools.walk import FLOATS, Walk, dims
+
+# Inputs that hold a mask, a bias or lengths, of operators that attend.
+_MASK_INPUTS = {
+    ("", "Attention"): (3, 6),
+    ("com.microsoft", "Attention"): (3, 5),
+    ("com.microsoft", "MultiHeadAttention"): (4, 5),
+    ("com.microsoft", "PackedMultiHeadAttention"): (4, 5, 6),
+}
+
+
+def refuse_padding(model: ir.Model, tensor: str) -> None:
+    """Refuse a graph where tokens upstream or downstream of `tensor` are masked by what depends on an input.
+
+    Raises:
+        GraphError: names the mask and the input, and what `--assume-no-padding` would mean.
+    """
+    walk = Walk(model)
+    value = walk.value(tensor)
+    if value is None:
+        return
+    nodes = walk.ancestors(value) | walk.descendants(value)
+    stream = _stream(walk, nodes)
+    for node, mask, gate in _masks(walk, nodes, value):
+        source = _input_of(walk, mask, stream, discrete=gate)
+        if source:
+            raise GraphError(
+                f"some of the tokens may be padding: {node.op_type} {node.name or node.outputs[0].name!r} masks them "
+                f"by {mask.name!r}, which depends on the input {source!r}; padding would be kept, and merged with real "
+                "tokens",
+                where=f"graph {model.graph.name or 'main'}, tensor {tensor}",
+                fix=f"Where {source!r} never marks padding (every input fills the whole length), add "
+                "--assume-no-padding (assume_no_padding=True): results for padded inputs are then wrong. Or export "
+                "the model without its mask.",
+            )
+
+
+def _masks(walk: Walk, nodes: set[ir.Node], tokens: ir.Value) -> Iterator[tuple[ir.Node, ir.Value, bool]]:
+    """(node, operand, whether it is a gate on tokens) for everything that could mask."""
+    for node in walk.sorted(nodes):
+        for i in _MASK_INPUTS.get((node.domain.replace("ai.onnx", ""), node.op_type), ()):
+            mask = node.inputs[i] if i < len(node.inputs) else None
+            if mask is not None and not walk.learned(mask):
+                yield node, mask, False
+    for attention in attentions(walk):
+        if attention.node in nodes and attention.logits is not None:
+            yield from _between(walk, attention)
+    shape = dims(tokens) or ()
+    length = shape[1] if len(shape) == 3 else None
+    for node in walk.sorted(nodes):
+        if node.op_type == "ScatterND" and (mask := node.inputs[1]) is not None and not walk.learned(mask):
+            yield node, mask, True
+        if node.op_type not in ("Mul", "Where", "And"):
+            continue
+        computed = [x for x in node.inputs if x is not None and not walk.learned(x)]
+        for mask in computed:
+            over = (dims(mask) or ())[-2:]
+            boolean = mask.dtype == ir.DataType.BOOL
+            gates = len(over) == 2 and (over[1] == 1 or boolean) and over[0] == length
+            if length not in (None, 1) and gates and (boolean or len(computed) > 1):
+                yield node, mask, True
+
+
+def _between(walk: Walk, attention: Attention) -> Iterator[tuple[ir.Node, ir.Value, bool]]:
+    """Computed operands that come in between the product of queries and keys and that of the weights with values."""
+    assert attention.logits is not None
+    starts = [node for x in attention.product for node in x.consumers() if set(attention.product) <= set(node.inputs)]
+    way = {node for start in starts for node in walk.descendants(start.outputs[0])}
+    above = (way & walk.ancestors(attention.logits)) | set(starts)
+    below = walk.descendants(
+        attention.node.outputs[0], until=lambda node: node.op_type in ("MatMul", "Einsum", "FusedMatMul")
+    )
+    inside = above | {attention.node} | below
+    for node in walk.sorted(above - set(starts)) + [n for n in walk.sorted(below) if n.op_type in ("Mul", "Where")]:
+        for mask in node.inputs:
+            if mask is not None and mask.producer() not in inside and not walk.learned(mask):
+                yield node, mask, False
+
+
+def _stream(walk: Walk, nodes: set[ir.Node]) -> set[ir.Node]:
+    """Nodes that compute features or read them: products with weights."""
+    found: set[ir.Node] = set()
+    for node in walk.sorted(nodes):
+        feature = weight_product(walk, node) or node.op_type == "Conv"
+        reads = any(x is not None and x.producer() in found for x in node.inputs)
+        if (feature or reads) and any(output.dtype in FLOATS for output in node.outputs):
+            found.add(node)
+    return found
+
+
+def _input_of(walk: Walk, mask: ir.Value, stream: set[ir.Node], *, discrete: bool) -> str:
+    """The input that a mask depends on, by a way that is not through features; empty where there is none.
+
+    Args:
+        walk: the graph.
+        mask: the operand.
+        stream: nodes that compute features or read them.
+        discrete: whether only a way through integers or booleans counts, as a scale computed from the tokens has none.
+    """
+    todo = [(mask, not discrete)]
+    seen: set[tuple[ir.Value, bool]] = set()
+    while todo:
+        value, counts = todo.pop()
+        counts = counts or value.dtype not in FLOATS
+        if (value, counts) in seen or walk.learned(value):
+            continue
+        seen.add((value, counts))
+        node = value.producer()
+        if node is None:
+            if counts and value.is_graph_input():
+                return value.name or ""
+        elif node not in stream:
+            todo += [(x, counts) for x in node.inputs if x is not None]
+    return ""
