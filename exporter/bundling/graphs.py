@@ -218,7 +218,7 @@ def _record(plan: Plan, built: Built, step: sequence.Step, done: Inserted) -> Co
         tokens_in=seam.tokens,
         tokens_out=done.keep,
         size_bias=plan.size_bias == "auto" and biased,
-        assume_no_padding=plan.assume_no_padding,
+        assume_no_padding=plan.assume_no_padding or None,
         seam=SeamRecord(
             kind=seam.name,
             graph="encoder",

@@ -122,6 +122,7 @@ class CompressionRecord(Strict):
 
     Attributes:
         assume_no_padding: inputs must fill the whole length: a mask of the graph was taken for one that masks nothing.
+            Absent where nothing was assumed.
     """
 
     method: str
@@ -130,7 +131,7 @@ class CompressionRecord(Strict):
     tokens_in: int = Field(ge=1)
     tokens_out: int = Field(ge=1)
     size_bias: bool
-    assume_no_padding: bool = False
+    assume_no_padding: bool | None = None
     seam: SeamRecord
 
 

@@ -11,7 +11,7 @@ import pytest
 from kernel_build import KERNELS as SOURCES
 from kernel_build import PLUGINS as FOLDER
 from kernel_build import run
-from tokexport.graph_passes.compressors.base import compressor_class
+from tokexport.graph_passes.compressors import compressor_class
 from tokexport.plugins import generate, structs
 from tokexport.plugins.schema import ENUMS, LIMITS, PLUGINS, Choice
 

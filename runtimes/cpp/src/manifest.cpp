@@ -91,6 +91,7 @@ CompressionRecord compression_of(const Field& field) {
                                   fields.at("tokens_in").integer(1), fields.at("tokens_out").integer(1),
                                   fields.at("size_bias").boolean(),  seam_of(fields.at("seam"))};
     fields.ignore("params");
+    fields.ignore("assume_no_padding");
     fields.done();
     return compression;
 }
