@@ -53,8 +53,9 @@ def in_form(model: ir.Model, form: str) -> ir.Model:
 
 def fork(model: ir.Model, seam: Seam, compressors: list[tuple[Compressor, int]]) -> None:
     """All compressors side by side, each on a copy of the seam's tensor: one engine shows what many would."""
-    tokens = next(v for node in model.graph for v in node.outputs if v.name == seam.tensor)
     for i, (compressor, keep) in enumerate(compressors):
+        # `insert` replaces the graph, so the tensor is looked up again each time.
+        tokens = next(v for node in model.graph for v in node.outputs if v.name == seam.tensor)
         copy = ir.node("Identity", [tokens], name=f"branch_{i}")
         copy.outputs[0].name, copy.outputs[0].type, copy.outputs[0].shape = f"branch_{i}", tokens.type, tokens.shape
         model.graph.append(copy)
@@ -122,8 +123,10 @@ def test_the_plugin_form_is_refused_only_for_want_of_the_plugin(tiny_vlm_encoder
 def test_two_counts_in_one_graph_build(tiny_vlm_encoder_onnx: Path, tmp_path: Path) -> None:
     """The same method twice: the second compressor takes what the first one left."""
     once = compress(tiny_vlm_encoder_onnx, "kcenter_merge", keep=36)
-    names = {name: f"{name}_2" for name in ("kept_indices", "sizes", "assignment")}
-    twice = compress(once, "kcenter_merge", keep=KEEP, seam=f"tensor:{once.graph.outputs[0].name}", outputs=names)
+    first = ("kept_indices", "sizes", "assignment")
+    names = {name: f"{name}_2" for name in first}
+    place = f"tensor:{once.graph.outputs[0].name}"
+    twice = compress(once, "kcenter_merge", keep=KEEP, seam=place, outputs=names, drop_outputs=first)
     assert len(twice.functions) == 2
     for form in FORMS:
         (tmp_path / form).mkdir()
