@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,11 @@ import pytest
 import shared_exports
 import tiny_checkpoints
 import wanting
+
+# As the command line does it; and where processes share the cores, each has one.
+gc.set_threshold(100_000, 20, 100)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Those that take longest go first, so that at the end no process waits for another.
 LONGEST = (

@@ -33,6 +33,8 @@ def open_session(model: ir.Model, threads: int | None = None) -> onnxruntime.Inf
         raise GraphError(f"external weights are in {len(folders)} folders", fix="Save the model into one folder first.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # Threads that spin while they wait take the cores from whatever else runs, torch's above all.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     if folders:
