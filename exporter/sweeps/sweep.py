@@ -122,7 +122,7 @@ def _check_task(opened: Source, asked: Sequence[Compressor], inputs: Path | None
     """Refuse a model without questions where no inputs are given, and methods that read one where none is asked."""
     for method in () if _asks(opened) else asked:
         fix = "Leave it out; tokexport model --parts encoder takes it."
-        refuse_text(method, f"{opened.name} is asked none here", fix)
+        refuse_text(method, f"a sweep asks {opened.name} no question", fix)
     if inputs is None and not opened.has_task:
         raise RequestError(
             f"{opened.name} has no questions with known answers",
