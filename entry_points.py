@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -110,6 +110,24 @@ def file_of(name: str, module: Any) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing")
     return path
+
+
+def from_file(kind: str, read: Callable[[Path], T], name: str, module: Any) -> T:
+    """What `read` makes of ``NAME.toml`` in the package that an entry names.
+
+    Args:
+        kind: of what it makes, for people; it has an attribute ``name``.
+        read: reads the file.
+        name: of the entry.
+        module: the package.
+
+    Raises:
+        ValueError: it has another name than its entry. Also what `file_of` and `read` raise.
+    """
+    found: Any = read(file_of(name, module))
+    if found.name != name:
+        raise ValueError(f"the entry is called {name!r}, and the {kind} {found.name!r}")
+    return cast("T", found)
 
 
 def _points(group: str) -> tuple[list[tuple[str, EntryPoint]], list[Skipped]]:

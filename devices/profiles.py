@@ -226,11 +226,5 @@ def _built_in() -> frozenset[str]:
 @functools.cache
 def _added() -> entry_points.Added[Profile]:
     """What the group ``tokexport.devices`` adds: an entry is a name, and the package in which NAME.toml lies."""
-    return entry_points.read("tokexport.devices", built_in=_built_in(), accept=_accept)
-
-
-def _accept(name: str, package: Any) -> Profile:
-    found = read(entry_points.file_of(name, package))
-    if found.name != name:
-        raise ValueError(f"the entry is called {name!r}, and the profile {found.name!r}")
-    return found
+    accept = functools.partial(entry_points.from_file, "profile", read)
+    return entry_points.read("tokexport.devices", built_in=_built_in(), accept=accept)

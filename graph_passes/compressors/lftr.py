@@ -51,6 +51,15 @@ if TYPE_CHECKING:
 _SHORTEST = 1e-30  # norm below which a sum has cancelled; its direction is not checked
 
 
+_CASES = (
+    Case(60, 5, 1, grid=(5, 3, 4)),
+    Case(60, 5, 20, grid=(5, 3, 4)),
+    Case(60, 5, 37, grid=(5, 3, 4)),
+    Case(60, 5, 60, grid=(5, 3, 4)),
+    Case(12, 3, 5, grid=(1, 3, 4)),
+)
+
+
 @compressor(
     "lftr",
     family="similarity",
@@ -77,19 +86,11 @@ class Lftr:
 
     examples = (
         Example(
-            Case(60, 5, 1, grid=(5, 3, 4)),
-            Case(60, 5, 20, grid=(5, 3, 4)),
-            Case(60, 5, 37, grid=(5, 3, 4)),
-            Case(60, 5, 60, grid=(5, 3, 4)),
-            Case(12, 3, 5, grid=(1, 3, 4)),
+            *_CASES,
             weight="differential",
         ),
         Example(
-            Case(60, 5, 1, grid=(5, 3, 4)),
-            Case(60, 5, 20, grid=(5, 3, 4)),
-            Case(60, 5, 37, grid=(5, 3, 4)),
-            Case(60, 5, 60, grid=(5, 3, 4)),
-            Case(12, 3, 5, grid=(1, 3, 4)),
+            *_CASES,
             weight="similarity",
         ),
     )

@@ -274,14 +274,8 @@ def _built_in_names() -> frozenset[str]:
 @functools.cache
 def _added() -> entry_points.Added[Recipe]:
     """What the group ``tokexport.recipes`` adds: an entry is a name, and the package in which NAME.toml lies."""
-    return entry_points.read("tokexport.recipes", built_in=_built_in_names(), accept=_accept)
-
-
-def _accept(name: str, package: Any) -> Recipe:
-    recipe = _read(entry_points.file_of(name, package))
-    if recipe.name != name:
-        raise ValueError(f"the entry is called {name!r}, and the recipe {recipe.name!r}")
-    return recipe
+    accept = functools.partial(entry_points.from_file, "recipe", _read)
+    return entry_points.read("tokexport.recipes", built_in=_built_in_names(), accept=accept)
 
 
 def _read(path: Path) -> Recipe:
