@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import shared_exports
 import tiny_checkpoints
 import wanting
 
@@ -56,19 +55,12 @@ def own_state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache_folder(session_folder: Path) -> Iterator[None]:
-    """Nor into their cache folder; the tests of one run share theirs, in whatever process they are."""
+    """Nor into their cache folder; the tests of one run share theirs, in whatever process they are.
+
+    A graph of a built-in model that one of them exported is known to the next.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(session_folder / "cache"))
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def exports_are_shared() -> Iterator[None]:
-    """See `shared_exports`."""
-    from tokexport.exporter.sources import torch_export
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch_export, "export_graph", shared_exports.sharing(torch_export.export_graph))
         yield
 
 

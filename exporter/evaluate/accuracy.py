@@ -30,8 +30,10 @@ import numpy as np
 
 from ...errors import RequestError
 from ...graph_passes.compressors import Case, Compressor, make, names
+from ...graph_passes.compressors.random import Random
+from ...graph_passes.compressors.uniform import Uniform
 from . import known
-from .answers import READ, Language
+from .answers import READ, Encoded, Language
 from .question_set import QuestionSet
 
 if TYPE_CHECKING:
@@ -109,23 +111,26 @@ def measure(plan: Plan, built: Built, folder: Path, variant: Variant, questions:
 def baselines(question_set: QuestionSet, seam: Seam, language: Language, asked: Sequence[Question]) -> dict[str, Any]:
     """What a method of the same K has to beat; see the module docstring."""
 
-    def share(method: str, keep: int = language.keep, **params: Any) -> float:
-        encoded = question_set.encode(seam, make(method, params), keep)
+    def share(encoded: Encoded) -> float:
         return graded(question_set.source, question_set.answer(encoded, language), asked)[0]
 
-    chances = [share("random", seed=seed) for seed in range(SEEDS)]
+    def fixed(method: Random | Uniform) -> Encoded:
+        # Their positions are known beforehand: no graph has to be made for each of them.
+        kept = method.kept(Case(seam.tokens, seam.dim, language.keep, seam.dtype, seam.grid))
+        return question_set.select(seam, kept)
+
+    chances = [share(fixed(Random(seed))) for seed in range(SEEDS)]
     found: dict[str, Any] = {
         "random": {"mean": float(np.mean(chances)), "deviation": float(np.std(chances)), "seeds": SEEDS},
-        "uniform": {"accuracy": share("uniform")},
+        "uniform": {"accuracy": share(fixed(Uniform()))},
     }
     pooled = pool_keep(seam, language.keep)
     if pooled is not None:
-        found["pool"] = {"keep": pooled, "accuracy": share("pool", pooled)}
+        found["pool"] = {"keep": pooled, "accuracy": share(question_set.encode(seam, make("pool"), pooled))}
     best = oracle_kept(asked, language.keep)
-    chosen, merged = (question_set.select(seam, best, merge=merge) for merge in (False, True))
     found["oracle"] = {
-        "accuracy": graded(question_set.source, question_set.answer(chosen, language), asked)[0],
-        "merged": graded(question_set.source, question_set.answer(merged, language), asked)[0],
+        "accuracy": share(question_set.select(seam, best)),
+        "merged": share(question_set.select(seam, best, merge=True)),
     }
     return found
 

@@ -91,25 +91,31 @@ class QuestionSet:
         return self._encoded(between(model, list(feeds), outputs(model, inserted).values()), feeds, inserted, size_bias)
 
     def select(self, seam: Seam, kept: np.ndarray, *, merge: bool = False) -> Encoded:
-        """Keep the tokens at kept [Q, K] int64, ascending and chosen outside the graph, for each question.
+        """Keep tokens that are chosen outside the graph.
 
-        With `merge`, every other token is averaged into the nearest kept one.
+        Args:
+            seam: where.
+            kept: ascending positions int64: [Q, K], for each question its own, or [K] for all.
+            merge: average every other token into the nearest kept one.
         """
+        shared = kept.ndim == 1
+        kept = np.tile(kept, (len(self.inputs), 1)) if shared else kept
+        at = np.arange(len(self.inputs)) if shared else self.of
         model = self.encoder.clone()
         inserted = insert(model, seam, make("uniform"), kept.shape[1], size_bias=False)
         name = compressor_node(model, inserted).outputs[0].name or ""
         heads = self._read(model, seam, {"tokens": inserted.tokens_in})[inserted.tokens_in]
         combine = merged if merge else selected
-        made = [combine(heads[at][0, seam.prefix :], rows) for at, rows in zip(self.of, kept)]
+        made = [combine(heads[number][0, seam.prefix :], rows) for number, rows in zip(at, kept)]
         gathered = [content[None] for content, _, _ in made]
         own = outputs(model, inserted)["tokens"]
         feeds = {name: gathered}
         if seam.prefix:
-            feeds[inserted.tokens_in] = [heads[at] for at in self.of]
+            feeds[inserted.tokens_in] = [heads[number] for number in at]
         # Without a prefix the compressor's tokens may be the encoder's result.
         tokens = gathered if own == name else [result[own] for result in self._run(between(model, feeds, [own]), feeds)]
         sizes, assignment = (np.stack(part) for part in list(zip(*made))[1:])
-        return Encoded(np.concatenate(tokens), kept, sizes, assignment, np.arange(len(kept)))
+        return Encoded(np.concatenate(tokens), kept, sizes, assignment, self.of if shared else np.arange(len(kept)))
 
     def answer(self, encoded: Encoded, language: Language) -> list[str]:
         """The answer to each prompt.

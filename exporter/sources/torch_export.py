@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from ...errors import GraphError, MissingError
+from .exported import exported
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -44,7 +45,8 @@ def export_graph(graph: GraphSource, opset: int = 18) -> ir.Model:
     """Export one graph with `torch.onnx`.
 
     Weights are not copied: initializers read the module's own storage when the model is saved, so the module must
-    not change before that. The same module gives the same bytes each time.
+    not change before that. The same module gives the same bytes each time. A built-in model is exported once, and known
+    from then on (see `exported`).
 
     Args:
         graph: module, example inputs and output names; shapes and dtypes of the graph are those of the example.
@@ -58,9 +60,14 @@ def export_graph(graph: GraphSource, opset: int = 18) -> ir.Model:
         GraphError: torch cannot export the module, or the module returns another number of tensors than `outputs`.
     """
     need("torch", "onnxscript", to="export a PyTorch module")
+    assert graph.module is not None, "a foreign ONNX file is not exported"
+    return exported(graph, opset, _export)
+
+
+def _export(graph: GraphSource, opset: int) -> ir.Model:
     import torch
 
-    assert graph.module is not None, "a foreign ONNX file is not exported"
+    assert graph.module is not None
     module = graph.module.eval()
     try:
         with _quiet(), _one_registry(), torch.no_grad():

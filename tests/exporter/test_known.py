@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import numpy as np
 import onnx_ir as ir
 import pytest
+from tokexport.exporter import cache as user_cache
 from tokexport.exporter.evaluate import known
 from tokexport.exporter.sources.source import Question
 
@@ -39,7 +39,7 @@ def test_a_figure_is_measured_once_and_read_by_the_next_process(cache, monkeypat
     later(monkeypatch)
     assert known.figure(dict(reversed(KEY.items())), never) == value
     (file,) = cache.iterdir()
-    assert file.suffix == ".json" and cache.stat().st_mode & 0o077 == 0
+    assert len(file.name) == 64 and cache.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("other", [{"keep": 22}, {"figure": "uncompressed"}, {"more": 1}])
@@ -53,45 +53,50 @@ def test_another_key_is_measured(cache, monkeypatch, other):
 def test_other_code_and_other_versions_are_measured(cache, monkeypatch, part):
     known.figure(KEY, lambda: 1)
     later(monkeypatch)
-    monkeypatch.setattr(known, part, lambda: "other")
+    monkeypatch.setattr(user_cache, part, lambda: "other")
     assert known.figure(KEY, lambda: 2) == 2
 
 
 def damaged(text: str) -> list[str]:
-    entry = json.loads(text)
-    return [
-        "",
-        text[:-5],
-        "[" * 100000,
-        "null",
-        json.dumps({**entry, "value": 1.5}),
-        json.dumps({**entry, "key": "{}"}),
-        json.dumps({"value": 1}),
-        json.dumps(known._entry("{}", 1.5)),
-        " " * (1 << 16) + text,
-    ]
+    check, value = text.split("\n", 1)
+    other = user_cache._check("of another key", value.encode()).decode()
+    return ["", text[:-1], check, f"{check}\n{value}5", f"{other}\n{value}", value, "0" * (17 << 20) + text]
 
 
-@pytest.mark.parametrize("how", range(9))
+@pytest.mark.parametrize("how", range(7))
 def test_a_damaged_or_foreign_file_is_measured_again_and_replaced(cache, monkeypatch, how):
-    known.figure(KEY, lambda: 1)
+    known.figure(KEY, lambda: 1.5)
     (file,) = cache.iterdir()
-    file.write_text(damaged(file.read_text())[how])
+    whole = file.read_text()
+    file.write_text(damaged(whole)[how])
     later(monkeypatch)
-    assert known.figure(KEY, lambda: 2) == 2
-    assert json.loads(file.read_text())["value"] == 2
+    assert known.figure(KEY, lambda: 1.5) == 1.5
+    assert file.read_text() == whole
     assert [path.name for path in cache.iterdir()] == [file.name]
+
+
+def test_what_was_not_used_for_longest_makes_room(cache, monkeypatch):
+    monkeypatch.setattr(user_cache, "_MOST", 2)
+    files = []
+    for age, keep in enumerate((1, 2)):
+        known.figure({"keep": keep}, lambda: 1)
+        files.append(next(file for file in cache.iterdir() if file not in files))
+        os.utime(files[-1], (age, age))
+    later(monkeypatch)
+    known.figure({"keep": 1}, never)
+    known.figure({"keep": 3}, lambda: 1)
+    assert files[0].exists() and not files[1].exists() and len(list(cache.iterdir())) == 2
 
 
 def test_links_are_not_followed(cache, monkeypatch, tmp_path):
     known.figure(KEY, lambda: 1)
     (file,) = cache.iterdir()
-    elsewhere = tmp_path / "elsewhere.json"
+    elsewhere = tmp_path / "elsewhere"
     file.rename(elsewhere)
     file.symlink_to(elsewhere)
     later(monkeypatch)
     assert known.figure(KEY, lambda: 2) == 2
-    assert not file.is_symlink() and json.loads(elsewhere.read_text())["value"] == 1
+    assert not file.is_symlink() and elsewhere.read_text().endswith("\n1")
     # A link in the place of the folder is neither read nor written through.
     cache.rename(tmp_path / "moved")
     cache.symlink_to(tmp_path / "moved")
