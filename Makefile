@@ -6,27 +6,34 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 OUT    ?= demo
 TESTS  ?=
 
-.PHONY: demo test test-slow test-gpu bench-gpu gpu-environment lint mutants bench showcase clean
+.PHONY: demo test tests test-slow test-gpu bench-gpu gpu-environment lint mutants bench showcase clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
+# Without compiling: most of what these packages hold is never imported, and what is gets compiled then.
+INSTALL := $(PIP) install -q --no-compile
+
 # torch goes first and by its exact version: a range would let pip choose another build of it.
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install -q --upgrade "setuptools>=77"
-	$(PIP) install -q "$$(grep '^torch==' constraints.txt)"
-	$(PIP) install -q --no-build-isolation -c constraints.txt -e ".[export,ort]"
+	$(INSTALL) --upgrade "setuptools>=77"
+	$(INSTALL) "$$(grep '^torch==' constraints.txt)"
+	$(INSTALL) --no-build-isolation -c constraints.txt -e ".[export,ort]"
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(PIP) install -q --no-build-isolation -c constraints.txt -e ".[export,ort,rtx,audio,junit,dev,peers]"
+	$(INSTALL) --no-build-isolation -c constraints.txt -e ".[export,ort,rtx,audio,junit,dev,peers]"
 	touch $@
 
 demo: $(VENV)/.demo
 	$(BIN)/tokexport model --method apet --ratio 0.85 -o $(OUT)
 	$(BIN)/python -m tokexport.exporter.zoo.tiny_vlm.demo $(OUT)
 
-test: $(VENV)/.test lint
+# The linters need one core, and the tests wait for processes of their own: side by side they fill both.
+test: $(VENV)/.test
+	$(MAKE) --no-print-directory -j 2 lint tests
+
+tests: $(VENV)/.test
 	cd tests && $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(TESTS)
 
 test-slow: $(VENV)/.test

@@ -16,7 +16,9 @@ from tokexport.errors import GraphError, RequestError
 from tokexport.graph_passes import compressors, forms
 from tokexport.graph_passes.compress import compress
 from tokexport.graph_passes.compressors import base
+from tokexport.graph_passes.insertion.insert import insert
 from tokexport.graph_passes.ir_tools.builder import Builder
+from tokexport.graph_passes.seams.find import resolve
 
 N, D = 12, 8
 Body = Callable[[Builder, ir.Value, int], dict[str, ir.Value]]
@@ -251,13 +253,14 @@ def of_tokens(method: str, keep: int, params: dict[str, Any], form: str = "porta
     return compress(model, method, keep=keep, seam="tensor:t", params=params, form=form)
 
 
-@pytest.mark.parametrize("given", ["4x3x2", None])
-def test_plugin_is_told_the_grid(given: str | None) -> None:
-    model = of_tokens("evs", 7, {"grid": "4x3x2"})
-    (call,) = [node for node in model.graph if node.domain == "tokexport"]
-    if given is None:  # as the seam says it
-        call.metadata_props[forms.PARAMS_KEY] = json.dumps({"grid": None})
-        call.metadata_props[forms.GRID_KEY] = "[4, 3, 2]"
+@pytest.mark.parametrize("given", ["by the parameter", "by the seam"])
+def test_plugin_is_told_the_grid(given: str) -> None:
+    if given == "by the parameter":
+        model = of_tokens("evs", 7, {"grid": "4x3x2"})
+    else:
+        text = '<ir_version: 8, opset_import: ["" : 18]> g (float[B,24,8] x) => (float[B,24,8] t) { t = Relu(x) }'
+        model = ir.from_proto(onnx.parser.parse_model(text))
+        insert(model, replace(resolve(model, "tensor:t"), grid=(4, 3, 2)), compressors.make("evs"), 7)
     (node,) = [node for node in forms.to_plugin(model).graph if node.domain == "tokexport"]
     assert {name: attribute.value for name, attribute in node.attributes.items()} == {
         "keep": 7, "grid": (4, 3, 2), "plugin_version": "1", "plugin_namespace": "tokexport"
