@@ -11,7 +11,7 @@ from click.testing import CliRunner
 def fewer_questions():
     """The real number is asked where the command line is typed in a process of its own (test_model_command)."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tokexport.exporter.pipeline.QUESTIONS", 256)
+        patch.setattr("tokexport.exporter.pipeline.QUESTIONS", 64)
         yield
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
+from tokexport.exporter.cli import main
 from tokexport.exporter.zoo.tiny_asr.clips import clips
 
 soundfile = pytest.importorskip("soundfile")
@@ -130,9 +132,12 @@ def test_wrong_requests_get_one_paragraph(bundle: Path, tmp_path: Path, argument
     assert says in error and error.count("\n") == 1
 
 
-def test_fp16_is_typed_and_proved(tmp_path: Path) -> None:
+def test_fp16_is_typed_and_proved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     arguments = ("model", "tiny-asr", "--method", "apet", "--keep", "50", "--precision", "fp16", "-o", "b", "--json")
-    data = json.loads(tokexport(*arguments, folder=tmp_path).stdout)
+    done = CliRunner().invoke(main, [*arguments])
+    assert done.exit_code == 0, done.output
+    data = json.loads(done.stdout)
     assert all(check["ok"] for check in data["proof"]["checks"])
     half = onnx.TensorProto.FLOAT16
     prefill, decode = (

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
+from tokexport.exporter.cli import main
 from tokexport.exporter.zoo.tiny_vlm.scenes import scene
 
 TOKEXPORT = Path(sys.executable).with_name("tokexport")
@@ -180,20 +182,11 @@ def test_the_bundle_tells_nothing_of_the_machine_that_made_it(bundle):
             assert str(bundle.parent).encode() not in content, path
 
 
-def test_fp16_is_typed_and_proved(tmp_path):
-    done = tokexport(
-        "model",
-        "--method",
-        "kcenter_merge",
-        "--keep",
-        "36",
-        "--precision",
-        "fp16",
-        "-o",
-        "b",
-        "--json",
-        folder=tmp_path,
-    )
+def test_fp16_is_typed_and_proved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--method", "kcenter_merge", "--keep", "36", "--precision", "fp16", "-o", "b", "--json"]
+    done = CliRunner().invoke(main, ["model", *arguments])
+    assert done.exit_code == 0, done.output
     data = json.loads(done.stdout)
     assert all(check["ok"] for check in data["proof"]["checks"])
     assert any("proves types" in note for note in data["notes"])
