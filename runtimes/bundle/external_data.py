@@ -37,7 +37,7 @@ def external_data(folder: Path, name: str, content: bytes) -> list[str]:
         entry.value
         for tensor in _tensors(model)
         for entry in tensor.external_data
-        if tensor.data_location == onnx.TensorProto.EXTERNAL and entry.key == "location"
+        if entry.key == "location"
     }
     return sorted(posixpath.join(posixpath.dirname(name), location) for location in found)
 
