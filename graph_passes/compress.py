@@ -135,7 +135,7 @@ def _open(model: Any) -> tuple[ir.Model, Any]:
     """A copy of the model to edit, and the function that converts it back to its kind."""
     import onnx_ir as ir
 
-    from .ir_tools.transaction import refuse_unsorted
+    from .ir_tools.walk import refuse_unsorted
 
     if isinstance(model, (str, Path)):
         from .ir_tools.model_io import load_model

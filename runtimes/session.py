@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import BundleError, RequestError, nearest
+from ..errors import BundleError, GraphError, RequestError, nearest
 from .bundle.manifest import GraphRecord, TensorRecord
 from .bundle.reader import Bundle
 from .generate import Answer, Run, greedy, padded
@@ -49,11 +49,13 @@ class Session(ABC):
 
         Raises:
             RequestError: the graph is not in the bundle, or an input is missing, unknown, or of another dtype or shape.
+            GraphError: it fails, or an output has another dtype or shape than the manifest says.
+            BundleError: a file that it is read from is not the one that was opened.
         """
         record = self.bundle.graph(role, self.variant.name)
         feeds = {record.inputs[name].name: array for name, array in checked(role, record, inputs).items()}
         results = self.execute(role, feeds)
-        return {name: results[tensor.name] for name, tensor in record.outputs.items()}
+        return checked_outputs(role, record, results)
 
     def steps(self) -> Run:
         """The function that generation runs graphs with: `run`, or a runtime's own that keeps KV caches in place."""
@@ -134,7 +136,8 @@ class Session(ABC):
         processor, generation = self.bundle.manifest.processor, self.variant.generation
         if processor.kind == "none" or processor.vocabulary is None:
             return None
-        words = Words.load(self.bundle.file(processor.vocabulary))
+        with self.bundle.unchanged([processor.vocabulary]):
+            words = Words.load(self.bundle.file(processor.vocabulary))
         if generation and (words.bos, words.pad, list(words.eos)) != (generation.bos, generation.pad, generation.eos):
             raise BundleError(
                 f"bos, pad and eos of {processor.vocabulary} are not those of the manifest's generation record",
@@ -189,16 +192,38 @@ def checked(
         array = inputs[name]
         if not any(isinstance(array, kind) for kind in kinds):
             raise RequestError(f"input {name!r} of {role} is a {type(array).__name__}, not a numpy array")
-        fits = len(array.shape) == len(tensor.shape) and all(
-            want in (-1, axis) for want, axis in zip(tensor.shape, array.shape)
-        )
-        if array.dtype.name != tensor.dtype or not fits:
+        if not _fits(array, tensor):
             raise RequestError(
                 f"input {name!r} of {role} is {array.dtype.name} {list(array.shape)}",
                 where=f"tensor {tensor.name}",
                 fix=f"Expected {_text(tensor)}.",
             )
     return dict(inputs)
+
+
+def checked_outputs(role: str, record: GraphRecord, results: Mapping[str, Any]) -> dict[str, Any]:
+    """Outputs by role name, from outputs by the graph's own names.
+
+    Raises:
+        GraphError: one has another dtype or shape than the manifest says.
+    """
+    for name, tensor in record.outputs.items():
+        array = results[tensor.name]
+        if not _fits(array, tensor):
+            raise GraphError(
+                f"output {name!r} of {role} is {array.dtype.name} {list(array.shape)}, and the manifest says "
+                f"{_text(tensor)}",
+                where=f"tensor {tensor.name}",
+                fix="Export the bundle again: its graphs and its manifest are not of one export.",
+            )
+    return {name: results[tensor.name] for name, tensor in record.outputs.items()}
+
+
+def _fits(array: Any, tensor: TensorRecord) -> bool:
+    """Whether an array has the dtype and shape of a record."""
+    rank = len(array.shape) == len(tensor.shape)
+    sizes = rank and all(want in (-1, axis) for want, axis in zip(tensor.shape, array.shape))
+    return sizes and array.dtype.name == tensor.dtype
 
 
 def _text(tensor: TensorRecord) -> str:

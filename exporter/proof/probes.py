@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from ...errors import BundleError
 
 if TYPE_CHECKING:
     from ...runtimes.bundle.manifest import Role
+    from ...runtimes.bundle.reader import Bundle
 
 FILE = "proof.npz"
 
@@ -71,6 +73,24 @@ def to_bytes(probes: list[Probe]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, index=np.frombuffer(json.dumps(index).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
+
+
+def of_bundle(bundle: Bundle) -> list[Probe]:
+    """The probes that a bundle carries.
+
+    Raises:
+        BundleError: it has none, or the manifest does not list their file, or they are damaged.
+    """
+    if FILE not in bundle.manifest.files and os.path.lexists(bundle.path / FILE):
+        raise BundleError(
+            f"{FILE} is not among the files of the manifest, so it is not the proof that this bundle was exported with",
+            where=str(bundle.path),
+            fix="Export the bundle again, or copy it again in full.",
+        )
+    if FILE not in bundle.manifest.files:
+        return load(bundle.path / FILE)
+    with bundle.unchanged([FILE]):
+        return load(bundle.path / FILE)
 
 
 def load(path: Path) -> list[Probe]:

@@ -19,6 +19,8 @@ from .parity import check
 from .probes import Probe
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from ...runtimes.bundle.manifest import Variant
     from ...runtimes.tensorrt.engine_graph import EngineRunner
 
@@ -78,7 +80,7 @@ def _verify(
     measured = {one.name: gate.recorded(bundle, one.name, needed=min_accuracy is not None) for one in chosen}
     files = verify_hashes(bundle, lambda name: step(f"files: {name}"))
     step("compressor: reading the probes")
-    probes = probe_file.load(bundle.path / probe_file.FILE)
+    probes = probe_file.of_bundle(bundle)
     prove = {"ort": _with_ort, "tensorrt": _with_tensorrt}[runtime]
     results: list[dict[str, Any]] = []
     for one in chosen:
@@ -87,6 +89,8 @@ def _verify(
         checks, notes = prove(bundle, one, mine, suite)
         listed = [found.to_json() for found in checks]
         results.append({"variant": one.name, "checks": listed, "notes": notes, "accuracy": measured[one.name]})
+    # What was proved is what was hashed.
+    bundle.check_held(list(bundle.manifest.files))
     return {
         "bundle": str(path),
         "runtime": runtime,
@@ -112,9 +116,14 @@ def _with_ort(bundle: Bundle, variant: Variant, probes: list[Probe], step: Progr
             where=str(bundle.path),
             fix="Export it in fp16 or fp32, or prove its engines: tokexport verify BUNDLE --runtime tensorrt.",
         )
-    models = {role: load_model(bundle.model_path(role, variant=variant.name)) for role in variant.graphs}
+    models = {role: _model(bundle, role, variant.name) for role in variant.graphs}
     notes = gate.of_export(bundle.manifest, variant.name).get("notes", [])
     return check(probes, models, ort_runner, precision, step), notes
+
+
+def _model(bundle: Bundle, role: str, variant: str) -> ir.Model:
+    with bundle.reading(role, variant=variant) as path:
+        return load_model(path)
 
 
 def _with_tensorrt(

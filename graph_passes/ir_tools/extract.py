@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 import onnx_ir as ir
 
 from ...errors import GraphError, RequestError, nearest
-from .walk import infer_missing_shapes
+from .infer_shapes import infer_missing_shapes
 
 
 def extract(model: ir.Model, tensors: Sequence[str]) -> tuple[ir.Model, ir.Model]:

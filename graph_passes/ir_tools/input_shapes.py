@@ -10,8 +10,9 @@ import onnx_ir as ir
 from ...errors import GraphError, RequestError, nearest
 from .builder import DTYPE_NAMES, OPSET
 from .fold_shapes import fold_shapes
+from .infer_shapes import infer_missing_shapes
 from .model_io import standard_opset
-from .walk import FLOATS, infer_missing_shapes
+from .walk import FLOATS
 
 _INLINE_BYTES = 4096  # Constants up to here may be axes or sizes, which a conversion of the opset looks at.
 

@@ -13,7 +13,8 @@ import onnx_ir as ir
 
 from ...errors import GraphError
 from .builder import OPSET
-from .walk import out_of_order
+from .call_order import in_call_order
+from .walk import out_of_order, read_in_subgraphs
 
 IR_VERSION = 10  # The version written: local functions need 8, and the targeted runtimes read 10.
 
@@ -55,21 +56,51 @@ def load_model(path: str | Path) -> ir.Model:
 
 
 def put_in_order(model: ir.Model) -> None:
-    """Sort the nodes of a graph, in place, where one precedes what it reads: converters append Casts at the end.
+    """Sort the nodes of all graphs, in place, where one precedes what it reads: converters append Casts at the end.
 
     Raises:
-        GraphError: the graph has a cycle.
+        GraphError: a graph has a cycle, of nodes or of functions; or its functions expand without measure.
     """
-    if out_of_order(model.graph) is None:
-        return
-    try:
-        model.graph.sort()
-    except ValueError as error:
-        raise GraphError(
-            "the graph has a cycle: nodes read what is computed from them",
-            where=f"graph {model.graph.name}",
-            fix="Export the ONNX file again.",
-        ) from error
+    in_call_order(model)
+    for graph in [model.graph, *(function.graph for function in model.functions.values())]:
+        for part in [graph, *graph.subgraphs()]:
+            if out_of_order(part) is None:
+                continue
+            try:
+                graph.sort()
+            except ValueError:
+                raise _cyclic(part) from None
+            if out_of_order(part) is not None:
+                raise _cyclic(part)
+
+
+def _cyclic(graph: ir.Graph) -> GraphError:
+    """The error for a graph whose nodes cannot be sorted, with the nodes of one cycle."""
+    left = set(graph)
+    todo = list(graph)
+    while todo:
+        node = todo.pop()
+        if node in left and not any(value.producer() in left for value in _read(node)):
+            left.discard(node)
+            todo += [reader for output in node.outputs for reader in output.consumers()]
+    path: dict[ir.Node, None] = {}
+    node = next((node for node in graph if node in left), None)
+    while node is not None and node not in path:
+        path[node] = None
+        node = next((producer for value in _read(node) if (producer := value.producer()) in left), None)
+    passed = list(path)
+    cycle = passed[passed.index(node) :] if node is not None else passed
+    names = [repr(each.name or each.op_type) for each in cycle]
+    shown = names if len(names) < 6 else [*names[:2], f"{len(names) - 4} more", *names[-2:]]
+    return GraphError(
+        f"the graph has a cycle: nodes read what is computed from them: {' reads '.join([*shown, *names[:1]])}",
+        where=f"graph {graph.name}",
+        fix="Export the ONNX file again.",
+    )
+
+
+def _read(node: ir.Node) -> list[ir.Value]:
+    return [value for value in (*node.inputs, *read_in_subgraphs(node)) if value is not None]
 
 
 def save_model(model: ir.Model, path: str | Path, data_name: str | None = None) -> None:

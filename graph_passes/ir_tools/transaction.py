@@ -7,8 +7,7 @@ from contextlib import contextmanager
 
 import onnx_ir as ir
 
-from ...errors import GraphError
-from .walk import out_of_order
+from .walk import refuse_unsorted
 
 
 @contextmanager
@@ -30,20 +29,3 @@ def all_or_nothing(model: ir.Model) -> Iterator[ir.Model]:
     model.metadata_props.update(clone.metadata_props)
     for identifier, function in clone.functions.items():
         model.functions.setdefault(identifier, function)
-
-
-def refuse_unsorted(graph: ir.Graph) -> None:
-    """ONNX wants nodes in topological order; only such a graph can be cloned, or walked from front to back.
-
-    Raises:
-        GraphError: a node reads what a later node computes.
-    """
-    found = out_of_order(graph)
-    if found is not None:
-        node, value = found
-        raise GraphError(
-            f"node {node.name or node.op_type!r} reads {value.name!r}, which a later node computes",
-            where=f"graph {graph.name or 'main'}",
-            fix="Sort its nodes first: `python -c \"import onnx_ir as ir; model = ir.load('MODEL.onnx'); "
-            "model.graph.sort(); ir.save(model, 'SORTED.onnx')\"`.",
-        )

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import onnx_ir as ir
 
+from ...errors import GraphError
 from .fold_shapes import fold_shapes
+from .infer_shapes import infer_missing_shapes
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 
@@ -24,6 +26,7 @@ class Walk:
     """
 
     def __init__(self, model: ir.Model) -> None:
+        refuse_unsorted(model.graph)
         infer_missing_shapes(model)
         self.shapes_before = fold_shapes(model)
         self.model, self.graph = model, model.graph
@@ -34,9 +37,10 @@ class Walk:
         # In graph order a producer is always classified before its consumers, so nothing recurses.
         for node in self.nodes:
             inputs = [value for value in node.inputs if value is not None]
-            constant = not _has_subgraph(node) and all(self.constant(value) for value in inputs)
+            alone = not _has_subgraph(node)
+            constant = alone and all(self.constant(value) for value in inputs)
             sized = node.domain in ("", "ai.onnx") and node.op_type in _SIZES
-            learned = sized or (not _has_subgraph(node) and all(self.learned(value) for value in inputs))
+            learned = constant or sized or (alone and all(self.learned(value) for value in inputs))
             for output in node.outputs:
                 self._constant[output], self._learned[output] = constant, learned
 
@@ -115,11 +119,28 @@ def out_of_order(graph: ir.Graph) -> tuple[ir.Node, ir.Value] | None:
     """The first node that reads a value which a later node computes, and that value; None in topological order."""
     later = set(graph)
     for node in graph:
-        for value in (*node.inputs, *read_in_subgraphs(node)):
+        for value in (*node.inputs, *read_in_subgraphs(node)) if node.attributes else node.inputs:
             if value is not None and value.producer() in later:
                 return node, value
         later.discard(node)
     return None
+
+
+def refuse_unsorted(graph: ir.Graph) -> None:
+    """ONNX wants nodes in topological order; only such a graph can be cloned, or walked from front to back.
+
+    Raises:
+        GraphError: a node reads what a later node computes.
+    """
+    found = out_of_order(graph)
+    if found is not None:
+        node, value = found
+        raise GraphError(
+            f"node {node.name or node.op_type!r} reads {value.name!r}, which a later node computes",
+            where=f"graph {graph.name or 'main'}",
+            fix="Sort its nodes first: `python -c \"import onnx_ir as ir; model = ir.load('MODEL.onnx'); "
+            "model.graph.sort(); ir.save(model, 'SORTED.onnx')\"`.",
+        )
 
 
 def dims(value: ir.Value | None) -> tuple[int | None, ...] | None:
@@ -163,16 +184,6 @@ def node_keys(graph: ir.Graph) -> dict[ir.Node, str]:
     }
 
 
-def infer_missing_shapes(model: ir.Model) -> None:
-    """Annotate values with shapes and types the file lacks; a complete file is left alone."""
-    values = (output for node in model.graph for output in node.outputs if output.name)
-    if all(value.shape is not None and value.dtype is not None for value in values):
-        return
-    from onnx_ir.passes.common import ShapeInferencePass
-
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-
-
 def unique_name(base: str, taken: set[str]) -> str:
     """`base`, or `base`_2, _3, ...: the first that is not in `taken` or a dotted prefix in it; added to `taken`."""
     name, i = base, 2
@@ -192,4 +203,5 @@ def _tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
 
 
 def _has_subgraph(node: ir.Node) -> bool:
-    return any(attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attr in node.attributes.values())
+    kinds = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+    return bool(node.attributes) and any(attribute.type in kinds for attribute in node.attributes.values())

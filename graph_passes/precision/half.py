@@ -19,7 +19,8 @@ import onnx_ir as ir
 
 from ...errors import GraphError, RequestError, nearest
 from ..ir_tools.builder import DTYPE_NAMES
-from ..ir_tools.walk import infer_missing_shapes, node_keys
+from ..ir_tools.infer_shapes import infer_missing_shapes
+from ..ir_tools.walk import node_keys
 from ..seams.seam import METADATA_KEY
 from .islands import FLOAT, asked_for, half_slots, plan
 

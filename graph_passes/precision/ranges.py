@@ -14,8 +14,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import RequestError
+from ..ir_tools.infer_shapes import infer_missing_shapes
 from ..ir_tools.ort_session import open_session
-from ..ir_tools.walk import infer_missing_shapes, node_keys
+from ..ir_tools.walk import node_keys
 
 FLOAT16_MAX = 65504.0
 # Half of float16's range: real inputs are a sample, and others may be larger.

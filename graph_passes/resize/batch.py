@@ -14,7 +14,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import GraphError
-from ..ir_tools.walk import array, infer_missing_shapes, integers, unique_name
+from ..ir_tools.infer_shapes import infer_missing_shapes
+from ..ir_tools.walk import array, integers, unique_name
 
 _ARITHMETIC = frozenset({"Abs", "Add", "Div", "Max", "Min", "Mod", "Mul", "Neg", "Pow", "Reciprocal", "Sqrt", "Sub"})
 _LOGIC = frozenset({"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Where", "Xor"})

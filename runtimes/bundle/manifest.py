@@ -275,11 +275,14 @@ class Manifest(Strict):
     parity: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
 
+    def graph_files(self) -> set[str]:
+        """The file of every graph in every form."""
+        graphs = (graph for variant in self.variants for graph in variant.graphs.values())
+        return {name for graph in graphs for name in graph.forms.values()}
+
     def named_files(self) -> Iterator[str]:
         """Every path that a graph or the processor needs; `files` must list all of them."""
-        for variant in self.variants:
-            for graph in variant.graphs.values():
-                yield from graph.forms.values()
+        yield from sorted(self.graph_files())
         if self.processor.vocabulary:
             yield self.processor.vocabulary
 

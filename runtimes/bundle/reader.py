@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
+import errno
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from ...errors import BundleError, RequestError, nearest
+from ...files import LARGEST_TEXT, open_regular, parse_json
 from . import journal
-from .manifest import MANIFEST, PENDING, SCHEMA, GraphRecord, Manifest, Role, Variant
+from .external_data import external_data
+from .held import AGAIN, Identity, check_file, identity_of, is_held, open_file, sha256
+from .manifest import MANIFEST, PENDING, SCHEMA, FileRecord, GraphRecord, Manifest, Role, Variant
 from .strict import LENIENT
-
-_AGAIN = "Export it again, or copy it again in full."
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,12 @@ class Bundle:
     Attributes:
         path: the folder.
         manifest: its manifest.json.
+        held: which file each name of the manifest meant on opening.
     """
 
     path: Path
     manifest: Manifest
+    held: Mapping[str, Identity] = field(default_factory=dict, repr=False, compare=False)
 
     def variant(self, name: str | None = None) -> Variant:
         """The variant of that name; without a name the first, which is the default one.
@@ -91,9 +93,70 @@ class Bundle:
             )
         return self.path / name
 
+    @contextlib.contextmanager
+    def reading(self, role: str, form: str = "portable", variant: str | None = None) -> Iterator[Path]:
+        """The ONNX file of a role: what is read of it and of its data inside the block is what was there on opening.
+
+        Raises:
+            RequestError: the bundle has no such graph, or not in this form.
+            BundleError: the graph reads a file that the manifest does not list; or as `unchanged`.
+        """
+        path = self.model_path(role, form, variant)
+        name = path.relative_to(self.path).as_posix()
+        with self.unchanged([name]):
+            names = self.graph_files(name)
+        with self.unchanged(names):
+            yield path
+
+    @contextlib.contextmanager
+    def unchanged(self, names: Sequence[str]) -> Iterator[None]:
+        """What is read of these files inside the block is what was there on opening.
+
+        Raises:
+            BundleError: on entry or at the end, one is missing, a link, or has other content than the manifest says.
+        """
+        self.check_held(names)
+        try:
+            yield
+        finally:
+            self.check_held(names)
+
+    def check_held(self, names: Sequence[str]) -> None:
+        """Check that files are those found on opening, see `unchanged`."""
+        for name in names:
+            if not is_held(self.path, name, self.held.get(name), self._record(name).sha256):
+                raise BundleError(
+                    f"{name} has changed since the bundle was opened",
+                    where=str(self.path),
+                    fix="Open the bundle again. If it still fails, check it with `tokexport verify`.",
+                )
+
+    def graph_files(self, name: str) -> list[str]:
+        """A graph's file and the data files it reads, each of them listed in the manifest.
+
+        Raises:
+            GraphError: it is no graph.
+            BundleError: it reads a file that the manifest does not list.
+        """
+        self._record(name)
+        with open_file(self.path, name) as file:
+            found = external_data(self.path, name, file.read())
+        for other in found:
+            if other not in self.manifest.files:
+                raise BundleError(
+                    f"{name} reads {other!r}, which {MANIFEST} does not list, so nobody checks it",
+                    where=str(self.path),
+                    fix=AGAIN,
+                )
+        return [name, *found]
+
+    def _record(self, name: str) -> FileRecord:
+        self.file(name)
+        return self.manifest.files[name]
+
 
 def open_bundle(path: Path | str) -> Bundle:
-    """Read a bundle's manifest and check that every file exists and has its size; nothing is written.
+    """Read a bundle's manifest and check that every file is there and has its size; nothing is written.
 
     A newer minor version is read and its unknown keys are ignored; a newer major version is refused.
 
@@ -103,10 +166,25 @@ def open_bundle(path: Path | str) -> Bundle:
     folder = Path(path)
     if os.path.lexists(folder / PENDING):
         raise journal.refusal(folder)
-    file = folder / MANIFEST
+    text, before = _read_manifest(folder)
+    manifest = parse_manifest(text, folder / MANIFEST)
+    held = {name: check_file(folder, name, record.size) for name, record in manifest.files.items()}
+    # A replacement moves the manifest last, and removes the old one first: files of another bundle had another one.
+    if os.path.lexists(folder / PENDING) or check_file(folder, MANIFEST) != before:
+        raise BundleError("the bundle was replaced while it was opened", where=str(folder), fix="Open it again.")
+    return Bundle(folder, manifest, held)
+
+
+def _read_manifest(folder: Path) -> tuple[bytes, Identity]:
     try:
-        text = file.read_bytes()
+        with open_regular(folder / MANIFEST, follow=False) as file:
+            status = os.fstat(file.fileno())
+            if status.st_size > LARGEST_TEXT:
+                raise OSError(errno.EFBIG, f"has more than {LARGEST_TEXT} bytes")
+            return file.read(LARGEST_TEXT), identity_of(status)
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            check_file(folder, MANIFEST)
         if not folder.is_dir():
             what = "is a file, and a bundle is a folder" if folder.exists() else "does not exist"
             raise BundleError(f"the bundle {what}", where=str(folder), fix="Name the folder given by -o.") from None
@@ -115,33 +193,30 @@ def open_bundle(path: Path | str) -> Bundle:
             where=str(folder),
             fix="Name the folder given by -o.",
         ) from None
-    bundle = Bundle(folder, parse_manifest(text, file))
-    for name, record in bundle.manifest.files.items():
-        check_file(folder, name, record.size)
-    return bundle
 
 
 def verify_hashes(bundle: Bundle, step: Callable[[str], None] = lambda text: None) -> int:
-    """Read every file and compare its SHA-256; returns how many there are.
+    """Read every file and compare its SHA-256, and check that every graph reads listed files alone.
 
     Args:
         bundle: an opened bundle.
         step: called with the name of each file.
 
+    Returns:
+        How many files there are.
+
     Raises:
-        BundleError: names each file whose content changed.
+        BundleError: names each file whose content changed; or a graph reads a file that is not listed.
     """
     changed = []
     for name, record in bundle.manifest.files.items():
         step(name)
-        digest = hashlib.sha256()
-        with (bundle.path / name).open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-        if digest.hexdigest() != record.sha256:
+        if sha256(bundle.path, name) != record.sha256:
             changed.append(name)
     if changed:
-        raise BundleError(f"the content of {', '.join(changed)} has changed", where=str(bundle.path), fix=_AGAIN)
+        raise BundleError(f"the content of {', '.join(changed)} has changed", where=str(bundle.path), fix=AGAIN)
+    for name in sorted(bundle.manifest.graph_files()):
+        bundle.graph_files(name)
     return len(bundle.manifest.files)
 
 
@@ -152,9 +227,9 @@ def parse_manifest(text: bytes, file: Path) -> Manifest:
         BundleError: damaged, too new, or with paths that leave its folder.
     """
     try:
-        data = json.loads(text)
+        data = parse_json(text)
     except ValueError as error:
-        raise BundleError(f"{MANIFEST} is damaged or cut short: {error}", where=str(file), fix=_AGAIN) from None
+        raise BundleError(f"{MANIFEST} is damaged or cut short: {error}", where=str(file), fix=AGAIN) from None
     lenient = _is_newer_minor(data, file)
     try:
         manifest = Manifest.model_validate(data, context=LENIENT if lenient else None)
@@ -169,7 +244,7 @@ def parse_manifest(text: bytes, file: Path) -> Manifest:
         ) from None
     missing = sorted(set(manifest.named_files()) - manifest.files.keys())
     if missing:
-        raise BundleError(f"{MANIFEST} uses {missing[0]} but does not list it", where=str(file), fix=_AGAIN)
+        raise BundleError(f"{MANIFEST} uses {missing[0]} but does not list it", where=str(file), fix=AGAIN)
     return manifest
 
 
@@ -180,7 +255,7 @@ def _is_newer_minor(data: Any, file: Path) -> bool:
         raise BundleError(
             f"{MANIFEST} has schema {version!r}, and a bundle has a version such as {SCHEMA!r}",
             where=str(file),
-            fix=_AGAIN,
+            fix=AGAIN,
         )
     major, minor = map(int, parts)
     known_major, known_minor = map(int, SCHEMA.split("."))
@@ -192,25 +267,3 @@ def _is_newer_minor(data: Any, file: Path) -> bool:
             fix="pip install -U tokexport" if newer else "Export it again.",
         )
     return minor > known_minor
-
-
-def check_file(folder: Path, name: str, size: int | None = None) -> None:
-    """Check that a file exists, is reached through no symbolic link, and has the given size, if any.
-
-    Raises:
-        BundleError: one of these does not hold.
-    """
-    path = folder / name
-    # A link in any part of the path could lead out of the folder.
-    for part in (path, *path.parents[: len(Path(name).parts) - 1]):
-        if part.is_symlink():
-            raise BundleError(
-                f"{name} is a symbolic link, which ONNX Runtime refuses",
-                where=str(folder),
-                fix=f"Copy the bundle with its files: cp -rL {folder} NEW",
-            )
-    if not path.is_file():
-        raise BundleError(f"{name} is missing", where=str(folder), fix=_AGAIN)
-    found = path.stat().st_size
-    if size is not None and found != size:
-        raise BundleError(f"{name} has {found} bytes, not {size}", where=str(folder), fix=_AGAIN)

@@ -14,8 +14,9 @@ from pathlib import Path
 from ...errors import BundleError
 from . import journal
 from .folders import locked, sync
+from .held import check_file
 from .manifest import BUILDING, MANIFEST, OURS, PENDING, Manifest
-from .reader import check_file, parse_manifest
+from .reader import parse_manifest
 
 
 def recover(out: Path) -> bool:

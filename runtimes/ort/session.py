@@ -74,16 +74,16 @@ class OrtSession(Session):
         Raises:
             RequestError: the bundle has no such graph or form.
             GraphError: ONNX Runtime cannot load it.
-            BundleError: it lacks a tensor that the manifest names.
+            BundleError: it lacks a tensor that the manifest names; or its files are not those that were opened.
         """
         if role in self._sessions:
             return self._sessions[role]
-        path = self.bundle.model_path(role, self._form, self.variant.name)
-        try:
-            session = self._ort.InferenceSession(str(path), self._options, providers=self._providers)
-        except Exception as error:
-            fix = "Check the bundle with `tokexport verify`."
-            raise GraphError(f"ONNX Runtime cannot load it: {_first_line(error)}", where=str(path), fix=fix) from error
+        with self.bundle.reading(role, self._form, self.variant.name) as path:
+            try:
+                session = self._ort.InferenceSession(str(path), self._options, providers=self._providers)
+            except Exception as error:
+                what, fix = f"ONNX Runtime cannot load it: {_first_line(error)}", "Check it with `tokexport verify`."
+                raise GraphError(what, where=str(path), fix=fix) from error
         record = self.bundle.graph(role, self.variant.name)
         sides: list[tuple[Any, Any]] = [(record.inputs, session.get_inputs()), (record.outputs, session.get_outputs())]
         for tensors, nodes in sides:

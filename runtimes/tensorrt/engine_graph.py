@@ -81,8 +81,8 @@ class EngineRunner:
 
     def _model(self, role: Role) -> ir.Model:
         bundle, form = self.session.bundle, self._forms[role]
-        path = bundle.model_path(role, "portable" if form == "inlined" else form, self.session.variant.name)
-        model = load_model(path)
+        with bundle.reading(role, "portable" if form == "inlined" else form, self.session.variant.name) as path:
+            model = load_model(path)
         return to_inlined(model) if form == "inlined" else model
 
 

@@ -12,7 +12,7 @@ from ...errors import MissingError, RequestError, TokexportError, nearest
 from ...plugins.library import require_code
 from ..bundle.reader import Bundle
 from ..generate import Run
-from ..session import Session, checked
+from ..session import Session, checked, checked_outputs
 from . import layers as engine_layers
 from .api import Api, title, version_of
 from .cuda import Cuda, compute_capability
@@ -67,7 +67,7 @@ class TensorRTSession(Session):
             known = checked(role, record, inputs, (np.ndarray, OnDevice))
             stay = {one.name for name, one in record.outputs.items() if name.startswith(("present_", "cross_"))}
             results = graph.run({record.inputs[name].name: value for name, value in known.items()}, stay)
-            return {name: results[one.name] for name, one in record.outputs.items()}
+            return checked_outputs(role, record, results)
 
         return run
 
@@ -181,7 +181,8 @@ class TensorRTSession(Session):
         from ...graph_passes.ir_tools.model_io import load_model
 
         file_form = "portable" if record.form == "inlined" else record.form
-        model = load_model(self.bundle.model_path(record.role, file_form, record.variant))
+        with self.bundle.reading(record.role, file_form, record.variant) as path:
+            model = load_model(path)
         wanted = engine_layers.asked(to_inlined(model) if record.form == "inlined" else model)
         return engine_layers.compare("engine", wanted, self._api.layers_of_engine(engine), record.plugins.names)
 

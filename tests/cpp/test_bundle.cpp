@@ -1,6 +1,9 @@
+#include <sys/stat.h>
+
 #include "catch.h"
 #include "tokexport/bundle.h"
 #include "tokexport/errors.h"
+#include "tokexport/words.h"
 #include "toy.h"
 
 using namespace tokexport;
@@ -60,6 +63,76 @@ TEST_CASE("files are there, have their size, and are no links") {
     folder.write("elsewhere/encoder.onnx", "abc");
     std::filesystem::create_directory_symlink(folder.path / "elsewhere", folder.path / "graphs");
     CHECK_SAYS(Bundle::open(folder.path), BundleError, "symbolic link");
+}
+
+TEST_CASE("a pipe is refused at once") {
+    toy::Folder folder;
+    for (const char* name : {"graphs/encoder.onnx", "manifest.json"}) {
+        toy::bundle(folder);
+        std::filesystem::remove(folder.path / name);
+        REQUIRE(mkfifo((folder.path / name).c_str(), 0600) == 0);
+        CHECK_THROWS_AS(Bundle::open(folder.path), BundleError);
+        CHECK_THROWS_AS(Words::load(folder.path / name), BundleError);
+        std::filesystem::remove(folder.path / name);
+    }
+    toy::bundle(folder);
+    std::filesystem::rename(folder.path / "manifest.json", folder.path / "m.json");
+    std::filesystem::create_symlink("m.json", folder.path / "manifest.json");
+    CHECK_SAYS(Bundle::open(folder.path), BundleError, "symbolic link");
+}
+
+namespace {
+
+// A field of a protobuf message that holds bytes.
+std::string field(int number, const std::string& bytes) {
+    const int tag = number << 3 | 2;
+    std::string text{static_cast<char>(tag < 128 ? tag : tag % 128 + 128)};
+    if (tag >= 128) text += static_cast<char>(tag / 128);
+    return text + static_cast<char>(bytes.size()) + bytes;
+}
+
+// A graph whose one weight lies in the file `location`.
+std::string graph_of(const std::string& location) {
+    return field(7, field(5, field(13, field(1, "location") + field(2, location))));
+}
+
+}  // namespace
+
+TEST_CASE("a graph reads only files that the manifest lists") {
+    toy::Folder folder;
+    const auto files_of = [&](const std::string& graph) {
+        folder.write("graphs/encoder.onnx", graph);
+        const std::string size = "\"size\": " + std::to_string(graph.size());
+        folder.write("graphs/weights", "abc");
+        std::string text = with(toy::kManifest, "\"size\": 3", size);
+        text = with(text, "\"files\": {",
+                    "\"files\": {\"graphs/weights\": {\"size\": 3, \"sha256\": \"" + toy::kAbc + "\"}, ");
+        folder.write("manifest.json", text);
+        return Bundle::open(folder.path).graph_files("encoder", "portable");
+    };
+    CHECK(files_of(graph_of("weights")) == std::vector<std::string>{"graphs/weights", "graphs/encoder.onnx"});
+    for (const char* other : {"other", "../graphs/weights", "/etc/hosts", ""})
+        CHECK_SAYS(files_of(graph_of(other)), BundleError, "which manifest.json does not list");
+    const std::string inner = field(5, field(13, field(1, "location") + field(2, "other")));
+    const std::string in_branch = field(7, field(1, field(5, field(6, inner))));
+    CHECK_SAYS(files_of(in_branch), BundleError, "reads 'graphs/other'");
+    CHECK_SAYS(files_of(field(25, field(7, field(5, inner)))), BundleError, "'graphs/other'");
+    CHECK(files_of("").size() == 1);
+    for (const std::string text : {std::string("\x3a\x7f"), std::string("\x0b"), std::string(20, '\xff')})
+        CHECK_SAYS(files_of(text), GraphError, "no ONNX graph");
+}
+
+TEST_CASE("an open bundle holds what it opened") {
+    toy::Folder folder;
+    const Bundle bundle = Bundle::open(toy::bundle(folder));
+    folder.write("copy", "abc");
+    std::filesystem::rename(folder.path / "copy", folder.path / "graphs/encoder.onnx");
+    CHECK_NOTHROW(bundle.check_held({"graphs/encoder.onnx"}));
+    folder.write("graphs/encoder.onnx", "abd");
+    CHECK_SAYS(bundle.graph_files("encoder", "portable"), BundleError, "has changed since the bundle was opened");
+    std::filesystem::remove(folder.path / "graphs/encoder.onnx");
+    CHECK_SAYS(bundle.check_held({"graphs/encoder.onnx"}), BundleError, "is missing");
+    CHECK_SAYS(bundle.check_held({"other"}), BundleError, "has no file");
 }
 
 TEST_CASE("no path leaves the folder") {

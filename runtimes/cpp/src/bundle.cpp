@@ -1,9 +1,10 @@
 #include "tokexport/bundle.h"
 
 #include <algorithm>
-#include <fstream>
-#include <sstream>
+#include <cerrno>
+#include <system_error>
 
+#include "files.h"
 #include "schema.h"
 #include "sha256.h"
 #include "tokexport/errors.h"
@@ -17,56 +18,84 @@ constexpr const char* kManifest = "manifest.json";
 // A replacement that is under way, or was interrupted (runtimes/bundle/atomic_replace.py).
 constexpr const char* kPending = ".tokexport-commit";
 
-std::string read(const fs::path& folder) {
+bool is_pending(const fs::path& folder) {
+    std::error_code error;
+    return fs::exists(fs::symlink_status(folder / kPending, error));
+}
+
+// The manifest's text, and which file it was.
+std::pair<std::string, Identity> read(const fs::path& folder) {
     std::error_code error;
     if (!fs::is_directory(folder, error))
         throw BundleError(
             fs::exists(folder, error) ? "the bundle is a file, and a bundle is a folder" : "the bundle does not exist",
             folder.string(), "Name the folder given by -o.");
-    if (fs::exists(fs::symlink_status(folder / kPending, error)))
+    if (is_pending(folder))
         throw BundleError("the bundle is in the middle of being replaced", folder.string(),
                           "Try again; if nothing is writing it, finish it with `tokexport verify`.");
-    std::ostringstream text;
-    // Opening a pipe could block for ever.
-    if (fs::is_regular_file(folder / kManifest, error))
-        text << std::ifstream(folder / kManifest, std::ios::binary).rdbuf();
-    if (text.str().empty())
-        throw BundleError("this folder is no bundle: it has no manifest.json that can be read", folder.string(),
-                          "Name the folder given by -o.");
-    return text.str();
-}
-
-void check_file(const fs::path& folder, const std::string& name, std::uint64_t size) {
-    std::error_code error;
-    fs::path path = folder;
-    // A link in any part of the path could lead out of the folder.
-    for (const fs::path& part : fs::path(name)) {
-        path /= part;
-        if (fs::is_symlink(path, error))
-            throw BundleError(name + " is a symbolic link, which ONNX Runtime refuses", folder.string(),
-                              "Copy the bundle with its files: cp -rL " + folder.string() + " NEW");
+    try {
+        RegularFile file(folder / kManifest, false);
+        return {file.content(kLargestText), file.identity()};
+    } catch (const std::system_error& found) {
+        if (found.code().value() == ELOOP) check_file(folder, kManifest);
+        throw BundleError("this folder is no bundle: it has no manifest.json that can be read: " +
+                              found.code().message(),
+                          folder.string(), "Name the folder given by -o.");
     }
-    if (!fs::is_regular_file(path, error)) throw BundleError(name + " is missing", folder.string(), kAgain);
-    const std::uintmax_t found = fs::file_size(path, error);
-    if (error || found != size)
-        throw BundleError(name + " has " + std::to_string(found) + " bytes, not " + std::to_string(size),
-                          folder.string(), kAgain);
 }
 
 }  // namespace
 
 Bundle Bundle::open(const fs::path& folder) {
-    Bundle bundle(folder, Manifest::parse(read(folder), (folder / kManifest).string()));
-    for (const auto& [name, record] : bundle.manifest_.files) check_file(folder, name, record.size);
-    return bundle;
+    const auto [text, before] = read(folder);
+    Manifest manifest = Manifest::parse(text, (folder / kManifest).string());
+    std::map<std::string, Identity> held;
+    for (const auto& [name, record] : manifest.files) held[name] = check_file(folder, name, record.size);
+    // A replacement moves the manifest last, and removes the old one first: files of another bundle had another one.
+    if (is_pending(folder) || !(check_file(folder, kManifest) == before))
+        throw BundleError("the bundle was replaced while it was opened", folder.string(), "Open it again.");
+    return Bundle(folder, std::move(manifest), std::move(held));
 }
 
 std::size_t Bundle::verify_hashes() const {
     std::string changed;
-    for (const auto& [name, record] : manifest_.files)
+    for (const auto& [name, record] : manifest_.files) {
+        check_file(path_, name);
         if (sha256(path_ / name) != record.sha256) changed += (changed.empty() ? "" : ", ") + name;
+    }
     if (!changed.empty()) throw BundleError("the content of " + changed + " has changed", path_.string(), kAgain);
     return manifest_.files.size();
+}
+
+std::vector<std::string> Bundle::graph_files(const std::string& role, const std::string& form,
+                                             const std::string& variant) const {
+    const std::string name = model_path(role, form, variant).lexically_relative(path_).generic_string();
+    check_held({name});
+    std::vector<std::string> names;
+    try {
+        names = external_data(name, RegularFile(path_ / name, false).content(kLargestGraph));
+    } catch (const std::system_error& error) {
+        throw BundleError(name + " cannot be read: " + error.code().message(), path_.string(), kAgain);
+    }
+    for (const std::string& other : names)
+        if (!manifest_.files.count(other))
+            throw BundleError(name + " reads '" + other + "', which manifest.json does not list, so nobody checks it",
+                              path_.string(), kAgain);
+    names.push_back(name);
+    check_held(names);
+    return names;
+}
+
+void Bundle::check_held(const std::vector<std::string>& names) const {
+    for (const std::string& name : names) {
+        const auto record = manifest_.files.find(name);
+        if (record == manifest_.files.end())
+            throw BundleError("the bundle has no file '" + name + "'", path_.string(), kAgain);
+        // Another file with the same content is as good: a copy, or one put back from a backup.
+        if (check_file(path_, name) == held_.at(name) || sha256(path_ / name) == record->second.sha256) continue;
+        throw BundleError(name + " has changed since the bundle was opened", path_.string(),
+                          "Open the bundle again. If it still fails, check it with `tokexport verify`.");
+    }
 }
 
 const Variant& Bundle::variant(const std::string& name) const {

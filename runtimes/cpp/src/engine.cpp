@@ -1,12 +1,12 @@
 #include "tokexport/engine.h"
 
 #include <algorithm>
-#include <fstream>
 #include <optional>
-#include <sstream>
+#include <system_error>
 
 #include "fields.h"
 #include "file_record.h"
+#include "files.h"
 #include "schema.h"
 #include "sha256.h"
 #include "tokexport/errors.h"
@@ -85,10 +85,8 @@ EngineRecord read_engine(const Bundle& bundle, const std::string& device, const 
                            again(bundle, device));
     if (is_linked(bundle, path))
         throw BundleError("the sidecar of an engine is a symbolic link", path.string(), again(bundle, device));
-    std::ostringstream text;
-    text << std::ifstream(path, std::ios::binary).rdbuf();
     try {
-        const Document document(text.str());
+        const Document document(RegularFile(path, false).content(kLargestText));
         is_newer_minor(Fields(document.root()).at("schema").text(), path.string());
         EngineRecord record = record_of(document.root());
         // Renamed, a sidecar would describe another plan.
@@ -97,6 +95,9 @@ EngineRecord read_engine(const Bundle& bundle, const std::string& device, const 
         return record;
     } catch (const BadField& bad) {
         throw BundleError(std::string("the sidecar of an engine is damaged: ") + bad.what(), path.string(),
+                          again(bundle, device));
+    } catch (const std::system_error& unread) {
+        throw BundleError("the sidecar of an engine cannot be read: " + unread.code().message(), path.string(),
                           again(bundle, device));
     }
 }

@@ -98,8 +98,10 @@ class OrtBackend : public Backend {
     std::unique_ptr<Graph> load(const Bundle& bundle, const Variant& variant, const std::string& role) override {
         const std::string path = bundle.model_path(role, options_.form, variant.name).string();
         const GraphRecord& record = variant.graphs.at(role);
+        const auto files = bundle.graph_files(role, options_.form, variant.name);
         try {
             Ort::Session session(env_, path.c_str(), settings_);
+            bundle.check_held(files);
             Ort::AllocatorWithDefaultOptions allocator;
             std::vector<std::string> inputs, outputs;
             for (std::size_t i = 0; i < session.GetInputCount(); ++i)
@@ -112,6 +114,7 @@ class OrtBackend : public Backend {
             for (const auto& [name, tensor] : record.outputs) outputs.push_back(tensor.name);
             return std::make_unique<OrtGraph>(std::move(session), role, std::move(outputs));
         } catch (const Ort::Exception& error) {
+            bundle.check_held(files);
             throw GraphError("ONNX Runtime cannot load it: " + first_line(error), path,
                              "Check the bundle with `tokexport verify`.");
         }

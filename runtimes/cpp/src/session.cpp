@@ -135,7 +135,9 @@ const Words* Session::words() {
     const std::string& file = bundle_.manifest().vocabulary;
     if (file.empty()) return nullptr;
     if (!words_) {
+        bundle_.check_held({file});
         Words read = Words::load(bundle_.path() / file);
+        bundle_.check_held({file});
         const auto& generation = variant().generation;
         if (generation &&
             (read.bos() != generation->bos || read.pad() != generation->pad || read.eos() != generation->eos))

@@ -1,11 +1,11 @@
 #include "tokexport/words.h"
 
 #include <algorithm>
-#include <fstream>
 #include <set>
-#include <sstream>
+#include <system_error>
 
 #include "fields.h"
+#include "files.h"
 #include "tokexport/errors.h"
 #include "unicode.h"
 
@@ -34,13 +34,15 @@ std::vector<std::string> split(const std::string& text) {
 }  // namespace
 
 Words Words::load(const std::filesystem::path& path) {
-    std::ostringstream text;
-    text << std::ifstream(path, std::ios::binary).rdbuf();
+    const auto damaged = [&](const std::string& fact) {
+        return BundleError("the vocabulary is damaged: " + fact, path.string(), "Export the bundle again.");
+    };
     try {
-        return read(text.str());
+        return read(RegularFile(path).content(kLargestText));
     } catch (const BadField& error) {
-        throw BundleError(std::string("the vocabulary is damaged: ") + error.what(), path.string(),
-                          "Export the bundle again.");
+        throw damaged(error.what());
+    } catch (const std::system_error& error) {
+        throw damaged(error.code().message());
     }
 }
 

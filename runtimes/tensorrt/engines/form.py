@@ -57,13 +57,15 @@ def choose(
         GraphError: the form that was asked for, or every form, breaks a rule of that version; names node and rule.
         MissingError: the plugin form was asked for where it cannot be timed without its library.
     """
-    portable = load_model(bundle.model_path(role, "portable", variant))
+    with bundle.reading(role, "portable", variant) as path:
+        portable = load_model(path)
     if not any(compressor_nodes(portable)):
         _require_no(violations(portable, kind, version), role, "portable", kind, version, ())
         return Choice("portable", "there is no compressor in it: all forms are this one", portable, ())
     models: dict[Form, ir.Model] = {"portable": portable, "inlined": to_inlined(portable)}
     if "plugin" in bundle.graph(role, variant).forms:
-        models = {"plugin": load_model(bundle.model_path(role, "plugin", variant)), **models}
+        with bundle.reading(role, "plugin", variant) as path:
+            models = {"plugin": load_model(path), **models}
     plugins = needed(models["plugin"]) if "plugin" in models else []
     bare = bool(plugins) and library is None
     broken = {form: violations(model, kind, version) for form, model in models.items()}

@@ -1,0 +1,89 @@
+"""Opens files that somebody else made: regular ones alone, without waiting, and no larger than they may be.
+
+Opening a pipe waits for somebody who writes, and reading a device may never end. So every file that is named by a
+model, a bundle or a user is opened here.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO
+
+# No text that people or programs write as a configuration is larger.
+LARGEST_TEXT = 64 << 20
+# Deeper than any configuration, and far from where a parser or a printer runs out of stack.
+DEEPEST = 64
+
+
+def open_regular(path: Path | str, *, follow: bool = True) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Args:
+        path: of the file.
+        follow: whether the file itself may be a symbolic link; ELOOP is raised where it is one and may not be.
+
+    Raises:
+        OSError: it cannot be opened, is a folder, pipe, socket or device, or its name is impossible.
+    """
+    # NONBLOCK: the open of a pipe returns at once. O_BINARY is of Windows.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = os.open(path, flags if follow else flags | getattr(os, "O_NOFOLLOW", 0))
+    except ValueError:
+        # A NUL, or half of a surrogate pair, cannot be in a name.
+        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from None
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise OSError(errno.EINVAL, "is a pipe, a socket or a device, and no regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_bounded(path: Path | str, most: int = LARGEST_TEXT, *, follow: bool = True) -> bytes:
+    """The content of a regular file that has at most `most` bytes; OSError (EFBIG) where it has more."""
+    with open_regular(path, follow=follow) as file:
+        if os.fstat(file.fileno()).st_size <= most:
+            content = file.read(most + 1)
+            if len(content) <= most:
+                return content
+    raise OSError(errno.EFBIG, f"has more than {most} bytes", str(path))
+
+
+def parse_json(text: bytes | str) -> Any:
+    """Parse JSON; ValueError also where it is nested too deeply, or a number has thousands of digits."""
+    try:
+        parsed = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return _shallow(parsed)
+
+
+def parse_toml(text: bytes) -> dict[str, Any]:
+    """Parse TOML in UTF-8; ValueError where it is none, or nested too deeply."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        parsed = tomllib.loads(text.decode("utf-8").replace("\r\n", "\n"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return _shallow(parsed)
+
+
+def _shallow(value: Any) -> Any:
+    """The value itself; ValueError where it is nested deeper than `DEEPEST`, which would fail whoever walks it."""
+    level = [value]
+    for _ in range(DEEPEST):
+        below = [x for x in level if isinstance(x, (dict, list))]
+        level = [x for part in below for x in (part.values() if isinstance(part, dict) else part)]
+        if not level:
+            return value
+    raise ValueError(f"it is nested deeper than {DEEPEST} levels")

@@ -1,0 +1,133 @@
+"""Every graph is read in bounded time: cycles are refused by name, and nothing doubles from node to node."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import tokexport
+from click.testing import CliRunner
+from onnx import helper
+from tokexport.errors import GraphError
+from tokexport.exporter.cli import main
+from tokexport.graph_passes.ir_tools.model_io import load_model
+from tokexport.graph_passes.seams.find import describe
+
+X = helper.make_tensor_value_info("x", 1, [1, 12, 8])
+
+
+def model(nodes: list, y: str, *, shape=(1, 12, 8), functions=(), **arrays: np.ndarray) -> onnx.ModelProto:
+    weights = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    graph = helper.make_graph(nodes, "main", [X], [helper.make_tensor_value_info(y, 1, shape)], initializer=weights)
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("d", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=functions)
+
+
+def function(name: str, *calls: str) -> onnx.FunctionProto:
+    """A function of the domain `d` that calls others one after the other."""
+    names = ["a", *(f"v{i}" for i in range(len(calls) - 1)), "b"]
+    nodes = [helper.make_node(call, [names[i]], [names[i + 1]], domain="d") for i, call in enumerate(calls)]
+    return helper.make_function("d", name, ["a"], ["b"], nodes, [helper.make_opsetid("d", 1)])
+
+
+def branch(*nodes: onnx.NodeProto) -> onnx.ModelProto:
+    body = helper.make_graph(list(nodes), "branch", [], [helper.make_tensor_value_info("q", 1, [1, 12, 8])])
+    return model([helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body)], "y", c=np.array(True))
+
+
+ADD = helper.make_node("Add", ["x", "b"], ["a"], name="add")
+RELU = helper.make_node("Relu", ["a"], ["b"], name="relu")
+CYCLES = {
+    "two nodes": (model([ADD, RELU], "b"), "'add' reads 'relu' reads 'add'"),
+    "itself": (model([helper.make_node("Add", ["x", "a"], ["a"], name="own")], "a"), "'own' reads 'own'"),
+    "a branch": (
+        branch(helper.make_node("Add", ["x", "q"], ["p"]), helper.make_node("Relu", ["p"], ["q"])),
+        "'Add' reads 'Relu' reads 'Add'",
+    ),
+    "around a branch": (branch(helper.make_node("Add", ["x", "y"], ["q"], name="in")), "'If' reads 'If'"),
+    "functions": (
+        model(
+            [helper.make_node("f", ["x"], ["y"], domain="d")], "y", functions=[function("f", "g"), function("g", "f")]
+        ),
+        r"d\.f calls d\.g calls d\.f",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CYCLES)
+def test_cycles_are_refused_by_name(kind: str, tmp_path: Path) -> None:
+    proto, named = CYCLES[kind]
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(GraphError, match=f"cycle.*{named}"):
+        load_model(tmp_path / "m.onnx")
+    with pytest.raises(GraphError, match=named):
+        tokexport.compress(proto, "uniform", keep=3, seam="tensor:x")
+
+
+def test_a_graph_that_was_not_loaded_by_us_does_not_hang_either() -> None:
+    circle = [helper.make_node("Identity", ["b"], ["a"]), helper.make_node("Identity", ["a"], ["b"])]
+    with pytest.raises(GraphError, match="which a later node computes"):
+        describe(ir.from_proto(model([*circle, helper.make_node("MatMul", ["x", "b"], ["y"])], "y")))
+
+
+def test_a_cycle_among_many_nodes_is_shown_in_short(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", [f"v{i}"], [f"v{i + 1}"]) for i in range(3000)]
+    nodes.append(helper.make_node("Add", ["x", "v3000"], ["v0"]))
+    onnx.save(model(nodes, "v3000"), tmp_path / "m.onnx")
+    with pytest.raises(GraphError, match="2997 more") as caught:
+        load_model(tmp_path / "m.onnx")
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("first", ["weight", "shape"])
+def test_integers_that_double_at_every_node(first: str, tmp_path: Path) -> None:
+    nodes = [helper.make_node("Concat", [f"v{i}"] * 2, [f"v{i + 1}"], axis=0) for i in range(40)]
+    nodes.append(helper.make_node("Reshape", ["x", "v40"], ["y"]))
+    given = {"v0": np.array([1, 2])} if first == "weight" else {}
+    if not given:
+        nodes.insert(0, helper.make_node("Shape", ["x"], ["v0"]))
+    onnx.save(model(nodes, "y", shape=None, **given), tmp_path / "m.onnx")
+    start = time.process_time()
+    assert describe(load_model(tmp_path / "m.onnx"))["nodes"] == len(nodes)
+    assert time.process_time() - start < 5
+
+
+def test_integers_that_double_inside_of_functions(tmp_path: Path) -> None:
+    body = [
+        helper.make_node("Concat", [f"v{i}" if i else "a"] * 2, [f"v{i + 1}" if i < 4 else "b"], axis=0)
+        for i in range(5)
+    ]
+    double = helper.make_function("d", "double", ["a"], ["b"], body, [helper.make_opsetid("", 18)])
+    nodes = [helper.make_node("double", [f"w{i}"], [f"w{i + 1}"], domain="d") for i in range(10)]
+    nodes.append(helper.make_node("Reshape", ["x", "w10"], ["y"]))
+    onnx.save(model(nodes, "y", shape=None, functions=[double], w0=np.array([1, 2])), tmp_path / "m.onnx")
+    start = time.process_time()
+    describe(load_model(tmp_path / "m.onnx"))
+    assert time.process_time() - start < 5
+
+
+def test_functions_that_double_at_every_level(tmp_path: Path) -> None:
+    functions = [function(f"f{i}", f"f{i + 1}", f"f{i + 1}") for i in range(40)] + [function("f40", "Relu")]
+    calls = [helper.make_node("f0", ["x"], ["y"], domain="d")]
+    onnx.save(model(calls, "y", functions=functions), tmp_path / "m.onnx")
+    with pytest.raises(GraphError, match="expand to more than"):
+        load_model(tmp_path / "m.onnx")
+
+
+def test_sixty_thousand_nodes(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", [f"v{i}" if i else "x"], [f"v{i + 1}"]) for i in range(60_000)]
+    onnx.save(model(nodes, "v60000"), tmp_path / "m.onnx")
+    start = time.process_time()
+    result = CliRunner().invoke(main, ["inspect", str(tmp_path / "m.onnx"), "--json"])
+    assert result.exit_code == 0, result.output
+    # A core of today needs three seconds.
+    assert time.process_time() - start < 10
+
+
+def test_paths_that_double_at_every_node() -> None:
+    nodes = [helper.make_node("Add", [f"v{i}" if i else "x"] * 2, [f"v{i + 1}"]) for i in range(200)]
+    start = time.process_time()
+    tokexport.compress(model(nodes, "v200", shape=None), "uniform", keep=3, seam="tensor:v100")
+    assert time.process_time() - start < 10
