@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from ...errors import GraphError
-from ..ir_tools.walk import Walk, dims
+from ..ir_tools.walk import FLOATS, Walk, dims
 from .facts import Facts
 from .scopes import Layer, Scopes, is_decoder, is_projector
 from .seam import METADATA_KEY, Seam
@@ -182,11 +182,20 @@ def _add_projector(facts: Facts, scopes: Scopes, output: ir.Value, to_weights: D
         result.seams.append(facts.seam("projector_output", end, scopes.found_by, module=module, side=side, why=why))
 
 
+def _last_tokens(walk: Walk) -> str:
+    """The values nearest to the outputs that could be tokens, for who has to name one."""
+    outputs = [output for node in reversed(walk.nodes) for output in node.outputs if output.dtype in FLOATS]
+    tokens = [x.name for x in outputs if len(dims(x) or ()) == 3 and not walk.learned(x)][:3]
+    return f"; the last values of three axes are {', '.join(map(repr, tokens))}" if tokens else ""
+
+
 def _by_structure(facts: Facts, result: Search) -> None:
     walk = facts.walk
     chain = residual_chain(walk)
     if not chain:
-        result.notes.append("There is no single longest chain of residual sums, so no encoder can be proved.")
+        result.notes.append(
+            f"There is no single longest chain of residual sums, so no encoder can be proved{_last_tokens(walk)}."
+        )
         return
     output = with_batch_first(with_final_norm(walk, with_batch_first(chain[-1])))
     to_weights = downstream(walk, output, facts.prefix(output))

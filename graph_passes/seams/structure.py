@@ -79,9 +79,9 @@ def residual_sums(walk: Walk) -> Chain:
             other = terms[1] if skip is terms[0] else terms[0]
             length = chain.get(skip, (0, None))[0]
             # Only the first sum needs the proof: a chain rarely starts at a join of two unrelated branches.
-            if length == 0 and not _computed_from(walk, other, skip):
+            if length == 0 and not _computed_from(walk, other, unrounded(skip)):
                 skip, other = other, skip
-                if not _computed_from(walk, other, skip):
+                if not _computed_from(walk, other, unrounded(skip)):
                     continue
             output = _sum_output(node)
             chain[output] = (length + 1, skip if length else None)
