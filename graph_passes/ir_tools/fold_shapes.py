@@ -7,6 +7,8 @@ the shapes that follow. The batch may stay dynamic: a large prime stands for it,
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,9 +18,20 @@ import onnx_ir as ir
 from .fold_integers import COMPARES, EVALUATE, GROWS, plain
 
 _LONGEST = 4096  # Elements; what is longer is content, not a shape or a position.
-_FIRST_SYMBOL = 10**9 + 7
+FIRST_STAND_IN = 10**9 + 7  # A prime.
 # The end of a slice that is left open; not a size.
 _OPEN = 2**31 - 1
+
+
+@functools.cache
+def stand_in(number: int) -> int:
+    """The number that stands for a dynamic dimension, the first for 0: a prime, which no count of tokens divides."""
+    if number == 0:
+        return FIRST_STAND_IN
+    found = stand_in(number - 1) + 2
+    while any(found % divisor == 0 for divisor in range(3, math.isqrt(found) + 1, 2)):
+        found += 2
+    return found
 
 
 def fold_shapes(model: ir.Model) -> dict[ir.Value, ir.Shape | None]:
@@ -73,7 +86,7 @@ class _Folding:
             output.const_value = ir.tensor(array, name=output.name)
 
     def array(self, value: ir.Value | None) -> np.ndarray | None:
-        """The small integers (or few floats) that a value holds; entries above `_FIRST_SYMBOL` depend on the batch."""
+        """The small integers (or few floats) that a value holds; entries above `FIRST_STAND_IN` depend on the batch."""
         if value is None:
             return None
         if value in self.known:
@@ -103,7 +116,7 @@ class _Folding:
         if name is None or (axis and name not in self.numbers):
             return None
         if name not in self.numbers:
-            self.numbers[name] = _FIRST_SYMBOL + len(self.numbers)
+            self.numbers[name] = stand_in(len(self.numbers))
             self.symbols[self.numbers[name]] = dim
         return self.numbers[name]
 
@@ -139,7 +152,7 @@ class _Folding:
         return np.array([dim if dim is not None else self._fresh() for dim in dims], np.int64)
 
     def _fresh(self) -> int:
-        number = _FIRST_SYMBOL + len(self.numbers)
+        number = stand_in(len(self.numbers))
         self.numbers[object()] = number
         return number
 
@@ -230,7 +243,7 @@ class _Folding:
         for size, dim in zip(sizes, old):
             if isinstance(dim, int):
                 new.append(dim)
-            elif size is not None and size < _FIRST_SYMBOL:
+            elif size is not None and size < FIRST_STAND_IN:
                 new.append(size)
             else:
                 new.append(self.symbols.get(size, dim if dim is not None else ir.SymbolicDim(None)))  # type: ignore[arg-type]
@@ -242,8 +255,9 @@ def _symbolic(array: np.ndarray) -> np.ndarray:
     """Which entries depend on a size that is not known: a bound that is left open is not one."""
     if array.dtype.kind not in "iuf":
         return np.zeros(array.shape, bool)
-    large = (np.abs(array.astype(np.float64)) >= _FIRST_SYMBOL // 4096) & (np.abs(array.astype(np.float64)) < 2.0**62)
-    return large & (array != _OPEN)
+    numbers = array.astype(np.float64)
+    large = (np.abs(numbers) >= FIRST_STAND_IN // 4096) & (np.abs(numbers) < 2.0**62)
+    return large & (numbers != _OPEN)
 
 
 def _undecided(inputs: list[np.ndarray | None]) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import onnx_ir as ir
 
 from ...errors import GraphError
+from ..ir_tools.token_flow import token_slice
 from ..ir_tools.walk import FLOATS, Walk, dims
 
 
@@ -26,7 +28,11 @@ def refuse_outputs_beside(model: ir.Model, tensor: str, tokens: int, prefix: int
         return
     downstream = walk.descendants(value)
     others = [x for x in model.graph.outputs if x is not value and x.producer() not in downstream]
-    stale = [x for x in others if _may_count(x, {tokens, prefix + tokens})]
+    counts = {tokens, prefix + tokens}
+    # Where a prefix was cut off upstream, features beside may still have it.
+    cut = [node for node in walk.ancestors(value) if token_slice(node) is not None]
+    longer = {(dims(node.inputs[0]) or ())[1] for node in cut}
+    stale = [x for x in others if _may_count(x, counts) or _may_count(x, longer, features=True)]
     if not stale:
         return
     names = [x.name or "" for x in stale]
@@ -40,7 +46,10 @@ def refuse_outputs_beside(model: ir.Model, tensor: str, tokens: int, prefix: int
     )
 
 
-def _may_count(value: ir.Value, counts: set[int]) -> bool:
+def _may_count(value: ir.Value, counts: Collection[int | None], *, features: bool = False) -> bool:
+    """Whether an axis may count the tokens; with `features` only in a sequence of channels."""
+    if features and len(dims(value) or ()) != 3:
+        return False
     if value.dtype not in FLOATS:
         return True
     shape = dims(value)

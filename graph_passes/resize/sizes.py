@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from itertools import count
 from typing import TYPE_CHECKING, TypeAlias
 
 import onnx_ir as ir
+
+from ..ir_tools.fold_shapes import FIRST_STAND_IN, stand_in
 
 if TYPE_CHECKING:
     from .axis import Axis
 
 Pair: TypeAlias = tuple[int | None, int | None]
 _LONGEST = 64  # Shape vectors are short; anything longer is data.
-_FIRST_SYMBOL = 10**9 + 7
 
 
 class Sizes:
@@ -33,7 +33,6 @@ class Sizes:
         self.axes = axes
         self.known: dict[ir.Value, tuple[int, ...]] = {}
         self._symbols: dict[object, int] = {}
-        self._numbers = (n for n in count(_FIRST_SYMBOL, 2) if _is_prime(n))
         self._data: dict[ir.Value, list[Pair] | None] = {}
 
     def dims(self, value: ir.Value) -> tuple[int, ...] | None:
@@ -49,7 +48,7 @@ class Sizes:
 
     def symbolic(self, size: int) -> bool:
         """Whether a number represents, or contains, a dynamic dimension."""
-        return size >= _FIRST_SYMBOL
+        return size >= FIRST_STAND_IN
 
     def data(self, value: ir.Value) -> list[Pair] | None:
         """The integers in a scalar or vector, None as a whole, or for single entries, where they are unknown."""
@@ -64,7 +63,7 @@ class Sizes:
         name = getattr(dim, "value", None)
         key = name if name is not None else (value, axis)
         if key not in self._symbols:
-            self._symbols[key] = next(self._numbers)
+            self._symbols[key] = stand_in(len(self._symbols))
         return self._symbols[key]
 
     def _compute(self, value: ir.Value) -> list[Pair] | None:
@@ -84,10 +83,6 @@ class Sizes:
             return None
         axes = self.axes.get(value, {})
         return [(axes[i].size, axes[i].kept) if i in axes else (dim, dim) for i, dim in enumerate(dims)]
-
-
-def _is_prime(n: int) -> bool:
-    return all(n % d for d in range(2, math.isqrt(n) + 1))
 
 
 def _shape(sizes: Sizes, node: ir.Node) -> list[Pair] | None:

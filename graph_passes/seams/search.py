@@ -8,17 +8,19 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from ...errors import GraphError
-from ..ir_tools.walk import Walk, dims
+from ..ir_tools.walk import FLOATS, Walk, dims
 from .facts import Facts
 from .scopes import Layer, Scopes, is_decoder, is_projector
 from .seam import METADATA_KEY, Seam
 from .structure import (
     Downstream,
     downstream,
+    goes_on,
     moved_downstream,
-    on_chain,
     output_downstream,
     residual_chain,
+    residual_sums,
+    unrounded,
     with_batch_first,
     with_final_norm,
 )
@@ -111,19 +113,15 @@ def _by_scopes(facts: Facts, scopes: Scopes, result: Search) -> bool:
             f"The last layer {layers[-1].path} has several outputs, so the encoder's output cannot be proved."
         )
         return False
-    if scopes.partial:
-        # A tool that adds nodes without names takes them out of their layer: then only the residual chain is proof.
-        chain = residual_chain(facts.walk)
-        layers = [layer for layer in layers if layer.output is None or on_chain(chain, layer.output)]
-        if not layers or layers[-1].output is not last:
-            result.notes.append("Some nodes carry names of modules and some do not, and the names miss the encoder.")
-            return False
+    if scopes.partial and not _proved(facts, scopes, last, None):
+        result.notes.append("Some nodes carry names of modules and some do not, and the names miss the encoder.")
+        return False
     after = facts.walk.descendants(last)
     parallel = [name for name, other in others if not after & set(scopes.inside(other[0].path))]
     if parallel:
         result.notes.append(f"There are parallel encoders: {', '.join([stack, *parallel])}.")
         return True
-    output = with_batch_first(scopes.final_norm(with_batch_first(last)))
+    output = with_batch_first(_final_norm(facts, scopes, with_batch_first(last)))
     to_weights = downstream(facts.walk, output, facts.prefix(output))
     _add_layers(facts, scopes, "encoder_layer", layers, result, why=to_weights.why)
     module, side = scopes.boundary(output)
@@ -134,9 +132,29 @@ def _by_scopes(facts: Facts, scopes: Scopes, result: Search) -> bool:
     return True
 
 
+def _proved(facts: Facts, scopes: Scopes, output: ir.Value, following: Layer | None) -> bool:
+    """Whether a layer ends at `output` where some nodes have no path: the next layer reads it, or no sum adds to it.
+
+    A tool that adds or replaces nodes leaves them outside their layer, so its boundary alone is no proof.
+    """
+    if following is not None:
+        return output in [unrounded(value) for value in scopes.entering(following.path)]
+    chain = residual_sums(facts.walk)
+    return output in chain and not goes_on(chain, output)
+
+
+def _final_norm(facts: Facts, scopes: Scopes, value: ir.Value) -> ir.Value:
+    """The encoder's output, given that of its last layer: after its final norm, which may have lost its path."""
+    normed = scopes.final_norm(value)
+    if normed is value and scopes.partial:
+        unnamed = with_final_norm(facts.walk, value)
+        return value if unnamed.producer() in scopes.paths else unnamed
+    return normed
+
+
 def _add_layers(facts: Facts, scopes: Scopes, kind: str, layers: list[Layer], result: Search, *, why: str = "") -> None:
-    for layer in layers:
-        if layer.output is not None:
+    for layer, following in zip(layers, [*layers[1:], None]):
+        if layer.output is not None and (not scopes.partial or _proved(facts, scopes, layer.output, following)):
             name = f"{kind}:{layer.index}"
             seam = facts.seam(name, layer.output, scopes.found_by, module=layer.path, why=why)
             result.seams.append(seam)
@@ -153,19 +171,31 @@ def _add_projector(facts: Facts, scopes: Scopes, output: ir.Value, to_weights: D
         result.seams.append(facts.seam("projector_input", start, scopes.found_by, module=module, side=side, why=why))
     elif path:
         result.notes.append(f"The input of the projector {path} cannot be proved.")
-    leaving = scopes.leaving(path) if path else []
-    end = leaving[0] if len(leaving) == 1 else None if start is None or path else output_downstream(walk, start)
+    if scopes.partial:
+        end = None if start is None else output_downstream(walk, start)
+    else:
+        leaving = scopes.leaving(path) if path else []
+        end = leaving[0] if len(leaving) == 1 else None if start is None or path else output_downstream(walk, start)
     if end is not None:
         module, side = scopes.boundary(end, below=path)
         why = moved_downstream(walk, end)
         result.seams.append(facts.seam("projector_output", end, scopes.found_by, module=module, side=side, why=why))
 
 
+def _last_tokens(walk: Walk) -> str:
+    """The values nearest to the outputs that could be tokens, for who has to name one."""
+    outputs = [output for node in reversed(walk.nodes) for output in node.outputs if output.dtype in FLOATS]
+    tokens = [x.name for x in outputs if len(dims(x) or ()) == 3 and not walk.learned(x)][:3]
+    return f"; the last values of three axes are {', '.join(map(repr, tokens))}" if tokens else ""
+
+
 def _by_structure(facts: Facts, result: Search) -> None:
     walk = facts.walk
     chain = residual_chain(walk)
     if not chain:
-        result.notes.append("There is no single longest chain of residual sums, so no encoder can be proved.")
+        result.notes.append(
+            f"There is no single longest chain of residual sums, so no encoder can be proved{_last_tokens(walk)}."
+        )
         return
     output = with_batch_first(with_final_norm(walk, with_batch_first(chain[-1])))
     to_weights = downstream(walk, output, facts.prefix(output))

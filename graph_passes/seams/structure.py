@@ -10,6 +10,9 @@ from ..ir_tools.token_flow import NORMS, batch_first, ends_tokens, keeps_tokens,
 from ..ir_tools.walk import FLOATS, Walk, dims
 
 _SKIP_NORMS = frozenset({"SkipLayerNormalization", "SkipSimplifiedLayerNormalization"})
+_SAME_SUM = NORMS | {"Cast", "Identity", "QuantizeLinear", "DequantizeLinear"}
+# Value -> (residual sums up to it, the value of the chain before it).
+Chain = dict[ir.Value, tuple[int, "ir.Value | None"]]
 # One transformer layer has two residual sums; a shorter chain is no encoder.
 _SHORTEST = 2
 
@@ -46,48 +49,67 @@ def residual_chain(walk: Walk) -> list[ir.Value]:
     """The longest chain of residual sums [.., n, D], first to last.
 
     Empty if none is as long as one layer, or if two are equally long (two parallel towers).
-    A residual sum adds a value to something computed from it. The chain runs through norms (post-norm models).
     """
-    chain: dict[ir.Value, tuple[int, ir.Value | None]] = {}
-    best: ir.Value | None = None
-    tied = False
+    chain = residual_sums(walk)
+    lengths = [length for value, (length, _) in chain.items() if _is_sum(value)]
+    longest = max(lengths, default=0)
+    if longest < _SHORTEST or lengths.count(longest) > 1:
+        return []
+    values: list[ir.Value] = []
+    step: ir.Value | None = next(x for x, (n, _) in chain.items() if n == longest and _is_sum(x))
+    while step is not None:
+        values.append(step)
+        step = chain[step][1]
+    return values[::-1]
+
+
+def residual_sums(walk: Walk) -> Chain:
+    """Every residual sum, and every such sum after a norm or a cast, in the order of the graph.
+
+    A residual sum adds a value to something computed from it. The chain runs through norms (post-norm models), and
+    through the rounding of quantised ones.
+    """
+    chain: Chain = {}
     for node in walk.nodes:
         inputs = [value for value in node.inputs if value is not None]
         sums = node.op_type == "Add" or node.op_type in _SKIP_NORMS
         terms = inputs[:2]
         if sums and len(terms) == 2 and not any(walk.learned(value) for value in terms) and _same_tokens(terms):
-            output = _sum_output(node)
             skip = max(terms, key=lambda value: chain.get(value, (0, None))[0])
             other = terms[1] if skip is terms[0] else terms[0]
             length = chain.get(skip, (0, None))[0]
             # Only the first sum needs the proof: a chain rarely starts at a join of two unrelated branches.
-            if length == 0 and not _computed_from(walk, other, skip):
+            if length == 0 and not _computed_from(walk, other, unrounded(skip)):
                 skip, other = other, skip
-                if not _computed_from(walk, other, skip):
+                if not _computed_from(walk, other, unrounded(skip)):
                     continue
+            output = _sum_output(node)
             chain[output] = (length + 1, skip if length else None)
             if output is not node.outputs[0]:
-                chain[node.outputs[0]] = chain[output]
-            if best is None or chain[output][0] >= chain[best][0]:
-                tied = best is not None and chain[output][0] == chain[best][0]
-                best = output
-        elif (node.op_type in NORMS or node.op_type in ("Cast", "Identity")) and inputs and inputs[0] in chain:
+                chain[node.outputs[0]] = (length + 1, output)
+        elif node.op_type in _SAME_SUM and inputs and inputs[0] in chain:
             chain[node.outputs[0]] = (chain[inputs[0]][0], inputs[0])
-    if best is None or tied or chain[best][0] < _SHORTEST:
-        return []
-    values: list[ir.Value] = []
-    step: ir.Value | None = best
-    while step is not None:
-        values.append(step)
-        step = chain[step][1] if step in chain else None
-    return values[::-1]
+    return chain
 
 
-def on_chain(chain: list[ir.Value], value: ir.Value) -> bool:
-    """Whether a value is one of the residual sums, or such a sum after its norm; true where there are none."""
-    producer = value.producer()
-    normed = producer is not None and producer.op_type in NORMS and producer.inputs[0] in chain
-    return not chain or value in chain or normed
+def goes_on(chain: Chain, value: ir.Value) -> bool:
+    """Whether a later residual sum adds to `value`: then a layer ends behind it, not at it."""
+    later = {value}
+    for step, (_, before) in chain.items():
+        if before in later:
+            if _is_sum(step):
+                return True
+            later.add(step)
+    return False
+
+
+def unrounded(value: ir.Value) -> ir.Value:
+    """The value before casts and the rounding of quantised graphs."""
+    node = value.producer()
+    while node is not None and node.op_type in _SAME_SUM - NORMS and node.inputs[0] is not None:
+        value = node.inputs[0]
+        node = value.producer()
+    return value
 
 
 def with_final_norm(walk: Walk, value: ir.Value) -> ir.Value:
@@ -169,6 +191,11 @@ def _float(node: ir.Node) -> bool:
 def _same_tokens(values: list[ir.Value]) -> bool:
     left, right = (dims(value) for value in values)
     return left is not None and left == right and len(left) in (2, 3) and values[0].dtype in FLOATS
+
+
+def _is_sum(value: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and (node.op_type == "Add" or (node.op_type in _SKIP_NORMS and value is _sum_output(node)))
 
 
 def _sum_output(node: ir.Node) -> ir.Value:

@@ -37,6 +37,28 @@ def test_a_graph_without_some_of_its_names_has_the_seam_that_it_has_without_all(
     assert found.tensor == expected.tensor
 
 
+@pytest.mark.parametrize("dynamo", [True, False])
+@pytest.mark.parametrize("kind", ["whisper", "llava"])
+def test_names_that_end_anywhere_leave_the_encoder_where_it_is(kind: str, dynamo: bool) -> None:
+    expected = by_name(exported(kind, dynamo=dynamo))["encoder_output"]
+    for start in range(0, len(list(exported(kind, dynamo=dynamo).graph)), 3):
+        model = exported(kind, dynamo=dynamo)
+        unnamed(model, list(model.graph)[start:])
+        found = by_name(model)["encoder_output"]
+        assert (start, found.tensor, found.valid) == (start, expected.tensor, True)
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_a_gap_in_the_names_moves_no_layer_and_no_projector(dynamo: bool) -> None:
+    whole = {name: seam.tensor for name, seam in by_name(exported("llava", dynamo=dynamo)).items()}
+    for start in range(0, len(list(exported("llava", dynamo=dynamo).graph)), 3):
+        model = exported("llava", dynamo=dynamo)
+        unnamed(model, list(model.graph)[start : start + 12])
+        found = {name: seam.tensor for name, seam in by_name(model).items()}
+        assert found.items() <= whole.items(), start
+        assert "encoder_output" in found, start
+
+
 def test_what_is_found_there_is_what_is_compressed() -> None:
     model = exported("whisper", dynamo=False)
     unnamed(model, last_layer(model, "Add"))
