@@ -17,12 +17,13 @@ class TokexportError(Exception):
         what: the fact, with the offending value in it.
         where: the graph, node, tensor (with shape), file or option it was found in.
         fix: what to type or change next.
+        example: lines to start from, which `fix` speaks of; the command line prints them on stdout.
     """
 
     exit_code = 2
 
-    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
-        self.what, self.where, self.fix = what, where, fix
+    def __init__(self, what: str, *, where: str = "", fix: str = "", example: str = "") -> None:
+        self.what, self.where, self.fix, self.example = what, where, fix, example
         parts = [what.rstrip("."), f"({where})" if where else ""]
         sentence = " ".join(part for part in parts if part) + "."
         super().__init__(f"{sentence} {fix}".strip())

@@ -49,6 +49,8 @@ class Group(click.Group):
                 raise
             if isinstance(error, TokexportError):
                 click.echo(f"error: {error}", err=True)
+                if error.example:
+                    click.echo(error.example)
                 sys.exit(error.exit_code)
             click.echo(
                 f"error: this is a bug in tokexport: {type(error).__name__}: {str(error).splitlines()[:1]}. "

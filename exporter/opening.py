@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import RequestError, nearest
 from .families import added, family_of, known_architectures
 from .sources.checkpoint import Checkpoint
+from .sources.own_module import example, onnx_instead
 from .sources.torch_export import need
 
 if TYPE_CHECKING:
@@ -114,6 +115,9 @@ def open_checkpoint(folder: Path, name: str | None = None) -> Source:
         MissingError: torch or transformers is not installed.
     """
     checkpoint = Checkpoint(folder.resolve(), name or folder.resolve().name)
+    files = onnx_instead(folder)
+    if files and not (folder / "config.json").is_file():
+        raise RequestError("no config.json in this folder, so it is no checkpoint", where=str(folder), fix=files)
     config = checkpoint.config
     found = family_of(config.get("model_type", ""), config.get("architectures") or [])
     if found is None:
@@ -122,8 +126,10 @@ def open_checkpoint(folder: Path, name: str | None = None) -> Source:
             f"no family for the architecture {named}",
             where=str(folder / "config.json"),
             fix="".join(f"{one}. " for one in added().skipped)
-            + f"Known: {', '.join(known_architectures())}. For another model export "
-            "its vision encoder to ONNX and give that file, or give package.module:callable.",
+            + f"Known: {', '.join(known_architectures())}. {files}For another model export its vision encoder to ONNX "
+            "and give that file, or give package.module:callable: the lines on stdout are one for this folder; save "
+            "them as mine.py and run tokexport model mine:tower ... .",
+            example=example(checkpoint.folder, config),
         )
     need("torch", "transformers", "safetensors", to="open a checkpoint")
     source = found(checkpoint)

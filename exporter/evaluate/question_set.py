@@ -106,7 +106,7 @@ class QuestionSet:
         name = compressor_node(model, inserted).outputs[0].name or ""
         heads = self._read(model, seam, {"tokens": inserted.tokens_in})[inserted.tokens_in]
         combine = merged if merge else selected
-        made = [combine(heads[number][0, seam.prefix :], rows) for number, rows in zip(at, kept)]
+        made = [combine(_with_batch(heads[number])[0, seam.prefix :], rows) for number, rows in zip(at, kept)]
         gathered = [content[None] for content, _, _ in made]
         own = outputs(model, inserted)["tokens"]
         feeds = {name: gathered}
@@ -115,7 +115,8 @@ class QuestionSet:
         # Without a prefix the compressor's tokens may be the encoder's result.
         tokens = gathered if own == name else [result[own] for result in self._run(between(model, feeds, [own]), feeds)]
         sizes, assignment = (np.stack(part) for part in list(zip(*made))[1:])
-        return Encoded(np.concatenate(tokens), kept, sizes, assignment, self.of if shared else np.arange(len(kept)))
+        of = self.of if shared else np.arange(len(kept))
+        return Encoded(np.concatenate([_with_batch(one) for one in tokens]), kept, sizes, assignment, of)
 
     def answer(self, encoded: Encoded, language: Language) -> list[str]:
         """The answer to each prompt.
@@ -159,6 +160,7 @@ class QuestionSet:
         found = self._run(model, feeds)
         names = outputs(model, inserted)
         parts = {part: np.concatenate([result[name] for result in found]) for part, name in names.items()}
+        parts["tokens"] = np.concatenate([_with_batch(result[names["tokens"]]) for result in found])
         sizes = parts["sizes"] if size_bias else np.ones_like(parts["sizes"])
         # With a text there is a row for each question, without one for each input.
         of = np.arange(len(sizes)) if TEXT in feeds else self.of
@@ -171,6 +173,11 @@ class QuestionSet:
             # Where a path goes around the cut, the rest of the encoder reads its input again.
             rows[self._main] = self.inputs if count == len(self.inputs) else [self.inputs[at] for at in self.of]
         return side_by_side(lambda i: run({name: values[i] for name, values in rows.items()}), range(count))
+
+
+def _with_batch(tokens: np.ndarray) -> np.ndarray:
+    """Tokens [1, N, D], also of an encoder without a batch axis."""
+    return tokens if tokens.ndim == 3 else tokens[None]
 
 
 def selected(tokens: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

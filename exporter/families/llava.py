@@ -21,6 +21,7 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 from ...errors import RequestError
 from ...runtimes.bundle.manifest import TextRecord
 from ..sources.images import preprocess_of
+from ..sources.own_module import example
 from ..sources.source import GraphSource, Source
 from ..sources.synthetic import image
 from ..sources.weights import without_weights
@@ -117,7 +118,9 @@ def open_family(checkpoint: Checkpoint) -> LlavaSource:
         raise RequestError(
             f"the vision tower {vision.model_type} is not supported for LLaVA",
             where=str(checkpoint.folder / "config.json"),
-            fix=f"Known towers: {', '.join(sorted(_TOWERS))}.",
+            fix=f"Known towers: {', '.join(sorted(_TOWERS))}. Or give package.module:callable: the lines on stdout are "
+            "one for this tower; save them as mine.py and run tokexport model mine:tower ... .",
+            example=example(checkpoint.folder, checkpoint.config),
         )
     with without_weights():
         module = LlavaEncoder(config)

@@ -69,7 +69,8 @@ def encoder_probes(
                     probes.append(Probe("between" if number else "head", graph.role, fed, expected))
             fed, injected = _inject(step, own)
         # Without a prefix the compressor's tokens may themselves be the graph's output, and are proved already.
-        ends = [name for name in judged if inserted.seam.prefix or name != inserted.tokens_out]
+        wrapped = inserted.seam.prefix or inserted.seam.rank == 2
+        ends = [name for name in judged if wrapped or name != inserted.tokens_out]
         if ends and graph.module is not None and inserted.seam.module:
             assert injected is not None, "a sequence has steps"
             module_inputs = to_tensors(inputs_of_module)
@@ -148,7 +149,8 @@ def _expected_at(
     assert graph.module is not None
     signals = direct(steps, number)
     head = torch_parts.head(graph.module, to_tensors(inputs), step.seam, tuple(signals), injected)
-    expected = {step.tokens_in: head.tokens, into[0]: head.tokens[:, step.seam.prefix :]}
+    own = head.tokens if step.seam.rank == 3 else head.tokens[0]
+    expected = {step.tokens_in: own, into[0]: head.tokens[:, step.seam.prefix :]}
     expected |= {value: head.signals[name] for name, value in signals.items()}
     return {name: value.numpy() for name, value in expected.items()}
 
@@ -163,7 +165,9 @@ def _inject(step: Inserted, own: Values) -> tuple[dict[str, np.ndarray], Injecte
     if step.seam.prefix:
         # The part begins before the prefix is concatenated again, so that this Concat is proved too.
         fed[step.tokens_in] = own[step.tokens_in]
-        shorter = torch.cat([to_tensor(own[step.tokens_in]).float()[:, : step.seam.prefix], shorter], 1)
+        whole = to_tensor(own[step.tokens_in]).float()
+        whole = whole if step.seam.rank == 3 else whole[None]
+        shorter = torch.cat([whole[:, : step.seam.prefix], shorter], 1)
     sizes = own[step.composed_outputs["sizes"]] if step.biased else None
     fed |= {step.composed_outputs["sizes"]: sizes} if sizes is not None else {}
     return fed, Injected(step.seam, shorter, None if sizes is None else to_tensor(sizes))

@@ -25,7 +25,7 @@ class Head:
     """A module's values at a seam.
 
     Attributes:
-        tokens: [B, prefix + N, D].
+        tokens: [B, prefix + N, D], with B = 1 where the module has none.
         signals: name -> value as a compressor reads it: cls_attention [B, N], received_attention [B, N],
             keys [B, N, Dk].
     """
@@ -102,7 +102,7 @@ def head(
     own: list[dict[str, Any]] = []
 
     def read(tokens: torch.Tensor) -> None:
-        found.append(tokens.detach().clone())
+        found.append((tokens if seam.rank == 3 else tokens[None]).detach().clone())
         before.extend(calls)
 
     attention_modules = {seam.signals[name].module for name in signals if name in seam.signals} - {""}
@@ -184,7 +184,7 @@ def _injecting(module: nn.Module, injected: Injected | None, calls: list[dict[st
         if injected.sizes is not None:
             prefix = injected.sizes.new_zeros(injected.sizes.shape[0], injected.seam.prefix)
             bias.append(torch.cat([prefix, injected.sizes.log()], 1))
-        return injected.tokens
+        return injected.tokens if injected.seam.rank == 3 else injected.tokens[0]
 
     place = replace(injected.seam, side="output") if injected.seam.placeholder else injected.seam
     with attention_tap(calls, bias), _at(module, place, replaced):

@@ -31,7 +31,7 @@ class Emitted:
 
     Attributes:
         node: the compressor's.
-        slots: the value that takes the place of the tokens, [B, prefix + K, D'].
+        slots: the value that takes the place of the tokens, [B, prefix + K, D'] or [prefix + K, D'] as they are.
         outputs: tokens, kept_indices, sizes, assignment -> the output of the node.
         composed: kept_indices, sizes, assignment -> the value that is about the tokens of the first step.
         reads: signal -> how the node reads it; not a text, which is an input of the graph.
@@ -61,7 +61,8 @@ def emit(model: ir.Model, insertion: Insertion) -> Emitted:
     function = _function(model, insertion)
     taken = {*values_by_name(graph), *insertion.outputs.values()}
     b = Builder(unique_name(f"{insertion.tensor}.{insertion.compressor.method.name}", taken) + ".")
-    tokens = _without_prefix(b, insertion)
+    whole = _with_batch(b, insertion)
+    tokens = _without_prefix(b, insertion, whole)
     learned = _initializers(graph, insertion, b.prefix)
     node = _node(b, insertion, function.name, [tokens, *signals, *learned])
     outputs = dict(zip(OUTPUTS, node.outputs))
@@ -72,7 +73,7 @@ def emit(model: ir.Model, insertion: Insertion) -> Emitted:
         composed = _composed(b, insertion, first, outputs)
     for name, wanted in insertion.outputs.items():
         composed[name].name = wanted
-    slots = _with_prefix(b, insertion, outputs["tokens"])
+    slots = _without_batch(b, insertion, _with_prefix(b, insertion, whole, outputs["tokens"]))
     unsorted = _place(graph, b.nodes, [insertion.tokens, *signals, *first.values()], insertion.readers)
     return Emitted(node, slots, outputs, composed, reads, unsorted)
 
@@ -162,9 +163,28 @@ def _composed(
     return composed
 
 
-def _without_prefix(b: Builder, insertion: Insertion) -> ir.Value:
+def _with_batch(b: Builder, insertion: Insertion) -> ir.Value:
+    """The seam's tensor [B, prefix + N, D]."""
+    value = insertion.tokens
+    if insertion.seam.rank == 3:
+        return value
+    rows = b.op("Unsqueeze", value, [0])
+    rows.type, rows.shape = value.type, ir.Shape([1, *(value.shape or ())])
+    return rows
+
+
+def _without_batch(b: Builder, insertion: Insertion, slots: ir.Value) -> ir.Value:
+    """The slots in the rank of the seam's tensor."""
+    if insertion.seam.rank == 3:
+        return slots
+    flat = b.op("Squeeze", slots, [0])
+    flat.type, flat.shape = slots.type, ir.Shape([*(slots.shape or ())][1:])
+    return flat
+
+
+def _without_prefix(b: Builder, insertion: Insertion, value: ir.Value) -> ir.Value:
     """The tokens [B, N, D] that are compressed."""
-    value, case, prefix = insertion.tokens, insertion.case, insertion.seam.prefix
+    case, prefix = insertion.case, insertion.seam.prefix
     if not prefix:
         return value
     tokens = b.op("Slice", value, [prefix], [np.iinfo(np.int64).max], [1])
@@ -172,9 +192,9 @@ def _without_prefix(b: Builder, insertion: Insertion) -> ir.Value:
     return tokens
 
 
-def _with_prefix(b: Builder, insertion: Insertion, slots: ir.Value) -> ir.Value:
+def _with_prefix(b: Builder, insertion: Insertion, value: ir.Value, slots: ir.Value) -> ir.Value:
     """The slots after the prefix tokens, which pass by the compressor."""
-    value, case, prefix = insertion.tokens, insertion.case, insertion.seam.prefix
+    case, prefix = insertion.case, insertion.seam.prefix
     if not prefix:
         return slots
     head = b.op("Slice", value, [0], [prefix], [1])
@@ -186,7 +206,7 @@ def _with_prefix(b: Builder, insertion: Insertion, slots: ir.Value) -> ir.Value:
 
 def _batch(insertion: Insertion) -> int | ir.SymbolicDim | None:
     shape = insertion.tokens.shape
-    return shape[0] if shape is not None else None
+    return 1 if insertion.seam.rank == 2 else shape[0] if shape is not None else None
 
 
 def _place(graph: ir.Graph, nodes: Sequence[ir.Node], inputs: Sequence[ir.Value], readers: frozenset[ir.Node]) -> bool:

@@ -36,8 +36,8 @@ class Inserted:
         function_name: its op_type, which is also the name of its function.
         rewritten: one line for each constant downstream that held the old token count.
         outputs: kept_indices, sizes, assignment -> name of the graph output that was added for it.
-        tokens_in: name of the value before compression, [B, prefix + N, D].
-        tokens_out: name of the value after it, [B, prefix + K, D'].
+        tokens_in: name of the value before compression, [B, prefix + N, D] or [prefix + N, D].
+        tokens_out: name of the value after it, [B, prefix + K, D'] or [prefix + K, D'].
         node_outputs: tokens, kept_indices, sizes, assignment -> name of the node's output.
         composed_outputs: kept_indices, sizes, assignment -> name of the value about the tokens of the first step.
         reads: signal -> how it is read; not a text, which is an input of the graph.

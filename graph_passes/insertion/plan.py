@@ -35,7 +35,7 @@ class Insertion:
         case: the shapes that it is built for.
         learned: its weights by name.
         outputs: kept_indices, sizes, assignment -> name of the graph output that is added for it.
-        tokens: the seam's tensor [B, prefix + N, D].
+        tokens: the seam's tensor [B, prefix + N, D] or [prefix + N, D].
         replaced: the value in whose place the compressed tokens come: `tokens`, or what the placeholder makes of it.
         uses: (node, index of its input) that read `replaced`, before anything is added.
         readers: nodes that read `tokens`, likewise.
@@ -110,7 +110,7 @@ def plan_insertion(
     learned = weights(compressor, case)
     replaced, prefix = replaced_value(model, seam, compressor, case), seam.prefix
     end = values_by_name(model.graph)[until] if until else None
-    resize = plan_downstream(model, replaced, 1, prefix + case.tokens, prefix + case.keep, prefix=prefix)
+    resize = plan_downstream(model, replaced, seam.axis, prefix + case.tokens, prefix + case.keep, prefix=prefix)
     weigh = size_bias and (compressor.method.merges or (after is not None and after.merges))
     return Insertion(
         seam=seam,
@@ -165,15 +165,15 @@ def _seam_value(model: ir.Model, seam: Seam) -> ir.Value:
             f"seam {seam.name!r}: its tensor is not in the graph", where=where, fix="Find the seams again."
         )
     shape = None if value.shape is None else list(value.shape)
-    if shape is None or len(shape) != 3:
-        raise GraphError(f"tokens must be [B, N, D], but the shape is {shape}", where=where)
-    if not isinstance(shape[1], int) or not isinstance(shape[2], int):
+    if shape is None or len(shape) != seam.rank:
+        raise GraphError(f"tokens must be [B, N, D] or [N, D], but the shape is {shape}", where=where)
+    if not isinstance(shape[-2], int) or not isinstance(shape[-1], int):
         raise GraphError(
             f"tokens and channels must be fixed numbers, but the shape is [{', '.join(map(str, shape))}]",
             where=where,
             fix=fix_of(model),
         )
-    if shape[1:] != [seam.prefix + seam.tokens, seam.dim] or value.dtype != DTYPES.get(seam.dtype):
+    if shape[-2:] != [seam.prefix + seam.tokens, seam.dim] or value.dtype != DTYPES.get(seam.dtype):
         raise GraphError(
             f"seam {seam.name!r} says {seam.prefix} + {seam.tokens} tokens of {seam.dim} channels {seam.dtype}, the "
             f"graph has {shape} {value.dtype}",

@@ -151,14 +151,15 @@ def follow(model: ir.Model, seam: Seam, before: Seam, after: Inserted) -> Seam:
             fix="Write the steps from front to back, as tokens pass them.",
         )
     shape = dims(value)
-    slots = tensor == after.tokens_out or after.token_axes == (1,)
-    if not slots or shape is None or len(shape) != 3 or shape[1] != seam.prefix + after.keep or shape[2] is None:
+    slots = tensor == after.tokens_out or after.token_axes == (seam.axis,)
+    sizes = None if shape is None or len(shape) != seam.rank else shape[-2:]
+    if not slots or sizes is None or sizes[0] != seam.prefix + after.keep or sizes[1] is None:
         raise GraphError(
             f"the tokens at seam {seam.name} are not the {after.keep} slots of {after.method}, but {list(shape or ())}",
             where=f"tensor {tensor}",
             fix="Take seams with the same tokens for all steps; `tokexport inspect MODEL.onnx` lists them.",
         )
-    return replace(seam, tensor=tensor, tokens=after.keep, dim=shape[2], grid=None)
+    return replace(seam, tensor=tensor, tokens=after.keep, dim=sizes[1], grid=None)
 
 
 def _inserted(

@@ -159,7 +159,7 @@ def _text(model: ir.Model, seam: Seam, length: int) -> ir.Value:
     values = values_by_name(model.graph)
     if TEXT not in values:
         shape = values[seam.tensor].shape
-        batch = shape[0] if shape is not None else seam.batch
+        batch = shape[0] if shape is not None and seam.rank == 3 else seam.batch
         text = ir.Value(name=TEXT, shape=ir.Shape([batch, length, seam.dim]), type=ir.TensorType(DTYPES[seam.dtype]))
         model.graph.inputs.append(text)
         return text

@@ -51,18 +51,20 @@ def keeps_tokens(walk: Walk, node: ir.Node) -> bool:
     if op in ("Slice", "Split", "Concat", "Softmax") or op in _REDUCE:
         last = len(source) - 1
         axes = _axes(node, len(source))
-        return axes == (last,) and last >= 2
+        return axes == (last,) and last >= 1
     return False
 
 
 def token_slice(node: ir.Node) -> tuple[int, int] | None:
-    """(start, end) of a Slice [B, start:end, D] of step 1, both within the tokens; None for any other node."""
+    """(start, end) of a Slice [B, start:end, D] or [start:end, D] of step 1, both within the tokens; else None."""
     source = dims(node.inputs[0]) if node.inputs else None
-    if node.op_type != "Slice" or source is None or len(source) != 3 or _axes(node, 3) != (1,):
+    if node.op_type != "Slice" or source is None or len(source) not in (2, 3):
+        return None
+    if _axes(node, len(source)) != (len(source) - 2,):
         return None
     start, end = integers(node.inputs[1]), integers(node.inputs[2])
     steps = integers(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else (1,)
-    n = source[1]
+    n = source[-2]
     if start is None or end is None or steps != (1,) or n is None:
         return None
     first, last = (max(0, min(i + n if i < 0 else i, n)) for i in (start[0], end[0]))
@@ -73,7 +75,7 @@ def prefix_dropped(node: ir.Node) -> int:
     """Leading tokens a Slice [B, p:, D] drops; 0 for any other node."""
     span = token_slice(node)
     source = dims(node.inputs[0]) if node.inputs else None
-    return span[0] if span is not None and source is not None and span[1] == source[1] else 0
+    return span[0] if span is not None and source is not None and span[1] == source[-2] else 0
 
 
 def ends_tokens(node: ir.Node, prefix: int = 1) -> bool:

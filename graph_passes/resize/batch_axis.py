@@ -66,9 +66,9 @@ def refuse_joined_rows(model: ir.Model, tensor: str) -> None:
 
 
 def batch_on_tokens(walk: Walk, value: ir.Value) -> str:
-    """Why `value` is not [B, N, D] but [N, B, D]: the batch of an input lies on its axis 1; empty where it does not."""
+    """Why `value` is not [B, N, D] but [N, B, D], or [B N, D] with a batch above one; empty where it is neither."""
     shape = dims(value)
-    if shape is None or len(shape) != 3 or shape[0] == 1:
+    if shape is None or len(shape) not in (2, 3) or shape[0] == 1:
         return ""
     named: dict[ir.Value, Named] = {}
     for source in walk.graph.inputs:
@@ -76,21 +76,29 @@ def batch_on_tokens(walk: Walk, value: ir.Value) -> str:
         if given is not None and len(given) > 2 and not source.is_initializer():
             # A batch of one is followed as if it were larger: sizes of one say nothing about an axis.
             named[source] = (_factor("B", given[0]), *(((("", d if d is not None else 0),)) for d in given[1:]))
+    if len(shape) == 2:
+        named = {source: axes for source, axes in named.items() if axes[0][0][1] != 1}
     if not named:
         return ""
-    if shape[1] == 1:
+    if len(shape) == 3 and shape[1] == 1:
         batches = {(dims(source) or (None,))[0] for source in named}
         return _WRONG_AXIS if batches == {1} else ""
     for node in walk.sorted(walk.ancestors(value)):
         for output, axes in zip(node.outputs, follow(node, named)):
             named[output] = axes
     found = named.get(value)
+    if len(shape) == 2:
+        return _ROWS_JOINED if found and _any(found[0], "B") else ""
     return _WRONG_AXIS if found and not _any(found[0], "B") and _any(found[1], "B") else ""
 
 
 _WRONG_AXIS = (
     "tokens run along axis 0 and the batch along axis 1 ([N, B, D]); a compressor takes [B, N, D]. End the model with "
     ".permute(1, 0, 2) and export it again"
+)
+_ROWS_JOINED = (
+    "the tokens of several rows of the batch lie on one axis ([B N, D]). Export the model with one row; or, where they "
+    "are one sequence (frames of one video), end the model with .unsqueeze(0) and export it again"
 )
 
 

@@ -13,7 +13,9 @@ from ..ir_tools.walk import FLOATS, Walk, dims
 
 
 def refuse_outputs_beside(model: ir.Model, tensor: str, tokens: int, prefix: int) -> None:
-    """Refuse graph outputs that may count the `tokens` of `tensor` [B, prefix + tokens, D] and do not come from them.
+    """Refuse graph outputs that may count the `tokens` of `tensor` and do not come from them.
+
+    The tensor is [B, prefix + tokens, D], or without a batch [prefix + tokens, D].
 
     An output that is computed from the tokens follows them, or the proof of the downstream graph refuses. Of the rest,
     integers and booleans may be lengths, masks or positions whatever their size; floats count the tokens where an axis
@@ -28,11 +30,16 @@ def refuse_outputs_beside(model: ir.Model, tensor: str, tokens: int, prefix: int
         return
     downstream = walk.descendants(value)
     others = [x for x in model.graph.outputs if x is not value and x.producer() not in downstream]
+<<<<<<< HEAD
     counts = {tokens, prefix + tokens}
     # Where a prefix was cut off upstream, features beside may still have it.
     cut = [node for node in walk.ancestors(value) if token_slice(node) is not None]
     longer = {(dims(node.inputs[0]) or ())[1] for node in cut}
     stale = [x for x in others if _may_count(x, counts) or _may_count(x, longer, features=True)]
+=======
+    first = int(len(dims(value) or ()) == 3)
+    stale = [x for x in others if _may_count(x, {tokens, prefix + tokens}, first)]
+>>>>>>> kinds
     if not stale:
         return
     names = [x.name or "" for x in stale]
@@ -46,16 +53,20 @@ def refuse_outputs_beside(model: ir.Model, tensor: str, tokens: int, prefix: int
     )
 
 
+<<<<<<< HEAD
 def _may_count(value: ir.Value, counts: Collection[int | None], *, features: bool = False) -> bool:
     """Whether an axis may count the tokens; with `features` only in a sequence of channels."""
     if features and len(dims(value) or ()) != 3:
         return False
+=======
+def _may_count(value: ir.Value, counts: set[int], first: int) -> bool:
+>>>>>>> kinds
     if value.dtype not in FLOATS:
         return True
     shape = dims(value)
     if shape is None:
         return True
-    # The last axis of features holds channels, the first the batch.
-    places = shape[1:-1] if len(shape) > 2 else shape[1:]
+    # The last axis of features holds channels, those before `first` the batch.
+    places = shape[first:-1] if len(shape) > 1 + first else shape[first:]
     area = math.prod(size for size in shape[2:] if size is not None) if len(shape) == 4 else None
     return any(size in counts for size in places) or area in counts

@@ -16,6 +16,8 @@ from .scopes import module_of
 from .seam import Seam, Signal
 from .self_attention import attends_to_these
 
+_LAYOUTS = frozenset({"Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+
 
 class Facts:
     """Describes values as seams; the attentions of the graph are matched once."""
@@ -50,7 +52,7 @@ class Facts:
             dim = shape[-1] if shape else None
             problem = batch_on_tokens(self.walk, value) or problem
             return Seam(name, value.name, n or 0, dim or 0, self.dtype(value), None, valid=False, why=problem, **common)  # type: ignore[arg-type]
-        batch, length, dim = shape
+        batch, length, dim = shape if len(shape) == 3 else (1, *shape)
         assert length is not None and dim is not None and value.dtype is not None
         before = self.walk.ancestors(value)
         after = self.walk.descendants(value)
@@ -71,15 +73,16 @@ class Facts:
             self.signals(value, before, tokens),
             valid=not why,
             why=why,
+            rank=len(shape),
             **common,
         )
 
     def prefix(self, value: ir.Value) -> int:
-        """Leading tokens of `value` [B, n, D] that are not patches; 0 if its shape is unknown."""
+        """Leading tokens of `value` [B, n, D] or [n, D] that are not patches; 0 if its shape is unknown."""
         shape = dims(value)
-        if shape is None or len(shape) != 3 or shape[1] is None:
+        if shape is None or len(shape) not in (2, 3) or shape[-2] is None:
             return 0
-        return learned_tokens(self.walk, self.walk.ancestors(value), self.walk.descendants(value), shape[1])[0]
+        return learned_tokens(self.walk, self.walk.ancestors(value), self.walk.descendants(value), shape[-2])[0]
 
     def grid(self, before: set[ir.Node], tokens: int) -> tuple[int, ...] | None:
         """(height, width) or (length,) where an upstream convolution or pooling has exactly `tokens` output positions.
@@ -111,8 +114,11 @@ class Facts:
         if last is None or last.lengths[0] is None:
             return {}
         downstream = self.walk.descendants(last.node.outputs[0]) & before
+        flat = len(dims(value) or ()) == 2
         for node in downstream:
-            if not (keeps_tokens(self.walk, node) or prefix_dropped(node) or _mixes_values(node, last)):
+            kept = keeps_tokens(self.walk, node) or prefix_dropped(node) or _mixes_values(node, last)
+            # In a stream without a batch `attends_to_these` follows the tokens by name, wherever their axis goes.
+            if not (kept or (flat and _layout(node))):
                 return {}
         if not attends_to_these(self.walk, last, value):
             return {}
@@ -135,15 +141,22 @@ def _shape_problem(value: ir.Value) -> str:
     shape = dims(value)
     if shape is None:
         return "its shape is unknown"
-    if len(shape) != 3:
-        return f"its rank is {len(shape)}, a compressor needs [B, N, D]"
-    if shape[1] is None:
-        return f"its token axis is dynamic ({value.shape[1]})"  # type: ignore[index]
-    if shape[2] is None:
-        return f"its channel axis is dynamic ({value.shape[2]})"  # type: ignore[index]
+    if len(shape) not in (2, 3):
+        return f"its rank is {len(shape)}, a compressor needs [B, N, D] or [N, D]"
+    if len(shape) == 2 and shape[0] == 1:
+        return "its rank is 2 with one row: a vector for the whole input, not tokens"
+    if shape[-2] is None:
+        return f"its token axis is dynamic ({value.shape[-2]})"  # type: ignore[index]
+    if shape[-1] is None:
+        return f"its channel axis is dynamic ({value.shape[-1]})"  # type: ignore[index]
     if value.dtype not in DTYPE_NAMES or not value.dtype.is_floating_point():
         return f"its type is {value.dtype}, a compressor needs float32, float16 or bfloat16"
     return ""
+
+
+def _layout(node: ir.Node) -> bool:
+    """Whether a node moves, joins or drops whole axes."""
+    return node.op_type in _LAYOUTS or (node.op_type == "Gather" and dims(node.inputs[1]) == ())
 
 
 def _mixes_values(node: ir.Node, attention: Attention) -> bool:

@@ -61,7 +61,7 @@ def _masks(walk: Walk, nodes: set[ir.Node], tokens: ir.Value) -> Iterator[tuple[
         if attention.node in nodes and attention.logits is not None:
             yield from _between(walk, attention)
     shape = dims(tokens) or ()
-    length = shape[1] if len(shape) == 3 else None
+    length = shape[-2] if len(shape) in (2, 3) else None
     for node in walk.sorted(nodes):
         if node.op_type == "ScatterND" and (mask := node.inputs[1]) is not None and not walk.learned(mask):
             yield node, mask, True

@@ -66,7 +66,7 @@ def _places(node: ir.Node) -> int | None:
 
 
 def _ends(walk: Walk, value: ir.Value) -> tuple[int, int]:
-    """Leading and trailing parameters in a sequence [B, n, D]; both are n if it holds nothing else."""
+    """Leading and trailing parameters in a sequence [B, n, D] or [n, D]; both are n if it holds nothing else."""
     length = _length(value)
     if length is None:
         return 0, 0
@@ -75,7 +75,7 @@ def _ends(walk: Walk, value: ir.Value) -> tuple[int, int]:
     node = value.producer()
     if node is None:
         return 0, 0
-    if node.op_type == "Concat" and attribute(node, "axis", 0) in (1, -2):
+    if node.op_type == "Concat" and attribute(node, "axis", 0) in (len(dims(value) or ()) - 2, -2):
         parts = [x for x in node.inputs if x is not None]
         if any(_length(x) is None for x in parts):
             return 0, 0
@@ -106,4 +106,4 @@ def _run(parts: list[tuple[int, int]]) -> int:
 
 def _length(value: ir.Value | None) -> int | None:
     shape = dims(value)
-    return shape[1] if shape is not None and len(shape) == 3 else None
+    return shape[-2] if shape is not None and len(shape) in (2, 3) else None

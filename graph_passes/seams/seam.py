@@ -43,7 +43,7 @@ class Seam:
     Attributes:
         name: ``encoder_output``, ``projector_input``, ``projector_output``, ``encoder_layer:<i>``,
             ``decoder_layer:<i>`` or ``tensor:<value name>``.
-        tensor: name of the value [B, prefix + N, D] in the graph.
+        tensor: name of the value [B, prefix + N, D] in the graph, or [prefix + N, D].
         tokens: N, the prefix not counted; 0 where the token axis is dynamic.
         dim: D; 0 where it is dynamic.
         dtype: of the value: float32, float16 or bfloat16.
@@ -55,6 +55,7 @@ class Seam:
         found_by: metadata, scopes, names, structure or user.
         module: for models we export, the torch module whose input or output this is, with `side`.
         side: ``output`` or ``input`` of `module`.
+        rank: of the value: 3, or 2 for [prefix + N, D], which is compressed as a batch of one.
         placeholder: name of the output [B, N, D'] of the placeholder at this seam (see `exporter.source.GraphSource`),
             or empty. A compressor that widens tokens replaces it, and no other compressor can be inserted here.
     """
@@ -74,6 +75,12 @@ class Seam:
     module: str = ""
     side: str = "output"
     placeholder: str = ""
+    rank: int = 3
+
+    @property
+    def axis(self) -> int:
+        """The axis of the value on which the tokens lie."""
+        return self.rank - 2
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it back."""

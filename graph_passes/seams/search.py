@@ -82,8 +82,8 @@ def checked(walk: Walk, seam: Seam) -> Seam:
         raise GraphError(f"seam {seam.name!r} names the tensor {missing[0]!r}, which is not in the graph", fix=fix)
     value = walk.value(seam.tensor)
     shape = dims(value)
-    expected = [seam.batch, seam.prefix + seam.tokens, seam.dim]
-    if shape is None or (seam.tokens and seam.dim and list(shape[1:]) != expected[1:]):
+    expected = [seam.batch, seam.prefix + seam.tokens, seam.dim][3 - seam.rank :]
+    if shape is None or (seam.tokens and seam.dim and list(shape[-2:]) != expected[-2:]):
         raise GraphError(
             f"seam {seam.name!r} is stored with the shape {expected}, but the tensor has {list(shape or ())}",
             where=f"tensor {seam.tensor}",

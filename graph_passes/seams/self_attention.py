@@ -13,28 +13,37 @@ _SAME = NORMS | {"Cast", "Identity", "Dropout"}
 
 
 def attends_to_these(walk: Walk, attention: Attention, value: ir.Value) -> bool:
-    """Whether queries and keys both come from one value [B, n, D] whose tokens are those of `value`, in their order."""
+    """Whether queries and keys both come from one value whose tokens are those of `value`, in their order.
+
+    Both are [B, n, D]; or [n, D], a batch of one.
+    """
     sources = [_sources(walk, operand) for operand in attention.product]
     if len(sources[0]) != 1 or sources[0] != sources[1]:
         return False
     (source,) = sources[0]
     shape = dims(source)
-    if shape is None or len(shape) != 3 or shape[1] != attention.lengths[0]:
-        # Other layouts of the stream ([N, B, D], [N, D]) are followed by the counts alone.
-        return shape is not None and shape[0] == attention.lengths[0]
-    named: dict[ir.Value, Named] = {source: ((), (("N", shape[1] or 0),), ())}
-    for node in walk.sorted(walk.descendants(source) & (walk.ancestors(value) | {attention.node})):
+    flat = len(dims(value) or ()) == 2
+    if shape is None or len(shape) != (2 if flat else 3) or shape[-2] != attention.lengths[0]:
+        # Other layouts of the stream ([N, B, D]) are followed by the counts alone.
+        return not flat and shape is not None and shape[0] == attention.lengths[0]
+    start = attention.node.outputs[0] if flat else source
+    named: dict[ir.Value, Named] = {start: (*((),) * (len(dims(start) or ()) - 2), (("N", shape[-2] or 0),), ())}
+    for node in walk.sorted(walk.descendants(start) & (walk.ancestors(value) | {attention.node})):
         for output, axes in zip(node.outputs, follow(node, named)):
             named[output] = axes
     if value is source:
         return True
-    return _only_on_axis(named.get(value, ()), 1)
+    axes = named.get(value, ())
+    # Without a batch the rest of the graph may move the tokens' axis: split and put together again, their order is
+    # not proved.
+    return _only_on_axis(axes, len(axes) - 2) and not (flat and len(axes[0]) > 1)
 
 
 def keys_are_tokens(walk: Walk, attention: Attention, tokens: ir.Value) -> bool:
-    """Whether the keys lie on an axis that holds the tokens of `tokens` [B, n, D] alone, row for row."""
-    shape = dims(tokens) or (None, None)
-    named: dict[ir.Value, Named] = {tokens: ((("B", shape[0] or 2),), (("N", shape[1] or 0),), ())}
+    """Whether the keys lie on an axis that holds the tokens of `tokens` [B, n, D] or [n, D] alone, row for row."""
+    shape = dims(tokens) or (None, None, None)
+    batch = ((("B", shape[0] or 2),),) if len(shape) == 3 else ()
+    named: dict[ir.Value, Named] = {tokens: (*batch, (("N", shape[-2] or 0),), ())}
     for node in walk.sorted(walk.descendants(tokens) & (walk.ancestors(attention.node.outputs[0]))):
         for output, axes in zip(node.outputs, follow(node, named)):
             named[output] = axes

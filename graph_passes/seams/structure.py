@@ -145,8 +145,9 @@ def output_downstream(walk: Walk, value: ir.Value) -> ir.Value | None:
     if any(not keeps_tokens(walk, node) for node in after):
         return None
     shape = dims(value)
-    found = [x for x in walk.graph.outputs if x.producer() in after and len(dims(x) or ()) == 3]
-    if len(found) != 1 or shape is None or (dims(found[0]) or ())[1] != shape[1]:
+    rank = len(shape or ())
+    found = [x for x in walk.graph.outputs if x.producer() in after and len(dims(x) or ()) == rank in (2, 3)]
+    if len(found) != 1 or shape is None or (dims(found[0]) or ())[rank - 2] != shape[rank - 2]:
         return None
     return found[0]
 
