@@ -11,7 +11,7 @@ import click
 
 from ..errors import TokexportError
 from ..version import __version__
-from . import interrupt
+from . import interrupt, tables
 from .commands.build import build
 from .commands.devices import devices
 from .commands.doctor import doctor
@@ -33,6 +33,8 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; `TokexportError.exit_code` becomes the exit code."""
         _settle()
+        if tables.colourless():
+            ctx.color = False
         try:
             with interrupt.remembered():
                 return super().invoke(ctx)

@@ -1,18 +1,15 @@
-"""What the commands print: tables for people, JSON for machines, progress on stderr."""
+"""What the commands print: JSON for machines, a value as text, progress on stderr; `tables` has the tables."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from . import interrupt
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 # Called with the name of each stage of a long command.
 Progress = Callable[[str], None]
@@ -65,45 +62,6 @@ def result(data: Any, as_json: bool, human: Callable[[Any], None]) -> None:
         click.echo(json.dumps(data, indent=2))
     else:
         human(data)
-
-
-def proof_table(checks: list[dict[str, Any]]) -> None:
-    """One row for each tensor that was compared."""
-    rows = table("part", "tensor", "cosine", "norm ratio", "max |diff|", "flipped", "")
-    for check in checks:
-        verdict = "ok" if check["ok"] else f"FAILED {check['detail']}"
-        rows.add_row(
-            check["part"],
-            check["tensor"],
-            f"{check['cosine']:.6f}",
-            f"{check['norm_ratio']:.5f}",
-            f"{check['max_abs']:.2e}",
-            str(check["flipped"]) if check["part"] == "compressor" else "",
-            verdict,
-        )
-    show(rows)
-
-
-def table(*columns: str) -> Table:
-    """An empty table with these columns."""
-    from rich import box
-    from rich.table import Table
-
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        made.add_column(column, overflow="fold")
-    return made
-
-
-def show(rows: Table) -> None:
-    """Print a table."""
-    from rich.console import Console
-
-    console = Console()
-    # Piped output has no width of its own: 80 columns would break tensor names in the middle.
-    if not console.is_terminal:
-        console.width = 200
-    console.print(rows)
 
 
 def flat(value: Any) -> str:

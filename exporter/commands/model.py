@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ...errors import RequestError
-from .. import render
+from .. import render, tables
 from .shared import OUT, common, input_shape, settings, sizes
 
 
@@ -61,6 +61,7 @@ from .shared import OUT, common, input_shape, settings, sizes
     "-o", "--out", type=OUT, help="Bundle folder.  [default: ./<source>-<method>-<ratio>, ./<source>-<recipe>]"
 )
 @common
+@tables.wide_option
 def model(
     as_json: bool, pairs: tuple[str, ...], no_verify: bool, verbose: bool, shapes: tuple[str, ...], **request: Any
 ) -> None:
@@ -105,7 +106,7 @@ def exported(data: dict[str, Any]) -> None:
             if note not in data["notes"]:
                 click.echo(f"note: {one['variant']}: {note}")
     if data["proof"]:
-        render.proof_table(data["proof"]["checks"])
+        tables.proof_table(data["proof"]["checks"])
     else:
         click.echo("NOT VERIFIED (--no-verify)")
     if data.get("drift"):
@@ -129,7 +130,8 @@ def exported(data: dict[str, Any]) -> None:
 
 def variant_table(results: list[dict[str, Any]]) -> None:
     """Print one row for each variant of a bundle."""
-    rows = render.table("variant", "tokens", "checks passed", "same picks", "worst cosine", "accuracy", "at random")
+    columns = ("variant", "tokens", "checks passed", "same picks", "worst cosine", "accuracy", "at random")
+    rows = tables.Table(*columns, more={"same picks", "worst cosine"})
     for one in results:
         checks = one["proof"]["checks"] if one["proof"] else []
         drift, accuracy, done = one["drift"], one["accuracy"], one["compression"][0]
@@ -142,4 +144,4 @@ def variant_table(results: list[dict[str, Any]]) -> None:
             f"{accuracy['compressed']:.1%}" if accuracy else "",
             f"{accuracy['baselines']['random']['mean']:.1%}" if accuracy else "",
         )
-    render.show(rows)
+    tables.show(rows)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .. import render
+from .. import render, tables
 from ..proof import gate
 from .shared import OUT, common
 
@@ -39,7 +39,7 @@ def verified(data: dict[str, Any]) -> None:
     for result in results:
         if len(results) > 1:
             click.echo(f"variant {result['variant']}")
-        render.proof_table(result["checks"])
+        tables.proof_table(result["checks"])
         for note in result["notes"]:
             click.echo(f"note: {note}")
         if result["accuracy"]:
