@@ -68,7 +68,9 @@ def show(table: Table) -> None:
 
 def proof_table(checks: list[dict[str, Any]]) -> None:
     """One row for each tensor that was compared."""
-    rows = Table("part", "tensor", "cosine", "norm ratio", "max |diff|", "flipped", "", keys={"tensor"})
+    rows = Table(
+        "part", "tensor", "cosine", "norm ratio", "max |diff|", "flipped", "", keys={"tensor"}, more={"norm ratio"}
+    )
     for check in checks:
         verdict = "ok" if check["ok"] else f"FAILED {check['detail']}"
         rows.add_row(

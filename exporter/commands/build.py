@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .. import render, tables
+from ..progress import bar
 from .shared import OUT, common
 
 
@@ -36,7 +37,7 @@ def build(as_json: bool, bundle: Path, **request: Any) -> None:
     from ...runtimes.bundle.reader import open_bundle
     from ...runtimes.tensorrt.engines.build import build_engines
 
-    with render.bar(quiet=as_json) as advance:
+    with bar() as advance:
         result = build_engines(open_bundle(bundle), advance=advance, **request)
     render.result(result, as_json, built)
 

@@ -9,6 +9,7 @@ import click
 
 from ...errors import RequestError
 from .. import render, tables
+from ..progress import progress, verbose
 from .shared import OUT, common, input_shape, settings, sizes
 
 
@@ -56,15 +57,12 @@ from .shared import OUT, common, input_shape, settings, sizes
 @click.option("--min-accuracy", type=float, help="Fail (exit 1) below this share of right answers; built-in models.")
 @click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle records that.")
 @click.option("--force", is_flag=True, help="Also write to a folder that holds other files: ALL it holds is deleted.")
-@click.option("-v", "--verbose", is_flag=True, help="Name every file that --force deletes, however many.")
 @click.option(
     "-o", "--out", type=OUT, help="Bundle folder.  [default: ./<source>-<method>-<ratio>, ./<source>-<recipe>]"
 )
 @common
 @tables.wide_option
-def model(
-    as_json: bool, pairs: tuple[str, ...], no_verify: bool, verbose: bool, shapes: tuple[str, ...], **request: Any
-) -> None:
+def model(as_json: bool, pairs: tuple[str, ...], no_verify: bool, shapes: tuple[str, ...], **request: Any) -> None:
     """Compress SOURCE, prove the result, and write a bundle.
 
     SOURCE is a built-in model (tiny-vlm, the default, tiny-asr or tiny-video), a checkpoint folder, an ONNX file, or
@@ -77,8 +75,8 @@ def model(
         raise RequestError(
             "neither --method nor --recipe was given", fix="Write for example --method apet --ratio 0.85."
         )
-    with render.progress(quiet=as_json) as step:
-        named = partial(name_deleted, most=None) if verbose else name_deleted
+    with progress() as step:
+        named = partial(name_deleted, most=None) if verbose() else name_deleted
         result = export(
             params=settings(pairs),
             input_shapes=sizes(shapes),

@@ -10,6 +10,7 @@ import click
 
 from ...entry_points import Skipped
 from ...errors import RequestError
+from .. import progress
 
 F = TypeVar("F", bound=Callable[..., Any])
 OUT = click.Path(path_type=Path)
@@ -17,6 +18,7 @@ OUT = click.Path(path_type=Path)
 
 def common(command: F) -> F:
     """The options of every command with a result."""
+    command = progress.options(command)
     command = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(command)
     return click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")(command)
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from .. import render, tables
+from ..progress import bar
 from .shared import OUT, common
 
 
@@ -47,7 +48,7 @@ def sweep(out: Path | None, as_json: bool, **request: Any) -> None:
     from ..sweeps.sweep import sweep as run
 
     try:
-        with render.bar(quiet=as_json) as advance:
+        with bar() as advance:
             result = run(out=out, advance=advance, **request)
     except KeyboardInterrupt:
         click.echo("\ninterrupted; what was measured is kept: the same command goes on from there", err=True)

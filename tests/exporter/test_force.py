@@ -31,8 +31,8 @@ def exp(tmp_path: Path) -> Path:
 
 
 def model(*arguments: object, code: int = 0, of: tuple[str, ...] = tuple(HOW)) -> str:
-    """Stderr of `tokexport model`."""
-    result = CliRunner().invoke(main, ["model", *map(str, arguments), *of])
+    """Stderr of `tokexport model -q`."""
+    result = CliRunner().invoke(main, ["model", *map(str, arguments), *of, "-q"])
     assert result.exit_code == code, result.output
     return result.stderr
 
