@@ -227,13 +227,15 @@ def _prove(folder: Path, one: _Made, step: Progress) -> None:
 
 def _measure(folder: Path, one: _Made, step: Progress) -> None:
     """Answer the model's questions with a written variant, where it has any and all graphs run here."""
-    from .evaluate import accuracy
+    from .evaluate import accuracy, usefulness
 
     if not one.plan.source.has_task or not one.runnable.language or one.result.precision == "bf16":
         return
     step(f"answering {QUESTIONS} questions")
     try:
         one.result.accuracy = accuracy.measure(one.plan, one.runnable, folder, one.entry, QUESTIONS)
+        note = usefulness.judge(one.result.accuracy).note
+        one.result.notes += [note] if note else []
     except MissingError as missing:
         one.result.notes.append(f"accuracy was not measured: {missing}")
 

@@ -90,7 +90,7 @@ def width() -> int:
     return shutil.get_terminal_size((_PIPED, 24)).columns
 
 
-def wrapped(first: str, text: str) -> None:
+def wrapped(first: str, text: str, colour: str | None = None) -> None:
     """Print `text` behind `first`, with its further lines below its own beginning."""
     import textwrap
 
@@ -103,7 +103,7 @@ def wrapped(first: str, text: str) -> None:
         break_long_words=False,
         break_on_hyphens=False,
     )
-    click.echo("\n".join(lines) or first.rstrip())
+    click.secho("\n".join(lines) or first.rstrip(), fg=colour)
 
 
 def wide_option(command: Any) -> Any:

@@ -9,8 +9,12 @@ import click
 
 from ...errors import RequestError
 from .. import render, tables
+from ..evaluate.usefulness import judge
 from ..progress import progress, verbose
 from .shared import OUT, common, input_shape, settings, sizes
+
+# Status of the second verdict -> its heading.
+_USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHANCE", "unknown": "usefulness"}
 
 
 @click.command()
@@ -97,12 +101,11 @@ def exported(data: dict[str, Any]) -> None:
             f"{done['tokens_in']} -> {done['tokens_out']} tokens, "
             f"size bias {'on' if done['size_bias'] else 'off'}, {data['precision']}"
         )
-    for note in data["notes"]:
-        click.echo(f"note: {note}")
-    for one in data["further"]:
+    for one in (data, *data["further"]):
         for note in one["notes"]:
-            if note not in data["notes"]:
-                click.echo(f"note: {one['variant']}: {note}")
+            name = f"{one['variant']}: " if one is not data else ""
+            if not note.startswith("usefulness: ") and (one is data or note not in data["notes"]):
+                tables.wrapped("note: ", name + note)
     if data["proof"]:
         tables.proof_table(data["proof"]["checks"])
     else:
@@ -113,7 +116,7 @@ def exported(data: dict[str, Any]) -> None:
             f"end to end against PyTorch: {drift['kept_overlap']:.1%} of the kept tokens are the same, "
             f"worst cosine of the outputs {drift['cosine']:.5f}"
         )
-    if data.get("accuracy"):
+    if data["accuracy"]:
         accuracy = data["accuracy"]
         chance = accuracy["baselines"]["random"]
         click.echo(
@@ -121,9 +124,20 @@ def exported(data: dict[str, Any]) -> None:
             f"(uncompressed {accuracy['uncompressed']:.1%}; as many random tokens {chance['mean']:.1%} "
             f"± {chance['deviation']:.1%})"
         )
+    verdicts(data)
     if data["further"]:
         variant_table([data, *data["further"]])
     click.echo(f"bundle: {data['bundle']}")
+
+
+def verdicts(data: dict[str, Any]) -> None:
+    """Print both verdicts on each variant: what was proved, and whether the tokens kept are better than chance."""
+    for one in (data, *data["further"]):
+        name = f"{one['variant']}: " if data["further"] else ""
+        useful = judge(one["accuracy"])
+        proof = "proved" if one["proof"] else "not proved"
+        colour = None if useful.status == "useful" else "yellow"
+        tables.wrapped("verdict: ", f"{name}{proof}; {_USE[useful.status]}: {useful.text}", colour)
 
 
 def variant_table(results: list[dict[str, Any]]) -> None:
