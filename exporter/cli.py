@@ -20,6 +20,7 @@ from .commands.methods import methods
 from .commands.model import model
 from .commands.plugins import plugins
 from .commands.run import run
+from .commands.show import show
 from .commands.sweep import sweep
 from .commands.verify import verify
 
@@ -86,5 +87,5 @@ def main() -> None:
     """
 
 
-for command in (model, verify, run, build, sweep, inspect, methods, devices, doctor, plugins):
+for command in (model, verify, run, show, build, sweep, inspect, methods, devices, doctor, plugins):
     main.add_command(command)
