@@ -55,11 +55,13 @@ def run(
     option, media = one_input({"image": image, "video": video, "audio": audio})
     session = load(bundle, runtime, variant=variant)
     _check_kind(session.bundle.manifest.preprocess, bundle, option)
-    if session.variant.generation is None:
+    answers = session.variant.generation is not None
+    if option != "--audio" and not (prompt or "").strip() and (answers or prompt is not None):
+        fix = f"Ask something: --prompt {question(session.bundle.manifest)!r}"
+        raise RequestError("the prompt is empty", fix=fix)
+    if not answers:
         _encode(session, media, prompt, option, as_json)
         return
-    if option != "--audio" and not (prompt or "").strip():
-        raise RequestError("the prompt is empty", fix=f"Ask something: --prompt {question(session.bundle.manifest)!r}")
     answer = session.generate(media, prompt or "", max_new_tokens=max_new_tokens)
     for note in session.notes():
         click.echo(f"note: {note}", err=True)
