@@ -11,7 +11,7 @@ import click
 
 from ..errors import TokexportError
 from ..version import __version__
-from . import interrupt
+from . import interrupt, tables
 from .commands.build import build
 from .commands.devices import devices
 from .commands.doctor import doctor
@@ -20,6 +20,7 @@ from .commands.methods import methods
 from .commands.model import model
 from .commands.plugins import plugins
 from .commands.run import run
+from .commands.show import show
 from .commands.sweep import sweep
 from .commands.verify import verify
 
@@ -33,6 +34,8 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; `TokexportError.exit_code` becomes the exit code."""
         _settle()
+        if tables.colourless():
+            ctx.color = False
         try:
             with interrupt.remembered():
                 return super().invoke(ctx)
@@ -86,5 +89,5 @@ def main() -> None:
     """
 
 
-for command in (model, verify, run, build, sweep, inspect, methods, devices, doctor, plugins):
+for command in (model, verify, run, show, build, sweep, inspect, methods, devices, doctor, plugins):
     main.add_command(command)

@@ -11,6 +11,7 @@ from ..errors import GateError, MissingError, RequestError
 from ..runtimes.bundle.losses import Announce, name_deleted
 from .bundling import device_fit, graphs, variants
 from .bundling.variants import Ratio
+from .progress import Progress, log
 from .proof import gate, prove
 from .result import Exported
 from .sources.texts import check_length, refuse_text
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from ..graph_passes.insertion.sequence import Step
     from ..runtimes.bundle.manifest import Precision, Variant
     from ..runtimes.bundle.writer import BundleWriter
-    from .render import Progress
     from .sources.source import Parts, Source
 
 QUESTIONS = 512
@@ -69,7 +69,7 @@ def export(
     force: bool = False,
     deleting: Announce = name_deleted,
     min_accuracy: float | None = None,
-    step: Progress = lambda text: None,
+    step: Progress = log,
 ) -> Exported:
     """Compress a model, prove the result against PyTorch, and write a bundle: what `tokexport model` does.
 
@@ -100,7 +100,7 @@ def export(
         deleting: called with a folder and the names of such files before they are deleted; the default prints them on
             stderr.
         min_accuracy: least share of right answers, for built-in models, of every variant.
-        step: called with the name of each stage.
+        step: called with the name of each stage; by default the logger ``tokexport`` gets them.
 
     Raises:
         RequestError, GraphError, BundleError: exit 2, nothing written.
@@ -227,13 +227,15 @@ def _prove(folder: Path, one: _Made, step: Progress) -> None:
 
 def _measure(folder: Path, one: _Made, step: Progress) -> None:
     """Answer the model's questions with a written variant, where it has any and all graphs run here."""
-    from .evaluate import accuracy
+    from .evaluate import accuracy, usefulness
 
     if not one.plan.source.has_task or not one.runnable.language or one.result.precision == "bf16":
         return
     step(f"answering {QUESTIONS} questions")
     try:
         one.result.accuracy = accuracy.measure(one.plan, one.runnable, folder, one.entry, QUESTIONS)
+        note = usefulness.judge(one.result.accuracy).note
+        one.result.notes += [note] if note else []
     except MissingError as missing:
         one.result.notes.append(f"accuracy was not measured: {missing}")
 

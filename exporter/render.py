@@ -1,62 +1,12 @@
-"""What the commands print: tables for people, JSON for machines, progress on stderr."""
+"""What the commands print: JSON for machines, and a value as text; `tables` has the tables for people."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import click
-
-from . import interrupt
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-# Called with the name of each stage of a long command.
-Progress = Callable[[str], None]
-
-
-@contextmanager
-def progress(*, quiet: bool = False) -> Iterator[Progress]:
-    """A spinner on stderr that names the current stage; silent where stderr is not a terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield lambda text: interrupt.check()
-        return
-    with console.status("starting") as status:
-
-        def step(text: str) -> None:
-            interrupt.check()
-            status.update(text)
-
-        yield step
-
-
-@contextmanager
-def bar(*, quiet: bool = False) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on stderr for (done, of, what); silent where stderr is not a terminal."""
-    from rich import progress as rich
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    columns = (
-        rich.BarColumn(),
-        rich.MofNCompleteColumn(),
-        rich.TimeRemainingColumn(),
-        rich.TextColumn("{task.description}"),
-    )
-    with rich.Progress(*columns, console=console, disable=quiet or not console.is_terminal) as shown:
-        task = shown.add_task("opening the model", total=None)
-
-        def advance(done: int, of: int, what: str) -> None:
-            interrupt.check()
-            shown.update(task, completed=done, total=of, description=what)
-
-        yield advance
 
 
 def result(data: Any, as_json: bool, human: Callable[[Any], None]) -> None:
@@ -65,45 +15,6 @@ def result(data: Any, as_json: bool, human: Callable[[Any], None]) -> None:
         click.echo(json.dumps(data, indent=2))
     else:
         human(data)
-
-
-def proof_table(checks: list[dict[str, Any]]) -> None:
-    """One row for each tensor that was compared."""
-    rows = table("part", "tensor", "cosine", "norm ratio", "max |diff|", "flipped", "")
-    for check in checks:
-        verdict = "ok" if check["ok"] else f"FAILED {check['detail']}"
-        rows.add_row(
-            check["part"],
-            check["tensor"],
-            f"{check['cosine']:.6f}",
-            f"{check['norm_ratio']:.5f}",
-            f"{check['max_abs']:.2e}",
-            str(check["flipped"]) if check["part"] == "compressor" else "",
-            verdict,
-        )
-    show(rows)
-
-
-def table(*columns: str) -> Table:
-    """An empty table with these columns."""
-    from rich import box
-    from rich.table import Table
-
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        made.add_column(column, overflow="fold")
-    return made
-
-
-def show(rows: Table) -> None:
-    """Print a table."""
-    from rich.console import Console
-
-    console = Console()
-    # Piped output has no width of its own: 80 columns would break tensor names in the middle.
-    if not console.is_terminal:
-        console.width = 200
-    console.print(rows)
 
 
 def flat(value: Any) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import BundleError, GraphError, RequestError, nearest
 from .bundle.manifest import GraphRecord, TensorRecord
 from .bundle.reader import Bundle
+from .examples import question
 from .generate import Answer, Run, greedy, padded
 from .media.encoder_input import encoder_input
 from .words import Words
@@ -119,12 +120,17 @@ class Session(ABC):
         """
         if self.variant.generation is None:
             raise RequestError(
-                "the bundle has no language graphs", where=str(self.bundle.path), fix="Export it with --parts all."
+                "the bundle has no language graphs", where=str(self.bundle.path), fix=self._without_language()
             )
         ids = self._ids(prompt)
         encoded = self.encode(media, ids if self.reads_text else None)
         answer, kept, sizes = greedy(self.steps(), self.variant, encoded, ids, max_new_tokens)
         return Answer(self.words.detokenize(answer) if self.words else "", answer, kept, sizes)
+
+    def _without_language(self) -> str:
+        if self.bundle.manifest.source.kind == "builtin":
+            return "Export it with --parts all."
+        return "Of such a source only the encoder is exported: `encode` gives the tokens for your own language model."
 
     @cached_property
     def words(self) -> Words | None:
@@ -160,7 +166,7 @@ class Session(ABC):
     def _text(self, prompt: str | Sequence[int] | None) -> np.ndarray:
         """The encoder's input ``text`` [1, L, D] of a prompt."""
         if prompt is None:
-            example = "'what colour is the star ?'" if self.words else "[id, ...]"
+            example = repr(question(self.bundle.manifest)) if self.words else "[id, ...]"
             raise RequestError(
                 "the tokens that this encoder keeps depend on the question, and there is none",
                 where=str(self.bundle.path),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ...graph_passes.seams.seam import Seam
     from ...runtimes.bundle.manifest import CompressionRecord, GraphRecord, Manifest, Precision, Role, Variant
     from ...runtimes.bundle.writer import BundleWriter
-    from ..render import Progress
+    from ..progress import Progress
     from ..sources.source import GraphSource, Source
 
 HALF = {"fp16": "float16", "bf16": "bfloat16"}

@@ -19,7 +19,7 @@ from . import graphs
 if TYPE_CHECKING:
     from ...graph_passes.compressors import Compressor
     from ...runtimes.bundle.manifest import Precision
-    from ..render import Progress
+    from ..progress import Progress
     from .graphs import Built, Plan
 
 Ratio = str | float | Fraction

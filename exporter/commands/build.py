@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from .. import render
+from .. import render, tables
+from ..progress import bar
 from .shared import OUT, common
 
 
@@ -30,12 +31,13 @@ from .shared import OUT, common
 )
 @click.option("--variant", metavar="NAME", help="Build only this variant.  [default: all of the bundle]")
 @common
+@tables.wide_option
 def build(as_json: bool, bundle: Path, **request: Any) -> None:
     """Build a TensorRT engine for every graph of BUNDLE, into its folder engines/."""
     from ...runtimes.bundle.reader import open_bundle
     from ...runtimes.tensorrt.engines.build import build_engines
 
-    with render.bar(quiet=as_json) as advance:
+    with bar() as advance:
         result = build_engines(open_bundle(bundle), advance=advance, **request)
     render.result(result, as_json, built)
 
@@ -56,11 +58,12 @@ def built_one(data: dict[str, Any]) -> None:
         f"{data['device']} ({data['why']}), compute capability {data['compute_capability']}: "
         f"{name} {data['version']}{limit}"
     )
-    rows = render.table("graph", "form", "because", "MB", "seconds", "types compared", "plan")
+    columns = ("graph", "form", "because", "MB", "seconds", "types compared", "plan")
+    rows = tables.Table(*columns, keys={"plan"}, more={"because", "types compared"})
     for row in data["engines"]:
         compared = "; ".join(f"{look['compared']} in the {look['stage']}" for look in row["layers"])
         size, seconds = f"{row['bytes'] / 1e6:.1f}", f"{row['seconds']:.1f}"
         rows.add_row(row["role"], row["form"], row["why"], size, seconds, compared, row["plan"])
-    render.show(rows)
+    tables.show(rows)
     if not all(any(look["stage"] == "engine" for look in row["layers"]) for row in data["engines"]):
         click.echo("note: no GPU here can load these engines: types are compared when they are first loaded")

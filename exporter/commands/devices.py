@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
-from .. import render
+from .. import render, tables
 from .shared import common, left_out
 
 
 @click.command()
 @click.argument("name", required=False, metavar="[NAME[@TENSORRT]]")
 @common
+@tables.wide_option
 def devices(name: str | None, as_json: bool) -> None:
     """List the devices that --device knows; with NAME, all its figures with their sources, and the rules that apply."""
     from ...devices import profiles
@@ -51,40 +52,46 @@ def _all_of(target: Any) -> dict[str, Any]:
 
 def device_table(found: list[dict[str, Any]]) -> None:
     """Print the result of `tokexport devices`."""
-    rows = render.table("name", "device", "SM", "memory", "GB/s", "CUDA cores", "DLA", "precision", "TensorRT")
+    rows = tables.Table(
+        *("name", "SM", "memory", "GB/s", "precision", "TensorRT", "device", "CUDA cores", "DLA", "stacks"),
+        more={"device", "CUDA cores", "DLA", "stacks"},
+    )
     for row in found:
         rows.add_row(
             row["name"],
-            row["title"],
             row["compute_capability"],
             f"{row['memory']} GiB {row['memory_kind']}",
             str(row["memory_bandwidth"]),
+            row["precision"],
+            ", ".join(dict.fromkeys(stack.rpartition(": ")[2] for stack in row["stacks"])),
+            row["title"],
             str(row["cuda_cores"]),
             str(row["dla"]),
-            row["precision"],
             "; ".join(row["stacks"]),
         )
-    render.show(rows)
+    tables.show(rows)
     click.echo("All figures with their sources: tokexport devices NAME")
 
 
 def device_page(data: dict[str, Any]) -> None:
     """Print the result of `tokexport devices NAME`."""
     click.echo(f"{data['name']}: {data['title']}")
-    click.echo(f"recommended precision {data['precision']}: {data['precision_why']}")
-    rows = render.table("figure", "value", "", "source")
+    tables.wrapped(f"recommended precision {data['precision']}: ", data["precision_why"])
+    rows = tables.Table("figure", "value", "note", "source", keys={"source"})
     for name, figure in data["figures"].items():
         value = ", ".join(figure["value"]) if isinstance(figure["value"], list) else str(figure["value"])
         rows.add_row(name, f"{value} {figure['unit']}".strip(), figure["note"], figure["source"])
+    tables.show(rows)
+    rows = tables.Table("TensorRT", "CUDA", "stack", "note", "source", keys={"source"})
     for stack in data["stacks"]:
-        versions = f"TensorRT {stack['tensorrt']}" + (f", CUDA {stack['cuda']}" if stack["cuda"] else "")
-        rows.add_row(stack["name"], versions, stack["note"], stack["source"])
-    render.show(rows)
-    rows = render.table("source", "read", "seen", "document")
+        rows.add_row(stack["tensorrt"], stack["cuda"], stack["name"], stack["note"], stack["source"])
+    tables.show(rows)
+    click.echo("sources")
     for key, source in data["sources"].items():
-        rows.add_row(key, source["read"], source["seen"], f"{source['document']} {source['url']}".strip())
-    render.show(rows)
-    rows = render.table("rule", f"holds for TensorRT {data['checked_against']}", "source")
+        tables.wrapped(f"  {key}: ", f"{source['document']} ({source['read']}, seen {source['seen']})")
+        if source["url"]:
+            click.echo(f"    {source['url']}")
+    rows = tables.Table("rule", f"holds for TensorRT {data['checked_against']}", "source", more={"source"})
     for rule in data["rules"]:
         rows.add_row(rule.get("op", "graph"), rule["why"], rule["source"])
-    render.show(rows)
+    tables.show(rows)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .. import render
+from .. import render, tables
 from .shared import OUT, common, input_shape, sizes
 
 
@@ -15,6 +15,7 @@ from .shared import OUT, common, input_shape, sizes
 @click.argument("path", metavar="MODEL.onnx", type=OUT)
 @input_shape
 @common
+@tables.wide_option
 def inspect(path: Path, shapes: tuple[str, ...], as_json: bool) -> None:
     """List the seams of an ONNX file: where a compressor can go, and which signals it can read there."""
     from ...graph_passes.ir_tools.input_shapes import fix_inputs, raise_opset
@@ -30,9 +31,10 @@ def inspected(data: dict[str, Any]) -> None:
     """Print the result of `tokexport inspect`."""
     for key, value in data.items():
         if key != "seams":
-            click.echo(f"{key}: {render.flat(value)}")
+            tables.wrapped(f"{key}: ", render.flat(value))
     if data["seams"]:
-        rows = render.table(*data["seams"][0])
+        more = {*data["seams"][0]} - {"tokens", "dim", "grid", "signals", "why"}
+        rows = tables.Table(*data["seams"][0], keys={"tensor"}, more=more)
         for seam in data["seams"]:
             rows.add_row(*(render.flat(value) for value in seam.values()))
-        render.show(rows)
+        tables.show(rows)

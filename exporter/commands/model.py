@@ -8,8 +8,13 @@ from typing import Any
 import click
 
 from ...errors import RequestError
-from .. import render
+from .. import render, tables
+from ..evaluate.usefulness import judge
+from ..progress import progress, verbose
 from .shared import OUT, common, input_shape, settings, sizes
+
+# Status of the second verdict -> its heading.
+_USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHANCE", "unknown": "usefulness"}
 
 
 @click.command()
@@ -56,14 +61,12 @@ from .shared import OUT, common, input_shape, settings, sizes
 @click.option("--min-accuracy", type=float, help="Fail (exit 1) below this share of right answers; built-in models.")
 @click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle records that.")
 @click.option("--force", is_flag=True, help="Also write to a folder that holds other files: ALL it holds is deleted.")
-@click.option("-v", "--verbose", is_flag=True, help="Name every file that --force deletes, however many.")
 @click.option(
     "-o", "--out", type=OUT, help="Bundle folder.  [default: ./<source>-<method>-<ratio>, ./<source>-<recipe>]"
 )
 @common
-def model(
-    as_json: bool, pairs: tuple[str, ...], no_verify: bool, verbose: bool, shapes: tuple[str, ...], **request: Any
-) -> None:
+@tables.wide_option
+def model(as_json: bool, pairs: tuple[str, ...], no_verify: bool, shapes: tuple[str, ...], **request: Any) -> None:
     """Compress SOURCE, prove the result, and write a bundle.
 
     SOURCE is a built-in model (tiny-vlm, the default, tiny-asr or tiny-video), a checkpoint folder, an ONNX file, or
@@ -76,8 +79,8 @@ def model(
         raise RequestError(
             "neither --method nor --recipe was given", fix="Write for example --method apet --ratio 0.85."
         )
-    with render.progress(quiet=as_json) as step:
-        named = partial(name_deleted, most=None) if verbose else name_deleted
+    with progress() as step:
+        named = partial(name_deleted, most=None) if verbose() else name_deleted
         result = export(
             params=settings(pairs),
             input_shapes=sizes(shapes),
@@ -98,14 +101,13 @@ def exported(data: dict[str, Any]) -> None:
             f"{done['tokens_in']} -> {done['tokens_out']} tokens, "
             f"size bias {'on' if done['size_bias'] else 'off'}, {data['precision']}"
         )
-    for note in data["notes"]:
-        click.echo(f"note: {note}")
-    for one in data["further"]:
+    for one in (data, *data["further"]):
         for note in one["notes"]:
-            if note not in data["notes"]:
-                click.echo(f"note: {one['variant']}: {note}")
+            name = f"{one['variant']}: " if one is not data else ""
+            if not note.startswith("usefulness: ") and (one is data or note not in data["notes"]):
+                tables.wrapped("note: ", name + note)
     if data["proof"]:
-        render.proof_table(data["proof"]["checks"])
+        tables.proof_table(data["proof"]["checks"])
     else:
         click.echo("NOT VERIFIED (--no-verify)")
     if data.get("drift"):
@@ -114,7 +116,7 @@ def exported(data: dict[str, Any]) -> None:
             f"end to end against PyTorch: {drift['kept_overlap']:.1%} of the kept tokens are the same, "
             f"worst cosine of the outputs {drift['cosine']:.5f}"
         )
-    if data.get("accuracy"):
+    if data["accuracy"]:
         accuracy = data["accuracy"]
         chance = accuracy["baselines"]["random"]
         click.echo(
@@ -122,14 +124,26 @@ def exported(data: dict[str, Any]) -> None:
             f"(uncompressed {accuracy['uncompressed']:.1%}; as many random tokens {chance['mean']:.1%} "
             f"± {chance['deviation']:.1%})"
         )
+    verdicts(data)
     if data["further"]:
         variant_table([data, *data["further"]])
     click.echo(f"bundle: {data['bundle']}")
 
 
+def verdicts(data: dict[str, Any]) -> None:
+    """Print both verdicts on each variant: what was proved, and whether the tokens kept are better than chance."""
+    for one in (data, *data["further"]):
+        name = f"{one['variant']}: " if data["further"] else ""
+        useful = judge(one["accuracy"])
+        proof = "proved" if one["proof"] else "not proved"
+        colour = None if useful.status == "useful" else "yellow"
+        tables.wrapped("verdict: ", f"{name}{proof}; {_USE[useful.status]}: {useful.text}", colour)
+
+
 def variant_table(results: list[dict[str, Any]]) -> None:
     """Print one row for each variant of a bundle."""
-    rows = render.table("variant", "tokens", "checks passed", "same picks", "worst cosine", "accuracy", "at random")
+    columns = ("variant", "tokens", "checks passed", "same picks", "worst cosine", "accuracy", "at random")
+    rows = tables.Table(*columns, more={"same picks", "worst cosine"})
     for one in results:
         checks = one["proof"]["checks"] if one["proof"] else []
         drift, accuracy, done = one["drift"], one["accuracy"], one["compression"][0]
@@ -142,4 +156,4 @@ def variant_table(results: list[dict[str, Any]]) -> None:
             f"{accuracy['compressed']:.1%}" if accuracy else "",
             f"{accuracy['baselines']['random']['mean']:.1%}" if accuracy else "",
         )
-    render.show(rows)
+    tables.show(rows)

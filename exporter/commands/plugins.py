@@ -10,6 +10,7 @@ import click
 
 from ...errors import MissingError
 from .. import render
+from ..progress import progress
 from .shared import OUT, common
 
 
@@ -41,7 +42,7 @@ def build(architectures: str, include: Path | None, kernels_only: bool, as_json:
     """
     from ...plugins import library
 
-    with render.progress(quiet=as_json) as step:
+    with progress() as step:
         made = library.build(architectures=architectures, include=include, kernels_only=kernels_only, step=step)
     render.result({"library": str(made), "plugins": library.creators(made)}, as_json, built)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ...errors import RequestError
-from .. import render
-from .shared import OUT, common
+from .. import render, tables
+from .shared import OUT, common, one_input
 
 if TYPE_CHECKING:
     from ...runtimes.bundle.manifest import Preprocess
+    from ...runtimes.session import Session
 
 # Kind of preprocessing -> the option that takes such an input.
 _OPTIONS = {"image": "--image", "video": "--video", "log_mel": "--audio"}
@@ -44,26 +46,59 @@ def run(
 ) -> None:
     """Ask BUNDLE a question about an image or a video, or have it transcribe a sound.
 
+    A bundle without language graphs, as of a checkpoint, encodes its input and shows the tokens kept.
     --runtime tensorrt runs the engines that `tokexport build` wrote into the bundle.
     """
+    from ...runtimes.examples import question
     from ...runtimes.load import load
 
-    given = {"--image": image, "--video": video, "--audio": audio}
-    options = [option for option, media in given.items() if media is not None]
-    if len(options) != 1:
-        which = f"{' and '.join(options)} are" if options else f"none of {', '.join(given)} is"
-        raise RequestError(f"{which} given", fix="Give the one that the model takes.")
-    (option,) = options
-    media = given[option]
-    assert media is not None, "chosen because it is given"
+    option, media = one_input({"image": image, "video": video, "audio": audio})
     session = load(bundle, runtime, variant=variant)
     _check_kind(session.bundle.manifest.preprocess, bundle, option)
-    if option != "--audio" and not (prompt or "").strip():
-        raise RequestError("the prompt is empty", fix="Ask something: --prompt 'what colour is the circle ?'")
+    answers = session.variant.generation is not None
+    if option != "--audio" and not (prompt or "").strip() and (answers or prompt is not None):
+        fix = f"Ask something: --prompt {question(session.bundle.manifest)!r}"
+        raise RequestError("the prompt is empty", fix=fix)
+    if not answers:
+        _encode(session, media, prompt, option, as_json)
+        return
     answer = session.generate(media, prompt or "", max_new_tokens=max_new_tokens)
     for note in session.notes():
         click.echo(f"note: {note}", err=True)
     render.result(answer.to_json(), as_json, lambda data: click.echo(data["text"]))
+
+
+def _encode(session: Session, media: Path, prompt: str | None, option: str, as_json: bool) -> None:
+    """Run the encoder of a bundle without language graphs, and show which tokens it keeps."""
+    from ...runtimes.examples import question
+
+    if session.reads_text and not (prompt or "").strip():
+        fix = f"Ask something: --prompt {question(session.bundle.manifest)!r}"
+        raise RequestError("the tokens that this encoder keeps depend on the question, and there is none", fix=fix)
+    encoded = session.encode(media, prompt if session.reads_text else None)
+    if prompt and not session.reads_text:
+        click.echo("note: the bundle has no language graphs, so the question is not asked", err=True)
+    for note in session.notes():
+        click.echo(f"note: {note}", err=True)
+    record = session.variant.compression
+    data: dict[str, Any] = {
+        "tokens_in": record[0].tokens_in,
+        "shape": list(encoded["tokens"].shape),
+        **{name: encoded[name][0].tolist() for name in ("kept_indices", "sizes") if name in encoded},
+        "draw": f"tokexport show {shlex.quote(str(session.bundle.path))} {option} {shlex.quote(str(media))}",
+    }
+    render.result(data, as_json, kept)
+
+
+def kept(data: dict[str, Any]) -> None:
+    """Print which tokens the encoder of a bundle kept."""
+    slots, dim = data["shape"][1:]
+    click.echo(f"{data['tokens_in']} tokens became {slots} of {dim} channels; the bundle has no language graphs to ask")
+    if "kept_indices" in data:
+        pairs = zip(data["kept_indices"], data.get("sizes") or [1.0] * slots)
+        shown = " ".join(f"{at}" + (f"({size:g})" if size != 1 else "") for at, size in pairs)
+        tables.wrapped("kept positions (sizes): ", shown)
+    click.echo(f"as a picture: {data['draw']}")
 
 
 def _check_kind(record: Preprocess | None, bundle: Path, option: str) -> None:

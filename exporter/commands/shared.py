@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +10,7 @@ import click
 
 from ...entry_points import Skipped
 from ...errors import RequestError
+from .. import progress
 
 F = TypeVar("F", bound=Callable[..., Any])
 OUT = click.Path(path_type=Path)
@@ -17,6 +18,7 @@ OUT = click.Path(path_type=Path)
 
 def common(command: F) -> F:
     """The options of every command with a result."""
+    command = progress.options(command)
     command = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(command)
     return click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")(command)
 
@@ -61,3 +63,16 @@ def sizes(pairs: tuple[str, ...]) -> dict[str, list[int]]:
             )
         found[name] = [int(part) for part in numbers]
     return found
+
+
+def one_input(given: Mapping[str, Path | None]) -> tuple[str, Path]:
+    """The option that names the input, and its value; `given` has all of them, by name without the dashes.
+
+    Raises:
+        RequestError: none of them, or several.
+    """
+    found = {f"--{name}": media for name, media in given.items() if media is not None}
+    if len(found) != 1:
+        which = f"{' and '.join(found)} are" if found else f"none of {', '.join(f'--{name}' for name in given)} is"
+        raise RequestError(f"{which} given", fix="Give the one that the model takes.")
+    return next(iter(found.items()))

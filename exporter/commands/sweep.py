@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from .. import render
+from .. import render, tables
+from ..progress import bar
 from .shared import OUT, common
 
 
@@ -37,6 +38,7 @@ from .shared import OUT, common
 @click.option("--prompt", help="With --inputs: asked about each of them.")
 @click.option("-o", "--out", type=OUT, help="Folder for the results.  [default: ./<source>-sweep]")
 @common
+@tables.wide_option
 def sweep(out: Path | None, as_json: bool, **request: Any) -> None:
     """Measure methods at several ratios on SOURCE: accuracy or agreement, and time.
 
@@ -46,7 +48,7 @@ def sweep(out: Path | None, as_json: bool, **request: Any) -> None:
     from ..sweeps.sweep import sweep as run
 
     try:
-        with render.bar(quiet=as_json) as advance:
+        with bar() as advance:
             result = run(out=out, advance=advance, **request)
     except KeyboardInterrupt:
         click.echo("\ninterrupted; what was measured is kept: the same command goes on from there", err=True)
@@ -60,12 +62,14 @@ def swept(data: dict[str, Any]) -> None:
     click.echo(f"{data['source']['name']}: {data['metric']}; uncompressed {full[figure]:.3f}, {data['tokens']} tokens")
     if cells["found"]:
         click.echo(f"{cells['found']} of {cells['all']} cells were there already")
-    rows = render.table(
-        "ratio", "kept", "method", figure, "without log(size)", "share", "+-", "encoder", "prefill", "compressor", ""
+    rows = tables.Table(
+        *("method", "ratio", "kept", figure, "+-", "without log(size)", "share", "encoder", "prefill", "compressor"),
+        "not measured",
+        more={"share", "encoder", "prefill", "compressor"},
     )
     for row in data["rows"]:
-        rows.add_row(row["ratio"], str(row["keep"]), row["method"], *_cells(row, figure), row.get("reason", ""))
-    render.show(rows)
+        rows.add_row(row["method"], row["ratio"], str(row["keep"]), *_cells(row, figure), row.get("reason", ""))
+    tables.show(rows)
     for note in data["notes"]:
         click.echo(f"note: {note}")
     click.echo(f"results: {data['out']}")
@@ -75,9 +79,9 @@ def _cells(row: dict[str, Any], figure: str) -> list[str]:
     """The figures of a row as text, from the main one to the compressor's time."""
     shown = {
         figure: "{:.3f}",
+        "deviation" if "deviation" in row else "stderr": "{:.3f}",
         f"{figure}_without_bias": "{:.3f}",
         "share": "{:.1%}",
-        "deviation" if "deviation" in row else "stderr": "{:.3f}",
         "encoder_gain": "{:.2f}x",
         "prefill_gain": "{:.2f}x",
         "compressor_ms": "{:.2f} ms",

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from .. import render
+from .. import render, tables
+from ..progress import progress
 from ..proof import gate
 from .shared import OUT, common
 
@@ -26,7 +27,7 @@ def verify(bundle: Path, as_json: bool, **request: Any) -> None:
     """Check the hashes of BUNDLE and prove its graphs again on this machine; PyTorch is not needed."""
     from ..proof.verify import verify as run
 
-    with render.progress(quiet=as_json) as step:
+    with progress() as step:
         result = run(bundle, step=step, **request)
     render.result(result, as_json, verified)
     if not result["ok"]:
@@ -39,7 +40,7 @@ def verified(data: dict[str, Any]) -> None:
     for result in results:
         if len(results) > 1:
             click.echo(f"variant {result['variant']}")
-        render.proof_table(result["checks"])
+        tables.proof_table(result["checks"])
         for note in result["notes"]:
             click.echo(f"note: {note}")
         if result["accuracy"]:

@@ -16,7 +16,8 @@ from xml.etree import ElementTree
 from ...errors import BundleError, MissingError, RequestError
 from ...runtimes.bundle.reader import open_bundle
 from ...version import __version__
-from ..render import Progress, flat
+from ..progress import Progress
+from ..render import flat
 from .junit_cases import Case, of_error, of_result
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from ...errors import GraphError, MissingError
 from ...graph_passes.compressors import OUTPUTS, Case, Compressed, Compressor, make
 from ...graph_passes.compressors.base import Learned, weights
 from ..bundling.language import language_runs
-from ..render import Progress
+from ..progress import Progress
 from ..sources.arrays import to_array, to_tensor
 from .metrics import LARGEST, Check, compare
 from .probes import Probe

@@ -11,7 +11,7 @@ from ...graph_passes.ir_tools.model_io import load_model
 from ...runtimes.bundle.reader import Bundle, open_bundle, verify_hashes
 from ...runtimes.bundle.recovery import recover
 from ...runtimes.ort.graph import ort_runner
-from ..render import Progress
+from ..progress import Progress, log
 from . import gate
 from . import probes as probe_file
 from .metrics import Check
@@ -32,7 +32,7 @@ def verify(
     variant: str | None = None,
     min_accuracy: float | None = None,
     junit: Path | str | None = None,
-    step: Progress = lambda text: None,
+    step: Progress = log,
 ) -> dict[str, Any]:
     """Check a bundle. An interrupted replacement of it that this user began on this machine is finished first.
 
@@ -42,7 +42,7 @@ def verify(
         variant: the one to prove; None: all of them.
         min_accuracy: least share of right answers, 0..1, that the export must have recorded for each.
         junit: JUnit XML file to write, also where this ends in an error; see `junit.Report`.
-        step: called with the name of each step.
+        step: called with the name of each step; by default the logger ``tokexport`` gets them.
 
     Returns:
         ``{"bundle", "runtime", "files", "variant", "checks", "notes", "accuracy", "min_accuracy", "ok", "further"}``;

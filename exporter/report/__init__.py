@@ -2,5 +2,5 @@
 
 look.py collects inputs and picks; pixels.py, colours.py, overlay.py and figures.py draw them. facts.py lists what was
 chosen and the commands, bars.py the accuracy. view.py gathers the content of the page, page.py and report.html.j2
-render it. picture.py draws one input into an SVG file of its own.
+render it. picture.py and raster.py draw one input into an SVG or a PNG file of its own.
 """

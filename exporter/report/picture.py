@@ -1,6 +1,4 @@
-"""Draws the tokens that bundles keep of one input, as an SVG file: `python -m tokexport.exporter.report.picture`.
-
-    python -m tokexport.exporter.report.picture BUNDLE [BUNDLE ...] --image F [--prompt T] -o overlay.svg
+"""Draws the tokens that bundles keep of one input, as an SVG or a PNG file, for `tokexport show`.
 
 One bundle: the input, the kept tokens, and the merged result in pixels. Several: the input, then the tokens that each
 of them keeps, with its answer where there is a prompt.
@@ -8,25 +6,67 @@ of them keeps, with its answer where there is a prompt.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import click
+import numpy as np
 
-from ...errors import RequestError, TokexportError
-from .figures import Figure, figure
+from ...errors import RequestError
+from .figures import Figure, figure, summary
 from .look import Look
 from .picks import Picks
-from .pixels import pixels_of
+from .pixels import Pixels, pixels_of
 
 if TYPE_CHECKING:
     from ...runtimes.session import Session
 
 _WIDTH, _PAD, _HEAD = 300, 16, 46
 _SURFACE, _INK, _SOFT = "#10151b", "#f0f4f8", "#a9b6c4"
+
+
+def write(out: Path, bundles: Sequence[Path], media: Path, prompt: str = "") -> list[dict[str, Any]]:
+    """Draw into a file.
+
+    Args:
+        out: an .svg file, or a .png file for one bundle.
+        bundles: folders; all of models that take this input.
+        media: an image, a video or a sound file.
+        prompt: asked of each bundle that answers, where the file is an .svg; read by methods that read the question.
+
+    Returns:
+        ``{"bundle", "method", "tokens", "kept", "summary"}`` of each bundle.
+
+    Raises:
+        RequestError: an input that a bundle does not take, or one that has no picture; a file that cannot be written.
+        BundleError: no bundle.
+    """
+    from ...runtimes.load import load
+    from .raster import raster
+
+    sessions = [load(bundle) for bundle in bundles]
+    seen = [_seen(session, media, prompt) for session in sessions]
+    found = [
+        {
+            "bundle": str(session.bundle.path),
+            "method": session.variant.compression[0].method,
+            "tokens": one.picks.tokens,
+            "kept": len(one.picks.kept),
+            "summary": summary(one.picks),
+        }
+        for session, one in zip(sessions, seen)
+    ]
+    try:
+        if out.suffix.lower() == ".svg":
+            out.write_text(_drawn(sessions, seen, media, prompt), encoding="utf-8")
+        else:
+            title = f"{found[0]['method']}: {found[0]['summary']}"
+            raster(seen[0].picks, seen[0].pixels, seen[0].grid, title).save(out)
+    except OSError as error:
+        raise RequestError(f"{out} cannot be written: {error.strerror}", fix="Name another file with -o.") from None
+    return found
 
 
 def draw(bundles: Sequence[Path], media: Path, prompt: str = "") -> str:
@@ -43,20 +83,20 @@ def draw(bundles: Sequence[Path], media: Path, prompt: str = "") -> str:
     from ...runtimes.load import load
 
     sessions = [load(bundle) for bundle in bundles]
-    figures = [_figure(number, session, media, prompt) for number, session in enumerate(sessions)]
-    apart = len(figures[0].panels) > 1
-    panels = [("Input", f"{figures[0].look.picks.tokens} tokens", figures[0], 0)] if apart else []
-    for session, drawn in zip(sessions, figures):
-        picks = drawn.look.picks
-        said = f": “{drawn.look.said}”" if drawn.look.said is not None else ""
-        kept = f"{len(picks.kept)} of {picks.tokens} tokens{said}"
-        panels.append((session.variant.compression[0].method, kept, drawn, int(apart)))
-    if len(figures) == 1 and len(figures[0].panels) == 3:
-        panels.append(("What is left", "in pixels, mean of each slot", figures[0], 2))
-    return _compose(panels, prompt)
+    return _drawn(sessions, [_seen(session, media, prompt) for session in sessions], media, prompt)
 
 
-def _figure(number: int, session: Session, media: Path, prompt: str) -> Figure:
+@dataclass(frozen=True)
+class _Seen:
+    """An input as a bundle's encoder gets it, and what is kept of it."""
+
+    array: np.ndarray
+    picks: Picks
+    pixels: Pixels
+    grid: tuple[int, ...]
+
+
+def _seen(session: Session, media: Path, prompt: str) -> _Seen:
     from ...runtimes.media.encoder_input import encoder_input
 
     record = session.bundle.manifest.preprocess
@@ -69,9 +109,25 @@ def _figure(number: int, session: Session, media: Path, prompt: str) -> Figure:
             "this bundle does not record the grid of its tokens, so they cannot be drawn over the input",
             where=str(session.bundle.path),
         )
-    asks = session.variant.generation is not None and (prompt or pixels.sound)
-    said = session.generate(media, prompt).text if asks else None
-    return figure(number, Look(array, Picks.of(session.encode(array)), prompt, said), pixels, shape)
+    return _Seen(array, Picks.of(session.encode(array, prompt if session.reads_text else None)), pixels, shape)
+
+
+def _drawn(sessions: Sequence[Session], seen: Sequence[_Seen], media: Path, prompt: str) -> str:
+    figures = []
+    for number, (session, one) in enumerate(zip(sessions, seen)):
+        asks = session.variant.generation is not None and (prompt or one.pixels.sound)
+        said = session.generate(media, prompt).text if asks else None
+        figures.append(figure(number, Look(one.array, one.picks, prompt, said), one.pixels, one.grid))
+    apart = len(figures[0].panels) > 1
+    panels = [("Input", f"{figures[0].look.picks.tokens} tokens", figures[0], 0)] if apart else []
+    for session, drawn in zip(sessions, figures):
+        picks = drawn.look.picks
+        said = f": “{drawn.look.said}”" if drawn.look.said is not None else ""
+        kept = f"{len(picks.kept)} of {picks.tokens} tokens{said}"
+        panels.append((session.variant.compression[0].method, kept, drawn, int(apart)))
+    if len(figures) == 1 and len(figures[0].panels) == 3:
+        panels.append(("What is left", "in pixels, mean of each slot", figures[0], 2))
+    return _compose(panels, prompt)
 
 
 def _compose(panels: list[tuple[str, str, Figure, int]], prompt: str) -> str:
@@ -105,30 +161,3 @@ def _compose(panels: list[tuple[str, str, Figure, int]], prompt: str) -> str:
 def _line(text: str, x: int, y: int, size: int, colour: str, weight: int = 400) -> str:
     font = f"font-family='system-ui, sans-serif' font-size='{size}' font-weight='{weight}'"
     return f"<text x='{x}' y='{y}' {font} fill='{colour}'>{escape(text)}</text>"
-
-
-@click.command()
-@click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--image", "--video", "--audio", "media", required=True, type=click.Path(path_type=Path), help="The input."
-)
-@click.option("--prompt", default="", help="The question for each bundle that has language graphs.")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="SVG file.")
-def main(bundles: tuple[Path, ...], media: Path, prompt: str, out: Path) -> None:
-    """Draw the tokens that BUNDLES keep of one input."""
-    from ...runtimes.bundle.losses import refuse_loss
-
-    try:
-        refuse_loss(out, [media, *bundles])
-        out.write_text(draw(bundles, media, prompt), encoding="utf-8")
-    except TokexportError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        click.echo(f"error: {out} cannot be written: {error.strerror}. Name another file with -o.", err=True)
-        sys.exit(2)
-    click.echo(out)
-
-
-if __name__ == "__main__":
-    main()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ...runtimes.bundle.target import failed_path
+from ..evaluate.usefulness import Usefulness, judge
 from ..proof.metrics import GATES
 from .bars import Bar, bars, metric
 from .colours import PALETTE
@@ -37,6 +38,7 @@ class View:
     Attributes:
         status: proved, failed or unverified.
         verdict: the status in one sentence.
+        usefulness: the second verdict: the accuracy against that of as many random and evenly spread tokens.
         tiles: (figure, its label) at the top of the page.
         facts: (name, value) of what was done.
         checks: of the proof, the failed ones first.
@@ -61,6 +63,7 @@ class View:
     method: str
     status: str
     verdict: str
+    usefulness: Usefulness
     tiles: list[tuple[str, str]]
     facts: list[tuple[str, str]]
     figures: list[Figure]
@@ -115,6 +118,7 @@ def view(
         method=method,
         status=status,
         verdict=verdict,
+        usefulness=judge(result.accuracy),
         tiles=_tiles(result, checks, [tokens_in, *(record.tokens_out for record in records)]),
         facts=facts(plan, manifest, result.precision),
         figures=figures,

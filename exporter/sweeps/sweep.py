@@ -8,7 +8,7 @@ known which tokens matter, so is the oracle that selects those first.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from ..bundling.graphs import versions
 from ..evaluate.bench import Bench
 from ..evaluate.judges import Folder, Judge, Questions
 from ..evaluate.machine import machine
+from ..progress import Advance, log_of
 from ..sources.texts import refuse_text
 from .cells import FILE, PICTURE, TABLE, Cell, Cells
 from .rows import BASELINES, Plan, Row, label, method_of
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 RATIOS = ("0.5", "0.75", "0.85", "0.9")
 
 # Of one cell that is done: how many are done, how many there are, and what it was.
-Advance = Callable[[int, int, str], None]
 
 
 def sweep(
@@ -47,7 +47,7 @@ def sweep(
     questions: int = 1024,
     inputs: Path | None = None,
     prompt: str | None = None,
-    advance: Advance = lambda done, of, name: None,
+    advance: Advance = log_of,
 ) -> dict[str, Any]:
     """Judge methods at ratios, and write sweep.json and sweep.png.
 

@@ -34,6 +34,7 @@ __all__ = [
     "parameters",
     "skipped",
     "table",
+    "table_row",
 ]
 
 
@@ -103,7 +104,7 @@ def table() -> list[dict[str, Any]]:
     ``cacheable``: what it keeps follows from the input alone, so it holds for every turn of a dialogue.
     ``lacks``: target -> what the method needs there and does not have; ONNX Runtime runs every method.
     """
-    return [_row(make(name)) for name in names()]
+    return [table_row(make(name)) for name in names()]
 
 
 def methods() -> list[Method]:
@@ -111,7 +112,8 @@ def methods() -> list[Method]:
     return [compressor_class(name).method for name in names()]
 
 
-def _row(default: Compressor) -> dict[str, Any]:
+def table_row(default: Compressor) -> dict[str, Any]:
+    """The row of one method in `table`."""
     card, signals = dataclasses.asdict(default.method), list(default.signals())
     lacks = {} if default.method.plugin_form else {"tensorrt": "a plugin: use the portable or the inlined form"}
     facts = {"signals": signals, "cacheable": "text" not in signals, "lacks": lacks}
@@ -139,5 +141,5 @@ def _accept(name: str, entry: Any) -> type[Compressor]:
     default = cls()
     if not isinstance(default, Compressor):
         raise TypeError(f"{cls.__name__} lacks one of the methods signals, check, reference and onnx")
-    json.dumps(_row(default))
+    json.dumps(table_row(default))
     return cls

@@ -47,7 +47,7 @@ class Dart:
     """Parameters of DART.
 
     Attributes:
-        pivots: P.
+        pivots: P, how many tokens the others are compared with.
         norm_of: whose L1 norm selects the pivots: keys of the last attention, or tokens.
     """
 

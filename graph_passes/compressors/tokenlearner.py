@@ -44,7 +44,7 @@ class Tokenlearner(ReadsWeights):
     """Parameters of TokenLearner.
 
     Attributes:
-        hidden: H.
+        hidden: H, hidden channels of the network that scores the tokens.
     """
 
     hidden: int = 64

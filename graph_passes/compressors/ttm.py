@@ -73,12 +73,12 @@ class Ttm(ReadsWeights):
     """Parameters of the token Turing machine.
 
     Attributes:
-        memory: m.
+        memory: m, slots of the memory.
         output: whether the slots are the outputs of every frame, or of the last.
         layers: of the processing step.
         heads: of each attention.
         hidden: H of the networks that read and write.
-        mlp: U.
+        mlp: U, hidden channels of the MLPs of the layers.
         embed: whether read and write add learned positions.
         grid: FRAMESxHEIGHTxWIDTH of the tokens, if the model does not define it.
     """

@@ -45,8 +45,8 @@ class WindowQformer(HasQueryLayers):
     """Parameters of the windowed Q-Former.
 
     Attributes:
-        window: W, frames.
-        queries: Q, per window.
+        window: W, how many frames one window holds.
+        queries: Q, how many queries each window has.
     """
 
     layers: int = 2

@@ -24,7 +24,7 @@ def refused(tmp_path, monkeypatch):
 
     def run(*arguments: str, says: tuple[str, ...], code: int = 2) -> str:
         before = snapshot(tmp_path)
-        result = CliRunner().invoke(main, [str(a) for a in arguments])
+        result = CliRunner().invoke(main, [*map(str, arguments), "-q"])
         assert result.exit_code == code, result.output
         assert result.stderr.count("\n") == 1 and "Traceback" not in result.output, result.output
         for words in says:

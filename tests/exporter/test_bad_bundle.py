@@ -77,9 +77,9 @@ def test_a_failed_request_leaves_an_older_bundle_untouched(refused, bundle, tmp_
     refused("model", file, "--method", "apet", "--keep", "3", "--seam", "tensor:features", "-o", "b", says=("basis",))
 
 
-def test_running_a_bundle_without_language_graphs(refused, bundle, tmp_path):
+def test_running_a_bundle_that_does_not_say_how_a_picture_becomes_its_input(refused, bundle, tmp_path):
     shutil.copytree(bundle, tmp_path / "b")
-    refused("run", "b", "--image", "x.png", "--prompt", "hello ?", says=("no language graphs", "--parts all"))
+    refused("run", "b", "--image", "x.png", "--prompt", "hello ?", says=("does not say how a picture", "array"))
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path):

@@ -157,7 +157,7 @@ def test_the_command_fits_says_so_and_records_it(tmp_path):
     arguments = ("model", file, "--method", "uniform", "--keep", 5, "--seam", "tensor:features", "-o", tmp_path / "out")
     done = command(*arguments, "--device", NANO, "--json")
     assert done.exit_code == 0, done.output
-    data = json.loads(done.output)
+    data = json.loads(done.stdout)
     assert data["precision"] == "fp16" and data["device"]["name"] == NANO
     assert any("no --precision was given" in note for note in data["notes"])
     opened = open_bundle(tmp_path / "out")

@@ -14,7 +14,6 @@ import pytest
 from bad_input import plain, snapshot
 from click.testing import CliRunner
 from tokexport.exporter.cli import main
-from tokexport.exporter.report.picture import main as draw
 
 TOKEXPORT = Path(sys.executable).with_name("tokexport")
 HOW = ["--method", "uniform", "--keep", "3", "--seam", "tensor:features"]
@@ -31,8 +30,8 @@ def exp(tmp_path: Path) -> Path:
 
 
 def model(*arguments: object, code: int = 0, of: tuple[str, ...] = tuple(HOW)) -> str:
-    """Stderr of `tokexport model`."""
-    result = CliRunner().invoke(main, ["model", *map(str, arguments), *of])
+    """Stderr of `tokexport model -q`."""
+    result = CliRunner().invoke(main, ["model", *map(str, arguments), *of, "-q"])
     assert result.exit_code == code, result.output
     return result.stderr
 
@@ -220,5 +219,5 @@ def test_a_picture_replaces_neither_its_input_nor_a_file_of_the_bundle(tmp_path,
     (tmp_path / "toy").mkdir()
     for file in ("toy/manifest.json", "a.png"):
         (tmp_path / file).touch()
-    result = CliRunner().invoke(draw, ["toy", "--image", "a.png", "-o", out])
+    result = CliRunner().invoke(main, ["show", "toy", "--image", "a.png", "-o", out])
     assert result.exit_code == 2 and f"made of: {out}" in result.stderr.replace(f"{tmp_path}/", "")

@@ -44,7 +44,7 @@ class HasQueryLayers(ReadsWeights):
     """The parameters of every Q-Former.
 
     Attributes:
-        layers: L.
+        layers: L, how many.
         heads: of each attention.
         channels: d, which is D' too.
         cross: number of layers per cross-attention.
@@ -74,7 +74,7 @@ class QueryLayers:
 
     Attributes:
         queries: Q.
-        layers: L.
+        layers: L, how many.
         heads: of each attention.
         width: d.
         cross: number of layers per cross-attention.

@@ -48,6 +48,13 @@ def test_the_verdict_names_the_parts_that_were_proved():
     assert [name for name, _ in said.parts] == ["head", "tail"]
 
 
+def test_beside_the_proof_stands_whether_it_is_of_use():
+    assert gathered(accuracy=ACCURACY).usefulness.status == "useful"
+    worse = page(proof={"checks": [check()]}, accuracy={**ACCURACY, "compressed": 0.4})
+    assert 'class="status worse"' in worse and "<strong>WORSE THAN CHANCE</strong>Worse than random tokens" in worse
+    assert "<strong>USE UNKNOWN</strong>Not measured" in page(proof={"checks": [check()]})
+
+
 def test_every_baseline_that_was_measured_has_its_bar():
     bars = {bar.label: bar for bar in gathered(accuracy=ACCURACY).bars}
     assert list(bars) == ["uncompressed", "apet", "random", "uniform", "pool", "oracle", "oracle, merged"]

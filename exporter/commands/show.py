@@ -1,0 +1,49 @@
+"""`tokexport show`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...errors import RequestError
+from .. import render
+from .shared import OUT, common, one_input
+
+
+@click.command()
+@click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=OUT)
+@click.option("--image", type=OUT, help="An image file.")
+@click.option("--video", type=OUT, help="An animated GIF, WebP or PNG file, or a folder of pictures, one a frame.")
+@click.option("--audio", type=OUT, help="A sound file, for a speech model.")
+@click.option(
+    "--prompt", default="", help="A question: an SVG file shows the answer to it; some methods keep tokens by it."
+)
+@click.option("-o", "--out", type=OUT, help="A .png or an .svg file; .svg for several bundles.  [default: kept.png]")
+@common
+def show(bundles: tuple[Path, ...], out: Path | None, prompt: str, as_json: bool, **given: Path | None) -> None:
+    """Draw the tokens that BUNDLE keeps of a picture, a video or a sound of your own.
+
+    Kept tokens are lit, merged ones have the colour of their slot, and dropped ones are dark. Several bundles are drawn
+    side by side.
+    """
+    from ...runtimes.bundle.losses import refuse_loss
+    from ..report import picture
+
+    _, media = one_input(given)
+    out = out or Path("kept.png")
+    refuse_loss(out, [media, *bundles])
+    if out.suffix.lower() not in (".png", ".svg"):
+        raise RequestError(f"{out} is neither a .png nor an .svg file", fix="Write for example -o kept.png.")
+    if out.suffix.lower() == ".png" and len(bundles) > 1:
+        raise RequestError("several bundles are drawn into an .svg file", fix="Write for example -o kept.svg.")
+    kept = picture.write(out, bundles, media, prompt)
+    render.result({"file": str(out), "bundles": kept}, as_json, shown)
+
+
+def shown(data: dict[str, Any]) -> None:
+    """Print the result of `tokexport show`."""
+    for one in data["bundles"]:
+        click.echo(f"{one['bundle']}: {one['method']}, {one['summary']}")
+    click.echo(data["file"])
