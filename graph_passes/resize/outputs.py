@@ -30,16 +30,13 @@ def refuse_outputs_beside(model: ir.Model, tensor: str, tokens: int, prefix: int
         return
     downstream = walk.descendants(value)
     others = [x for x in model.graph.outputs if x is not value and x.producer() not in downstream]
-<<<<<<< HEAD
+    first = int(len(dims(value) or ()) == 3)
     counts = {tokens, prefix + tokens}
     # Where a prefix was cut off upstream, features beside may still have it.
-    cut = [node for node in walk.ancestors(value) if token_slice(node) is not None]
-    longer = {(dims(node.inputs[0]) or ())[1] for node in cut}
-    stale = [x for x in others if _may_count(x, counts) or _may_count(x, longer, features=True)]
-=======
-    first = int(len(dims(value) or ()) == 3)
-    stale = [x for x in others if _may_count(x, {tokens, prefix + tokens}, first)]
->>>>>>> kinds
+    cut = [dims(node.inputs[0]) or () for node in walk.ancestors(value) if token_slice(node) is not None]
+    longer = {shape[first] for shape in cut if len(shape) == first + 2}
+    features = [x for x in others if len(dims(x) or ()) == first + 2]
+    stale = [x for x in others if _may_count(x, counts, first) or (x in features and _may_count(x, longer, first))]
     if not stale:
         return
     names = [x.name or "" for x in stale]
@@ -53,14 +50,7 @@ def refuse_outputs_beside(model: ir.Model, tensor: str, tokens: int, prefix: int
     )
 
 
-<<<<<<< HEAD
-def _may_count(value: ir.Value, counts: Collection[int | None], *, features: bool = False) -> bool:
-    """Whether an axis may count the tokens; with `features` only in a sequence of channels."""
-    if features and len(dims(value) or ()) != 3:
-        return False
-=======
-def _may_count(value: ir.Value, counts: set[int], first: int) -> bool:
->>>>>>> kinds
+def _may_count(value: ir.Value, counts: Collection[int | None], first: int) -> bool:
     if value.dtype not in FLOATS:
         return True
     shape = dims(value)

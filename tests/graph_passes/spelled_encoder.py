@@ -133,7 +133,9 @@ class _Encoder:
             x = w.op("Add", w.op("MatMul", data, self.weight("stem")), self.weight("stem.bias"))
         else:
             with w.module("conv"):
-                x = w.op("Conv", data, self.weight("stem"), self.weight("stem.bias"), strides=[2] * (1 + (s.stem == "image")))
+                x = w.op(
+                    "Conv", data, self.weight("stem"), self.weight("stem.bias"), strides=[2] * (1 + (s.stem == "image"))
+                )
             if s.stem == "image":
                 how = "zeros" if s.shapes == "constant" else s.shapes
                 x = w.reshape(x, [(x, 0, 0), (x, 1, D), -1], how)
