@@ -35,7 +35,10 @@ def parts(data: dict) -> set[str]:
 def unshuffled(tmp_path_factory) -> tuple[Path, dict]:
     """`tokexport model --method pixel_unshuffle --ratio 0.75`: the bundle and what the command said."""
     folder = tmp_path_factory.mktemp("unshuffled") / "b"
-    said = command("model", "--method", "pixel_unshuffle", "--ratio", "0.75", "-o", folder, "--json")
+    with pytest.MonkeyPatch.context() as patch:
+        # Enough for what is said about the accuracy.
+        patch.setattr("tokexport.exporter.pipeline.QUESTIONS", 256)
+        said = command("model", "--method", "pixel_unshuffle", "--ratio", "0.75", "-o", folder, "--json")
     return folder, json.loads(said)
 
 
