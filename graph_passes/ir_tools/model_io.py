@@ -84,12 +84,12 @@ def _cyclic(graph: ir.Graph) -> GraphError:
             left.discard(node)
             todo += [reader for output in node.outputs for reader in output.consumers()]
     path: dict[ir.Node, None] = {}
-    node = next((node for node in graph if node in left), None)
-    while node is not None and node not in path:
-        path[node] = None
-        node = next((producer for value in _read(node) if (producer := value.producer()) in left), None)
+    at = next((node for node in graph if node in left), None)
+    while at is not None and at not in path:
+        path[at] = None
+        at = next((producer for value in _read(at) if (producer := value.producer()) in left), None)
     passed = list(path)
-    cycle = passed[passed.index(node) :] if node is not None else passed
+    cycle = passed[passed.index(at) :] if at is not None else passed
     names = [repr(each.name or each.op_type) for each in cycle]
     shown = names if len(names) < 6 else [*names[:2], f"{len(names) - 4} more", *names[-2:]]
     return GraphError(

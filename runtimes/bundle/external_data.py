@@ -33,12 +33,7 @@ def external_data(folder: Path, name: str, content: bytes) -> list[str]:
         model = onnx.ModelProto.FromString(content)
     except DecodeError as error:
         raise GraphError(f"runtimes cannot load it: {error}", where=str(folder / name), fix=AGAIN) from None
-    found = {
-        entry.value
-        for tensor in _tensors(model)
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
+    found = {entry.value for tensor in _tensors(model) for entry in tensor.external_data if entry.key == "location"}
     return sorted(posixpath.join(posixpath.dirname(name), location) for location in found)
 
 
