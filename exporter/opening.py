@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import RequestError, nearest
 from .families import added, family_of, known_architectures
 from .sources.checkpoint import Checkpoint
+from .sources.configuration import Named, typed
 from .sources.torch_export import need
 
 if TYPE_CHECKING:
@@ -114,10 +115,10 @@ def open_checkpoint(folder: Path, name: str | None = None) -> Source:
         MissingError: torch or transformers is not installed.
     """
     checkpoint = Checkpoint(folder.resolve(), name or folder.resolve().name)
-    config = checkpoint.config
-    found = family_of(config.get("model_type", ""), config.get("architectures") or [])
+    config = typed(Named, checkpoint.config, checkpoint.folder / "config.json")
+    found = family_of(config.model_type, config.architectures or [])
     if found is None:
-        named = " ".join(config.get("architectures") or []) or config.get("model_type") or "nothing"
+        named = " ".join(config.architectures or []) or config.model_type or "nothing"
         raise RequestError(
             f"no family for the architecture {named}",
             where=str(folder / "config.json"),
