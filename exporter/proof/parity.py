@@ -82,7 +82,7 @@ def check(
     runs: dict[tuple[str, ...], Callable[[Feeds], dict[str, np.ndarray]]] = {}
     for probe in probes:
         step(f"{probe.part}: against PyTorch's values")
-        key = (probe.role, probe.part, *probe.inputs)
+        key = (probe.role, probe.part, *probe.inputs, "->", *probe.expected)
         if key not in runs:
             runs[key] = runner(between(models[probe.role], probe.inputs, probe.expected))
         got = runs[key](probe.inputs)

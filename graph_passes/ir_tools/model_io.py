@@ -15,6 +15,7 @@ from ...errors import GraphError
 from .builder import OPSET
 from .call_order import in_call_order
 from .walk import out_of_order, read_in_subgraphs
+from .well_formed import refuse_malformed
 
 IR_VERSION = 10  # The version written: local functions need 8, and the targeted runtimes read 10.
 
@@ -59,8 +60,10 @@ def put_in_order(model: ir.Model) -> None:
     """Sort the nodes of all graphs, in place, where one precedes what it reads: converters append Casts at the end.
 
     Raises:
-        GraphError: a graph has a cycle, of nodes or of functions; or its functions expand without measure.
+        GraphError: it is damaged (`refuse_malformed`); a graph has a cycle, of nodes or of functions; or its functions
+            expand without measure.
     """
+    refuse_malformed(model)
     in_call_order(model)
     for graph in [model.graph, *(function.graph for function in model.functions.values())]:
         for part in [graph, *graph.subgraphs()]:

@@ -263,6 +263,8 @@ class Variant(Strict):
     def _graphs_are_whole(self) -> Variant:
         if "encoder" in self.graphs and not self.graphs["encoder"].inputs:
             raise ValueError("the graph `encoder` has no input")
+        if self.generation and "encoder" in self.graphs and "tokens" not in self.graphs["encoder"].outputs:
+            raise ValueError("the graph `encoder` has no output `tokens`, which generation reads")
         for role, (inputs, outputs) in _NEEDED.items():
             graph = self.graphs.get(role)  # type: ignore[call-overload]
             lacking = (
