@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 OUT    ?= demo
 TESTS  ?=
 
-.PHONY: demo test tests test-slow test-gpu bench-gpu gpu-environment lint mutants bench showcase clean
+.PHONY: demo test tests test-slow fuzz test-gpu bench-gpu gpu-environment lint mutants bench showcase clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -76,6 +76,11 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy -p tokexport
 	PYTHONPATH=build/types $(BIN)/lint-imports --no-logo --cache-dir build/import-linter
+
+# Each reader on changed inputs for some minutes; a finding prints the seed that shows it again.
+SECONDS_EACH ?= 120
+fuzz: $(VENV)/.test
+	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS_EACH) --seed $$(date +%s)
 
 mutants: $(VENV)/.test
 	$(BIN)/python tests/mutants/run.py

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .. import entry_points
 from ..errors import RequestError, nearest
+from ..files import parse_toml, read_bounded
 
 Name = Literal[
     "compute_capability",
@@ -183,12 +183,8 @@ def read(path: Path) -> Profile:
     Raises:
         RequestError: a figure without a source, an unknown name, or a value of the wrong kind.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    data = {"name": path.stem, **tomllib.loads(path.read_text(encoding="utf-8"))}
     try:
+        data = {"name": path.stem, **parse_toml(read_bounded(path))}
         return Profile.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
@@ -199,6 +195,9 @@ def read(path: Path) -> Profile:
             where=path.name,
             fix=f"Figures are {', '.join(get_args(Name))}; each needs a value and a source.",
         ) from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise RequestError(f"the profile is not TOML: {why}", where=path.name) from None
 
 
 def target(text: str) -> Target:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import RequestError, nearest
 from .families import added, family_of, known_architectures
 from .sources.checkpoint import Checkpoint
+from .sources.configuration import Named, typed
 from .sources.own_module import example, onnx_instead
 from .sources.torch_export import need
 
@@ -118,10 +119,10 @@ def open_checkpoint(folder: Path, name: str | None = None) -> Source:
     files = onnx_instead(folder)
     if files and not (folder / "config.json").is_file():
         raise RequestError("no config.json in this folder, so it is no checkpoint", where=str(folder), fix=files)
-    config = checkpoint.config
-    found = family_of(config.get("model_type", ""), config.get("architectures") or [])
+    config = typed(Named, checkpoint.config, checkpoint.folder / "config.json")
+    found = family_of(config.model_type, config.architectures or [])
     if found is None:
-        named = " ".join(config.get("architectures") or []) or config.get("model_type") or "nothing"
+        named = " ".join(config.architectures or []) or config.model_type or "nothing"
         raise RequestError(
             f"no family for the architecture {named}",
             where=str(folder / "config.json"),

@@ -10,16 +10,18 @@ Of the folder's language model only the input embeddings are read, and only for 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from transformers import AutoModel, LlavaConfig
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from ...errors import RequestError
 from ...runtimes.bundle.manifest import TextRecord
+from ..sources.configuration import Layers, Pixels, Vocabulary, Width, built, typed
 from ..sources.images import preprocess_of
 from ..sources.own_module import example
 from ..sources.source import GraphSource, Source
@@ -40,6 +42,44 @@ _EMBEDDINGS = ("language_model.model.embed_tokens", "language_model.embed_tokens
 
 # Pooling heads: not in the graph, and not in every checkpoint.
 _UNUSED = ("post_layernorm", "vision_model.post_layernorm", "head", "vision_model.head")
+
+
+class _Vision(BaseModel):
+    """What is read of the vision tower; what is not there has the default of transformers."""
+
+    model_type: str | None = None
+    image_size: Pixels | None = None
+    patch_size: Pixels | None = None
+    num_channels: Annotated[int, Field(ge=1, le=16)] | None = None
+    hidden_size: Width | None = None
+    intermediate_size: Width | None = None
+    num_hidden_layers: Layers | None = None
+    num_attention_heads: Width | None = None
+    projection_dim: Width | None = None
+
+
+class _Text(BaseModel):
+    """What is read of the language model."""
+
+    model_type: str | None = None
+    hidden_size: Width | None = None
+    intermediate_size: Width | None = None
+    vocab_size: Vocabulary | None = None
+    num_hidden_layers: Layers | None = None
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+
+
+class _Config(BaseModel):
+    """What is read of config.json."""
+
+    vision_config: _Vision | None = None
+    text_config: _Text | None = None
+    vision_feature_layer: int | list[int] | None = None
+    vision_feature_select_strategy: Literal["default", "full"] | None = None
+    image_token_index: int | None = None
+    image_token_id: int | None = None
 
 
 class LlavaEncoder(nn.Module):
@@ -112,7 +152,9 @@ def open_family(checkpoint: Checkpoint) -> LlavaSource:
     Raises:
         RequestError: a vision tower that takes more than pixels, or weights that do not belong to config.json.
     """
-    config = LlavaConfig.from_dict(checkpoint.config)
+    path = checkpoint.folder / "config.json"
+    typed(_Config, checkpoint.config, path)
+    config = built(lambda: LlavaConfig.from_dict(checkpoint.config), path)
     vision: Any = config.vision_config
     if vision.model_type not in _TOWERS:
         raise RequestError(
@@ -123,7 +165,7 @@ def open_family(checkpoint: Checkpoint) -> LlavaSource:
             example=example(checkpoint.folder, checkpoint.config),
         )
     with without_weights():
-        module = LlavaEncoder(config)
+        module = built(lambda: LlavaEncoder(config), path)
     checkpoint.weights.load(module.vision_tower, "vision_tower", optional=_UNUSED)
     checkpoint.weights.load(module.multi_modal_projector, "multi_modal_projector")
     preprocess = preprocess_of(checkpoint, (vision.image_size, vision.image_size))

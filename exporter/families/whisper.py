@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as Encoder
 
 from ...runtimes.bundle.manifest import LogMelRecord
+from ..sources.configuration import Layers, Positions, Vocabulary, Width, built, typed
 from ..sources.source import GraphSource, Source
 from ..sources.synthetic import sound
 from ..sources.weights import without_weights
@@ -26,6 +28,20 @@ if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
 
 _RATE, _WINDOW, _HOP = 16000, 400, 160
+
+
+class _Config(BaseModel):
+    """What is read of config.json; what is not there has the default of transformers."""
+
+    d_model: Width | None = None
+    encoder_layers: Layers | None = None
+    encoder_attention_heads: Width | None = None
+    encoder_ffn_dim: Width | None = None
+    decoder_layers: Layers | None = None
+    num_mel_bins: Width | None = None
+    max_source_positions: Positions | None = None
+    max_target_positions: Positions | None = None
+    vocab_size: Vocabulary | None = None
 
 
 class WhisperEncoder(nn.Module):
@@ -59,9 +75,11 @@ def open_family(checkpoint: Checkpoint) -> WhisperSource:
     Raises:
         RequestError: weights that do not belong to config.json.
     """
-    config = WhisperConfig.from_dict(checkpoint.config)
+    path = checkpoint.folder / "config.json"
+    typed(_Config, checkpoint.config, path)
+    config = built(lambda: WhisperConfig.from_dict(checkpoint.config), path)
     with without_weights():
-        module = WhisperEncoder(config)
+        module = built(lambda: WhisperEncoder(config), path)
     checkpoint.weights.load(module.encoder, "encoder")
     tokens = config.max_source_positions
     return WhisperSource(

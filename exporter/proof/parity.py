@@ -82,10 +82,11 @@ def check(
     runs: dict[tuple[str, ...], Callable[[Feeds], dict[str, np.ndarray]]] = {}
     for probe in probes:
         step(f"{probe.part}: against PyTorch's values")
-        key = (probe.role, probe.part, *probe.inputs)
+        key = (probe.role, probe.part, *probe.inputs, "->", *probe.expected)
         if key not in runs:
             runs[key] = runner(between(models[probe.role], probe.inputs, probe.expected))
         got = runs[key](probe.inputs)
+        _check_kinds(probe, got)
         for found in _judge(probe, got, precision):
             worst = checks.get((found.part, found.tensor))
             checks[found.part, found.tensor] = found if worst is None else _worse(worst, found)
@@ -128,11 +129,30 @@ def _judge(probe: Probe, got: dict[str, np.ndarray], precision: str) -> list[Che
     if np.ptp(tokens.astype(np.float32)) == 0:
         # Any pick among equal tokens is right, so agreement of picks would prove nothing.
         return [compare("compressor", name, probe.expected[name], got[name], precision)]
-    found = agree(compressor, case, tokens, result, dict(zip(compressor.signals(), signals)))
+    try:
+        found = agree(compressor, case, tokens, result, dict(zip(compressor.signals(), signals)))
+    except (ValueError, IndexError, TypeError, RuntimeError) as error:
+        raise GraphError(
+            f"the proof's compressor does not fit its inputs: {(str(error).splitlines() or [''])[0]}",
+            where=f"tensor {name}",
+            fix="Export again: this proof is damaged.",
+        ) from error
     far = np.abs(probe.expected[name].astype(np.float64) - got[name].astype(np.float64)).max()
     off = min(found.norm_ratio, LARGEST)
     detail = "" if found.ok else found.worst
     return [Check("compressor", name, found.ok, found.cosine, 1 + off, float(min(far, LARGEST)), found.flipped, detail)]
+
+
+def _check_kinds(probe: Probe, got: dict[str, np.ndarray]) -> None:
+    """Refuse a probe whose expected arrays are of another kind than the graph's: nothing can be compared with them."""
+    for name, array in probe.expected.items():
+        if (array.dtype.kind in "iub") != (got[name].dtype.kind in "iub") or array.size == 0:
+            raise GraphError(
+                f"the proof says {array.dtype.name} {list(array.shape)}, the graph {got[name].dtype.name} "
+                f"{list(got[name].shape)}",
+                where=f"{probe.part}, tensor {name}",
+                fix="Export again: this proof is that of other graphs.",
+            )
 
 
 def _bits(array: np.ndarray) -> np.ndarray:

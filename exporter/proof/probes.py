@@ -10,17 +10,21 @@ import hashlib
 import io
 import json
 import os
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from ...errors import BundleError
+from ...files import parse_json
+from ...graph_passes.compressors.base import OUTPUTS
+from ...runtimes.bundle.manifest import Role
+from ...runtimes.bundle.strict import Size
+from .archive import Archive, DamagedError, opened
 
 if TYPE_CHECKING:
-    from ...runtimes.bundle.manifest import Role
     from ...runtimes.bundle.reader import Bundle
 
 FILE = "proof.npz"
@@ -90,7 +94,9 @@ def of_bundle(bundle: Bundle) -> list[Probe]:
     if FILE not in bundle.manifest.files:
         return load(bundle.path / FILE)
     with bundle.unchanged([FILE]):
-        return load(bundle.path / FILE)
+        probes = load(bundle.path / FILE)
+    _check_fits(bundle, probes)
+    return probes
 
 
 def load(path: Path) -> list[Probe]:
@@ -106,22 +112,84 @@ def load(path: Path) -> list[Probe]:
             fix="Export it again without --no-verify.",
         )
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            index = json.loads(archive["index"].tobytes())
+        with opened(path) as archive:
+            index = TypeAdapter(list[_Entry]).validate_python(parse_json(archive["index"].tobytes()))
             return [_probe(entry, archive) for entry in index]
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{FILE} is damaged: {error}", where=str(path), fix="Export the bundle again.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{FILE} is damaged: its index is wrong at {'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except ValueError as error:
+        what = f"{FILE} is damaged: {error}"
+    raise BundleError(what, where=str(path), fix="Export the bundle again.")
 
 
-def _probe(entry: dict[str, Any], archive: Any) -> Probe:
+class _Array(BaseModel):
+    """Where an array of a probe is: its name in the graph, its key in the archive."""
+
+    name: str
+    key: str
+    dtype: str
+
+
+class _Entry(BaseModel):
+    """A probe in the index of the archive."""
+
+    part: str
+    role: Role
+    inputs: list[_Array] = Field(min_length=1)
+    expected: list[_Array] = Field(min_length=1)
+    method: dict[str, Any]
+    variant: str = ""
+
+
+class _Method(BaseModel):
+    """How to rebuild a compressor."""
+
+    name: str
+    params: dict[str, Any]
+    tokens: Size
+    dim: Size
+    keep: Size
+    dtype: Literal["float32", "float16", "bfloat16"]
+    grid: list[Size] | None
+
+
+def _probe(entry: _Entry, archive: Archive) -> Probe:
     import ml_dtypes
 
-    def arrays(side: str) -> dict[str, np.ndarray]:
+    def arrays(items: list[_Array]) -> dict[str, np.ndarray]:
         found = {}
-        for item in entry[side]:
-            array = archive[item["key"]]
-            found[item["name"]] = array.view(ml_dtypes.bfloat16) if item["dtype"] == "bfloat16" else array
+        for item in items:
+            array = archive[item.key]
+            half = item.dtype == "bfloat16" and array.dtype == np.uint16
+            found[item.name] = array.view(ml_dtypes.bfloat16) if half else array
+            if found[item.name].dtype.name != item.dtype:
+                raise DamagedError(f"{item.name} is {array.dtype.name}, and the index says {item.dtype[:80]}")
         return found
 
-    given, expected = arrays("inputs"), arrays("expected")
-    return Probe(entry["part"], entry["role"], given, expected, entry["method"], entry.get("variant", ""))
+    return Probe(entry.part, entry.role, arrays(entry.inputs), arrays(entry.expected), entry.method, entry.variant)
+
+
+def _check_fits(bundle: Bundle, probes: list[Probe]) -> None:
+    """Refuse probes of graphs that the bundle does not have, and compressors that cannot be rebuilt."""
+
+    def wrong(number: int, what: str) -> BundleError:
+        where = str(bundle.path / FILE)
+        return BundleError(f"probe {number} of {FILE} {what}", where=where, fix="Export the bundle again.")
+
+    variants = {variant.name: variant for variant in bundle.manifest.variants}
+    for number, probe in enumerate(probes):
+        variant = variants.get(probe.variant or bundle.variant().name)
+        if variant is None or probe.role not in variant.graphs:
+            raise wrong(
+                number, f"is about {probe.role} of {probe.variant[:80] or 'the first variant'}, which is not here"
+            )
+        if probe.part != "compressor":
+            continue
+        try:
+            _Method.model_validate(probe.method)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise wrong(number, f"has a wrong method: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        if len(probe.expected) != len(OUTPUTS):
+            raise wrong(number, f"has {len(probe.expected)} outputs, and a compressor has {len(OUTPUTS)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import UnprovableError
+from ...errors import BundleError, UnprovableError
 from ...graph_passes.compressors.blocks.texts import TEXT
 from ...graph_passes.ir_tools.model_io import load_model
 from ...runtimes.bundle.reader import Bundle, open_bundle, verify_hashes
@@ -86,6 +86,7 @@ def _verify(
     for one in chosen:
         suite = _suite(one.name, step) if results else step
         mine = [probe for probe in probes if (probe.variant or bundle.variant().name) == one.name]
+        _check_covered(bundle, one, mine)
         checks, notes = prove(bundle, one, mine, suite)
         listed = [found.to_json() for found in checks]
         results.append({"variant": one.name, "checks": listed, "notes": notes, "accuracy": measured[one.name]})
@@ -103,13 +104,24 @@ def _verify(
     }
 
 
+def _check_covered(bundle: Bundle, variant: Variant, probes: list[Probe]) -> None:
+    """Refuse a proof that says nothing about one of the graphs: "proved" is said of all of them."""
+    missing = variant.graphs.keys() - {probe.role for probe in probes}
+    if missing:
+        raise BundleError(
+            f"{probe_file.FILE} holds nothing that proves {sorted(missing)[0]} of {variant.name}",
+            where=str(bundle.path),
+            fix="Export the bundle again.",
+        )
+
+
 def _suite(variant: str, step: Progress) -> Progress:
     """Steps of a further variant, in suites of its own."""
     return lambda text: step(f"{variant} {text}")
 
 
 def _with_ort(bundle: Bundle, variant: Variant, probes: list[Probe], step: Progress) -> tuple[list[Check], list[str]]:
-    precision = variant.graphs["encoder"].precision
+    precision = bundle.graph("encoder", variant.name).precision
     if precision == "bf16":
         raise UnprovableError(
             "ONNX Runtime's CPU has no bfloat16 kernels, so this bundle cannot be proved here",
@@ -132,7 +144,7 @@ def _with_tensorrt(
     from ...runtimes.tensorrt.engine_graph import engine_runner
 
     with engine_runner(bundle, variant.name) as runner:
-        checks = check(probes, runner.models, runner, variant.graphs["encoder"].precision, step)
+        checks = check(probes, runner.models, runner, bundle.graph("encoder", variant.name).precision, step)
         made = f"{runner.parts} parts of graphs were built as engines of their own; whole graphs ran in the bundle's"
         notes = [f"{runner.session.title}: {made}", *_end_to_end(runner, probes), *runner.session.notes()]
     return checks, notes

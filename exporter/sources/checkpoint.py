@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError
+from .configuration import read_json
 from .weights import Weights
 
 
@@ -34,7 +34,7 @@ class Checkpoint:
         """The content of config.json.
 
         Raises:
-            RequestError: it is missing, or not JSON.
+            RequestError: it is missing, or not a JSON object.
         """
         path = self.folder / "config.json"
         if not path.is_file():
@@ -43,20 +43,13 @@ class Checkpoint:
                 where=str(self.folder),
                 fix="Give a folder that save_pretrained wrote or that was downloaded whole from the hub.",
             )
-        return _read(path)
+        return read_json(path)
 
-    def optional(self, *names: str) -> dict[str, Any]:
-        """The content of the first of these JSON files that exists; empty without any."""
-        return next((_read(self.folder / name) for name in names if (self.folder / name).is_file()), {})
+    def optional(self, *names: str) -> tuple[Path, dict[str, Any]]:
+        """The first of these JSON files that exists, and its content; empty without any.
 
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise RequestError(
-            f"{path.name} is not JSON: {error}", where=str(path), fix="Copy or download this file again."
-        ) from None
-    if not isinstance(content, dict):
-        raise RequestError(f"{path.name} holds a {type(content).__name__}, not an object", where=str(path))
-    return content
+        Raises:
+            RequestError: it is not a JSON object.
+        """
+        found = next((self.folder / name for name in names if (self.folder / name).is_file()), None)
+        return (self.folder / names[0], {}) if found is None else (found, read_json(found))

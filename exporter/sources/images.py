@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import BaseModel, Field, FiniteFloat
+
+from ...errors import RequestError
 from ...runtimes.bundle.manifest import PreprocessRecord
+from .configuration import typed
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
 # PIL.Image.Resampling, as image processors write it.
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+
+
+_Positive = Annotated[FiniteFloat, Field(gt=0)]
+_Three = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+_Size = int | dict[str, int | None] | None
+
+
+class _Processor(BaseModel):
+    """What is read of an image processor's configuration."""
+
+    image_mean: _Three | None = None
+    image_std: tuple[_Positive, _Positive, _Positive] | None = None
+    do_normalize: bool | None = True
+    do_rescale: bool | None = True
+    rescale_factor: FiniteFloat = 1 / 255
+    resample: int = 3
+    do_center_crop: bool | None = None
+    do_pad: bool | None = None
+    size: _Size = None
+    crop_size: _Size = None
+    image_processor_type: str = ""
 
 
 def preprocess_of(checkpoint: Checkpoint, size: tuple[int, int]) -> PreprocessRecord | None:
@@ -24,38 +49,40 @@ def preprocess_of(checkpoint: Checkpoint, size: tuple[int, int]) -> PreprocessRe
         None where the folder has no such configuration, or one that a `PreprocessRecord` cannot express: another final
         size than the graph's, a crop out of a larger picture, tiles. A bundle then takes pixel_values only.
     """
-    found = checkpoint.optional("preprocessor_config.json", "processor_config.json")
-    config: dict[str, Any] = found.get("image_processor", found)
-    if "image_mean" not in config and "do_normalize" not in config:
+    path, found = checkpoint.optional("preprocessor_config.json", "processor_config.json")
+    config: _Processor = typed(_Processor, found.get("image_processor", found), path)
+    if not {"image_mean", "do_normalize"} & config.model_fields_set:
         return None
     crop = _crop(config, size)
     if crop is None:
         return None
-    resample = _RESAMPLE.get(config.get("resample", 3))
+    resample = _RESAMPLE.get(config.resample)
     if resample is None:
         return None
-    normal = config.get("do_normalize", True)
+    if config.do_normalize and (config.image_mean is None or config.image_std is None):
+        lacking = "image_mean" if config.image_mean is None else "image_std"
+        raise RequestError(f"{path.name} normalizes and has no {lacking}", where=str(path), fix="Download it again.")
     return PreprocessRecord(
         size=size,
         resample=resample,  # type: ignore[arg-type]
         crop=crop,
-        rescale=config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0,
-        mean=tuple(config["image_mean"]) if normal else (0.0, 0.0, 0.0),
-        std=tuple(config["image_std"]) if normal else (1.0, 1.0, 1.0),
+        rescale=config.rescale_factor if config.do_rescale else 1.0,
+        mean=config.image_mean if config.do_normalize and config.image_mean else (0.0, 0.0, 0.0),
+        std=config.image_std if config.do_normalize and config.image_std else (1.0, 1.0, 1.0),
     )
 
 
-def _crop(config: dict[str, Any], size: tuple[int, int]) -> Literal["none", "center", "pad"] | None:
+def _crop(config: _Processor, size: tuple[int, int]) -> Literal["none", "center", "pad"] | None:
     """How the picture is fitted to `size`; None where `PreprocessRecord` cannot express it."""
-    wanted = config.get("size")
+    wanted = config.size
     shortest = wanted.get("shortest_edge") if isinstance(wanted, dict) else wanted
-    final = _extent(config["crop_size"]) if config.get("do_center_crop") else _extent(wanted)
+    final = _extent(config.crop_size) if config.do_center_crop else _extent(wanted)
     fits = shortest == min(size) and final == size
-    if config.get("do_pad"):
+    if config.do_pad:
         # Only this family of processors pads to a square with the mean colour before it resizes.
-        mean_colour = config.get("image_processor_type", "").startswith("LlavaImageProcessor")
+        mean_colour = config.image_processor_type.startswith("LlavaImageProcessor")
         return "pad" if mean_colour and fits and size[0] == size[1] else None
-    if config.get("do_center_crop"):
+    if config.do_center_crop:
         return "center" if fits else None
     return "none" if final == size else None
 
@@ -64,6 +91,6 @@ def _extent(size: Any) -> tuple[int, int] | None:
     """(height, width), where the size gives both."""
     if isinstance(size, int):
         return size, size
-    if isinstance(size, dict) and "height" in size and "width" in size:
+    if isinstance(size, dict) and size.get("height") is not None and size.get("width") is not None:
         return size["height"], size["width"]
     return None

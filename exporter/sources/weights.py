@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from ...errors import RequestError
+from ...files import open_regular
+from ...runtimes.bundle.strict import one_part
+from .configuration import read_json, typed
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +20,14 @@ if TYPE_CHECKING:
 
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 _LFS = b"version https://git-lfs"
+
+
+class _Index(BaseModel):
+    """An index: key of a tensor -> the shard that holds it, a file beside the index."""
+
+    weight_map: dict[str, Annotated[str, StringConstraints(max_length=255), AfterValidator(one_part)]] = Field(
+        min_length=1
+    )
 
 
 class Weights:
@@ -37,7 +49,7 @@ class Weights:
         for name in _SINGLE:
             index = self.folder / f"{name}.index.json"
             if index.is_file():
-                file_of: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+                file_of: dict[str, str] = typed(_Index, read_json(index), index).weight_map
                 for shard in sorted(set(file_of.values())):
                     if not (self.folder / shard).is_file():
                         raise RequestError(
@@ -82,7 +94,7 @@ class Weights:
                 continue
             with _open(file) as tensors:
                 for plain, key in keys.items():
-                    state[wanted[plain]] = tensors.get_tensor(key).to(torch.float32).contiguous()
+                    state[wanted[plain]] = _tensor(tensors, key, file)
         for name, empty in module.state_dict().items():
             if name not in state:
                 if name.startswith(optional):
@@ -140,6 +152,8 @@ class _Pickled:
         import torch
 
         self._state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        if not isinstance(self._state, dict) or not all(isinstance(key, str) for key in self._state):
+            raise ValueError(f"it holds a {type(self._state).__name__}, and no tensors by name")
 
     def keys(self) -> list[str]:
         return list(self._state)
@@ -148,9 +162,29 @@ class _Pickled:
         return self._state[key]
 
 
+def _tensor(tensors: Any, key: str, file: Path) -> torch.Tensor:
+    """A tensor of an open file, as float32."""
+    import torch
+
+    try:
+        found: torch.Tensor = tensors.get_tensor(key).to(torch.float32).contiguous()
+        return found
+    except Exception as error:
+        # safetensors and torch raise errors of many kinds.
+        raise RequestError(
+            f"{file.name} does not hold the weight {key} that its index names: {_first_line(error)}",
+            where=str(file),
+            fix="Copy or download this file again.",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 @contextlib.contextmanager
 def _open(file: Path) -> Iterator[Any]:
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         if stream.read(len(_LFS)) == _LFS:
             raise RequestError(
                 f"{file.name} is a Git LFS pointer, not the weights", where=str(file), fix="Run `git lfs pull` there."
@@ -164,7 +198,7 @@ def _open(file: Path) -> Iterator[Any]:
             context = contextlib.nullcontext(_Pickled(file))
     except Exception as error:
         raise RequestError(
-            f"{file.name} cannot be read, it is truncated or damaged: {str(error).splitlines()[0]}",
+            f"{file.name} cannot be read, it is truncated or damaged: {_first_line(error)}",
             where=f"{file}, {file.stat().st_size} bytes",
             fix="Copy or download this file again.",
         ) from error

@@ -55,7 +55,7 @@ def _lean(model: ir.Model) -> onnx.ModelProto:
     for value in model.graph.initializers.values():
         tensor = value.const_value
         if tensor is not None:
-            value.shape, value.dtype = value.shape or ir.Shape(tensor.shape), value.dtype or tensor.dtype
+            value.shape, value.dtype = value.shape or ir.Shape(tensor.shape.numpy()), value.dtype or tensor.dtype
             if tensor.nbytes <= _SMALL_BYTES:
                 graph.initializer.append(ir.to_proto(tensor))
     for value in (*model.graph.inputs, *model.graph.initializers.values()):

@@ -15,6 +15,7 @@ from ...errors import GraphError
 from .builder import OPSET
 from .call_order import in_call_order
 from .walk import out_of_order, read_in_subgraphs
+from .well_formed import refuse_malformed
 
 IR_VERSION = 10  # The version written: local functions need 8, and the targeted runtimes read 10.
 
@@ -59,8 +60,10 @@ def put_in_order(model: ir.Model) -> None:
     """Sort the nodes of all graphs, in place, where one precedes what it reads: converters append Casts at the end.
 
     Raises:
-        GraphError: a graph has a cycle, of nodes or of functions; or its functions expand without measure.
+        GraphError: it is damaged (`refuse_malformed`); a graph has a cycle, of nodes or of functions; or its functions
+            expand without measure.
     """
+    refuse_malformed(model)
     in_call_order(model)
     for graph in [model.graph, *(function.graph for function in model.functions.values())]:
         for part in [graph, *graph.subgraphs()]:
@@ -84,12 +87,12 @@ def _cyclic(graph: ir.Graph) -> GraphError:
             left.discard(node)
             todo += [reader for output in node.outputs for reader in output.consumers()]
     path: dict[ir.Node, None] = {}
-    node = next((node for node in graph if node in left), None)
-    while node is not None and node not in path:
-        path[node] = None
-        node = next((producer for value in _read(node) if (producer := value.producer()) in left), None)
+    at = next((node for node in graph if node in left), None)
+    while at is not None and at not in path:
+        path[at] = None
+        at = next((producer for value in _read(at) if (producer := value.producer()) in left), None)
     passed = list(path)
-    cycle = passed[passed.index(node) :] if node is not None else passed
+    cycle = passed[passed.index(at) :] if at is not None else passed
     names = [repr(each.name or each.op_type) for each in cycle]
     shown = names if len(names) < 6 else [*names[:2], f"{len(names) - 4} more", *names[-2:]]
     return GraphError(

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from fractions import Fraction
@@ -34,6 +33,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ... import entry_points
 from ...errors import RequestError, nearest
+from ...files import parse_toml, read_bounded
 from ..budget import check_budget, parse_ratio, tokens_kept
 from ..compressors import compressor_class, make
 from ..insertion.sequence import Step, layers_up_to
@@ -279,12 +279,8 @@ def _added() -> entry_points.Added[Recipe]:
 
 
 def _read(path: Path) -> Recipe:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        data = {"name": path.stem, **tomllib.loads(path.read_text(encoding="utf-8"))}
+        data = {"name": path.stem, **parse_toml(read_bounded(path))}
         return Recipe.model_validate(data)
     except OSError as error:
         why = error.strerror or str(error)
@@ -293,12 +289,12 @@ def _read(path: Path) -> Recipe:
             where=str(path),
             fix=f"Name a file, or one of {', '.join(sorted(_built_in_names()))}.",
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"the recipe is not TOML: {error}", where=str(path)) from None
     except ValidationError as error:
         first = error.errors()[0]
         fix = "README.md describes the format; `tokexport methods --recipes` lists the built-in recipes."
         raise RequestError(_wrong(first), where=str(path), fix=fix) from None
+    except ValueError as error:
+        raise RequestError(f"the recipe is not TOML: {error}", where=str(path)) from None
 
 
 def _wrong(error: Any) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import onnx_ir as ir
+from pydantic import TypeAdapter, ValidationError
 
 from ...errors import GraphError
+from ...files import parse_json
 from ..ir_tools.walk import FLOATS, Walk, dims
 from .facts import Facts
 from .scopes import Layer, Scopes, is_decoder, is_projector
@@ -59,10 +60,14 @@ def stored_seams(model: ir.Model) -> list[Seam]:
         GraphError: they cannot be read.
     """
     try:
-        return [Seam.from_json(entry) for entry in json.loads(model.metadata_props[METADATA_KEY])]
+        read = [Seam.from_json(entry) for entry in parse_json(model.metadata_props[METADATA_KEY])]
+        # From the fields as plain values: what is a dataclass already is not looked at again.
+        return TypeAdapter(list[Seam]).validate_python([asdict(seam) for seam in read])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
+        # pydantic lists everything that it finds wrong.
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)[:200]
         raise GraphError(
-            f"the metadata {METADATA_KEY!r} cannot be read: {error}",
+            f"the metadata {METADATA_KEY!r} cannot be read: {why}",
             where="metadata of the model",
             fix="Export the model again, or remove that entry: the graph is then searched.",
         ) from None

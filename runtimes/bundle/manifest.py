@@ -68,7 +68,7 @@ from .media_records import LogMelRecord as LogMelRecord
 from .media_records import Preprocess as Preprocess
 from .media_records import PreprocessRecord as PreprocessRecord
 from .media_records import VideoRecord as VideoRecord
-from .strict import BundlePath, FileName, Strict
+from .strict import LARGEST, BundlePath, FileName, Size, Strict
 
 SCHEMA = "1.0"
 MANIFEST = "manifest.json"
@@ -77,6 +77,17 @@ MANIFEST = "manifest.json"
 OURS = ".tokexport-"
 PENDING = OURS + "commit"
 BUILDING = OURS + "build-"
+
+# More than any language model reads; prompts are padded to their length.
+LONGEST_PROMPT = 1 << 20
+
+# What generation and the question need of the graph of a role: inputs, outputs.
+_NEEDED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "text": (("input_ids",), ("text",)),
+    "embed": (("input_ids", "tokens"), ("inputs_embeds",)),
+    "prefill": (("token_bias", "last_index"), ("logits",)),
+    "decode": (("input_ids", "write_index", "token_bias"), ("logits",)),
+}
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Form = Literal["portable", "plugin", "inlined"]
@@ -104,7 +115,7 @@ class TensorRecord(Strict):
 
     name: str
     dtype: DType
-    shape: list[int]
+    shape: Annotated[list[Annotated[int, Field(ge=-1, le=LARGEST)]], Field(max_length=16)]
 
 
 class SeamRecord(Strict):
@@ -113,8 +124,8 @@ class SeamRecord(Strict):
     kind: str
     graph: Role
     tensor: str
-    grid: list[int] | None = None
-    prefix: int = 0
+    grid: list[Size] | None = None
+    prefix: Annotated[int, Field(ge=0, le=LARGEST)] = 0
 
 
 class CompressionRecord(Strict):
@@ -128,8 +139,8 @@ class CompressionRecord(Strict):
     method: str
     params: dict[str, Any] = Field(default_factory=dict)
     ratio: str
-    tokens_in: int = Field(ge=1)
-    tokens_out: int = Field(ge=1)
+    tokens_in: Size
+    tokens_out: Size
     size_bias: bool
     assume_no_padding: bool | None = None
     seam: SeamRecord
@@ -161,11 +172,11 @@ class GenerationRecord(Strict):
 
     attention: Literal["self", "cross"] = "self"
     image_span: tuple[int, int]
-    tokens_in: int = Field(ge=1)
-    prompt_length: int = Field(ge=1)
-    kv_capacity: list[int]
-    max_new_tokens: int = Field(ge=1)
-    vocabulary: int = Field(ge=1)
+    tokens_in: Size
+    prompt_length: Annotated[int, Field(ge=1, le=LONGEST_PROMPT)]
+    kv_capacity: list[Annotated[int, Field(ge=0, le=LARGEST)]]
+    max_new_tokens: Size
+    vocabulary: Size
     bos: int
     pad: int
     eos: list[int] = Field(min_length=1)
@@ -197,7 +208,7 @@ class TextRecord(Strict):
         blank: special ids, `pad` among them, whose rows of the text are zeros.
     """
 
-    vocabulary: int = Field(ge=1)
+    vocabulary: Size
     pad: int = Field(ge=0)
     blank: list[Annotated[int, Field(ge=0)]]
 
@@ -246,6 +257,25 @@ class Variant(Strict):
     def _text_is_whole(self) -> Variant:
         if ("text" in self.graphs) != (self.text is not None):
             raise ValueError("the graph `text` and the record `text` go together, and one is missing")
+        return self
+
+    @model_validator(mode="after")
+    def _graphs_are_whole(self) -> Variant:
+        if "encoder" in self.graphs and not self.graphs["encoder"].inputs:
+            raise ValueError("the graph `encoder` has no input")
+        if self.generation and "encoder" in self.graphs and "tokens" not in self.graphs["encoder"].outputs:
+            raise ValueError("the graph `encoder` has no output `tokens`, which generation reads")
+        for role, (inputs, outputs) in _NEEDED.items():
+            graph = self.graphs.get(role)  # type: ignore[call-overload]
+            lacking = (
+                [] if graph is None else [*({*inputs} - graph.inputs.keys()), *({*outputs} - graph.outputs.keys())]
+            )
+            if lacking:
+                raise ValueError(f"the graph `{role}` has no {sorted(lacking)[0]!r}")
+        if "text" in self.graphs:
+            shape = self.graphs["text"].inputs["input_ids"].shape
+            if len(shape) != 2 or not 1 <= shape[1] <= LONGEST_PROMPT:
+                raise ValueError(f"input_ids of the graph `text` is {shape}, and not [1, L]")
         return self
 
 

@@ -6,7 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from .strict import Strict
+from .strict import LARGEST, Strict
+
+# No encoder takes a larger picture, video or spectrogram; refused before memory for one is needed.
+MOST_PIXELS = 1 << 24
+MOST_VALUES = 1 << 26
+LONGEST_WINDOW = 1 << 16
 
 
 class PreprocessRecord(Strict):
@@ -24,7 +29,7 @@ class PreprocessRecord(Strict):
     """
 
     kind: Literal["image"] = "image"
-    size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    size: tuple[Annotated[int, Field(ge=1, le=MOST_PIXELS)], Annotated[int, Field(ge=1, le=MOST_PIXELS)]]
     resample: Literal["nearest", "bilinear", "bicubic", "lanczos"]
     antialias: bool = True
     crop: Literal["none", "center", "pad"] = "none"
@@ -32,6 +37,12 @@ class PreprocessRecord(Strict):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     layout: Literal["NCHW"] = "NCHW"
+
+    @model_validator(mode="after")
+    def _small_enough(self) -> PreprocessRecord:
+        if self.size[0] * self.size[1] > MOST_PIXELS:
+            raise ValueError(f"size {list(self.size)} is more than {MOST_PIXELS} pixels")
+        return self
 
 
 class VideoRecord(Strict):
@@ -44,8 +55,14 @@ class VideoRecord(Strict):
     """
 
     kind: Literal["video"]
-    frames: int = Field(ge=1)
+    frames: int = Field(ge=1, le=MOST_PIXELS)
     frame: PreprocessRecord
+
+    @model_validator(mode="after")
+    def _small_enough(self) -> VideoRecord:
+        if self.frames * self.frame.size[0] * self.frame.size[1] > MOST_VALUES:
+            raise ValueError(f"{self.frames} frames of {list(self.frame.size)} are more than {MOST_VALUES} pixels")
+        return self
 
 
 class LogMelRecord(Strict):
@@ -61,11 +78,11 @@ class LogMelRecord(Strict):
     """
 
     kind: Literal["log_mel"]
-    sample_rate: int = Field(ge=1)
-    n_fft: int = Field(ge=2)
-    hop: int = Field(ge=1)
-    mels: int = Field(ge=1)
-    frames: int = Field(ge=1)
+    sample_rate: int = Field(ge=1, le=LARGEST)
+    n_fft: int = Field(ge=2, le=LONGEST_WINDOW)
+    hop: int = Field(ge=1, le=LARGEST)
+    mels: int = Field(ge=1, le=LARGEST)
+    frames: int = Field(ge=1, le=LARGEST)
 
     @property
     def samples(self) -> int:
@@ -76,6 +93,10 @@ class LogMelRecord(Strict):
     def _long_enough(self) -> LogMelRecord:
         if self.samples <= self.n_fft // 2:
             raise ValueError(f"{self.samples} samples cannot be mirrored at the ends for windows of {self.n_fft}")
+        # Windows overlap, and are all in memory at once.
+        wide = max(self.n_fft, self.mels)
+        if self.samples > MOST_VALUES or self.frames * wide > MOST_VALUES or self.mels * self.n_fft > MOST_VALUES:
+            raise ValueError(f"the sound or its spectrogram has more than {MOST_VALUES} values")
         return self
 
 

@@ -6,10 +6,13 @@ import re
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 # Validation context of a manifest of a newer minor version, which may have keys that this version does not know.
 LENIENT = {"lenient": True}
+
+# Larger sizes and counts are of no graph.
+LARGEST = 2**31 - 1
 
 
 def inside(path: str) -> str:
@@ -36,6 +39,7 @@ def one_part(name: str) -> str:
     return name
 
 
+Size = Annotated[int, Field(ge=1, le=LARGEST)]
 BundlePath = Annotated[str, AfterValidator(inside)]
 FileName = Annotated[str, AfterValidator(one_part)]
 

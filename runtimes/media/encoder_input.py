@@ -43,7 +43,7 @@ def encoder_input(media: Media, record: Preprocess | None, bundle: Path) -> np.n
 
 def _of_sound(media: Any, record: LogMelRecord) -> np.ndarray:
     if isinstance(media, (str, Path)):
-        sound = read_sound(media, record.sample_rate)
+        sound = read_sound(media, record.sample_rate, record.samples)
         try:
             return input_features(sound, record)
         except RequestError as error:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import BundleError, RequestError
+from ...errors import BundleError, RequestError, TokexportError
 from ..bundle.manifest import PreprocessRecord
+from . import limits
+from .limits import check_size, first_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -46,6 +48,7 @@ def pixel_values(image: Image.Image | Path | str, record: PreprocessRecord) -> n
     rgb = _read(image)
     height, width = record.size
     filter_ = Image.Resampling[record.resample.upper()]
+    _check_resize(rgb, record)
     if record.crop == "none":
         fitted = rgb.resize((width, height), filter_)
     elif record.crop == "center":
@@ -83,13 +86,23 @@ def _pad(
     return canvas
 
 
+def _check_resize(image: Image.Image, record: PreprocessRecord) -> None:
+    """Refuse what would become larger on the way than a picture may be: first the width is changed, then the height."""
+    height, width = record.size
+    if record.crop == "center":
+        width = max(width, -(-height * image.width // image.height))
+        height = max(height, -(-record.size[1] * image.height // image.width))
+    for size in ((width, image.height), (width, height)):
+        check_size(size, f"a picture of {image.width} x {image.height}", made="would be resized to")
+
+
 def _read(image: Image.Image | Path | str) -> Image.Image:
     from PIL import Image, ImageOps
 
     name = str(image) if isinstance(image, (str, Path)) else "the image"
     try:
         with contextlib.ExitStack() as files:
-            opened = files.enter_context(Image.open(image)) if isinstance(image, (str, Path)) else image
+            opened = files.enter_context(limits.opened(image)) if isinstance(image, (str, Path)) else image
             if not isinstance(opened, Image.Image):
                 raise RequestError(
                     f"a {type(image).__name__} is not an image", fix="Give a path, a Pillow image or an array."
@@ -99,10 +112,15 @@ def _read(image: Image.Image | Path | str) -> Image.Image:
                     f"{name} has mode {opened.mode}, more than 8 bits a channel",
                     fix="Convert it to an 8-bit image first.",
                 )
+            check_size(opened.size, name)
             return ImageOps.exif_transpose(opened).convert("RGB")
+    except TokexportError:
+        raise
     except FileNotFoundError:
         raise RequestError(f"no image {name}", fix="Check the path given by --image.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:
+        # On damaged files Pillow's decoders raise errors of every kind, of which its documentation names only some.
         raise RequestError(
-            f"{name} cannot be read as an image: {error}", fix="Is it complete? Open it in a viewer, save it as PNG."
+            f"{name} cannot be read as an image: {first_line(error)}",
+            fix="Is it complete? Open it in a viewer, save it as PNG.",
         ) from None

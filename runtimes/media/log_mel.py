@@ -16,6 +16,7 @@ import numpy as np
 
 from ...errors import RequestError
 from ..bundle.manifest import LogMelRecord
+from .audio import too_long
 
 _FLOOR = 1e-10
 _RANGE = 8.0
@@ -50,12 +51,7 @@ def input_features(waveform: np.ndarray, record: LogMelRecord) -> np.ndarray:
     if not np.isfinite(waveform).all():
         raise RequestError("the sound holds NaN or inf", fix="Play it, and save it as 16-bit samples.")
     if waveform.size > record.samples:
-        rate = record.sample_rate
-        raise RequestError(
-            f"the sound lasts {waveform.size / rate:.2f} s, and the encoder takes at most {record.samples / rate:g} s "
-            f"({record.samples} samples at {rate} Hz)",
-            fix="Cut it into shorter pieces, best where nobody speaks.",
-        )
+        raise too_long(waveform.size / record.sample_rate, record.samples, record.sample_rate)
     return log_mel(np.pad(waveform, (0, record.samples - waveform.size))[None], record)
 
 

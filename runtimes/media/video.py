@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import RequestError
+from ...errors import RequestError, TokexportError
 from ..bundle.media_records import VideoRecord
 from .image import pixel_values
+from .limits import check_size, first_line, opened
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,7 +37,7 @@ def clip_values(video: np.ndarray | Path | str, record: VideoRecord) -> np.ndarr
     Raises:
         RequestError: no such file or folder, no video, a single picture, or damaged.
     """
-    frames: Sequence[Image.Image | Path]
+    frames: Iterable[Image.Image | Path]
     if isinstance(video, np.ndarray):
         frames = _of_array(video, record.frames)
     elif Path(video).is_dir():
@@ -66,24 +67,28 @@ def _of_folder(folder: Path, frames: int) -> list[Path]:
     return [files[number] for number in chosen(len(files), frames)]
 
 
-def _of_file(path: Path, frames: int) -> list[Image.Image]:
-    from PIL import Image, UnidentifiedImageError
+def _of_file(path: Path, frames: int) -> Iterator[Image.Image]:
+    """One frame after the other, so that only one is in memory."""
+    from PIL import UnidentifiedImageError
 
     try:
-        with Image.open(path) as opened:
-            count = getattr(opened, "n_frames", 1)
+        with opened(path) as video:
+            count = getattr(video, "n_frames", 1)
             if count < 2:
                 raise RequestError(f"{path} is one picture and no video", fix=_FIX)
-            found = []
             for number in chosen(count, frames):
-                opened.seek(number)
-                found.append(opened.copy())
-            return found
+                video.seek(number)
+                check_size(video.size, str(path))
+                yield video.copy()
+    except TokexportError:
+        raise
     except FileNotFoundError:
         raise RequestError(f"no video {path}", fix="Check the path given by --video.") from None
     except UnidentifiedImageError:
         raise RequestError(f"{path} is no video that can be read here", fix=_FIX) from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
+    except Exception as error:
+        # See `image`: errors of every kind.
         raise RequestError(
-            f"{path} cannot be read as a video: {error}", fix="Is it complete? Play it, and save it again as a GIF."
+            f"{path} cannot be read as a video: {first_line(error)}",
+            fix="Is it complete? Play it, and save it again as a GIF.",
         ) from None

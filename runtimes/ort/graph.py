@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...errors import GraphError
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -29,11 +31,19 @@ def ort_runner(model: ir.Model, threads: int | None = None) -> Run:
     from ...graph_passes.ir_tools.ort_session import open_session
 
     session = open_session(model, threads)
-    types = {value.name: value.dtype.numpy() for value in model.graph.inputs if value.dtype is not None}
+    types = {value.name or "": value.dtype.numpy() for value in model.graph.inputs if value.dtype is not None}
     names = [output.name for output in session.get_outputs()]
 
     def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        unknown = sorted(feeds.keys() ^ types.keys())
+        if unknown:
+            raise GraphError(f"input {unknown[0]!r} is missing or unknown", where=f"graph {model.graph.name}")
         cast = {name: np.ascontiguousarray(array.astype(types[name], copy=False)) for name, array in feeds.items()}
-        return dict(zip(names, session.run(names, cast)))
+        try:
+            return dict(zip(names, session.run(names, cast)))
+        except Exception as error:
+            # onnxruntime's exceptions have no public base class.
+            what = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            raise GraphError(f"ONNX Runtime failed: {what}", where=f"graph {model.graph.name}") from error
 
     return run

@@ -99,7 +99,7 @@ def test_a_file_is_closed_taken_or_refused(tmp_path: Path, monkeypatch: pytest.M
     Image.new(mode, (4, 4)).save(tmp_path / "image.png")
     opened: list[Any] = []
     really = Image.open
-    monkeypatch.setattr(Image, "open", lambda path: opened.append(really(path)) or opened[-1])
+    monkeypatch.setattr(Image, "open", lambda path, **kind: opened.append(really(path, **kind)) or opened[-1])
     with contextlib.suppress(RequestError):
         pixel_values(tmp_path / "image.png", record())
     assert [image.fp for image in opened] == [None]

@@ -1,0 +1,283 @@
+"""One fuzz target for each reader: it makes its corpus, and reads one changed input of it at a time.
+
+A target is a function of a scratch folder. It returns a function of a random generator that writes one changed input
+into the folder and reads it; whatever it raises but a `TokexportError` is a finding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import random
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mutate import bytes_of, json_of, text_of
+
+TESTS = Path(__file__).parents[1]
+sys.path += [str(TESTS), str(TESTS / "runtimes"), str(TESTS / "exporter")]
+
+Case = Callable[[random.Random], None]
+TARGETS: dict[str, Callable[[Path], Case]] = {}
+
+
+def target(make: Callable[[Path], Case]) -> Callable[[Path], Case]:
+    TARGETS[make.__name__] = make
+    return make
+
+
+@target
+def manifest(folder: Path) -> Case:
+    """A changed manifest, opened, and run where it still opens."""
+    import toy_bundle
+    from tokexport.runtimes.load import load
+
+    path = toy_bundle.write(folder / "toy") / "manifest.json"
+    right = json.loads(path.read_bytes())
+
+    def case(rng: random.Random) -> None:
+        path.write_bytes(text_of(right, rng))
+        session = load(path.parent, threads=1)
+        session.generate(np.zeros((4, 4, 3), np.uint8), "a b c", 2)
+
+    return case
+
+
+@target
+def vocabulary(folder: Path) -> Case:
+    """A changed vocabulary, and a question in it."""
+    import toy_bundle
+    from tokexport.runtimes.words import Words
+
+    right = toy_bundle.WORDS.to_json() | {"spellings": {"colour": "a"}}
+
+    def case(rng: random.Random) -> None:
+        (folder / "words.json").write_bytes(text_of(right, rng))
+        words = Words.load(folder / "words.json")
+        words.detokenize(words.prompt(rng.choice(("a b ?", "A?b", "zebra", "\0", "ß" * 1000))))
+
+    return case
+
+
+def _foreign(folder: Path) -> Path:
+    from bad_input import plain
+
+    return plain(folder / "m.onnx")
+
+
+@target
+def graph(folder: Path) -> Case:
+    """A changed ONNX file, inspected and compressed."""
+    import tokexport
+    from tokexport.graph_passes.ir_tools.model_io import load_model
+    from tokexport.graph_passes.seams.find import describe
+
+    right, path = _foreign(folder).read_bytes(), folder / "m.onnx"
+
+    def case(rng: random.Random) -> None:
+        path.write_bytes(bytes_of(right, rng))
+        describe(load_model(path))
+        tokexport.compress(path, "uniform", keep=3, seam="tensor:features")
+
+    return case
+
+
+@target
+def proof(folder: Path) -> Case:
+    """A changed proof in a bundle whose hashes are right."""
+    import tokexport
+    from tokexport.exporter.proof.verify import verify
+
+    bundle = folder / "b"
+    tokexport.export(_foreign(folder), bundle, method="kcenter_merge", keep=3, seam="tensor:features")
+    path, manifest = bundle / "proof.npz", json.loads((bundle / "manifest.json").read_bytes())
+    right = path.read_bytes()
+    with np.load(path) as file:
+        arrays = dict(file)
+    index = json.loads(arrays.pop("index").tobytes())
+
+    def changed(rng: random.Random) -> bytes:
+        kind = rng.randrange(3)
+        if kind == 0:
+            return bytes_of(right, rng)
+        stored = dict(arrays)
+        if kind == 1:
+            name = rng.choice(list(stored))
+            stored[name] = rng.choice((stored[name][..., :1], stored[name].astype(np.int8), np.zeros(0), np.float32(3)))
+        text = json.dumps(index).encode() if kind == 1 else text_of(index, rng)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, index=np.frombuffer(text, np.uint8), **stored)
+        return buffer.getvalue()
+
+    def case(rng: random.Random) -> None:
+        content = changed(rng)
+        path.write_bytes(content)
+        manifest["files"]["proof.npz"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        (bundle / "manifest.json").write_text(json.dumps(manifest))
+        verify(bundle)
+
+    return case
+
+
+def _checkpoint(folder: Path, right: Path, names: tuple[str, ...]) -> Case:
+    from tokexport.exporter.opening import open_source
+
+    shutil.copytree(right, folder / "c")
+    contents = {name: (folder / "c" / name).read_bytes() for name in names if (folder / "c" / name).exists()}
+
+    def case(rng: random.Random) -> None:
+        name = rng.choice(list(contents))
+        for other, content in contents.items():
+            (folder / "c" / other).write_bytes(content)
+        changed = text_of(json.loads(contents[name]), rng) if name.endswith(".json") else bytes_of(contents[name], rng)
+        (folder / "c" / name).write_bytes(changed)
+        open_source(str(folder / "c"))
+
+    return case
+
+
+@target
+def llava(folder: Path) -> Case:
+    """A LLaVA checkpoint with shards, one of whose files is changed."""
+    import torch
+    from safetensors.torch import load_file, save_file
+    from tiny_checkpoints import llava as make
+
+    right = folder / "right"
+    make(right)
+    tensors = load_file(right / "model.safetensors")
+    (right / "model.safetensors").unlink()
+    save_file(tensors, right / "a.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "a.safetensors")}
+    (right / "model.safetensors.index.json").write_text(json.dumps(index))
+    processor = {
+        "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 3, "do_center_crop": True, "do_pad": False,
+        "size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}, "rescale_factor": 1 / 255,
+    }  # fmt: skip
+    (right / "preprocessor_config.json").write_text(json.dumps(processor))
+    torch.set_num_threads(1)
+    names = ("config.json", "preprocessor_config.json", "model.safetensors.index.json", "a.safetensors")
+    return _checkpoint(folder, right, names)
+
+
+@target
+def whisper(folder: Path) -> Case:
+    """A Whisper checkpoint with a pickled state, one of whose files is changed."""
+    import torch
+    from safetensors.torch import load_file
+    from tiny_checkpoints import whisper as make
+
+    right = folder / "right"
+    make(right)
+    torch.save(load_file(right / "model.safetensors"), right / "pytorch_model.bin")
+    (right / "model.safetensors").unlink()
+    return _checkpoint(folder, right, ("config.json", "pytorch_model.bin"))
+
+
+def _media(folder: Path, files: dict[str, bytes], read: Callable[[Path], Any]) -> Case:
+    def case(rng: random.Random) -> None:
+        name = rng.choice(list(files))
+        (folder / name).write_bytes(bytes_of(files[name], rng))
+        read(folder / name)
+
+    return case
+
+
+def _picture_record() -> Any:
+    from tokexport.runtimes.bundle.manifest import PreprocessRecord
+
+    return PreprocessRecord(size=(16, 16), resample="bicubic", crop="center", mean=(0, 0, 0), std=(1, 1, 1))
+
+
+@target
+def picture(folder: Path) -> Case:
+    """Changed pictures in every format that is read."""
+    from PIL import Image
+    from tokexport.runtimes.media.image import pixel_values
+
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8))
+    files = {}
+    for suffix in ("png", "jpg", "webp", "bmp", "gif", "tif", "ppm", "tga", "ico", "jp2"):
+        exif = {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"}
+        noise.save(folder / f"a.{suffix}", **(exif if suffix in ("jpg", "png", "webp") else {}))
+        files[f"a.{suffix}"] = (folder / f"a.{suffix}").read_bytes()
+    record = _picture_record()
+    return _media(folder, files, lambda path: pixel_values(path, record))
+
+
+@target
+def video(folder: Path) -> Case:
+    """Changed animated pictures."""
+    from PIL import Image
+    from tokexport.runtimes.bundle.manifest import VideoRecord
+    from tokexport.runtimes.media.video import clip_values
+
+    noise = np.random.default_rng(0).integers(0, 256, (5, 24, 32, 3), np.uint8)
+    first, *others = map(Image.fromarray, noise)
+    files = {}
+    for suffix in ("gif", "webp", "png"):
+        first.save(folder / f"a.{suffix}", save_all=True, append_images=others)
+        files[f"a.{suffix}"] = (folder / f"a.{suffix}").read_bytes()
+    record = VideoRecord(kind="video", frames=3, frame=_picture_record())
+    return _media(folder, files, lambda path: clip_values(path, record))
+
+
+@target
+def sound(folder: Path) -> Case:
+    """Changed sounds in the formats of libsndfile."""
+    import soundfile
+    from tokexport.runtimes.bundle.manifest import LogMelRecord
+    from tokexport.runtimes.media.encoder_input import encoder_input
+
+    tone = np.sin(np.arange(8000) / 9).astype(np.float32)
+    files = {}
+    for suffix in ("wav", "flac", "ogg", "aiff", "au", "mp3"):
+        soundfile.write(folder / f"a.{suffix}", tone, 16000)
+        files[f"a.{suffix}"] = (folder / f"a.{suffix}").read_bytes()
+    record = LogMelRecord(kind="log_mel", sample_rate=16000, n_fft=400, hop=160, mels=40, frames=100)
+    return _media(folder, files, lambda path: encoder_input(path, record, folder))
+
+
+@target
+def recipe(folder: Path) -> Case:
+    """A changed recipe, in TOML of every depth."""
+    from tokexport.graph_passes.recipes import load
+
+    source = Path(sys.modules["tokexport.graph_passes.recipes"].__file__ or "").with_name("vscan.toml")
+    right = source.read_bytes()
+
+    def case(rng: random.Random) -> None:
+        deep = b"x = " + b"[" * 5000
+        (folder / "r.toml").write_bytes(deep if rng.random() < 0.02 else bytes_of(right, rng))
+        load(folder / "r.toml").made({})
+
+    return case
+
+
+@target
+def seams(folder: Path) -> Case:
+    """Changed seams in the metadata of a model that was exported by us."""
+    import onnx_ir as ir
+    from tokexport.graph_passes.ir_tools.model_io import load_model
+    from tokexport.graph_passes.seams.find import describe, find_seams
+    from tokexport.graph_passes.seams.seam import METADATA_KEY
+
+    model = load_model(_foreign(folder))
+    assert isinstance(model, ir.Model)
+    right = [{
+        "name": "encoder_output", "tensor": "features", "tokens": 12, "dim": 8, "batch": 1, "prefix": 0,
+        "grid": [3, 4], "dtype": "float32", "signals": {"cls_attention": {"kind": "attention", "tensors": ["x"]}},
+        "valid": True, "why": "", "found_by": "metadata",
+    }]  # fmt: skip
+
+    def case(rng: random.Random) -> None:
+        model.metadata_props[METADATA_KEY] = json.dumps(json_of(right, rng))
+        describe(model)
+        find_seams(model)
+
+    return case
