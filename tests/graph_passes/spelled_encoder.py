@@ -90,6 +90,7 @@ class _Encoder:
                     x = self.norm("norm", x)
             x = w.op("Transpose", x, perm=[1, 0, 2]) if s.layout == "NBD" else x
         outputs = self.extras(x)
+        x = w.op("Add", x, w.mean(x, 0, 1)) if s.mixed else x
         if s.drop != "none":
             start, end = (0, -s.learned) if s.appended else (s.learned, MANY)
             x = w.slice(x, start, end, 1)
@@ -133,7 +134,9 @@ class _Encoder:
             x = w.op("Add", w.op("MatMul", data, self.weight("stem")), self.weight("stem.bias"))
         else:
             with w.module("conv"):
-                x = w.op("Conv", data, self.weight("stem"), self.weight("stem.bias"), strides=[2] * (1 + (s.stem == "image")))
+                x = w.op(
+                    "Conv", data, self.weight("stem"), self.weight("stem.bias"), strides=[2] * (1 + (s.stem == "image"))
+                )
             if s.stem == "image":
                 how = "zeros" if s.shapes == "constant" else s.shapes
                 x = w.reshape(x, [(x, 0, 0), (x, 1, D), -1], how)
