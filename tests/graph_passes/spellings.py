@@ -1,4 +1,4 @@
-"""How one small encoder can be written as an ONNX graph: the choices of exporters, of models, and of the tools between."""
+"""How one small encoder can be written as an ONNX graph: what exporters, models and the tools between them choose."""
 
 from __future__ import annotations
 
