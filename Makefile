@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 OUT    ?= demo
 TESTS  ?=
 
-.PHONY: demo test tests test-slow fuzz test-gpu bench-gpu gpu-environment lint mutants bench showcase clean
+.PHONY: demo test tests test-slow generated fuzz test-gpu bench-gpu gpu-environment lint mutants bench showcase clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,10 @@ test: $(VENV)/.test
 
 tests: $(VENV)/.test
 	cd tests && $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(TESTS)
+
+# Twenty thousand encoders in every spelling, where `make test` tries five hundred.
+generated: $(VENV)/.test
+	cd tests && $(BIN)/python -m pytest -q -n 2 -m slow graph_passes/test_generated_encoders.py
 
 test-slow: $(VENV)/.test
 	cd tests && $(BIN)/python -m pytest -q -m slow

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from ...errors import GraphError
-from ..ir_tools.attention import Attention, attentions
 from ..ir_tools.token_flow import weight_product
 from ..ir_tools.walk import FLOATS, Walk, dims
 
@@ -22,6 +21,8 @@ _MASK_INPUTS = {
     ("com.microsoft", "MultiHeadAttention"): (4, 5),
     ("com.microsoft", "PackedMultiHeadAttention"): (4, 5, 6),
 }
+
+_PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Einsum", "Gemm", "MatMulInteger", "QLinearMatMul"})
 
 
 def refuse_padding(model: ir.Model, tensor: str) -> None:
@@ -57,9 +58,9 @@ def _masks(walk: Walk, nodes: set[ir.Node], tokens: ir.Value) -> Iterator[tuple[
             mask = node.inputs[i] if i < len(node.inputs) else None
             if mask is not None and not walk.learned(mask):
                 yield node, mask, False
-    for attention in attentions(walk):
-        if attention.node in nodes and attention.logits is not None:
-            yield from _between(walk, attention)
+    for node in walk.sorted(nodes):
+        if _of_two(walk, node):
+            yield from _between(walk, node)
     shape = dims(tokens) or ()
     length = shape[-2] if len(shape) in (2, 3) else None
     for node in walk.sorted(nodes):
@@ -76,17 +77,21 @@ def _masks(walk: Walk, nodes: set[ir.Node], tokens: ir.Value) -> Iterator[tuple[
                 yield node, mask, True
 
 
-def _between(walk: Walk, attention: Attention) -> Iterator[tuple[ir.Node, ir.Value, bool]]:
-    """Computed operands that come in between the product of queries and keys and that of the weights with values."""
-    assert attention.logits is not None
-    starts = [node for x in attention.product for node in x.consumers() if set(attention.product) <= set(node.inputs)]
-    way = {node for start in starts for node in walk.descendants(start.outputs[0])}
-    above = (way & walk.ancestors(attention.logits)) | set(starts)
-    below = walk.descendants(
-        attention.node.outputs[0], until=lambda node: node.op_type in ("MatMul", "Einsum", "FusedMatMul")
-    )
-    inside = above | {attention.node} | below
-    for node in walk.sorted(above - set(starts)) + [n for n in walk.sorted(below) if n.op_type in ("Mul", "Where")]:
+def _of_two(walk: Walk, node: ir.Node) -> bool:
+    """Whether the node is a product of two computed values, as of queries and keys, or of weights and values."""
+    return node.op_type in _PRODUCTS and sum(x is not None and not walk.learned(x) for x in node.inputs) > 1
+
+
+def _between(walk: Walk, product: ir.Node) -> Iterator[tuple[ir.Node, ir.Value, bool]]:
+    """Computed operands that come in between one product of two computed values and the next.
+
+    That is an attention, however its softmax is written.
+    """
+    below = walk.descendants(product.outputs[0], until=lambda node: node.op_type in _PRODUCTS)
+    mixes = [node for node in below if _of_two(walk, node)]
+    way = below & {node for mix in mixes for x in mix.inputs if x is not None for node in walk.ancestors(x)}
+    inside = {product, *way}
+    for node in walk.sorted(node for node in way if node.op_type not in _PRODUCTS):
         for mask in node.inputs:
             if mask is not None and mask.producer() not in inside and not walk.learned(mask):
                 yield node, mask, False

@@ -88,6 +88,8 @@ def _check_result(spelling: Spelling, graph: Written, result: onnx.ModelProto) -
         own = np.ones((rows, front)), np.ones((rows, back))
         return tokens, np.concatenate([own[0], wanted.sizes.double().numpy(), own[1]], 1)
 
+    before_rows_meet = spelling.mixed and not {*stages} & {"mixed", "dropped", "projected"}
+    assert not before_rows_meet or _same_rows(got["assignment"]), "places are mixed that are not the same"
     problems = [_wrong(spelling, got, before, forward.run(stage, change), gate) for stage in stages]
     assert "" in problems, f"after {stages}: {problems}"
 
@@ -98,7 +100,7 @@ def _stages(forward: Forward, content: np.ndarray, gate: float) -> list[str]:
     if forward.spelling.seam.startswith("encoder_layer:"):
         places = [f"layer{forward.spelling.seam[-1]}"]
     else:
-        places = [f"sum{last}", f"layer{last}", "normed", "dropped", "projected"]
+        places = [f"sum{last}", f"layer{last}", "normed", "mixed", "dropped", "projected"]
     found = []
     for place in places:
         if place in forward.stages:
@@ -108,6 +110,10 @@ def _stages(forward: Forward, content: np.ndarray, gate: float) -> list[str]:
                 found.append(place)
     assert found, f"the compressor reads {content.shape}, which are not the encoder's tokens at any of {places}"
     return found
+
+
+def _same_rows(array: np.ndarray) -> bool:
+    return bool((array == array[:1]).all())
 
 
 def _signal(forward: Forward, name: str, stage: str) -> np.ndarray:

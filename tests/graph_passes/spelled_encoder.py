@@ -90,6 +90,7 @@ class _Encoder:
                     x = self.norm("norm", x)
             x = w.op("Transpose", x, perm=[1, 0, 2]) if s.layout == "NBD" else x
         outputs = self.extras(x)
+        x = w.op("Add", x, w.mean(x, 0, 1)) if s.mixed else x
         if s.drop != "none":
             start, end = (0, -s.learned) if s.appended else (s.learned, MANY)
             x = w.slice(x, start, end, 1)

@@ -58,6 +58,8 @@ class Forward:
             outputs["pooled"] = x[:, 0]
         if spelling.extra == "count":
             outputs["count"] = np.array([x.shape[1]])
+        if spelling.mixed:
+            x = self._stage("mixed", x + x.mean(0, keepdims=True))
         if spelling.drop != "none":
             front, back = self._ends()
             x = self._stage("dropped", x[:, front : x.shape[1] - back], whole=False)

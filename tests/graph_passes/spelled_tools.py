@@ -61,7 +61,8 @@ def _static(model: onnx.ModelProto, spelling: Spelling, feeds: Arrays) -> onnx.M
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
     class Once(CalibrationDataReader):
-        left = [feeds]
+        def __init__(self) -> None:
+            self.left = [feeds]
 
         def get_next(self) -> Arrays | None:
             given, self.left = self.left[:1], self.left[1:]

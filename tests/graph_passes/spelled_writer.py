@@ -107,7 +107,7 @@ FLOAT_TYPES = {np.float32: TensorProto.FLOAT, np.float16: TensorProto.FLOAT16}
 
 
 def without_some_names(model: onnx.ModelProto, cut: float, gap: float) -> None:
-    """Take the names from the nodes between two shares of the graph, in place; a negative gap: from all before `cut`."""
+    """Take the names from the nodes between two shares of the graph, in place; from all before `cut` if `gap` < 0."""
     count = len(model.graph.node)
     first, last = (0, cut) if gap < 0 else (cut, cut + gap)
     for node in list(model.graph.node)[int(first * count) : int(last * count) + 1]:

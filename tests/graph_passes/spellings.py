@@ -1,4 +1,4 @@
-"""How one small encoder can be written as an ONNX graph: the choices of exporters, of models, and of the tools between."""
+"""How one small encoder can be written as an ONNX graph: what exporters, models and the tools between them choose."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "gelu": ("erf", "operator", "sigmoid", "relu"),
     "mask": (*5 * ("none",), "attention_mask", "lengths"),
     "layers": (1, 2, 3),
+    "mixed": (*7 * (False,), True),
     "drop": ("none", "slice"),
     "projector": (True, True, False),
     "extra": (*8 * ("none",), *2 * ("mean", "cls", "count"), "lengths", "mask", "features", "positions"),
@@ -75,6 +76,7 @@ class Spelling:
         gelu: the activation.
         mask: an input that says which tokens are padding.
         layers: how many.
+        mixed: whether each place of a row is mixed with the same place of the other rows behind the encoder.
         drop: whether the prefix is cut off behind the encoder.
         projector: whether two layers with weights follow.
         extra: what is returned beside the tokens.
@@ -108,6 +110,7 @@ class Spelling:
     gelu: str = "erf"
     mask: str = "none"
     layers: int = 2
+    mixed: bool = False
     drop: str = "none"
     projector: bool = True
     extra: str = "none"
@@ -133,7 +136,12 @@ class Spelling:
         known = self.norm == "op" or not self.post_norm
         static = self.batch != "batch" or (self.linear != "gemm" and self.shapes != "constant")
         asks = self.seam == "auto" and self.method not in ("cls_topk", "tome-keys")
-        alone = self.extra in ("none", "cls" if self.learned else "none") and self.mask == "none" and not self.appended
+        alone = (
+            self.extra in ("none", "cls" if self.learned else "none")
+            and self.mask == "none"
+            and not self.appended
+            and not self.mixed
+        )
         return known and static and asks and alone and self.layout == "BND" and self.position != "input"
 
     @property
@@ -160,6 +168,8 @@ def possible(spelling: Spelling) -> Spelling:
         change["method"] = "topk"
     if spelling.method == "pool" and spelling.stem == "features":
         change["stem"] = "frames"
+    if spelling.batch == 1:
+        change["mixed"] = False
     if spelling.tool in ("dynamic", "qdq"):
         change["half"] = "no"
     if spelling.opset == 17 and spelling.half != "no":

@@ -66,6 +66,18 @@ def test_a_length_read_from_the_tokens_follows() -> None:
     assert run(small, feeds)[1].tolist() == [4]
 
 
+def test_features_that_still_have_the_prefix_are_refused_behind_where_it_is_cut_off() -> None:
+    toy = Toy()
+    x = toy.op("MatMul", toy.input("frames", 1, N, D), toy.weight(D, D))
+    x = toy.op("Concat", toy.weight(1, 1, D), x, axis=1)
+    features = toy.op("Tanh", x, name="beside")
+    x = toy.block(toy.block(x, D, 2), D, 2)
+    x = toy.op("Slice", x, toy.const([1]), toy.const([N + 1]), toy.const([1]), name="cut")
+    model = toy.output(toy.op("MatMul", x, toy.weight(D, D), name="y"), features)
+    with pytest.raises(GraphError, match=r"'beside' \[1, 13, 8\].*old count.*--drop-output beside"):
+        compress(model, "kcenter_merge", keep=4, seam="tensor:cut")
+
+
 def test_only_outputs_that_are_there_can_be_dropped_and_not_all() -> None:
     with pytest.raises(RequestError, match=r"no output 'besides'.*beside"):
         compress(encoder(lengths), "divprune", keep=4, drop_outputs=["besides"])

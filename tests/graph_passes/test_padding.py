@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -48,10 +49,22 @@ def from_sizes(toy: Toy) -> ir.Value:
     return toy.op("Where", later, toy.const(np.float32(BIG)), toy.const(np.float32(0)))
 
 
+class SpelledOut(Toy):
+    """Without the operator Softmax, as an optimiser may inline it."""
+
+    def op(self, op_type: str, *inputs: ir.Value | None, name: str = "", **attributes: Any) -> ir.Value:
+        if op_type != "Softmax":
+            return super().op(op_type, *inputs, name=name, **attributes)
+        powers = super().op("Exp", *inputs)
+        return super().op("Div", powers, super().op("ReduceSum", powers, self.const([-1]), keepdims=1))
+
+
 def encoder(
-    mask: Callable[[Toy], ir.Value] | None, gate: Callable[[Toy, ir.Value], ir.Value] | None = None
+    mask: Callable[[Toy], ir.Value] | None,
+    gate: Callable[[Toy, ir.Value], ir.Value] | None = None,
+    kind: type[Toy] = Toy,
 ) -> ir.Model:
-    toy = Toy()
+    toy = kind()
     x = toy.op("MatMul", toy.input("frames", 1, N, D), toy.weight(D, D))
     masked = mask(toy) if mask is not None else None
     x = gate(toy, x) if gate is not None else x
@@ -75,6 +88,12 @@ def gate_where(toy: Toy, x: ir.Value) -> ir.Value:
 def test_attention_masked_by_an_input_is_refused_and_names_it(mask, source: str, method: str) -> None:
     with pytest.raises(GraphError, match=rf"'{source}'.*--assume-no-padding"):
         compress(encoder(mask), method, keep=4)
+
+
+def test_a_mask_is_seen_where_the_softmax_is_arithmetic() -> None:
+    with pytest.raises(GraphError, match=r"'attention_mask'.*--assume-no-padding"):
+        compress(encoder(additive, kind=SpelledOut), "kcenter_merge", keep=4)
+    assert compress(encoder(causal, kind=SpelledOut), "kcenter_merge", keep=4)
 
 
 @pytest.mark.parametrize("gate", [gate_product, gate_where])

@@ -8,6 +8,7 @@ import pytest
 from exported_models import Toy, by_name, run
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compress import compress
+from tokexport.graph_passes.ir_tools.fold_shapes import stand_in
 
 D, PATCHES = 8, 16
 
@@ -83,3 +84,9 @@ def test_sizes_are_worked_out_without_reading_weights() -> None:
             value.const_value = ir.ExternalTensor("absent.bin", 0, value.const_value.nbytes, value.dtype,
                                                   shape=value.shape, name=value.name or "")  # fmt: skip
     assert by_name(model)["encoder_output"].prefix == 1
+
+
+def test_what_stands_for_a_size_is_divided_by_no_count() -> None:
+    standing = [stand_in(i) for i in range(20)]
+    assert sorted({*standing}) == standing
+    assert all(number % count for number in standing for count in range(2, 1025))
