@@ -54,11 +54,13 @@ def attention_tap(calls: list[dict[str, Any]], bias: list[torch.Tensor]) -> Iter
     """Record every scaled_dot_product_attention; once `bias` holds a [B, n] tensor, add it to the logits of n keys.
 
     `calls` receives query and key [B, H, n, d], the scale, the mask added to the logits (None without one), and
-    whether the bias was added; `bias` may be filled while the tap is open.
+    whether the bias was added; `bias` may be filled while the tap is open. nn.MultiheadAttention, which computes its
+    own products where weights are asked for, gets the bias too; it is recorded without query and key.
     """
     from torch.nn import functional
 
     original = functional.scaled_dot_product_attention
+    whole = functional.multi_head_attention_forward
 
     def tapped(
         query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
@@ -74,11 +76,24 @@ def attention_tap(calls: list[dict[str, Any]], bias: list[torch.Tensor]) -> Iter
         calls.append({"query": query, "key": key, "scale": scale, "mask": mask, "biased": biased})
         return original(query, key, value, attn_mask, dropout_p, is_causal, **kwargs)
 
+    def tapped_whole(query: Any, key: Any, value: Any, embed_dim: int, heads: int, *args: Any, **kwargs: Any) -> Any:
+        if not bias or kwargs.get("attn_mask") is not None or key.shape[0] != bias[0].shape[-1]:
+            return whole(query, key, value, embed_dim, heads, *args, **kwargs)
+        extra = bias[0].to(query.dtype).repeat_interleave(heads, 0)[:, None].expand(-1, query.shape[0], -1)
+        calls.append({"query": None, "biased": True})
+        held = [bias.pop() for _ in list(bias)]
+        try:
+            return whole(query, key, value, embed_dim, heads, *args, **{**kwargs, "attn_mask": extra})
+        finally:
+            bias.extend(held)
+
     functional.scaled_dot_product_attention = tapped  # type: ignore[assignment]
+    functional.multi_head_attention_forward = tapped_whole
     try:
         yield
     finally:
         functional.scaled_dot_product_attention = original
+        functional.multi_head_attention_forward = whole
 
 
 def head(
@@ -121,7 +136,7 @@ def head(
             where=f"seam {seam.name}",
             fix="Load the model with attn_implementation='sdpa'.",
         )
-    read_from = own or before
+    read_from = [call for call in own or before if call["query"] is not None]
     return Head(found[0], {name: _signal(name, read_from[-1], seam) for name in signals})
 
 

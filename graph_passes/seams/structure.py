@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -98,16 +99,24 @@ def with_final_norm(walk: Walk, value: ir.Value) -> ir.Value:
     return value
 
 
-def with_batch_first(value: ir.Value) -> ir.Value:
-    """[B, N, D] of a stream [N, B, D] that is turned round and goes nowhere else; else `value` itself."""
+def with_batch_first(value: ir.Value, heads: Set[ir.Node] = frozenset()) -> ir.Value:
+    """[B, N, D] of a stream [N, B, D] that is turned round and goes nowhere else; else `value` itself.
+
+    A pooling head may want [N, B, D]: what belongs to `heads` does not count.
+    """
     users = list(value.consumers())
-    return users[0].outputs[0] if len(users) == 1 and batch_first(users[0]) and not value.is_graph_output() else value
+    turned = len(users) == 1 and batch_first(users[0]) and users[0] not in heads
+    return users[0].outputs[0] if turned and not value.is_graph_output() else value
 
 
-def downstream(walk: Walk, value: ir.Value, prefix: int = 0) -> Downstream:
-    """Walk from an encoder's output, with `prefix` leading tokens, to the first weights after it."""
-    after = walk.descendants(value, until=lambda node: ends_tokens(node, prefix) or _weights(walk, node))
-    flow = [node for node in walk.sorted(after) if not ends_tokens(node, prefix) and _float(node)]
+def downstream(walk: Walk, value: ir.Value, prefix: int = 0, heads: Set[ir.Node] = frozenset()) -> Downstream:
+    """Walk from an encoder's output, with `prefix` leading tokens, to the first weights after it that are no head's."""
+
+    def ends(node: ir.Node) -> bool:
+        return ends_tokens(node, prefix) or node in heads
+
+    after = walk.descendants(value, until=lambda node: ends(node) or _weights(walk, node))
+    flow = [node for node in walk.sorted(after) if not ends(node) and _float(node)]
     weight = next((node for node in flow if _weights(walk, node)), None)
     between = set(flow) if weight is None else walk.ancestors(_data(walk, weight)) & set(flow)
     path = [node for node in walk.sorted(between) if not _weights(walk, node)]
