@@ -7,7 +7,17 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ..ir_tools.token_flow import NORMS, batch_first, ends_tokens, keeps_tokens, prefix_dropped, weight_product
+from ..ir_tools.token_flow import (
+    NORMS,
+    batch_first,
+    channels_first,
+    ends_tokens,
+    keeps_tokens,
+    only_pointwise,
+    pointwise,
+    prefix_dropped,
+    weight_product,
+)
 from ..ir_tools.walk import FLOATS, Walk, dims
 
 _SKIP_NORMS = frozenset({"SkipLayerNormalization", "SkipSimplifiedLayerNormalization"})
@@ -120,7 +130,10 @@ def downstream(walk: Walk, value: ir.Value, prefix: int = 0, heads: Set[ir.Node]
     weight = next((node for node in flow if _weights(walk, node)), None)
     between = set(flow) if weight is None else walk.ancestors(_data(walk, weight)) & set(flow)
     path = [node for node in walk.sorted(between) if not _weights(walk, node)]
-    mixing = tuple(node for node in path if not keeps_tokens(walk, node) and not prefix_dropped(node))
+    kept = [node for node in path if keeps_tokens(walk, node) or prefix_dropped(node) or only_pointwise(node)]
+    mixing = tuple(node for node in path if node not in kept)
+    if weight is not None and weight.op_type == "Conv" and mixing and channels_first(mixing[0]):
+        mixing = (weight, *mixing)
     known = {value, *(output for node in path for output in node.outputs)}
     foreign = tuple(node for node in path if any(x not in known for x in walk.inputs(node)))
     return Downstream(_last_move(walk, value, path, {*mixing, *foreign}, weight), weight, mixing, foreign)
@@ -142,7 +155,8 @@ def output_downstream(walk: Walk, value: ir.Value) -> ir.Value | None:
 def moved_downstream(walk: Walk, value: ir.Value) -> str:
     """Why tokens may not be selected at `value`: a downstream operation that works on a grid; else empty."""
     grid = ("Conv", "AveragePool", "MaxPool", "Resize", "SpaceToDepth", "DepthToSpace")
-    node = next((n for n in walk.sorted(walk.descendants(value, until=ends_tokens)) if n.op_type in grid), None)
+    after = walk.sorted(walk.descendants(value, until=ends_tokens))
+    node = next((n for n in after if n.op_type in grid and not pointwise(n)), None)
     return f"{node.op_type} {_label(node)} downstream moves or merges tokens by position" if node is not None else ""
 
 
@@ -150,7 +164,7 @@ def _last_move(
     walk: Walk, value: ir.Value, path: list[ir.Node], moving: set[ir.Node], weight: ir.Node | None
 ) -> ir.Value | None:
     """The value after the last node that moves or joins tokens, if all paths from there to the weights pass it."""
-    if weight is None or weight.op_type == "Conv":
+    if weight is None or (weight.op_type == "Conv" and not pointwise(weight)):
         return None
     moves = [node for node in path if node in moving or prefix_dropped(node)]
     start = moves[-1].outputs[0] if moves else value
