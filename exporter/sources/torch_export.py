@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from ...errors import GraphError, MissingError
+from .calling import arguments
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -62,11 +63,13 @@ def export_graph(graph: GraphSource, opset: int = 18) -> ir.Model:
 
     assert graph.module is not None, "a foreign ONNX file is not exported"
     module = graph.module.eval()
+    positional, keywords = arguments(module, graph.inputs)
     try:
         with _quiet(), _one_registry(), torch.no_grad():
             program = torch.onnx.export(
                 module,
-                tuple(graph.inputs.values()),
+                positional,
+                kwargs=keywords,
                 dynamo=True,
                 opset_version=opset,
                 input_names=list(graph.inputs),
