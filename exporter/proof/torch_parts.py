@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import GraphError
+from ..sources.calling import call
 
 if TYPE_CHECKING:
     import torch
@@ -54,11 +55,13 @@ def attention_tap(calls: list[dict[str, Any]], bias: list[torch.Tensor]) -> Iter
     """Record every scaled_dot_product_attention; once `bias` holds a [B, n] tensor, add it to the logits of n keys.
 
     `calls` receives query and key [B, H, n, d], the scale, the mask added to the logits (None without one), and
-    whether the bias was added; `bias` may be filled while the tap is open.
+    whether the bias was added; `bias` may be filled while the tap is open. nn.MultiheadAttention, which computes its
+    own products where weights are asked for, gets the bias too; it is recorded without query and key.
     """
     from torch.nn import functional
 
     original = functional.scaled_dot_product_attention
+    whole = functional.multi_head_attention_forward
 
     def tapped(
         query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
@@ -74,11 +77,24 @@ def attention_tap(calls: list[dict[str, Any]], bias: list[torch.Tensor]) -> Iter
         calls.append({"query": query, "key": key, "scale": scale, "mask": mask, "biased": biased})
         return original(query, key, value, attn_mask, dropout_p, is_causal, **kwargs)
 
+    def tapped_whole(query: Any, key: Any, value: Any, embed_dim: int, heads: int, *args: Any, **kwargs: Any) -> Any:
+        if not bias or kwargs.get("attn_mask") is not None or key.shape[0] != bias[0].shape[-1]:
+            return whole(query, key, value, embed_dim, heads, *args, **kwargs)
+        extra = bias[0].to(query.dtype).repeat_interleave(heads, 0)[:, None].expand(-1, query.shape[0], -1)
+        calls.append({"query": None, "biased": True})
+        held = [bias.pop() for _ in list(bias)]
+        try:
+            return whole(query, key, value, embed_dim, heads, *args, **{**kwargs, "attn_mask": extra})
+        finally:
+            bias.extend(held)
+
     functional.scaled_dot_product_attention = tapped  # type: ignore[assignment]
+    functional.multi_head_attention_forward = tapped_whole
     try:
         yield
     finally:
         functional.scaled_dot_product_attention = original
+        functional.multi_head_attention_forward = whole
 
 
 def head(
@@ -111,7 +127,7 @@ def head(
             # A tower may run layers after the one whose states it returns: its last attention is then not the seam's.
             handle = module.get_submodule(path).register_forward_hook(lambda *_: own.extend(calls[-1:]))
             hooks.callback(handle.remove)
-        module(*inputs.values())
+        call(module, inputs)
     _check_bias(injected, before)
     if not found:
         raise GraphError(f"the PyTorch module never ran {seam.module!r}", where=f"seam {seam.name}")
@@ -121,7 +137,7 @@ def head(
             where=f"seam {seam.name}",
             fix="Load the model with attn_implementation='sdpa'.",
         )
-    read_from = own or before
+    read_from = [call for call in own or before if call["query"] is not None]
     return Head(found[0], {name: _signal(name, read_from[-1], seam) for name in signals})
 
 
@@ -153,7 +169,7 @@ def tail(
     calls: list[dict[str, Any]] = []
     injected = Injected(seam, tokens, sizes)
     with torch.no_grad(), _injecting(module, injected, calls):
-        result = module(*inputs.values())
+        result = call(module, inputs)
     _check_bias(injected, calls)
     return tuple(result) if isinstance(result, (tuple, list)) else (result,)
 
@@ -196,22 +212,20 @@ def _at(module: nn.Module, seam: Seam, action: Any) -> Iterator[None]:
     """Call `action` with the tensor at the seam; a tensor it returns replaces that."""
     place = module.get_submodule(seam.module)
 
-    def first(value: Any) -> Any:
-        return value[0] if isinstance(value, (tuple, list)) else value
-
-    def with_first(value: Any, new: Any) -> Any:
-        return type(value)((new, *value[1:])) if isinstance(value, (tuple, list)) else new
-
     def on_output(_: nn.Module, __: Any, output: Any) -> Any:
-        new = action(first(output))
-        return None if new is None else with_first(output, new)
+        new = action(_first(output))
+        return None if new is None else _with_first(output, new)
 
-    def on_input(_: nn.Module, args: tuple[Any, ...]) -> Any:
-        new = action(args[0])
-        return None if new is None else (new, *args[1:])
+    def on_input(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if args:
+            new = action(args[0])
+            return None if new is None else ((new, *args[1:]), named)
+        name = next(name for name, value in named.items() if _is_at(value, seam))
+        new = action(named[name])
+        return None if new is None else (args, {**named, name: new})
 
     if seam.side == "input":
-        handle = place.register_forward_pre_hook(on_input)
+        handle = place.register_forward_pre_hook(on_input, with_kwargs=True)
     else:
         # First, so that hooks of the model's own that collect hidden states see the new tokens too.
         handle = place.register_forward_hook(on_output, prepend=True)
@@ -219,6 +233,25 @@ def _at(module: nn.Module, seam: Seam, action: Any) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def _first(value: Any) -> Any:
+    """The first tensor that a module returns: alone, in a tuple, or by name as models of transformers do."""
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    return value[0] if isinstance(value, (tuple, list)) else value
+
+
+def _with_first(value: Any, new: Any) -> Any:
+    if isinstance(value, Mapping):
+        return type(value)(**{**value, next(iter(value)): new})
+    return type(value)((new, *value[1:])) if isinstance(value, (tuple, list)) else new
+
+
+def _is_at(value: Any, seam: Seam) -> bool:
+    """Whether a keyword argument can be the tensor at a seam."""
+    shape = getattr(value, "shape", ())
+    return len(shape) == seam.rank and shape[-1] == seam.dim and value.is_floating_point()
 
 
 def _added_mask(

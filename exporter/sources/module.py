@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import RequestError, nearest
+from .calling import call, parameters
 from .source import GraphSource, Source
 from .torch_export import need
 
@@ -67,11 +67,11 @@ def open_module(text: str) -> Source:
     inputs = {name: x.float() if x.is_floating_point() else x for name, x in _inputs(module, result[1], text).items()}
     try:
         with torch.no_grad():
-            returned = module(*inputs.values())
+            returned = call(module, inputs)
     except Exception as error:
         raise RequestError(
             f"the module of {text} fails on its own example: {_one_line(error)}",
-            fix="Make module(*example) work in float32.",
+            fix="Make module(*example), or module(**example) where it is a dict, work in float32.",
         ) from error
     outputs = _outputs(returned, text)
     return ModuleSource(
@@ -119,7 +119,7 @@ def _inputs(module: nn.Module, example: Any, text: str) -> dict[str, torch.Tenso
     """Examples by name: a dict has names, a tensor or a tuple takes those of forward's parameters."""
     import torch
 
-    names = list(inspect.signature(module.forward).parameters)
+    names = parameters(module)
     if isinstance(example, Mapping):
         named = {name: example[name] for name in names if name in example}
         strange = [name for name in example if name not in names]
@@ -127,11 +127,6 @@ def _inputs(module: nn.Module, example: Any, text: str) -> dict[str, torch.Tenso
             raise RequestError(
                 f"the example of {text} has {strange[0]!r}, which forward does not take",
                 fix=nearest(strange[0], names, kind="parameters"),
-            )
-        if list(named) != names[: len(named)]:
-            raise RequestError(
-                f"the example of {text} has {list(named)} of forward's parameters {names} and skips an earlier one",
-                fix="Wrap the module in one whose forward takes only the inputs of the example.",
             )
     else:
         values = tuple(example) if isinstance(example, (tuple, list)) else (example,)

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from ...errors import GraphError, MissingError
+from .calling import arguments
 from .exported import exported
 
 if TYPE_CHECKING:
@@ -69,11 +70,13 @@ def _export(graph: GraphSource, opset: int) -> ir.Model:
 
     assert graph.module is not None
     module = graph.module.eval()
+    positional, keywords = arguments(module, graph.inputs)
     try:
         with _quiet(), _one_registry(), torch.no_grad():
             program = torch.onnx.export(
                 module,
-                tuple(graph.inputs.values()),
+                positional,
+                kwargs=keywords,
                 dynamo=True,
                 opset_version=opset,
                 input_names=list(graph.inputs),

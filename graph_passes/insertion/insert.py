@@ -68,8 +68,9 @@ def carry_out(model: ir.Model, plan: Insertion) -> Inserted:
     biased: list[str] = []
     if plan.weigh:
         rewritten += weigh_pools(model, plan.resize.pools, emitted.composed["sizes"], plan.until)
-    if plan.bias:
-        biased = add_size_bias(model, emitted.slots, emitted.composed["sizes"], plan.seam.prefix, plan.until)
+    if plan.bias or plan.pooled:
+        sizes, prefix = emitted.composed["sizes"], plan.seam.prefix
+        biased = add_size_bias(model, emitted.slots, sizes, prefix, plan.until, layers=plan.bias)
     refresh_seams(model)
     return Inserted(
         seam=plan.seam,

@@ -21,6 +21,7 @@ from ..seams.seam import Seam
 from .inserted import Inserted
 from .placeholder import replaced_value
 from .signals import check_signal
+from .size_bias import pools_by_attention
 
 EXTRA_OUTPUTS = OUTPUTS[1:]
 
@@ -42,6 +43,7 @@ class Insertion:
         resize: the constants and shapes downstream that hold the old token count.
         weigh: whether means over the tokens are weighted by the sizes.
         bias: whether attention downstream gets log(sizes).
+        pooled: whether a pooling head downstream does, at any seam.
         until: the value at which the next compressor will sit, or None.
         after: the previous step, or None.
     """
@@ -58,6 +60,7 @@ class Insertion:
     resize: Resize
     weigh: bool
     bias: bool
+    pooled: bool
     until: ir.Value | None = None
     after: Inserted | None = None
 
@@ -126,6 +129,7 @@ def plan_insertion(
         weigh=weigh,
         # A seam after the last layer has no attention downstream for sizes to act on.
         bias=weigh and seam.name.startswith("encoder_layer:") and resize.attends(model, end),
+        pooled=weigh and pools_by_attention(model, replaced, end),
         until=end,
         after=after,
     )

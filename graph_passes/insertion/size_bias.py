@@ -10,7 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ...errors import GraphError
-from ..ir_tools.attention import Attention, attentions
+from ..ir_tools.attention import Attention, attentions, pooling_attentions
 from ..ir_tools.builder import DTYPE_NAMES, Builder
 from ..ir_tools.token_flow import ends_tokens, prefix_dropped
 from ..ir_tools.walk import Walk, dims
@@ -19,9 +19,17 @@ from .signals import insert_after
 
 
 def add_size_bias(
-    model: ir.Model, tensor: ir.Value, sizes: ir.Value, prefix: int = 0, until: ir.Value | None = None
+    model: ir.Model,
+    tensor: ir.Value,
+    sizes: ir.Value,
+    prefix: int = 0,
+    until: ir.Value | None = None,
+    *,
+    layers: bool = True,
 ) -> list[str]:
-    """Add log(`sizes`) to the logits of every encoder self-attention downstream of compressed tokens, in place.
+    """Add log(`sizes`) to the logits of encoder attention downstream of compressed tokens, in place.
+
+    That is self-attention, and that of a pooling head, whose learned probe attends to the tokens.
 
     Only for graphs that we own: it changes what the layers after the seam compute.
 
@@ -32,18 +40,18 @@ def add_size_bias(
         sizes: [B, K] float32, at least 1 each.
         prefix: leading tokens of `tensor`, of size 1 each.
         until: the value at which they will be compressed again: only attention upstream of it gets the bias.
+        layers: whether self-attention gets it too, or only pooling heads.
 
     Returns:
         Names of the Softmax or Attention nodes that now read the bias.
 
     Raises:
-        GraphError: no self-attention is downstream of `tensor`, or one is in a form the bias cannot be added to.
+        GraphError: no such attention is downstream of `tensor`, or one is in a form the bias cannot be added to.
     """
     walk = Walk(model)
-    inside = walk.descendants(tensor, until=_leaves)
-    if until is not None:
-        inside &= walk.ancestors(until)
-    found = [a for a in attentions(walk) if a.node in inside and _of_itself(a, tensor, inside)]
+    inside = _inside(walk, tensor, until)
+    found = [a for a in attentions(walk) if layers and a.node in inside and _of_itself(a, tensor, inside)]
+    found += [a for a in pooling_attentions(walk) if a.node in inside]
     found = [a for a in found if keys_are_tokens(walk, a, tensor)]
     if not found:
         raise GraphError(
@@ -53,6 +61,18 @@ def add_size_bias(
         )
     biases = _Biases(model.graph, sizes, prefix)
     return [_biased(model.graph, biases, attention) for attention in found]
+
+
+def pools_by_attention(model: ir.Model, tensor: ir.Value, until: ir.Value | None = None) -> bool:
+    """Whether a pooling head attends to the tokens of `tensor`, upstream of `until` where that is given."""
+    walk = Walk(model)
+    inside = _inside(walk, tensor, until)
+    return any(keys_are_tokens(walk, a, tensor) for a in pooling_attentions(walk) if a.node in inside)
+
+
+def _inside(walk: Walk, tensor: ir.Value, until: ir.Value | None) -> set[ir.Node]:
+    inside = walk.descendants(tensor, until=_leaves)
+    return inside if until is None else inside & walk.ancestors(until)
 
 
 class _Biases:

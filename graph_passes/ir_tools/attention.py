@@ -17,6 +17,8 @@ _THROUGH = frozenset(
     {"Add", "Cast", "Clip", "Div", "Identity", "Max", "Mul", "Reshape", "Squeeze", "Sub", "Tanh", "Unsqueeze", "Where"}
 )
 
+_PRODUCTS = ("MatMul", "FusedMatMul", "Einsum")
+
 
 @dataclass(frozen=True)
 class Operand:
@@ -73,8 +75,34 @@ def attentions(walk: Walk) -> list[Attention]:
     return [attention for attention in found if attention is not None]
 
 
-def match(walk: Walk, node: ir.Node) -> Attention | None:
-    """The attention whose Softmax (over the last axis) or Attention node this is."""
+def pooling_attentions(walk: Walk) -> list[Attention]:
+    """Every attention of learned queries (a probe) to computed keys, in the order of the graph."""
+    found = (match(walk, node, probe=True) for node in walk.nodes)
+    return [
+        attention
+        for attention in found
+        if attention is not None and walk.learned(attention.product[0]) and not walk.learned(attention.product[1])
+    ]
+
+
+def products(attention: Attention) -> list[ir.Node]:
+    """The product of queries and keys, and that of the weights with the values; an Attention node is both."""
+    if attention.logits is None:
+        return [attention.node]
+    query, key = attention.product
+    found = [node for node in key.consumers() if query in node.inputs]
+    todo = [attention.node.outputs[0]]
+    while todo:
+        for node in todo.pop().consumers():
+            if node.op_type in _PRODUCTS:
+                found.append(node)
+            elif node.op_type in _THROUGH | {"Dropout"}:
+                todo.extend(node.outputs)
+    return found
+
+
+def match(walk: Walk, node: ir.Node, *, probe: bool = False) -> Attention | None:
+    """The attention whose Softmax (over the last axis) or Attention node this is; with `probe`, of learned queries."""
     if node.domain != "":
         return None
     if node.op_type == "Attention":
@@ -85,7 +113,7 @@ def match(walk: Walk, node: ir.Node) -> Attention | None:
     rank = len(dims(logits) or ())
     if attribute(node, "axis", -1) not in (-1, rank - 1):
         return None
-    product = _product(walk, logits)
+    product = _product(walk, logits, probe)
     if product is None:
         return None
     weights = _after_guard(node.outputs[0])
@@ -116,8 +144,8 @@ def _from_operator(node: ir.Node) -> Attention | None:
     )
 
 
-def _product(walk: Walk, logits: ir.Value) -> tuple[ir.Value, ir.Value] | None:
-    """The operands of the nearest product of two computed values upstream of the logits."""
+def _product(walk: Walk, logits: ir.Value, probe: bool) -> tuple[ir.Value, ir.Value] | None:
+    """The operands of the nearest product upstream of the logits: two computed values, or a probe and computed keys."""
     todo, seen = [logits], set()
     while todo:
         node = todo.pop(0).producer()
@@ -125,8 +153,8 @@ def _product(walk: Walk, logits: ir.Value) -> tuple[ir.Value, ir.Value] | None:
             continue
         seen.add(node)
         inputs = [value for value in node.inputs if value is not None]
-        if node.op_type in ("MatMul", "FusedMatMul", "Einsum") and len(inputs) == 2:
-            if not walk.learned(inputs[0]) and not walk.learned(inputs[1]):
+        if node.op_type in _PRODUCTS and len(inputs) == 2:
+            if walk.learned(inputs[0]) is probe and not walk.learned(inputs[1]):
                 return inputs[0], inputs[1]
         elif node.op_type in _THROUGH:
             todo.extend(walk.inputs(node))

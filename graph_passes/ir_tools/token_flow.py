@@ -45,14 +45,65 @@ def keeps_tokens(walk: Walk, node: ir.Node) -> bool:
         return False
     if op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
         return _layout_only(source, target)
+    if op == "Conv":
+        return pointwise(node) and _turned_back(node)
     if op == "Transpose":
         perm: Any = attribute(node, "perm", tuple(reversed(range(len(source)))))
+        if channels_first(node):
+            return _from_pointwise(node) or _turned_back(node)
         return tuple(perm) in ((0, 1, 2), (0, 2, 1, 3), tuple(range(len(source))))
     if op in ("Slice", "Split", "Concat", "Softmax") or op in _REDUCE:
         last = len(source) - 1
         axes = _axes(node, len(source))
         return axes == (last,) and last >= 1
     return False
+
+
+def pointwise(node: ir.Node) -> bool:
+    """Whether this is a Conv over [B, D, N] of width one: a linear layer of each token, as in heads for CTC."""
+    shape = dims(node.inputs[1]) if node.op_type == "Conv" and len(node.inputs) > 1 else None
+    if shape is None or len(shape) != 3 or shape[2] != 1:
+        return False
+    plain = {"strides": (1,), "pads": (0, 0)}
+    return all(tuple(attribute(node, name, value)) == value for name, value in plain.items())  # type: ignore[arg-type]
+
+
+def channels_first(node: ir.Node) -> bool:
+    """Whether the node turns [B, N, D] into [B, D, N], or back."""
+    return node.op_type == "Transpose" and tuple(attribute(node, "perm", ())) == (0, 2, 1)  # type: ignore[arg-type]
+
+
+def only_pointwise(node: ir.Node) -> bool:
+    """Whether a node turns [B, N, D] into [B, D, N] for convolutions of width one and nothing else."""
+    users = list(node.outputs[0].consumers())
+    return channels_first(node) and bool(users) and all(pointwise(user) for user in users)
+
+
+def _turned_back(node: ir.Node) -> bool:
+    """Whether every way from [B, D, N] passes what works on each token alone and ends in [B, N, D]."""
+    todo, seen = [node], {node}
+    while todo:
+        value = todo.pop().outputs[0]
+        users = list(value.consumers())
+        if not users or value.is_graph_output():
+            return False
+        for user in users:
+            if user in seen or (channels_first(user) and user is not node):
+                continue
+            if not (pointwise(user) or user.op_type in _ELEMENTWISE):
+                return False
+            seen.add(user)
+            todo.append(user)
+    return True
+
+
+def _from_pointwise(node: ir.Node) -> bool:
+    """Whether this turns back what came through a convolution of width one."""
+    step, passed = node.inputs[0].producer() if node.inputs[0] is not None else None, False
+    while step is not None and (pointwise(step) or step.op_type in _ELEMENTWISE):
+        passed = passed or pointwise(step)
+        step = step.inputs[0].producer() if step.inputs[0] is not None else None
+    return passed and step is not None and channels_first(step)
 
 
 def token_slice(node: ir.Node) -> tuple[int, int] | None:

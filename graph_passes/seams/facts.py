@@ -11,6 +11,7 @@ from ..ir_tools.builder import DTYPE_NAMES
 from ..ir_tools.token_flow import keeps_tokens, prefix_dropped
 from ..ir_tools.walk import Walk, attribute, dims
 from ..resize.batch_axis import batch_on_tokens
+from .pooling_heads import head_nodes
 from .prefix_tokens import learned_tokens, unexplained
 from .scopes import module_of
 from .seam import Seam, Signal
@@ -25,6 +26,7 @@ class Facts:
     def __init__(self, walk: Walk) -> None:
         self.walk = walk
         self.attentions = attentions(walk)
+        self.heads = head_nodes(walk)
 
     @staticmethod
     def dtype(value: ir.Value) -> str:

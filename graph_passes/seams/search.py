@@ -126,8 +126,8 @@ def _by_scopes(facts: Facts, scopes: Scopes, result: Search) -> bool:
     if parallel:
         result.notes.append(f"There are parallel encoders: {', '.join([stack, *parallel])}.")
         return True
-    output = with_batch_first(_final_norm(facts, scopes, with_batch_first(last)))
-    to_weights = downstream(facts.walk, output, facts.prefix(output))
+    output = with_batch_first(_final_norm(facts, scopes, with_batch_first(last, facts.heads)), facts.heads)
+    to_weights = downstream(facts.walk, output, facts.prefix(output), facts.heads)
     _add_layers(facts, scopes, "encoder_layer", layers, result, why=to_weights.why)
     module, side = scopes.boundary(output)
     result.seams.append(
@@ -202,8 +202,8 @@ def _by_structure(facts: Facts, result: Search) -> None:
             f"There is no single longest chain of residual sums, so no encoder can be proved{_last_tokens(walk)}."
         )
         return
-    output = with_batch_first(with_final_norm(walk, with_batch_first(chain[-1])))
-    to_weights = downstream(walk, output, facts.prefix(output))
+    output = with_batch_first(with_final_norm(walk, with_batch_first(chain[-1], facts.heads)), facts.heads)
+    to_weights = downstream(walk, output, facts.prefix(output), facts.heads)
     result.seams.append(facts.seam("encoder_output", output, "structure", why=to_weights.why))
     start = to_weights.projector_input
     if start is None:

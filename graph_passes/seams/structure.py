@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ..ir_tools.token_flow import NORMS, batch_first, ends_tokens, keeps_tokens, prefix_dropped, weight_product
+from ..ir_tools.token_flow import (
+    NORMS,
+    batch_first,
+    channels_first,
+    ends_tokens,
+    keeps_tokens,
+    only_pointwise,
+    pointwise,
+    prefix_dropped,
+    weight_product,
+)
 from ..ir_tools.walk import FLOATS, Walk, dims
 
 _SKIP_NORMS = frozenset({"SkipLayerNormalization", "SkipSimplifiedLayerNormalization"})
@@ -120,20 +131,31 @@ def with_final_norm(walk: Walk, value: ir.Value) -> ir.Value:
     return value
 
 
-def with_batch_first(value: ir.Value) -> ir.Value:
-    """[B, N, D] of a stream [N, B, D] that is turned round and goes nowhere else; else `value` itself."""
+def with_batch_first(value: ir.Value, heads: Set[ir.Node] = frozenset()) -> ir.Value:
+    """[B, N, D] of a stream [N, B, D] that is turned round and goes nowhere else; else `value` itself.
+
+    A pooling head may want [N, B, D]: what belongs to `heads` does not count.
+    """
     users = list(value.consumers())
-    return users[0].outputs[0] if len(users) == 1 and batch_first(users[0]) and not value.is_graph_output() else value
+    turned = len(users) == 1 and batch_first(users[0]) and users[0] not in heads
+    return users[0].outputs[0] if turned and not value.is_graph_output() else value
 
 
-def downstream(walk: Walk, value: ir.Value, prefix: int = 0) -> Downstream:
-    """Walk from an encoder's output, with `prefix` leading tokens, to the first weights after it."""
-    after = walk.descendants(value, until=lambda node: ends_tokens(node, prefix) or _weights(walk, node))
-    flow = [node for node in walk.sorted(after) if not ends_tokens(node, prefix) and _float(node)]
+def downstream(walk: Walk, value: ir.Value, prefix: int = 0, heads: Set[ir.Node] = frozenset()) -> Downstream:
+    """Walk from an encoder's output, with `prefix` leading tokens, to the first weights after it that are no head's."""
+
+    def ends(node: ir.Node) -> bool:
+        return ends_tokens(node, prefix) or node in heads
+
+    after = walk.descendants(value, until=lambda node: ends(node) or _weights(walk, node))
+    flow = [node for node in walk.sorted(after) if not ends(node) and _float(node)]
     weight = next((node for node in flow if _weights(walk, node)), None)
     between = set(flow) if weight is None else walk.ancestors(_data(walk, weight)) & set(flow)
     path = [node for node in walk.sorted(between) if not _weights(walk, node)]
-    mixing = tuple(node for node in path if not keeps_tokens(walk, node) and not prefix_dropped(node))
+    kept = [node for node in path if keeps_tokens(walk, node) or prefix_dropped(node) or only_pointwise(node)]
+    mixing = tuple(node for node in path if node not in kept)
+    if weight is not None and weight.op_type == "Conv" and mixing and channels_first(mixing[0]):
+        mixing = (weight, *mixing)
     known = {value, *(output for node in path for output in node.outputs)}
     foreign = tuple(node for node in path if any(x not in known for x in walk.inputs(node)))
     return Downstream(_last_move(walk, value, path, {*mixing, *foreign}, weight), weight, mixing, foreign)
@@ -155,7 +177,8 @@ def output_downstream(walk: Walk, value: ir.Value) -> ir.Value | None:
 def moved_downstream(walk: Walk, value: ir.Value) -> str:
     """Why tokens may not be selected at `value`: a downstream operation that works on a grid; else empty."""
     grid = ("Conv", "AveragePool", "MaxPool", "Resize", "SpaceToDepth", "DepthToSpace")
-    node = next((n for n in walk.sorted(walk.descendants(value, until=ends_tokens)) if n.op_type in grid), None)
+    after = walk.sorted(walk.descendants(value, until=ends_tokens))
+    node = next((n for n in after if n.op_type in grid and not pointwise(n)), None)
     return f"{node.op_type} {_label(node)} downstream moves or merges tokens by position" if node is not None else ""
 
 
@@ -163,7 +186,7 @@ def _last_move(
     walk: Walk, value: ir.Value, path: list[ir.Node], moving: set[ir.Node], weight: ir.Node | None
 ) -> ir.Value | None:
     """The value after the last node that moves or joins tokens, if all paths from there to the weights pass it."""
-    if weight is None or weight.op_type == "Conv":
+    if weight is None or (weight.op_type == "Conv" and not pointwise(weight)):
         return None
     moves = [node for node in path if node in moving or prefix_dropped(node)]
     start = moves[-1].outputs[0] if moves else value

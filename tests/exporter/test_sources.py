@@ -216,6 +216,10 @@ def test_a_constant_example_is_only_a_shape(user_code):
     assert all(each["pixels"].std() > 0.5 for each in open_source(f"{user_code}:constant").real_inputs(2))
 
 
+def test_an_example_that_skips_a_parameter_goes_by_keyword(user_code):
+    assert list(open_source(f"{user_code}:gap").encoder.inputs) == ["pixels", "mask"]
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -224,7 +228,6 @@ def test_a_constant_example_is_only_a_shape(user_code):
         ("array", "input 'pixels' of .* is a ndarray, not a tensor"),
         ("many", "has 4 inputs"),
         ("strange", "'pixel', which forward does not take. Did you mean pixels"),
-        ("gap", "skips an earlier one"),
         ("words", "returns a dict. Wrap it"),
         ("tokens", "a parameter of forward is called 'tokens'"),
         ("wrong_shape", "fails on its own example: RuntimeError"),
