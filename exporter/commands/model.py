@@ -77,7 +77,7 @@ def model(as_json: bool, pairs: tuple[str, ...], no_verify: bool, shapes: tuple[
 
     if request["method"] is None and request["recipe"] is None:
         raise RequestError(
-            "neither --method nor --recipe was given", fix="Write for example --method apet --ratio 0.85."
+            "neither --method nor --recipe was given", fix="Write for example --method kcenter_merge --ratio 0.85."
         )
     with progress() as step:
         named = partial(name_deleted, most=None) if verbose() else name_deleted
