@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingError, RequestError
 from ..keywords import refuse_unknown
+from .blame import blamed
 from .budget import check_budget, tokens_kept, whole_keep
 from .compressors import Case, Compressed, Compressor, make
 from .compressors.base import parameters, weights
@@ -85,9 +86,11 @@ def reference(
     if keep is not None:
         check_budget(ratio=ratio, keep=keep)
     case = Case(n, dim, kept, str(tokens.dtype).removeprefix("torch."), grid)
-    compressor.check(case)
+    with blamed(compressor, "check"):
+        compressor.check(case)
     learned = {name: torch.from_numpy(array).to(tokens) for name, array in weights(compressor, case).items()}
-    return compressor.reference(case, tokens, **signals, **learned)
+    with blamed(compressor, "reference"):
+        return compressor.reference(case, tokens, **signals, **learned)
 
 
 def _refuse_unknown(method: str, compressor: Compressor, given: Mapping[str, Any]) -> None:
