@@ -24,6 +24,11 @@ _HOMES = {
 }
 
 
+def __dir__() -> list[str]:
+    """The public names too, which `help()` and completion look for; a listing of them imports nothing."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: `import tokexport` itself loads nothing."""
     if name not in _HOMES:

@@ -130,6 +130,17 @@ def from_file(kind: str, read: Callable[[Path], T], name: str, module: Any) -> T
     return cast("T", found)
 
 
+def owner(module: str) -> str:
+    """Who a module belongs to, for people: the package that adds an entry from it, or the module itself."""
+    top = module.partition(".")[0]
+    for package, entries in _packages():
+        if not isinstance(entries, str) and any(
+            point.value.partition(".")[0].partition(":")[0] == top for point in entries
+        ):
+            return f"package {package}"
+    return f"module {module}"
+
+
 def _points(group: str) -> tuple[list[tuple[str, EntryPoint]], list[Skipped]]:
     """(package, entry) of a group by name, and the packages whose lists of entries cannot be read."""
     points, skipped = [], []

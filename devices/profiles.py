@@ -3,12 +3,16 @@
 A figure without a source is refused. A source records how it was read: ``document`` (the page itself), ``quoted`` (from
 a public transcription that names the document, which itself was not opened), ``reported`` (somebody's measurement),
 ``unverified`` (no document was found; the figure is from memory).
+
+A profile ``like`` another takes its precision, its stacks, and the figures that follow from the architecture (`ALIKE`)
+from there, each with its source, where it has none of its own.
 """
 
 from __future__ import annotations
 
 import datetime
 import functools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -42,7 +46,9 @@ Name = Literal[
     "fp4",
 ]
 REQUIRED = ("compute_capability", "memory", "memory_kind", "memory_bandwidth", "cuda_cores", "dla", "fp16", "bf16")
+ALIKE: tuple[Name, ...] = ("compute_capability", "memory_kind", "fp16", "bf16", "int8", "fp8", "fp4")
 _NOT_PROFILES = {"rules"}
+_FOLDER = Path(__file__).parent
 
 
 class _Strict(BaseModel):
@@ -162,30 +168,55 @@ def skipped() -> tuple[entry_points.Skipped, ...]:
     return _added().skipped
 
 
-@functools.cache
 def profile(name: str) -> Profile:
     """A device's profile.
 
+    Args:
+        name: of a device; a file ``PATH.toml`` of your own; or a compute capability as ``sm_86``, which stands for the
+            known device of that kind with the least memory.
+
     Raises:
-        RequestError: unknown name; the nearest names are listed.
+        RequestError: unknown name; the nearest names are listed. Also what `read` raises.
     """
     if name in _built_in():
-        return read(Path(__file__).with_name(f"{name}.toml"))
-    if name not in names():
-        fix = entry_points.because(_added(), name) + nearest(name, names(), kind="devices")
-        raise RequestError(f"unknown device {name!r}", fix=fix)
-    return _added().found[name]
+        return _read_once(_FOLDER / f"{name}.toml")
+    if name in _added().found:
+        return _added().found[name]
+    if found := re.fullmatch(r"sm_?(\d+)(\d)", name.lower()):
+        return _of_capability(f"{found[1]}.{found[2]}")
+    if Path(name).suffix == ".toml":
+        return read(Path(name).expanduser())
+    fix = entry_points.because(_added(), name) + nearest(name, names(), kind="devices")
+    raise RequestError(
+        f"unknown device {name!r}",
+        fix=f"{fix} A profile of your own is --device ./{name}.toml; any GPU of a compute capability, --device sm_86.",
+    )
+
+
+@functools.cache
+def _read_once(path: Path) -> Profile:
+    return read(path)
+
+
+def known() -> tuple[list[Profile], list[str]]:
+    """The profiles that can be read, by name, and why others cannot."""
+    found, wrong = [], []
+    for name in names():
+        try:
+            found.append(profile(name))
+        except RequestError as error:
+            wrong.append(str(error))
+    return found, wrong
 
 
 def read(path: Path) -> Profile:
     """The profile in a file.
 
     Raises:
-        RequestError: a figure without a source, an unknown name, or a value of the wrong kind.
+        RequestError: no such file, no TOML, a figure without a source, an unknown name, or a value of the wrong kind.
     """
     try:
-        data = {"name": path.stem, **parse_toml(read_bounded(path))}
-        return Profile.model_validate(data)
+        return Profile.model_validate({"name": path.stem, **_filled(_toml(path))})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -195,13 +226,52 @@ def read(path: Path) -> Profile:
             where=path.name,
             fix=f"Figures are {', '.join(get_args(Name))}; each needs a value and a source.",
         ) from None
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise RequestError(f"the profile is not TOML: {why}", where=path.name) from None
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return parse_toml(read_bounded(path))
+    except OSError as error:
+        raise RequestError(
+            f"the profile cannot be read: {error.strerror}",
+            where=str(path),
+            fix="`tokexport devices` lists those that need no file.",
+        ) from None
+    except ValueError as error:
+        raise RequestError(f"the profile is no TOML: {error}", where=str(path), fix="Mend that line.") from None
+
+
+def _filled(data: dict[str, Any]) -> dict[str, Any]:
+    """A profile with what it takes from the one that it is like, if it is like one."""
+    like = data.pop("like", None)
+    if like is None:
+        return data
+    if like not in _built_in():
+        fix = nearest(str(like), _built_in(), kind="built-in devices")
+        raise RequestError(f"the profile is like {like!r}, which is no built-in device", fix=fix)
+    other = _filled(_toml(_FOLDER / f"{like}.toml"))
+    own = data.get("figures", {})
+    figures = {**{name: other["figures"][name] for name in ALIKE if name not in own}, **own}
+    taken = {key: other[key] for key in ("usual", "precision", "precision_why", "stacks") if key not in data}
+    used = {one.get("source") for one in [*figures.values(), *taken.get("stacks", ()), *data.get("stacks", ())]}
+    sources = {key: source for key, source in other["sources"].items() if key in used}
+    return {**data, **taken, "figures": figures, "sources": {**sources, **data.get("sources", {})}}
+
+
+def _of_capability(capability: str) -> Profile:
+    """Any GPU of a compute capability: the known one with the least memory stands for it."""
+    found, _ = known()
+    alike = [one for one in found if one.value("compute_capability") == capability]
+    if not alike:
+        there = ", ".join(sorted({"sm_" + one.value("compute_capability").replace(".", "") for one in found}))
+        raise RequestError(f"no known device has compute capability {capability}", fix=f"Known: {there}.")
+    least = min(alike, key=lambda one: one.memory_bytes())
+    title = f"a GPU of compute capability {capability}, taken for {least.title}"
+    return least.model_copy(update={"name": f"sm{capability.replace('.', '')}", "title": title})
 
 
 def target(text: str) -> Target:
-    """What ``NAME`` or ``NAME@TENSORRT`` means, such as ``orin-nano-8gb`` or ``orin-nano-8gb@8.5``.
+    """What ``NAME`` or ``NAME@TENSORRT`` means, such as ``orin-nano-8gb`` or ``orin-nano-8gb@8.5``; see `profile`.
 
     Raises:
         RequestError: an unknown device, or a version of TensorRT that none of its stacks has.
@@ -219,7 +289,7 @@ def target(text: str) -> Target:
 
 @functools.cache
 def _built_in() -> frozenset[str]:
-    return frozenset(path.stem for path in Path(__file__).parent.glob("*.toml")) - _NOT_PROFILES
+    return frozenset(path.stem for path in _FOLDER.glob("*.toml")) - _NOT_PROFILES
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GateError, MissingError, RequestError
+from ..keywords import answered
 from ..runtimes.bundle.losses import Announce, name_deleted
 from .bundling import device_fit, graphs, variants
 from .bundling.variants import Ratio
@@ -48,6 +49,7 @@ class _Made:
     proved: prove.Proved | None = None
 
 
+@answered
 def export(
     source: str | None = None,
     out: Path | str | None = None,
@@ -76,7 +78,7 @@ def export(
     Args:
         source: built-in name (None: tiny-vlm), checkpoint folder, ONNX file, or ``package.module:callable``.
         out: bundle folder; None: ``./<source>-<method>-<ratio>``, or ``./<source>-<recipe>``.
-        method: compressor; apet where neither it nor a recipe is given.
+        method: compressor; `tokexport.methods()` lists them.
         ratio: share of tokens removed, exact. Several make one bundle with a variant for each, over one copy of the
             weights; the first is the one that is opened where no variant is named.
         keep: tokens kept, instead of `ratio`; several likewise.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .blame import blamed
 from .compressors.base import Case, Compressed, Compressor, ascending, weights, width
 from .compressors.blocks.replay import Replay, Replays
 
@@ -90,7 +91,8 @@ def compare(
     extra = {name: torch.from_numpy(np.array(value, np.float32)) for name, value in (signals or {}).items()}
     learned = weights(compressor, case).items()
     extra |= {name: torch.from_numpy(array).to(x.dtype).float() for name, array in learned}
-    reference = compressor.reference(case, x, **extra)
+    with blamed(compressor, "reference"):
+        reference = compressor.reference(case, x, **extra)
     replay = _replay(compressor, case, x, got, reference, extra)
 
     own, expected = _arrays(reference), _arrays(replay.expected)

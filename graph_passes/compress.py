@@ -4,21 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from ..errors import RequestError
+from ..keywords import answered
 from .compressors import make
 from .compressors.base import OUTPUTS
 
 if TYPE_CHECKING:
+    import onnx
+    import onnx_graphsurgeon as gs
     import onnx_ir as ir
+    from typing_extensions import Unpack
 
     from .insertion.sequence import Step
 
-DEFAULT_METHOD, DEFAULT_RATIO = "apet", "0.85"
+NO_METHOD = ("neither a method nor a recipe was given", 'Write for example method="kcenter_merge", ratio=0.85.')
 Form = Literal["portable", "plugin", "inlined"]
 
 
+class Options(TypedDict, total=False):
+    """The keywords of `compress`, for its types."""
+
+    keep: int | None
+    seam: str | None
+    recipe: str | Path | None
+    params: Mapping[str, Any] | None
+    form: Form
+    outputs: Sequence[str] | Mapping[str, str]
+    size_bias: Literal["auto", "off"]
+    assume_no_padding: bool
+    input_shapes: Mapping[str, Sequence[int]] | None
+    drop_outputs: Sequence[str]
+
+
+# ModelProto comes first: without types of protobuf it has a base that would pass for a path too.
+@overload
+def compress(
+    model: onnx.ModelProto, method: str | None = ..., ratio: float | str | None = ..., **options: Unpack[Options]
+) -> onnx.ModelProto: ...
+
+
+@overload
+def compress(
+    model: ir.Model, method: str | None = ..., ratio: float | str | None = ..., **options: Unpack[Options]
+) -> ir.Model: ...
+
+
+@overload
+def compress(
+    model: str | Path, method: str | None = ..., ratio: float | str | None = ..., **options: Unpack[Options]
+) -> ir.Model: ...
+
+
+@overload
+def compress(
+    model: gs.Graph, method: str | None = ..., ratio: float | str | None = ..., **options: Unpack[Options]
+) -> gs.Graph: ...
+
+
+@answered
 def compress(
     model: Any,
     method: str | None = None,
@@ -43,8 +88,8 @@ def compress(
     Args:
         model: path of an ONNX file (returns an `onnx_ir.Model`), or an `onnx.ModelProto`, an `onnx_ir.Model` or an
             `onnx_graphsurgeon.Graph` (returns the same kind).
-        method: `tokexport.methods()` lists them; apet where neither it nor a recipe is given.
-        ratio: share of tokens removed, 0.85 where neither it nor `keep` is given; ``"8/9"`` is read exactly.
+        method: `tokexport.methods()` lists them; kcenter_merge loses least where the built-in models are measured.
+        ratio: share of tokens removed; ``"8/9"`` is read exactly.
         keep: tokens kept instead.
         seam: ``auto`` (the paper's; the default), a seam that `tokexport inspect` lists, or ``tensor:<value name>``.
         recipe: several compressors in sequence, instead of all arguments above: a name or a TOML file (see `recipes`).
@@ -64,7 +109,8 @@ def compress(
         A new model.
 
     Raises:
-        RequestError: an unknown method, seam or parameter, a count outside the method's domain, or the plugin form of a
+        RequestError: neither a method nor a recipe, neither a ratio nor a count; an unknown method, seam, parameter or
+            keyword; a count outside the method's domain, or the plugin form of a
             method that neither has a plugin nor is fixed.
         GraphError: the model cannot be read, or does not work with fewer tokens.
     """
@@ -112,9 +158,9 @@ def _steps(
         return load(recipe).made(params)
     from .insertion.sequence import Step
 
-    ratio = DEFAULT_RATIO if keep is None and ratio is None else ratio
-    compressor = make(DEFAULT_METHOD if method is None else method, params)
-    return (Step(compressor, ratio, keep, "auto" if seam is None else seam),)
+    if method is None:
+        raise RequestError(NO_METHOD[0], fix=NO_METHOD[1])
+    return (Step(make(method, params), ratio, keep, "auto" if seam is None else seam),)
 
 
 def _prepared(graph: ir.Model, input_shapes: Mapping[str, Sequence[int]], drop_outputs: Sequence[str]) -> ir.Model:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError, nearest
+from ..keywords import refuse_unknown
 
 if TYPE_CHECKING:
     from .bundle.reader import Bundle
@@ -39,4 +41,6 @@ def load(bundle: Bundle | Path | str, runtime: str = "ort", **options: Any) -> S
         raise RequestError(f"unknown runtime {runtime!r}", fix=nearest(runtime, RUNTIMES, kind="runtimes"))
     module, name = RUNTIMES[runtime]
     session: type[Session] = getattr(import_module(module, __package__), name)
+    takes = [option for option in signature(session).parameters if option != "bundle"]
+    refuse_unknown("load", options, ["runtime", *takes])
     return session(bundle if isinstance(bundle, Bundle) else open_bundle(bundle), **options)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import RequestError
 from ...graph_passes.budget import check_budget, parse_ratio
-from ...graph_passes.compress import DEFAULT_METHOD
+from ...graph_passes.compress import NO_METHOD
 from ...graph_passes.compressors import make
 from ...graph_passes.compressors.blocks.weights import ReadsWeights
 from ...graph_passes.insertion.sequence import Step
@@ -45,7 +45,9 @@ def requests(
         refuse_with_recipe(method=method, ratio=ratio, keep=keep, seam=seam)
         found = load(recipe)
         return [found.made(params)], found.name
-    compressor = make(DEFAULT_METHOD if method is None else method, params)
+    if method is None:
+        raise RequestError(NO_METHOD[0], fix=NO_METHOD[1])
+    compressor = make(method, params)
     place = "auto" if seam is None else seam
     return [(Step(compressor, one, count, place),) for one, count in budgets(ratio, keep)], ""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .. import render, tables
+from .. import completion, render, tables
 from ..progress import bar
 from .shared import OUT, common
 
@@ -16,7 +16,8 @@ from .shared import OUT, common
 @click.argument("bundle", type=OUT)
 @click.option(
     "--device",
-    metavar="NAME[@TENSORRT]|smNN",
+    metavar="NAME[@TENSORRT]|FILE.toml|sm_NN",
+    shell_complete=completion.devices,
     help="`tokexport devices` lists them.  [default: the bundle's, else the GPU of this machine]",
 )
 @click.option(

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from .. import render, tables
+from .. import completion, render, tables
 from .shared import common, left_out
 
 
 @click.command()
-@click.argument("name", required=False, metavar="[NAME[@TENSORRT]]")
+@click.argument("name", required=False, metavar="[NAME[@TENSORRT]]", shell_complete=completion.devices)
 @common
 @tables.wide_option
 def devices(name: str | None, as_json: bool) -> None:
@@ -19,9 +19,9 @@ def devices(name: str | None, as_json: bool) -> None:
     from ...devices import profiles
 
     if name is None:
-        rows = [_row(profiles.profile(each)) for each in profiles.names()]
-        render.result(rows, as_json, device_table)
-        left_out(profiles.skipped())
+        found, wrong = profiles.known()
+        render.result([_row(each) for each in found], as_json, device_table)
+        left_out([*profiles.skipped(), *wrong])
         return
     render.result(_all_of(profiles.target(name)), as_json, device_page)
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ...errors import RequestError
-from .. import render, tables
+from .. import completion, render, tables
 from ..evaluate.usefulness import judge
 from ..progress import progress, verbose
 from .shared import OUT, common, input_shape, settings, sizes
@@ -18,10 +18,13 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
 
 
 @click.command()
-@click.argument("source", required=False)
-@click.option("--method", help="Compressor; `tokexport methods` lists them.")
+@click.argument("source", required=False, shell_complete=completion.sources)
+@click.option("--method", shell_complete=completion.methods, help="Compressor; `tokexport methods` lists them.")
 @click.option(
-    "--recipe", metavar="NAME|FILE", help="Several compressors in sequence; `tokexport methods --recipes` lists them."
+    "--recipe",
+    metavar="NAME|FILE",
+    shell_complete=completion.recipes,
+    help="Several compressors in sequence; `tokexport methods --recipes` lists them.",
 )
 @click.option(
     "--ratio",
@@ -30,13 +33,16 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
 )
 @click.option("--keep", type=int, multiple=True, help="Tokens kept, instead of --ratio; repeatable.")
 @click.option(
-    "--seam", help="Where the compressor goes; `tokexport inspect` lists the seams of a file.  [default: auto]"
+    "--seam",
+    shell_complete=completion.seams,
+    help="Where the compressor goes; `tokexport inspect` lists the seams of a file.  [default: auto]",
 )
 @click.option(
     "--set",
     "pairs",
     multiple=True,
     metavar="KEY=VALUE",
+    shell_complete=completion.settings,
     help="A parameter of the method; with a recipe, N.KEY sets it for step N alone; repeatable.",
 )
 @click.option(
@@ -46,8 +52,9 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
 )
 @click.option(
     "--device",
-    metavar="NAME[@TENSORRT]",
-    help="Fit the graphs to this device, or refuse; `tokexport devices` lists them.",
+    metavar="NAME[@TENSORRT]|FILE.toml|sm_NN",
+    shell_complete=completion.devices,
+    help="Fit the graphs to this device, or refuse; `tokexport devices` lists them. FILE.toml is one of your own.",
 )
 @click.option("--parts", type=click.Choice(["encoder", "all"]), default="all", show_default=True)
 @click.option("--size-bias", type=click.Choice(["auto", "off"]), default="auto", show_default=True)
@@ -77,7 +84,7 @@ def model(as_json: bool, pairs: tuple[str, ...], no_verify: bool, shapes: tuple[
 
     if request["method"] is None and request["recipe"] is None:
         raise RequestError(
-            "neither --method nor --recipe was given", fix="Write for example --method apet --ratio 0.85."
+            "neither --method nor --recipe was given", fix="Write for example --method kcenter_merge --ratio 0.85."
         )
     with progress() as step:
         named = partial(name_deleted, most=None) if verbose() else name_deleted

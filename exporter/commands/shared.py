@@ -36,7 +36,7 @@ def settings(pairs: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def left_out(skipped: Iterable[Skipped]) -> None:
+def left_out(skipped: Iterable[Skipped | str]) -> None:
     """After a listing, on stderr: what other packages add that cannot be used, and why."""
     for one in skipped:
         click.echo(f"note: {one}", err=True)

@@ -8,18 +8,19 @@ from typing import Any
 
 import click
 
-from .. import render, tables
+from .. import completion, render, tables
 from ..progress import bar
 from .shared import OUT, common
 
 
 @click.command()
-@click.argument("source", required=False)
+@click.argument("source", required=False, shell_complete=completion.sources)
 @click.option(
     "--method",
     "methods",
     multiple=True,
     metavar="NAME[:KEY=VALUE,...]",
+    shell_complete=completion.methods,
     help="A compressor, with parameters: apet:basis_slots=none; repeatable.  [default: all that fit the model]",
 )
 @click.option(

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import onnx_ir as ir
 
+from ..blame import blamed
 from ..compressors.base import OUTPUTS, Case, Compressor, parameters, width
 from ..compressors.blocks.texts import TEXT, text_length
 from ..forms import DOMAIN, GRID_KEY, KEEP_KEY, METHOD_KEY, PARAMS_KEY, plugin_name
@@ -106,8 +107,9 @@ def _function(model: ir.Model, insertion: Insertion) -> ir.Function:
     b = Builder()
     tokens = ir.Value(name="input.tokens")
     further = {extra: ir.Value(name=f"input.{extra}") for extra in (*compressor.signals(), *insertion.learned)}
-    result = compressor.onnx(b, case, tokens, **further)
-    outputs = {output: getattr(result, output) for output in OUTPUTS}
+    with blamed(compressor, "onnx"):
+        result = compressor.onnx(b, case, tokens, **further)
+        outputs = {output: getattr(result, output) for output in OUTPUTS}
     function = b.function(DOMAIN, name, [tokens, *further.values()], outputs)
     # Operators of our bodies only gained types since opset 18, but onnx.checker refuses a function that imports an
     # operator in another version than its model does.

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import GraphError, RequestError, nearest
+from ..blame import blamed
 from ..compressors.base import OUTPUTS, Case, Compressor, weights
 from ..compressors.blocks.texts import text_length
 from ..ir_tools.builder import DTYPES
@@ -109,7 +110,8 @@ def plan_insertion(
             fix="Put it at encoder_output, projector_input or projector_output.",
         )
     case = Case(seam.tokens, seam.dim, keep, seam.dtype, seam.grid)
-    compressor.check(case)
+    with blamed(compressor, "check"):
+        compressor.check(case)
     learned = weights(compressor, case)
     replaced, prefix = replaced_value(model, seam, compressor, case), seam.prefix
     end = values_by_name(model.graph)[until] if until else None

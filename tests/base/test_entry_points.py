@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 
 TOKEXPORT = Path(sys.executable).with_name("tokexport")
@@ -165,3 +166,33 @@ def test_the_class_of_an_entry_that_is_left_out_is_no_method_later_either(site):
     site.install("bad", COMPRESSORS + "quarters = bad.m:Theirs\n", m=METHOD.format(name="halves", package="bad"))
     code = "from tokexport.graph_passes.compressors import names; names(); print('halves' in names())"
     assert site.run("-c", code, program=sys.executable).stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("part", "fails", "why"),
+    [
+        ("def onnx(self, b, case, tokens): pass", "def onnx(self, b, case, tokens): return 1 / 0", "ZeroDivisionError"),
+        ("def onnx(self, b, case, tokens): pass", "def onnx(self, b, case, tokens): return 7", "AttributeError: 'int'"),
+        ("def check(self, case): pass", "def check(self, case): raise KeyError('grid')", "KeyError: 'grid'"),
+    ],
+)
+def test_an_error_in_a_method_is_blamed_on_its_package(site, part, fails, why):
+    module = METHOD.format(name="halves", package="bad")
+    assert part in module
+    site.install("bad", COMPRESSORS + "halves = bad.halves:Theirs\n", halves=module.replace(part, fails))
+    text = '<ir_version: 8, opset_import: ["" : 18]> g (float[1,36,8] x) => (float[1,36,8] t) { t = Relu(x) }'
+    onnx.save(onnx.parser.parse_model(text), site.folder / "m.onnx")
+    asked = ("model", str(site.folder / "m.onnx"), "--method", "halves", "--keep", "4", "--seam", "tensor:t")
+    done = site.run(*asked, "--no-verify", "-q", "-o", str(site.folder / "out"))
+    assert done.returncode == 2, done.stderr
+    part_name = part.split()[1].partition("(")[0]
+    assert f"method 'halves' of package bad 1.0 failed in its {part_name}(): {why}" in done.stderr
+    assert ("bug in tokexport" not in done.stderr and "halves.py, line" in done.stderr) or why.startswith("Attr")
+
+
+def test_what_is_ours_is_no_fault_of_a_package():
+    from tokexport.graph_passes.blame import blamed
+    from tokexport.graph_passes.compressors import make
+
+    with pytest.raises(ZeroDivisionError), blamed(make("uniform"), "onnx"):
+        1 / 0  # noqa: B018

@@ -9,7 +9,10 @@ import pytest
 from tokexport.devices import profiles
 from tokexport.errors import RequestError
 
-ALL = ("agx-orin-64gb", "orin-nano-8gb", "orin-nx-16gb", "rtx-4090", "thor-t5000")
+ALL = (
+    *("agx-orin-32gb", "agx-orin-64gb", "orin-nano-4gb", "orin-nano-8gb", "orin-nx-16gb", "orin-nx-8gb"),
+    *("rtx-3060", "rtx-3090", "rtx-4070", "rtx-4090", "rtx-5090", "thor-t4000", "thor-t5000"),
+)
 MINIMAL = """
 title = "A device"
 usual = "10.3"
@@ -59,8 +62,8 @@ def test_every_figure_and_stack_has_a_source_that_says_how_it_was_read(name):
 @pytest.mark.parametrize("name", ALL)
 def test_figures_are_of_the_right_kind_and_size(name):
     found = profiles.profile(name)
-    assert found.value("compute_capability") in {"8.7", "8.9", "11.0"}
-    assert found.value("memory_kind") == ("own" if name == "rtx-4090" else "shared")
+    assert found.value("compute_capability") in {"8.6", "8.7", "8.9", "11.0", "12.0"}
+    assert found.value("memory_kind") == ("own" if name.startswith("rtx-") else "shared")
     assert 30 < found.value("memory_bandwidth") < 2000
     assert found.value("cuda_cores") % 128 == 0
     assert found.value("sms") in (None, found.value("cuda_cores") // 128)
@@ -116,3 +119,47 @@ def test_a_profile_that_is_wrong_is_refused_with_the_place(tmp_path, old, new, s
     with pytest.raises(RequestError, match=r"the profile is wrong.*device\.toml") as error:
         profiles.read(written(tmp_path, MINIMAL.replace(old, new)))
     assert said in str(error.value)
+
+
+def test_a_profile_takes_from_the_one_it_is_like_what_follows_from_the_architecture():
+    small, large = profiles.profile("orin-nano-4gb"), profiles.profile("orin-nano-8gb")
+    assert small.stacks == large.stacks and small.figures["fp16"] == large.figures["fp16"]
+    assert small.value("memory") == 4 and small.value("int8_tops") is None and "datasheet" not in small.sources
+    assert profiles.profile("rtx-3090").value("compute_capability") == "8.6"
+
+
+def test_a_profile_like_one_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(RequestError, match=r"like 'rtx-409'.*Did you mean rtx-4090"):
+        profiles.read(written(tmp_path, 'like = "rtx-409"\n' + MINIMAL))
+
+
+def test_a_file_of_ones_own_is_a_device(tmp_path):
+    found = profiles.target(str(written(tmp_path, MINIMAL)))
+    assert found.profile.name == "device" and found.stack.tensorrt == "10.3"
+    with pytest.raises(RequestError, match=r"cannot be read.*none\.toml"):
+        profiles.target(str(tmp_path / "none.toml"))
+    with pytest.raises(RequestError, match=r"no TOML.*line 1"):
+        profiles.target(str(written(tmp_path, "title = ]\n")))
+
+
+@pytest.mark.parametrize("name", ["sm_86", "sm86", "SM_86"])
+def test_a_compute_capability_is_the_known_device_with_the_least_memory(name):
+    found = profiles.target(name).profile
+    assert found.name == "sm86" and "RTX 3060" in found.title and found.value("compute_capability") == "8.6"
+    with pytest.raises(RequestError, match=r"no known device has compute capability 5\.3.*sm_86"):
+        profiles.target("sm_53")
+
+
+def test_a_bad_file_is_named_and_does_not_break_the_list(tmp_path, monkeypatch):
+    (tmp_path / "good.toml").write_text(MINIMAL)
+    (tmp_path / "bad.toml").write_text("title = ]\n")
+    monkeypatch.setattr(profiles, "_FOLDER", tmp_path)
+    for cached in (profiles._built_in, profiles.names):
+        cached.cache_clear()
+    try:
+        found, (wrong,) = profiles.known()
+        assert [one.name for one in found] == ["good"] and "bad.toml" in wrong and "line 1" in wrong
+    finally:
+        monkeypatch.undo()
+        for cached in (profiles._built_in, profiles.names):
+            cached.cache_clear()

@@ -19,8 +19,17 @@ def small(**options: object) -> dict[str, np.ndarray]:
     return run(compress(toy_vit(), "uniform", seam=SEAM, **options))  # type: ignore[call-overload, arg-type]
 
 
-def test_default_ratio_removes_85_percent() -> None:
-    assert small()["out"].shape == (1, 2, 12)
+def budget(options: dict[str, object]) -> dict[str, object]:
+    """A budget, where `options` has none."""
+    return {} if {"keep", "ratio"} & {*options} else {"ratio": 0.85}
+
+
+def test_nothing_is_guessed() -> None:
+    with pytest.raises(RequestError, match="neither ratio nor keep"):
+        small()
+    with pytest.raises(RequestError, match=r"neither a method nor a recipe.*kcenter_merge"):
+        compress(toy_vit(), keep=4)
+    assert small(ratio=0.85)["out"].shape == (1, 2, 12)
 
 
 def test_ratio_is_an_exact_fraction() -> None:
@@ -107,7 +116,7 @@ def test_size_bias_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_bad_requests(options: dict[str, object], words: str) -> None:
     with pytest.raises(RequestError) as caught:
-        compress(toy_vit(), **{"method": "uniform", "seam": SEAM, **options})  # type: ignore[call-overload]
+        compress(toy_vit(), **{"method": "uniform", "seam": SEAM, **budget(options), **options})  # type: ignore[call-overload]
     assert words in str(caught.value)
 
 
@@ -134,4 +143,4 @@ def test_not_a_model() -> None:
 )
 def test_arguments_of_a_wrong_type_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        compress(toy_vit(), **{"method": "uniform", "seam": SEAM, **options})  # type: ignore[arg-type]
+        compress(toy_vit(), **{"method": "uniform", "seam": SEAM, **budget(options), **options})  # type: ignore[arg-type]

@@ -182,7 +182,7 @@ def test_what_a_graph_needs_and_a_library_has(tmp_path: Path, monkeypatch: pytes
     apet, centres = plugin_form("apet", basis=3), plugin_form("kcenter_merge")
     assert library.needed(apet) == ["TokexportApet"] and library.needed(plugin_form("uniform")) == []
     text = '<ir_version: 8, opset_import: ["" : 18]> g (float[1,36,8] x) => (float[1,36,8] t) { t = Relu(x) }'
-    portable = compress(ir.from_proto(onnx.parser.parse_model(text)), "kcenter_merge", seam="tensor:t")
+    portable = compress(ir.from_proto(onnx.parser.parse_model(text)), "kcenter_merge", 0.85, seam="tensor:t")
     assert library.needed(portable) == []
     with pytest.raises(MissingError, match=r"no plugin library .*TokexportApet come.*tokexport plugins build"):
         library.require(apet)

@@ -110,7 +110,7 @@ def test_wrong_requests_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def plugin_graph(dtype: int = onnx.TensorProto.FLOAT, **attributes: object) -> bytes:
     """x [1, 36, 8] -> apet in plugin form; of another type, and with other attributes, where they are given."""
     text = '<ir_version: 8, opset_import: ["" : 18]> g (float[1,36,8] x) => (float[1,36,8] t) { t = Relu(x) }'
-    model = compress(onnx.parser.parse_model(text), keep=9, seam="tensor:t", params={"basis": 3}, form="plugin")
+    model = compress(onnx.parser.parse_model(text), "apet", keep=9, seam="tensor:t", params={"basis": 3}, form="plugin")
     for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
         if value.name != "sizes" and value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
             value.type.tensor_type.elem_type = dtype
