@@ -130,7 +130,7 @@ def open_checkpoint(folder: Path, name: str | None = None) -> Source:
             + f"Known: {', '.join(known_architectures())}. {files}For another model export its vision encoder to ONNX "
             "and give that file, or give package.module:callable: the lines on stdout are one for this folder; save "
             "them as mine.py and run tokexport model mine:tower ... .",
-            example=example(checkpoint.folder, config),
+            example=example(checkpoint.folder, checkpoint.config),
         )
     need("torch", "transformers", "safetensors", to="open a checkpoint")
     source = found(checkpoint)

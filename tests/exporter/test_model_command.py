@@ -152,7 +152,7 @@ def test_engines_are_proved_part_by_part_and_answer_like_onnxruntime(copied, tmp
 def test_an_unknown_word_is_named(bundle, tmp_path):
     (tmp_path / "scene.png").write_bytes(scene(np.random.default_rng(5)).to_png())
     done = tokexport("run", bundle, "--image", "scene.png", "--prompt", "where is waldo ?", folder=tmp_path, code=2)
-    assert "'where'" in done.stderr and "colour" in done.stderr
+    assert "'where'" in done.stderr and "Did you mean 'there'" in done.stderr
 
 
 def test_a_sound_for_a_model_that_looks_is_refused(bundle, tmp_path):

@@ -83,7 +83,7 @@ def test_words_survive_a_round_trip() -> None:
 
 
 def test_an_unknown_word_is_named_with_the_known_ones() -> None:
-    with pytest.raises(RequestError, match=r"'pink'.*red green blue"):
+    with pytest.raises(RequestError, match=r"'pink'.*knows \d+ words, and none like it"):
         tokenize("is there a pink star ?")
     with pytest.raises(RequestError, match="at most 15 words"):
         prompt("is " * 16, 16)

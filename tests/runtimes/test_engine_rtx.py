@@ -76,7 +76,7 @@ def test_the_command_builds_all_three_forms_and_says_why(tmp_path: Path) -> None
     whys = {None: "there is no plugin library here", "inlined": "as asked", "plugin": "it builds and cannot run"}
     for form, why in whys.items():
         asked = ["--form", form] if form else []
-        done = CliRunner().invoke(main, ["build", str(bundle.path), "--device", "sm86", *asked])
+        done = CliRunner().invoke(main, ["build", str(bundle.path), "--device", "sm86", "--wide", *asked])
         assert done.exit_code == 0, done.output
         assert why in done.stdout and "no GPU here can load these engines" in done.stdout
         record = engine_file.read(bundle, "sm86", "k-4", "encoder")

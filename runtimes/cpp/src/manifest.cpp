@@ -14,6 +14,8 @@ constexpr std::int64_t kInt = INT32_MAX;
 // No model takes a larger picture or spectrogram; refused before memory is allocated.
 constexpr std::int64_t kLargest = std::int64_t{1} << 28;
 constexpr std::int64_t kLongestWindow = 1 << 16;
+// More than any language model reads; prompts are padded to their length.
+constexpr std::int64_t kLongestPrompt = 1 << 20;
 
 using Names = std::vector<std::string>;
 
@@ -88,7 +90,7 @@ SeamRecord seam_of(const Field& field) {
 CompressionRecord compression_of(const Field& field) {
     Fields fields(field);
     CompressionRecord compression{fields.at("method").text(),        fields.at("ratio").text(),
-                                  fields.at("tokens_in").integer(1), fields.at("tokens_out").integer(1),
+                                  fields.at("tokens_in").integer(1, kInt), fields.at("tokens_out").integer(1, kInt),
                                   fields.at("size_bias").boolean(),  seam_of(fields.at("seam"))};
     fields.ignore("params");
     fields.ignore("assume_no_padding");
@@ -102,7 +104,7 @@ GenerationRecord generation_of(const Field& field) {
     const auto attention = fields.find("attention");
     record.cross = attention && attention->one_of({"self", "cross"}) == "cross";
     record.tokens_in = fields.at("tokens_in").integer(1, kInt);
-    record.prompt_length = fields.at("prompt_length").integer(1, kInt);
+    record.prompt_length = fields.at("prompt_length").integer(1, kLongestPrompt);
     record.max_new_tokens = fields.at("max_new_tokens").integer(1, kInt);
     record.vocabulary = fields.at("vocabulary").integer(1, kInt);
     record.bos = fields.at("bos").integer(0, record.vocabulary - 1);
@@ -118,7 +120,7 @@ GenerationRecord generation_of(const Field& field) {
               text_of(pair) + " does not fit prompt_length and tokens_in");
     span.must(!record.cross || record.offset == 0,
               text_of(pair) + " begins inside a text that cross-attention leaves alone");
-    fields.at("kv_capacity").integers(0);
+    fields.at("kv_capacity").integers(0, kInt);
     fields.done();
     return record;
 }
@@ -126,13 +128,43 @@ GenerationRecord generation_of(const Field& field) {
 TextRecord text_record_of(const Field& field) {
     Fields fields(field);
     TextRecord record;
-    record.vocabulary = fields.at("vocabulary").integer(1);
+    record.vocabulary = fields.at("vocabulary").integer(1, kInt);
     const Field pad = fields.at("pad"), blank = fields.at("blank");
     record.pad = pad.integer(0, record.vocabulary - 1);
     const auto ids = blank.integers(0, record.vocabulary - 1);
     pad.must(std::count(ids.begin(), ids.end(), record.pad) > 0, "it is not among the blank ids");
     fields.done();
     return record;
+}
+
+// What generation and the question need of the graph of a role: inputs, outputs.
+const std::map<std::string, std::pair<Names, Names>> kNeeded = {
+    {"text", {{"input_ids"}, {"text"}}},
+    {"embed", {{"input_ids", "tokens"}, {"inputs_embeds"}}},
+    {"prefill", {{"token_bias", "last_index"}, {"logits"}}},
+    {"decode", {{"input_ids", "write_index", "token_bias"}, {"logits"}}},
+};
+
+void check_whole(const Field& field, const Variant& variant) {
+    const auto encoder = variant.graphs.find("encoder");
+    if (encoder != variant.graphs.end()) {
+        field.must(!encoder->second.inputs.empty(), "the graph `encoder` has no input");
+        field.must(!variant.generation || encoder->second.outputs.count("tokens") > 0,
+                   "the graph `encoder` has no output `tokens`, which generation reads");
+    }
+    for (const auto& [role, needed] : kNeeded) {
+        const auto graph = variant.graphs.find(role);
+        if (graph == variant.graphs.end()) continue;
+        for (const std::string& name : needed.first)
+            field.must(graph->second.inputs.count(name) > 0, "the graph `" + role + "` has no '" + name + "'");
+        for (const std::string& name : needed.second)
+            field.must(graph->second.outputs.count(name) > 0, "the graph `" + role + "` has no '" + name + "'");
+    }
+    const auto text = variant.graphs.find("text");
+    if (text == variant.graphs.end()) return;
+    const auto& shape = text->second.inputs.at("input_ids").shape;
+    field.must(shape.size() == 2 && shape[1] >= 1 && shape[1] <= kLongestPrompt,
+               "input_ids of the graph `text` is " + text_of(shape) + ", and not [1, L]");
 }
 
 Variant variant_of(const Field& field) {
@@ -151,6 +183,7 @@ Variant variant_of(const Field& field) {
     if (const auto text = fields.optional("text")) variant.text = text_record_of(*text);
     field.must(variant.text.has_value() == (variant.graphs.count("text") > 0),
                "the graph `text` and the record `text` go together, and one is missing");
+    check_whole(field, variant);
     fields.ignore("device");
     fields.done();
     return variant;
