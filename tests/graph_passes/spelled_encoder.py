@@ -90,14 +90,15 @@ class _Encoder:
                     x = self.norm("norm", x)
             x = w.op("Transpose", x, perm=[1, 0, 2]) if s.layout == "NBD" else x
         outputs = self.extras(x)
-        x = w.op("Add", x, w.mean(x, 0, 1)) if s.mixed else x
         if s.drop != "none":
             start, end = (0, -s.learned) if s.appended else (s.learned, MANY)
             x = w.slice(x, start, end, 1)
         if s.projector:
             with w.module("projector"):
                 rows = [-1, self.n - (s.learned if s.drop != "none" else 0)]
-                x = self.linear("fc2", self.gelu(self.linear("fc1", x, rows)), rows)
+                x = self.linear("fc1", x, rows)
+                x = w.op("Add", x, w.mean(x, 0, 1)) if s.mixed else x
+                x = self.linear("fc2", self.gelu(x), rows)
         if s.half == "inside":
             w.cast(x, TensorProto.FLOAT, out="tokens")
         else:

@@ -17,8 +17,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "cls_topk": {},
     "tome-keys": {"metric": "keys"},
 }
-TOOLS = ("onnxslim", "onnxsim", "basic", "extended", "dynamic", "qdq")
-
 # fmt: off
 CHOICES: dict[str, tuple[Any, ...]] = {
     "opset": (17, 18, 20, 21, 22, 23),
@@ -76,7 +74,7 @@ class Spelling:
         gelu: the activation.
         mask: an input that says which tokens are padding.
         layers: how many.
-        mixed: whether each place of a row is mixed with the same place of the other rows behind the encoder.
+        mixed: whether each place of a row is mixed with the same place of the other rows, in the projector.
         drop: whether the prefix is cut off behind the encoder.
         projector: whether two layers with weights follow.
         extra: what is returned beside the tokens.
@@ -168,11 +166,13 @@ def possible(spelling: Spelling) -> Spelling:
         change["method"] = "topk"
     if spelling.method == "pool" and spelling.stem == "features":
         change["stem"] = "frames"
-    if spelling.batch == 1:
+    if spelling.batch == 1 or not spelling.projector:
         change["mixed"] = False
-    if spelling.tool in ("dynamic", "qdq"):
+    if spelling.tool in ("dynamic", "qdq", "half"):
         change["half"] = "no"
-    if spelling.opset == 17 and spelling.half != "no":
+    if spelling.tool == "half":
+        change["final_norm"] = True
+    if spelling.opset == 17 and (spelling.half != "no" or spelling.tool == "half"):
         change["opset"] = 18
     return replace(spelling, **change)
 
