@@ -31,7 +31,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "final_norm": (True, False),
     "linear": ("matmul", "bias first", "gemm"),
     "shapes": ("constant", "zeros", "arithmetic"),
-    "attention": ("softmax", "operator"),
+    "attention": ("softmax", "softmax", "joined", "operator", "operator of heads"),
+    "packed": ("no", "no", "split", "gather"),
     "keys": ("one transpose", "two transposes"),
     "scale": ("logits", "query", "both"),
     "gelu": ("erf", "operator", "sigmoid", "relu"),
@@ -68,7 +69,8 @@ class Spelling:
         final_norm: whether one follows the last layer.
         linear: how a product with weights and its bias are written.
         shapes: how the sizes of a reshape are given.
-        attention: a softmax between two products, or the operator of opset 23.
+        attention: a softmax between two products, there with batch and heads joined, or the operator of opset 23.
+        packed: whether queries, keys and values are one product, and how they are taken apart.
         keys: how they are transposed.
         scale: where the logits are scaled.
         gelu: the activation.
@@ -103,6 +105,7 @@ class Spelling:
     linear: str = "matmul"
     shapes: str = "zeros"
     attention: str = "softmax"
+    packed: str = "no"
     keys: str = "one transpose"
     scale: str = "logits"
     gelu: str = "erf"
@@ -151,12 +154,17 @@ class Spelling:
 def possible(spelling: Spelling) -> Spelling:
     """The nearest spelling that an exporter could have written."""
     change: dict[str, Any] = {}
-    if spelling.opset < 23:
+    if spelling.opset < 23 and spelling.attention.startswith("operator"):
         change["attention"] = "softmax"
     if spelling.opset < 20 and spelling.gelu == "operator":
         change["gelu"] = "erf"
     if spelling.layout == "NBD":
         change |= {"attention": "softmax", "mask": "none"}
+        change |= {"packed": "split"} if spelling.packed == "gather" else {}
+    if spelling.attention == "joined":
+        change["mask"] = "none"
+    if spelling.attention == "operator" and spelling.packed == "gather":
+        change["packed"] = "split"
     if spelling.prefix == "none":
         change |= {"appended": False, "drop": "none"}
     # What is asked for has to be there: a layer by its name, attention of a CLS token, a grid.
