@@ -66,8 +66,13 @@ def _feeds(spelling: Spelling, float_type: type) -> Arrays:
 
 class _Encoder:
     def __init__(self, spelling: Spelling, weights: Arrays, writer: Writer) -> None:
-        self.s, self.arrays, self.w = spelling, weights, writer
+        self.s, self.arrays, self.w = spelling, dict(weights), writer
+        for i in range(spelling.layers):
+            for end in ("", ".bias"):
+                self.arrays[f"{i}.qkv{end}"] = np.concatenate([weights[f"{i}.{x}{end}"] for x in "qkv"], -1)
         self.n = tokens_of(spelling) + spelling.learned
+        # For a reshape that leaves no axis at its place.
+        self.anew = "constant" if spelling.shapes == "zeros" else spelling.shapes
         self.float = FLOAT_TYPES[writer.float]
 
     def write(self) -> dict[str, int]:
@@ -90,14 +95,15 @@ class _Encoder:
                     x = self.norm("norm", x)
             x = w.op("Transpose", x, perm=[1, 0, 2]) if s.layout == "NBD" else x
         outputs = self.extras(x)
-        x = w.op("Add", x, w.mean(x, 0, 1)) if s.mixed else x
         if s.drop != "none":
             start, end = (0, -s.learned) if s.appended else (s.learned, MANY)
             x = w.slice(x, start, end, 1)
         if s.projector:
             with w.module("projector"):
                 rows = [-1, self.n - (s.learned if s.drop != "none" else 0)]
-                x = self.linear("fc2", self.gelu(self.linear("fc1", x, rows)), rows)
+                x = self.linear("fc1", x, rows)
+                x = w.op("Add", x, w.mean(x, 0, 1)) if s.mixed else x
+                x = self.linear("fc2", self.gelu(x), rows)
         if s.half == "inside":
             w.cast(x, TensorProto.FLOAT, out="tokens")
         else:
@@ -203,24 +209,58 @@ class _Encoder:
         return self.norm(f"{i}.norm2", x) if post else x
 
     def attend(self, i: int, x: str, bias: str) -> str:
-        s, w, d = self.s, self.w, D // HEADS
-        joined = self.s.layout == "NBD"
-        q, k, v = (self.linear(f"{i}.{name}", x) for name in ("q", "k", "v"))
-        if s.attention == "operator":
+        s, w = self.s, self.w
+        if s.attention.startswith("operator") and bias:
             # The operator of ONNX Runtime takes no mask with one row for all queries.
-            inputs = [q, k, v, *([w.op("Add", bias, w.const(np.zeros((self.n, 1)), w.float))] if bias else [])]
-            mixed = w.op("Attention", *inputs, q_num_heads=HEADS, kv_num_heads=HEADS)
+            bias = w.op("Add", bias, w.const(np.zeros((self.n, 1)), w.float))
+        optional = [bias] if bias else []
+        if s.attention == "operator":
+            mixed = w.op("Attention", *self.projected(i, x), *optional, q_num_heads=HEADS, kv_num_heads=HEADS)
             return self.linear(f"{i}.o", mixed)
-        if joined:
-            q, k, v = (w.op("Transpose", self.heads(each), perm=[1, 0, 2]) for each in (q, k, v))
-            turned = w.op("Transpose", k, perm=[0, 2, 1])
+        q, k, v = self.by_head(i, x)
+        if s.attention == "operator of heads":
+            mixed = w.op("Attention", q, k, v, *optional)
         else:
-            q, v = (w.op("Transpose", self.heads(each), perm=[0, 2, 1, 3]) for each in (q, v))
-            k = self.heads(k)
-            one = s.keys == "one transpose"
-            turned = w.op("Transpose", k, perm=[0, 2, 3, 1]) if one else w.op(
-                "Transpose", w.op("Transpose", k, perm=[0, 2, 1, 3]), perm=[0, 1, 3, 2]
-            )  # fmt: skip
+            mixed = self.mixed(q, k, v, bias)
+        if s.attention == "joined":
+            mixed = w.reshape(mixed, [-1, HEADS, (x, 1, self.n), D // HEADS], self.anew)
+        mixed = w.op("Transpose", mixed, perm=[1, 0, 2] if s.layout == "NBD" else [0, 2, 1, 3])
+        # What is constant in a graph of a dynamic batch is all but that axis.
+        sizes = [(x, 0, self.n), -1, D] if s.layout == "NBD" else [(x, 0, -1), (x, 1, self.n), D]
+        return self.linear(f"{i}.o", w.reshape(mixed, sizes, s.shapes))
+
+    def projected(self, i: int, x: str) -> list[str]:
+        """Queries, keys and values, each as wide as the tokens."""
+        if self.s.packed == "no":
+            return [self.linear(f"{i}.{name}", x) for name in ("q", "k", "v")]
+        packed = self.linear(f"{i}.qkv", x)
+        return [self.w.slice(packed, j * D, (j + 1) * D, 2) for j in range(3)]
+
+    def by_head(self, i: int, x: str) -> tuple[str, str, str]:
+        """Queries, keys (transposed but for an operator) and values, [B, H, n, d] or [B * H, n, d]."""
+        s, w, d = self.s, self.w, D // HEADS
+        operator = s.attention == "operator of heads"
+        if s.packed == "gather":
+            packed = w.reshape(self.linear(f"{i}.qkv", x), [(x, 0, -1), (x, 1, self.n), 3, HEADS, d], s.shapes)
+            packed = w.op("Transpose", packed, perm=[2, 0, 3, 1, 4])
+            q, k, v = (w.op("Gather", packed, w.const(j), axis=0) for j in range(3))
+        elif s.layout == "NBD":
+            q, k, v = (w.op("Transpose", self.heads(each), perm=[1, 0, 2]) for each in self.projected(i, x))
+            return q, w.op("Transpose", k, perm=[0, 2, 1]), v
+        else:
+            q, k, v = map(self.heads, self.projected(i, x))
+            if s.attention == "softmax" and s.keys == "one transpose":
+                q, v = (w.op("Transpose", each, perm=[0, 2, 1, 3]) for each in (q, v))
+                return q, w.op("Transpose", k, perm=[0, 2, 3, 1]), v
+            q, k, v = (w.op("Transpose", each, perm=[0, 2, 1, 3]) for each in (q, k, v))
+        if s.attention == "joined":
+            q, k, v = (w.reshape(each, [-1, (x, 1, self.n), d], self.anew) for each in (q, k, v))
+            return q, w.op("Transpose", k, perm=[0, 2, 1]), v
+        return q, k if operator else w.op("Transpose", k, perm=[0, 1, 3, 2]), v
+
+    def mixed(self, q: str, turned: str, v: str, bias: str) -> str:
+        """A softmax between two products."""
+        s, w, d = self.s, self.w, D // HEADS
         if s.scale == "query":
             q = w.op("Mul", q, w.scalar(d**-0.5))
         elif s.scale == "both":
@@ -230,11 +270,7 @@ class _Encoder:
             logits = w.op("Div", logits, w.scalar(d**0.5))
         if bias:
             logits = w.op("Add", logits, bias)
-        mixed = w.op("MatMul", w.op("Softmax", logits, axis=-1), v)
-        mixed = w.op("Transpose", mixed, perm=[1, 0, 2] if joined else [0, 2, 1, 3])
-        # What is constant in a graph of a dynamic batch is all but that axis.
-        sizes = [(x, 0, self.n), -1, D] if joined else [(x, 0, -1), (x, 1, self.n), D]
-        return self.linear(f"{i}.o", w.reshape(mixed, sizes, s.shapes))
+        return w.op("MatMul", w.op("Softmax", logits, axis=-1), v)
 
     def heads(self, x: str) -> str:
         d = D // HEADS

@@ -58,13 +58,12 @@ class Forward:
             outputs["pooled"] = x[:, 0]
         if spelling.extra == "count":
             outputs["count"] = np.array([x.shape[1]])
-        if spelling.mixed:
-            x = self._stage("mixed", x + x.mean(0, keepdims=True))
         if spelling.drop != "none":
             front, back = self._ends()
             x = self._stage("dropped", x[:, front : x.shape[1] - back], whole=False)
         if spelling.projector:
-            x = self._linear("fc2", self._gelu(self._linear("fc1", x)))
+            x = self._linear("fc1", x)
+            x = self._linear("fc2", self._gelu(x + x.mean(0, keepdims=True) if spelling.mixed else x))
             x = self._stage("projected", x, whole=spelling.drop == "none")
         return {"tokens": x, **outputs}
 
@@ -159,5 +158,8 @@ def drawn_weights(spelling: Spelling) -> Arrays:
         shapes |= {f"{i}.{name}.bias": (D,) for name in ("q", "k", "v", "o", "norm1", "norm2", "fc2")}
         shapes |= {f"{i}.fc1": (D, 12), f"{i}.fc1.bias": (12,), f"{i}.fc2": (12, D)}
     drawn = {name: random.standard_normal(shape) * 0.5 for name, shape in shapes.items()}
+    if spelling.tool == "half":
+        # Beyond the range of float16 up to the next norm.
+        drawn["stem"] *= 1e6
     scales = ["norm", *(f"{i}.{name}" for i in range(spelling.layers) for name in ("norm1", "norm2"))]
     return drawn | {f"{name}.scale": 1 + 0.3 * random.standard_normal(D) for name in scales}

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import onnxruntime
 from spelled_forward import Arrays
 from spellings import Spelling
+from tokexport.graph_passes.precision.half import to_half
+from tokexport.graph_passes.precision.ranges import find_islands
 
 
 def worked_on(model: onnx.ModelProto, spelling: Spelling, feeds: Arrays) -> onnx.ModelProto:
@@ -21,7 +24,7 @@ def worked_on(model: onnx.ModelProto, spelling: Spelling, feeds: Arrays) -> onnx
         return model
     with _quiet():
         return {"onnxslim": _slim, "onnxsim": _simplified, "basic": _optimised, "extended": _optimised,
-                "dynamic": _dynamic, "qdq": _static}[spelling.tool](model, spelling, feeds)  # fmt: skip
+                "dynamic": _dynamic, "qdq": _static, "half": _half}[spelling.tool](model, spelling, feeds)  # fmt: skip
 
 
 def _slim(model: onnx.ModelProto, spelling: Spelling, feeds: Arrays) -> onnx.ModelProto:
@@ -55,6 +58,13 @@ def _dynamic(model: onnx.ModelProto, spelling: Spelling, feeds: Arrays) -> onnx.
     with tempfile.TemporaryDirectory() as folder:
         quantize_dynamic(model, str(Path(folder) / "q.onnx"), op_types_to_quantize=["MatMul", "Gemm"])
         return onnx.load(str(Path(folder) / "q.onnx"))
+
+
+def _half(model: onnx.ModelProto, spelling: Spelling, feeds: Arrays) -> onnx.ModelProto:
+    """Our own conversion, with what overflows left in float32."""
+    graph = ir.from_proto(model)
+    to_half(graph, "float16", find_islands(graph, feeds))
+    return ir.to_proto(graph)
 
 
 def _static(model: onnx.ModelProto, spelling: Spelling, feeds: Arrays) -> onnx.ModelProto:

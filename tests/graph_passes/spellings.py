@@ -17,8 +17,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "cls_topk": {},
     "tome-keys": {"metric": "keys"},
 }
-TOOLS = ("onnxslim", "onnxsim", "basic", "extended", "dynamic", "qdq")
-
 # fmt: off
 CHOICES: dict[str, tuple[Any, ...]] = {
     "opset": (17, 18, 20, 21, 22, 23),
@@ -33,7 +31,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "final_norm": (True, False),
     "linear": ("matmul", "bias first", "gemm"),
     "shapes": ("constant", "zeros", "arithmetic"),
-    "attention": ("softmax", "operator"),
+    "attention": ("softmax", "softmax", "joined", "operator", "operator of heads"),
+    "packed": ("no", "no", "split", "gather"),
     "keys": ("one transpose", "two transposes"),
     "scale": ("logits", "query", "both"),
     "gelu": ("erf", "operator", "sigmoid", "relu"),
@@ -70,13 +69,14 @@ class Spelling:
         final_norm: whether one follows the last layer.
         linear: how a product with weights and its bias are written.
         shapes: how the sizes of a reshape are given.
-        attention: a softmax between two products, or the operator of opset 23.
+        attention: a softmax between two products, there with batch and heads joined, or the operator of opset 23.
+        packed: whether queries, keys and values are one product, and how they are taken apart.
         keys: how they are transposed.
         scale: where the logits are scaled.
         gelu: the activation.
         mask: an input that says which tokens are padding.
         layers: how many.
-        mixed: whether each place of a row is mixed with the same place of the other rows behind the encoder.
+        mixed: whether each place of a row is mixed with the same place of the other rows, in the projector.
         drop: whether the prefix is cut off behind the encoder.
         projector: whether two layers with weights follow.
         extra: what is returned beside the tokens.
@@ -105,6 +105,7 @@ class Spelling:
     linear: str = "matmul"
     shapes: str = "zeros"
     attention: str = "softmax"
+    packed: str = "no"
     keys: str = "one transpose"
     scale: str = "logits"
     gelu: str = "erf"
@@ -153,12 +154,17 @@ class Spelling:
 def possible(spelling: Spelling) -> Spelling:
     """The nearest spelling that an exporter could have written."""
     change: dict[str, Any] = {}
-    if spelling.opset < 23:
+    if spelling.opset < 23 and spelling.attention.startswith("operator"):
         change["attention"] = "softmax"
     if spelling.opset < 20 and spelling.gelu == "operator":
         change["gelu"] = "erf"
     if spelling.layout == "NBD":
         change |= {"attention": "softmax", "mask": "none"}
+        change |= {"packed": "split"} if spelling.packed == "gather" else {}
+    if spelling.attention == "joined":
+        change["mask"] = "none"
+    if spelling.attention == "operator" and spelling.packed == "gather":
+        change["packed"] = "split"
     if spelling.prefix == "none":
         change |= {"appended": False, "drop": "none"}
     # What is asked for has to be there: a layer by its name, attention of a CLS token, a grid.
@@ -168,11 +174,13 @@ def possible(spelling: Spelling) -> Spelling:
         change["method"] = "topk"
     if spelling.method == "pool" and spelling.stem == "features":
         change["stem"] = "frames"
-    if spelling.batch == 1:
+    if spelling.batch == 1 or not spelling.projector:
         change["mixed"] = False
-    if spelling.tool in ("dynamic", "qdq"):
+    if spelling.tool in ("dynamic", "qdq", "half"):
         change["half"] = "no"
-    if spelling.opset == 17 and spelling.half != "no":
+    if spelling.tool == "half":
+        change["final_norm"] = True
+    if spelling.opset == 17 and (spelling.half != "no" or spelling.tool == "half"):
         change["opset"] = 18
     return replace(spelling, **change)
 
