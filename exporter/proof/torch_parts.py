@@ -89,7 +89,7 @@ def attention_tap(calls: list[dict[str, Any]], bias: list[torch.Tensor]) -> Iter
             bias.extend(held)
 
     functional.scaled_dot_product_attention = tapped  # type: ignore[assignment]
-    functional.multi_head_attention_forward = tapped_whole
+    functional.multi_head_attention_forward = tapped_whole  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -250,7 +250,7 @@ def _with_first(value: Any, new: Any) -> Any:
 
 def _is_at(value: Any, seam: Seam) -> bool:
     """Whether a keyword argument can be the tensor at a seam."""
-    shape = getattr(value, "shape", ())
+    shape: tuple[int, ...] = getattr(value, "shape", ())
     return len(shape) == seam.rank and shape[-1] == seam.dim and value.is_floating_point()
 
 

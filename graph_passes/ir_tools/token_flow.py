@@ -172,6 +172,10 @@ def _layout_only(source: tuple[int | None, ...], target: tuple[int | None, ...])
     ranks = {len(source), len(target)}
     if source == target:
         return True
+    if ranks == {2, 4}:
+        # Optimisers join heads and batch in one step: [B, N, H, d] and [B N, H d].
+        flat, split = sorted((source, target), key=len)
+        return None not in (*flat, *split) and flat == (split[0] * split[1], split[2] * split[3])  # type: ignore[operator]
     if ranks == {2, 3}:
         return source[-1] == target[-1]
     return ranks == {3, 4} and (source[:2] == target[:2] or source[-2:] == target[-2:])
