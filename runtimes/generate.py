@@ -195,7 +195,7 @@ def _has_size_bias(variant: Variant) -> bool:
 
 
 def _half(variant: Variant, role: Role) -> bool:
-    return variant.graphs[role].precision != "fp32"
+    return role not in variant.graphs or variant.graphs[role].precision != "fp32"
 
 
 def _of_nan(variant: Variant, role: Role) -> str:
