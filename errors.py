@@ -7,6 +7,7 @@ Every error a user can cause is a `TokexportError`. The command line prints it a
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -64,6 +65,8 @@ def nearest(name: str, known: Iterable[str], *, kind: str) -> str:
         A sentence such as ``Did you mean apet? Known methods: apet, topk.``
     """
     names = sorted(known)
-    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    alike = {re.sub(r"[^a-z0-9]", "", other.lower()): other for other in reversed(names)}
+    same = alike.get(re.sub(r"[^a-z0-9]", "", str(name).lower()))
+    close = [same] if same else difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     return f"{hint}Known {kind}: {', '.join(names) or 'none'}."

@@ -57,7 +57,9 @@ def settings(context: click.Context, parameter: click.Parameter, incomplete: str
 
 def seams(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The seams of the ONNX file that is given; for other models the usual ones."""
-    source = Path(context.params.get("source") or "").expanduser()
+    # Where the option's own value is still missing, click has not come to the arguments yet.
+    words = [context.params.get("source") or "", *context.args]
+    source = Path(next((word for word in words if word.lower().endswith(".onnx")), "")).expanduser()
     if source.suffix.lower() != ".onnx" or not source.is_file():
         return _starting(_SEAMS, incomplete)
     from ..errors import TokexportError

@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from .sources.source import Parts, Source
 
 QUESTIONS = 512
-_WHAT_TO_TRY = (
-    "Do not ship it. In fp16 try --precision fp32; `tokexport inspect` shows other seams; a smaller --ratio or "
-    "kcenter_merge loses less."
-)
 
 
 @dataclass
@@ -267,7 +263,7 @@ def _finish(writer: BundleWriter, made: Sequence[_Made], min_accuracy: float | N
     manifest = graphs.manifest(opened, entries, _parity(results))
     if failure:
         failed = writer.commit_failed(manifest)
-        raise GateError(failure, where=f"kept for inspection in {failed}", fix=_WHAT_TO_TRY)
+        raise GateError(failure, where=f"kept for inspection in {failed}", fix=_what_to_try(results))
     writer.commit(manifest)
     return first.result
 
@@ -300,3 +296,16 @@ def _failure(results: list[Exported], min_accuracy: float | None) -> str:
         if failure:
             return failure if len(results) == 1 else f"variant {result.variant}: {failure}"
     return ""
+
+
+def _what_to_try(results: list[Exported]) -> str:
+    """A cure that fits what failed: not fp32 for a graph that is in fp32."""
+    if all(check["ok"] for result in results if result.proof for check in result.proof["checks"]):
+        return "A smaller --ratio, or --method kcenter_merge, loses less."
+    half = results[0].precision
+    if half != "fp32":
+        return f"Do not ship it. Sums that {half} cannot hold stay exact with --precision fp32."
+    return (
+        "Do not ship it: an fp32 graph that differs from PyTorch is wrong, at any precision. Another --seam may be "
+        "right (`tokexport inspect SOURCE` lists them); report this one."
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import re
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -30,6 +31,16 @@ def parse_ratio(ratio: str | float | Fraction) -> Fraction:
         f"ratio {ratio} is outside (0, 1)",
         fix=f"The ratio is the share of tokens removed: 0.85 keeps 15 %.{hint}",
     )
+
+
+def ratio_text(ratio: str | float | Fraction) -> str:
+    """A ratio as it stands in names: ``.9``, ``0.90`` and ``0.9`` are all ``0.9``, and ``16/18`` is ``8/9``.
+
+    Raises:
+        RequestError: as `parse_ratio`.
+    """
+    value, text = parse_ratio(ratio), str(ratio).strip()
+    return str(value) if "/" in text else format(Decimal(text).normalize(), "f")
 
 
 def whole_keep(keep: Any) -> int:

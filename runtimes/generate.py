@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import GraphError, RequestError
-from .bundle.manifest import GenerationRecord, Variant
+from .bundle.manifest import GenerationRecord, Role, Variant
 
 
 class Run(Protocol):
@@ -102,7 +102,8 @@ def greedy_batch(
     answers: list[list[int]] = [[] for _ in prompts]
     going = np.ones(len(prompts), bool)
     for step in range(limit):
-        tokens = _choose(state["logits"], going, "decode" if step else "prefill", step)
+        role: Role = "decode" if step else "prefill"
+        tokens = _choose(state["logits"], going, role, step, _of_nan(variant, role))
         going &= ~np.isin(tokens, record.eos)
         for row in np.flatnonzero(going):
             answers[row].append(int(tokens[row]))
@@ -182,7 +183,8 @@ def _kept(
         raise GraphError(
             f"sizes[{slot}] is {sizes[row, slot]}, and every slot stands for more than 0 tokens",
             where=f"output sizes of the encoder of {variant.name}",
-            fix="The compressor is wrong on this input, or float16 overflowed: try --precision fp32.",
+            fix="The compressor is wrong on this input"
+            + (", or float16 overflowed: try --precision fp32." if _half(variant, "encoder") else ": report it."),
         )
     return encoded["kept_indices"], sizes
 
@@ -192,7 +194,18 @@ def _has_size_bias(variant: Variant) -> bool:
     return any(record.size_bias for record in variant.compression if record.seam.graph == "encoder")
 
 
-def _choose(logits: np.ndarray, going: np.ndarray, role: str, step: int) -> np.ndarray:
+def _half(variant: Variant, role: Role) -> bool:
+    return role not in variant.graphs or variant.graphs[role].precision != "fp32"
+
+
+def _of_nan(variant: Variant, role: Role) -> str:
+    """What to do about logits that are NaN."""
+    if _half(variant, role):
+        return "float16 overflowed, most likely: export with --precision fp32, or see which sums `verify` names."
+    return "A bundle in fp32 cannot overflow there: check the input and the weights, and run `tokexport verify`."
+
+
+def _choose(logits: np.ndarray, going: np.ndarray, role: str, step: int, cure: str) -> np.ndarray:
     """The most likely token of each row [B] int64; NaN matters only in the rows that are still `going` [B] bool."""
     rows = np.asarray(logits, np.float32).reshape(len(going), -1)
     missing = np.isnan(rows).sum(1) * going
@@ -200,6 +213,6 @@ def _choose(logits: np.ndarray, going: np.ndarray, role: str, step: int) -> np.n
         raise GraphError(
             f"{missing.max()} of {rows.shape[1]} logits are NaN at token {step}",
             where=f"output logits of {role}",
-            fix="float16 overflowed, most likely: export with --precision fp32, or see which sums `verify` names.",
+            fix=cure,
         )
     return rows.argmax(1)

@@ -3,28 +3,54 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .. import render, tables
-from .shared import OUT, common, input_shape, sizes
+from .. import completion, render, tables
+from ..progress import progress
+from .shared import common, input_shape, sizes
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 @click.command()
-@click.argument("path", metavar="MODEL.onnx", type=OUT)
+@click.argument("source", shell_complete=completion.sources)
 @input_shape
 @common
 @tables.wide_option
-def inspect(path: Path, shapes: tuple[str, ...], as_json: bool) -> None:
-    """List the seams of an ONNX file: where a compressor can go, and which signals it can read there."""
-    from ...graph_passes.ir_tools.input_shapes import fix_inputs, raise_opset
-    from ...graph_passes.ir_tools.model_io import load_model
+def inspect(source: str, shapes: tuple[str, ...], as_json: bool) -> None:
+    """List the seams of SOURCE: where a compressor can go, and which signals it can read there.
+
+    SOURCE is what `tokexport model` takes (a built-in model, a checkpoint folder, an ONNX file, or
+    package.module:callable), or a bundle.
+    """
     from ...graph_passes.seams.find import describe
 
-    model, _ = raise_opset(load_model(path))
-    fix_inputs(model, sizes(shapes))
-    render.result(describe(model), as_json, inspected)
+    render.result(describe(_graph(source, sizes(shapes))), as_json, inspected)
+
+
+def _graph(source: str, shapes: dict[str, list[int]]) -> ir.Model:
+    """The graph of an ONNX file as it is, of a bundle that of its encoder, of any other source its exported encoder."""
+    path = Path(source).expanduser()
+    if (path / "manifest.json").is_file():
+        path /= "encoder.onnx"
+    if path.suffix.lower() == ".onnx":
+        from ...graph_passes.ir_tools.input_shapes import fix_inputs, raise_opset
+        from ...graph_passes.ir_tools.model_io import load_model
+
+        model, _ = raise_opset(load_model(path))
+        fix_inputs(model, shapes)
+        return model
+    from ..bundling import graphs
+    from ..opening import open_source
+
+    with progress() as step:
+        step("opening the model")
+        opened = open_source(source, input_shapes=shapes)
+        step("exporting the encoder")
+        return graphs.encoder(opened, "fp32")[0]
 
 
 def inspected(data: dict[str, Any]) -> None:

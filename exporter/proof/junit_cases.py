@@ -22,8 +22,8 @@ _PROVED_BEFORE = (
     "again here and see whether that proof holds."
 )
 _NOT_PROVED_BEFORE = (
-    "Do not ship it: the export did not prove this tensor either. In fp16 try --precision fp32; another --seam, a "
-    "smaller --ratio or another --method may lose less."
+    "Do not ship it: the export did not prove this tensor either. A bundle in fp16 may hold with --precision "
+    "fp32; one in fp32 is wrong: another --seam or another --method may be right."
 )
 
 

@@ -21,7 +21,7 @@ from fractions import Fraction
 import onnx_ir as ir
 
 from ...errors import GraphError, RequestError, TokexportError
-from ..budget import tokens_kept
+from ..budget import ratio_text, tokens_kept
 from ..compressors.base import Compressor, Widens
 from ..ir_tools.model_io import ensure_opset
 from ..ir_tools.transaction import all_or_nothing
@@ -58,8 +58,8 @@ class Step:
 
     @property
     def budget(self) -> str:
-        """The ratio as it was asked for, or ``keep<K>``."""
-        return f"keep{self.keep}" if self.ratio is None else str(self.ratio).strip()
+        """The ratio as `budget.ratio_text` writes it, or ``keep<K>``."""
+        return f"keep{self.keep}" if self.ratio is None else ratio_text(self.ratio)
 
     def kept(self, tokens: int) -> int:
         """K for `tokens` input tokens.

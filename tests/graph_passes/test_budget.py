@@ -3,7 +3,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from tokexport.errors import RequestError
-from tokexport.graph_passes.budget import check_budget, parse_ratio, tokens_kept, whole_keep
+from tokexport.graph_passes.budget import check_budget, parse_ratio, ratio_text, tokens_kept, whole_keep
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,11 @@ def test_keep_is_refused_before_the_tokens_are_known(keep):
 def test_a_huge_exponent_is_not_a_ratio(ratio):
     with pytest.raises(RequestError, match="is not a number"):
         parse_ratio(ratio)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [(".9", "0.9"), ("0.9", "0.9"), ("0.90", "0.9"), (0.9, "0.9"), ("9e-1", "0.9"), ("16/18", "8/9"), ("0.85", "0.85")],
+)
+def test_one_ratio_has_one_name(ratio, text):
+    assert ratio_text(ratio) == text

@@ -1,0 +1,36 @@
+"""Cures that fit: fp32 is no cure for a graph that is in fp32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from tokexport.exporter.pipeline import _what_to_try
+from tokexport.exporter.result import Exported
+from tokexport.runtimes.generate import _of_nan
+
+
+def result(precision: str, *, ok: bool) -> Exported:
+    return Exported(Path("b"), "toy", precision, [], proof={"checks": [{"ok": ok}]})
+
+
+@pytest.mark.parametrize(
+    ("precision", "ok", "says", "says_not"),
+    [
+        ("fp16", False, "--precision fp32", "kcenter_merge"),
+        ("fp32", False, "wrong, at any precision", "--precision"),
+        ("fp32", True, "kcenter_merge", "--precision"),
+        ("fp16", True, "kcenter_merge", "--precision"),
+    ],
+)
+def test_after_a_failed_gate(precision: str, ok: bool, says: str, says_not: str) -> None:
+    cure = _what_to_try([result(precision, ok=ok)])
+    assert says in cure and says_not not in cure
+
+
+@pytest.mark.parametrize(("precision", "says"), [("fp16", "--precision fp32"), ("fp32", "check the input")])
+def test_after_nan(precision: str, says: str) -> None:
+    variant = SimpleNamespace(graphs={"decode": SimpleNamespace(precision=precision)})
+    cure = _of_nan(variant, "decode")  # type: ignore[arg-type]
+    assert says in cure and (precision == "fp16" or "--precision" not in cure)
