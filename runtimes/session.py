@@ -119,7 +119,7 @@ class Session(ABC):
         """
         if self.variant.generation is None:
             raise RequestError(
-                "the bundle has no language graphs", where=str(self.bundle.path), fix="Export it with --parts all."
+                "the bundle has no language graphs", where=str(self.bundle.path), fix=self.bundle.without_language
             )
         ids = self._ids(prompt)
         encoded = self.encode(media, ids if self.reads_text else None)
