@@ -85,7 +85,7 @@ def greedy_batch(
     """
     record = variant.generation
     if record is None:
-        raise RequestError("the bundle has no language graphs", fix="Export it with --parts all.")
+        raise RequestError("the bundle has no language graphs", fix="Built-in models have them: --parts all.")
     limit = _limit(record, max_new_tokens)
     input_ids = np.array([_padded(prompt, record) for prompt in prompts], np.int64)
     kept_indices, sizes = _kept(variant, record, encoded)

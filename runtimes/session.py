@@ -120,17 +120,12 @@ class Session(ABC):
         """
         if self.variant.generation is None:
             raise RequestError(
-                "the bundle has no language graphs", where=str(self.bundle.path), fix=self._without_language()
+                "the bundle has no language graphs", where=str(self.bundle.path), fix=self.bundle.without_language
             )
         ids = self._ids(prompt)
         encoded = self.encode(media, ids if self.reads_text else None)
         answer, kept, sizes = greedy(self.steps(), self.variant, encoded, ids, max_new_tokens)
         return Answer(self.words.detokenize(answer) if self.words else "", answer, kept, sizes)
-
-    def _without_language(self) -> str:
-        if self.bundle.manifest.source.kind == "builtin":
-            return "Export it with --parts all."
-        return "Of such a source only the encoder is exported: `encode` gives the tokens for your own language model."
 
     @cached_property
     def words(self) -> Words | None:

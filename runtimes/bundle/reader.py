@@ -62,9 +62,19 @@ class Bundle:
         if role not in graphs:
             fix = nearest(role, graphs, kind="graphs")
             if role in get_args(Role):
-                fix += " Export it with --parts all to get the language graphs."
+                fix += f" {self.without_language}"
             raise RequestError(f"the bundle has no graph {role!r}", where=str(self.path), fix=fix)
         return graphs[role]
+
+    @property
+    def without_language(self) -> str:
+        """What can be done where the bundle has no language graphs."""
+        if self.manifest.source.kind == "builtin":
+            return "Export it with --parts all to get the language graphs."
+        return (
+            "Language graphs are exported of built-in models only (--parts all): of this one run the encoder, "
+            "`session.encode`, and give its tokens to your own language model."
+        )
 
     def model_path(self, role: str, form: str = "portable", variant: str | None = None) -> Path:
         """The ONNX file of a role in one of its forms; its data file is beside it.

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BundleWriter", "check_target", "strip_local_info"]
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
 
 class BundleWriter:
     """Builds a bundle in a hidden folder beside `out` and moves it to `out` with `commit`.
@@ -255,14 +253,40 @@ class BundleWriter:
         try:
             yield
         except OSError as error:
-            if error.errno in _FULL:
-                free = shutil.disk_usage(self.folder.parent).free
-                need = f" needs {_gigabytes(needed)} and" if needed else ""
-                what = f"the disk is full: {name}{need} finds {_gigabytes(free)} free"
-                fix = "Free some space, or name a folder on another disk with -o."
-            else:
-                what, fix = f"{name} cannot be written: {error.strerror or error}", "Name another folder with -o."
+            what, fix = _unwritten(error.errno, name, needed, self.folder.parent)
+            what = what or f"{name} cannot be written: {error.strerror or error}"
             raise BundleError(what, where=str(self.out), fix=fix) from error
+
+
+def _unwritten(code: int | None, name: str, needed: int, folder: Path) -> tuple[str, str]:
+    """Why a file could not be written, empty where the system says it best, and what to do."""
+    need = f" needs {_gigabytes(needed)} and" if needed else ""
+    if code == errno.ENOSPC:
+        free = _gigabytes(shutil.disk_usage(folder).free)
+        what = f"the disk is full: {name}{need} finds {free} free"
+        return what, "Free some space, or name a folder on another disk with -o."
+    if code == errno.EDQUOT:
+        return (
+            f"your quota on this disk is used up by {name}",
+            "Free some space, or name a folder on another disk with -o.",
+        )
+    if code == errno.EFBIG:
+        limit = _file_limit()
+        if limit is None:
+            return f"{name} is larger than a file can be on this file system", "Name a folder on another disk with -o."
+        what = f"this process may write no file larger than {_gigabytes(limit)}, and {name} is"
+        return what, "The disk is not full: raise the limit with `ulimit -f unlimited`, and export again."
+    return "", "Name another folder with -o."
+
+
+def _file_limit() -> int | None:
+    """The largest file, in bytes, that this process may write (RLIMIT_FSIZE); None where there is no such limit."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def _gigabytes(size: int) -> str:

@@ -82,8 +82,8 @@ def test_running_a_bundle_that_does_not_say_how_a_picture_becomes_its_input(refu
     refused("run", "b", "--image", "x.png", "--prompt", "hello ?", says=("does not say how a picture", "array"))
 
 
-def test_a_full_disk_leaves_nothing_behind(tmp_path):
-    """A limit on the size of files stands for the full disk: the kernel refuses the write in the same place."""
+def test_a_limit_on_the_size_of_files_is_no_full_disk_and_leaves_nothing_behind(tmp_path):
+    """The kernel refuses the write in the same place as on a full disk (test_writer), and for another reason."""
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); "
@@ -92,7 +92,8 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
-    assert "disk is full" in done.stderr and "Traceback" not in done.stderr
+    assert "no file larger than 0.2 MB" in done.stderr and "ulimit -f unlimited" in done.stderr
+    assert "disk is full" not in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 
 

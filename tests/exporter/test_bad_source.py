@@ -89,3 +89,31 @@ def test_nan_in_activations_names_the_tensor(refused, tmp_path):
     onnx.save(model, file)
     refused("model", file, "--method", "uniform", "--keep", "3", "--seam", "tensor:features",
             says=("NaN", "features", "[1, 12, 8]"))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"vision_config": {"num_hidden_layers": 2**63}}, "vision_config.num_hidden_layers"),
+        ({"vision_config": {"image_size": [336]}}, "vision_config.image_size"),
+        ({"vision_config": 3}, "vision_config"),
+        ({"text_config": {"vocab_size": "many"}}, "text_config.vocab_size"),
+        ({"vision_feature_layer": None, "vision_feature_select_strategy": "some"}, "vision_feature_select_strategy"),
+        ({"architectures": [1]}, "architectures.0"),
+        ({"vision_config": {"hidden_act": "none such"}}, "transformers"),
+    ],
+)
+def test_a_configuration_of_wrong_values_is_refused_by_key(refused, tmp_path, config, says):
+    pytest.importorskip("transformers")
+    (tmp_path / "llava").mkdir()
+    (tmp_path / "llava/config.json").write_text(json.dumps({"model_type": "llava", **config}))
+    refused("model", "llava", "--method", "apet", "--ratio", "0.5", says=("config.json", says))
+
+
+@pytest.mark.parametrize("index", [[], {}, {"weight_map": {}}, {"weight_map": {"a": 1}}, {"weight_map": {"a": "../b"}}])
+def test_an_index_of_another_form(refused, tmp_path, index):
+    pytest.importorskip("transformers")
+    (tmp_path / "llava").mkdir()
+    (tmp_path / "llava/config.json").write_text(json.dumps({"model_type": "llava"}))
+    (tmp_path / "llava/model.safetensors.index.json").write_text(json.dumps(index))
+    refused("model", "llava", "--method", "apet", "--ratio", "0.5", says=("model.safetensors.index.json",))

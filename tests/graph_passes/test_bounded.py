@@ -131,3 +131,40 @@ def test_paths_that_double_at_every_node() -> None:
     start = time.process_time()
     tokexport.compress(model(nodes, "v200", shape=None), "uniform", keep=3, seam="tensor:v100")
     assert time.process_time() - start < 10
+
+
+def relu(**changes: object) -> onnx.NodeProto:
+    node = helper.make_node("Relu", ["x"], ["y"], name="relu")
+    for key, value in changes.items():
+        if isinstance(value, list):
+            getattr(node, key)[:] = value
+    return node
+
+
+DAMAGED = {
+    "reads nothing": ([relu(input=["z"])], "'relu' reads 'z', which nothing computes"),
+    "two outputs": ([relu(output=["y", "z"])], "'relu' has 2 outputs, and Relu has 1"),
+    "no output": ([relu(), relu(output=[])], "'relu' has no output"),
+    "another attribute type": (
+        [helper.make_node("Concat", ["x", "x"], ["y"], axis="1")],
+        "'axis'.* is of the type STRING",
+    ),
+    "no attribute": ([helper.make_node("Concat", ["x", "x"], ["y"])], "no attribute 'axis'"),
+    "no such result": ([relu(output=["z"])], "output 'y' is computed by nothing"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_damaged_nodes_are_refused_by_name(kind: str, tmp_path: Path) -> None:
+    nodes, says = DAMAGED[kind]
+    onnx.save(model(nodes, "y"), tmp_path / "m.onnx")
+    with pytest.raises(GraphError, match=f"damaged.*{says}"):
+        load_model(tmp_path / "m.onnx")
+
+
+def test_damaged_tensors_are_refused_by_name(tmp_path: Path) -> None:
+    proto = model([helper.make_node("Add", ["x", "w"], ["y"])], "y", w=np.ones(8, np.float32))
+    proto.graph.initializer[0].dims[0] = 9
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(GraphError, match="tensor 'w'"):
+        load_model(tmp_path / "m.onnx")

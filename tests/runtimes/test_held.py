@@ -1,5 +1,6 @@
 """An open bundle holds what it opened, and everything that is read of it is in the manifest."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -170,3 +171,14 @@ def test_names_that_no_file_can_have(folder: Path, name: str) -> None:
     edit(folder, **{name: {"size": 0, "sha256": "0" * 64}})
     with pytest.raises(TokexportError):
         open_bundle(folder)
+
+
+def test_a_proof_must_speak_of_every_graph(folder: Path) -> None:
+    from tokexport.exporter.proof.verify import verify
+
+    one = {"x": np.ones((1, 4, 1), np.float32)}
+    content = probes.to_bytes([probes.Probe("head", "encoder", one, one)])
+    (folder / "proof.npz").write_bytes(content)
+    edit(folder, **{"proof.npz": {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}})
+    with pytest.raises(BundleError, match=r"proof\.npz holds nothing that proves decode of toy-0\.5"):
+        verify(folder)

@@ -81,3 +81,23 @@ def test_damaged_vocabulary(tmp_path: Path, change: dict[str, Any], message: str
 def test_missing_vocabulary(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="damaged"):
         Words.load(tmp_path / "none.json")
+
+
+def test_an_unknown_word_of_a_large_vocabulary_is_answered_in_one_line() -> None:
+    many = Words(("<pad>", "<bos>", "<eos>", *(f"word{i}" for i in range(500)), "colour"), bos=1, pad=0, eos=(2,))
+    with pytest.raises(RequestError, match="Did you mean 'colour'") as caught:
+        many.tokenize("colou")
+    assert len(str(caught.value)) < 200
+    with pytest.raises(RequestError, match="It knows 501 words, and none like it") as caught:
+        many.tokenize("x" * 5000)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"words": "abc"}, {"words": [1, 2, 3]}, {"bos": True}, {"eos": [[2]]}, {"spellings": {"a": 1}}, {"words": {}}],
+)
+def test_a_vocabulary_of_wrong_types_is_refused_by_key(tmp_path: Path, change: dict[str, Any]) -> None:
+    (tmp_path / "words.json").write_text(json.dumps(WORDS.to_json() | change))
+    with pytest.raises(BundleError, match=rf"words\.json|{next(iter(change))}"):
+        Words.load(tmp_path / "words.json")

@@ -209,8 +209,25 @@ def test_weights_that_a_variant_before_it_has_need_no_disk(tmp_path: Path, monke
             writer.add_model("encoder.c.onnx", model(a=ones(1_000_000, 3)))
 
 
-def test_disk_that_fills_up_underway(tmp_path: Path) -> None:
-    """A file size limit stands in for a full disk: the write itself fails, half-way."""
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("ENOSPC", r"disk is full: encoder\.onnx\.data needs 4\.0 MB"),
+        ("EDQUOT", "your quota on this disk is used up"),
+        ("EFBIG", "larger than a file can be on this file system"),
+    ],
+)
+def test_why_a_write_failed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, says: str) -> None:
+    def full(*args: object) -> None:
+        raise OSError(getattr(errno, code), "written half-way")
+
+    monkeypatch.setattr(writer_module.DataFile, "add", full)
+    with BundleWriter(tmp_path / "out") as writer, pytest.raises(BundleError, match=says):
+        writer.add_model("encoder.onnx", model(a=ones(1_000_000)))
+
+
+def test_a_write_that_fails_underway(tmp_path: Path) -> None:
+    """A limit on the size of files stops the write itself, half-way, and is not called a full disk."""
     out = toy_bundle.write(tmp_path / "toy")
     script = (
         "import sys, resource; from toy_model import model, ones\n"
@@ -225,7 +242,8 @@ def test_disk_that_fills_up_underway(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", script, str(out)], capture_output=True, text=True, env=environment, timeout=60
     )
-    assert "disk is full: encoder.onnx.data needs 4.0 MB" in done.stdout, done.stderr
+    assert "no file larger than 1.0 MB, and encoder.onnx.data is" in done.stdout, done.stderr
+    assert "ulimit -f unlimited" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["toy"]
     verify_hashes(open_bundle(out))
 

@@ -114,8 +114,14 @@ const GraphRecord& Bundle::graph(const std::string& role, const std::string& var
     if (found == graphs.end())
         throw RequestError(
             "the bundle has no graph '" + role + "'", path_.string(),
-            nearest(role, keys(graphs), "graphs") + " Export it with --parts all to get the language graphs.");
+            nearest(role, keys(graphs), "graphs") + " " + without_language());
     return found->second;
+}
+
+std::string Bundle::without_language() const {
+    if (manifest_.builtin) return "Export it with --parts all to get the language graphs.";
+    return "Language graphs are exported of built-in models only (--parts all): of this one run the encoder, and give "
+           "its tokens to your own language model.";
 }
 
 fs::path Bundle::model_path(const std::string& role, const std::string& form, const std::string& variant) const {

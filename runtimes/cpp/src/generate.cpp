@@ -119,7 +119,7 @@ Tensor padded(const Ids& prompt, std::int64_t length, std::int64_t pad, std::int
 
 Answer greedy(const Run& run, const Variant& variant, const Tensors& encoded, const Ids& prompt,
               std::optional<std::int64_t> max_new_tokens) {
-    if (!variant.generation) throw RequestError("the bundle has no language graphs", "", "Export it with --parts all.");
+    if (!variant.generation) throw RequestError("the bundle has no language graphs", "", "Built-in models have them: --parts all.");
     const GenerationRecord& record = *variant.generation;
     const auto limit = static_cast<std::size_t>(limit_of(record, max_new_tokens));
     const Tensor ids = input_ids(prompt, record);

@@ -12,7 +12,10 @@ namespace {
 
 constexpr std::int64_t kInt = INT32_MAX;
 // No model takes a larger picture or spectrogram; refused before memory is allocated.
-constexpr std::int64_t kLargest = std::int64_t{1} << 28;
+constexpr std::int64_t kMostPixels = std::int64_t{1} << 24;
+constexpr std::int64_t kLargest = std::int64_t{1} << 26;
+constexpr std::int64_t kLongestPrompt = std::int64_t{1} << 20;
+constexpr std::size_t kMostAxes = 16;
 constexpr std::int64_t kLongestWindow = 1 << 16;
 // More than any language model reads; prompts are padded to their length.
 constexpr std::int64_t kLongestPrompt = 1 << 20;
@@ -56,7 +59,8 @@ std::map<std::string, TensorRecord> tensors_of(const Field& field) {
     for (const auto& [role, tensor] : field.items()) {
         Fields fields(tensor);
         found[role] = {fields.at("name").text(), named<DType>(fields.at("dtype"), kTypes),
-                       fields.at("shape").integers(-1)};
+                       fields.at("shape").integers(-1, kInt)};
+        tensor.must(found[role].shape.size() <= kMostAxes, "its shape has too many axes");
         fields.done();
     }
     return found;
@@ -181,6 +185,13 @@ Variant variant_of(const Field& field) {
     }
     if (const auto generation = fields.optional("generation")) variant.generation = generation_of(*generation);
     if (const auto text = fields.optional("text")) variant.text = text_record_of(*text);
+    const auto text_graph = variant.graphs.find("text");
+    if (text_graph != variant.graphs.end()) {
+        const auto ids = text_graph->second.inputs.find("input_ids");
+        field.must(ids != text_graph->second.inputs.end() && ids->second.shape.size() == 2 &&
+                       ids->second.shape[1] >= 1 && ids->second.shape[1] <= kLongestPrompt,
+                   "input_ids of the graph `text` is not [1, L]");
+    }
     field.must(variant.text.has_value() == (variant.graphs.count("text") > 0),
                "the graph `text` and the record `text` go together, and one is missing");
     check_whole(field, variant);
@@ -199,8 +210,8 @@ PreprocessRecord image_of(Fields& fields) {
     PreprocessRecord record;
     const Field size = fields.at("size");
     const auto pair = size.integers(1, kInt);
-    size.must(pair.size() == 2 && pair[0] <= kLargest / pair[1],
-              text_of(pair) + " is no height and width of at most " + std::to_string(kLargest) + " pixels");
+    size.must(pair.size() == 2 && pair[0] <= kMostPixels / pair[1],
+              text_of(pair) + " is no height and width of at most " + std::to_string(kMostPixels) + " pixels");
     record.height = static_cast<int>(pair[0]);
     record.width = static_cast<int>(pair[1]);
     record.resample = named<PreprocessRecord::Resample>(fields.at("resample"), kFilters);
@@ -222,8 +233,9 @@ LogMelRecord log_mel_of(const Field& field, Fields& fields) {
     field.must(record.samples() > record.n_fft / 2, std::to_string(record.samples()) +
                                                         " samples cannot be mirrored at the ends for windows of " +
                                                         std::to_string(record.n_fft));
-    const std::int64_t tallest = std::max<std::int64_t>(record.frames, record.n_fft / 2 + 1);
-    field.must(record.samples() <= kLargest && tallest <= kLargest / record.mels,
+    const std::int64_t tallest = std::max<std::int64_t>(record.frames, record.n_fft);
+    field.must(record.samples() <= kLargest && tallest <= kLargest / record.mels &&
+                   record.frames <= kLargest / record.n_fft,
                "the sound or its spectrogram has more than " + std::to_string(kLargest) + " values");
     return record;
 }
@@ -266,7 +278,8 @@ Manifest manifest_of(const Field& field) {
     Manifest manifest;
     manifest.schema = fields.at("schema").text();
     manifest.tokexport = fields.at("tokexport").text();
-    fields.at("source").items();
+    const auto source = Fields(fields.at("source")).find("kind");
+    manifest.builtin = source && source->text() == "builtin";
     for (const auto& [name, file] : fields.at("files").items()) manifest.files[inside(file, name)] = file_record(file);
     const Field variants = fields.at("variants");
     for (const Field& variant : variants.list()) manifest.variants.push_back(variant_of(variant));

@@ -9,12 +9,19 @@
 namespace tokexport {
 namespace {
 
+// As in runtimes/media/limits.py.
+constexpr std::int64_t kMostPixels = 89478485;
+
 Pixels read(const Image& image) {
     const std::string size = std::to_string(image.width) + " x " + std::to_string(image.height);
     if (image.pixels == nullptr || image.width < 1 || image.height < 1)
         throw RequestError("the image has no pixels: it is " + size);
     if (image.channels != 3 && image.channels != 4)
         throw RequestError("an image has 3 or 4 bytes a pixel, not " + std::to_string(image.channels));
+    if (image.width > kMostPixels / image.height)
+        throw RequestError("the image has " + size + " pixels, and at most " + std::to_string(kMostPixels) +
+                               " are taken",
+                           "", "Make it smaller first: no encoder sees that many pixels.");
     const std::size_t row = static_cast<std::size_t>(image.width) * image.channels;
     const std::size_t stride = image.stride ? image.stride : row;
     if (stride < row)
@@ -33,20 +40,23 @@ void paste(const Pixels& from, int left, int top, Pixels& into, int x, int y, in
         std::copy_n(from.at(left, top + row), static_cast<std::size_t>(width) * 3, into.at(x, y + row));
 }
 
+// A picture of extreme aspect ratio, resized until it covers, could exhaust memory: first the width is changed, then
+// the height.
+void check_resize(const Pixels& image, std::int64_t across, std::int64_t down) {
+    if (across <= kMostPixels / std::max<std::int64_t>(down, image.height)) return;
+    throw RequestError("an image of " + std::to_string(image.width) + " x " + std::to_string(image.height) +
+                           " is too long and thin: it would grow to " + std::to_string(across) + " x " +
+                           std::to_string(down),
+                       "", "Cut it to a shape like the model's.");
+}
+
 // Resizes to the smallest size of the same aspect ratio that covers the record's, and crops the centre.
 Pixels cover(const Pixels& image, const PreprocessRecord& record) {
     const std::int64_t width = record.width, height = record.height;
     const bool wide = width * image.height >= height * image.width;
     const std::int64_t across = wide ? width : std::max(width, height * image.width / image.height);
     const std::int64_t down = wide ? std::max(height, width * image.height / image.width) : height;
-    // A picture of extreme aspect ratio, resized until it covers, could exhaust memory.
-    constexpr std::int64_t kMost = std::int64_t{1} << 28;
-    if (across > kMost / down)
-        throw RequestError("an image of " + std::to_string(image.width) + " x " + std::to_string(image.height) +
-                               " is too long and thin: to cover " + std::to_string(width) + " x " +
-                               std::to_string(height) + " it would grow to " + std::to_string(across) + " x " +
-                               std::to_string(down),
-                           "", "Cut it to a shape like the model's.");
+    check_resize(image, across, down);
     const Pixels covering = resize(image, static_cast<int>(across), static_cast<int>(down), record.resample);
     Pixels middle(record.width, record.height);
     paste(covering, static_cast<int>(across - width) / 2, static_cast<int>(down - height) / 2, middle, 0, 0,
@@ -61,6 +71,7 @@ Pixels pad(const Pixels& image, const PreprocessRecord& record) {
     // Halves go to the even number, as round() does in Python.
     const int across = std::max(1, static_cast<int>(std::nearbyint(image.width * scale)));
     const int down = std::max(1, static_cast<int>(std::nearbyint(image.height * scale)));
+    check_resize(image, across, down);
     Pixels canvas(record.width, record.height);
     std::uint8_t colour[3];
     for (int c = 0; c < 3; ++c)
@@ -75,7 +86,7 @@ Pixels fit(const Pixels& image, const PreprocessRecord& record) {
     switch (record.crop) {
         case PreprocessRecord::Crop::center: return cover(image, record);
         case PreprocessRecord::Crop::pad: return pad(image, record);
-        default: return resize(image, record.width, record.height, record.resample);
+        default: check_resize(image, record.width, record.height); return resize(image, record.width, record.height, record.resample);
     }
 }
 

@@ -122,7 +122,7 @@ Answer Session::generate(const Media& media, const std::string& prompt, std::opt
 
 Answer Session::generate(const Media& media, const Ids& prompt, std::optional<std::int64_t> max_new_tokens) {
     if (!variant().generation)
-        throw RequestError("the bundle has no language graphs", bundle_.path().string(), "Export it with --parts all.");
+        throw RequestError("the bundle has no language graphs", bundle_.path().string(), bundle_.without_language());
     const Words* text = words();
     const auto run_role = [this](const std::string& role, Tensors inputs) { return run(role, std::move(inputs)); };
     const Tensors encoded = reads_text() ? encode(media, prompt) : encode(media);

@@ -97,6 +97,19 @@ std::string Words::spaced(const std::string& lowered) const {
     return text;
 }
 
+namespace {
+
+// What to say instead of a word that is not known; all words only where they are few.
+std::string near_words(const std::string& word, const std::vector<std::string>& known) {
+    constexpr std::size_t kFew = 12;
+    if (known.size() <= kFew) return nearest(word, known, "words");
+    const std::string close = closest(word, known);
+    if (!close.empty()) return "Did you mean " + close + "?";
+    return "It knows " + std::to_string(known.size()) + " words, and none like it: ask with other words.";
+}
+
+}  // namespace
+
 Ids Words::tokenize(const std::string& text) const {
     std::u32string lowered;
     for (const char32_t c : from_utf8(text)) lowered += lower(c);
@@ -107,7 +120,7 @@ Ids Words::tokenize(const std::string& text) const {
         const auto found = known_.find(word);
         if (found == known_.end())
             throw RequestError("the model does not know the word '" + word + "'", "prompt '" + text + "'",
-                               nearest(word, keys(known_), "words"));
+                               near_words(word, keys(known_)));
         ids.push_back(found->second);
     }
     return ids;

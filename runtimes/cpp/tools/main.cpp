@@ -86,5 +86,11 @@ int main(int argc, char** argv) {
     } catch (const tokexport::Error& error) {
         std::cerr << "error: " << error.what() << "\n";
         return error.exit_code();
+    } catch (const std::bad_alloc&) {
+        std::cerr << "error: there is not enough memory for this bundle and input\n";
+        return 3;
+    } catch (const std::exception& error) {
+        std::cerr << "error: " << error.what() << "\n";
+        return 2;
     }
 }

@@ -43,6 +43,9 @@ class Bundle {
     // The record of a role's graph. RequestError: the variant has no such graph.
     const GraphRecord& graph(const std::string& role, const std::string& variant = "") const;
 
+    // What can be done where the bundle has no language graphs.
+    std::string without_language() const;
+
     // The ONNX file of a role in one of its forms; its data file lies beside it. RequestError: there is none.
     std::filesystem::path model_path(const std::string& role, const std::string& form,
                                      const std::string& variant = "") const;

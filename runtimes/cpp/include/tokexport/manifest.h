@@ -93,6 +93,7 @@ using Preprocess = std::variant<std::monostate, PreprocessRecord, VideoRecord, L
 
 struct Manifest {
     std::string schema, tokexport;
+    bool builtin = false;  // made of a built-in model, whose language graphs can be exported
     std::map<std::string, FileRecord> files;
     std::vector<Variant> variants;  // at least one; the first is the default
     Preprocess preprocess;
