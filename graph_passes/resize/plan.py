@@ -131,7 +131,11 @@ def _plan(model: ir.Model, value: ir.Value, axis: int, tokens: Axis) -> Plan:
 def _attends(downstream: Downstream, node: ir.Node) -> bool:
     if node.op_type == "Softmax":
         return len(downstream.axes.get(node.inputs[0], {})) > 1  # type: ignore[arg-type]
-    return node.op_type == "Attention" and all(downstream.axes.get(x) for x in node.inputs[:2] if x is not None)
+    if node.op_type not in ("Attention", "MultiHeadAttention"):
+        return False
+    # ONNX Runtime's own Attention has queries and keys of one input, and weights after it.
+    operands = 1 if node.op_type == "Attention" and node.domain == "com.microsoft" else 2
+    return all(downstream.axes.get(x) for x in node.inputs[:operands] if x is not None)
 
 
 def _visit(downstream: Downstream, node: ir.Node, sized: set[ir.Value]) -> bool:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from ..ir_tools.token_flow import (
     NORMS,
+    QUANTISERS,
     batch_first,
     channels_first,
     ends_tokens,
@@ -21,6 +22,8 @@ from ..ir_tools.token_flow import (
 from ..ir_tools.walk import FLOATS, Walk, dims
 
 _SKIP_NORMS = frozenset({"SkipLayerNormalization", "SkipSimplifiedLayerNormalization"})
+# The same tokens in another type, or as integers and back.
+_COPIES = ("Cast", "Identity", *QUANTISERS)
 # One transformer layer has two residual sums; a shorter chain is no encoder.
 _SHORTEST = 2
 
@@ -82,7 +85,7 @@ def residual_chain(walk: Walk) -> list[ir.Value]:
             if best is None or chain[output][0] >= chain[best][0]:
                 tied = best is not None and chain[output][0] == chain[best][0]
                 best = output
-        elif (node.op_type in NORMS or node.op_type in ("Cast", "Identity")) and inputs and inputs[0] in chain:
+        elif (node.op_type in NORMS or node.op_type in _COPIES) and inputs and inputs[0] in chain:
             chain[node.outputs[0]] = (chain[inputs[0]][0], inputs[0])
     if best is None or tied or chain[best][0] < _SHORTEST:
         return []
@@ -103,8 +106,12 @@ def on_chain(chain: list[ir.Value], value: ir.Value) -> bool:
 
 def with_final_norm(walk: Walk, value: ir.Value) -> ir.Value:
     """The encoder's output, given its last residual sum: after a final norm that is the sum's only reader."""
-    users = list(value.consumers())
-    if len(users) == 1 and users[0].op_type in NORMS and users[0].inputs[0] is value and not value.is_graph_output():
+    step = value
+    users = list(step.consumers())
+    while len(users) == 1 and users[0].op_type in QUANTISERS and not step.is_graph_output():
+        step = users[0].outputs[0]
+        users = list(step.consumers())
+    if len(users) == 1 and users[0].op_type in NORMS and users[0].inputs[0] is step and not step.is_graph_output():
         return users[0].outputs[0]
     return value
 
@@ -126,7 +133,7 @@ def downstream(walk: Walk, value: ir.Value, prefix: int = 0, heads: Set[ir.Node]
         return ends_tokens(node, prefix) or node in heads
 
     after = walk.descendants(value, until=lambda node: ends(node) or _weights(walk, node))
-    flow = [node for node in walk.sorted(after) if not ends(node) and _float(node)]
+    flow = [node for node in walk.sorted(after) if not ends(node) and (_float(node) or _weights(walk, node))]
     weight = next((node for node in flow if _weights(walk, node)), None)
     between = set(flow) if weight is None else walk.ancestors(_data(walk, weight)) & set(flow)
     path = [node for node in walk.sorted(between) if not _weights(walk, node)]
@@ -203,6 +210,10 @@ def _sum_output(node: ir.Node) -> ir.Value:
 
 def _computed_from(walk: Walk, value: ir.Value, source: ir.Value) -> bool:
     producer = source.producer()
+    while producer is not None and producer.op_type in QUANTISERS and producer.inputs[0] is not None:
+        # Each reader may have a dequantised copy of its own.
+        source = producer.inputs[0]
+        producer = source.producer()
     if producer is None:
         return any(source in node.inputs for node in walk.ancestors(value))
     return producer in walk.ancestors(value)
