@@ -86,7 +86,7 @@ def _proto(
             edit = edits.get((node, i))
             if edit is not None:
                 name = f"{node.outputs[0].name}//{i}"
-                if edit.source is None:
+                if edit.constant:
                     graph.initializer.append(onnx.numpy_helper.from_array(edit.array, name))
                 else:
                     graph.input.append(_info(name, x.dtype if x is not None else None, ir.Shape(edit.array.tolist())))
