@@ -39,7 +39,7 @@ class Violation:
 
 @functools.cache
 def rules(kind: str = "rule") -> tuple[Mapping[str, Any], ...]:
-    """The rows of `rules.toml`: about operators (``rule``), or about graphs as a whole (``graph``)."""
+    """The rows of `rules.toml`: about operators (``rule``), whole graphs (``graph``), or domains (``domain``)."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -48,14 +48,15 @@ def rules(kind: str = "rule") -> tuple[Mapping[str, Any], ...]:
 
 
 def binding(runtime: str, version: str) -> list[Mapping[str, Any]]:
-    """The rows of both kinds that apply to a version of a runtime.
+    """The rows of all kinds that apply to a version of a runtime.
 
     Raises:
         RequestError: an unknown runtime, or a malformed version.
     """
     if runtime not in RUNTIMES:
         raise RequestError(f"unknown runtime {runtime!r}", fix=nearest(runtime, RUNTIMES, kind="runtimes"))
-    return [row for row in (*rules(), *rules("graph")) if runtime in row and _holds(row[runtime], version)]
+    rows = (*rules(), *rules("graph"), *rules("domain"))
+    return [row for row in rows if runtime in row and _holds(row[runtime], version)]
 
 
 def violations(model: ir.Model, runtime: str, version: str) -> list[Violation]:
@@ -72,12 +73,18 @@ def violations(model: ir.Model, runtime: str, version: str) -> list[Violation]:
         RequestError: an unknown runtime, or a malformed version.
     """
     active: dict[str, list[Mapping[str, Any]]] = {}
+    foreign: dict[str, Mapping[str, Any]] = {}
     found = []
     for rule in binding(runtime, version):
         if "op" in rule:
             active.setdefault(rule["op"], []).append(rule)
+        elif "name" in rule:
+            foreign[rule["name"]] = rule
         elif what := _GRAPH_CHECKS[rule["check"]](model, rule):
             found.append(Violation("", what, rule["why"], rule["source"]))
+    for name, node in _nodes(model):
+        if (rule := foreign.get(node.domain)) is not None:
+            found.append(Violation(name, f"{node.domain}.{node.op_type}", rule["why"], rule["source"]))
     return found + [
         Violation(name, node.op_type, rule["why"], rule["source"])
         for name, node in _nodes(model)

@@ -41,7 +41,7 @@ def _row(found: Any) -> dict[str, Any]:
 def _all_of(target: Any) -> dict[str, Any]:
     from ...devices.rules import binding
 
-    keys = ("op", "check", "limit", "attribute", "dtype", "why", "source")
+    keys = ("op", "name", "check", "limit", "attribute", "dtype", "why", "source")
     rules = binding("tensorrt", target.stack.tensorrt)
     return {
         **target.profile.model_dump(mode="json"),
@@ -93,5 +93,5 @@ def device_page(data: dict[str, Any]) -> None:
             click.echo(f"    {source['url']}")
     rows = tables.Table("rule", f"holds for TensorRT {data['checked_against']}", "source", more={"source"})
     for rule in data["rules"]:
-        rows.add_row(rule.get("op", "graph"), rule["why"], rule["source"])
+        rows.add_row(rule.get("op", rule.get("name", "graph")), rule["why"], rule["source"])
     tables.show(rows)

@@ -162,14 +162,23 @@ def tail(
         The module's outputs.
 
     Raises:
-        GraphError: there are `sizes`, but no scaled_dot_product_attention downstream of the seam to add them to.
+        GraphError: there are `sizes`, but no scaled_dot_product_attention downstream of the seam to add them to. Or the
+            module does not run on fewer tokens.
     """
     import torch
 
     calls: list[dict[str, Any]] = []
     injected = Injected(seam, tokens, sizes)
     with torch.no_grad(), _injecting(module, injected, calls):
-        result = call(module, inputs)
+        try:
+            result = call(module, inputs)
+        except RuntimeError as error:
+            raise GraphError(
+                "the PyTorch module does not run on fewer tokens, as where it has a table of positions, so what lies "
+                f"downstream cannot be proved: {' '.join(str(error).split())[:120]}",
+                where=f"seam {seam.name}",
+                fix="Choose a seam downstream of that, or add --no-verify.",
+            ) from error
     _check_bias(injected, calls)
     return tuple(result) if isinstance(result, (tuple, list)) else (result,)
 

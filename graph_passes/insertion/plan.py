@@ -115,7 +115,9 @@ def plan_insertion(
     learned = weights(compressor, case)
     replaced, prefix = replaced_value(model, seam, compressor, case), seam.prefix
     end = values_by_name(model.graph)[until] if until else None
-    resize = plan_downstream(model, replaced, seam.axis, prefix + case.tokens, prefix + case.keep, prefix=prefix)
+    counts = prefix + case.tokens, prefix + case.keep
+    no_rows = _no_rows(compressor, seam, after)
+    resize = plan_downstream(model, replaced, seam.axis, *counts, prefix=prefix, no_rows=no_rows)
     weigh = size_bias and (compressor.method.merges or (after is not None and after.merges))
     return Insertion(
         seam=seam,
@@ -135,6 +137,15 @@ def plan_insertion(
         until=end,
         after=after,
     )
+
+
+def _no_rows(compressor: Compressor, seam: Seam, after: Inserted | None) -> str:
+    """Why tables of positions cannot be read at the kept tokens; empty where they can."""
+    if compressor.method.merges or not compressor.method.positions:
+        return "a merged slot has no single position: take a method that selects tokens, or a seam downstream of it"
+    if seam.batch != 1:
+        return "each row of the batch keeps other tokens: export the model with one row"
+    return "one step of several cannot read it: take one method alone" if after is not None else ""
 
 
 def _output_names(model: ir.Model, outputs: Sequence[str] | Mapping[str, str]) -> dict[str, str]:

@@ -36,7 +36,7 @@ def rewire(model: ir.Model, insertion: Insertion, emitted: Emitted) -> tuple[lis
         graph.sort()
     graph.outputs.extend(emitted.composed[name] for name in insertion.outputs)
     graph.opset_imports.setdefault(DOMAIN, 1)
-    return insertion.resize.apply(model), before
+    return insertion.resize.apply(model, emitted.outputs["kept_indices"]), before
 
 
 def _take_over_outputs(graph: ir.Graph, insertion: Insertion, slots: ir.Value) -> Inserted | None:

@@ -75,6 +75,10 @@ def _inside(walk: Walk, tensor: ir.Value, until: ir.Value | None) -> set[ir.Node
     return inside if until is None else inside & walk.ancestors(until)
 
 
+# The input attention_bias of com.microsoft's Attention and MultiHeadAttention.
+_CONTRIB_BIAS = 5
+
+
 class _Biases:
     """The bias in each dtype and shape, made once."""
 
@@ -148,10 +152,11 @@ def _biased(graph: ir.Graph, biases: _Biases, attention: Attention) -> str:
 def _mask_operator(graph: ir.Graph, biases: _Biases, node: ir.Node, dtype: ir.DataType) -> None:
     """Give an Attention node the bias as its additive mask, or add it to the mask it has."""
     # ONNX Runtime wants a mask with all its rows, though the operator's definition broadcasts one.
-    bias = biases.get(dtype, 4, rows=node.inputs[3:4] in ((), (None,)))
-    if len(node.inputs) < 4:
-        node.resize_inputs(4)
-    mask = node.inputs[3]
+    at = 3 if node.domain == "" else _CONTRIB_BIAS
+    bias = biases.get(dtype, 4, rows=node.inputs[at : at + 1] in ((), (None,)))
+    if len(node.inputs) <= at:
+        node.resize_inputs(at + 1)
+    mask = node.inputs[at]
     if mask is not None:
         b = Builder(f"{node.outputs[0].name}.size_bias.")
         if mask.dtype == ir.DataType.BOOL:
@@ -160,4 +165,4 @@ def _mask_operator(graph: ir.Graph, biases: _Biases, node: ir.Node, dtype: ir.Da
         bias = b.op("Add", mask, bias)
         bias.dtype = dtype
         graph.insert_before(node, b.nodes)
-    node.replace_input_with(3, bias)
+    node.replace_input_with(at, bias)

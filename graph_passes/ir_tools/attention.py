@@ -11,12 +11,30 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from .walk import Walk, attribute, dims, scalar
+from .token_flow import QUANTISERS
+from .walk import FLOATS, Walk, attribute, dims, scalar
 
 _THROUGH = frozenset(
-    {"Add", "Cast", "Clip", "Div", "Identity", "Max", "Mul", "Reshape", "Squeeze", "Sub", "Tanh", "Unsqueeze", "Where"}
+    {
+        "Add",
+        "Cast",
+        "Clip",
+        "DequantizeLinear",
+        "Div",
+        "Identity",
+        "QuantizeLinear",
+        "Max",
+        "Mul",
+        "Reshape",
+        "Squeeze",
+        "Sub",
+        "Tanh",
+        "Unsqueeze",
+        "Where",
+    }
 )
 
+CONTRIB = "com.microsoft"
 _PRODUCTS = ("MatMul", "FusedMatMul", "Einsum")
 
 
@@ -103,6 +121,8 @@ def products(attention: Attention) -> list[ir.Node]:
 
 def match(walk: Walk, node: ir.Node, *, probe: bool = False) -> Attention | None:
     """The attention whose Softmax (over the last axis) or Attention node this is; with `probe`, of learned queries."""
+    if node.domain == CONTRIB:
+        return _from_contrib(node)
     if node.domain != "":
         return None
     if node.op_type == "Attention":
@@ -144,6 +164,26 @@ def _from_operator(node: ir.Node) -> Attention | None:
     )
 
 
+def _from_contrib(node: ir.Node) -> Attention | None:
+    """ONNX Runtime's fused attention; its queries and keys can be read where no bias or mask is added inside."""
+    given = [value is not None for value in node.inputs]
+    if node.op_type == "Attention" and not any(given[4:5]):
+        assert node.inputs[0] is not None
+        return Attention(node, (node.inputs[0], node.inputs[0]))
+    query, key = (*node.inputs[:2], None, None)[:2]
+    separate = query is not None and key is not None and len(dims(query) or ()) == len(dims(key) or ()) == 3
+    if node.op_type != "MultiHeadAttention" or not separate or any(given[6:8]):
+        return None
+    assert query is not None and key is not None
+    if any(given[3:6]):
+        return Attention(node, (query, key))
+    heads = int(attribute(node, "num_heads", 1))  # type: ignore[call-overload]
+    width = (dims(query) or (None,))[-1]
+    scale = attribute(node, "scale", None) or (width // heads) ** -0.5 if width else 1.0
+    operands = Operand(query, "BNE"), Operand(key, "BNE")
+    return Attention(node, (query, key), None, None, *operands, float(scale), heads)  # type: ignore[arg-type]
+
+
 def _product(walk: Walk, logits: ir.Value, probe: bool) -> tuple[ir.Value, ir.Value] | None:
     """The operands of the nearest product upstream of the logits: two computed values, or a probe and computed keys."""
     todo, seen = [logits], set()
@@ -156,6 +196,8 @@ def _product(walk: Walk, logits: ir.Value, probe: bool) -> tuple[ir.Value, ir.Va
         if node.op_type in _PRODUCTS and len(inputs) == 2:
             if walk.learned(inputs[0]) is probe and not walk.learned(inputs[1]):
                 return inputs[0], inputs[1]
+        elif node.op_type in QUANTISERS:
+            todo.append(inputs[0])
         elif node.op_type in _THROUGH:
             todo.extend(walk.inputs(node))
     return None
@@ -180,7 +222,7 @@ def _transposed_keys(walk: Walk, operand: ir.Value) -> Operand | None:
     best: tuple[ir.Value, str] | None = None
     factor = 1.0
     while True:
-        if len(axes) == 4:
+        if len(axes) == 4 and value.dtype in FLOATS:
             best, factor = (value, "".join(axes)), 1.0
         step = value.producer()
         if step is None:
@@ -218,7 +260,7 @@ def _unmoved(node: ir.Node, axes: tuple[str, ...]) -> tuple[ir.Value, tuple[str,
     shape = dims(source)
     if source is None or shape is None:
         return None
-    if node.op_type in ("Cast", "Identity"):
+    if node.op_type in ("Cast", "Identity", *QUANTISERS):
         return source, axes
     if node.op_type == "Transpose":
         perm = attribute(node, "perm", None)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from .contrib_shapes import DOMAIN, contrib_sizes
 from .fold_integers import COMPARES, EVALUATE, GROWS, plain
 
 _LONGEST = 4096  # Elements; what is longer is content, not a shape or a position.
@@ -67,10 +68,13 @@ class _Folding:
         self.before: dict[ir.Value, ir.Shape | None] = {}
 
     def visit(self, node: ir.Node) -> None:
+        if node.domain == DOMAIN or node.op_type == "SimplifiedLayerNormalization":
+            for output, sizes, dtype in contrib_sizes(node, self.dims):
+                output.dtype = output.dtype or dtype  # type: ignore[assignment]
+                self._narrow(output, sizes)
         if node.domain not in ("", "ai.onnx") or node.op_type == "Constant":
             return
-        open_outputs = [x for x in node.outputs if x.name and (x.shape is None or not x.shape.is_static())]
-        if open_outputs:
+        if any(_open(output) for output in node.outputs):
             self._infer(node)
         output = node.outputs[0]
         array = self._evaluate(node)
@@ -161,7 +165,7 @@ class _Folding:
         target = self._target(node)
         if target is not None:
             self._narrow(node.outputs[0], target)
-        if all(output.shape is not None and output.shape.is_static() for output in node.outputs if output.name):
+        if not any(_open(output) for output in node.outputs):
             return
         import onnx
 
@@ -249,6 +253,11 @@ class _Folding:
                 new.append(self.symbols.get(size, dim if dim is not None else ir.SymbolicDim(None)))  # type: ignore[arg-type]
         self.before.setdefault(output, output.shape)
         output.shape = ir.Shape(new)
+
+
+def _open(value: ir.Value) -> bool:
+    """Whether the type or a size of a value is not known."""
+    return bool(value.name) and (value.dtype is None or value.shape is None or not value.shape.is_static())
 
 
 def _symbolic(array: np.ndarray) -> np.ndarray:

@@ -10,7 +10,8 @@ from .walk import FLOATS, Walk, attribute, dims, integers, scalar
 
 # fmt: off
 _ELEMENTWISE = frozenset({
-    "Abs", "Add", "And", "BiasGelu", "Cast", "Celu", "Clip", "DequantizeLinear", "Div", "Dropout", "Elu", "Equal",
+    "Abs", "Add", "And", "BiasGelu", "Cast", "Celu", "Clip", "DequantizeLinear", "Div", "Dropout",
+    "DynamicQuantizeLinear", "Elu", "Equal",
     "Erf", "Exp", "FastGelu", "Gelu", "Greater", "HardSigmoid", "HardSwish", "Identity", "IsNaN", "LeakyRelu", "Less",
     "Log", "Max", "Min", "Mish", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "QuantizeLinear", "QuickGelu",
     "Reciprocal", "Relu", "Rsqrt", "Selu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Swish", "Tanh", "ThresholdedRelu",
@@ -18,13 +19,23 @@ _ELEMENTWISE = frozenset({
 })
 # fmt: on
 NORMS = frozenset({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"})
+QUANTISERS = ("DequantizeLinear", "QuantizeLinear")
 _CHANNELWISE = NORMS | {"SkipLayerNormalization", "SkipSimplifiedLayerNormalization"}
 _REDUCE = frozenset({"ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2", "ReduceSumSquare"})
 
 
 def weight_product(walk: Walk, node: ir.Node) -> bool:
     """Whether the node multiplies tokens with a learned matrix: the way a linear layer is exported."""
-    if node.op_type not in ("MatMul", "Gemm", "FusedMatMul", "MatMulNBits", "MatMulInteger", "QLinearMatMul"):
+    if node.op_type not in (
+        "MatMul",
+        "Gemm",
+        "FusedMatMul",
+        "MatMulNBits",
+        "MatMulInteger",
+        "QLinearMatMul",
+        "DynamicQuantizeMatMul",
+        "MatMulIntegerToFloat",
+    ):
         return False
     left, right = node.inputs[0], node.inputs[1]
     return not walk.constant(left) and right is not None and walk.learned(right)

@@ -20,6 +20,7 @@ Factor = tuple[str, int]
 Named = tuple[tuple[Factor, ...], ...]
 _DYNAMIC = 10**9 + 7  # A prime that stands for a batch whose size is not known.
 _PRODUCTS = ("MatMul", "FusedMatMul")
+_ATTENTIONS = ("Attention", "MultiHeadAttention")
 _REDUCES = ("ArgMax", "ArgMin")
 _PICKS = ("Gather", "Slice", "Split")
 
@@ -141,7 +142,7 @@ def _operator_axes(node: ir.Node, named: Mapping[ir.Value, Named], source: ir.Va
         return tuple(factors for i, factors in enumerate(own) if i not in axes)
     if op.startswith("Conv"):
         return (own[0], (), *own[2:])
-    if op == "Attention" or (op == "Gemm" and int(attribute(node, "transA", 0)) == 0):  # type: ignore[call-overload]
+    if op in _ATTENTIONS or (op == "Gemm" and int(attribute(node, "transA", 0)) == 0):  # type: ignore[call-overload]
         return (*own[:-1], ())
     return None
 
@@ -222,7 +223,7 @@ def _mixed(node: ir.Node, named: Mapping[ir.Value, Named]) -> Iterator[tuple[ir.
         rank = len(axes)
         if op in _PRODUCTS and rank > 1:
             yield value, (rank - 1 if i == 0 else rank - 2)
-        elif op == "Attention" and i < 3:
+        elif op in _ATTENTIONS and i < 3:
             yield value, rank - 2
         elif op == "Einsum":
             left, _, result = str(attribute(node, "equation", None) or "").replace(" ", "").partition("->")

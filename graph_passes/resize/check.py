@@ -51,10 +51,13 @@ def check(
             where=f"graph {downstream.model.graph.name}",
             fix="Choose a seam further downstream (`tokexport inspect MODEL.onnx` lists them).",
         ) from error
-    found = {info.name: info.type.tensor_type.shape for info in (*inferred.graph.value_info, *inferred.graph.output)}
+    infos = (*inferred.graph.value_info, *inferred.graph.output)
+    found = {info.name: info.type.tensor_type.shape for info in infos}
+    known = {info.name: info.type.tensor_type.HasField("shape") for info in infos}
     for node in cone:
         for output in node.outputs:
-            if output not in shapes or output.name not in found:
+            # The result of an operator that inference does not know has no shape there.
+            if output not in shapes or output.name not in found or not known[output.name]:
                 continue
             wanted, got = list(shapes[output]), [d.dim_value for d in found[output.name].dim]
             if len(wanted) != len(got) or any(isinstance(w, int) and g and w != g for w, g in zip(wanted, got)):
@@ -83,7 +86,7 @@ def _proto(
             edit = edits.get((node, i))
             if edit is not None:
                 name = f"{node.outputs[0].name}//{i}"
-                if edit.source is None:
+                if edit.constant:
                     graph.initializer.append(onnx.numpy_helper.from_array(edit.array, name))
                 else:
                     graph.input.append(_info(name, x.dtype if x is not None else None, ir.Shape(edit.array.tolist())))

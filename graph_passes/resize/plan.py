@@ -17,6 +17,7 @@ from ..ir_tools.fold_shapes import forget
 from ..ir_tools.walk import Walk, read_in_subgraphs, unique_name
 from .axis import Axis
 from .check import check
+from .rows import Rows
 from .rules import CONTRIB, RULES, SHAPED, Rule
 from .state import Downstream, Edit, Pool
 
@@ -45,10 +46,19 @@ class Plan:
             return bool(self.attending)
         return not Walk(model).ancestors(until).isdisjoint(self.attending)
 
-    def apply(self, model: ir.Model) -> list[str]:
-        """Edit the graph; returns one line for each constant that changed."""
+    def apply(self, model: ir.Model, kept: ir.Value | None = None) -> list[str]:
+        """Edit the graph; returns one line for each constant that changed.
+
+        Args:
+            model: that the plan was made for.
+            kept: positions of the kept tokens [1, K] int64, where the plan takes rows of tables.
+        """
         taken = {*model.graph.initializers, *(v.name or "" for node in model.graph for v in node.outputs)}
+        rows = Rows(model.graph, kept)
         for edit in self.edits:
+            if edit.rows is not None:
+                rows.read(edit)
+                continue
             base = f"{edit.node.name or edit.node.outputs[0].name}_shorter_{edit.index}"
             name = unique_name(base, taken)
             constant = ir.Value(name=name, const_value=ir.tensor(edit.array, name=name))
@@ -92,23 +102,35 @@ def prove_downstream(model: ir.Model, value: ir.Value, axis: int, old: int, new:
     return plan.apply(model)
 
 
-def plan_downstream(model: ir.Model, value: ir.Value, axis: int, old: int, new: int, *, prefix: int = 0) -> Plan:
-    """The read-only half of `prove_downstream`: `value` may still have its old count."""
+def plan_downstream(
+    model: ir.Model,
+    value: ir.Value,
+    axis: int,
+    old: int,
+    new: int,
+    *,
+    prefix: int = 0,
+    no_rows: str = "the kept tokens are not known",
+) -> Plan:
+    """The read-only half of `prove_downstream`: `value` may still have its old count.
+
+    `no_rows` says why rows of position tables cannot be taken at the kept tokens; empty where they can.
+    """
     if new == old:
         return Plan([], {})
     walk = Walk(model)
     # What follows from the count of the tokens is about to change: the rules ask for it, before and after.
     forget(walk.descendants(value))
     try:
-        return _plan(model, value, axis, Axis(old, new, prefix))
+        return _plan(model, value, axis, Axis(old, new, prefix), no_rows)
     except GraphError:
         for found, shape in walk.shapes_before.items():
             found.shape = shape
         raise
 
 
-def _plan(model: ir.Model, value: ir.Value, axis: int, tokens: Axis) -> Plan:
-    downstream = Downstream(model)
+def _plan(model: ir.Model, value: ir.Value, axis: int, tokens: Axis, no_rows: str) -> Plan:
+    downstream = Downstream(model, no_rows=no_rows)
     downstream.axes[value] = {axis: tokens}
     if value.shape is not None:
         known = list(downstream.sizes.dims(value) or ())
@@ -131,7 +153,11 @@ def _plan(model: ir.Model, value: ir.Value, axis: int, tokens: Axis) -> Plan:
 def _attends(downstream: Downstream, node: ir.Node) -> bool:
     if node.op_type == "Softmax":
         return len(downstream.axes.get(node.inputs[0], {})) > 1  # type: ignore[arg-type]
-    return node.op_type == "Attention" and all(downstream.axes.get(x) for x in node.inputs[:2] if x is not None)
+    if node.op_type not in ("Attention", "MultiHeadAttention"):
+        return False
+    # ONNX Runtime's own Attention has queries and keys of one input, and weights after it.
+    operands = 1 if node.op_type == "Attention" and node.domain == "com.microsoft" else 2
+    return all(downstream.axes.get(x) for x in node.inputs[:operands] if x is not None)
 
 
 def _visit(downstream: Downstream, node: ir.Node, sized: set[ir.Value]) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
-from . import layout, products
+from . import contrib, layout, products
 from . import reshape as shape
 from .axis import Axes
 from .state import Downstream, Pool
@@ -152,9 +152,10 @@ RULES: dict[str, Rule] = {
     ),
     **dict.fromkeys(("ArgMax", "ArgMin"), arg_reduce),
     **dict.fromkeys(("TopK", "CumSum"), along),
-    **dict.fromkeys(("Conv", "AveragePool", "MaxPool", "LpPool"), window),
+    **dict.fromkeys(("Conv", "ConvInteger", "AveragePool", "MaxPool", "LpPool"), window),
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), global_pool),
-    "MatMul": products.matmul,
+    "DynamicQuantizeLinear": contrib.dynamic_quantise,
+    **dict.fromkeys(("MatMul", "MatMulInteger"), products.matmul),
     "Gemm": products.gemm,
     "Einsum": products.einsum,
     "Attention": products.attention,
@@ -178,7 +179,12 @@ RULES: dict[str, Rule] = {
 # Operators of ONNX Runtime's own domain that its optimiser writes into encoders.
 CONTRIB: dict[str, Rule] = {
     **dict.fromkeys(("BiasGelu", "FastGelu", "Gelu", "QuickGelu"), elementwise),
+    **dict.fromkeys(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), contrib.skip_norm),
+    **dict.fromkeys(("DynamicQuantizeMatMul", "MatMulIntegerToFloat"), products.matmul),
+    "Attention": contrib.attention,
     "FusedMatMul": products.fused_matmul,
+    "MatMulNBits": contrib.nbits,
+    "MultiHeadAttention": contrib.multi_head,
 }
 
 # Operators that turn a size into a shape: their rule applies even if no operand has a token axis.

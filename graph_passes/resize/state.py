@@ -20,13 +20,19 @@ from .sizes import Sizes
 @dataclass
 class Edit:
     """Input `index` of `node` becomes the constant `array`, or, with `source`, a copy of that node (Expand,
-    ConstantOfShape) whose shape operand is `array`."""
+    ConstantOfShape) whose shape operand is `array`, or, with `rows`, its rows of the kept tokens, of shape `array`."""
 
     node: ir.Node
     index: int
     array: np.ndarray
     text: str
     source: ir.Node | None = None
+    rows: tuple[int, Axis] | None = None
+
+    @property
+    def constant(self) -> bool:
+        """Whether `array` is the new content."""
+        return self.source is None and self.rows is None
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Downstream:
     axes: dict[ir.Value, Axes] = field(default_factory=dict)
     edits: dict[tuple[ir.Node, int], Edit] = field(default_factory=dict)
     pools: list[Pool] = field(default_factory=list)
+    no_rows: str = "the kept tokens are not known"
 
     def __post_init__(self) -> None:
         self.sizes = Sizes(self.axes)
@@ -60,7 +67,7 @@ class Downstream:
 
     def operand(self, node: ir.Node, index: int) -> np.ndarray | None:
         """The constant at input `index`, earlier edits applied; None if it is left out or computed."""
-        if (edit := self.edits.get((node, index))) is not None and edit.source is None:
+        if (edit := self.edits.get((node, index))) is not None and edit.constant:
             return edit.array
         value = node.inputs[index] if index < len(node.inputs) else None
         tensor = None if value is None else ir.convenience.get_const_tensor(value)
@@ -87,19 +94,22 @@ class Downstream:
     def fit(self, node: ir.Node, index: int, position: int, axis: Axis) -> None:
         """Shorten an operand that is not computed from the tokens, yet has their old count on an axis.
 
-        Only an operand that is equal for all tokens can be shortened: a constant that is uniform along the axis, or the
-        result of an Expand or ConstantOfShape. Anything else is refused, with the operand's name.
+        An operand that is equal for all tokens is shortened: a constant that is uniform along the axis, or the result
+        of an Expand or ConstantOfShape. Of a table with a row for each position, such as rotary cosines, the rows of
+        the kept tokens are taken, where these have one position each. Anything else is refused, with its name.
         """
         value = node.inputs[index]
         assert value is not None
         array = self.operand(node, index)
+        if self._take_rows(node, index, position, axis, array):
+            return
         if array is not None:
             first = array.take([0], axis=position)
             if not (array == first).all():
                 self.refuse(
                     node,
                     f"constant {value.name} {list(array.shape)} holds one entry for each of the {axis.size} tokens on "
-                    f"axis {position}, such as positions or a mask",
+                    f"axis {position}, such as positions or a mask; {self.no_rows}",
                 )
             short = array.take(range(axis.kept), axis=position)
             self.edit(node, index, short, f"constant {value.name} axis {position} from {axis.size} to {axis.kept}")
@@ -122,6 +132,22 @@ class Downstream:
             node,
             f"{value.name} has {axis.size} entries on axis {position}, one per token, but is not computed from them",
         )
+
+    def _take_rows(self, node: ir.Node, index: int, position: int, axis: Axis, array: np.ndarray | None) -> bool:
+        """Record that a table is read at the kept tokens; false where it is no table, or may not be."""
+        value = node.inputs[index]
+        assert value is not None
+        uniform = array is not None and bool((array == array.take([0], axis=position)).all())
+        shape = self.sizes.dims(value)
+        if self.no_rows or uniform or shape is None or not axis.plain or (node, index) in self.edits:
+            return False
+        if node.op_type != "Mul" or not _of_parameters(value):
+            return False
+        sizes = [axis.kept if i == position else size for i, size in enumerate(shape)]
+        text = f"rows of {value.name} on axis {position} are those of the kept tokens"
+        self.edit(node, index, np.array(sizes, np.int64), text)
+        self.edits[node, index].rows = (position, axis)
+        return True
 
     def meet(self, node: ir.Node, index: int, position: int, axis: Axis) -> Axis:
         """Require that input `index` has `axis` at `position`: it carries the same tokens, or can be shortened."""
@@ -155,6 +181,21 @@ class Downstream:
             where=", ".join(part for part in (f"graph {self.model.graph.name}", scope and f"scope {scope}") if part),
             fix=fix or "Choose a seam further downstream (`tokexport inspect MODEL.onnx` lists them).",
         )
+
+
+def _of_parameters(value: ir.Value) -> bool:
+    """Whether a value follows from parameters alone."""
+    todo, seen = [value], set()
+    while todo:
+        value = todo.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        node = value.producer()
+        if node is None and not value.is_initializer():
+            return False
+        todo += [x for x in (node.inputs if node is not None else ()) if x is not None]
+    return True
 
 
 def read(downstream: Downstream, node: ir.Node, tensor: ir.TensorProtocol) -> np.ndarray:

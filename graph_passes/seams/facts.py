@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from ..ir_tools.attention import Attention, attentions
 from ..ir_tools.builder import DTYPE_NAMES
-from ..ir_tools.token_flow import keeps_tokens, prefix_dropped
+from ..ir_tools.token_flow import QUANTISERS, keeps_tokens, prefix_dropped
 from ..ir_tools.walk import Walk, attribute, dims
 from ..resize.batch_axis import batch_on_tokens
 from .pooling_heads import head_nodes
@@ -167,7 +167,7 @@ def _mixes_values(node: ir.Node, attention: Attention) -> bool:
     for value in node.inputs[:1]:
         while value is not None and value not in weights:
             producer = value.producer()
-            if producer is None or producer.op_type not in ("Cast", "Dropout", "Identity", "Where"):
+            if producer is None or producer.op_type not in ("Cast", "Dropout", "Identity", "Where", *QUANTISERS):
                 break
             value = producer.inputs[-1] if producer.op_type == "Where" else producer.inputs[0]
         if value in weights:
@@ -204,7 +204,8 @@ def _keys(attention: Attention, prefix: int) -> Signal | None:
         return None
     heads = attention.heads
     if key.layout == "BNE":
-        heads = int(attribute(attention.node, "kv_num_heads", 0)) or None  # type: ignore[call-overload]
+        own = "kv_num_heads" if attention.node.domain == "" else "num_heads"
+        heads = int(attribute(attention.node, own, 0)) or None  # type: ignore[call-overload]
         if heads is None:
             return None
     return Signal("keys", (key.value.name,), key.scale, prefix, key.layout, heads)

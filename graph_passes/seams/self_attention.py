@@ -5,11 +5,11 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..ir_tools.attention import Attention
-from ..ir_tools.token_flow import NORMS, weight_product
+from ..ir_tools.token_flow import NORMS, QUANTISERS, weight_product
 from ..ir_tools.walk import Walk, attribute, dims
 from ..resize.batch_axis import Named, follow
 
-_SAME = NORMS | {"Cast", "Identity", "Dropout"}
+_SAME = NORMS | {"Cast", "Identity", "Dropout", "DynamicQuantizeLinear", *QUANTISERS}
 
 
 def attends_to_these(walk: Walk, attention: Attention, value: ir.Value) -> bool:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from ..ir_tools.token_flow import (
     NORMS,
+    QUANTISERS,
     batch_first,
     channels_first,
     ends_tokens,
@@ -21,7 +22,7 @@ from ..ir_tools.token_flow import (
 from ..ir_tools.walk import FLOATS, Walk, dims
 
 _SKIP_NORMS = frozenset({"SkipLayerNormalization", "SkipSimplifiedLayerNormalization"})
-_SAME_SUM = NORMS | {"Cast", "Identity", "QuantizeLinear", "DequantizeLinear"}
+_SAME_SUM = NORMS | {"Cast", "Identity", *QUANTISERS}
 # Value -> (residual sums up to it, the value of the chain before it).
 Chain = dict[ir.Value, tuple[int, "ir.Value | None"]]
 # One transformer layer has two residual sums; a shorter chain is no encoder.
@@ -125,8 +126,12 @@ def unrounded(value: ir.Value) -> ir.Value:
 
 def with_final_norm(walk: Walk, value: ir.Value) -> ir.Value:
     """The encoder's output, given its last residual sum: after a final norm that is the sum's only reader."""
-    users = list(value.consumers())
-    if len(users) == 1 and users[0].op_type in NORMS and users[0].inputs[0] is value and not value.is_graph_output():
+    step = value
+    users = list(step.consumers())
+    while len(users) == 1 and users[0].op_type in QUANTISERS and not step.is_graph_output():
+        step = users[0].outputs[0]
+        users = list(step.consumers())
+    if len(users) == 1 and users[0].op_type in NORMS and users[0].inputs[0] is step and not step.is_graph_output():
         return users[0].outputs[0]
     return value
 
@@ -148,7 +153,7 @@ def downstream(walk: Walk, value: ir.Value, prefix: int = 0, heads: Set[ir.Node]
         return ends_tokens(node, prefix) or node in heads
 
     after = walk.descendants(value, until=lambda node: ends(node) or _weights(walk, node))
-    flow = [node for node in walk.sorted(after) if not ends(node) and _float(node)]
+    flow = [node for node in walk.sorted(after) if not ends(node) and (_float(node) or _weights(walk, node))]
     weight = next((node for node in flow if _weights(walk, node)), None)
     between = set(flow) if weight is None else walk.ancestors(_data(walk, weight)) & set(flow)
     path = [node for node in walk.sorted(between) if not _weights(walk, node)]
@@ -230,6 +235,10 @@ def _sum_output(node: ir.Node) -> ir.Value:
 
 def _computed_from(walk: Walk, value: ir.Value, source: ir.Value) -> bool:
     producer = source.producer()
+    while producer is not None and producer.op_type in QUANTISERS and producer.inputs[0] is not None:
+        # Each reader may have a dequantised copy of its own.
+        source = producer.inputs[0]
+        producer = source.producer()
     if producer is None:
         return any(source in node.inputs for node in walk.ancestors(value))
     return producer in walk.ancestors(value)

@@ -129,3 +129,10 @@ def test_wrong_requests_are_named() -> None:
         rules.violations(single("Relu", value()), "tensort", "10.3")
     with pytest.raises(RequestError, match="'ten' is not a version"):
         rules.violations(single("Relu", value()), "tensorrt", "ten")
+
+
+@pytest.mark.parametrize("runtime", rules.RUNTIMES)
+def test_operators_of_onnx_runtime_are_not_tensorrts(runtime: str) -> None:
+    (found,) = rules.violations(single("BiasGelu", value(), domain="com.microsoft"), runtime, "11.0")
+    assert (found.node, found.op) == ("n", "com.microsoft.BiasGelu") and "ONNX Runtime's own" in found.why
+    assert broken(single("Gelu", value()), runtime) == []
