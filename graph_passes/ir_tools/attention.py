@@ -137,7 +137,7 @@ def match(walk: Walk, node: ir.Node, *, probe: bool = False) -> Attention | None
     if product is None:
         return None
     weights = _after_guard(node.outputs[0])
-    return Attention(node, product, logits=logits, weights=weights, key=_transposed_keys(walk, product[1]))
+    return Attention(node, product, logits=logits, weights=weights, key=_keys(walk, *product))
 
 
 def _from_operator(node: ir.Node) -> Attention | None:
@@ -211,14 +211,16 @@ def _after_guard(weights: ir.Value) -> ir.Value:
     return weights
 
 
-def _transposed_keys(walk: Walk, operand: ir.Value) -> Operand | None:
+def _keys(walk: Walk, query: ir.Value, operand: ir.Value) -> Operand | None:
     """Walk from K^T back through layout and scalar factors; axes have names, so n = d or H = n is unambiguous."""
     node = operand.producer()
     rank = len(dims(operand) or ())
     if rank not in (3, 4) or (node is not None and node.op_type == "Einsum"):
         return None
     value = operand
-    axes: tuple[str, ...] = ("B", "H", "D", "N") if rank == 4 else ("BH", "D", "N")
+    # FusedMatMul may transpose the keys itself.
+    whole = any(query in user.inputs and attribute(user, "transB", 0) for user in operand.consumers())
+    axes: tuple[str, ...] = (*(("B", "H") if rank == 4 else ("BH",)), *(("N", "D") if whole else ("D", "N")))
     best: tuple[ir.Value, str] | None = None
     factor = 1.0
     while True:
