@@ -124,8 +124,8 @@ def _operator_axes(node: ir.Node, named: Mapping[ir.Value, Named], source: ir.Va
         return _product(node, named)
     if op == "Einsum":
         return _einsum(node, named)
-    if own is None:
-        return None
+    if not own:
+        return None  # Of a value of unknown rank, or a scalar, no axis is known.
     rank = len(own)
     if op == "Transpose":
         perm: Any = attribute(node, "perm", tuple(reversed(range(rank))))
@@ -218,8 +218,8 @@ def _mixed(node: ir.Node, named: Mapping[ir.Value, Named]) -> Iterator[tuple[ir.
     op = node.op_type
     for i, value in enumerate(node.inputs):
         axes = named.get(value)  # type: ignore[arg-type]
-        if value is None or axes is None:
-            continue
+        if value is None or not axes:
+            continue  # Where a rank is unknown, the proof of the downstream graph refuses.
         rank = len(axes)
         if op in _PRODUCTS and rank > 1:
             yield value, (rank - 1 if i == 0 else rank - 2)

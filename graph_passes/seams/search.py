@@ -149,12 +149,12 @@ def _proved(facts: Facts, scopes: Scopes, output: ir.Value, following: Layer | N
 
 
 def _final_norm(facts: Facts, scopes: Scopes, value: ir.Value) -> ir.Value:
-    """The encoder's output, given that of its last layer: after its final norm, which may have lost its path."""
-    normed = scopes.final_norm(value)
-    if normed is value and scopes.partial:
-        unnamed = with_final_norm(facts.walk, value)
-        return value if unnamed.producer() in scopes.paths else unnamed
-    return normed
+    """The encoder's output, given that of its last layer: after its final norm, which may have lost paths."""
+    if not scopes.partial:
+        return scopes.final_norm(value)
+    normed = with_final_norm(facts.walk, value)
+    path = scopes.paths.get(normed.producer(), "")  # type: ignore[arg-type]
+    return value if is_projector(path) else normed
 
 
 def _add_layers(facts: Facts, scopes: Scopes, kind: str, layers: list[Layer], result: Search, *, why: str = "") -> None:

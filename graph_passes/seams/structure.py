@@ -63,12 +63,12 @@ def residual_chain(walk: Walk) -> list[ir.Value]:
     Empty if none is as long as one layer, or if two are equally long (two parallel towers).
     """
     chain = residual_sums(walk)
-    lengths = [length for value, (length, _) in chain.items() if _is_sum(value)]
+    lengths = [length for value, (length, _) in chain.items() if _is_sum(chain, value)]
     longest = max(lengths, default=0)
     if longest < _SHORTEST or lengths.count(longest) > 1:
         return []
     values: list[ir.Value] = []
-    step: ir.Value | None = next(x for x, (n, _) in chain.items() if n == longest and _is_sum(x))
+    step: ir.Value | None = next(x for x, (n, _) in chain.items() if n == longest and _is_sum(chain, x))
     while step is not None:
         values.append(step)
         step = chain[step][1]
@@ -101,6 +101,8 @@ def residual_sums(walk: Walk) -> Chain:
                 chain[node.outputs[0]] = (length + 1, output)
         elif node.op_type in _SAME_SUM and inputs and inputs[0] in chain:
             chain[node.outputs[0]] = (chain[inputs[0]][0], inputs[0])
+        elif (value := _stretched(walk, node, chain)) is not None:
+            chain[node.outputs[0]] = (chain[value][0], value)
     return chain
 
 
@@ -109,7 +111,7 @@ def goes_on(chain: Chain, value: ir.Value) -> bool:
     later = {value}
     for step, (_, before) in chain.items():
         if before in later:
-            if _is_sum(step):
+            if _is_sum(chain, step):
                 return True
             later.add(step)
     return False
@@ -222,9 +224,19 @@ def _same_tokens(values: list[ir.Value]) -> bool:
     return left is not None and left == right and len(left) in (2, 3) and values[0].dtype in FLOATS
 
 
-def _is_sum(value: ir.Value) -> bool:
-    node = value.producer()
-    return node is not None and (node.op_type == "Add" or (node.op_type in _SKIP_NORMS and value is _sum_output(node)))
+def _is_sum(chain: Chain, value: ir.Value) -> bool:
+    length, before = chain[value]
+    return before is None or chain[before][0] < length
+
+
+def _stretched(walk: Walk, node: ir.Node, chain: Chain) -> ir.Value | None:
+    """The value of the chain that a step of a norm's arithmetic scales or shifts: by a weight, or a number a token."""
+    if node.op_type not in ("Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:
+        return None
+    value, other = node.inputs if node.inputs[0] in chain else reversed(node.inputs)
+    if value not in chain or value is None or other is None or other in chain:
+        return None
+    return value if walk.learned(other) or (dims(other) or (None,))[-1] == 1 else None
 
 
 def _sum_output(node: ir.Node) -> ir.Value:

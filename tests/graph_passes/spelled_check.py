@@ -20,7 +20,7 @@ KEEP = 4
 # Largest error of the tokens, as a share of their norm.
 GATES = {"no": 1e-4, "all": 2e-2, "inside": 2e-2, "quantised": 0.35}
 # After these a graph has the operators that it had.
-PLAIN_TOOLS = ("", "onnxslim", "onnxsim", "basic")
+PLAIN_TOOLS = ("",)
 
 
 def outcome(spelling: Spelling) -> str:
@@ -133,6 +133,8 @@ def _wrong(spelling: Spelling, got: Arrays, before: Arrays, expected: Arrays, ga
             return f"{name} is {got[name].shape}, not {array.shape}"
         if name == "features" and array.shape[1] != before[name].shape[1] - removed:
             return f"{name} keeps the old count"
+        if name == "pooled" and spelling.tool and _error(got[name], before[name]) <= 3 * gate:
+            continue  # A tool may give it a way of its own from the layers, which the compressor does not touch.
         # What follows the tokens is a bit further from them than they are.
         if _error(got[name], array) > 3 * gate:
             return f"{name} is wrong by {_error(got[name], array):.1e} of its norm"

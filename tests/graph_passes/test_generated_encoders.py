@@ -22,6 +22,22 @@ SIMPLIFIED = ("onnxslim", "onnxsim", "basic", "extended")
 QUANTISED = ("dynamic", "qdq")
 
 
+# Cases that only the many found: each was wrong, or crashed, before its kind was mended.
+FOUND = (
+    Spelling(stem="features", prefix="tile", norm="decomposed", post_norm=True, layers=3, names="partial dynamo",
+             shapes="arithmetic", cut=0.85, method="tome"),
+    Spelling(stem="frames", prefix="tile", norm="decomposed", projector=False, names="partial torchscript", cut=0.95,
+             gap=0.05, method="tome"),
+    Spelling(batch="batch", prefix="tile", layers=1, drop="slice", extra="features", method="pool"),
+    Spelling(opset=22, batch="batch", stem="features", prefix="expand", position="input", layout="NBD", post_norm=True,
+             final_norm=False, linear="gemm", shapes="constant", layers=3, drop="slice", annotated=True),
+    Spelling(shapes="constant", mask="attention_mask", layers=1, half="all", tool="basic"),
+    Spelling(opset=23, batch=3, prefix="two", norm="decomposed", post_norm=True, final_norm=False, linear="gemm",
+             shapes="arithmetic", attention="operator", gelu="relu", mask="lengths", layers=1, mixed=True,
+             assume_no_padding=True, tool="extended", seed=1),
+)  # fmt: skip
+
+
 def share_compressed(examples: int, *tools: str) -> float:
     """Try that many spellings after any of `tools`; the share of them that was not refused."""
     seen: Counter[str] = Counter()
@@ -33,6 +49,11 @@ def share_compressed(examples: int, *tools: str) -> float:
 
     each()
     return seen["equal"] / seen.total()
+
+
+@pytest.mark.parametrize("spelling", FOUND)
+def test_what_was_wrong_once_is_right_or_refused(spelling: Spelling) -> None:
+    assert outcome(spelling)
 
 
 def test_what_an_exporter_writes_is_compressed_rightly_or_refused() -> None:
