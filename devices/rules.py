@@ -82,9 +82,11 @@ def violations(model: ir.Model, runtime: str, version: str) -> list[Violation]:
             foreign[rule["name"]] = rule
         elif what := _GRAPH_CHECKS[rule["check"]](model, rule):
             found.append(Violation("", what, rule["why"], rule["source"]))
-    for name, node in _nodes(model):
-        if (rule := foreign.get(node.domain)) is not None:
-            found.append(Violation(name, f"{node.domain}.{node.op_type}", rule["why"], rule["source"]))
+    for domain, row in foreign.items():
+        those = [(name, node.op_type) for name, node in _nodes(model) if node.domain == domain]
+        if those:
+            kinds = ", ".join(sorted({kind for _, kind in those}))
+            found.append(Violation(those[0][0], f"{domain}.{kinds}", row["why"], row["source"]))
     return found + [
         Violation(name, node.op_type, rule["why"], rule["source"])
         for name, node in _nodes(model)

@@ -47,6 +47,9 @@ class Report:
     nodes: int
 
 
+_QUANTISED = ("MatMulInteger", "ConvInteger", "MatMulNBits", "QLinearMatMul", "QLinearConv")
+
+
 def to_half(
     model: ir.Model,
     dtype: Literal["float16", "bfloat16"] = "float16",
@@ -71,10 +74,18 @@ def to_half(
 
     Raises:
         RequestError: an unknown dtype, node, input or output.
-        GraphError: local functions, subgraphs, or a value without a type. On saving: a weight that overflows.
+        GraphError: local functions, subgraphs, a quantised model, or a value without a type. On saving: a weight that
+            overflows.
     """
     if dtype not in _HALVES:
         raise RequestError(f"precision {dtype!r} is not known", fix=nearest(dtype, _HALVES, kind="types"))
+    quantised = next((node for node in model.graph if "Quant" in node.op_type or node.op_type in _QUANTISED), None)
+    if quantised is not None:
+        raise GraphError(
+            "a quantised model cannot change its precision: its scales belong to the types it has",
+            where=f"{quantised.op_type} {quantised.name or quantised.outputs[0].name!r}",
+            fix="Add --precision fp32, which leaves its types as they are, or give the file from before quantisation.",
+        )
     if model.functions:
         name = next(iter(model.functions.values())).name
         raise GraphError(

@@ -136,3 +136,11 @@ def test_operators_of_onnx_runtime_are_not_tensorrts(runtime: str) -> None:
     (found,) = rules.violations(single("BiasGelu", value(), domain="com.microsoft"), runtime, "11.0")
     assert (found.node, found.op) == ("n", "com.microsoft.BiasGelu") and "ONNX Runtime's own" in found.why
     assert broken(single("Gelu", value()), runtime) == []
+
+
+def test_all_operators_of_onnx_runtime_are_named_once() -> None:
+    model = single("BiasGelu", value(), domain="com.microsoft")
+    for op_type in ("FusedMatMul", "BiasGelu"):
+        model.graph.append(ir.node(op_type, [value()], domain="com.microsoft", name=f"later_{op_type}"))
+    (found,) = rules.violations(model, "tensorrt", "11.0")
+    assert (found.node, found.op) == ("n", "com.microsoft.BiasGelu, FusedMatMul")

@@ -13,6 +13,7 @@ from tokexport.errors import GraphError
 from tokexport.graph_passes.compress import compress
 from tokexport.graph_passes.compressors import make
 from tokexport.graph_passes.insertion.insert import insert
+from tokexport.graph_passes.precision.half import to_half
 from tokexport.graph_passes.seams.find import resolve
 
 ort = pytest.importorskip("onnxruntime")
@@ -144,3 +145,12 @@ def test_projections_inside_the_operator_give_no_signal() -> None:
 def test_a_padding_mask_is_refused() -> None:
     with pytest.raises(GraphError, match="may be padding: MultiHeadAttention"):
         compress(fused("MultiHeadAttention", mask=True), "uniform", keep=4, seam="encoder_output")
+
+
+def test_a_quantised_file_keeps_its_precision(tmp_path: Path) -> None:
+    model = exported("llava")
+    model.ir_version = 10
+    ir.save(model, tmp_path / "plain.onnx")
+    dynamic(tmp_path / "plain.onnx", tmp_path / "changed.onnx")
+    with pytest.raises(GraphError, match=r"DynamicQuantizeLinear.*--precision fp32"):
+        to_half(ir.load(tmp_path / "changed.onnx"))
