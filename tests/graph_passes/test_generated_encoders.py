@@ -24,10 +24,12 @@ QUANTISED = ("dynamic", "qdq")
 
 # Cases that only the many found: each was wrong, or crashed, before its kind was mended.
 FOUND = (
-    Spelling(stem="features", prefix="tile", norm="decomposed", post_norm=True, layers=3, names="partial dynamo",
-             shapes="arithmetic", cut=0.85, method="tome"),
-    Spelling(stem="frames", prefix="tile", norm="decomposed", projector=False, names="partial torchscript", cut=0.95,
-             gap=0.05, method="tome"),
+    Spelling(opset=23, batch="batch", prefix="tile", position="input", norm="decomposed", post_norm=True,
+             linear="bias first", shapes="arithmetic", keys="two transposes", scale="query", gelu="operator", layers=3,
+             drop="slice", names="partial dynamo", annotated=True, method="tome", cut=0.85, seed=3),
+    Spelling(opset=21, stem="frames", prefix="tile", norm="decomposed", shapes="arithmetic", keys="two transposes",
+             scale="query", gelu="operator", mask="attention_mask", drop="slice", projector=False, annotated=True,
+             names="partial torchscript", method="tome-keys", assume_no_padding=True, cut=0.95, gap=0.05, seed=3),
     Spelling(batch="batch", prefix="tile", layers=1, drop="slice", extra="features", method="pool"),
     Spelling(opset=22, batch="batch", stem="features", prefix="expand", position="input", layout="NBD", post_norm=True,
              final_norm=False, linear="gemm", shapes="constant", layers=3, drop="slice", annotated=True),
