@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ...errors import GraphError, RequestError, nearest
 from ..blame import blamed
-from ..compressors.base import OUTPUTS, Case, Compressor, weights
+from ..compressors.base import OUTPUTS, Case, Compressor, Learned, Widens, weights
 from ..compressors.blocks.texts import text_length
 from ..ir_tools.builder import DTYPES
 from ..ir_tools.extract import values_by_name
@@ -141,7 +141,8 @@ def plan_insertion(
 
 def _no_rows(compressor: Compressor, seam: Seam, after: Inserted | None) -> str:
     """Why tables of positions cannot be read at the kept tokens; empty where they can."""
-    if compressor.method.merges or not compressor.method.positions:
+    combines = compressor.method.merges or isinstance(compressor, (Learned, Widens))
+    if combines or not compressor.method.positions:
         return "a merged slot has no single position: take a method that selects tokens, or a seam downstream of it"
     if seam.batch != 1:
         return "each row of the batch keeps other tokens: export the model with one row"

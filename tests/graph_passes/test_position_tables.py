@@ -31,8 +31,8 @@ def tokens() -> dict[str, np.ndarray]:
     return {"tokens": np.random.default_rng(0).standard_normal((1, N, D)).astype(np.float32)}
 
 
-def compressed(graph: ir.Model, method: str) -> ir.Model:
-    insert(graph, replace(resolve(graph, "tensor:hidden"), name="encoder_layer:0"), make(method), 5)
+def compressed(graph: ir.Model, method: str, keep: int = 5) -> ir.Model:
+    insert(graph, replace(resolve(graph, "tensor:hidden"), name="encoder_layer:0"), make(method), keep)
     return graph
 
 
@@ -46,9 +46,10 @@ def test_rows_are_those_of_the_kept_tokens(cls: bool, computed: bool) -> None:
     np.testing.assert_array_equal(short[0], whole[0, places])
 
 
-def test_a_merged_slot_has_no_place() -> None:
+@pytest.mark.parametrize(("method", "keep"), [("kcenter_merge", 5), ("conv1d", 4)])
+def test_a_slot_of_several_tokens_has_no_place(method: str, keep: int) -> None:
     with pytest.raises(GraphError, match="a merged slot has no single position: take a method that selects tokens"):
-        compressed(model(), "kcenter_merge")
+        compressed(model(), method, keep)
 
 
 def test_rows_of_a_batch_keep_other_places() -> None:
