@@ -12,8 +12,8 @@ PAGE = Path(__file__).parents[1] / "docs/parameters.md"
 _HEAD = """# The methods and their parameters
 
 What `tokexport methods NAME` prints, for all: the counts a method takes, what its body costs, its source, and every
-parameter with its default, its values and its meaning. `--set KEY=VALUE` sets one. [methods.md](methods.md) has their accuracy.
-(`python tools/parameters.py`)
+parameter with its default, its values and its meaning. `--set KEY=VALUE` sets one. [methods.md](methods.md) has their
+accuracy. (`python tools/parameters.py`)
 """
 
 

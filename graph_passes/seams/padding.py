@@ -93,7 +93,10 @@ def _between(walk: Walk, product: ir.Node) -> Iterator[tuple[ir.Node, ir.Value, 
     inside = {product, *way}
     for node in walk.sorted(node for node in way if node.op_type not in _PRODUCTS):
         for mask in node.inputs:
-            if mask is not None and mask.producer() not in inside and not walk.learned(mask):
+            # One number for all, as the scale of a quantised product is, tells no token from another.
+            shape = dims(mask)
+            alike = shape is not None and all(size == 1 for size in shape)
+            if mask is not None and mask.producer() not in inside and not alike and not walk.learned(mask):
                 yield node, mask, False
 
 

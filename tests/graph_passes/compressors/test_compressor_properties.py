@@ -29,7 +29,7 @@ from tokexport.graph_passes.compressors.base import Learned, width
 # Shapes that depend on data, and what no TensorRT parser takes.
 DYNAMIC = {"NonZero", "Unique", "ScatterElements", "ScatterND", "If", "Loop", "Scan", "Compress", "Einsum"}
 ARITHMETIC = {"Sub", "Mul", "Div", "MatMul", "ReduceSum", "ReduceMean", "TopK", "ArgMax"}
-# Kinds of tokens on which a replay is too strict: which tied runs began where cannot be seen of slots that are not kept.
+# Tokens on which a replay is too strict: where tied runs began cannot be seen of slots that are not kept.
 HIDDEN_TIES = {"lftr": ("integer", "near_duplicate")}
 every_example = pytest.mark.parametrize(("method", "example"), examples())
 
