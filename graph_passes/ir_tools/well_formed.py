@@ -53,7 +53,7 @@ def _signature(name: str, opset: int) -> _Signature | None:
     return _Signature(
         (schema.min_input, schema.max_input),
         (schema.min_output, schema.max_output),
-        {key: int(attribute.type.value) for key, attribute in schema.attributes.items()},
+        {key: int(attribute.type.value) for key, attribute in schema.attributes.items()},  # type: ignore[attr-defined]
         frozenset(key for key, attribute in schema.attributes.items() if attribute.required),
     )
 
