@@ -139,6 +139,35 @@ TextRecord text_record_of(const Field& field) {
     return record;
 }
 
+// What generation and the question need of the graph of a role, as in runtimes/bundle/manifest.py.
+void check_roles(const Field& field, const Variant& variant) {
+    struct Needed {
+        const char* role;
+        Names inputs, outputs;
+    };
+    static const std::vector<Needed> kNeeded = {
+        {"text", {"input_ids"}, {"text"}},
+        {"embed", {"input_ids", "tokens"}, {"inputs_embeds"}},
+        {"prefill", {"token_bias", "last_index"}, {"logits"}},
+        {"decode", {"input_ids", "write_index", "token_bias"}, {"logits"}},
+    };
+    const auto encoder = variant.graphs.find("encoder");
+    if (encoder != variant.graphs.end()) {
+        field.must(!encoder->second.inputs.empty(), "the graph `encoder` has no input");
+        field.must(!variant.generation || encoder->second.outputs.count("tokens") > 0,
+                   "the graph `encoder` has no output `tokens`, which generation reads");
+    }
+    for (const Needed& needed : kNeeded) {
+        const auto graph = variant.graphs.find(needed.role);
+        if (graph == variant.graphs.end()) continue;
+        const std::string what = "the graph `" + std::string(needed.role) + "` has no '";
+        for (const std::string& name : needed.inputs)
+            field.must(graph->second.inputs.count(name) > 0, what + name + "'");
+        for (const std::string& name : needed.outputs)
+            field.must(graph->second.outputs.count(name) > 0, what + name + "'");
+    }
+}
+
 Variant variant_of(const Field& field) {
     Fields fields(field);
     Variant variant;
@@ -153,6 +182,7 @@ Variant variant_of(const Field& field) {
     }
     if (const auto generation = fields.optional("generation")) variant.generation = generation_of(*generation);
     if (const auto text = fields.optional("text")) variant.text = text_record_of(*text);
+    check_roles(field, variant);
     const auto text_graph = variant.graphs.find("text");
     if (text_graph != variant.graphs.end()) {
         const auto ids = text_graph->second.inputs.find("input_ids");
