@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import onnx_ir as ir
 
@@ -53,14 +53,9 @@ def _signature(name: str, opset: int) -> _Signature | None:
     return _Signature(
         (schema.min_input, schema.max_input),
         (schema.min_output, schema.max_output),
-        {key: _number(attribute.type) for key, attribute in schema.attributes.items()},
+        {key: int(attribute.type.value) for key, attribute in schema.attributes.items()},  # type: ignore[attr-defined]
         frozenset(key for key, attribute in schema.attributes.items() if attribute.required),
     )
-
-
-def _number(kind: Any) -> int:
-    # Untyped: onnx's stubs do not know the enumeration that its library returns.
-    return int(kind.value)
 
 
 def _check_node(node: ir.Node, opset: int) -> None:

@@ -79,7 +79,8 @@ def _masks(walk: Walk, nodes: set[ir.Node], tokens: ir.Value) -> Iterator[tuple[
 
 def _of_two(walk: Walk, node: ir.Node) -> bool:
     """Whether the node is a product of two computed values, as of queries and keys, or of weights and values."""
-    return node.op_type in _PRODUCTS and sum(x is not None and not walk.learned(x) for x in node.inputs) > 1
+    factors = (node.inputs[0], node.inputs[3]) if node.op_type == "QLinearMatMul" else node.inputs[:2]
+    return node.op_type in _PRODUCTS and len([x for x in factors if x is not None and not walk.learned(x)]) == 2
 
 
 def _between(walk: Walk, product: ir.Node) -> Iterator[tuple[ir.Node, ir.Value, bool]]:

@@ -17,8 +17,6 @@ constexpr std::int64_t kLargest = std::int64_t{1} << 26;
 constexpr std::int64_t kLongestPrompt = std::int64_t{1} << 20;
 constexpr std::size_t kMostAxes = 16;
 constexpr std::int64_t kLongestWindow = 1 << 16;
-// More than any language model reads; prompts are padded to their length.
-constexpr std::int64_t kLongestPrompt = 1 << 20;
 
 using Names = std::vector<std::string>;
 
@@ -94,7 +92,7 @@ SeamRecord seam_of(const Field& field) {
 CompressionRecord compression_of(const Field& field) {
     Fields fields(field);
     CompressionRecord compression{fields.at("method").text(),        fields.at("ratio").text(),
-                                  fields.at("tokens_in").integer(1, kInt), fields.at("tokens_out").integer(1, kInt),
+                                  fields.at("tokens_in").integer(1), fields.at("tokens_out").integer(1),
                                   fields.at("size_bias").boolean(),  seam_of(fields.at("seam"))};
     fields.ignore("params");
     fields.ignore("assume_no_padding");
@@ -124,7 +122,7 @@ GenerationRecord generation_of(const Field& field) {
               text_of(pair) + " does not fit prompt_length and tokens_in");
     span.must(!record.cross || record.offset == 0,
               text_of(pair) + " begins inside a text that cross-attention leaves alone");
-    fields.at("kv_capacity").integers(0, kInt);
+    fields.at("kv_capacity").integers(0);
     fields.done();
     return record;
 }
@@ -132,7 +130,7 @@ GenerationRecord generation_of(const Field& field) {
 TextRecord text_record_of(const Field& field) {
     Fields fields(field);
     TextRecord record;
-    record.vocabulary = fields.at("vocabulary").integer(1, kInt);
+    record.vocabulary = fields.at("vocabulary").integer(1);
     const Field pad = fields.at("pad"), blank = fields.at("blank");
     record.pad = pad.integer(0, record.vocabulary - 1);
     const auto ids = blank.integers(0, record.vocabulary - 1);
@@ -141,34 +139,33 @@ TextRecord text_record_of(const Field& field) {
     return record;
 }
 
-// What generation and the question need of the graph of a role: inputs, outputs.
-const std::map<std::string, std::pair<Names, Names>> kNeeded = {
-    {"text", {{"input_ids"}, {"text"}}},
-    {"embed", {{"input_ids", "tokens"}, {"inputs_embeds"}}},
-    {"prefill", {{"token_bias", "last_index"}, {"logits"}}},
-    {"decode", {{"input_ids", "write_index", "token_bias"}, {"logits"}}},
-};
-
-void check_whole(const Field& field, const Variant& variant) {
+// What generation and the question need of the graph of a role, as in runtimes/bundle/manifest.py.
+void check_roles(const Field& field, const Variant& variant) {
+    struct Needed {
+        const char* role;
+        Names inputs, outputs;
+    };
+    static const std::vector<Needed> kNeeded = {
+        {"text", {"input_ids"}, {"text"}},
+        {"embed", {"input_ids", "tokens"}, {"inputs_embeds"}},
+        {"prefill", {"token_bias", "last_index"}, {"logits"}},
+        {"decode", {"input_ids", "write_index", "token_bias"}, {"logits"}},
+    };
     const auto encoder = variant.graphs.find("encoder");
     if (encoder != variant.graphs.end()) {
         field.must(!encoder->second.inputs.empty(), "the graph `encoder` has no input");
         field.must(!variant.generation || encoder->second.outputs.count("tokens") > 0,
                    "the graph `encoder` has no output `tokens`, which generation reads");
     }
-    for (const auto& [role, needed] : kNeeded) {
-        const auto graph = variant.graphs.find(role);
+    for (const Needed& needed : kNeeded) {
+        const auto graph = variant.graphs.find(needed.role);
         if (graph == variant.graphs.end()) continue;
-        for (const std::string& name : needed.first)
-            field.must(graph->second.inputs.count(name) > 0, "the graph `" + role + "` has no '" + name + "'");
-        for (const std::string& name : needed.second)
-            field.must(graph->second.outputs.count(name) > 0, "the graph `" + role + "` has no '" + name + "'");
+        const std::string what = "the graph `" + std::string(needed.role) + "` has no '";
+        for (const std::string& name : needed.inputs)
+            field.must(graph->second.inputs.count(name) > 0, what + name + "'");
+        for (const std::string& name : needed.outputs)
+            field.must(graph->second.outputs.count(name) > 0, what + name + "'");
     }
-    const auto text = variant.graphs.find("text");
-    if (text == variant.graphs.end()) return;
-    const auto& shape = text->second.inputs.at("input_ids").shape;
-    field.must(shape.size() == 2 && shape[1] >= 1 && shape[1] <= kLongestPrompt,
-               "input_ids of the graph `text` is " + text_of(shape) + ", and not [1, L]");
 }
 
 Variant variant_of(const Field& field) {
@@ -185,6 +182,7 @@ Variant variant_of(const Field& field) {
     }
     if (const auto generation = fields.optional("generation")) variant.generation = generation_of(*generation);
     if (const auto text = fields.optional("text")) variant.text = text_record_of(*text);
+    check_roles(field, variant);
     const auto text_graph = variant.graphs.find("text");
     if (text_graph != variant.graphs.end()) {
         const auto ids = text_graph->second.inputs.find("input_ids");
@@ -194,7 +192,6 @@ Variant variant_of(const Field& field) {
     }
     field.must(variant.text.has_value() == (variant.graphs.count("text") > 0),
                "the graph `text` and the record `text` go together, and one is missing");
-    check_whole(field, variant);
     fields.ignore("device");
     fields.done();
     return variant;
