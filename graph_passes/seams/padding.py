@@ -105,9 +105,10 @@ def _stream(walk: Walk, nodes: set[ir.Node]) -> set[ir.Node]:
     """Nodes that compute features or read them: products with weights."""
     found: set[ir.Node] = set()
     for node in walk.sorted(nodes):
-        feature = weight_product(walk, node) or node.op_type == "Conv"
+        feature = weight_product(walk, node) or node.op_type in ("Conv", "ConvInteger", "QLinearConv")
         reads = any(x is not None and x.producer() in found for x in node.inputs)
-        if (feature or reads) and any(output.dtype in FLOATS for output in node.outputs):
+        # A quantised product gives integers, which are features all the same.
+        if feature or (reads and any(output.dtype in FLOATS for output in node.outputs)):
             found.add(node)
     return found
 
