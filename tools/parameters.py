@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tokexport.graph_passes.compressors import names
+from tokexport.graph_passes.compressors.base import built_in
 from tokexport.graph_passes.method_page import page
 
 PAGE = Path(__file__).parents[1] / "docs/parameters.md"
@@ -19,7 +19,7 @@ accuracy. (`python tools/parameters.py`)
 
 def text() -> str:
     """The page."""
-    return "\n".join([_HEAD, *(_method(page(name)) for name in names())])
+    return "\n".join([_HEAD, *(_method(page(name)) for name in sorted(built_in()))])
 
 
 def _method(row: dict[str, Any]) -> str:
