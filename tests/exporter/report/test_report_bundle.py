@@ -11,8 +11,9 @@ import onnx
 import pytest
 from click.testing import CliRunner
 from onnx import parser
+from tokexport.exporter.cli import main
 from tokexport.exporter.pipeline import export
-from tokexport.exporter.report import page, picture
+from tokexport.exporter.report import page
 from tokexport.runtimes.bundle.reader import open_bundle, verify_hashes
 
 # Patches of 2 x 2 pixels become tokens [1, 16, 12]; nothing says how pixel values were made.
@@ -92,7 +93,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*arguments: str, code: int = 0) -> str:
-    done = CliRunner().invoke(picture.main, list(arguments))
+    done = CliRunner().invoke(main, ["show", *arguments])
     assert done.exit_code == code, done.output
     return done.output
 
