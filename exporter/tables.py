@@ -11,7 +11,8 @@ import click
 
 # Piped output has no width of its own.
 _PIPED = 200
-_UNBOUNDED = 100_000
+# Between two columns; and what a column that is folded is left at least.
+_GAP, _FOLDED = 3, 12
 _WIDE = "tokexport.wide"
 
 
@@ -40,26 +41,25 @@ class Table:
 
 
 def show(table: Table) -> None:
-    """Print a table as wide as the terminal, or wider where a key or a single word needs it."""
+    """Print a table as wide as the terminal, or wider where its keys need it."""
     from rich import box
     from rich.cells import cell_len
     from rich.console import Console
-    from rich.measure import Measurement
     from rich.table import Table as Rich
     from rich.text import Text
 
     wide = is_wide()
     drawn = Rich(box=box.SIMPLE_HEAD, pad_edge=False)
-    shown = list(table.shown(wide=wide))
+    shown, least = list(table.shown(wide=wide)), 0
     for i in shown:
         whole = wide or table.columns[i] in table.keys
-        longest = max((cell_len(row[i]) for row in [table.columns, *table.rows]), default=0) if whole else None
-        drawn.add_column(table.columns[i], overflow="fold", no_wrap=whole, min_width=longest)
+        longest = max(cell_len(row[i]) for row in [table.columns, *table.rows])
+        drawn.add_column(table.columns[i], overflow="fold", no_wrap=whole, min_width=longest if whole else None)
+        least += _GAP + (longest if whole else min(longest, _FOLDED))
     for row in table.rows:
         drawn.add_row(*(Text(row[i]) for i in shown))
     console = Console(width=width(), highlight=False, color_system=None if colourless() else "auto")
-    least = Measurement.get(console, console.options.update(max_width=_UNBOUNDED), drawn).minimum
-    console.width = max(console.width, least)
+    console.width = max(console.width, least + _GAP)
     console.print(drawn)
     hidden = [column for column in table.columns if column in table.more]
     if hidden and not wide and table.rows:

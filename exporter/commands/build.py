@@ -12,7 +12,7 @@ from ..progress import bar
 from .shared import OUT, common
 
 
-@click.command()
+@click.command(short_help="Build TensorRT engines for a bundle.")
 @click.argument("bundle", type=OUT)
 @click.option(
     "--device",

@@ -10,7 +10,7 @@ from .. import completion, render, tables
 from .shared import common, left_out
 
 
-@click.command()
+@click.command(short_help="List the devices, or show one with its sources.")
 @click.argument("name", required=False, metavar="[NAME[@TENSORRT]]", shell_complete=completion.devices)
 @common
 @tables.wide_option

@@ -15,7 +15,7 @@ from .shared import OUT, common
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
-@click.command()
+@click.command(short_help="Check this machine, or a bundle on it.")
 @click.option("--bundle", type=OUT, help="Also check this bundle against the machine.")
 @click.option(
     "--deep", is_flag=True, help="Also import torch and the other packages that exporting needs; takes seconds."

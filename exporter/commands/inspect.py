@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-@click.command()
+@click.command(short_help="List the seams of a source or a bundle.")
 @click.argument("source", shell_complete=completion.sources)
 @input_shape
 @common

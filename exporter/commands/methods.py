@@ -22,7 +22,7 @@ _WORDS = {
 }
 
 
-@click.command()
+@click.command(short_help="List the compressors, or show one with its parameters.")
 @click.argument("name", required=False, shell_complete=completion.methods)
 @click.option("--recipes", is_flag=True, help="List the recipes instead: compressors in sequence, for --recipe.")
 @common

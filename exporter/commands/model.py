@@ -17,7 +17,7 @@ from .shared import OUT, common, input_shape, settings, sizes
 _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHANCE", "unknown": "usefulness"}
 
 
-@click.command()
+@click.command(short_help="Compress a model, prove the result, and write a bundle.")
 @click.argument("source", required=False, shell_complete=completion.sources)
 @click.option("--method", shell_complete=completion.methods, help="Compressor; `tokexport methods` lists them.")
 @click.option(
@@ -119,9 +119,10 @@ def exported(data: dict[str, Any]) -> None:
         click.echo("NOT VERIFIED (--no-verify)")
     if data.get("drift"):
         drift = data["drift"]
-        click.echo(
-            f"end to end against PyTorch: {drift['kept_overlap']:.1%} of the kept tokens are the same, "
-            f"worst cosine of the outputs {drift['cosine']:.5f}"
+        tables.wrapped(
+            "end to end against PyTorch: ",
+            f"{drift['kept_overlap']:.1%} of the kept tokens are the same, "
+            f"worst cosine of the outputs {drift['cosine']:.5f}",
         )
     if data["accuracy"]:
         accuracy = data["accuracy"]

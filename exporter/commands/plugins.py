@@ -14,7 +14,7 @@ from ..progress import progress
 from .shared import OUT, common
 
 
-@click.group()
+@click.group(short_help="Build, find and check the TensorRT plugins.")
 def plugins() -> None:
     """Build, find and check the TensorRT plugins of the compressors.
 

@@ -21,7 +21,7 @@ _OPTIONS = {"image": "--image", "video": "--video", "log_mel": "--audio"}
 _NAMES = {"--image": "images", "--video": "videos", "--audio": "sound"}
 
 
-@click.command()
+@click.command(short_help="Ask a bundle a question, or have it transcribe a sound.")
 @click.argument("bundle", type=OUT)
 @click.option("--image", type=OUT, help="An image file.")
 @click.option("--video", type=OUT, help="An animated GIF, WebP or PNG file, or a folder of pictures, one a frame.")

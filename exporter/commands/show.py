@@ -12,7 +12,7 @@ from .. import render
 from .shared import OUT, common, one_input
 
 
-@click.command()
+@click.command(short_help="Draw the tokens that a bundle keeps of your own input.")
 @click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=OUT)
 @click.option("--image", type=OUT, help="An image file.")
 @click.option("--video", type=OUT, help="An animated GIF, WebP or PNG file, or a folder of pictures, one a frame.")

@@ -13,7 +13,7 @@ from ..progress import bar
 from .shared import OUT, common
 
 
-@click.command()
+@click.command(short_help="Measure methods at several ratios.")
 @click.argument("source", required=False, shell_complete=completion.sources)
 @click.option(
     "--method",

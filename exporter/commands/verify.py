@@ -14,7 +14,7 @@ from ..proof import gate
 from .shared import OUT, common
 
 
-@click.command()
+@click.command(short_help="Check a bundle, and prove it again on this machine.")
 @click.argument("bundle", type=OUT)
 @click.option("--runtime", type=click.Choice(["ort", "tensorrt"]), default="ort", show_default=True)
 @click.option("--variant", metavar="NAME", help="Prove only this variant.  [default: all of the bundle]")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 # Within so many standard errors the figures of two methods do not tell them apart.
 _ERRORS = 2
-_TRY = "kcenter_merge, or a smaller --ratio, loses less"
+_TRY = "a smaller --ratio or another method loses less: `tokexport sweep SOURCE` compares them"
 
 
 @dataclass(frozen=True)

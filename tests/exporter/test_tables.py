@@ -44,6 +44,14 @@ def test_a_key_is_never_folded_and_other_cells_are(capsys: pytest.CaptureFixture
     assert sum("it mixes" in line or "tokens" in line for line in lines) > 1
 
 
+def test_a_long_word_is_folded_where_it_is_no_key(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = Table("seam", "why")
+    rows.add_row("encoder_layer:0", "TokexportKcenterMerge" * 6)
+    show(rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80 and any("encoder_layer:0" in line for line in lines)
+
+
 def test_columns_without_content_and_those_for_wide_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     rows = Table("name", "note", "more", more={"more"})
     rows.add_row("one", "", "much")
