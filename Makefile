@@ -11,18 +11,15 @@ TESTS  ?=
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# Without compiling: most of what these packages hold is never imported, and what is gets compiled then.
-INSTALL := $(PIP) install -q --no-compile
-
 # torch goes first and by its exact version: a range would let pip choose another build of it.
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --upgrade "setuptools>=77"
-	$(INSTALL) "$$(grep '^torch==' constraints.txt)"
-	$(INSTALL) --no-build-isolation -c constraints.txt -e ".[export,ort]"
+	$(PIP) install -q --upgrade "setuptools>=77"
+	$(PIP) install -q "$$(grep '^torch==' constraints.txt)"
+	$(PIP) install -q --no-build-isolation -c constraints.txt -e ".[export,ort]"
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(INSTALL) --no-build-isolation -c constraints.txt -e ".[export,ort,rtx,audio,junit,dev,peers]"
+	$(PIP) install -q --no-build-isolation -c constraints.txt -e ".[export,ort,rtx,audio,junit,dev,peers]"
 	touch $@
 
 demo: $(VENV)/.demo

@@ -97,7 +97,7 @@ def test_a_limit_on_the_size_of_files_is_no_full_disk_and_leaves_nothing_behind(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("step", ["opening the model", "exporting prefill", "answering 512 questions"])
+@pytest.mark.parametrize("step", ["inserting apet", "exporting prefill", "answering 512 questions"])
 def test_ctrl_c_in_the_middle_leaves_the_old_bundle(bundle, tmp_path, step):
     shutil.copytree(bundle, tmp_path / "out")
     before = snapshot(tmp_path)

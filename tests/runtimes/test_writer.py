@@ -167,7 +167,9 @@ def test_failed_result_goes_beside_the_old_bundle(tmp_path: Path) -> None:
 def test_ctrl_c_in_another_process(tmp_path: Path) -> None:
     out = toy_bundle.write(tmp_path / "toy")
     script = (
-        "import sys, time, toy_bundle; from tokexport.runtimes.bundle.writer import BundleWriter\n"
+        "import signal, sys, time, toy_bundle; from tokexport.runtimes.bundle.writer import BundleWriter\n"
+        # A shell lets what it runs in the background ignore Ctrl-C.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "with BundleWriter(sys.argv[1]) as writer:\n"
         "    toy_bundle.fill(writer, size_bias=False); print('half', flush=True); time.sleep(60)"
     )
