@@ -37,6 +37,7 @@ FOUND = (
     Spelling(opset=23, batch=3, prefix="two", norm="decomposed", post_norm=True, final_norm=False, linear="gemm",
              shapes="arithmetic", attention="operator", gelu="relu", mask="lengths", layers=1, mixed=True,
              assume_no_padding=True, tool="extended", seed=1),
+    Spelling(layers=1, method="tome-keys", tool="half"),
 )  # fmt: skip
 
 
