@@ -9,8 +9,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from tree import ROOT, copied
 
-ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 
@@ -20,19 +20,6 @@ def steps():
     blocks = list(BLOCK.finditer(section))
     ends = [0, *(block.end() for block in blocks)]
     return [(section[end : block.start()], block[1], textwrap.dedent(block[2])) for end, block in zip(ends, blocks)]
-
-
-def copied(folder):
-    """The files that git tracks, and new ones that it does not ignore; of a folder without git all that is no build."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        return shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "build", "__pycache__"))
-    for name in filter(None, done.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    return folder
 
 
 def test_the_steps_that_add_a_method_work_as_written(tmp_path):

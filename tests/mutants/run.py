@@ -7,7 +7,6 @@ notices, or whose old text no longer stands in its file, is an error.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,8 @@ else:
 
 import click
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tree import copied
 
 
 def run_tests(package: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
@@ -32,27 +32,10 @@ def run_tests(package: Path, tests: list[str]) -> subprocess.CompletedProcess[st
     return subprocess.run(command, cwd=package / "tests", env=environment, capture_output=True, text=True)
 
 
-def copy_tree(folder: Path) -> Path:
-    """Copy what git tracks, and new files it does not ignore, to `folder`/tokexport."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    package = folder / "tokexport"
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (package / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, package / name)
-    return package
-
-
 def try_mutant(mutant: dict[str, Any]) -> str:
     """Return an empty string when the tests kill the mutant, else what went wrong."""
     with tempfile.TemporaryDirectory() as scratch:
-        package = copy_tree(Path(scratch))
+        package = copied(Path(scratch) / "tokexport")
         path = package / mutant["file"]
         text = path.read_text()
         if text.count(mutant["old"]) != 1:
@@ -76,7 +59,7 @@ def main(names: tuple[str, ...]) -> None:
     mutants = [mutant for mutant in mutants if not names or mutant["name"] in names]
     with tempfile.TemporaryDirectory() as scratch:
         tests = sorted({test for mutant in mutants for test in mutant["tests"]})
-        healthy = run_tests(copy_tree(Path(scratch)), tests)
+        healthy = run_tests(copied(Path(scratch) / "tokexport"), tests)
         if healthy.returncode:
             raise click.ClickException(f"{healthy.stdout[-3000:]}\nthe tests fail without any mutant: nothing to learn")
     failures = 0
