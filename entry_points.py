@@ -76,7 +76,7 @@ def read(
                 raise ValueError(f"{taken[0]!r} is built in")
             usable.append((package, point.name, item))
         except (Exception, SystemExit) as error:
-            skipped.append(Skipped(group, point.name, package, _reason(error)))
+            skipped.append(Skipped(group, point.name, package, reason(error)))
 
     counts = Counter(claim for _, name, item in usable for claim in {*claims(name, item)})
     found: dict[str, T] = {}
@@ -172,12 +172,13 @@ def _packages() -> tuple[tuple[str, Any], ...]:
         try:
             entries = list(distribution.entry_points)
         except Exception as error:
-            entries = f"its entry_points.txt cannot be read ({_reason(error)})"
+            entries = f"its entry_points.txt cannot be read ({reason(error)})"
         # Of two of one name the first on the path is the one that Python imports.
         packages.setdefault(name.lower().replace("_", "-"), (f"{name} {distribution.version}", entries))
     return tuple(packages.values())
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """The kind of an error that another package raised, and the first line of its text."""
     lines = str(error).splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}".rstrip(": ")

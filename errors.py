@@ -9,6 +9,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class TokexportError(Exception):
@@ -70,3 +74,21 @@ def nearest(name: str, known: Iterable[str], *, kind: str) -> str:
     close = [same] if same else difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     return f"{hint}Known {kind}: {', '.join(names) or 'none'}."
+
+
+def first_line(error: BaseException, most: int | None = None) -> str:
+    """The first line of an error's text, at most `most` characters of it; its kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
+
+
+def reason(error: BaseException, most: int | None = None) -> str:
+    """What the system says of a failed call, without number and path; of other errors the first line."""
+    said = getattr(error, "strerror", None)
+    return str(said)[:most] if said else first_line(error, most)
+
+
+def invalid(error: ValidationError) -> str:
+    """The first thing that pydantic found, as ``wrong at key.0.name: why``."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"wrong{f' at {place}' if place else ''}: {first['msg'].removeprefix('Value error, ')}"

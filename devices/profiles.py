@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .. import entry_points
-from ..errors import RequestError, nearest
+from ..errors import RequestError, invalid, nearest
 from ..files import parse_toml, read_bounded
 
 Name = Literal[
@@ -218,11 +218,8 @@ def read(path: Path) -> Profile:
     try:
         return Profile.model_validate({"name": path.stem, **_filled(_toml(path))})
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        what = first["msg"].removeprefix("Value error, ")
         raise RequestError(
-            f"the profile is wrong{f' at {place}' if place else ''}: {what}",
+            f"the profile is {invalid(error)}",
             where=path.name,
             fix=f"Figures are {', '.join(get_args(Name))}; each needs a value and a source.",
         ) from None

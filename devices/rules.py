@@ -6,13 +6,13 @@ Parsing the graph on the target device is authoritative; the table covers device
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError, nearest
+from ..files import parse_toml
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -40,11 +40,7 @@ class Violation:
 @functools.cache
 def rules(kind: str = "rule") -> tuple[Mapping[str, Any], ...]:
     """The rows of `rules.toml`: about operators (``rule``), whole graphs (``graph``), or domains (``domain``)."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    return tuple(tomllib.loads(Path(__file__).with_name("rules.toml").read_text(encoding="utf-8"))[kind])
+    return tuple(parse_toml(Path(__file__).with_name("rules.toml").read_bytes())[kind])
 
 
 def binding(runtime: str, version: str) -> list[Mapping[str, Any]]:

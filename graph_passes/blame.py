@@ -36,10 +36,9 @@ def blamed(compressor: Compressor, part: str) -> Iterator[None]:
         if module.partition(".")[0] == _OWN:
             raise
         last = traceback.extract_tb(error.__traceback__)[-1]
-        lines = str(error).splitlines() or [""]
         raise GraphError(
             f"method {compressor.method.name!r} of {entry_points.owner(module)} failed in its {part}(): "
-            f"{type(error).__name__}: {lines[0]}".rstrip(": "),
+            f"{entry_points.reason(error)}",
             where=f"{last.filename}, line {last.lineno}",
             fix="Report it to who maintains that package, or take another method; --debug shows the traceback.",
         ) from error

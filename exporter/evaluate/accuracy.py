@@ -81,7 +81,7 @@ def measure(plan: Plan, built: Built, folder: Path, variant: Variant, questions:
     uncompressed = known.figure(
         {**same, "figure": "uncompressed"}, lambda: source.uncompressed_accuracy(questions, SEED)
     )
-    # Where the last step sits, but with all tokens: what stands beside it has none in front.
+    # The seam of the last step, in the graph without any step: baselines take all tokens there.
     seam = resolve(built.uncompressed, inserted.seam.name)
     if source.plain is not None:
         # The other methods take the weights that the model has for them, behind the seam of the same name.

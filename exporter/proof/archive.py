@@ -9,10 +9,10 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from ...errors import reason
 from ...files import open_regular
 
 # An archive of numbers is at most some ten times smaller than they are; one that inflates to more is no proof.
@@ -69,12 +69,8 @@ def opened(path: Path) -> Iterator[Archive]:
                 raise DamagedError(f"{size} bytes would inflate to {inflated}")
             yield Archive(archive)
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, SyntaxError) as error:
-        raise DamagedError(_text(error)) from None
+        raise DamagedError(reason(error, 200)) from None
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError) as error:
         if isinstance(error, DamagedError):
             raise
-        raise DamagedError(_text(error)) from None
-
-
-def _text(error: Any) -> str:
-    return (str(getattr(error, "strerror", None) or error).splitlines() or [type(error).__name__])[0][:200]
+        raise DamagedError(reason(error, 200)) from None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import GraphError, MissingError
+from ...errors import GraphError, MissingError, first_line
 from ...graph_passes.compressors import OUTPUTS, Case, Compressed, Compressor, make
 from ...graph_passes.compressors.base import Learned, weights
 from ..bundling.language import language_runs
@@ -133,7 +133,7 @@ def _judge(probe: Probe, got: dict[str, np.ndarray], precision: str) -> list[Che
         found = agree(compressor, case, tokens, result, dict(zip(compressor.signals(), signals)))
     except (ValueError, IndexError, TypeError, RuntimeError) as error:
         raise GraphError(
-            f"the proof's compressor does not fit its inputs: {(str(error).splitlines() or [''])[0]}",
+            f"the proof's compressor does not fit its inputs: {first_line(error)}",
             where=f"tensor {name}",
             fix="Export again: this proof is damaged.",
         ) from error

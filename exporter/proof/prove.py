@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import GraphError
+from ...errors import GraphError, first_line
 from ..bundling.language import language_values
 from ..sources.texts import proof_ids, with_text
 from . import probes as probe_file
@@ -125,7 +125,7 @@ def _check_types(files: Iterable[Path]) -> None:
             onnx.checker.check_model(str(file), full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise GraphError(
-                f"the typed graph is not valid: {str(error).strip().splitlines()[0]}",
+                f"the typed graph is not valid: {first_line(error)}",
                 where=file.name,
                 fix="Try --precision fp32 or fp16, and report this.",
             ) from error

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from ...errors import RequestError, TokexportError
+from ...errors import RequestError, TokexportError, invalid
 from ...files import parse_json, read_bounded
 
 # Beyond every model of today by a factor of ten at least; refused before anything of that size is made.
@@ -56,11 +56,8 @@ def typed(kind: Any, data: Any, path: Path) -> Any:
         return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
         given = "" if first["type"] == "missing" else f", and it is {_short(first['input'])}"
-        raise RequestError(
-            f"{path.name} is wrong{f' at {place}' if place else ''}: {first['msg']}{given}", where=str(path), fix=_AGAIN
-        ) from None
+        raise RequestError(f"{path.name} is {invalid(error)}{given}", where=str(path), fix=_AGAIN) from None
 
 
 def built(make: Callable[[], _T], path: Path) -> _T:

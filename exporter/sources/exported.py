@@ -23,12 +23,11 @@ _OURS = f"{__package__.rpartition('.')[0]}.zoo."
 
 def exported(graph: GraphSource, opset: int, export: Callable[[GraphSource, int], ir.Model]) -> ir.Model:
     """The graph of a module: one that is known, or what `export` makes, which is known from then on."""
+    if not type(graph.module).__module__.startswith(_OURS):
+        return export(graph, opset)
     import onnx
     import onnx_ir as ir
 
-    module = graph.module
-    if not type(module).__module__.startswith(_OURS):
-        return export(graph, opset)
     key = cache.key_of({"graph": identity(graph, opset)})
     kept = cache.read(_KIND, key)
     if kept is not None:

@@ -61,14 +61,13 @@ def export_graph(graph: GraphSource, opset: int = 18) -> ir.Model:
         GraphError: torch cannot export the module, or the module returns another number of tensors than `outputs`.
     """
     need("torch", "onnxscript", to="export a PyTorch module")
-    assert graph.module is not None, "a foreign ONNX file is not exported"
     return exported(graph, opset, _export)
 
 
 def _export(graph: GraphSource, opset: int) -> ir.Model:
     import torch
 
-    assert graph.module is not None
+    assert graph.module is not None, "a foreign ONNX file is not exported"
     module = graph.module.eval()
     positional, keywords = arguments(module, graph.inputs)
     try:

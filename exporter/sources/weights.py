@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
-from ...errors import RequestError
+from ...errors import RequestError, first_line
 from ...files import open_regular
 from ...runtimes.bundle.strict import one_part
 from .configuration import read_json, typed
@@ -172,14 +172,10 @@ def _tensor(tensors: Any, key: str, file: Path) -> torch.Tensor:
     except Exception as error:
         # safetensors and torch raise errors of many kinds.
         raise RequestError(
-            f"{file.name} does not hold the weight {key} that its index names: {_first_line(error)}",
+            f"{file.name} does not hold the weight {key} that its index names: {first_line(error, 200)}",
             where=str(file),
             fix="Copy or download this file again.",
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 @contextlib.contextmanager
@@ -198,7 +194,7 @@ def _open(file: Path) -> Iterator[Any]:
             context = contextlib.nullcontext(_Pickled(file))
     except Exception as error:
         raise RequestError(
-            f"{file.name} cannot be read, it is truncated or damaged: {_first_line(error)}",
+            f"{file.name} cannot be read, it is truncated or damaged: {first_line(error, 200)}",
             where=f"{file}, {file.stat().st_size} bytes",
             fix="Copy or download this file again.",
         ) from error

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from ...errors import GraphError, RequestError, nearest
+from ...errors import GraphError, RequestError, first_line, nearest
 from .builder import DTYPE_NAMES, OPSET
 from .fold_shapes import fold_shapes
 from .infer_shapes import infer_missing_shapes
@@ -150,7 +150,7 @@ def raise_opset(model: ir.Model) -> tuple[ir.Model, list[str]]:
     except Exception as error:
         # The converter raises RuntimeError and its own errors, which have no public base class.
         raise GraphError(
-            f"the model is of opset {opset}, and cannot be raised to {OPSET}: {str(error).strip().splitlines()[0]}",
+            f"the model is of opset {opset}, and cannot be raised to {OPSET}: {first_line(error)}",
             where=f"graph {model.graph.name}",
             fix=f"Export it again with opset_version={OPSET}.",
         ) from error

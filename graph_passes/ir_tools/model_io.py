@@ -11,7 +11,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from ...errors import GraphError
+from ...errors import GraphError, first_line
 from .builder import OPSET
 from .call_order import in_call_order
 from .walk import out_of_order, read_in_subgraphs
@@ -44,7 +44,7 @@ def load_model(path: str | Path) -> ir.Model:
     except (DecodeError, ValueError, ir.serde.SerdeError) as error:
         raise GraphError(
             f"{path} is not an ONNX model, or was truncated ({path.stat().st_size} bytes)",
-            where=_first_line(error),
+            where=first_line(error, 200),
             fix="Copy or export the ONNX file again.",
         ) from error
     if not len(model.graph) and not model.graph.outputs:
@@ -137,7 +137,7 @@ def save_model(model: ir.Model, path: str | Path, data_name: str | None = None) 
         ) from error
     except ValueError as error:
         raise GraphError(
-            f"{path.name} cannot be written: {_first_line(error)}",
+            f"{path.name} cannot be written: {first_line(error, 200)}",
             fix="A graph above 2 GiB needs an external data file: pass data_name.",
         ) from error
 
@@ -220,7 +220,3 @@ def _check_external_data(model: ir.Model, path: Path) -> None:
                 where=where,
                 fix="It was truncated: copy it again.",
             )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

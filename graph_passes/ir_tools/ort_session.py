@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from ...errors import GraphError, MissingError
+from ...errors import GraphError, MissingError, first_line
 from .model_io import external_tensors
 
 if TYPE_CHECKING:
@@ -46,5 +46,5 @@ def open_session(model: ir.Model, threads: int | None = None) -> onnxruntime.Inf
     except Exception as error:
         # onnxruntime's exceptions have no public base class.
         raise GraphError(
-            f"ONNX Runtime refuses the graph: {str(error).strip().splitlines()[0][:300]}", where=f"{model.graph.name}"
+            f"ONNX Runtime refuses the graph: {first_line(error, 300)}", where=f"{model.graph.name}"
         ) from error

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from ...errors import GraphError
+from ...errors import GraphError, first_line
 
 _READ_BYTES = 1 << 24  # Tensors in the file up to here are looked at; weights of that size are read much later.
 
@@ -100,7 +100,7 @@ def _check_tensor(tensor: ir.TensorProtocol, what: str) -> None:
         held = tensor.numpy().size
     except Exception as error:
         # onnx and numpy raise errors of many kinds.
-        raise _wrong(f"{what} cannot be read: {(str(error).splitlines() or [''])[0][:200]}") from error
+        raise _wrong(f"{what} cannot be read: {first_line(error, 200)}") from error
     if held != tensor.size:
         raise _wrong(f"{what} holds {held} values, and its shape {list(shape)} needs {tensor.size}")
 

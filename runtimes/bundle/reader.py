@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from ...errors import BundleError, RequestError, nearest
+from ...errors import BundleError, RequestError, invalid, nearest
 from ...files import LARGEST_TEXT, open_regular, parse_json
 from . import journal
 from .external_data import external_data
@@ -244,11 +244,8 @@ def parse_manifest(text: bytes, file: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(data, context=LENIENT if lenient else None)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
         raise BundleError(
-            f"{MANIFEST} is wrong{f' at {place}' if place else ''}: {message}",
+            f"{MANIFEST} is {invalid(error)}",
             where=str(file),
             fix="Keys of your own begin with `x-`. Everything else is written by tokexport: export it again.",
         ) from None

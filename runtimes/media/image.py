@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import BundleError, RequestError, TokexportError
+from ...errors import BundleError, RequestError, TokexportError, reason
 from ..bundle.manifest import PreprocessRecord
 from . import limits
-from .limits import check_size, first_line
+from .limits import check_size
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -121,6 +121,6 @@ def _read(image: Image.Image | Path | str) -> Image.Image:
     except Exception as error:
         # On damaged files Pillow's decoders raise errors of every kind, of which its documentation names only some.
         raise RequestError(
-            f"{name} cannot be read as an image: {first_line(error)}",
+            f"{name} cannot be read as an image: {reason(error, 200)}",
             fix="Is it complete? Open it in a viewer, save it as PNG.",
         ) from None

@@ -20,11 +20,6 @@ MOST_PIXELS = 89_478_485
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "TGA", "ICO", "JPEG2000", "AVIF")
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text; its kind where it has none."""
-    return (str(getattr(error, "strerror", None) or error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
 @contextlib.contextmanager
 def opened(path: Path | str) -> Iterator[Image.Image]:
     """A picture file whose header was read, and whose size is one that may be decoded.

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import RequestError, TokexportError
+from ...errors import RequestError, TokexportError, reason
 from ..bundle.media_records import VideoRecord
 from .image import pixel_values
-from .limits import check_size, first_line, opened
+from .limits import check_size, opened
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -89,6 +89,6 @@ def _of_file(path: Path, frames: int) -> Iterator[Image.Image]:
     except Exception as error:
         # See `image`: errors of every kind.
         raise RequestError(
-            f"{path} cannot be read as a video: {first_line(error)}",
+            f"{path} cannot be read as a video: {reason(error, 200)}",
             fix="Is it complete? Play it, and save it again as a GIF.",
         ) from None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import GraphError
+from ...errors import GraphError, first_line
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -43,7 +43,8 @@ def ort_runner(model: ir.Model, threads: int | None = None) -> Run:
             return dict(zip(names, session.run(names, cast)))
         except Exception as error:
             # onnxruntime's exceptions have no public base class.
-            what = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-            raise GraphError(f"ONNX Runtime failed: {what}", where=f"graph {model.graph.name}") from error
+            raise GraphError(
+                f"ONNX Runtime failed: {first_line(error, 300)}", where=f"graph {model.graph.name}"
+            ) from error
 
     return run

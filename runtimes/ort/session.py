@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...errors import BundleError, GraphError, MissingError, RequestError
+from ...errors import BundleError, GraphError, MissingError, RequestError, first_line
 from ..bundle.reader import Bundle
 from ..session import Session
 
@@ -66,7 +66,7 @@ class OrtSession(Session):
             return dict(zip(wanted, session.run(wanted, feeds)))
         except Exception as error:
             # onnxruntime's exceptions have no public base class.
-            raise GraphError(f"ONNX Runtime failed: {_first_line(error)}", where=role) from error
+            raise GraphError(f"ONNX Runtime failed: {first_line(error)}", where=role) from error
 
     def session(self, role: str) -> onnxruntime.InferenceSession:
         """The ONNX Runtime session of a role.
@@ -82,7 +82,7 @@ class OrtSession(Session):
             try:
                 session = self._ort.InferenceSession(str(path), self._options, providers=self._providers)
             except Exception as error:
-                what, fix = f"ONNX Runtime cannot load it: {_first_line(error)}", "Check it with `tokexport verify`."
+                what, fix = f"ONNX Runtime cannot load it: {first_line(error)}", "Check it with `tokexport verify`."
                 raise GraphError(what, where=str(path), fix=fix) from error
         record = self.bundle.graph(role, self.variant.name)
         sides: list[tuple[Any, Any]] = [(record.inputs, session.get_inputs()), (record.outputs, session.get_outputs())]
@@ -104,7 +104,3 @@ def _onnxruntime() -> Any:
     except ImportError as error:
         raise MissingError("onnxruntime is not installed", fix="pip install tokexport[ort]") from error
     return onnxruntime
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
-from ...errors import MissingError
+from ...errors import MissingError, first_line
 from .layers import Layer, of_inspector
 from .wheel import provide_missing_name
 
@@ -114,7 +114,7 @@ class Api:
             self.trt: ModuleType = importlib.import_module(_PACKAGES[kind][0])
         except (ImportError, OSError) as error:
             raise MissingError(
-                f"{title(kind)} {self.version} cannot be imported: {str(error).splitlines()[0]}",
+                f"{title(kind)} {self.version} cannot be imported: {first_line(error)}",
                 fix="`tokexport doctor` says what is wrong with it.",
             ) from error
         if kind == "tensorrt-rtx":
