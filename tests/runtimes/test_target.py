@@ -159,9 +159,9 @@ def test_the_command_for_a_missing_parent_is_quoted(tmp_path: Path) -> None:
 
 
 def test_a_repository_further_down_is_never_deleted(tmp_path: Path) -> None:
-    (tmp_path / "mine/work/.git").mkdir(parents=True)
-    (tmp_path / "mine/work/.git/config").touch()
-    with pytest.raises(BundleError, match=r"git repository: work/\.git/config"):
+    (tmp_path / "mine/inner/.git").mkdir(parents=True)
+    (tmp_path / "mine/inner/.git/config").touch()
+    with pytest.raises(BundleError, match=r"git repository: inner/\.git/config"):
         check_target(tmp_path / "mine", force=True)
 
 
