@@ -121,10 +121,11 @@ def insert_steps(
     """
     with all_or_nothing(model) as clone:
         ensure_opset(clone)
+        walk = Walk(clone)
         if not assume_no_padding:
-            refuse_padding(clone, seams[0].tensor)
-        refuse_joined_rows(clone, seams[0].tensor)
-        refuse_outputs_beside(clone, seams[0].tensor, seams[0].tokens, seams[0].prefix)
+            refuse_padding(walk, seams[0].tensor)
+        refuse_joined_rows(walk, seams[0].tensor)
+        refuse_outputs_beside(walk, seams[0].tensor, seams[0].tokens, seams[0].prefix)
         for number, step in enumerate(steps):
             if len(steps) > 1:
                 _refuse_alone(number, step)

@@ -25,7 +25,7 @@ _REDUCES = ("ArgMax", "ArgMin")
 _PICKS = ("Gather", "Slice", "Split")
 
 
-def refuse_joined_rows(model: ir.Model, tensor: str) -> None:
+def refuse_joined_rows(walk: Walk, tensor: str) -> None:
     """Refuse a graph downstream of `tensor` [B, n, D] in which rows of the batch meet at one place of the token axis.
 
     Each row keeps other tokens, so slot j of one row is another place than slot j of the next: attention along frames,
@@ -35,7 +35,6 @@ def refuse_joined_rows(model: ir.Model, tensor: str) -> None:
     Raises:
         GraphError: the node that joins them.
     """
-    walk = Walk(model)
     value = walk.value(tensor)
     shape = dims(value)
     if value is None or shape is None or len(shape) != 3 or shape[0] == 1 or shape[1] is None:
@@ -60,7 +59,7 @@ def refuse_joined_rows(model: ir.Model, tensor: str) -> None:
             raise GraphError(
                 f"rows of the batch are joined downstream of the seam: {node.op_type} {name!r} mixes what is in the "
                 "same slot of several rows (frames, crops), and each row keeps other tokens there",
-                where=f"graph {model.graph.name or 'main'}, tensor {tensor}",
+                where=f"graph {walk.graph.name or 'main'}, tensor {tensor}",
                 fix="Choose a seam downstream of that node (`tokexport inspect MODEL.onnx` lists them), or export with "
                 "one row in the batch.",
             )

@@ -12,7 +12,7 @@ from ..ir_tools.token_flow import token_slice
 from ..ir_tools.walk import FLOATS, Walk, dims
 
 
-def refuse_outputs_beside(model: ir.Model, tensor: str, tokens: int, prefix: int) -> None:
+def refuse_outputs_beside(walk: Walk, tensor: str, tokens: int, prefix: int) -> None:
     """Refuse graph outputs that may count the `tokens` of `tensor` and do not come from them.
 
     The tensor is [B, prefix + tokens, D], or without a batch [prefix + tokens, D].
@@ -24,12 +24,11 @@ def refuse_outputs_beside(model: ir.Model, tensor: str, tokens: int, prefix: int
     Raises:
         GraphError: names all of them, and the option that leaves them out.
     """
-    walk = Walk(model)
     value = walk.value(tensor)
     if value is None:
         return
     downstream = walk.descendants(value)
-    others = [x for x in model.graph.outputs if x is not value and x.producer() not in downstream]
+    others = [x for x in walk.graph.outputs if x is not value and x.producer() not in downstream]
     first = int(len(dims(value) or ()) == 3)
     counts = {tokens, prefix + tokens}
     # Where a prefix was cut off upstream, features beside may still have it.
@@ -45,7 +44,7 @@ def refuse_outputs_beside(model: ir.Model, tensor: str, tokens: int, prefix: int
     raise GraphError(
         f"output(s) {listed} may count the {tokens} tokens of {tensor!r}, and are not computed from them: "
         "they would keep the old count",
-        where=f"graph {model.graph.name or 'main'}, tensor {tensor}",
+        where=f"graph {walk.graph.name or 'main'}, tensor {tensor}",
         fix=f"Leave out what you do not need: {drop} (drop_outputs={names}); or choose a seam upstream of them.",
     )
 

@@ -25,13 +25,12 @@ _MASK_INPUTS = {
 _PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Einsum", "Gemm", "MatMulInteger", "QLinearMatMul"})
 
 
-def refuse_padding(model: ir.Model, tensor: str) -> None:
+def refuse_padding(walk: Walk, tensor: str) -> None:
     """Refuse a graph where tokens upstream or downstream of `tensor` are masked by what depends on an input.
 
     Raises:
         GraphError: names the mask and the input, and what `--assume-no-padding` would mean.
     """
-    walk = Walk(model)
     value = walk.value(tensor)
     if value is None:
         return
@@ -44,7 +43,7 @@ def refuse_padding(model: ir.Model, tensor: str) -> None:
                 f"some of the tokens may be padding: {node.op_type} {node.name or node.outputs[0].name!r} masks them "
                 f"by {mask.name!r}, which depends on the input {source!r}; padding would be kept, and merged with real "
                 "tokens",
-                where=f"graph {model.graph.name or 'main'}, tensor {tensor}",
+                where=f"graph {walk.graph.name or 'main'}, tensor {tensor}",
                 fix=f"Where {source!r} never marks padding (every input fills the whole length), add "
                 "--assume-no-padding (assume_no_padding=True): results for padded inputs are then wrong. Or export "
                 "the model without its mask.",
