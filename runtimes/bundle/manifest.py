@@ -68,6 +68,7 @@ from .media_records import LogMelRecord as LogMelRecord
 from .media_records import Preprocess as Preprocess
 from .media_records import PreprocessRecord as PreprocessRecord
 from .media_records import VideoRecord as VideoRecord
+from .media_records import WaveformRecord as WaveformRecord
 from .strict import LARGEST, BundlePath, FileName, Size, Strict
 
 SCHEMA = "1.0"
@@ -155,6 +156,37 @@ class GraphRecord(Strict):
     outputs: dict[str, TensorRecord]
 
 
+class SpeechRecord(Strict):
+    """How a recogniser is told what to write: the ids that its transcripts begin with, as in Whisper.
+
+    A prompt is `start`, the id of the language and of the task where the model has them, and `no_timestamps` unless
+    times are wanted.
+
+    Attributes:
+        start: the first id of every prompt.
+        languages: code, such as ``en``, -> id; empty where the model knows one language and takes no id for it. With
+            none asked for, the language is the likeliest of these ids after `start`.
+        tasks: ``transcribe`` and ``translate`` -> id; empty likewise.
+        no_timestamps: id that says that no times are wanted; None: the model writes none.
+        timestamps: id of the time 0.00 s, the last ones of the vocabulary counting on from it; None likewise.
+        timestamp_seconds: from one of these ids to the next.
+        latest_start: the first time of a window is at most so many ids after `timestamps`; None: any.
+    """
+
+    start: int = Field(ge=0)
+    languages: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    tasks: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    no_timestamps: Annotated[int, Field(ge=0)] | None = None
+    timestamps: Annotated[int, Field(ge=0)] | None = None
+    timestamp_seconds: float = Field(default=0.02, gt=0)
+    latest_start: Annotated[int, Field(ge=0)] | None = None
+
+    def ids(self) -> Iterator[int]:
+        """Every id that is named."""
+        yield from (self.start, *self.languages.values(), *self.tasks.values())
+        yield from (i for i in (self.no_timestamps, self.timestamps) if i is not None)
+
+
 class GenerationRecord(Strict):
     """What greedy generation needs in addition to the graphs (see the module docstring).
 
@@ -168,6 +200,9 @@ class GenerationRecord(Strict):
         kv_capacity: key/value slots per layer.
         max_new_tokens: at most this many tokens may be generated.
         vocabulary: V.
+        suppress: ids that are never chosen.
+        begin_suppress: ids that are not chosen as the first of an answer.
+        speech: how a transcript is begun; None: with `bos`.
     """
 
     attention: Literal["self", "cross"] = "self"
@@ -180,6 +215,9 @@ class GenerationRecord(Strict):
     bos: int
     pad: int
     eos: list[int] = Field(min_length=1)
+    suppress: list[int] = Field(default_factory=list)
+    begin_suppress: list[int] = Field(default_factory=list)
+    speech: SpeechRecord | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> GenerationRecord:
@@ -193,7 +231,9 @@ class GenerationRecord(Strict):
             raise ValueError(
                 f"image_span {list(self.image_span)} begins inside a text that cross-attention leaves alone"
             )
-        outside = [i for i in (self.bos, self.pad, *self.eos) if not 0 <= i < self.vocabulary]
+        named = (self.bos, self.pad, *self.eos, *self.suppress, *self.begin_suppress)
+        spoken = self.speech.ids() if self.speech else ()
+        outside = [i for i in (*named, *spoken) if not 0 <= i < self.vocabulary]
         if outside:
             raise ValueError(f"special id {outside[0]} is outside the vocabulary of {self.vocabulary}")
         return self
@@ -244,6 +284,9 @@ class Variant(Strict):
     """One compressed model: its compressors, its graphs by role, and the device it was made for.
 
     Its name is part of the names of its engine files.
+
+    Attributes:
+        preprocess: where its encoder takes another input than that of the manifest's record: a shorter sound.
     """
 
     name: FileName
@@ -252,6 +295,7 @@ class Variant(Strict):
     generation: GenerationRecord | None = None
     text: TextRecord | None = None
     device: DeviceRecord | None = None
+    preprocess: Preprocess | None = None
 
     @model_validator(mode="after")
     def _text_is_whole(self) -> Variant:
@@ -280,16 +324,30 @@ class Variant(Strict):
 
 
 class ProcessorRecord(Strict):
-    """How text becomes ids: ``words`` (a vocabulary file, one id per word) or ``none``."""
+    """How text becomes ids, and ids text.
 
-    kind: Literal["words", "none"] = "none"
+    Attributes:
+        kind: ``words`` (one id per word), ``tokenizers`` (a tokenizer.json of Hugging Face's library) or ``none``.
+        vocabulary: of ``words``: its file.
+        tokenizer: of ``tokenizers``: its file.
+    """
+
+    kind: Literal["words", "tokenizers", "none"] = "none"
     vocabulary: BundlePath | None = None
+    tokenizer: BundlePath | None = None
 
     @model_validator(mode="after")
-    def _has_vocabulary(self) -> ProcessorRecord:
+    def _has_its_file(self) -> ProcessorRecord:
         if self.kind == "words" and self.vocabulary is None:
             raise ValueError("a words processor needs its vocabulary file")
+        if self.kind == "tokenizers" and self.tokenizer is None:
+            raise ValueError("a tokenizers processor needs its tokenizer file")
         return self
+
+    @property
+    def files(self) -> list[str]:
+        """What it reads."""
+        return [file for file in (self.vocabulary, self.tokenizer) if file]
 
 
 class Manifest(Strict):
@@ -313,8 +371,7 @@ class Manifest(Strict):
     def named_files(self) -> Iterator[str]:
         """Every path that a graph or the processor needs; `files` must list all of them."""
         yield from sorted(self.graph_files())
-        if self.processor.vocabulary:
-            yield self.processor.vocabulary
+        yield from self.processor.files
 
     def to_json(self) -> str:
         """The text of manifest.json."""

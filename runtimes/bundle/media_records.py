@@ -100,6 +100,22 @@ class LogMelRecord(Strict):
         return self
 
 
+class WaveformRecord(Strict):
+    """How sound becomes input_values [1, samples] float32: a waveform, padded with silence at its end.
+
+    Attributes:
+        kind: tells this record from the others.
+        sample_rate: in hertz.
+        samples: the width of the encoder's input, and the longest sound.
+        normalize: (x - mean) / sqrt(variance + 1e-7) over the samples before the silence, which stays zero.
+    """
+
+    kind: Literal["waveform"]
+    sample_rate: int = Field(ge=1, le=LARGEST)
+    samples: int = Field(ge=1, le=MOST_VALUES)
+    normalize: bool = False
+
+
 def _kind(record: Any) -> Any:
     """The kind of a record; image where it has none."""
     return record.get("kind", "image") if isinstance(record, dict) else getattr(record, "kind", None)
@@ -108,6 +124,7 @@ def _kind(record: Any) -> Any:
 Preprocess = Annotated[
     Annotated[PreprocessRecord, Tag("image")]
     | Annotated[VideoRecord, Tag("video")]
-    | Annotated[LogMelRecord, Tag("log_mel")],
+    | Annotated[LogMelRecord, Tag("log_mel")]
+    | Annotated[WaveformRecord, Tag("waveform")],
     Discriminator(_kind),
 ]
