@@ -114,6 +114,17 @@ def whisper_tokenizer(folder: Path, ids: dict[str, int]) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
+def _enliven_decoder(decoder: Any, seed: int = 4) -> None:
+    """Louder weights, so that greedy answers are no word said again and again: some end, some change to the last."""
+    import torch
+
+    enliven(decoder, seed)
+    with torch.no_grad():
+        decoder.embed_positions.weight.mul_(10)
+        for parameter in decoder.layers.parameters():
+            parameter.mul_(5 if parameter.ndim > 1 else 1)
+
+
 def whisper(
     folder: Path,
     *,
@@ -157,6 +168,7 @@ def whisper(
     )
     model = (WhisperModel if headless else WhisperForConditionalGeneration)(config)
     enliven(model)
+    _enliven_decoder(model.get_decoder())
     if not headless:
         model.tie_weights()
         said = model.generation_config
