@@ -145,7 +145,10 @@ def _proved(facts: Facts, scopes: Scopes, output: ir.Value, following: Layer | N
     if following is not None:
         return output in [unrounded(value) for value in scopes.entering(following.path)]
     chain = residual_sums(facts.walk)
-    return output in chain and not goes_on(chain, output)
+    # A step without a path that scales or shifts it may be the rest of the layer's own norm.
+    unnamed = [user for user in output.consumers() if user not in scopes.paths]
+    rest = any(user.op_type in ("Add", "Mul") and any(map(facts.walk.learned, user.inputs)) for user in unnamed)
+    return output in chain and not rest and not goes_on(chain, output)
 
 
 def _final_norm(facts: Facts, scopes: Scopes, value: ir.Value) -> ir.Value:
