@@ -39,6 +39,13 @@ def test_answer_follows_the_rule_of_the_toy(session: Session) -> None:
     np.testing.assert_array_equal(answer.sizes, [3, 1])
 
 
+def test_a_bundle_of_schema_1_gives_the_same_answers(tmp_path: Path, session: Session) -> None:
+    old = load(toy_bundle.write(tmp_path / "old", schema="1.0"), threads=1)
+    assert old.bundle.manifest.schema_ == "1.0"
+    for prompt in ("b a", "a", "", "a b c d"):
+        assert old.generate(IMAGE, prompt).ids == session.generate(IMAGE, prompt).ids
+
+
 def test_answer_stops_where_it_should(session: Session) -> None:
     assert session.generate(IMAGE, "a", max_new_tokens=2).text == "b c"
     # Behind <bos> the image is the end of the prompt. Its slots are 0: the rule gives 1, then 2, which is <eos>.
