@@ -103,7 +103,7 @@ def build(
     if exported is None:
         step("exporting the encoder")
         exported = encoder(plan.source, precision)
-    uncompressed, notes = exported[0], [*exported[1]]
+    uncompressed, notes = exported[0], [*plan.source.notes, *exported[1]]
     model = uncompressed.clone()
     step(f"inserting {', '.join(one.compressor.method.name for one in plan.steps)}")
     inserted = compress(plan, model)
