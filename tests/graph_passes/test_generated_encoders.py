@@ -44,6 +44,9 @@ FOUND = (
              tool="extended"),
     Spelling(opset=17, stem="image", prefix="expand", norm="decomposed", post_norm=True, scale="logits", layers=2,
              names="partial torchscript", method="topk", cut=0.85, gap=0.05),
+    Spelling(opset=17, stem="image", prefix="parameter", position="table", norm="decomposed", post_norm=True,
+             scale="logits", layers=2, drop="slice", projector=False, names="partial torchscript", method="topk",
+             cut=0.85, gap=0.05),
 )  # fmt: skip
 
 
