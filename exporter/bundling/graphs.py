@@ -104,7 +104,7 @@ def build(
     if exported is None:
         step("exporting the encoder")
         exported = encoder(plan.source, precision)
-    uncompressed, notes = exported[0], [*exported[1]]
+    uncompressed, notes = exported[0], [*plan.source.notes, *exported[1]]
     model = uncompressed.clone()
     step(f"inserting {', '.join(one.compressor.method.name for one in plan.steps)}")
     inserted = compress(plan, model)
@@ -300,7 +300,7 @@ def _roles(source: Source, role: str, model: ir.Model, inserted: Inserted) -> tu
 
 def _typed_io(model: ir.Model) -> list[str]:
     """What half-precision graphs pass to each other: a text, tokens, embeddings and the KV caches."""
-    caches = ("past_", "present_", "cross_")
+    caches = ("past_", "present_", "new_", "cross_")
     ends = [value.name or "" for value in (*model.graph.inputs, *model.graph.outputs)]
     return [name for name in ends if name in (TEXT, "tokens", "inputs_embeds") or name.startswith(caches)]
 
