@@ -65,7 +65,8 @@ class Plan:
     @property
     def name(self) -> str:
         """Of the variant that is made."""
-        return self.recipe or f"{self.compressor.method.name}-{self.budget.replace('/', '_')}"
+        name = self.recipe or f"{self.compressor.method.name}-{self.budget.replace('/', '_')}"
+        return name if self.source.window is None else f"{name}-{self.source.window:g}s"
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,7 @@ def write(writer: BundleWriter, plan: Plan, built: Built, precision: Precision, 
         graphs=graphs,
         generation=source.generation(inserted.keep) if built.language else None,
         text=source.text_record() if built.text else None,
+        preprocess=source.preprocess if source.window is not None else None,
     )
 
 
