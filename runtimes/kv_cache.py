@@ -7,9 +7,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..errors import GraphError
+
 
 class Buffer(Protocol):
     """A cache [B, H, capacity, d] of a runtime that does not keep it in a numpy array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[B, H, capacity, d]."""
+        ...
 
     def write(self, new: Any, at: np.ndarray) -> None:
         """Write `new` [B, H, 1, d], an output of the same runtime, into row b at slot at[b]; `at` [B] int64."""
@@ -38,16 +45,26 @@ class KVCache:
         Args:
             decoded: outputs of decode by role name.
             at: the write_index that decode was given, [B] int64.
+
+        Raises:
+            GraphError: a cache has no such slot.
         """
         for name, buffer in self.inputs.items():
             rest = name.removeprefix("past_")
             if f"present_{rest}" in decoded:
                 self.inputs[name] = decoded[f"present_{rest}"]
             elif f"new_{rest}" in decoded:
-                _write(buffer, decoded[f"new_{rest}"], at)
+                _write(name, buffer, decoded[f"new_{rest}"], at)
 
 
-def _write(buffer: Any, new: Any, at: np.ndarray) -> None:
+def _write(name: str, buffer: Any, new: Any, at: np.ndarray) -> None:
+    # On a device nothing else would notice.
+    if at.max() >= buffer.shape[2]:
+        raise GraphError(
+            f"the cache has {buffer.shape[2]} slots, and a token is to be written at slot {at.max()}",
+            where=f"input {name} of decode",
+            fix="The bundle says that more tokens may be generated than its graphs hold: export it again.",
+        )
     if isinstance(buffer, np.ndarray):
         buffer[np.arange(len(at)), :, at] = new[:, :, 0]
     else:

@@ -104,6 +104,8 @@ def test_each_row_is_written_at_its_own_slot_up_to_the_last() -> None:
     np.testing.assert_array_equal(buffer[0, :, 3], new[0, :, 0])
     np.testing.assert_array_equal(buffer[1, :, 1], new[1, :, 0])
     assert np.count_nonzero(buffer) == 12
+    with pytest.raises(GraphError, match=r"4 slots, .* at slot 4 \(input past_key_0 of decode\)"):
+        cache.keep({"new_key_0": new}, np.array([2, 4]))
 
 
 def test_without_size_bias_the_bias_is_zero() -> None:
