@@ -7,6 +7,7 @@
 #include "tokexport/errors.h"
 #include "tokexport/onnxruntime.h"
 #include "tokexport/session.h"
+#include "tokexport/tokenizer.h"
 
 using namespace tokexport;
 using Json = nlohmann::json;
@@ -75,6 +76,12 @@ Json answer(const Json& call) {
         const Held held(call);
         const Manifest manifest = Manifest::parse(call.at("manifest"), "manifest.json");
         return write(call, {{"found", encoder_input(held.media, manifest.preprocess)}});
+    }
+    if (what == "decode") {
+        static std::map<std::string, Tokenizer> read;
+        const std::string path = call.at("tokenizer");
+        if (!read.count(path)) read.emplace(path, Tokenizer::load(path));
+        return read.at(path).decode(call.at("ids").get<Ids>());
     }
     if (what == "tokenize") return Words::load(call.at("vocabulary").get<std::string>()).tokenize(call.at("text"));
     if (what == "open") return session(call).bundle().manifest().files.size();
