@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from ..errors import GraphError, RequestError
+from .answer import Answer as Answer
 from .bundle.manifest import GenerationRecord, Role, Variant
+from .choose import Rules, choose
 
 
 class Run(Protocol):
@@ -20,34 +21,13 @@ class Run(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What `Session.generate` returns.
-
-    Attributes:
-        text: the answer; empty where the bundle has no text processor.
-        ids: of the answer, without prompt and `eos`.
-        kept_indices: [K] int64, the position that each visual slot inherits.
-        sizes: [K] float32, how many input tokens each slot stands for.
-    """
-
-    text: str
-    ids: list[int]
-    kept_indices: np.ndarray
-    sizes: np.ndarray
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
-        arrays = {"kept_indices": self.kept_indices.tolist(), "sizes": self.sizes.tolist()}
-        return {"text": self.text, "ids": self.ids, **arrays}
-
-
 def greedy(
     run: Run,
     variant: Variant,
     encoded: Mapping[str, np.ndarray],
     prompt: Sequence[int],
     max_new_tokens: int | None = None,
+    rules: Rules | None = None,
 ) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Answer a prompt about one encoded input with the most likely token at each step; ties go to the lowest id.
 
@@ -57,6 +37,7 @@ def greedy(
         encoded: the encoder's outputs by role: tokens [1, K, D], and kept_indices and sizes where it compresses.
         prompt: ids, `bos` included, not padded.
         max_new_tokens: at most this many; None: as many as the KV cache holds.
+        rules: which tokens may be chosen; None: those of the generation record.
 
     Returns:
         ids of the answer, kept_indices [K] int64, sizes [K] float32.
@@ -65,7 +46,7 @@ def greedy(
         RequestError: the prompt is too long or too short, or max_new_tokens is outside 1 to the bundle's limit.
         GraphError: logits or sizes are not finite, or outputs that the contract requires are missing.
     """
-    answers, kept_indices, sizes = greedy_batch(run, variant, encoded, [prompt], max_new_tokens)
+    answers, kept_indices, sizes = greedy_batch(run, variant, encoded, [prompt], max_new_tokens, rules)
     return answers[0], kept_indices[0], sizes[0]
 
 
@@ -75,6 +56,7 @@ def greedy_batch(
     encoded: Mapping[str, np.ndarray],
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int | None = None,
+    rules: Rules | None = None,
 ) -> tuple[list[list[int]], np.ndarray, np.ndarray]:
     """`greedy` for B prompts about B encoded inputs at once, with graphs whose batch is B.
 
@@ -86,7 +68,8 @@ def greedy_batch(
     record = variant.generation
     if record is None:
         raise RequestError("the bundle has no language graphs", fix="Built-in models have them: --parts all.")
-    limit = _limit(record, max_new_tokens)
+    limit = limit_of(record, max_new_tokens)
+    rules = rules or Rules.of(record)
     input_ids = np.array([_padded(prompt, record) for prompt in prompts], np.int64)
     kept_indices, sizes = _kept(variant, record, encoded)
     token_bias = np.log(sizes) if _has_size_bias(variant) else np.zeros_like(sizes)
@@ -103,7 +86,7 @@ def greedy_batch(
     going = np.ones(len(prompts), bool)
     for step in range(limit):
         role: Role = "decode" if step else "prefill"
-        tokens = _choose(state["logits"], going, role, step, _of_nan(variant, role))
+        tokens = choose(state["logits"], going, answers, rules, role, _of_nan(variant, role))
         going &= ~np.isin(tokens, record.eos)
         for row in np.flatnonzero(going):
             answers[row].append(int(tokens[row]))
@@ -121,7 +104,8 @@ def greedy_batch(
     return answers, kept_indices, sizes
 
 
-def _limit(record: GenerationRecord, asked: int | None) -> int:
+def limit_of(record: GenerationRecord, asked: int | None) -> int:
+    """How many tokens are generated at most; RequestError where `asked` is outside 1 to the bundle's limit."""
     if asked is None:
         return record.max_new_tokens
     if isinstance(asked, bool) or not hasattr(asked, "__index__"):
@@ -203,16 +187,3 @@ def _of_nan(variant: Variant, role: Role) -> str:
     if _half(variant, role):
         return "float16 overflowed, most likely: export with --precision fp32, or see which sums `verify` names."
     return "A bundle in fp32 cannot overflow there: check the input and the weights, and run `tokexport verify`."
-
-
-def _choose(logits: np.ndarray, going: np.ndarray, role: str, step: int, cure: str) -> np.ndarray:
-    """The most likely token of each row [B] int64; NaN matters only in the rows that are still `going` [B] bool."""
-    rows = np.asarray(logits, np.float32).reshape(len(going), -1)
-    missing = np.isnan(rows).sum(1) * going
-    if missing.any():
-        raise GraphError(
-            f"{missing.max()} of {rows.shape[1]} logits are NaN at token {step}",
-            where=f"output logits of {role}",
-            fix=cure,
-        )
-    return rows.argmax(1)

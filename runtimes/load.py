@@ -24,8 +24,9 @@ def load(bundle: Bundle | Path | str, runtime: str = "ort", **options: Any) -> S
     Args:
         bundle: its folder, or an opened one.
         runtime: ``ort``, or ``tensorrt`` for the engines that `tokexport build` put into it.
-        options: of the runtime's session: ``variant``, the name of one of the bundle's variants (default: the first),
-            threads, device, ...; see `OrtSession` and `TensorRTSession`.
+        options: of the runtime's session: ``variant``, the name of one of the bundle's variants (default: the first; of
+            a speech model, of those compressed like it, the one whose window fits the sound), threads, device, ...; see
+            `OrtSession` and `TensorRTSession`.
 
     Returns:
         A session with `run`, `encode` and `generate`.
@@ -43,4 +44,8 @@ def load(bundle: Bundle | Path | str, runtime: str = "ort", **options: Any) -> S
     session: type[Session] = getattr(import_module(module, __package__), name)
     takes = [option for option in signature(session).parameters if option != "bundle"]
     refuse_unknown("load", options, ["runtime", *takes])
-    return session(bundle if isinstance(bundle, Bundle) else open_bundle(bundle), **options)
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    loaded = session(opened, **options)
+    if options.get("variant") is None:
+        loaded.reopen = lambda name: session(opened, **{**options, "variant": name})
+    return loaded

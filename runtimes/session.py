@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import BundleError, GraphError, RequestError, nearest
-from .bundle.manifest import GraphRecord, TensorRecord
+from ..errors import GraphError, RequestError, nearest
+from .answer import Answer, repeated
+from .bundle.manifest import GraphRecord, Preprocess, TensorRecord
 from .bundle.reader import Bundle
 from .examples import question
-from .generate import Answer, Run, greedy, padded
+from .generate import Run, greedy, limit_of, padded
 from .media.encoder_input import encoder_input
-from .words import Words
+from .speech import Asked, check
+from .text import Text, text_of
+from .transcribe import Listening, transcribe
 
 if TYPE_CHECKING:
     from .media.encoder_input import Media
@@ -33,6 +36,9 @@ class Session(ABC):
     def __init__(self, bundle: Bundle, *, variant: str | None = None) -> None:
         self.bundle = bundle
         self.variant = bundle.variant(variant)
+        # Opens another variant of the bundle like this one, where none was asked for by name.
+        self.reopen: Callable[[str], Session] | None = None
+        self._others: dict[str, Session] = {}
 
     @abstractmethod
     def execute(self, role: str, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -66,6 +72,24 @@ class Session(ABC):
         """Remarks on how the graphs that were run so far were run, for readers of results or times."""
         return []
 
+    def of_variant(self, name: str) -> Session:
+        """This session, or one like it for another variant of the bundle; the same one each time."""
+        if name == self.variant.name:
+            return self
+        if name not in self._others:
+            assert self.reopen is not None, "`load` sets it"
+            self._others[name] = self.reopen(name)
+        return self._others[name]
+
+    def all_notes(self) -> list[str]:
+        """`notes` of this session and of those that it opened for other variants, each once."""
+        return list(dict.fromkeys(note for one in (self, *self._others.values()) for note in one.notes()))
+
+    @property
+    def preprocess(self) -> Preprocess | None:
+        """How an image, a video or a sound becomes the encoder's input; None: the bundle does not say."""
+        return self.variant.preprocess or self.bundle.manifest.preprocess
+
     @property
     def reads_text(self) -> bool:
         """Whether the kept tokens depend on the question, so that `encode` needs the prompt."""
@@ -97,7 +121,7 @@ class Session(ABC):
             raise RequestError(f"{why}, so the prompt has no use here", fix="Leave the prompt out.")
         inputs = self.bundle.graph("encoder", self.variant.name).inputs
         main = next(name for name in inputs if name not in extra)
-        array = encoder_input(media, self.bundle.manifest.preprocess, self.bundle.path)
+        array = encoder_input(media, self.preprocess, self.bundle.path)
         return self.run("encoder", **{main: array}, **extra)
 
     def generate(
@@ -105,54 +129,65 @@ class Session(ABC):
         media: Media,
         prompt: str | Sequence[int] = "",
         max_new_tokens: int | None = None,
+        *,
+        language: str | None = None,
+        task: str | None = None,
+        timestamps: bool = False,
+        listening: Listening | None = None,
     ) -> Answer:
         """Answer a prompt about an image or a video, or transcribe a sound, greedily.
+
+        Where the manifest has a record of speech, a sound may have any length up to twelve hours: it is read piece by
+        piece, each by the shortest window of the bundle that holds it, unless the session has a named variant.
 
         Args:
             media: see `encode`.
             prompt: text, or ids with `bos` where the bundle has no text processor; for a recogniser, words that the
-                transcript begins with.
-            max_new_tokens: at most this many; None: the bundle's own limit.
+                transcript begins with, or the ids of its whole prompt.
+            max_new_tokens: at most this many, for each piece of a sound; None: the bundle's own limit.
+            language: of a recogniser with several: a code, such as ``en``; None: the one that it hears.
+            task: of a recogniser with several: ``transcribe`` or ``translate``.
+            timestamps: whether the transcript is wanted in segments with times.
+            listening: told the seconds that were read and those there are, behind each piece of a long sound.
 
         Raises:
-            RequestError: no language graphs, a prompt that is too long, an unknown word, a bad image or sound.
+            RequestError: no language graphs, a prompt that is too long, an unknown word, a bad image or sound; a
+                language, task or times that the model lacks.
             GraphError: the graphs return NaN.
         """
         if self.variant.generation is None:
             raise RequestError(
                 "the bundle has no language graphs", where=str(self.bundle.path), fix=self.bundle.without_language
             )
-        ids = self._ids(prompt)
+        generation = self.variant.generation
+        asked = check(Asked(language, task, timestamps), generation, str(self.bundle.path))
+        if generation.speech:
+            return transcribe(self, media, prompt, max_new_tokens, asked, listening)
+        ids = self.ids(prompt)
         encoded = self.encode(media, ids if self.reads_text else None)
         answer, kept, sizes = greedy(self.steps(), self.variant, encoded, ids, max_new_tokens)
-        return Answer(self.words.detokenize(answer) if self.words else "", answer, kept, sizes)
+        limit = limit_of(generation, max_new_tokens)
+        notes = [f"the limit of {limit} tokens cut the answer off"] if len(answer) >= limit else []
+        if again := repeated(answer):
+            notes.append(f"the answer ends in the same {len(again[0])} tokens {again[1]} times")
+        text = self.words.detokenize(answer) if self.words else ""
+        return Answer(text, answer, kept, sizes, finished=len(answer) < limit, notes=tuple(notes))
 
     @cached_property
-    def words(self) -> Words | None:
-        """The text processor, None where the bundle has none.
+    def words(self) -> Text | None:
+        """The text processor, None where the bundle has none; see `text_of` for what it raises."""
+        return text_of(self.bundle, self.variant.generation)
 
-        Raises:
-            BundleError: its special ids are not those of the generation record.
-        """
-        processor, generation = self.bundle.manifest.processor, self.variant.generation
-        if processor.kind == "none" or processor.vocabulary is None:
-            return None
-        with self.bundle.unchanged([processor.vocabulary]):
-            words = Words.load(self.bundle.file(processor.vocabulary))
-        if generation and (words.bos, words.pad, list(words.eos)) != (generation.bos, generation.pad, generation.eos):
-            raise BundleError(
-                f"bos, pad and eos of {processor.vocabulary} are not those of the manifest's generation record",
-                where=str(self.bundle.path),
-                fix="Export the bundle again.",
-            )
-        return words
+    def text_processor(self) -> Text:
+        """The text processor; RequestError where the bundle has none."""
+        if self.words is None:
+            raise RequestError("the bundle has no text processor", fix="Pass the prompt as a list of ids.")
+        return self.words
 
-    def _ids(self, prompt: str | Sequence[int]) -> list[int]:
-        """The ids of a prompt, `bos` included."""
+    def ids(self, prompt: str | Sequence[int]) -> list[int]:
+        """The ids of a prompt, `bos` included; RequestError where it cannot be read."""
         if isinstance(prompt, str):
-            if self.words is None:
-                raise RequestError("the bundle has no text processor", fix="Pass the prompt as a list of ids.")
-            return self.words.prompt(prompt)
+            return self.text_processor().prompt(prompt)
         try:
             return [operator.index(i) for i in prompt]
         except TypeError:
@@ -170,7 +205,7 @@ class Session(ABC):
         record = self.variant.text
         assert record is not None, "a variant with the graph has its record"
         length = self.bundle.graph("text", self.variant.name).inputs["input_ids"].shape[1]
-        ids = padded(self._ids(prompt), length, record.pad, record.vocabulary)
+        ids = padded(self.ids(prompt), length, record.pad, record.vocabulary)
         return self.run("text", input_ids=np.array([ids], np.int64))["text"]
 
 

@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ...errors import MissingError, RequestError
 from ...files import open_regular
 
-# 100 minutes at 16 kHz.
+# 100 minutes at 16 kHz, where all of it is in memory at once.
 MOST_SAMPLES = 96_000_000
 _BLOCK = 1 << 16
 
 
-def read_sound(path: Path | str, sample_rate: int, longest: int | None = None) -> np.ndarray:
-    """The samples of a sound file.
+@dataclass(frozen=True)
+class Blocks:
+    """A sound file that is open, and read block by block.
+
+    Attributes:
+        seconds: how long it lasts by its header, which may be wrong in a damaged file.
+        blocks: float32 [samples] each, full scale 1, at the rate that was asked for. They raise as `open_sound` does.
+    """
+
+    seconds: float
+    blocks: Iterator[np.ndarray]
+
+
+@contextlib.contextmanager
+def open_sound(path: Path | str, sample_rate: int, most: int, reader: str = "the encoder takes") -> Iterator[Blocks]:
+    """Open a sound file.
 
     Args:
         path: of the file; its channels are averaged.
         sample_rate: in hertz, to which the file is resampled where it has another.
-        longest: at most this many samples, at that rate; None: `MOST_SAMPLES`.
-
-    Returns:
-        float32 [samples], full scale 1.
+        most: at most this many samples, at that rate.
+        reader: who takes so many, for the message.
 
     Raises:
-        RequestError: no such file, no sound, damaged, empty, or too long, which is found before it is decoded.
+        RequestError: no such file, no sound, damaged, empty, or too long; by its header that is found at once.
         MissingError: soundfile or soxr is not installed.
     """
     try:
@@ -38,36 +54,105 @@ def read_sound(path: Path | str, sample_rate: int, longest: int | None = None) -
             f"reading sound files needs soundfile and soxr: {error}",
             fix='pip install "tokexport[audio]", or pass the waveform as a float32 array.',
         ) from None
-    most = MOST_SAMPLES if longest is None else longest
-    try:
-        with open_regular(path) as file, soundfile.SoundFile(file) as sound:
-            rate = int(sound.samplerate)
-            parts, left = [], most * rate // sample_rate + 1
-            # The length in the header of a damaged file may be wrong, so what is read counts.
-            if not sound.frames > left:
-                while left > 0 and len(part := sound.read(min(left, _BLOCK), dtype="float32", always_2d=True)):
-                    parts.append(part.mean(1))
-                    left -= len(part)
-            if sound.frames > most * rate // sample_rate + 1 or left <= 0:
-                raise too_long(sound.frames / rate, most, sample_rate, str(path))
-    except FileNotFoundError:
-        raise RequestError(f"no sound file {path}", fix="Check the path given by --audio.") from None
-    except (soundfile.SoundFileError, OSError, RuntimeError, ValueError, TypeError) as error:
-        raise RequestError(
-            f"{path} cannot be read as sound: {getattr(error, 'strerror', None) or error}",
-            fix="Is it complete? Play it, and save it as a WAV file.",
-        ) from None
-    if not parts:
-        raise RequestError(f"{path} holds no samples", fix="Record it again.")
-    mono = np.concatenate(parts)
-    return mono if rate == sample_rate else soxr.resample(mono, rate, sample_rate)
+    with contextlib.ExitStack() as stack:
+        with _readable(path, soundfile.SoundFileError):
+            file = stack.enter_context(open_regular(path))
+            sound = stack.enter_context(soundfile.SoundFile(file))
+            rate, frames = int(sound.samplerate), int(sound.frames)
+            longest = most * rate // sample_rate + 1
+            # No block becomes longer than that at the new rate either.
+            block = max(1, min(_BLOCK, _BLOCK * rate // sample_rate))
+            stream = soxr.ResampleStream(rate, sample_rate, 1) if rate != sample_rate else None
+        if frames > longest:
+            raise too_long(frames / rate, most, sample_rate, str(path), reader)
+
+        def blocks() -> Iterator[np.ndarray]:
+            left, given = longest, False
+            while True:
+                with _readable(path, soundfile.SoundFileError):
+                    part = sound.read(min(left, block), dtype="float32", always_2d=True).mean(1)
+                    last = not len(part)
+                    ready = part if stream is None else stream.resample_chunk(part, last=last)
+                given = given or len(ready) > 0
+                # One sample at a high rate is none at a low one.
+                if last and not given:
+                    raise RequestError(f"{path} holds no samples", fix="Record it again.")
+                if len(ready):
+                    yield ready
+                if last:
+                    return
+                left -= len(part)
+                # The length in the header of a damaged file may be wrong, so what is read counts.
+                if left <= 0:
+                    raise too_long(longest / rate, most, sample_rate, str(path), reader)
+
+        yield Blocks(frames / rate, blocks())
 
 
-def too_long(seconds: float, most: int, sample_rate: int, where: str = "") -> RequestError:
-    """The error for a sound of more than `most` samples."""
+def read_sound(path: Path | str, sample_rate: int, longest: int | None = None) -> np.ndarray:
+    """All samples of a sound file.
+
+    Args:
+        path: of the file; its channels are averaged.
+        sample_rate: in hertz, to which the file is resampled where it has another.
+        longest: at most this many samples, at that rate; None: `MOST_SAMPLES`.
+
+    Returns:
+        float32 [samples], full scale 1.
+
+    Raises:
+        RequestError, MissingError: as `open_sound`.
+    """
+    with open_sound(path, sample_rate, MOST_SAMPLES if longest is None else longest) as sound:
+        return np.concatenate(list(sound.blocks))
+
+
+def too_long(
+    seconds: float, most: int, sample_rate: int, where: str = "", reader: str = "the encoder takes"
+) -> RequestError:
+    """The error for a sound of more than `most` samples, which is the limit of `reader`."""
     return RequestError(
-        f"the sound lasts {seconds:.2f} s, and the encoder takes at most {most / sample_rate:g} s "
+        f"the sound lasts {seconds:.2f} s, and {reader} at most {most / sample_rate:g} s "
         f"({most} samples at {sample_rate} Hz)",
         where=where,
         fix="Cut it into shorter pieces, best where nobody speaks.",
     )
+
+
+def check_waveform(waveform: np.ndarray) -> None:
+    """Refuse what is no sound: RequestError for one that is empty, not float [samples], or not finite."""
+    if waveform.ndim != 1 or waveform.dtype not in (np.float32, np.float64):
+        raise RequestError(
+            f"a waveform is float32 [samples], not {waveform.dtype.name} {list(waveform.shape)}",
+            fix="Divide 16-bit samples by 32768; average the channels of a stereo recording.",
+        )
+    if not waveform.size:
+        raise RequestError("the sound is empty", fix="Record it again.")
+    if not np.isfinite(waveform).all():
+        raise RequestError("the sound holds NaN or inf", fix="Play it, and save it as 16-bit samples.")
+
+
+def fitting(waveform: np.ndarray, samples: int, sample_rate: int) -> np.ndarray:
+    """A waveform, float [samples], with silence behind it up to the encoder's width.
+
+    Raises:
+        RequestError: see `check_waveform`; or it is longer.
+    """
+    check_waveform(waveform)
+    if waveform.size > samples:
+        raise too_long(waveform.size / sample_rate, samples, sample_rate)
+    return np.pad(waveform, (0, samples - waveform.size))
+
+
+@contextlib.contextmanager
+def _readable(path: Path | str, kind: Any) -> Iterator[None]:
+    """What soundfile and soxr raise inside, as an error of the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise RequestError(f"no sound file {path}", fix="Check the path given by --audio.") from None
+    except (kind, OSError, RuntimeError, ValueError, TypeError, MemoryError, OverflowError) as error:
+        raise RequestError(
+            f"{path} cannot be read as sound: {getattr(error, 'strerror', None) or error}",
+            fix="Is it complete? Play it, and save it as a WAV file.",
+        ) from None

@@ -14,9 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from ...errors import RequestError
 from ..bundle.manifest import LogMelRecord
-from .audio import too_long
+from .audio import fitting
 
 _FLOOR = 1e-10
 _RANGE = 8.0
@@ -41,18 +40,7 @@ def input_features(waveform: np.ndarray, record: LogMelRecord) -> np.ndarray:
     Raises:
         RequestError: empty, longer than the window, not one-dimensional, not floating point, or not finite.
     """
-    if waveform.ndim != 1 or waveform.dtype not in (np.float32, np.float64):
-        raise RequestError(
-            f"a waveform is float32 [samples], not {waveform.dtype.name} {list(waveform.shape)}",
-            fix="Divide 16-bit samples by 32768; average the channels of a stereo recording.",
-        )
-    if not waveform.size:
-        raise RequestError("the sound is empty", fix="Record it again.")
-    if not np.isfinite(waveform).all():
-        raise RequestError("the sound holds NaN or inf", fix="Play it, and save it as 16-bit samples.")
-    if waveform.size > record.samples:
-        raise too_long(waveform.size / record.sample_rate, record.samples, record.sample_rate)
-    return log_mel(np.pad(waveform, (0, record.samples - waveform.size))[None], record)
+    return log_mel(fitting(waveform, record.samples, record.sample_rate)[None], record)
 
 
 def log_mel(waveforms: np.ndarray, record: LogMelRecord) -> np.ndarray:
