@@ -4,6 +4,7 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "answer_json.h"
 #include "tokexport/errors.h"
 #include "tokexport/onnxruntime.h"
 #include "tokexport/session.h"
@@ -89,10 +90,14 @@ Json answer(const Json& call) {
     if (what == "encode" && call.contains("prompt"))
         return write(call, session(call).encode(held.media, call["prompt"].get<std::string>()));
     if (what == "encode") return write(call, session(call).encode(held.media));
-    std::optional<std::int64_t> limit;
-    if (call.contains("max_new_tokens")) limit = call["max_new_tokens"].get<std::int64_t>();
-    const Answer found = session(call).generate(held.media, call.value("prompt", ""), limit);
-    return {{"text", found.text}, {"ids", found.ids}, {"kept_indices", found.kept_indices}, {"sizes", found.sizes}};
+    GenerateOptions options;
+    if (call.contains("max_new_tokens")) options.max_new_tokens = call["max_new_tokens"].get<std::int64_t>();
+    options.language = call.value("language", "");
+    options.task = call.value("task", "");
+    options.timestamps = call.value("timestamps", false);
+    if (call.contains("prompt_ids"))
+        return json_of(session(call).generate(held.media, call["prompt_ids"].get<Ids>(), options));
+    return json_of(session(call).generate(held.media, call.value("prompt", ""), options));
 }
 
 template <class Kind>

@@ -15,6 +15,19 @@ using Step = Tokenizer::Step;
 constexpr const char* kReplacement = "\xEF\xBF\xBD";  // U+FFFD
 // A sequence may hold sequences; no real one is deeper.
 constexpr int kDeepest = 8;
+// As runtimes/tokenizer_file.py: a chain of replacements could turn a word into gigabytes.
+constexpr std::size_t kMostParts = 64, kMostGrowth = 64;
+
+// How many times longer the steps may make a text, in characters, and how many they are.
+struct Growth {
+    std::size_t times = 1, parts = 0;
+
+    void add(const Field& part, std::size_t by) {
+        times *= std::max<std::size_t>(by, 1);
+        part.must(times <= kMostGrowth && ++parts <= kMostParts,
+                  "with it the decoder has too many parts, or can make a text too long");
+    }
+};
 
 // The step that changes each token for itself.
 template <class Change>
@@ -149,13 +162,21 @@ Step metaspace(Fields& fields) {
     };
 }
 
-void add(const Field& decoder, int depth, std::vector<Step>& steps) {
+// By how many times a part makes a text longer at most: a pattern may stand at every character.
+std::size_t growth_of(Fields& fields, const std::string& kind) {
+    if (kind == "ByteLevel" || kind == "ByteFallback") return 2;
+    const auto content = fields.find("content");
+    return kind == "Replace" && content ? from_utf8(content->text()).size() : 1;
+}
+
+void add(const Field& decoder, int depth, std::vector<Step>& steps, Growth& growth) {
     Fields fields(decoder);
     const std::string kind = fields.at("type").one_of(
         {"ByteLevel", "ByteFallback", "Fuse", "Metaspace", "Replace", "Strip", "Sequence"});
+    growth.add(decoder, growth_of(fields, kind));
     if (kind == "Sequence") {
         decoder.must(depth < kDeepest, "sequences lie too deep in one another");
-        for (const Field& inner : fields.at("decoders").list()) add(inner, depth + 1, steps);
+        for (const Field& inner : fields.at("decoders").list()) add(inner, depth + 1, steps, growth);
     } else if (kind == "ByteLevel") {
         steps.push_back(byte_level);
     } else if (kind == "ByteFallback") {
@@ -175,7 +196,8 @@ void add(const Field& decoder, int depth, std::vector<Step>& steps) {
 
 std::vector<Step> decoder_steps(const Field& decoder) {
     std::vector<Step> steps;
-    add(decoder, 0, steps);
+    Growth growth;
+    add(decoder, 0, steps, growth);
     return steps;
 }
 

@@ -23,6 +23,8 @@ class Tokenizer {
     // UTF-8, without special tokens and ids that no token has; bytes that are no UTF-8 read U+FFFD, as in the library.
     std::string decode(const Ids& ids) const;
 
+    bool has(std::int64_t id) const { return tokens_.count(id) > 0; }
+
     // One more than the highest id.
     std::int64_t vocabulary() const { return vocabulary_; }
 
