@@ -4,9 +4,11 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "answer_json.h"
 #include "tokexport/errors.h"
 #include "tokexport/onnxruntime.h"
 #include "tokexport/session.h"
+#include "tokexport/tokenizer.h"
 
 using namespace tokexport;
 using Json = nlohmann::json;
@@ -76,16 +78,26 @@ Json answer(const Json& call) {
         const Manifest manifest = Manifest::parse(call.at("manifest"), "manifest.json");
         return write(call, {{"found", encoder_input(held.media, manifest.preprocess)}});
     }
+    if (what == "decode") {
+        static std::map<std::string, Tokenizer> read;
+        const std::string path = call.at("tokenizer");
+        if (!read.count(path)) read.emplace(path, Tokenizer::load(path));
+        return read.at(path).decode(call.at("ids").get<Ids>());
+    }
     if (what == "tokenize") return Words::load(call.at("vocabulary").get<std::string>()).tokenize(call.at("text"));
     if (what == "open") return session(call).bundle().manifest().files.size();
     const Held held(call);
     if (what == "encode" && call.contains("prompt"))
         return write(call, session(call).encode(held.media, call["prompt"].get<std::string>()));
     if (what == "encode") return write(call, session(call).encode(held.media));
-    std::optional<std::int64_t> limit;
-    if (call.contains("max_new_tokens")) limit = call["max_new_tokens"].get<std::int64_t>();
-    const Answer found = session(call).generate(held.media, call.value("prompt", ""), limit);
-    return {{"text", found.text}, {"ids", found.ids}, {"kept_indices", found.kept_indices}, {"sizes", found.sizes}};
+    GenerateOptions options;
+    if (call.contains("max_new_tokens")) options.max_new_tokens = call["max_new_tokens"].get<std::int64_t>();
+    options.language = call.value("language", "");
+    options.task = call.value("task", "");
+    options.timestamps = call.value("timestamps", false);
+    if (call.contains("prompt_ids"))
+        return json_of(session(call).generate(held.media, call["prompt_ids"].get<Ids>(), options));
+    return json_of(session(call).generate(held.media, call.value("prompt", ""), options));
 }
 
 template <class Kind>
