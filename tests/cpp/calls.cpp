@@ -58,7 +58,7 @@ Session open(const Json& call) {
     options.threads = 1;
     options.form = call.value("form", options.form);
     options.providers = call.value("providers", options.providers);
-    return Session(std::move(bundle), onnxruntime_backend(options));
+    return Session(std::move(bundle), onnxruntime_backend(options), call.value("variant", ""));
 }
 
 // A call that says `keep` finds the session of the last that did, if it was of the same bundle.
