@@ -14,6 +14,7 @@ from cpp_build import ROOT, Calls, arrays, outcome, run
 from tokexport.errors import BundleError, RequestError
 from tokexport.runtimes.bundle.manifest import LogMelRecord, Manifest, Preprocess, WaveformRecord
 from tokexport.runtimes.bundle.reader import open_bundle
+from tokexport.runtimes.choose import Rules, TimeRules
 from tokexport.runtimes.load import load
 from tokexport.runtimes.media import log_mel, waveform
 from tokexport.runtimes.media.audio import read_sound
@@ -109,6 +110,25 @@ def test_a_model_of_one_language_or_without_times_says_so(
     with pytest.raises(RequestError, match=message):
         generate(cpp, path, SOUNDS["short"], asked)
     assert generate(cpp, path, SOUNDS["short"], {}) == load(path, threads=1).generate(SOUNDS["short"]).to_json()
+
+
+def test_the_rules_of_choosing_are_those_of_python(cpp: Calls) -> None:
+    rng = np.random.default_rng(9)
+    size, eos, silent, first = 20, 6, 9, 10
+    for trial in range(600):
+        said = rng.integers(0, size, rng.integers(0, 5)).tolist()
+        latest = None if trial % 3 else int(rng.integers(0, 5))
+        scores = (rng.standard_normal(size) * rng.choice([0.1, 1, 5])).astype(np.float32)
+        scores[rng.random(size) < 0.1] = -np.inf
+        lists = {key: rng.integers(0, size, rng.integers(0, 4)).tolist() for key in ("suppress", "begin_suppress")}
+        lists["only"] = [] if trial % 4 else rng.integers(0, size, 3).tolist()
+        times = TimeRules(first, silent, eos, latest) if trial % 2 else None
+        rules = Rules(times=times, **{key: tuple(ids) for key, ids in lists.items()})
+        asked = {} if times is None else {"first": first, "no_timestamps": silent, "eos": eos}
+        asked |= {} if latest is None else {"latest_start": latest}
+        given = [float(score) if np.isfinite(score) else None for score in scores]
+        found = cpp("choose", scores=given, said=said, **lists, **asked)
+        assert found == np.flatnonzero(np.isfinite(rules.apply(scores[None], [said])[0])).tolist(), trial
 
 
 @pytest.fixture
