@@ -1,4 +1,5 @@
 // Answers test_cpp_runtime.py: one JSON object a line in, one out. Arrays travel as files of raw values.
+#include <cmath>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -58,7 +59,7 @@ Session open(const Json& call) {
     options.threads = 1;
     options.form = call.value("form", options.form);
     options.providers = call.value("providers", options.providers);
-    return Session(std::move(bundle), onnxruntime_backend(options));
+    return Session(std::move(bundle), onnxruntime_backend(options), call.value("variant", ""));
 }
 
 // A call that says `keep` finds the session of the last that did, if it was of the same bundle.
@@ -69,6 +70,22 @@ Session& session(const Json& call) {
     if (!kept || bundle != call.at("bundle")) kept.emplace(open(call));
     bundle = call.at("bundle");
     return *kept;
+}
+
+// The ids that may follow, by scores whose missing ones are -inf.
+Json allowed(const Json& call) {
+    Rules rules{call.value("suppress", Ids()), call.value("begin_suppress", Ids()), {}, call.value("only", Ids())};
+    if (call.contains("first")) {
+        rules.times = TimeRules{call["first"], call["no_timestamps"], call["eos"], {}};
+        if (call.contains("latest_start")) rules.times->latest_start = call["latest_start"].get<std::int64_t>();
+    }
+    std::vector<float> scores;
+    for (const Json& score : call.at("scores")) scores.push_back(score.is_null() ? -INFINITY : score.get<float>());
+    rules.apply(scores, call.at("said").get<Ids>());
+    Json ids = Json::array();
+    for (std::size_t id = 0; id < scores.size(); ++id)
+        if (std::isfinite(scores[id])) ids.push_back(id);
+    return ids;
 }
 
 Json answer(const Json& call) {
@@ -84,6 +101,7 @@ Json answer(const Json& call) {
         if (!read.count(path)) read.emplace(path, Tokenizer::load(path));
         return read.at(path).decode(call.at("ids").get<Ids>());
     }
+    if (what == "choose") return allowed(call);
     if (what == "tokenize") return Words::load(call.at("vocabulary").get<std::string>()).tokenize(call.at("text"));
     if (what == "open") return session(call).bundle().manifest().files.size();
     const Held held(call);

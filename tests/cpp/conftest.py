@@ -5,9 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+
+# The recogniser made by hand is shared with the tests of the Python runtime.
+sys.path.insert(0, str(Path(__file__).parents[1] / "runtimes"))
+
 from cpp_build import BUILD, INSTALLED, ROOT, TESTS, Calls, build, lacking, onnxruntime
 
 

@@ -155,6 +155,27 @@ TEST_CASE("schema versions") {
         CHECK_SAYS(changed("\"1.0\"", version), BundleError, "a bundle has a version");
 }
 
+TEST_CASE("decode follows the contract of its schema") {
+    const auto with_decode = [](const std::string& schema, const std::string& output, const std::string& shape) {
+        const std::string graph = R"("graphs": {"decode": {"forms": {"portable": "graphs/encoder.onnx"}, "precision": "fp32",
+          "inputs": {"input_ids": {"name": "i", "dtype": "int64", "shape": [1, 1]},
+                     "write_index": {"name": "w", "dtype": "int64", "shape": [1]},
+                     "token_bias": {"name": "b", "dtype": "float32", "shape": [1, 2]},
+                     "past_key_0": {"name": "p", "dtype": "float32", "shape": [1, 2, 9, 4]}},
+          "outputs": {"logits": {"name": "l", "dtype": "float32", "shape": [1, 10]},
+                      ")" + output + R"(": {"name": "n", "dtype": "float32", "shape": )" + shape + "}}}, ";
+        return parse(with(with(toy::kManifest, "\"graphs\": {", graph), "\"1.0\"", schema));
+    };
+    CHECK(with_decode("\"2.0\"", "new_key_0", "[1, 2, 1, 4]").variants.size() == 1);
+    CHECK(with_decode("\"1.0\"", "present_key_0", "[1, 2, 9, 4]").variants.size() == 1);
+    CHECK_SAYS(with_decode("\"2.0\"", "present_key_0", "[1, 2, 9, 4]"), BundleError,
+               "has no 'new_key_0', which schema 2.0 asks for");
+    CHECK_SAYS(with_decode("\"1.0\"", "new_key_0", "[1, 2, 1, 4]"), BundleError,
+               "has no 'present_key_0', which schema 1.0 asks for");
+    CHECK_SAYS(with_decode("\"2.0\"", "new_key_0", "[1, 2, 9, 4]"), BundleError,
+               "is float32 [1, 2, 9, 4], and not float32 [1, 2, 1, 4]");
+}
+
 TEST_CASE("keys that nobody knows are refused, but for a newer minor version") {
     const std::string more = with(toy::kManifest, "\"precision\"", "\"colour\": 1, \"precision\"");
     CHECK_SAYS(parse(more), BundleError, "at variants.0.graphs.encoder: unknown key 'colour'");

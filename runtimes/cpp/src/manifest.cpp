@@ -193,6 +193,25 @@ void check_roles(const Field& field, const Variant& variant) {
     }
 }
 
+// Under schema 2 decode returns new keys and values alone, under 1.x whole caches.
+void check_contract(const Field& field, const Variant& variant, const std::string& schema) {
+    const bool whole = schema.rfind("1.", 0) == 0;
+    const auto decode = variant.graphs.find("decode");
+    if (decode == variant.graphs.end()) return;
+    for (const auto& [name, past] : decode->second.inputs) {
+        if (name.rfind("past_", 0) != 0) continue;
+        const std::string wanted = (whole ? "present_" : "new_") + name.substr(5);
+        const auto found = decode->second.outputs.find(wanted);
+        field.must(found != decode->second.outputs.end(),
+                   "the graph `decode` has no '" + wanted + "', which schema " + schema + " asks for");
+        auto shape = past.shape;
+        if (!whole && shape.size() > 2) shape[2] = 1;
+        field.must(found->second.dtype == past.dtype && found->second.shape == shape,
+                   "'" + wanted + "' of the graph `decode` is " +
+                       text_of(found->second.dtype, found->second.shape) + ", and not " + text_of(past.dtype, shape));
+    }
+}
+
 Variant variant_of(const Field& field) {
     Fields fields(field);
     Variant variant;
@@ -249,7 +268,10 @@ Manifest manifest_of(const Field& field) {
     manifest.builtin = source && source->text() == "builtin";
     for (const auto& [name, file] : fields.at("files").items()) manifest.files[inside(file, name)] = file_record(file);
     const Field variants = fields.at("variants");
-    for (const Field& variant : variants.list()) manifest.variants.push_back(variant_of(variant));
+    for (const Field& variant : variants.list()) {
+        manifest.variants.push_back(variant_of(variant));
+        check_contract(variant, manifest.variants.back(), manifest.schema);
+    }
     variants.must(!manifest.variants.empty(), "there is none");
     if (const auto preprocess = fields.optional("preprocess")) manifest.preprocess = preprocess_of(*preprocess);
     if (const auto processor = fields.find("processor")) read_processor(*processor, manifest);

@@ -23,8 +23,10 @@ std::string known(const std::string& name, const std::string& value, const std::
                            "Leave " + name + " (--" + name + ") out.");
     for (const auto& item : ids)
         if (lowered(item.first) == lowered(value)) return item.first;
+    // Names of languages are not near their codes: "german" is nearer to "en" than to "de".
+    const bool is_name = name == "language" && value.size() > 3;
     throw RequestError("the model lacks the " + name + " '" + value + "'", where,
-                       nearest(value, keys(ids), name == "language" ? "languages, by code" : name + "s"));
+                       nearest(is_name ? "" : value, keys(ids), name == "language" ? "languages, by code" : name + "s"));
 }
 
 }  // namespace
