@@ -27,6 +27,8 @@ _OPTIONS = {
     "--set": ("-s", "--param", "--params", "-p"),
     "--image": ("-i", "--img", "--picture", "--input"),
     "--audio": ("--sound", "--wav"),
+    "--language": ("--lang", "-l"),
+    "--timestamps": ("--times", "--segments", "--timestamp"),
     "--prompt": ("--question", "--text", "--query"),
     "--runtime": ("--backend", "--provider"),
     "--device": ("--gpu", "--target", "--arch"),

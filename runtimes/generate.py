@@ -11,10 +11,11 @@ from ..errors import GraphError, RequestError
 from .answer import Answer as Answer
 from .bundle.manifest import GenerationRecord, Role, Variant
 from .choose import Rules, choose
+from .kv_cache import KVCache
 
 
 class Run(Protocol):
-    """Runs the graph of a role: arrays in and out by role name."""
+    """Runs the graph of a role: arrays in and out by role name, or for KV caches what `kv_cache.KVCache` takes."""
 
     def __call__(self, role: str, /, **inputs: np.ndarray) -> Mapping[str, np.ndarray]:
         """Run it."""
@@ -81,7 +82,7 @@ def greedy_batch(
         embeds = run("embed", input_ids=input_ids, tokens=encoded["tokens"])["inputs_embeds"]
         read = {"inputs_embeds": embeds, "kept_indices": kept_indices}
     state = run("prefill", **read, token_bias=token_bias, last_index=last)
-    cross = {name: value for name, value in state.items() if name.startswith("cross_")}
+    caches = KVCache(state)
     answers: list[list[int]] = [[] for _ in prompts]
     going = np.ones(len(prompts), bool)
     for step in range(limit):
@@ -92,15 +93,10 @@ def greedy_batch(
             answers[row].append(int(tokens[row]))
         if not going.any() or step + 1 == limit:
             break
-        past = {name.replace("present_", "past_", 1): v for name, v in state.items() if name.startswith("present_")}
-        state = run(
-            "decode",
-            input_ids=np.where(going, tokens, record.pad)[:, None],
-            write_index=last + step + 1,
-            token_bias=token_bias,
-            **past,
-            **cross,
-        )
+        at = last + step + 1
+        ids = np.where(going, tokens, record.pad)[:, None]
+        state = run("decode", input_ids=ids, write_index=at, token_bias=token_bias, **caches.inputs)
+        caches.keep(state, at)
     return answers, kept_indices, sizes
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import GraphError, RequestError, nearest
 from .answer import Answer, repeated
-from .bundle.manifest import GraphRecord, TensorRecord
+from .bundle.manifest import GraphRecord, Preprocess, TensorRecord
 from .bundle.reader import Bundle
 from .examples import question
 from .generate import Run, greedy, limit_of, padded
@@ -86,6 +86,11 @@ class Session(ABC):
         return list(dict.fromkeys(note for one in (self, *self._others.values()) for note in one.notes()))
 
     @property
+    def preprocess(self) -> Preprocess | None:
+        """How an image, a video or a sound becomes the encoder's input; None: the bundle does not say."""
+        return self.variant.preprocess or self.bundle.manifest.preprocess
+
+    @property
     def reads_text(self) -> bool:
         """Whether the kept tokens depend on the question, so that `encode` needs the prompt."""
         return "text" in self.variant.graphs
@@ -116,7 +121,7 @@ class Session(ABC):
             raise RequestError(f"{why}, so the prompt has no use here", fix="Leave the prompt out.")
         inputs = self.bundle.graph("encoder", self.variant.name).inputs
         main = next(name for name in inputs if name not in extra)
-        array = encoder_input(media, self.variant.preprocess or self.bundle.manifest.preprocess, self.bundle.path)
+        array = encoder_input(media, self.preprocess, self.bundle.path)
         return self.run("encoder", **{main: array}, **extra)
 
     def generate(

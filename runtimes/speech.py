@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -136,7 +137,18 @@ def _known(name: str, value: str | None, known: Mapping[str, int], where: str) -
             f"the model takes no {name}: it has one, and no id for it", where=where, fix=f"Leave {name} (--{name}) out."
         )
     codes = {code.lower(): code for code in known}
-    if str(value).lower() not in codes:
-        kind = {"language": "languages, by code"}.get(name, f"{name}s")
-        raise RequestError(f"the model lacks the {name} {value!r}", where=where, fix=nearest(value, known, kind=kind))
-    return codes[str(value).lower()]
+    if str(value).lower() in codes:
+        return codes[str(value).lower()]
+    fix = nearest(value, known, kind=f"{name}s")
+    if name == "language":
+        code = _code(str(value))
+        fix = (
+            f"{f'Did you mean {code}? ' if code in known else ''}Known languages, by code: {', '.join(sorted(known))}."
+        )
+    raise RequestError(f"the model lacks the {name} {value!r}", where=where, fix=fix)
+
+
+def _code(name: str) -> str:
+    """The code of a language by its English name, where the standard library knows it; else empty."""
+    # Names are not near their codes by their letters: "german" is nearer to "en" than to "de".
+    return locale.locale_alias.get(name.lower(), "").partition("_")[0]

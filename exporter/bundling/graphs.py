@@ -300,7 +300,7 @@ def _roles(source: Source, role: str, model: ir.Model, inserted: Inserted) -> tu
 
 def _typed_io(model: ir.Model) -> list[str]:
     """What half-precision graphs pass to each other: a text, tokens, embeddings and the KV caches."""
-    caches = ("past_", "present_", "new_", "cross_")
+    caches = ("past_", "present_", "new_key_", "new_value_", "cross_")
     ends = [value.name or "" for value in (*model.graph.inputs, *model.graph.outputs)]
     return [name for name in ends if name in (TEXT, "tokens", "inputs_embeds") or name.startswith(caches)]
 

@@ -47,5 +47,5 @@ def language_runs(
         fed, made = ({name: value.numpy() for name, value in tensors.items()} for tensors in (inputs, outputs))
         runs.append((graph, fed, made))
         known |= outputs
-        known |= {name.replace("present_", "past_"): value for name, value in outputs.items()}
+        known |= {name.replace("present_", "past_", 1): value for name, value in outputs.items()}
     return runs

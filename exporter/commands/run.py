@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import RequestError
-from .. import render, tables
+from .. import progress, render, tables
 from .shared import OUT, common, one_input
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ...runtimes.bundle.manifest import Preprocess
     from ...runtimes.session import Session
+    from ...runtimes.transcribe import Listening
 
 # Kind of preprocessing -> the option that takes such an input.
-_OPTIONS = {"image": "--image", "video": "--video", "log_mel": "--audio"}
+_OPTIONS = {"image": "--image", "video": "--video", "log_mel": "--audio", "waveform": "--audio"}
 _NAMES = {"--image": "images", "--video": "videos", "--audio": "sound"}
 
 
@@ -30,7 +35,10 @@ _NAMES = {"--image": "images", "--video": "videos", "--audio": "sound"}
     "--prompt", help="A question about the image or video; for a sound, words that its transcript begins with."
 )
 @click.option("--runtime", type=click.Choice(["ort", "tensorrt"]), default="ort", show_default=True)
-@click.option("--variant", metavar="NAME", help="Of the bundle.  [default: the first]")
+@click.option("--language", metavar="CODE", help="Of the speech, such as en.  [default: the one that is heard]")
+@click.option("--task", help="transcribe, or translate to English, where the model has both.")
+@click.option("--timestamps", is_flag=True, help="A line for each segment of the speech, with its times in seconds.")
+@click.option("--variant", metavar="NAME", help="Of the bundle.  [default: the first, or the window that fits a sound]")
 @click.option("--max-new-tokens", type=click.IntRange(1), help="At most this many; the bundle's own limit otherwise.")
 @common
 def run(
@@ -40,21 +48,26 @@ def run(
     audio: Path | None,
     prompt: str | None,
     runtime: str,
+    language: str | None,
+    task: str | None,
+    timestamps: bool,
     variant: str | None,
     max_new_tokens: int | None,
     as_json: bool,
 ) -> None:
     """Ask BUNDLE a question about an image or a video, or have it transcribe a sound.
 
-    A bundle without language graphs, as of a checkpoint, encodes its input and shows the tokens kept.
+    A bundle without language graphs encodes its input and shows the tokens kept. A long sound is read piece by piece.
     --runtime tensorrt runs the engines that `tokexport build` wrote into the bundle.
     """
     from ...runtimes.examples import question
     from ...runtimes.load import load
+    from ...runtimes.speech import Asked, check
 
     option, media = one_input({"image": image, "video": video, "audio": audio})
     session = load(bundle, runtime, variant=variant)
-    _check_kind(session.bundle.manifest.preprocess, bundle, option)
+    _check_kind(session.preprocess, bundle, option)
+    check(Asked(language, task, timestamps), session.variant.generation, str(bundle))
     answers = session.variant.generation is not None
     if option != "--audio" and not (prompt or "").strip() and (answers or prompt is not None):
         fix = f"Ask something: --prompt {question(session.bundle.manifest)!r}"
@@ -62,10 +75,42 @@ def run(
     if not answers:
         _encode(session, media, prompt, option, as_json)
         return
-    answer = session.generate(media, prompt or "", max_new_tokens=max_new_tokens)
-    for note in session.notes():
+    with _listening() as listening:
+        answer = session.generate(
+            media,
+            prompt or "",
+            max_new_tokens=max_new_tokens,
+            language=language,
+            task=task,
+            timestamps=timestamps,
+            listening=listening,
+        )
+    for note in (*session.all_notes(), *answer.notes):
         click.echo(f"note: {note}", err=True)
-    render.result(answer.to_json(), as_json, lambda data: click.echo(data["text"]))
+    render.result(answer.to_json(), as_json, _written)
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[Listening]:
+    """Tells how much of a long sound was heard; nothing is shown before the first piece of one."""
+    with contextlib.ExitStack() as shown:
+        advance: list[progress.Advance] = []
+
+        def listening(seconds: float, there: float) -> None:
+            if not advance:
+                advance.append(shown.enter_context(progress.bar()))
+            advance[0](math.floor(seconds), math.ceil(there), f"heard until {seconds:.1f} s")
+
+        yield listening
+
+
+def _written(data: dict[str, Any]) -> None:
+    """Print an answer: its text, or a line for each segment."""
+    if data.get("segments") is None:
+        click.echo(data["text"])
+        return
+    for segment in data["segments"]:
+        click.echo(f"[{segment['start']:.2f} - {segment['end']:.2f}] {segment['text']}")
 
 
 def _encode(session: Session, media: Path, prompt: str | None, option: str, as_json: bool) -> None:

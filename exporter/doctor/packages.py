@@ -13,6 +13,7 @@ _MODULES = {"pillow": "PIL", "onnx-ir": "onnx_ir"}
 _WHAT_FOR = {
     "export": "to export models and prove them against PyTorch",
     "audio": "to read sound files",
+    "text": "to read the tokenizer.json of a checkpoint's bundle",
     "junit": "for verify --junit",
 }
 _REQUIREMENT = re.compile(r"([\w.-]+)\s*(?:>=([\w.]+))?[^;]*(?:;(.*))?")

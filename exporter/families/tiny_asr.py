@@ -98,7 +98,7 @@ class TinyASRSource(Source):
                     **{f"past_{name}": torch.zeros(cache) for name in own},
                     **{f"cross_{name}": torch.zeros(cross) for name in own},
                 },
-                outputs=("logits", *(f"present_{name}" for name in own)),
+                outputs=("logits", *(f"new_{name}" for name in own)),
             ),
         ]
 

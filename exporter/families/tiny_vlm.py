@@ -85,7 +85,6 @@ class TinyVLMSource(Source):
         bias = torch.zeros(1, keep)
         embeds = self._noise(1, config.sequence(keep), config.dim)
         past = {f"past_{name}": self._noise(1, config.heads, config.capacity(keep), config.head_dim) for name in caches}
-        present = tuple(f"present_{name}" for name in caches)
         return [
             GraphSource(
                 role="embed",
@@ -102,7 +101,7 @@ class TinyVLMSource(Source):
                     "token_bias": bias,
                     "last_index": torch.tensor([index]),
                 },
-                outputs=("logits", *present),
+                outputs=("logits", *(f"present_{name}" for name in caches)),
             ),
             GraphSource(
                 role="decode",
@@ -113,7 +112,7 @@ class TinyVLMSource(Source):
                     "token_bias": bias,
                     **past,
                 },
-                outputs=("logits", *present),
+                outputs=("logits", *(f"new_{name}" for name in caches)),
             ),
         ]
 

@@ -99,7 +99,7 @@ class _Seen:
 def _seen(session: Session, media: Path, prompt: str) -> _Seen:
     from ...runtimes.media.encoder_input import encoder_input
 
-    record = session.bundle.manifest.preprocess
+    record = session.preprocess
     array = encoder_input(media, record, session.bundle.path)
     grid = session.variant.compression[0].seam.grid
     shape = tuple(grid) if grid else None

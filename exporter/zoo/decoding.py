@@ -1,8 +1,8 @@
-"""What the decoders of the built-in models share: the causal mask, and greedy decoding in PyTorch."""
+"""What the decoders of the built-in models share: masks, attention to a KV cache, and greedy decoding in PyTorch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,40 @@ MASKED = -1.0e4
 def causal_mask(length: int) -> Tensor:
     """Additive causal mask [1, 1, length, length] float32."""
     return torch.full((length, length), MASKED).triu(1)[None, None]
+
+
+def below(slots: Tensor, index: Tensor) -> Tensor:
+    """Additive mask [B, capacity] float32 of the slots int64 [1, capacity] below an index int64 [B, 1]."""
+    return torch.where(slots < index, 0.0, MASKED)
+
+
+def attend_past(query: Tensor, new: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+    """Attention of one token to a KV cache and to itself.
+
+    The two are never joined into one tensor: what decode then reads of the cache it need not write.
+
+    Args:
+        query: [B, H, 1, dh].
+        new: key and value of the token, each [B, H, 1, dh].
+        past: the cache of keys and of values, each [B, H, m, dh].
+        mask: added to the logits of the cache, [B or 1, 1, 1, m].
+
+    Returns:
+        [B, H, 1, dh].
+    """
+    query = query * query.shape[-1] ** -0.5
+    own, slots = query @ new[0].transpose(2, 3), query @ past[0].transpose(2, 3) + mask
+    weights = torch.cat([slots, own], -1).softmax(-1)
+    return weights[..., :-1] @ past[1] + weights[..., -1:] * new[1]
+
+
+def write(caches: Sequence[Tensor], new: Sequence[Tensor], at: Tensor) -> None:
+    """Write what decode returned of a token, each [B, H, 1, dh], into row b of its cache at slot at[b]; `at` [B] int64.
+
+    The caches [B, H, capacity, dh] are changed.
+    """
+    for cache, one in zip(caches, new, strict=True):
+        cache[torch.arange(len(at)), :, at] = one[:, :, 0]
 
 
 def greedy(logits: Tensor, follow: Callable[[Tensor, int], Tensor], limit: int, *, pad: int, eos: int) -> Tensor:

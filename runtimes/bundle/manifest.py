@@ -24,7 +24,7 @@ the graph's own tensor name, because a foreign file's names are never changed). 
     prefill   inputs_embeds [B, P + K, D], kept_indices [B, K] int64, token_bias [B, K] float32, last_index [B] int64
               -> logits [B, V] of the token at last_index, present_key_<i>, present_value_<i> [B, H, capacity_i, d]
     decode    input_ids [B, 1] int64, write_index [B] int64, token_bias [B, K] float32, past_key_<i>, past_value_<i>
-              -> logits [B, V], present_key_<i>, present_value_<i>
+              [B, H, capacity_i, d] -> logits [B, V], new_key_<i>, new_value_<i> [B, H, 1, d]
 
 Where a method selects by the question, the encoder has a further input `text` [B, L, D], and there is the graph
 
@@ -41,7 +41,7 @@ Where `attention` is ``cross`` (Whisper and models like it), the tokens are no p
               -> logits [B, V] of the token at last_index, present_key_<i>, present_value_<i> [B, H, capacity_i, d],
               cross_key_<i>, cross_value_<i> [B, H, K, d], which decode reads and never changes
     decode    input_ids [B, 1] int64, write_index [B] int64, token_bias [B, K] float32, past_key_<i>, past_value_<i>,
-              cross_key_<i>, cross_value_<i> -> logits [B, V], present_key_<i>, present_value_<i>
+              cross_key_<i>, cross_value_<i> -> logits [B, V], new_key_<i>, new_value_<i>
 
 There `token_bias` is added to the logits of cross-attention in every decoder block. The encoder adds position
 embeddings to the tokens, so kept_indices are no input. image_span is (0, K), and the capacity is P + max_new_tokens.
@@ -50,10 +50,18 @@ last_index and write_index count in the text alone: the last word of n prompt id
 `token_bias` is log(sizes), or zeros with the size bias off. It is added to the attention logits of the K visual keys in
 every decoder block, in addition to the causal mask. Positions follow the kept tokens: visual slot k has position
 offset + kept_indices[k], text after the image has the position of the uncompressed sequence, and a decoded token has
-write_index + N - K. The KV cache has a fixed capacity per layer, P + K + max_new_tokens. The first decoded token is
-written at last_index + 1, over the padding, and keys after the write position are masked. last_index and write_index
-count in the compressed sequence: the last word of n prompt ids is at n + K - 1. A prompt has at least image_span[0]
-ids, `bos` included. Generation stops at an `eos` id, which is not part of the answer, or after max_new_tokens.
+write_index + N - K. last_index and write_index count in the compressed sequence: the last word of n prompt ids is at
+n + K - 1. A prompt has at least image_span[0] ids, `bos` included. Generation stops at an `eos` id, which is not part
+of the answer, or after max_new_tokens.
+
+The caches are the caller's: buffers of a fixed capacity per layer, P + K + max_new_tokens, with zeros behind P + K, in
+which prefill's present_key_<i> and present_value_<i> are what decode first reads as past_key_<i> and past_value_<i>.
+Decode attends to the slots below write_index and to the token that it is given, whose key and value it returns; the
+caller writes them at slot write_index of its buffers before the next step. The first decoded token goes to
+last_index + 1, over the padding.
+
+That is schema 2. In bundles of schema 1.x, which are still read and run, decode returns whole caches instead,
+present_key_<i> and present_value_<i> [B, H, capacity_i, d], with the token written at write_index.
 """
 
 from __future__ import annotations
@@ -64,6 +72,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from .language_records import LONGEST_PROMPT, GenerationRecord, TextRecord
+from .language_records import SpeechRecord as SpeechRecord
 from .media_records import LogMelRecord as LogMelRecord
 from .media_records import Preprocess as Preprocess
 from .media_records import PreprocessRecord as PreprocessRecord
@@ -71,16 +81,15 @@ from .media_records import VideoRecord as VideoRecord
 from .media_records import WaveformRecord as WaveformRecord
 from .strict import LARGEST, BundlePath, FileName, Size, Strict
 
-SCHEMA = "1.0"
+SCHEMA = "2.0"
+# Schemas that are read: major version -> its newest minor version.
+READ = {1: 0, 2: 0}
 MANIFEST = "manifest.json"
 # The prefix of hidden files and folders inside a bundle or beside it; then those of a pending replacement, and of the
 # staging folder.
 OURS = ".tokexport-"
 PENDING = OURS + "commit"
 BUILDING = OURS + "build-"
-
-# More than any language model reads; prompts are padded to their length.
-LONGEST_PROMPT = 1 << 20
 
 # What generation and the question need of the graph of a role: inputs, outputs.
 _NEEDED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -154,112 +163,6 @@ class GraphRecord(Strict):
     precision: Precision
     inputs: dict[str, TensorRecord]
     outputs: dict[str, TensorRecord]
-
-
-class SpeechRecord(Strict):
-    """How a recogniser is told what to write: the ids that its transcripts begin with, as in Whisper.
-
-    A prompt is `start`, the id of the language and of the task where the model has them, and `no_timestamps` unless
-    times are wanted.
-
-    Attributes:
-        start: the first id of every prompt.
-        languages: code, such as ``en``, -> id; empty where the model knows one language and takes no id for it. With
-            none asked for, the language is the likeliest of these ids after `start`.
-        tasks: ``transcribe`` and ``translate`` -> id; empty likewise.
-        no_timestamps: id that says that no times are wanted; None: the model writes none.
-        timestamps: id of the time 0.00 s, the last ones of the vocabulary counting on from it; None likewise.
-        timestamp_seconds: from one of these ids to the next.
-        latest_start: the first time of a window is at most so many ids after `timestamps`; None: any.
-    """
-
-    start: int = Field(ge=0)
-    languages: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
-    tasks: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
-    no_timestamps: Annotated[int, Field(ge=0)] | None = None
-    timestamps: Annotated[int, Field(ge=0)] | None = None
-    timestamp_seconds: float = Field(default=0.02, gt=0)
-    latest_start: Annotated[int, Field(ge=0)] | None = None
-
-    def ids(self) -> Iterator[int]:
-        """Every id that is named."""
-        yield from (self.start, *self.languages.values(), *self.tasks.values())
-        yield from (i for i in (self.no_timestamps, self.timestamps) if i is not None)
-
-
-class GenerationRecord(Strict):
-    """What greedy generation needs in addition to the graphs (see the module docstring).
-
-    Attributes:
-        attention: how the decoder reads the tokens: ``self``, as a part of its sequence, or ``cross``, by
-            cross-attention.
-        image_span: [offset, K] in the compressed sequence: offset ids precede the image. [0, K] where `attention` is
-            cross.
-        tokens_in: N, the length of the span before compression, from which text positions after the image count.
-        prompt_length: P, the fixed length of the text, image span excluded.
-        kv_capacity: key/value slots per layer.
-        max_new_tokens: at most this many tokens may be generated.
-        vocabulary: V.
-        suppress: ids that are never chosen.
-        begin_suppress: ids that are not chosen as the first of an answer.
-        speech: how a transcript is begun; None: with `bos`.
-    """
-
-    attention: Literal["self", "cross"] = "self"
-    image_span: tuple[int, int]
-    tokens_in: Size
-    prompt_length: Annotated[int, Field(ge=1, le=LONGEST_PROMPT)]
-    kv_capacity: list[Annotated[int, Field(ge=0, le=LARGEST)]]
-    max_new_tokens: Size
-    vocabulary: Size
-    bos: int
-    pad: int
-    eos: list[int] = Field(min_length=1)
-    suppress: list[int] = Field(default_factory=list)
-    begin_suppress: list[int] = Field(default_factory=list)
-    speech: SpeechRecord | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> GenerationRecord:
-        offset, kept = self.image_span
-        if not (0 <= offset <= self.prompt_length and 1 <= kept <= self.tokens_in):
-            raise ValueError(
-                f"image_span {list(self.image_span)} does not fit prompt_length {self.prompt_length} "
-                f"and tokens_in {self.tokens_in}"
-            )
-        if self.attention == "cross" and offset:
-            raise ValueError(
-                f"image_span {list(self.image_span)} begins inside a text that cross-attention leaves alone"
-            )
-        named = (self.bos, self.pad, *self.eos, *self.suppress, *self.begin_suppress)
-        spoken = self.speech.ids() if self.speech else ()
-        outside = [i for i in (*named, *spoken) if not 0 <= i < self.vocabulary]
-        if outside:
-            raise ValueError(f"special id {outside[0]} is outside the vocabulary of {self.vocabulary}")
-        return self
-
-
-class TextRecord(Strict):
-    """The input of the graph `text`; L is its length.
-
-    Attributes:
-        vocabulary: every id is below it.
-        pad: fills a prompt up to L.
-        blank: special ids, `pad` among them, whose rows of the text are zeros.
-    """
-
-    vocabulary: Size
-    pad: int = Field(ge=0)
-    blank: list[Annotated[int, Field(ge=0)]]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> TextRecord:
-        outside = [i for i in (self.pad, *self.blank) if i >= self.vocabulary]
-        if outside:
-            raise ValueError(f"special id {outside[0]} is outside the vocabulary of {self.vocabulary}")
-        if self.pad not in self.blank:
-            raise ValueError(f"pad {self.pad} is not among the blank ids {self.blank}, and would count as a word")
-        return self
 
 
 class DeviceRecord(Strict):
@@ -362,6 +265,22 @@ class Manifest(Strict):
     processor: ProcessorRecord = ProcessorRecord()
     parity: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _decode_follows_the_contract(self) -> Manifest:
+        whole = self.schema_.startswith("1.")
+        decoders = [variant.graphs["decode"] for variant in self.variants if "decode" in variant.graphs]
+        caches = [(graph, name) for graph in decoders for name in graph.inputs if name.startswith("past_")]
+        for graph, name in caches:
+            past, wanted = graph.inputs[name], name.replace("past_", "present_" if whole else "new_", 1)
+            if wanted not in graph.outputs:
+                raise ValueError(f"the graph `decode` has no {wanted!r}, which schema {self.schema_} asks for")
+            found, shape = graph.outputs[wanted], past.shape if whole else [*past.shape[:2], 1, *past.shape[3:]]
+            if (found.dtype, found.shape) != (past.dtype, shape):
+                raise ValueError(
+                    f"{wanted!r} of the graph `decode` is {found.dtype} {found.shape}, and not {past.dtype} {shape}"
+                )
+        return self
 
     def graph_files(self) -> set[str]:
         """The file of every graph in every form."""

@@ -17,7 +17,7 @@ from ...files import LARGEST_TEXT, open_regular, parse_json
 from . import journal
 from .external_data import external_data
 from .held import AGAIN, Identity, check_file, identity_of, is_held, open_file, sha256
-from .manifest import MANIFEST, PENDING, SCHEMA, FileRecord, GraphRecord, Manifest, Role, Variant
+from .manifest import MANIFEST, PENDING, READ, SCHEMA, FileRecord, GraphRecord, Manifest, Role, Variant
 from .strict import LENIENT
 
 
@@ -168,7 +168,7 @@ class Bundle:
 def open_bundle(path: Path | str) -> Bundle:
     """Read a bundle's manifest and check that every file is there and has its size; nothing is written.
 
-    A newer minor version is read and its unknown keys are ignored; a newer major version is refused.
+    A newer minor version is read and its unknown keys are ignored; an unknown major version is refused.
 
     Raises:
         BundleError: no bundle, damaged, incomplete, too new, being replaced, or with paths that leave its folder.
@@ -265,12 +265,10 @@ def _is_newer_minor(data: Any, file: Path) -> bool:
             fix=AGAIN,
         )
     major, minor = map(int, parts)
-    known_major, known_minor = map(int, SCHEMA.split("."))
-    if major != known_major:
-        newer = major > known_major
+    if major not in READ:
         raise BundleError(
-            f"the bundle has schema {version}, this tokexport reads {known_major}.x",
+            f"the bundle has schema {version}, this tokexport reads {' and '.join(f'{known}.x' for known in READ)}",
             where=str(file),
-            fix="pip install -U tokexport" if newer else "Export it again.",
+            fix="pip install -U tokexport" if major > max(READ) else "Export it again.",
         )
-    return minor > known_minor
+    return minor > READ[major]

@@ -67,13 +67,15 @@ def open_sound(path: Path | str, sample_rate: int, most: int, reader: str = "the
             raise too_long(frames / rate, most, sample_rate, str(path), reader)
 
         def blocks() -> Iterator[np.ndarray]:
-            left = longest
+            left, given = longest, False
             while True:
                 with _readable(path, soundfile.SoundFileError):
                     part = sound.read(min(left, block), dtype="float32", always_2d=True).mean(1)
                     last = not len(part)
                     ready = part if stream is None else stream.resample_chunk(part, last=last)
-                if last and left == longest:
+                given = given or len(ready) > 0
+                # One sample at a high rate is none at a low one.
+                if last and not given:
                     raise RequestError(f"{path} holds no samples", fix="Record it again.")
                 if len(ready):
                     yield ready

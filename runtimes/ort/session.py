@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import BundleError, GraphError, MissingError, RequestError, first_line
 from ..bundle.reader import Bundle
+from ..generate import Run
 from ..session import Session
+from .bound import BoundSteps, can_be_bound
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,6 +69,11 @@ class OrtSession(Session):
         except Exception as error:
             # onnxruntime's exceptions have no public base class.
             raise GraphError(f"ONNX Runtime failed: {first_line(error)}", where=role) from error
+
+    def steps(self) -> Run:
+        """See `Session`; on the CPU prefill and decode of schema 2 share the memory of the KV caches."""
+        on_cpu = self._providers == ["CPUExecutionProvider"]
+        return BoundSteps(self) if on_cpu and can_be_bound(self.variant) else self.run
 
     def session(self, role: str) -> onnxruntime.InferenceSession:
         """The ONNX Runtime session of a role.

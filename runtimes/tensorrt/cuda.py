@@ -68,6 +68,22 @@ class Cuda:
         kind = self._rt.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", to.address, source.address, source.size, kind, self.stream)
 
+    def copy(self, to: Memory, source: Memory) -> None:
+        """Copy device memory to device memory of the same size, in stream order."""
+        kind = self._rt.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self._call("cudaMemcpyAsync", to.address, source.address, source.size, kind, self.stream)
+
+    def copy_rows(self, to: tuple[Memory, int, int], source: tuple[Memory, int, int], width: int, rows: int) -> None:
+        """Copy `rows` pieces of `width` bytes on the device, in stream order.
+
+        Args:
+            to: memory, the byte of the first piece in it, and the bytes from one piece to the next.
+            source: likewise.
+        """
+        kind = self._rt.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        ends = ((memory.address + first, pitch) for memory, first, pitch in (to, source))
+        self._call("cudaMemcpy2DAsync", *(part for end in ends for part in end), width, rows, kind, self.stream)
+
     def synchronize(self) -> None:
         """Wait for the stream; errors of asynchronous calls are raised here."""
         self._call("cudaStreamSynchronize", self.stream)

@@ -1,9 +1,8 @@
 """One engine, ready to run: buffers are allocated once, its launches are captured in a CUDA graph and replayed.
 
 The first run with a set of addresses is enqueued directly, because kernels are loaded at their first launch and that
-cannot be captured; the second is captured; from then on the graph is replayed. Addresses change only where a
-tensor stays on the device between runs: a KV cache then alternates between two buffers, with a graph for
-each direction.
+cannot be captured; the second is captured; from then on the graph is replayed. A graph has two sets of addresses only
+where an input comes from the host at one time and at another is what stayed on the device.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,26 +26,43 @@ _TYPES |= {"INT8": "int8", "UINT8": "uint8", "BOOL": "bool"}
 
 @dataclass(frozen=True)
 class OnDevice:
-    """An output that stayed on the device, to be an input of a next run.
+    """An output that stayed on the device, to be an input of a next run. It is valid until its graph runs again."""
 
-    It is valid until its graph has run twice more.
-    """
-
+    cuda: Cuda
     memory: Memory
     dtype: np.dtype
     shape: tuple[int, ...]
 
+    def write(self, new: OnDevice, at: np.ndarray) -> None:
+        """Write a slice into this cache in stream order; see `runtimes.kv_cache.Buffer`."""
+        _, heads, capacity, channels = self.shape
+        width = channels * self.dtype.itemsize
+        for row, slot in enumerate(at.tolist()):
+            to, source = (row * heads * capacity + slot) * width, row * heads * width
+            self.cuda.copy_rows((self.memory, to, capacity * width), (new.memory, source, width), width, heads)
 
-@dataclass(frozen=True)
+
 class _Tensor:
-    """An input or output of an engine with its page-locked buffer on the host and those on the device."""
+    """An input or output of an engine. A buffer is allocated when it is first used: caches have none on the host."""
 
-    name: str
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    host: np.ndarray
-    pinned: Memory
-    device: list[Memory]
+    def __init__(self, cuda: Cuda, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+        self._cuda, self.name, self.dtype, self.shape = cuda, name, dtype, shape
+        self._size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+
+    @cached_property
+    def device(self) -> Memory:
+        """Its own buffer on the device."""
+        return self._cuda.device_memory(self._size)
+
+    @cached_property
+    def pinned(self) -> Memory:
+        """Page-locked on the host."""
+        return self._cuda.host_memory(self._size)
+
+    @cached_property
+    def host(self) -> np.ndarray:
+        """`pinned` as an array."""
+        return self.pinned.array(self.dtype, self.shape)
 
 
 class EngineGraph:
@@ -70,7 +87,6 @@ class EngineGraph:
 
     Raises:
         GraphError: an axis without a fixed length, or a type that numpy does not have.
-        MissingError: the GPU has no memory for it.
     """
 
     def __init__(
@@ -89,7 +105,7 @@ class EngineGraph:
         self.outputs: dict[str, _Tensor] = {}
         for tensor in (engine.get_tensor_name(i) for i in range(engine.num_io_tensors)):
             side = self.inputs if engine.get_tensor_mode(tensor) == api.trt.TensorIOMode.INPUT else self.outputs
-            side[tensor] = self._allocate(tensor)
+            side[tensor] = self._tensor(tensor)
         self._addresses: dict[str, int] = {}
         # Addresses -> None after a first run, then the captured graph.
         self._graphs: dict[tuple[int, ...], Any] = {}
@@ -108,25 +124,27 @@ class EngineGraph:
 
         Raises:
             GraphError: an input is missing or of another dtype or shape; or the engine fails.
+            MissingError: the GPU has no memory for it.
         """
         bound = {name: self._feed(tensor, feeds) for name, tensor in self.inputs.items()}
-        taken = {memory.address for memory in bound.values()}
-        results = {name: self._free(tensor, taken) for name, tensor in self.outputs.items()}
-        self._bind({name: memory.address for name, memory in (bound | results).items()})
+        bound |= {name: tensor.device for name, tensor in self.outputs.items()}
+        self._bind({name: memory.address for name, memory in bound.items()})
         self._launch()
-        for name, memory in results.items():
+        for name, tensor in self.outputs.items():
             if name not in stay:
-                self._cuda.download(self.outputs[name].pinned, memory)
+                self._cuda.download(tensor.pinned, tensor.device)
         self._cuda.synchronize()
         if self.after_first_run is not None:
             self.after_first_run()
             self.after_first_run = None
         return {
-            name: OnDevice(results[name], tensor.dtype, tensor.shape) if name in stay else tensor.host.copy()
+            name: OnDevice(self._cuda, tensor.device, tensor.dtype, tensor.shape)
+            if name in stay
+            else tensor.host.copy()
             for name, tensor in self.outputs.items()
         }
 
-    def _allocate(self, name: str) -> _Tensor:
+    def _tensor(self, name: str) -> _Tensor:
         shape = tuple(self.engine.get_tensor_shape(name))
         kind = self.engine.get_tensor_dtype(name).name
         if kind not in _TYPES:
@@ -137,10 +155,7 @@ class EngineGraph:
                 where=self._name,
                 fix="Export it with static shapes.",
             )
-        dtype = _numpy(_TYPES[kind])
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        pinned = self._cuda.host_memory(size)
-        return _Tensor(name, dtype, shape, pinned.array(dtype, shape), pinned, [self._cuda.device_memory(size)])
+        return _Tensor(self._cuda, name, _numpy(_TYPES[kind]), shape)
 
     def _feed(self, tensor: _Tensor, feeds: Mapping[str, np.ndarray | OnDevice]) -> Memory:
         """Where an input lies on the device: where it stayed, or where it is copied to."""
@@ -154,18 +169,14 @@ class EngineGraph:
                 fix="Build the engines of this bundle again.",
             )
         if isinstance(value, OnDevice):
-            return value.memory
-        np.copyto(tensor.host, value)  # type: ignore[arg-type]
-        self._cuda.upload(tensor.device[0], tensor.pinned)
-        return tensor.device[0]
-
-    def _free(self, tensor: _Tensor, taken: Collection[int]) -> Memory:
-        """A buffer for an output that is not an input of the same run; the second is allocated when it is needed."""
-        for memory in tensor.device:
-            if memory.address not in taken:
-                return memory
-        tensor.device.append(self._cuda.device_memory(tensor.device[0].size))
-        return tensor.device[-1]
+            if all(value.memory is not output.device for output in self.outputs.values()):
+                return value.memory
+            # In bundles of schema 1 decode reads the whole caches that it wrote before, and will write over them.
+            self._cuda.copy(tensor.device, value.memory)
+        else:
+            np.copyto(tensor.host, value)  # type: ignore[arg-type]
+            self._cuda.upload(tensor.device, tensor.pinned)
+        return tensor.device
 
     def _bind(self, addresses: dict[str, int]) -> None:
         for name, address in addresses.items():

@@ -22,6 +22,9 @@ from .failures import translate
 from .graph import EngineGraph, OnDevice
 from .plugins import found, load_plugins
 
+# Caches, and what is written into them.
+STAY = ("present_", "new_", "cross_")
+
 
 class TensorRTSession(Session):
     """A bundle in TensorRT; each engine is checked and loaded when it is first run.
@@ -60,12 +63,15 @@ class TensorRTSession(Session):
         return self.graph(role).run(feeds)  # type: ignore[return-value]
 
     def steps(self) -> Run:
-        """Runs graphs with their KV caches left on the device: only ids and logits are copied to and from the host."""
+        """Runs graphs with their KV caches left on the device: only ids and logits are copied to and from the host.
+
+        Prefill's buffers are those that decode reads, and into which its slices are copied.
+        """
 
         def run(role: str, /, **inputs: Any) -> Mapping[str, Any]:
             record, graph = self.bundle.graph(role, self.variant.name), self.graph(role)
             known = checked(role, record, inputs, (np.ndarray, OnDevice))
-            stay = {one.name for name, one in record.outputs.items() if name.startswith(("present_", "cross_"))}
+            stay = {one.name for name, one in record.outputs.items() if name.startswith(STAY)}
             results = graph.run({record.inputs[name].name: value for name, value in known.items()}, stay)
             return checked_outputs(role, record, results)
 

@@ -53,9 +53,9 @@ def spoil(kind: str, folder: Path) -> tuple[str, ...]:
     if kind == "missing":
         (folder / "encoder.onnx").unlink()
         return "encoder.onnx", "missing"
-    manifest |= {"schema": {"schema": "2.0"}, "key": {"colour": 1}}[kind]
+    manifest |= {"schema": {"schema": "3.0"}, "key": {"colour": 1}}[kind]
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    return ("2.0", "pip install -U tokexport") if kind == "schema" else ("'colour'", "manifest.json")
+    return ("3.0", "pip install -U tokexport") if kind == "schema" else ("'colour'", "manifest.json")
 
 
 @pytest.mark.parametrize("kind", ["hash", "size", "missing", "key"])
@@ -67,8 +67,8 @@ def test_a_damaged_bundle_is_not_verified(refused, bundle, tmp_path, kind):
 def test_a_bundle_of_a_newer_schema_says_how_to_read_it(refused, bundle, tmp_path):
     shutil.copytree(bundle, tmp_path / "b")
     manifest = json.loads((tmp_path / "b/manifest.json").read_text())
-    (tmp_path / "b/manifest.json").write_text(json.dumps({**manifest, "schema": "2.0"}))
-    refused("verify", "b", says=("2.0", "pip install -U tokexport"))
+    (tmp_path / "b/manifest.json").write_text(json.dumps({**manifest, "schema": "3.0"}))
+    refused("verify", "b", says=("3.0", "pip install -U tokexport"))
 
 
 def test_a_failed_request_leaves_an_older_bundle_untouched(refused, bundle, tmp_path):

@@ -128,6 +128,7 @@ def test_weights_are_small_and_finite(model: TinyASR) -> None:
 @torch.inference_mode()
 def test_prefill_and_decode_equal_the_training_pass(model: TinyASR) -> None:
     """Three sounds, behind prompts of one, two and four ids."""
+    from tokexport.exporter.zoo.decoding import write
     from tokexport.exporter.zoo.tiny_asr.model import Decode, Encoder, Prefill
 
     config, layers = model.config, 2 * model.config.layers
@@ -146,7 +147,8 @@ def test_prefill_and_decode_equal_the_training_pass(model: TinyASR) -> None:
         torch.testing.assert_close(logits, torch.stack(whole), rtol=1e-4, atol=1e-4)
         word, index = logits.argmax(-1), index + 1
         texts = [[*text, int(add)] for text, add in zip(texts, word, strict=True)]
-        logits, *past = Decode(model)(word[:, None], index, bias, *past, *cross)
+        logits, *new = Decode(model)(word[:, None], index, bias, *past, *cross)
+        write(past, new, index)
 
 
 @settings(max_examples=15, deadline=None)

@@ -201,6 +201,7 @@ def test_a_frame_is_seen_alone_and_knows_its_time(model: TinyVideo, drawn: list[
 
 @torch.inference_mode()
 def test_prefill_and_decode_equal_the_training_pass(model: TinyVideo, drawn: list[Clip]) -> None:
+    from tokexport.exporter.zoo.decoding import write
     from tokexport.exporter.zoo.tiny_video.model import Encoder
     from tokexport.exporter.zoo.tiny_video.text import prompt
     from tokexport.exporter.zoo.tiny_vlm.model import Decode, Embed, Prefill
@@ -217,7 +218,9 @@ def test_prefill_and_decode_equal_the_training_pass(model: TinyVideo, drawn: lis
         torch.testing.assert_close(logits, torch.stack(whole), rtol=1e-3, atol=1e-3)
         word = logits.argmax(-1)
         texts = [[*text, int(add)] for text, add in zip(texts, word, strict=True)]
-        logits, *cache = Decode(model, keep)(word[:, None], last + keep + step + 1, bias, *cache)
+        index = last + keep + step + 1
+        logits, *new = Decode(model, keep)(word[:, None], index, bias, *cache)
+        write(cache, new, index)
 
 
 def test_the_shipped_weights_watch(model: TinyVideo) -> None:

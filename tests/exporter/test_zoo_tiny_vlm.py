@@ -131,6 +131,7 @@ def test_encoder_drops_cls_before_the_projector(model: TinyVLM, asked: Asked) ->
 
 @torch.inference_mode()
 def test_prefill_and_decode_equal_the_training_pass(model: TinyVLM, asked: Asked) -> None:
+    from tokexport.exporter.zoo.decoding import write
     from tokexport.exporter.zoo.tiny_vlm.model import Decode, Embed, Encoder, Prefill
 
     pixels, ids, last = asked
@@ -146,7 +147,8 @@ def test_prefill_and_decode_equal_the_training_pass(model: TinyVLM, asked: Asked
         torch.testing.assert_close(logits, torch.stack(whole), rtol=1e-4, atol=1e-4)
         word, index = logits.argmax(-1), index + 1
         texts = [[*text, int(add)] for text, add in zip(texts, word, strict=True)]
-        logits, *cache = Decode(model, keep)(word[:, None], index, bias, *cache)
+        logits, *new = Decode(model, keep)(word[:, None], index, bias, *cache)
+        write(cache, new, index)
 
 
 @torch.inference_mode()

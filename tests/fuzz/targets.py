@@ -64,6 +64,59 @@ def vocabulary(folder: Path) -> Case:
     return case
 
 
+@target
+def tokenizer(folder: Path) -> Case:
+    """A changed tokenizer.json with parts of every kind, and a question in it."""
+    import toy_listener
+    from tokexport.runtimes.tokenizer_file import TokenizerFile
+    from toy_tokenizer import tokenizer_json
+
+    whole = tokenizer_json()
+    replace = {"type": "Replace", "pattern": {"Regex": "(a+)+b"}, "content": "aa"}
+    parts: dict[str, Any] = {
+        "truncation": {"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0},
+        "padding": {
+            "strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": 2, "pad_id": 0, "pad_type_id": 0,
+            "pad_token": "!",
+        },
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "NFKC"}, {"type": "Prepend", "prepend": "a"}, replace, {"type": "Lowercase"},
+            {"type": "Precompiled", "precompiled_charsmap": "AAQAAAAAAAAA"},
+        ]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": "(a|aa)+$"}, "behavior": "Isolated", "invert": False},
+            {"type": "Metaspace", "replacement": "_", "prepend_scheme": "always", "split": True},
+            {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        ]},
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0}, {"type": "ByteFallback"}, {"type": "Fuse"},
+            {"type": "WordPiece", "prefix": "##", "cleanup": True}, replace,
+            {"type": "CTC", "pad_token": "!", "word_delimiter_token": "|", "cleanup": True},
+        ]},
+    }  # fmt: skip
+    words = {"[UNK]": 0, "a": 1, "##b": 2}
+    models: list[dict[str, Any]] = [
+        {"type": "WordPiece", "vocab": words, "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+         "max_input_chars_per_word": 100},
+        {"type": "Unigram", "unk_id": 0, "vocab": [["[UNK]", 0.0], ["a", -1.0]], "byte_fallback": False},
+        {"type": "WordLevel", "vocab": words, "unk_token": "[UNK]"},
+    ]  # fmt: skip
+    # Small ones, so that a change often lies in a part that matters.
+    small = [{**whole, "added_tokens": whole["added_tokens"][:1], "model": model} for model in models]
+    record = toy_listener.generation().model_copy(update={"vocabulary": 1 << 20})
+
+    def case(rng: random.Random) -> None:
+        right = rng.choice((whole, *small))
+        some = {name: part for name, part in parts.items() if rng.random() < 0.3}
+        (folder / "tokenizer.json").write_bytes(text_of({**right, **some}, rng))
+        text = TokenizerFile.load(folder / "tokenizer.json", record)
+        text.detokenize(text.prompt(rng.choice((" a small test", "A?b", "a" * 1000, "\0", "ß" * 1000, ""))))
+        text.detokenize([rng.randrange(300) for _ in range(9)])
+
+    return case
+
+
 def _foreign(folder: Path) -> Path:
     from bad_input import plain
 
@@ -241,6 +294,24 @@ def sound(folder: Path) -> Case:
         files[f"a.{suffix}"] = (folder / f"a.{suffix}").read_bytes()
     record = LogMelRecord(kind="log_mel", sample_rate=16000, n_fft=400, hop=160, mels=40, frames=100)
     return _media(folder, files, lambda path: encoder_input(path, record, folder))
+
+
+@target
+def transcript(folder: Path) -> Case:
+    """Changed sounds, written down piece by piece."""
+    import soundfile
+    import toy_speech
+    from tokexport.runtimes.load import load
+
+    session = load(toy_speech.write(folder / "toy", (30, 10)), threads=1)
+    files = {}
+    for suffix, subtype, rate in (("wav", "PCM_U8", 100), ("wav", "FLOAT", 100), ("flac", "PCM_24", 8000)):
+        soundfile.write(
+            folder / f"{rate}{subtype}.{suffix}", toy_speech.said((40, 0.3), (1, 0), (20, 0.4)), rate, subtype
+        )
+        name = f"{rate}{subtype}.{suffix}"
+        files[name] = (folder / name).read_bytes()
+    return _media(folder, files, lambda path: session.generate(path, timestamps=True))
 
 
 @target

@@ -6,7 +6,14 @@ import pytest
 from run import run
 from targets import TARGETS
 
-NEEDS = {"llava": "transformers", "whisper": "transformers", "proof": "torch", "sound": "soundfile"}
+NEEDS = {
+    "llava": "transformers",
+    "whisper": "transformers",
+    "proof": "torch",
+    "sound": "soundfile",
+    "tokenizer": "tokenizers",
+    "transcript": "soundfile",
+}
 CASES = {"llava": 40, "whisper": 40, "proof": 40, "manifest": 100}
 
 

@@ -42,7 +42,7 @@ def test_json_schema_refuses_what_the_classes_refuse() -> None:
 def test_manifest_survives_its_own_json() -> None:
     manifest = Manifest.model_validate(data())
     assert json.loads(manifest.to_json()) == data()
-    assert data()["schema"] == "1.0"
+    assert data()["schema"] == "2.0"
 
 
 def test_unknown_key_is_refused_by_name_at_every_level() -> None:
@@ -105,6 +105,35 @@ def test_generation_record_must_fit_together(change: dict[str, Any], message: st
     GenerationRecord.model_validate(good)
     with pytest.raises(ValidationError, match=message):
         GenerationRecord.model_validate(good | change)
+
+
+def decoding(schema: str) -> dict[str, Any]:
+    text = toy_bundle.whole(toy_bundle.DECODE) if schema.startswith("1.") else toy_bundle.DECODE
+    graphs = {"decode": toy_bundle.record(toy_bundle.model(text), "decode.onnx")}
+    found: dict[str, Any] = json.loads(toy_bundle.manifest(graphs, schema=schema).to_json())
+    return found
+
+
+@pytest.mark.parametrize(("schema", "other", "wanted"), [("1.0", "2.0", "new_key_0"), ("2.3", "1.0", "present_key_0")])
+def test_the_schema_says_what_decode_returns(schema: str, other: str, wanted: str) -> None:
+    assert Manifest.model_validate(decoding(schema)).schema_ == schema
+    with pytest.raises(ValidationError, match=f"no '{wanted}', which schema {other} asks for"):
+        Manifest.model_validate(decoding(schema) | {"schema": other})
+
+
+@pytest.mark.parametrize(
+    ("schema", "name", "change"),
+    [
+        ("2.0", "new_value_0", {"shape": [1, 1, 2, 1]}),
+        ("2.0", "new_key_0", {"dtype": "float16"}),
+        ("1.0", "present_value_0", {"shape": [1, 1, 1, 1]}),
+    ],
+)
+def test_what_decode_returns_fits_into_its_cache(schema: str, name: str, change: dict[str, Any]) -> None:
+    wrong = decoding(schema)
+    wrong["variants"][0]["graphs"]["decode"]["outputs"][name] |= change
+    with pytest.raises(ValidationError, match=f"'{name}' of the graph `decode` is .* and not float32"):
+        Manifest.model_validate(wrong)
 
 
 def test_words_processor_needs_a_vocabulary() -> None:

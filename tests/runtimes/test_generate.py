@@ -7,8 +7,9 @@ import toy_bundle
 from tokexport.errors import GraphError, RequestError
 from tokexport.runtimes.bundle.manifest import Variant
 from tokexport.runtimes.generate import Answer, greedy, greedy_batch
+from tokexport.runtimes.kv_cache import KVCache
 
-P, K, N, V, NEW = toy_bundle.P, toy_bundle.K, toy_bundle.N, toy_bundle.V, toy_bundle.NEW
+P, K, N, V, NEW, CAPACITY = (getattr(toy_bundle, name) for name in ("P", "K", "N", "V", "NEW", "CAPACITY"))
 Calls = list[tuple[str, dict[str, np.ndarray]]]
 
 
@@ -21,18 +22,20 @@ def encoded(**changes: Any) -> dict[str, np.ndarray]:
     return {name: value for name, value in (outputs | changes).items() if value is not None}
 
 
-def recorder(answers: list[int], calls: Calls, dtype: type = np.float32) -> Callable[..., dict[str, np.ndarray]]:
+def recorder(answers: list[int], calls: Calls, schema: int = 2) -> Callable[..., dict[str, np.ndarray]]:
     """Graphs that answer with the given ids, and number their caches by the call that made them."""
     left = iter(answers)
 
     def run(role: str, /, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        calls.append((role, inputs))
+        # Caches are written later on.
+        calls.append((role, {name: value.copy() for name, value in inputs.items()}))
         if role == "embed":
             return {"inputs_embeds": np.full((1, P + K, 3), 7, np.float16)}
-        logits = np.zeros((1, V), dtype)
+        logits = np.zeros((1, V), np.float32)
         logits[0, next(left)] = 1
+        made, slots = ("present", CAPACITY) if role == "prefill" or schema == 1 else ("new", 1)
         caches = {
-            f"present_{kind}_{layer}": np.full((1,), 100 * layer + len(calls), np.float16)
+            f"{made}_{kind}_{layer}": np.full((1, 2, slots, 3), 100 * layer + len(calls), np.float16)
             for kind in ("key", "value")
             for layer in (0, 1)
         }
@@ -71,11 +74,38 @@ def test_every_value_reaches_its_graph() -> None:
 
 def test_caches_go_from_call_to_call_layer_by_layer() -> None:
     calls: Calls = []
-    greedy(recorder([5, 6, 2], calls), toy(), encoded(), [1, 3])
+    greedy(recorder([5, 6, 7, 2], calls), toy(), encoded(), [1, 3])
+    for step, (_, inputs) in enumerate(calls[2:]):
+        # Prefill was the second call; behind its two words and the image each step's slice has its own slot.
+        made_by = np.full(CAPACITY, 2)
+        made_by[K + 2 : K + 2 + step] = [3, 4][:step]
+        for layer in (0, 1):
+            for kind in ("key", "value"):
+                cache = inputs[f"past_{kind}_{layer}"]
+                assert cache.dtype == np.float16 and cache.shape == (1, 2, CAPACITY, 3)
+                assert (cache == 100 * layer + made_by[:, None]).all()
+
+
+def test_whole_caches_of_schema_1_replace_those_before() -> None:
+    calls: Calls = []
+    greedy(recorder([5, 6, 2], calls, schema=1), toy(), encoded(), [1, 3])
     for made_by, (_, inputs) in zip((2, 3), calls[2:]):
         for layer in (0, 1):
-            assert inputs[f"past_key_{layer}"] == inputs[f"past_value_{layer}"] == 100 * layer + made_by
-            assert inputs[f"past_key_{layer}"].dtype == np.float16
+            assert (inputs[f"past_key_{layer}"] == 100 * layer + made_by).all()
+            assert (inputs[f"past_value_{layer}"] == 100 * layer + made_by).all()
+
+
+def test_each_row_is_written_at_its_own_slot_up_to_the_last() -> None:
+    cache = KVCache({"present_key_0": np.zeros((2, 2, 4, 3)), "cross_key_0": np.ones(1), "logits": np.zeros(1)})
+    new = np.arange(1, 13.0).reshape(2, 2, 1, 3)
+    cache.keep({"new_key_0": new, "logits": np.zeros(1)}, np.array([3, 1]))
+    assert sorted(cache.inputs) == ["cross_key_0", "past_key_0"]
+    buffer = cache.inputs["past_key_0"]
+    np.testing.assert_array_equal(buffer[0, :, 3], new[0, :, 0])
+    np.testing.assert_array_equal(buffer[1, :, 1], new[1, :, 0])
+    assert np.count_nonzero(buffer) == 12
+    with pytest.raises(GraphError, match=r"4 slots, .* at slot 4 \(input past_key_0 of decode\)"):
+        cache.keep({"new_key_0": new}, np.array([2, 4]))
 
 
 def test_without_size_bias_the_bias_is_zero() -> None:

@@ -28,14 +28,17 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
 
 def test_every_value_reaches_its_graph() -> None:
     calls: list[tuple[str, dict[str, np.ndarray]]] = []
+    seen: list[dict[str, np.ndarray]] = []
     left = iter([5, 6, 2])
 
     def run(role: str, /, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         calls.append((role, inputs))
         logits = np.zeros((1, V), np.float32)
         logits[0, next(left)] = 1
-        caches = {f"present_{kind}_0": np.full(1, len(calls), np.float16) for kind in ("key", "value")}
+        made, slots = ("present", toy_listener.CAPACITY) if role == "prefill" else ("new", 1)
+        caches = {f"{made}_{kind}_0": np.full((1, 1, slots, 1), len(calls), np.float16) for kind in ("key", "value")}
         crossed = {f"cross_{kind}_0": np.full(1, 40, np.float16) for kind in ("key", "value")}
+        seen.append({name: value.copy() for name, value in inputs.items() if name.startswith("past_")})
         return {"logits": logits, **caches, **(crossed if role == "prefill" else {})}
 
     variant = toy_bundle.variant({})
@@ -55,9 +58,12 @@ def test_every_value_reaches_its_graph() -> None:
     np.testing.assert_array_equal(prefill["input_ids"], [[1, 3, 4, 0, 0]])
     np.testing.assert_array_equal(prefill["last_index"], [2])
     assert (prefill["tokens"] == 7).all()
-    for made_by, (inputs, written) in enumerate(((first, 3), (second, 4)), 1):
+    for step, (inputs, written) in enumerate(((first, 3), (second, 4)), 1):
         np.testing.assert_array_equal(inputs["write_index"], [written])
-        assert inputs["past_key_0"] == inputs["past_value_0"] == made_by
+        # All of prefill, and the slice of each step behind it at the slot that the step was told.
+        cache = [1] * 3 + [2] * (step - 1) + [1] * (toy_listener.CAPACITY - 2 - step)
+        for name in ("past_key_0", "past_value_0"):
+            np.testing.assert_array_equal(seen[step][name][0, 0, :, 0], cache)
         assert inputs["cross_key_0"] == inputs["cross_value_0"] == 40
     for inputs in (prefill, first, second):
         np.testing.assert_allclose(inputs["token_bias"], [[np.log(3), 0]], rtol=1e-6)
@@ -68,6 +74,12 @@ def test_the_answer_follows_the_rule_of_the_toy(session: Session) -> None:
     assert answer.text == "b c d e"
     np.testing.assert_array_equal(answer.kept_indices, [1, 3])
     np.testing.assert_array_equal(answer.sizes, [3, 1])
+
+
+def test_a_bundle_of_schema_1_gives_the_same_transcript(tmp_path: Path, session: Session) -> None:
+    old = load(toy_listener.write(tmp_path / "old", schema="1.0"), threads=1)
+    for prompt in ("a", "a b", "b a c"):
+        assert old.generate(SOUND, prompt).ids == session.generate(SOUND, prompt).ids
 
 
 def test_without_a_prompt_it_begins_behind_bos(session: Session) -> None:

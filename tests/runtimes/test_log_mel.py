@@ -33,6 +33,38 @@ def test_it_is_that_of_the_whisper_feature_extractor(mels: int, seconds: float) 
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    mels=st.sampled_from([40, 80, 128]),
+    n_fft=st.sampled_from([256, 400, 512, 1024]),
+    hop=st.sampled_from([80, 160, 200]),
+    level=st.sampled_from([1e-4, 1e-2, 1.0]),
+)
+def test_it_is_that_of_the_extractor_with_any_window(seed: int, mels: int, n_fft: int, hop: int, level: float) -> None:
+    transformers = pytest.importorskip("transformers")
+    rng = np.random.default_rng(seed)
+    # Noise that comes and goes, as speech does, and silence behind it.
+    length = int(rng.integers(1, 2 * RATE))
+    sound = (rng.standard_normal(length) * level * (np.sin(np.arange(length) / 700) > -0.3)).astype(np.float32)
+    frames = 2 * RATE // hop
+    record = LogMelRecord(kind="log_mel", sample_rate=RATE, n_fft=n_fft, hop=hop, mels=mels, frames=frames)
+    extract = transformers.WhisperFeatureExtractor(feature_size=mels, chunk_length=2, n_fft=n_fft, hop_length=hop)
+    theirs = extract(sound, sampling_rate=RATE, return_tensors="np").input_features
+    np.testing.assert_allclose(input_features(sound, record), theirs, atol=1e-4)
+
+
+def test_speech_is_that_of_the_extractor() -> None:
+    transformers = pytest.importorskip("transformers")
+    from tokexport.exporter.zoo.tiny_asr.clips import clips
+
+    record = LogMelRecord(kind="log_mel", sample_rate=RATE, n_fft=400, hop=160, mels=128, frames=3000)
+    extract = transformers.WhisperFeatureExtractor(feature_size=128)
+    for clip in clips():
+        theirs = extract(clip.waveform(), sampling_rate=RATE, return_tensors="np").input_features
+        np.testing.assert_allclose(input_features(clip.waveform(), record), theirs, atol=1e-4)
+
+
 @pytest.mark.parametrize("hertz", [200, 1000, 3000, 7000])
 def test_a_tone_is_loudest_in_the_filter_of_its_pitch(hertz: int) -> None:
     filters = mel_filters(RATE, 400, 80)

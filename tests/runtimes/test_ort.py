@@ -10,6 +10,7 @@ from PIL import Image
 from tokexport.errors import BundleError, GraphError, MissingError, RequestError
 from tokexport.runtimes.bundle.manifest import TensorRecord
 from tokexport.runtimes.bundle.reader import open_bundle
+from tokexport.runtimes.kv_cache import KVCache
 from tokexport.runtimes.load import load
 from tokexport.runtimes.ort.session import OrtSession
 from tokexport.runtimes.session import Session
@@ -37,6 +38,13 @@ def test_answer_follows_the_rule_of_the_toy(session: Session) -> None:
     assert answer.ids == [4, 5, 6, 7]
     np.testing.assert_array_equal(answer.kept_indices, [1, 3])
     np.testing.assert_array_equal(answer.sizes, [3, 1])
+
+
+def test_a_bundle_of_schema_1_gives_the_same_answers(tmp_path: Path, session: Session) -> None:
+    old = load(toy_bundle.write(tmp_path / "old", schema="1.0"), threads=1)
+    assert old.bundle.manifest.schema_ == "1.0"
+    for prompt in ("b a", "a", "", "a b c d"):
+        assert old.generate(IMAGE, prompt).ids == session.generate(IMAGE, prompt).ids
 
 
 def test_answer_stops_where_it_should(session: Session) -> None:
@@ -206,3 +214,91 @@ def test_special_ids_must_agree(folder: Path) -> None:
 def test_prompt_is_text_or_ids(session: Session, prompt: Any) -> None:
     with pytest.raises(RequestError, match="neither text nor a list of ids"):
         session.generate(Image.new("RGB", (8, 8)), prompt)
+
+
+class Counted:
+    """A session of onnxruntime that notes how it is run."""
+
+    def __init__(self, session: Any, ran: list[Any]) -> None:
+        self.session, self.ran = session, ran
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("run", "run_with_iobinding"):
+            self.ran.append(name)
+        return getattr(self.session, name)
+
+
+def run_by(session: Session, prompt: str) -> list[str]:
+    """How prefill and decode were run to answer."""
+    assert isinstance(session, OrtSession)
+    ran: list[str] = []
+    for role in ("prefill", "decode"):
+        session._sessions[role] = Counted(session.session(role), ran)  # type: ignore[assignment]
+    session.generate(IMAGE, prompt)
+    return ran
+
+
+def test_caches_are_bound_once_and_each_step_writes_its_slice_into_them(session: Session) -> None:
+    run = session.steps()
+    encoded = session.encode(PIXELS)
+    ids = np.array([[1, 3, 4, 0, 0]])
+    embeds = run("embed", input_ids=ids, tokens=encoded["tokens"])["inputs_embeds"]
+    bias, index = np.zeros((1, 2), np.float32), np.array([4])
+    fed = {"kept_indices": encoded["kept_indices"], "token_bias": bias, "last_index": index}
+    first = run("prefill", inputs_embeds=embeds, **fed)
+    logits = first["logits"]
+    caches = KVCache(first)
+    buffers = dict(caches.inputs)
+    for step, word in enumerate((5, 6)):
+        at = index + step + 1
+        made = run("decode", input_ids=np.array([[word]]), write_index=at, token_bias=bias, **caches.inputs)
+        assert made["new_key_0"].shape == (1, 1, 1, 1)
+        caches.keep(made, at)
+    assert all(caches.inputs[name] is buffers[name] for name in buffers)
+    np.testing.assert_array_equal(buffers["past_key_0"].ravel(), [1, 0, 0, 3, 4, 5, 6, 0, 0, 0, 0])
+    np.testing.assert_array_equal(buffers["past_value_0"].ravel(), [1, 0, 0, 3, 4, -5, -6, 0, 0, 0, 0])
+    # Logits are the caller's own, and a next prefill begins anew in the same memory.
+    np.testing.assert_array_equal(run("prefill", inputs_embeds=embeds, **fed)["logits"], logits)
+    np.testing.assert_array_equal(buffers["past_key_0"].ravel(), [1, 0, 0, 3, 4, 0, 0, 0, 0, 0, 0])
+
+
+def test_caches_that_are_not_those_bound_are_read_all_the_same(session: Session) -> None:
+    bias, cache = np.zeros((1, 2), np.float32), np.arange(11, dtype=np.float32).reshape(1, 1, 11, 1)
+    fed = {"input_ids": np.array([[4]]), "write_index": np.array([6]), "token_bias": bias}
+    for shift in (0, 1):
+        made = session.steps()("decode", **fed, past_key_0=cache + shift, past_value_0=cache)
+        assert made["logits"].argmax() == 5 + 2 + shift
+
+
+def test_each_answer_has_its_caches(session: Session) -> None:
+    # Two at once must not write into each other's.
+    assert session.steps() is not session.steps()
+
+
+def test_schema_1_dynamic_axes_and_other_providers_are_run_plainly(tmp_path: Path, folder: Path) -> None:
+    new, old = load(folder, threads=1), load(toy_bundle.write(tmp_path / "old", schema="1.0"), threads=1)
+    assert run_by(new, "b a") == ["run_with_iobinding"] * 4
+    assert run_by(old, "b a") == ["run"] * 4
+    dynamic = load(folder, threads=1)
+    dynamic.variant.graphs["decode"].outputs["logits"].shape[0] = -1
+    assert run_by(dynamic, "b a") == ["run"] * 4
+    elsewhere = load(folder, threads=1)
+    assert isinstance(elsewhere, OrtSession)
+    elsewhere._providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert elsewhere.steps() == elsewhere.run
+
+
+def test_a_bound_graph_that_fails_or_is_fed_wrongly_is_named(session: Session) -> None:
+    fed = {
+        "inputs_embeds": np.zeros((1, 7, 1), np.float32),
+        "kept_indices": np.zeros((1, 2), np.int64),
+        "token_bias": np.zeros((1, 2), np.float32),
+        "last_index": np.array([99]),
+    }
+    with pytest.raises(GraphError, match=r"ONNX Runtime failed: .*\(prefill\)"):
+        session.steps()("prefill", **fed)
+    with pytest.raises(RequestError, match=r"last_index.* is float32.*Expected int64 \[1\]"):
+        session.steps()("prefill", **{**fed, "last_index": np.zeros(1, np.float32)})
+    session.variant.graphs["prefill"].outputs["logits"].dtype = "float16"
+    with pytest.raises(GraphError, match=r"ONNX Runtime failed: .*output.*\(prefill\)"):
+        session.steps()("prefill", **{**fed, "last_index": np.array([3])})

@@ -92,15 +92,20 @@ def test_truncated_manifest(folder: Path) -> None:
 
 
 def test_newer_major_version_is_refused_with_the_command(folder: Path) -> None:
-    change(folder, schema="2.0")
-    with pytest.raises(BundleError, match=r"schema 2\.0") as caught:
+    change(folder, schema="3.0")
+    with pytest.raises(BundleError, match=r"schema 3\.0, this tokexport reads 1\.x and 2\.x") as caught:
         open_bundle(folder)
     assert caught.value.fix == "pip install -U tokexport"
 
 
-def test_newer_minor_version_is_read_with_its_unknown_keys(folder: Path) -> None:
-    change(folder, schema="1.7", lately="added")
-    assert open_bundle(folder).manifest.schema_ == "1.7"
+@pytest.mark.parametrize("major", [1, 2])
+def test_newer_minor_version_is_read_with_its_unknown_keys(tmp_path: Path, major: int) -> None:
+    folder = toy_bundle.write(tmp_path / "toy", schema=f"{major}.0")
+    change(folder, schema=f"{major}.7", lately="added")
+    assert open_bundle(folder).manifest.schema_ == f"{major}.7"
+    change(folder, schema=f"{major}.0")
+    with pytest.raises(BundleError, match="unknown key 'lately'"):
+        open_bundle(folder)
 
 
 def test_unknown_key_is_refused_by_name(folder: Path) -> None:

@@ -22,6 +22,7 @@ from tokexport.runtimes.load import load
 from tokexport.runtimes.tensorrt.engine_graph import engine_runner
 from tokexport.runtimes.tensorrt.engines.build import build_engines
 from tokexport.runtimes.tensorrt.failures import EngineDeviceError, EngineStaleError, EngineVersionError
+from tokexport.runtimes.tensorrt.graph import OnDevice
 from tokexport.runtimes.tensorrt.session import TensorRTSession
 
 from plugins import toy_cmake
@@ -123,14 +124,52 @@ def test_caches_stay_on_the_device_between_steps(gpu: Any, made: Path) -> None:
     assert done.count("download") == 4 + 1 + 1 + ran
 
 
-def test_caches_go_to_and_fro_between_two_buffers(gpu: Any, made: Path) -> None:
+def test_decode_reads_the_buffers_of_prefill_and_its_slices_are_copied_into_them(gpu: Any, made: Path) -> None:
     session = opened(made)
-    for _ in range(3):
-        session.generate(IMAGE, "b a")
-    decode = session.graph("decode")
-    assert {len(tensor.device) for name, tensor in decode.outputs.items() if name.startswith("present")} == {2}
-    # Bound three ways: from prefill to the first buffer, from there to the second, and back.
-    assert decode.launches == {"direct": 3, "captured": 3, "replayed": 3}
+    session.generate(IMAGE, "b a")
+    prefill, decode = session.graph("prefill"), session.graph("decode")
+    calls = len(gpu.CALLS)
+    assert len(session.generate(IMAGE, "b a").ids) == 4
+    # Three steps, and in each a key and a value; nothing else is copied on the device.
+    assert gpu.CALLS[calls:].count("copy rows") == 2 * 3
+    assert "copy" not in gpu.CALLS
+    # Bound in one way, whatever was asked.
+    assert decode.launches == {"direct": 1, "captured": 1, "replayed": 4}
+    addresses = decode._addresses
+    assert {f"past_{kind}_0": prefill.outputs[f"present_{kind}_0"].device.address for kind in ("key", "value")} == {
+        name: address for name, address in addresses.items() if name.startswith("past_")
+    }
+    # Caches have no buffer on the host, and decode has none of its own for them.
+    assert not any("host" in vars(tensor) for name, tensor in prefill.outputs.items() if name != "logits")
+    assert not any("device" in vars(tensor) for name, tensor in decode.inputs.items() if name.startswith("past_"))
+
+
+def test_a_slice_goes_into_every_head_of_its_row_at_its_slot_up_to_the_last(gpu: Any) -> None:
+    from tokexport.runtimes.tensorrt.cuda import Cuda
+
+    cuda, rng = Cuda(), np.random.default_rng(0)
+    expected, new = rng.normal(size=(2, 3, 4, 5)).astype(np.float16), rng.normal(size=(2, 3, 1, 5)).astype(np.float16)
+    cache, piece = (
+        OnDevice(cuda, cuda.device_memory(array.nbytes), array.dtype, array.shape) for array in (expected, new)
+    )
+    for one, array in ((cache, expected), (piece, new)):
+        one.memory.array(np.float16, array.shape)[:] = array
+    cache.write(piece, np.array([3, 1]))
+    expected[0, :, 3], expected[1, :, 1] = new[0, :, 0], new[1, :, 0]
+    np.testing.assert_array_equal(cache.memory.array(np.float16, expected.shape), expected)
+
+
+def test_engines_of_a_bundle_of_schema_1_answer_the_same(gpu: Any, made: Path, tmp_path: Path) -> None:
+    folder = toy_bundle.write(tmp_path / "old", schema="1.0")
+    build_engines(open_bundle(folder))
+    session, reference = opened(folder), load(made, threads=1)
+    for prompt in ("b a", "a", "b a"):
+        assert session.generate(IMAGE, prompt).ids == reference.generate(IMAGE, prompt).ids
+    calls = len(gpu.CALLS)
+    assert len(session.generate(IMAGE, "b a").ids) == 4
+    # The caches stay on the device, copied to where decode reads them, but for those of prefill.
+    done = gpu.CALLS[calls:]
+    assert (done.count("copy"), done.count("copy rows"), done.count("download")) == (4, 0, 4 + 1 + 1 + 3)
 
 
 def test_what_cannot_be_captured_runs_all_the_same_and_says_so(gpu: Any, made: Path) -> None:

@@ -3,7 +3,8 @@
 The vocabulary is <pad> <bos> <eos> a b c d e f ?, one word an id. The encoder keeps positions 1 and 3 of 4, with sizes
 3 and 1. Prefill continues at the id at last_index plus exp(token_bias[0]) - 2: plus one with the size bias, minus one
 without. It keeps the embedded ids as its key cache. Decode reads the key cache just before write_index and continues
-at that id plus two, which is its own id plus one if the caches and indices are right.
+at that id plus two, which is its own id plus one if the caches and indices are right. `schema` 1.0 has it return whole
+caches.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx import parser
 from tokexport.runtimes.bundle.manifest import (
+    SCHEMA,
     CompressionRecord,
     GenerationRecord,
     GraphRecord,
@@ -83,22 +85,34 @@ PREFILL = f"""toy (float[1,{P + K},1] inputs_embeds, int64[1,{K}] kept_indices, 
 
 DECODE = f"""toy (int64[1,1] input_ids, int64[1] write_index, float[1,{K}] token_bias,
      float[1,1,{CAPACITY},1] past_key_0, float[1,1,{CAPACITY},1] past_value_0)
-  => (float[1,{V}] logits, float[1,1,{CAPACITY},1] present_key_0, float[1,1,{CAPACITY},1] present_value_0)
-<{_CONSTANTS}, int64[1] one = {{1}}, float[1] two = {{2}},
- int64[4] shape = {{1, 1, {CAPACITY}, 1}}, int64 from = {{0}},
- int64 to = {{{CAPACITY}}}, int64 by = {{1}}>
+  => (float[1,{V}] logits, float[1,1,1,1] new_key_0, float[1,1,1,1] new_value_0)
+<{_CONSTANTS}, int64[1] one = {{1}}, float[1] two = {{2}}, int64[4] shape = {{1, 1, 1, 1}}>
 {{
   before = Sub (write_index, one)
   cache = Squeeze (past_key_0)
   previous = Gather (cache, before)
   wanted = Add (previous, two)
   {_LOGITS}
+  id = Cast <to = 1> (input_ids)
+  new_key_0 = Reshape (id, shape)
+  new_value_0 = Neg (new_key_0)
+}}"""
+
+
+def whole(decode: str, capacity: int = CAPACITY) -> str:
+    """A decode graph that returns its slices, made one of schema 1: it returns whole caches."""
+    cache = f"float[1,1,{capacity},1]"
+    decode = decode.replace("float[1,1,1,1] new_key_0", f"{cache} present_key_0")
+    decode = decode.replace("float[1,1,1,1] new_value_0", f"{cache} present_value_0")
+    ranges = f"int64 from = {{0}}, int64 to = {{{capacity}}}, int64 by = {{1}}, int64[4] row = {{1, 1, {capacity}, 1}}>"
+    head, _, body = decode.rstrip("}").partition(">\n{")
+    return f"""{head}, {ranges}
+{{{body}
   slots = Range (from, to, by)
   at = Equal (slots, write_index)
-  write = Reshape (at, shape)
-  id = Cast <to = 1> (input_ids)
-  present_key_0 = Where (write, id, past_key_0)
-  present_value_0 = Identity (past_value_0)
+  write = Reshape (at, row)
+  present_key_0 = Where (write, new_key_0, past_key_0)
+  present_value_0 = Where (write, new_value_0, past_value_0)
 }}"""
 
 
@@ -144,8 +158,11 @@ def variant(graphs: dict[str, GraphRecord], *, size_bias: bool = True, text: Tex
     )
 
 
-def manifest(graphs: dict[str, GraphRecord], *, size_bias: bool = True, text: TextRecord | None = None) -> Manifest:
+def manifest(
+    graphs: dict[str, GraphRecord], *, size_bias: bool = True, text: TextRecord | None = None, schema: str = SCHEMA
+) -> Manifest:
     return Manifest(
+        schema_=schema,
         tokexport="0.1.0",
         source=SourceRecord(kind="builtin", name="toy"),
         files={},
@@ -156,19 +173,33 @@ def manifest(graphs: dict[str, GraphRecord], *, size_bias: bool = True, text: Te
 
 
 def fill(
-    writer: BundleWriter, *, size_bias: bool = True, record_of_text: TextRecord | None = None, **changed: str
+    writer: BundleWriter,
+    *,
+    size_bias: bool = True,
+    record_of_text: TextRecord | None = None,
+    schema: str = SCHEMA,
+    **changed: str,
 ) -> Manifest:
     """Add the graphs and the vocabulary; `changed` replaces or adds the text of a role's graph."""
-    texts = {"encoder": ENCODER, "embed": EMBED, "prefill": PREFILL, "decode": DECODE} | changed
+    decode = whole(DECODE) if schema.startswith("1.") else DECODE
+    texts = {"encoder": ENCODER, "embed": EMBED, "prefill": PREFILL, "decode": decode} | changed
     graphs = {}
     for role, text in texts.items():
         source = model(text)
         writer.add_model(f"{role}.onnx", source)
         graphs[role] = record(source, f"{role}.onnx")
     writer.add_json("processor/words.json", WORDS.to_json())
-    return manifest(graphs, size_bias=size_bias, text=record_of_text)
+    return manifest(graphs, size_bias=size_bias, text=record_of_text, schema=schema)
 
 
-def write(out: Path, *, size_bias: bool = True, record_of_text: TextRecord | None = None, **changed: str) -> Path:
+def write(
+    out: Path,
+    *,
+    size_bias: bool = True,
+    record_of_text: TextRecord | None = None,
+    schema: str = SCHEMA,
+    **changed: str,
+) -> Path:
     with BundleWriter(out) as writer:
-        return writer.commit(fill(writer, size_bias=size_bias, record_of_text=record_of_text, **changed))
+        filled = fill(writer, size_bias=size_bias, record_of_text=record_of_text, schema=schema, **changed)
+        return writer.commit(filled)

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokexport.runtimes.bundle.manifest import GenerationRecord, LogMelRecord, Manifest
+from tokexport.runtimes.bundle.manifest import SCHEMA, GenerationRecord, LogMelRecord, Manifest
 from tokexport.runtimes.bundle.writer import BundleWriter
-from toy_bundle import _CONSTANTS, _LOGITS, NEW, WORDS, K, N, P, V, manifest, model, record
+from toy_bundle import _CONSTANTS, _LOGITS, NEW, WORDS, K, N, P, V, manifest, model, record, whole
 
 CAPACITY = P + NEW
 SOUND = LogMelRecord(kind="log_mel", sample_rate=16000, n_fft=400, hop=160, mels=8, frames=10)
@@ -56,9 +56,9 @@ PREFILL = f"""toy (int64[1,{P}] input_ids, float[1,{K},1] tokens, float[1,{K}] t
 DECODE = f"""toy (int64[1,1] input_ids, int64[1] write_index, float[1,{K}] token_bias,
      float[1,1,{CAPACITY},1] past_key_0, float[1,1,{CAPACITY},1] past_value_0,
      float[1,1,{K},1] cross_key_0, float[1,1,{K},1] cross_value_0)
-  => (float[1,{V}] logits, float[1,1,{CAPACITY},1] present_key_0, float[1,1,{CAPACITY},1] present_value_0)
+  => (float[1,{V}] logits, float[1,1,1,1] new_key_0, float[1,1,1,1] new_value_0)
 <{_CONSTANTS}, int64[1] one = {{1}}, float[1] three = {{3}}, int64[1] zero = {{0}}, int64[1] at_first = {{0}},
- int64[4] shape = {{1, 1, {CAPACITY}, 1}}, int64 from = {{0}}, int64 to = {{{CAPACITY}}}, int64 by = {{1}}>
+ int64[4] shape = {{1, 1, 1, 1}}>
 {{
   before = Sub (write_index, one)
   cache = Squeeze (past_key_0)
@@ -73,12 +73,9 @@ DECODE = f"""toy (int64[1,1] input_ids, int64[1] write_index, float[1,{K}] token
   sum = Add (both, less)
   wanted = Round (sum)
   {_LOGITS}
-  slots = Range (from, to, by)
-  at = Equal (slots, write_index)
-  write = Reshape (at, shape)
   id = Cast <to = 1> (input_ids)
-  present_key_0 = Where (write, id, past_key_0)
-  present_value_0 = Identity (past_value_0)
+  new_key_0 = Reshape (id, shape)
+  new_value_0 = Neg (new_key_0)
 }}"""
 
 
@@ -97,15 +94,16 @@ def generation() -> GenerationRecord:
     )
 
 
-def write(out: Path, *, size_bias: bool = True) -> Path:
+def write(out: Path, *, size_bias: bool = True, schema: str = SCHEMA) -> Path:
     with BundleWriter(out) as writer:
         graphs = {}
-        for role, text in {"encoder": ENCODER, "prefill": PREFILL, "decode": DECODE}.items():
+        decode = whole(DECODE, CAPACITY) if schema.startswith("1.") else DECODE
+        for role, text in {"encoder": ENCODER, "prefill": PREFILL, "decode": decode}.items():
             source = model(text)
             writer.add_model(f"{role}.onnx", source)
             graphs[role] = record(source, f"{role}.onnx")
         writer.add_json("processor/words.json", WORDS.to_json())
-        whole: Manifest = manifest(graphs, size_bias=size_bias)
-        whole.preprocess = SOUND
-        whole.variants[0].generation = generation()
-        return writer.commit(whole)
+        found: Manifest = manifest(graphs, size_bias=size_bias, schema=schema)
+        found.preprocess = SOUND
+        found.variants[0].generation = generation()
+        return writer.commit(found)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ....errors import MissingError
 from ....runtimes.media.log_mel import log_mel
-from ..decoding import greedy
+from ..decoding import greedy, write
 from .model import Decode, Prefill, TinyASR, load
 from .speech import HELD_OUT_VOICES, SOUND, VOICES, Utterance, utterance
 from .text import BOS, EOS, PAD, detokenize
@@ -72,8 +72,8 @@ def generate(model: TinyASR, tokens: Tensor, token_bias: Tensor) -> Tensor:
     past, cross = caches[:layers], caches[layers:]
 
     def follow(word: Tensor, said: int) -> Tensor:
-        nonlocal past
-        logits, *past = decode(word, index + said, token_bias, *past, *cross)
+        logits, *new = decode(word, index + said, token_bias, *past, *cross)
+        write(past, new, index + said)
         return logits
 
     return greedy(logits, follow, config.max_new, pad=PAD, eos=EOS)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..decoding import causal_mask
+from ..decoding import attend_past, causal_mask
 from .text import VOCABULARY
 
 
@@ -69,8 +69,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """x [B, n, D], key and value [B, H, m, dh], mask [B or 1, 1, n or 1, m], added to the logits -> [B, n, D]."""
-        y = F.scaled_dot_product_attention(self.split(self.q_proj(x)), key, value, attn_mask=mask)
-        return self.out_proj(y.transpose(1, 2).flatten(2))
+        return self.join(F.scaled_dot_product_attention(self.split(self.q_proj(x)), key, value, attn_mask=mask))
+
+    def step(self, x: Tensor, new: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+        """x [B, 1, D], see `attend_past` for the others -> [B, 1, D]."""
+        return self.join(attend_past(self.split(self.q_proj(x)), new, past, mask))
+
+    def join(self, read: Tensor) -> Tensor:
+        """What the heads have read [B, H, n, dh] -> [B, n, D]."""
+        return self.out_proj(read.transpose(1, 2).flatten(2))
 
 
 class EncoderLayer(nn.Module):
@@ -138,7 +145,22 @@ class DecoderLayer(nn.Module):
     ) -> Tensor:
         """x [B, n, D]; keys and values: own [B, H, m, dh] under mask [1 or B, 1, n, m], cross [B, H, K, dh] under
         bias [B, 1, 1, K] -> [B, n, D]."""
-        x = x + self.attention(self.norm1(x), *own, mask)
+        return self.finish(x + self.attention(self.norm1(x), *own, mask), cross, bias)
+
+    def step(
+        self,
+        x: Tensor,
+        new: tuple[Tensor, Tensor],
+        past: tuple[Tensor, Tensor],
+        mask: Tensor,
+        cross: tuple[Tensor, Tensor],
+        bias: Tensor,
+    ) -> Tensor:
+        """As `forward` for one token [B, 1, D], whose own key and value are `new`; see `attend_past`."""
+        return self.finish(x + self.attention.step(self.norm1(x), new, past, mask), cross, bias)
+
+    def finish(self, x: Tensor, cross: tuple[Tensor, Tensor], bias: Tensor) -> Tensor:
+        """The block behind self-attention: [B, n, D] -> [B, n, D]."""
         x = x + self.cross_attention(self.norm2(x), *cross, bias)
         return x + self.fc2(F.gelu(self.fc1(self.norm3(x))))
 

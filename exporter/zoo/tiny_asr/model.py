@@ -7,7 +7,8 @@ The generation contract, shared by training and every exported graph (`attention
 - The encoder adds position embeddings to the tokens, so the tokens that a compressor keeps need no positions.
 - `token_bias` = log(sizes) is added to the logits of the K keys of cross-attention in every decoder block.
 - `prefill` computes the keys and values of cross-attention once; `decode` only reads them.
-- Generated words are written at `last_index + 1`, `+ 2`, ... over the padding; keys after the write are masked.
+- Generated words go to the slots `last_index + 1`, `+ 2`, ... of the caches, over the padding. `decode` sees the slots
+  before its own and returns the key and value that the caller writes there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..decoding import MASKED, causal_mask
+from ..decoding import below, causal_mask
 from .layers import AudioEncoder, TextDecoder, TinyASRConfig
 
 __all__ = ["Decode", "Encoder", "Prefill", "TinyASR", "TinyASRConfig", "load"]
@@ -95,7 +96,7 @@ class Prefill(nn.Module):
 class Decode(nn.Module):
     """input_ids [B, 1] int64, write_index [B] int64, token_bias [B, K] float32, past_key_i, past_value_i
     [B, H, capacity, dh] of every layer, then cross_key_i, cross_value_i [B, H, K, dh] of every layer -> logits [B, V],
-    then the caches of self-attention with this token at write_index.
+    then new_key_i, new_value_i [B, H, 1, dh] of this token in self-attention.
     """
 
     slots: Tensor
@@ -110,15 +111,13 @@ class Decode(nn.Module):
     ) -> tuple[Tensor, ...]:
         """See the class."""
         index, bias = write_index[:, None], token_bias[:, None, None]
-        mask = torch.where(self.slots <= index, 0.0, MASKED)[:, None, None]
-        write = (self.slots == index)[:, None, :, None]
+        mask = below(self.slots, index)[:, None, None]
         x = self.decoder.embedding(input_ids) + F.embedding(index, self.decoder.positions)
         pairs = list(zip(caches[::2], caches[1::2], strict=True))
         past, cross = pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]
-        present: list[Tensor] = []
-        for layer, (past_key, past_value), tokens in zip(self.decoder.blocks, past, cross, strict=True):
-            key, value = layer.keys(x)
-            own = torch.where(write, key, past_key), torch.where(write, value, past_value)
-            x = layer(x, own, mask, tokens, bias)
-            present += own
-        return self.decoder.logits(x[:, 0]), *present
+        new: list[Tensor] = []
+        for layer, cache, tokens in zip(self.decoder.blocks, past, cross, strict=True):
+            own = layer.keys(x)
+            x = layer.step(x, own, cache, mask, tokens, bias)
+            new += own
+        return self.decoder.logits(x[:, 0]), *new

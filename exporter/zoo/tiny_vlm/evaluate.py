@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ....runtimes.words import Words
-from ..decoding import greedy
+from ..decoding import greedy, write
 from .layers import TinyVLMConfig
 from .model import BLOCK, Decode, Embed, Prefill, TinyVLM, load, load_wide_projector
 from .questions import KINDS, Question, questions
@@ -86,8 +86,8 @@ def generate(
     logits, *cache = prefill(Embed(model)(ids, tokens), kept_indices, token_bias, index)
 
     def follow(word: Tensor, said: int) -> Tensor:
-        nonlocal cache
-        logits, *cache = decode(word, index + said, token_bias, *cache)
+        logits, *new = decode(word, index + said, token_bias, *cache)
+        write(cache, new, index + said)
         return logits
 
     return greedy(logits, follow, model.config.max_new, pad=PAD, eos=EOS)

@@ -151,9 +151,13 @@ class DecoderLayer(nn.Module):
         return rotate(query, cos, sin), rotate(key, cos, sin), value
 
     def attend(self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        """Finish the block: x [B, n, D], query [B, H, n, dh], key and value [B, H, m, dh], mask [B or 1, 1, n, m]."""
-        y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        x = x + self.out_proj(y.transpose(1, 2).flatten(2))
+        """The block behind `qkv`: x [B, n, D], query [B, H, n, dh], key and value [B, H, m, dh], mask [B or 1, 1, n, m]
+        -> [B, n, D]."""
+        return self.finish(x, F.scaled_dot_product_attention(query, key, value, attn_mask=mask))
+
+    def finish(self, x: Tensor, read: Tensor) -> Tensor:
+        """The block behind attention: x [B, n, D] and what its heads have read [B, H, n, dh] -> [B, n, D]."""
+        x = x + self.out_proj(read.transpose(1, 2).flatten(2))
         y = self.norm2(x)
         return x + self.down(F.silu(self.gate(y)) * self.up(y))
 

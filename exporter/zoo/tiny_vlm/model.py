@@ -6,7 +6,8 @@ The generation contract, shared by training and every exported graph:
 - Positions are those of the uncompressed sequence: visual slot k has position `offset + kept_indices[k]`, and text
   after the image keeps the position it would have with all N tokens.
 - `token_bias` = log(sizes) is added to the attention logits of the K visual keys in every decoder block.
-- Generated tokens are written at `last_index + 1`, `+ 2`, ... over the padding; keys after the write are masked.
+- Generated tokens go to the slots `last_index + 1`, `+ 2`, ... of the caches, over the padding. `decode` sees the slots
+  before its own and returns the key and value that the caller writes there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..decoding import MASKED, causal_mask
+from ..decoding import attend_past, below, causal_mask
 from .layers import Decoder, TinyVLMConfig, VisionTransformer
 
 __all__ = [
@@ -188,7 +189,7 @@ class Prefill(nn.Module):
 
 class Decode(nn.Module):
     """input_ids [B, 1] int64, write_index [B] int64, token_bias [B, K] float32, past_key_i, past_value_i
-    [B, H, capacity, dh] of every layer -> logits [B, V], then the same caches with this token at write_index.
+    [B, H, capacity, dh] of every layer -> logits [B, V], then new_key_i, new_value_i [B, H, 1, dh] of this token.
     """
 
     slots: Tensor
@@ -205,14 +206,12 @@ class Decode(nn.Module):
     def forward(self, input_ids: Tensor, write_index: Tensor, token_bias: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
         index = write_index[:, None]
-        mask = torch.where(self.slots <= index, 0.0, MASKED) + F.pad(token_bias, (self.offset, self.after))
-        write = (self.slots == index)[:, None, :, None]
+        mask = (below(self.slots, index) + F.pad(token_bias, (self.offset, self.after)))[:, None, None]
         cos, sin = self.decoder.rotary(index + self.removed)
-        x, present = self.decoder.embedding(input_ids), []
-        for number, layer in enumerate(self.decoder.blocks):
-            query, key, value = layer.qkv(x, cos, sin)
-            key = torch.where(write, key, past[2 * number])
-            value = torch.where(write, value, past[2 * number + 1])
-            x = layer.attend(x, query, key, value, mask[:, None, None])
-            present += [key, value]
-        return self.decoder.logits(x[:, 0]), *present
+        x = self.decoder.embedding(input_ids)
+        new: list[Tensor] = []
+        for layer, *cache in zip(self.decoder.blocks, past[::2], past[1::2], strict=True):
+            query, *own = layer.qkv(x, cos, sin)
+            x = layer.finish(x, attend_past(query, (own[0], own[1]), (cache[0], cache[1]), mask))
+            new += own
+        return self.decoder.logits(x[:, 0]), *new

@@ -35,6 +35,7 @@ class cudaDeviceAttr(enum.IntEnum):
 class cudaMemcpyKind(enum.IntEnum):
     cudaMemcpyHostToDevice = 1
     cudaMemcpyDeviceToHost = 2
+    cudaMemcpyDeviceToDevice = 3
 
 
 class cudaStreamCaptureMode(enum.IntEnum):
@@ -117,7 +118,19 @@ def cudaMemcpyAsync(to, source, count, kind, stream):
         assert count <= len(LIVE[address]), "past the end of a buffer"
     assert stream.captured is None, "copies are not part of our graphs"
     ctypes.memmove(to, source, count)
-    return _said("upload" if kind == cudaMemcpyKind.cudaMemcpyHostToDevice else "download")
+    return _said({1: "upload", 2: "download", 3: "copy"}[kind])
+
+
+def cudaMemcpy2DAsync(to, to_pitch, source, source_pitch, width, height, kind, stream):
+    assert kind == cudaMemcpyKind.cudaMemcpyDeviceToDevice
+    assert stream.captured is None, "copies are not part of our graphs"
+    for address, pitch in ((to, to_pitch), (source, source_pitch)):
+        assert width <= pitch
+        start = max(start for start in LIVE if start <= address)
+        assert address + (height - 1) * pitch + width <= start + len(LIVE[start]), "past the end of a buffer"
+    for row in range(height):
+        ctypes.memmove(to + row * to_pitch, source + row * source_pitch, width)
+    return _said("copy rows")
 
 
 def cudaStreamSynchronize(stream):

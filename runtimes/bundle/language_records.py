@@ -1,0 +1,119 @@
+"""What the manifest says about the ids of the language graphs: generation, speech, and the text of the question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .strict import LARGEST, Size, Strict
+
+# More than any language model reads; prompts are padded to their length.
+LONGEST_PROMPT = 1 << 20
+
+
+class SpeechRecord(Strict):
+    """How a recogniser is told what to write: the ids that its transcripts begin with, as in Whisper.
+
+    A prompt is `start`, the id of the language and of the task where the model has them, and `no_timestamps` unless
+    times are wanted.
+
+    Attributes:
+        start: the first id of every prompt.
+        languages: code, such as ``en``, -> id; empty where the model knows one language and takes no id for it. With
+            none asked for, the language is the likeliest of these ids after `start`.
+        tasks: ``transcribe`` and ``translate`` -> id; empty likewise.
+        no_timestamps: id that says that no times are wanted; None: the model writes none.
+        timestamps: id of the time 0.00 s, the last ones of the vocabulary counting on from it; None likewise.
+        timestamp_seconds: from one of these ids to the next.
+        latest_start: the first time of a window is at most so many ids after `timestamps`; None: any.
+    """
+
+    start: int = Field(ge=0)
+    languages: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    tasks: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    no_timestamps: Annotated[int, Field(ge=0)] | None = None
+    timestamps: Annotated[int, Field(ge=0)] | None = None
+    timestamp_seconds: float = Field(default=0.02, gt=0)
+    latest_start: Annotated[int, Field(ge=0)] | None = None
+
+    def ids(self) -> Iterator[int]:
+        """Every id that is named."""
+        yield from (self.start, *self.languages.values(), *self.tasks.values())
+        yield from (i for i in (self.no_timestamps, self.timestamps) if i is not None)
+
+
+class GenerationRecord(Strict):
+    """What greedy generation needs in addition to the graphs (see the docstring of manifest.py).
+
+    Attributes:
+        attention: how the decoder reads the tokens: ``self``, as a part of its sequence, or ``cross``, by
+            cross-attention.
+        image_span: [offset, K] in the compressed sequence: offset ids precede the image. [0, K] where `attention` is
+            cross.
+        tokens_in: N, the length of the span before compression, from which text positions after the image count.
+        prompt_length: P, the fixed length of the text, image span excluded.
+        kv_capacity: key/value slots per layer.
+        max_new_tokens: at most this many tokens may be generated.
+        vocabulary: V.
+        suppress: ids that are never chosen.
+        begin_suppress: ids that are not chosen as the first of an answer.
+        speech: how a transcript is begun; None: with `bos`.
+    """
+
+    attention: Literal["self", "cross"] = "self"
+    image_span: tuple[int, int]
+    tokens_in: Size
+    prompt_length: Annotated[int, Field(ge=1, le=LONGEST_PROMPT)]
+    kv_capacity: list[Annotated[int, Field(ge=0, le=LARGEST)]]
+    max_new_tokens: Size
+    vocabulary: Size
+    bos: int
+    pad: int
+    eos: list[int] = Field(min_length=1)
+    suppress: list[int] = Field(default_factory=list)
+    begin_suppress: list[int] = Field(default_factory=list)
+    speech: SpeechRecord | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GenerationRecord:
+        offset, kept = self.image_span
+        if not (0 <= offset <= self.prompt_length and 1 <= kept <= self.tokens_in):
+            raise ValueError(
+                f"image_span {list(self.image_span)} does not fit prompt_length {self.prompt_length} "
+                f"and tokens_in {self.tokens_in}"
+            )
+        if self.attention == "cross" and offset:
+            raise ValueError(
+                f"image_span {list(self.image_span)} begins inside a text that cross-attention leaves alone"
+            )
+        named = (self.bos, self.pad, *self.eos, *self.suppress, *self.begin_suppress)
+        spoken = self.speech.ids() if self.speech else ()
+        outside = [i for i in (*named, *spoken) if not 0 <= i < self.vocabulary]
+        if outside:
+            raise ValueError(f"special id {outside[0]} is outside the vocabulary of {self.vocabulary}")
+        return self
+
+
+class TextRecord(Strict):
+    """The input of the graph `text`; L is its length.
+
+    Attributes:
+        vocabulary: every id is below it.
+        pad: fills a prompt up to L.
+        blank: special ids, `pad` among them, whose rows of the text are zeros.
+    """
+
+    vocabulary: Size
+    pad: int = Field(ge=0)
+    blank: list[Annotated[int, Field(ge=0)]]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TextRecord:
+        outside = [i for i in (self.pad, *self.blank) if i >= self.vocabulary]
+        if outside:
+            raise ValueError(f"special id {outside[0]} is outside the vocabulary of {self.vocabulary}")
+        if self.pad not in self.blank:
+            raise ValueError(f"pad {self.pad} is not among the blank ids {self.blank}, and would count as a word")
+        return self

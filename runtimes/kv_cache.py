@@ -1,0 +1,71 @@
+"""The KV caches of an answer, which the caller of the graphs owns: the generation contract of bundle/manifest.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import GraphError
+
+
+class Buffer(Protocol):
+    """A cache [B, H, capacity, d] of a runtime that does not keep it in a numpy array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[B, H, capacity, d]."""
+        ...
+
+    def write(self, new: Any, at: np.ndarray) -> None:
+        """Write `new` [B, H, 1, d], an output of the same runtime, into row b at slot at[b]; `at` [B] int64."""
+
+
+class KVCache:
+    """The caches from one step to the next.
+
+    Args:
+        prefilled: outputs of prefill by role name. Its caches become the buffers that are written.
+
+    Attributes:
+        inputs: of decode: past_key_<i>, past_value_<i>, and cross_key_<i>, cross_value_<i> where there are any.
+    """
+
+    def __init__(self, prefilled: Mapping[str, Any]) -> None:
+        self.inputs = {
+            name.replace("present_", "past_", 1): value
+            for name, value in prefilled.items()
+            if name.startswith(("present_", "cross_"))
+        }
+
+    def keep(self, decoded: Mapping[str, Any], at: np.ndarray) -> None:
+        """Keep what decode returned of a token: slices new_* for slot at[b] of row b, or whole caches present_*.
+
+        Args:
+            decoded: outputs of decode by role name.
+            at: the write_index that decode was given, [B] int64.
+
+        Raises:
+            GraphError: a cache has no such slot.
+        """
+        for name, buffer in self.inputs.items():
+            rest = name.removeprefix("past_")
+            if f"present_{rest}" in decoded:
+                self.inputs[name] = decoded[f"present_{rest}"]
+            elif f"new_{rest}" in decoded:
+                _write(name, buffer, decoded[f"new_{rest}"], at)
+
+
+def _write(name: str, buffer: Any, new: Any, at: np.ndarray) -> None:
+    # On a device nothing else would notice.
+    if at.max() >= buffer.shape[2]:
+        raise GraphError(
+            f"the cache has {buffer.shape[2]} slots, and a token is to be written at slot {at.max()}",
+            where=f"input {name} of decode",
+            fix="The bundle says that more tokens may be generated than its graphs hold: export it again.",
+        )
+    if isinstance(buffer, np.ndarray):
+        buffer[np.arange(len(at)), :, at] = new[:, :, 0]
+    else:
+        buffer.write(new, at)
