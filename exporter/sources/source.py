@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ...errors import RequestError
 from ...graph_passes.compressors.blocks.texts import TEXT
 from ...runtimes.bundle.manifest import GenerationRecord, Preprocess, ProcessorRecord, Role, SourceRecord, TextRecord
 
@@ -105,6 +106,7 @@ class Source(ABC):
         metric: the name of what `score` measures, for tables.
         half: fp16 or bf16, where the encoder's file is of that type already.
         plain: the model that this one was `prepared` from, with the weights for all other methods.
+        window: seconds of sound that the encoder takes, where they are fewer than the model's own.
         notes: what a user must know of the model, such as what was left out.
     """
 
@@ -124,6 +126,7 @@ class Source(ABC):
     metric: str = "answers right"
     half: str = ""
     plain: Source | None = None
+    window: float | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -171,6 +174,17 @@ class Source(ABC):
             RequestError: it has such weights, but for other parameters.
         """
         return self
+
+    def windowed(self, seconds: float) -> Source:
+        """This model with an encoder for shorter sounds, over the same weights.
+
+        Raises:
+            RequestError: its encoder takes no sound, or none of that length.
+        """
+        raise RequestError(
+            f"{self.name} has no window of sound that could be shorter",
+            fix="Leave --window out: it is for recognisers such as Whisper.",
+        )
 
     def language(self, keep: int) -> list[GraphSource]:
         """The graphs embed, prefill and decode for K kept tokens; none where only the encoder is exported."""
