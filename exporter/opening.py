@@ -36,7 +36,7 @@ def open_source(
 
     Args:
         text: SOURCE as typed after ``tokexport model``.
-        parts: ``all`` also gives the language graphs (built-in models) and the graph text, where the source has them.
+        parts: ``all`` also gives the language graphs and the graph text, where the source has them.
         input_shapes: of an ONNX file, input name -> sizes, for inputs with dynamic axes.
         drop_outputs: of an ONNX file, outputs that are left out.
 
@@ -70,7 +70,7 @@ def _open(text: str | None, parts: Parts) -> Source:
         return open_builtin(text or DEFAULT, parts)
     path = Path(text).expanduser()
     if path.is_dir():
-        return open_checkpoint(path)
+        return open_checkpoint(path, parts=parts)
     if path.suffix.lower() == ".onnx":
         from .sources.onnx_file import open_onnx
 
@@ -88,7 +88,7 @@ def _open(text: str | None, parts: Parts) -> Source:
     from .sources.hub import fetch, is_hub_id
 
     if is_hub_id(text):
-        return open_checkpoint(fetch(text), name=text.partition("/")[2])
+        return open_checkpoint(fetch(text), text.partition("/")[2], parts)
     raise RequestError(
         f"no model {text!r}: it is no built-in name, no folder, no .onnx file and no package.module:callable",
         where=str(Path.cwd()),
@@ -108,14 +108,16 @@ def open_builtin(name: str, parts: Parts) -> Source:
     return source
 
 
-def open_checkpoint(folder: Path, name: str | None = None) -> Source:
-    """Open the encoder of a checkpoint folder; the source is called `name`, by default like the folder.
+def open_checkpoint(folder: Path, name: str | None = None, parts: Parts = "encoder") -> Source:
+    """Open a checkpoint folder; the source is called `name`, by default like the folder.
+
+    With ``all`` for `parts` it has the language graphs too, where its family knows them.
 
     Raises:
         RequestError: no config.json, no or damaged weights, or an architecture that has no family here.
         MissingError: torch or transformers is not installed.
     """
-    checkpoint = Checkpoint(folder.resolve(), name or folder.resolve().name)
+    checkpoint = Checkpoint(folder.resolve(), name or folder.resolve().name, parts)
     files = onnx_instead(folder)
     if files and not (folder / "config.json").is_file():
         raise RequestError("no config.json in this folder, so it is no checkpoint", where=str(folder), fix=files)

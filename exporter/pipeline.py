@@ -63,6 +63,7 @@ def export(
     assume_no_padding: bool = False,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     drop_outputs: Sequence[str] = (),
+    window: float | Sequence[float] | None = None,
     verify: bool = True,
     force: bool = False,
     deleting: Announce = name_deleted,
@@ -92,6 +93,8 @@ def export(
             Without it such a graph is refused, because padding would be kept and merged.
         input_shapes: of an ONNX file, input name -> sizes, for inputs with dynamic axes other than the batch.
         drop_outputs: of an ONNX file, outputs that are left out, such as lengths that would keep the old count.
+        window: of a recogniser, seconds of sound that the encoder takes instead of the model's own. Several make one
+            bundle with a variant for each window and ratio, over one copy of the weights.
         verify: prove every part; a failed proof is a `GateError`.
         force: also replace a folder that holds files which tokexport did not write: its whole content is deleted. A
             folder that holds a part of the source, or of a file named here, is never replaced.
@@ -114,9 +117,8 @@ def export(
     fit = device_fit.of_half_file(fit, opened, precision, verify=verify)
     _check_gate(min_accuracy, opened, possible=parts == "all" and verify and fit.precision != "bf16")
     check_length(opened, asked[0][-1].compressor)
-    plans = [
-        graphs.Plan(opened, steps, parts, size_bias, recipe_name, params or {}, assume_no_padding) for steps in asked
-    ]
+    common = (parts, size_bias, recipe_name, params or {}, assume_no_padding)
+    plans = [graphs.Plan(one, steps, *common) for one in variants.windows(opened, window) for steps in asked]
     bundle = Path(out) if out is not None else _default_folder(plans)
     sources = [*opened.origin, *opened.files, *variants.files((one.compressor for one in asked[0]), recipe)]
     with BundleWriter(bundle, force=force, sources=sources, deleting=deleting) as writer:
@@ -161,10 +163,11 @@ def _check_gate(min_accuracy: float | None, opened: Source, *, possible: bool) -
 
 
 def _default_folder(plans: Sequence[graphs.Plan]) -> Path:
-    """``./<source>-<recipe>``, or ``./<source>-<method>-<ratio>`` with all ratios."""
-    rates = "-".join(plan.budget.replace("/", "_") for plan in plans)
-    name = plans[0].recipe or f"{plans[0].compressor.method.name}-{rates}"
-    return Path(f"{plans[0].source.name}-{name}")
+    """``./<source>-<recipe>``, or ``./<source>-<method>-<ratio>`` with all ratios; then all windows."""
+    rates = dict.fromkeys(plan.budget.replace("/", "_") for plan in plans)
+    name = plans[0].recipe or "-".join((plans[0].compressor.method.name, *rates))
+    windows = dict.fromkeys(f"{plan.source.window:g}s" for plan in plans if plan.source.window is not None)
+    return Path("-".join((plans[0].source.name, name, *windows)))
 
 
 def _make(

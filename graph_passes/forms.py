@@ -58,15 +58,36 @@ def compressor_nodes(model: ir.Model) -> Iterator[ir.Node]:
 
 
 def without_plugin(model: ir.Model) -> list[str]:
-    """The methods in a portable model that neither have a TensorRT plugin nor are fixed: with any, no plugin form."""
-    methods = {node.metadata_props.get(METHOD_KEY, "") for node in compressor_nodes(model)}
-    return sorted(name for name in methods.intersection(names()) if not compressor_class(name).method.plugin_form)
+    """The methods in a portable model that neither have a TensorRT plugin nor are fixed: with any, no plugin form.
+
+    A plugin reads keys in the type of the tokens alone, so one that must read others counts too.
+    """
+    found = set()
+    for node in compressor_nodes(model):
+        method = node.metadata_props.get(METHOD_KEY, "")
+        if method in names() and (not compressor_class(method).method.plugin_form or _has_wider_keys(node)):
+            found.add(method)
+    return sorted(found)
+
+
+def _has_wider_keys(node: ir.Node) -> bool:
+    """Whether a compressor reads keys in float32 beside tokens in half precision (`emit_signal`)."""
+    try:
+        params = json.loads(node.metadata_props.get(PARAMS_KEY, "{}"))
+        signals = make(node.metadata_props[METHOD_KEY], params).signals()
+    except (ValueError, TypeError, RequestError):
+        return False  # What is wrong with it is said where its attributes are made.
+    types = {name: value.dtype for name, value in zip(signals, node.inputs[1:]) if value is not None}
+    tokens = node.inputs[0]
+    return tokens is not None and types.get("keys", tokens.dtype) != tokens.dtype
 
 
 def no_plugin(method: str) -> RequestError:
-    """The error that a method has no plugin."""
+    """The error that a method has no plugin, or none for what it reads."""
+    has = compressor_class(method).method.plugin_form
     return RequestError(
-        f"method {method!r} has no TensorRT plugin",
+        f"method {method!r} has no TensorRT plugin"
+        + (" for float32 keys beside tokens in half precision" if has else ""),
         where="plugin form",
         fix="Use the portable or the inlined form: TensorRT builds them without a plugin.",
     )

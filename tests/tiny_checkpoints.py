@@ -91,40 +91,94 @@ def llava(
     return folder
 
 
+# Ids as in Whisper: words, what ends and begins a transcript, languages, tasks, other marks, and times.
+_WORDS = 64
+_LANGUAGES = ("en", "de", "fr")
+_MARKS = ("<|endoftext|>", "<|startoftranscript|>", *(f"<|{code}|>" for code in _LANGUAGES), "<|translate|>")
+_MARKS = (*_MARKS, "<|transcribe|>", "<|startofprev|>", "<|notimestamps|>")
+
+
+def whisper_ids(tokens: int = 100) -> dict[str, int]:
+    """Token -> id of the tiny Whisper with so many encoder positions, each 0.02 s."""
+    times = [f"<|{number / 50:.2f}|>" for number in range(tokens + 1)]
+    return {token: i for i, token in enumerate([*(f"w{i}" for i in range(_WORDS)), *_MARKS, *times])}
+
+
+def whisper_tokenizer(folder: Path, ids: dict[str, int]) -> None:
+    """Write a tokenizer.json of words that spaces part; all other tokens are special."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in ids if token.startswith("<|")])
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def _enliven_decoder(decoder: Any, seed: int = 4) -> None:
+    """Louder weights, so that greedy answers are no word said again and again: some end, some change to the last."""
+    import torch
+
+    enliven(decoder, seed)
+    with torch.no_grad():
+        decoder.embed_positions.weight.mul_(10)
+        for parameter in decoder.layers.parameters():
+            parameter.mul_(5 if parameter.ndim > 1 else 1)
+
+
 def whisper(
     folder: Path,
     *,
     hidden: int = 32,
     layers: int = 2,
+    decoder_layers: int = 2,
     heads: int = 2,
     mels: int = 80,
     tokens: int = 100,
+    positions: int = 48,
     headless: bool = False,
+    multilingual: bool = True,
     dtype: str = "float32",
 ) -> Path:
-    """A WhisperForConditionalGeneration, or with `headless` a WhisperModel, with one decoder layer."""
+    """A WhisperForConditionalGeneration with its tokenizer, or with `headless` a WhisperModel, which has none.
+
+    Its settings are those of a released multilingual model, or of one that knows English alone.
+    """
     import torch
     from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperModel
 
+    ids = whisper_ids(tokens)
+    end, start = ids["<|endoftext|>"], ids["<|startoftranscript|>"]
     config = WhisperConfig(
-        vocab_size=16,
+        vocab_size=len(ids),
         num_mel_bins=mels,
         d_model=hidden,
         encoder_layers=layers,
         encoder_attention_heads=heads,
         encoder_ffn_dim=4 * hidden,
-        decoder_layers=1,
+        decoder_layers=decoder_layers,
         decoder_attention_heads=heads,
-        decoder_ffn_dim=8,
+        decoder_ffn_dim=64,
         max_source_positions=tokens,
-        max_target_positions=8,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        decoder_start_token_id=1,
+        max_target_positions=positions,
+        pad_token_id=end,
+        bos_token_id=end,
+        eos_token_id=end,
+        decoder_start_token_id=start,
         begin_suppress_tokens=None,
     )
     model = (WhisperModel if headless else WhisperForConditionalGeneration)(config)
     enliven(model)
+    _enliven_decoder(model.get_decoder())
+    if not headless:
+        model.tie_weights()
+        said = model.generation_config
+        said.suppress_tokens, said.begin_suppress_tokens = [2, 7, ids["<|startofprev|>"]], [5, end]
+        said.no_timestamps_token_id, said.is_multilingual = ids["<|notimestamps|>"], multilingual
+        said.max_initial_timestamp_index, said.max_length = 10, positions
+        if multilingual:
+            said.lang_to_id = {f"<|{code}|>": ids[f"<|{code}|>"] for code in _LANGUAGES}
+            said.task_to_id = {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")}
     model.to(getattr(torch, dtype)).save_pretrained(folder)
+    if not headless:
+        whisper_tokenizer(folder, ids)
     return folder

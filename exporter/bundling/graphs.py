@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import RequestError
 from ...graph_passes.compressors import OUTPUTS, Compressor
 from ...graph_passes.compressors.blocks.texts import TEXT
+from ...graph_passes.forms import no_plugin, without_plugin
 from ...graph_passes.insertion import sequence
 from ...version import __version__
 from ..sources.onnx_file import OnnxSource
@@ -64,7 +65,8 @@ class Plan:
     @property
     def name(self) -> str:
         """Of the variant that is made."""
-        return self.recipe or f"{self.compressor.method.name}-{self.budget.replace('/', '_')}"
+        name = self.recipe or f"{self.compressor.method.name}-{self.budget.replace('/', '_')}"
+        return name if self.source.window is None else f"{name}-{self.source.window:g}s"
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def build(
     if exported is None:
         step("exporting the encoder")
         exported = encoder(plan.source, precision)
-    uncompressed, notes = exported[0], [*exported[1]]
+    uncompressed, notes = exported[0], [*plan.source.notes, *exported[1]]
     model = uncompressed.clone()
     step(f"inserting {', '.join(one.compressor.method.name for one in plan.steps)}")
     inserted = compress(plan, model)
@@ -110,10 +112,7 @@ def build(
         wanted = plan.source.seam_for(one.compressor)
         if one.seam == "auto" and done.seam.name != wanted:
             notes.append(f"{wanted}, the seam of {done.method}, cannot be used here: {done.seam.name} was used instead")
-    lacking = dict.fromkeys(done.method for done in inserted.steps if not done.compressor.method.plugin_form)
-    if lacking:
-        verb = "has" if len(lacking) == 1 else "have"
-        notes.append(f"encoder: no plugin form, because {' and '.join(lacking)} {verb} no TensorRT plugin")
+    notes += [f"encoder: no plugin form, because {no_plugin(method).what}" for method in without_plugin(model)]
     text = text_of(plan.source, plan.compressor)
     language = plan.source.language(inserted.keep) if plan.parts == "all" else []
     _check_width(model, inserted, language)
@@ -204,6 +203,7 @@ def write(writer: BundleWriter, plan: Plan, built: Built, precision: Precision, 
         graphs=graphs,
         generation=source.generation(inserted.keep) if built.language else None,
         text=source.text_record() if built.text else None,
+        preprocess=source.preprocess if source.window is not None else None,
     )
 
 

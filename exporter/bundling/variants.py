@@ -1,9 +1,10 @@
-"""Several budgets in one bundle, a variant for each: planned, and built one after the other."""
+"""Several budgets and windows in one bundle, a variant for each: planned, and built one after the other."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ...graph_passes.compressors import Compressor
     from ...runtimes.bundle.manifest import Precision
     from ..progress import Progress
+    from ..sources.source import Source
     from .graphs import Built, Plan
 
 Ratio = str | float | Fraction
@@ -79,15 +81,28 @@ def budgets(ratio: Ratio | Sequence[Ratio] | None, keep: int | Sequence[int] | N
     return asked
 
 
+def windows(source: Source, asked: float | Sequence[float] | None) -> list[Source]:
+    """The source with each window of sound that was asked for; the source itself where none was.
+
+    Raises:
+        RequestError: one was given twice, or the source does not take it.
+    """
+    wanted = [] if asked is None else [float(one) for one in asked] if isinstance(asked, (list, tuple)) else [asked]
+    for i, seconds in enumerate(wanted):
+        if seconds in wanted[:i]:
+            raise RequestError(f"--window {seconds:g} was given twice", fix="Every variant has a window of its own.")
+    return [source.windowed(seconds) for seconds in wanted] or [source]  # type: ignore[arg-type]
+
+
 def build(
     plans: Sequence[Plan], precision: Precision, step: Progress, *, fp32_reference: bool
 ) -> Iterator[tuple[Plan, Built, Built]]:
-    """Yield the graphs of one plan after the other; the uncompressed encoder is exported once.
+    """Yield the graphs of one plan after the other; the uncompressed encoder of each window is exported once.
 
     ONNX Runtime's CPU cannot run bfloat16: what can be proved and measured of such graphs are the same ones in fp32.
 
     Args:
-        plans: of one source, compressor and seam.
+        plans: of one model, compressor and seam; those of one window follow each other.
         precision: of the graphs.
         step: called with the name of each stage.
         fp32_reference: whether graphs in bf16 are built in fp32 as well.
@@ -98,15 +113,18 @@ def build(
     Raises:
         RequestError: a count that the method does not take, or two budgets that keep as many tokens.
     """
-    step("exporting the encoder")
-    exported = graphs.encoder(plans[0].source, precision)
-    fp32_encoder = graphs.encoder(plans[0].source, "fp32") if fp32_reference and precision == "bf16" else None
-    if len(plans) > 1:
-        _check(plans, exported[0])
-    for plan in plans:
-        tell = step if len(plans) == 1 else _named(plan.name, step)
-        built = graphs.build(plan, precision, tell, exported)
-        yield plan, built, graphs.build(plan, "fp32", tell, fp32_encoder) if fp32_encoder else built
+    for _, alike in groupby(plans, key=lambda plan: id(plan.source)):
+        group = list(alike)
+        source = group[0].source
+        step("exporting the encoder")
+        exported = graphs.encoder(source, precision)
+        fp32_encoder = graphs.encoder(source, "fp32") if fp32_reference and precision == "bf16" else None
+        if len(group) > 1:
+            _check(group, exported[0])
+        for plan in group:
+            tell = step if len(plans) == 1 else _named(plan.name, step)
+            built = graphs.build(plan, precision, tell, exported)
+            yield plan, built, graphs.build(plan, "fp32", tell, fp32_encoder) if fp32_encoder else built
 
 
 def _named(name: str, step: Progress) -> Callable[[str], None]:

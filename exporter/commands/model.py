@@ -65,6 +65,13 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
 @click.option(
     "--drop-output", "drop_outputs", multiple=True, metavar="NAME", help="Leave an output of an ONNX file out."
 )
+@click.option(
+    "--window",
+    type=float,
+    multiple=True,
+    metavar="SECONDS",
+    help="Sound that the encoder of a recogniser takes, shorter than its own window; repeatable: one variant each.",
+)
 @click.option("--min-accuracy", type=float, help="Fail (exit 1) below this share of right answers; built-in models.")
 @click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle records that.")
 @click.option("--force", is_flag=True, help="Also write to a folder that holds other files: ALL it holds is deleted.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,20 +27,29 @@ if TYPE_CHECKING:
 Sample = dict[str, np.ndarray]
 
 
-def end_to_end_error(
-    graph: GraphSource, inserted: Inserted, encoded: Sequence[tuple[Sample, Sample]]
-) -> dict[str, float]:
+@dataclass(frozen=True)
+class EndToEnd:
+    """The whole encoder with its compressors, in PyTorch.
+
+    Attributes:
+        error: ``kept_overlap``, the mean share of kept positions that are the same, and ``cosine``, the worst of the
+            outputs.
+        wholes: of each sample tokens, as they leave the encoder, kept_indices and sizes.
+    """
+
+    error: dict[str, float]
+    wholes: list[Sample]
+
+
+def end_to_end(graph: GraphSource, inserted: Inserted, encoded: Sequence[tuple[Sample, Sample]]) -> EndToEnd:
     """Compare the compressed encoder's outputs with PyTorch: the module, and the compressors' references at the seams.
 
     Args:
         graph: the encoder, with its module.
         inserted: its compressors.
         encoded: (input by role, outputs by the graph's names) of each sample.
-
-    Returns:
-        ``kept_overlap``, the mean share of kept positions that are the same, and ``cosine``, the worst of the outputs.
     """
-    overlaps, cosines = [], []
+    overlaps, cosines, wholes = [], [], []
     assert graph.module is not None
     for sample, got in encoded:
         feeds = to_tensors({name: sample[name] for name in graph.inputs})
@@ -51,7 +61,10 @@ def end_to_end_error(
         names = [name for name in got if name not in inserted.outputs.values()]
         found = [compare("end to end", name, value.numpy(), got[name], "bf16") for name, value in zip(names, outputs)]
         cosines += [one.cosine for one in found]
-    return {"kept_overlap": float(np.mean(overlaps)), "cosine": float(min(cosines))}
+        composed = {"kept_indices": whole.kept_indices, "sizes": whole.sizes}
+        wholes.append({"tokens": outputs[0].numpy()} | {name: value.numpy() for name, value in composed.items()})
+    error = {"kept_overlap": float(np.mean(overlaps)), "cosine": float(min(cosines))}
+    return EndToEnd(error, wholes)
 
 
 def _in_pytorch(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,14 @@ from ..sources.texts import proof_ids, with_text
 from . import probes as probe_file
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from ...graph_passes.insertion.inserted import Inserted
-    from ...runtimes.bundle.manifest import Variant
+    from ...runtimes.bundle.manifest import Role, Variant
     from ...runtimes.bundle.writer import BundleWriter
     from ..bundling.graphs import Built, Plan
     from ..sources.source import Source
+    from .metrics import Check
     from .probes import Probe
 
 SAMPLES = 3
@@ -59,7 +62,7 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
     from ...graph_passes.ir_tools.model_io import load_model
     from ...runtimes.ort.graph import ort_runner
     from .encoder_probes import encoder_probes
-    from .end_to_end import end_to_end_error
+    from .end_to_end import end_to_end
     from .parity import check, language_probes
 
     source, inserted = plan.source, built.inserted
@@ -80,7 +83,14 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
             probes += language_probes([built.text], {"input_ids": one})
     if built.language:
         probes += language_probes(built.language, language_values(encoded[0][1]))
-    checks = check(probes, models, ort_runner, "fp32" if precision == "bf16" else precision)
+    judged = "fp32" if precision == "bf16" else precision
+    checks = check(probes, models, ort_runner, judged)
+    bounded = "head" in parts and all(step.seam.module for step in inserted.steps)
+    whole_in_torch = end_to_end(source.encoder, inserted, encoded) if bounded else None
+    if built.language:
+        wholes = whole_in_torch.wholes if whole_in_torch else []
+        said = _generation(source, variant, models, encoded, wholes, judged)
+        checks += [said] if said else []
     notes += _remarks(source, inserted, parts, precision)
     if inserted.merges and plan.size_bias == "auto" and not (built.language or inserted.biased):
         notes.append(
@@ -93,9 +103,31 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
         "checks": [found.to_json() for found in checks],
         "notes": list(notes),
     }
-    bounded = "head" in parts and all(step.seam.module for step in inserted.steps)
-    error = end_to_end_error(source.encoder, inserted, encoded) if bounded else None
-    return Proved(proof, error, encoded, probes)
+    return Proved(proof, whole_in_torch.error if whole_in_torch else None, encoded, probes)
+
+
+def _generation(
+    source: Source,
+    variant: Variant,
+    models: Mapping[Role, ir.Model],
+    encoded: Sequence[Encoded],
+    wholes: Sequence[Mapping[str, np.ndarray]],
+    precision: str,
+) -> Check | None:
+    """What the graphs say against the model's own code, where it has one; see `generation`."""
+    from ...runtimes.ort.graph import ort_runner
+    from .generation import check_generation
+
+    if not source.proof_prompt():
+        return None
+    runners = {role: ort_runner(models[role]) for role in ("prefill", "decode")}
+
+    def run(role: str, /, **inputs: np.ndarray) -> Mapping[str, np.ndarray]:
+        return runners[role](inputs)
+
+    outputs = variant.graphs["encoder"].outputs
+    by_role = [{role: got[record.name] for role, record in outputs.items()} for _, got in encoded]
+    return check_generation(source, variant, run, by_role, wholes, precision)
 
 
 def keep(writer: BundleWriter, proofs: Mapping[str, Proved]) -> None:

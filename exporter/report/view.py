@@ -28,6 +28,7 @@ PARTS = {
     "embed": "the embeddings of the prompt with the tokens spliced in, against PyTorch",
     "prefill": "the language model on the whole prompt, against PyTorch",
     "decode": "the language model word by word, against PyTorch",
+    "generation": "what the whole model says, token by token, against its own code on real inputs",
 }
 
 

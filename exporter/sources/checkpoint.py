@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import RequestError
 from .configuration import read_json
 from .weights import Weights
+
+if TYPE_CHECKING:
+    from .source import Parts
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,12 @@ class Checkpoint:
     Attributes:
         folder: absolute.
         name: of the model, for display.
+        parts: what is wanted of it: with ``encoder`` nothing that only the language graphs need is read.
     """
 
     folder: Path
     name: str
+    parts: Parts = "encoder"
 
     @cached_property
     def weights(self) -> Weights:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ...errors import RequestError
 from ...graph_passes.compressors.blocks.texts import TEXT
 from ...runtimes.bundle.manifest import GenerationRecord, Preprocess, ProcessorRecord, Role, SourceRecord, TextRecord
 
@@ -70,6 +71,19 @@ class Question:
     content: np.ndarray
 
 
+@dataclass(frozen=True)
+class Answered:
+    """An answer of a model's own code.
+
+    Attributes:
+        ids: with the one that ends it, where it ended.
+        scores: [n, V] float32, what each was chosen by; -inf where an id may not be chosen.
+    """
+
+    ids: list[int]
+    scores: np.ndarray
+
+
 @dataclass
 class Source(ABC):
     """A model that was opened: its graphs, realistic inputs for the proof, and what a bundle records about it.
@@ -92,6 +106,8 @@ class Source(ABC):
         metric: the name of what `score` measures, for tables.
         half: fp16 or bf16, where the encoder's file is of that type already.
         plain: the model that this one was `prepared` from, with the weights for all other methods.
+        window: seconds of sound that the encoder takes, where they are fewer than the model's own.
+        notes: what a user must know of the model, such as what was left out.
     """
 
     kind: Kind
@@ -110,6 +126,8 @@ class Source(ABC):
     metric: str = "answers right"
     half: str = ""
     plain: Source | None = None
+    window: float | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def takes(self) -> Modality | None:
@@ -157,12 +175,37 @@ class Source(ABC):
         """
         return self
 
+    def windowed(self, seconds: float) -> Source:
+        """This model with an encoder for shorter sounds, over the same weights.
+
+        Raises:
+            RequestError: its encoder takes no sound, or none of that length.
+        """
+        raise RequestError(
+            f"{self.name} has no window of sound that could be shorter",
+            fix="Leave --window out: it is for recognisers such as Whisper.",
+        )
+
     def language(self, keep: int) -> list[GraphSource]:
         """The graphs embed, prefill and decode for K kept tokens; none where only the encoder is exported."""
         return []
 
     def generation(self, keep: int) -> GenerationRecord | None:
         """The manifest's generation record for K kept tokens; None where `language` returns no graphs."""
+        return None
+
+    def proof_prompt(self) -> list[int]:
+        """The ids of the prompt that `own_answer` continues."""
+        return []
+
+    def own_answer(self, tokens: np.ndarray, token_bias: np.ndarray, limit: int) -> Answered | None:
+        """What the model's own code, greedy, answers to `proof_prompt`; None where that code is our graphs'.
+
+        Args:
+            tokens: [1, K, D] float32, what the encoder and its compressor give.
+            token_bias: [1, K] float32.
+            limit: at most so many ids.
+        """
         return None
 
     def text(self, length: int) -> GraphSource | None:

@@ -26,8 +26,9 @@ def emit_signal(model: ir.Model, seam: Seam, name: str, text_length: int = 0) ->
         name: ``cls_attention``: attention from CLS to each token in the last attention layer before the seam, mean over
             heads, [B, N] float32. ``received_attention``: attention to each token there, mean over heads and over all
             queries, prefix tokens' queries included, [B, N] float32. ``keys``: keys of that attention without any
-            scale, mean over heads, [B, N, Dk], in the dtype of the tokens. Prefix tokens are left out of all. ``text``:
-            a graph input of that name [B, L, D] in the dtype of the tokens, at every seam.
+            scale, mean over heads, [B, N, Dk], in the dtype of the tokens, but in float32 where that attention is.
+            Prefix tokens are left out of all. ``text``: a graph input of that name [B, L, D] in the dtype of the
+            tokens, at every seam.
         text_length: L, of ``text``.
 
     Returns:
@@ -59,8 +60,9 @@ def emit_signal(model: ir.Model, seam: Seam, name: str, text_length: int = 0) ->
     sources = [by_name[tensor] for tensor in signal.tensors]
     if name == "keys":
         result = _keys(b, signal, sources[0])
-        # In a graph of two precisions the attention may run in the other one.
-        if sources[0].dtype != DTYPES[seam.dtype]:
+        # In a graph of two precisions the attention may run in the other one: in float32 because float16 cannot hold
+        # its keys, so these are never cast down.
+        if sources[0].dtype not in (DTYPES[seam.dtype], ir.DataType.FLOAT):
             result = b.cast(result, seam.dtype)
         shape: tuple[int | None, ...] = (seam.batch, seam.tokens, _width(signal, sources[0]))
     else:
@@ -75,7 +77,8 @@ def emit_signal(model: ir.Model, seam: Seam, name: str, text_length: int = 0) ->
         shape = (seam.batch, seam.tokens)
     result.name = result_name
     result.shape = ir.Shape([dim if dim is not None else "batch" for dim in shape])
-    result.dtype = DTYPES[seam.dtype] if name == "keys" else ir.DataType.FLOAT
+    wide = name != "keys" or sources[0].dtype == ir.DataType.FLOAT
+    result.dtype = ir.DataType.FLOAT if wide else DTYPES[seam.dtype]
     insert_after(model.graph, [*sources, *_operands(signal, by_name)], b.nodes)
     return result
 

@@ -51,18 +51,32 @@ def contrib_sizes(
     return [(output, sizes, typed.dtype) for output in outputs if output.name]
 
 
+def operand_order(node: ir.Node, index: int, rank: int) -> list[int]:
+    """The axes of an operand of MatMul or FusedMatMul in the order in which it is multiplied: batch, rows, columns.
+
+    FusedMatMul turns its operands first: `transBatchA` takes the first axis behind the others of the batch, `transA`
+    swaps the last two; `transBatchB` and `transB` likewise.
+    """
+    side, order = "AB"[index], list(range(rank))
+    if rank > 2 and plain(node, f"transBatch{side}", 0):
+        order = [*order[1:-1], 0, order[-1]]
+    if rank > 1 and plain(node, f"trans{side}", 0):
+        order[-2:] = [order[-1], order[-2]]
+    return order
+
+
 def _product(node: ir.Node, left: Sizes, right: Sizes | None) -> Sizes | None:
-    batched = any(plain(node, name, 0) for name in ("transBatchA", "transBatchB"))
-    if right is None or batched or len(left) < 2 or len(right) < 2:
+    if right is None or len(left) < 2 or len(right) < 2:
         return None
-    rows = left[-1] if plain(node, "transA", 0) else left[-2]
-    columns = right[-2] if plain(node, "transB", 0) else right[-1]
+    left, right = (
+        [sizes[i] for i in operand_order(node, side, len(sizes))] for side, sizes in enumerate((left, right))
+    )
     outer = max(left[:-2], right[:-2], key=len)
     other = min(left[:-2], right[:-2], key=len) if len(left) != len(right) else right[:-2]
     merged = [*outer]
     for i, size in enumerate(reversed(other), 1):
         merged[-i] = size if merged[-i] == 1 else merged[-i]
-    return [*merged, rows, columns]
+    return [*merged, left[-2], right[-1]]
 
 
 def _attention(node: ir.Node, source: Sizes, weights: Sizes | None) -> Sizes | None:

@@ -105,7 +105,14 @@ def _add_probes(model: ir.Model) -> dict[str, tuple[ir.Node, str, float]]:
             probe(maxima[value], node, f"|{value.name}|", LARGE)
         if node.op_type in _SUMS and node.domain == "" and node.outputs[0].dtype == ir.DataType.FLOAT:
             inputs = [magnitude(v) if v is not None and v.dtype == ir.DataType.FLOAT else v for v in node.inputs]
-            total = peak(add(_SUMS[node.op_type], inputs, node.attributes))
+            attributes = dict(node.attributes)
+            if "axes" in attributes:
+                # Before opset 18 the axes of ReduceMean are an attribute, those of ReduceSum an input since 13.
+                numbers = ir.tensor(np.asarray(attributes.pop("axes").as_ints(), np.int64))
+                axes = ir.Value(name=f"probe/axes{len(graph)}", const_value=numbers)
+                graph.register_initializer(axes)
+                inputs.append(axes)
+            total = peak(add(_SUMS[node.op_type], inputs, attributes))
             probe(total, node, f"the sum of magnitudes in {node.op_type}", FLOAT16_MAX)
     return probes
 

@@ -13,6 +13,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ...errors import GraphError
+from ..ir_tools.contrib_shapes import operand_order
 from ..ir_tools.token_flow import reduced_axes
 from ..ir_tools.walk import Walk, attribute, dims, integers
 
@@ -148,9 +149,11 @@ def _operator_axes(node: ir.Node, named: Mapping[ir.Value, Named], source: ir.Va
 
 def _product(node: ir.Node, named: Mapping[ir.Value, Named]) -> Named:
     sides: list[Named] = []
-    for value in node.inputs[:2]:
-        rank = len(dims(value) or ())
-        sides.append(named.get(value, ((),) * rank))  # type: ignore[arg-type]
+    for side, value in enumerate(node.inputs[:2]):
+        axes = named.get(value, ((),) * len(dims(value) or ()))  # type: ignore[arg-type]
+        if not axes:
+            return ()  # Of an unknown rank.
+        sides.append(tuple(axes[i] for i in operand_order(node, side, len(axes))))
     left, right = sides
     rank = max(len(left), len(right)) - 2
     outer = _aligned([left[:-2], right[:-2]], max(rank, 0))
@@ -221,7 +224,7 @@ def _mixed(node: ir.Node, named: Mapping[ir.Value, Named]) -> Iterator[tuple[ir.
             continue  # Where a rank is unknown, the proof of the downstream graph refuses.
         rank = len(axes)
         if op in _PRODUCTS and rank > 1:
-            yield value, (rank - 1 if i == 0 else rank - 2)
+            yield value, operand_order(node, i, rank)[-1 if i == 0 else -2]
         elif op in _ATTENTIONS and i < 3:
             yield value, rank - 2
         elif op == "Einsum":

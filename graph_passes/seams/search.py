@@ -17,6 +17,7 @@ from .structure import (
     Downstream,
     downstream,
     goes_on,
+    inside_norm,
     moved_downstream,
     output_downstream,
     residual_chain,
@@ -145,7 +146,7 @@ def _proved(facts: Facts, scopes: Scopes, output: ir.Value, following: Layer | N
     if following is not None:
         return output in [unrounded(value) for value in scopes.entering(following.path)]
     chain = residual_sums(facts.walk)
-    return output in chain and not goes_on(chain, output)
+    return output in chain and not goes_on(chain, output) and not inside_norm(chain, output, scopes.paths)
 
 
 def _final_norm(facts: Facts, scopes: Scopes, value: ir.Value) -> ir.Value:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Container, Set
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -115,6 +115,15 @@ def goes_on(chain: Chain, value: ir.Value) -> bool:
                 return True
             later.add(step)
     return False
+
+
+def inside_norm(chain: Chain, value: ir.Value, named: Container[ir.Node]) -> bool:
+    """Whether `value` is a step of a norm's arithmetic whose next step is not among the nodes with a name.
+
+    Where names end in the middle of a norm, the module seems to end there too.
+    """
+    following = [node for node in value.consumers() if chain.get(node.outputs[0], (0, None))[1] is value]
+    return not _is_sum(chain, value) and any(node not in named and node.op_type not in NORMS for node in following)
 
 
 def unrounded(value: ir.Value) -> ir.Value:

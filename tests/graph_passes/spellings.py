@@ -180,8 +180,6 @@ def possible(spelling: Spelling) -> Spelling:
         change["half"] = "no"
     if spelling.tool == "half":
         change["final_norm"] = True
-    if spelling.opset == 17 and (spelling.half != "no" or spelling.tool == "half"):
-        change["opset"] = 18
     return replace(spelling, **change)
 
 

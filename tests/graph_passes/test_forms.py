@@ -335,6 +335,18 @@ def test_plugin_form_of_a_method_without_a_plugin_is_refused(monkeypatch: pytest
         compress("not_opened.onnx", "big_norm", form="plugin")
 
 
+def test_a_plugin_reads_no_keys_in_float32_beside_tokens_in_half_precision() -> None:
+    tokens, keys = (ir.val(name, ir.DataType.FLOAT16, (1, 8, 4)) for name in ("t", "k"))
+    node = ir.node("TokexportTome_00000000", [tokens, keys], domain="tokexport")
+    node.metadata_props.update({"tokexport.method": "tome", "tokexport.params": "{}"})
+    model = ir.Model(ir.Graph([tokens, keys], node.outputs, nodes=[node], opset_imports={"": 18}), ir_version=10)
+    assert forms.without_plugin(model) == []
+    keys.dtype = ir.DataType.FLOAT
+    assert forms.without_plugin(model) == ["tome"]
+    with pytest.raises(RequestError, match="'tome' has no TensorRT plugin for float32 keys beside tokens in half"):
+        forms.to_plugin(model)
+
+
 def test_plugin_refuses_an_output_without_a_shape() -> None:
     model = toy(6)
     list(model.graph)[1].outputs[1].shape = None

@@ -38,6 +38,15 @@ FOUND = (
              shapes="arithmetic", attention="operator", gelu="relu", mask="lengths", layers=1, mixed=True,
              assume_no_padding=True, tool="extended", seed=1),
     Spelling(layers=1, method="tome-keys", tool="half"),
+    Spelling(opset=18, stem="image", post_norm=True, scale="logits", layers=1, method="tome-keys", cut=0.1, gap=-1.0,
+             tool="half"),
+    Spelling(opset=17, batch=3, stem="image", layout="NBD", post_norm=True, scale="logits", layers=1, method="topk",
+             tool="extended"),
+    Spelling(opset=17, stem="image", prefix="expand", norm="decomposed", post_norm=True, scale="logits", layers=2,
+             names="partial torchscript", method="topk", cut=0.85, gap=0.05),
+    Spelling(opset=17, stem="image", prefix="parameter", position="table", norm="decomposed", post_norm=True,
+             scale="logits", layers=2, drop="slice", projector=False, names="partial torchscript", method="topk",
+             cut=0.85, gap=0.05),
 )  # fmt: skip
 
 

@@ -32,6 +32,14 @@ def test_ranges_take_the_largest_of_several_inputs_and_a_mean_by_its_sum() -> No
     }
 
 
+def test_ranges_take_a_mean_whose_axes_are_an_attribute_as_before_opset_18() -> None:
+    t = Toy(1, 1000)
+    model = t.model(t.op("ReduceMean", t.x, name="y", axes=[1], keepdims=0))
+    model.graph.opset_imports[""] = 17
+    hundred = {"x": np.full((1, 1000), 100, np.float32)}
+    assert find_islands(model, hundred) == {"n_y": "the sum of magnitudes in ReduceMean reaches 1e+05"}
+
+
 def test_ranges_of_ordinary_numbers_are_silent_and_the_model_is_untouched() -> None:
     model = block()
     before = [node.name for node in model.graph]

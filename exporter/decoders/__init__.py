@@ -1,0 +1,1 @@
+"""Decoders of transformers as static graphs: what every family of them shares."""

@@ -1,0 +1,26 @@
+"""Real speech for the proof of a recogniser: the committed clips of tiny-asr."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..zoo.tiny_asr.clips import clips
+
+RATE = 16000
+
+# One clip, all in a row, three: a window that is short of speech, and windows that it fills.
+_IN_A_ROW = (1, 6, 3)
+
+
+def spoken(n: int, samples: int) -> list[np.ndarray]:
+    """`n` utterances of at most so many samples at `RATE`, float32, the same ones on every call.
+
+    Each begins with another clip; each further round through the clips starts 0.1 s later.
+    """
+    recorded = [clip.waveform() for clip in clips()]
+    made = []
+    for i in range(n):
+        first, skipped = i % len(recorded), i // len(recorded) * RATE // 10
+        row = [recorded[(first + k) % len(recorded)][skipped:] for k in range(_IN_A_ROW[i % len(_IN_A_ROW)])]
+        made.append(np.concatenate(row)[:samples])
+    return made

@@ -1,0 +1,80 @@
+"""Whisper as transformers runs it, fed the tokens of a compressor: what the whole model is proved against."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
+from transformers.generation import GenerationMixin
+from transformers.modeling_outputs import BaseModelOutput
+
+from ..sources.source import Answered
+from ..sources.weights import without_weights
+from .whisper_generation import Settings
+
+
+class Reference:
+    """A WhisperForConditionalGeneration with its own attention and its own caches.
+
+    Args:
+        config: of the folder.
+        encoder: of transformers, loaded.
+        decoder: likewise; both share their weights with it.
+        head: the output layer.
+    """
+
+    def __init__(self, config: WhisperConfig, encoder: nn.Module, decoder: nn.Module, head: nn.Module) -> None:
+        config = copy.deepcopy(config)
+        # Of all attentions of transformers the one that adds a mask as it is given.
+        config._attn_implementation = "eager"
+        with without_weights():
+            model: Any = WhisperForConditionalGeneration(config)
+        for part, loaded in ((model.model.encoder, encoder), (model.model.decoder, decoder), (model.proj_out, head)):
+            part.load_state_dict(loaded.state_dict(), assign=True)
+        self.model = model.eval()
+
+    def answer(
+        self, tokens: np.ndarray, token_bias: np.ndarray, prompt: Sequence[int], settings: Settings, limit: int
+    ) -> Answered:
+        """What greedy `generate` says; `token_bias` [1, K] goes to every cross-attention as its mask.
+
+        The `generate` is that of every model of transformers: Whisper's own one wants the sound.
+        """
+        bias = torch.from_numpy(np.asarray(token_bias, np.float32))[:, None, None]
+
+        def biased(
+            _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            return args, {**named, "attention_mask": bias}
+
+        hooks = [
+            layer.encoder_attn.register_forward_pre_hook(biased, with_kwargs=True)
+            for layer in self.model.model.decoder.layers
+        ]
+        try:
+            made = GenerationMixin.generate(
+                self.model,
+                encoder_outputs=BaseModelOutput(last_hidden_state=torch.from_numpy(np.asarray(tokens, np.float32))),
+                decoder_input_ids=torch.tensor([[*prompt]]),
+                generation_config=GenerationConfig(
+                    max_new_tokens=limit,
+                    do_sample=False,
+                    bos_token_id=settings.bos,
+                    eos_token_id=settings.eos,
+                    pad_token_id=settings.pad,
+                    suppress_tokens=settings.suppress or None,
+                    begin_suppress_tokens=settings.begin_suppress or None,
+                    output_scores=True,
+                    return_dict_in_generate=True,
+                ),
+            )
+        finally:
+            for hook in hooks:
+                hook.remove()
+        ids = made.sequences[0, len(prompt) :].tolist()
+        return Answered(ids, torch.cat(made.scores).numpy())

@@ -1,0 +1,74 @@
+"""The tokenizer of a checkpoint folder, as the file that a bundle carries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ...errors import MissingError, RequestError, first_line
+from ...files import read_bounded
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
+
+FILE = "tokenizer.json"
+_SLOW = ("vocab.json", "merges.txt")
+
+
+def tokenizer_of(checkpoint: Checkpoint, vocabulary: int) -> tuple[bytes, dict[str, int]]:
+    """The folder's tokenizer.json, and the id of each of its tokens.
+
+    Args:
+        checkpoint: the folder.
+        vocabulary: of the model; every id must be below it.
+
+    Raises:
+        RequestError: there is none, it cannot be read, or it belongs to another model.
+        MissingError: tokenizers is not installed.
+    """
+    path = checkpoint.folder / FILE
+    if not path.is_file():
+        slow = all((checkpoint.folder / name).is_file() for name in _SLOW)
+        how = (
+            f'Write one of its {" and ".join(_SLOW)}: python -c "import transformers; transformers.AutoTokenizer'
+            f".from_pretrained('{checkpoint.folder}').save_pretrained('{checkpoint.folder}')\"."
+            if slow
+            else "Copy the file of the model into the folder."
+        )
+        raise RequestError(
+            f"the folder has no {FILE}, which turns the model's ids into text",
+            where=str(checkpoint.folder),
+            fix=f"{how} Or export the encoder alone with --parts encoder.",
+        )
+    try:
+        content = read_bounded(path)
+        known = _vocabulary(content)
+    except (OSError, ValueError) as error:
+        raise RequestError(
+            f"{FILE} cannot be read: {first_line(error, 200)}",
+            where=str(path),
+            fix="Copy or download this file again.",
+        ) from None
+    if not known or max(known.values()) >= vocabulary:
+        raise RequestError(
+            f"{FILE} has ids up to {max(known.values(), default=-1)}, and vocab_size of config.json is {vocabulary}",
+            where=str(path),
+            fix="The two files belong to different models: download the folder again.",
+        )
+    return content, known
+
+
+def _vocabulary(content: bytes) -> dict[str, int]:
+    """Token -> id, those that were added included; ValueError where the library cannot read it."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise MissingError(f"reading {FILE} needs tokenizers: {error}", fix="pip install tokenizers") from None
+    try:
+        tokenizer: Any = Tokenizer.from_str(content.decode())
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
+    except Exception as error:
+        # The library raises plain exceptions.
+        raise ValueError(first_line(error, 200)) from None
+    found: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
+    return found
