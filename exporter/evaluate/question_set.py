@@ -121,7 +121,7 @@ class QuestionSet:
         return Encoded(np.concatenate([_with_batch(one) for one in tokens]), kept, sizes, assignment, of)
 
     def answer(self, encoded: Encoded, language: Language) -> list[str]:
-        """The answer to each prompt; of a model without words of its own the ids, which say as much where two are equal.
+        """The answer to each prompt; its ids where the model has no words of its own: they are equal where words are.
 
         Raises:
             GraphError: the graphs return NaN.

@@ -1,4 +1,4 @@
-"""How a Whisper folder generates: generation_config.json, or in older folders the same fields of config.json."""
+"""How a recogniser generates: generation_config.json, or in older folders the same fields of config.json."""
 
 from __future__ import annotations
 
