@@ -117,11 +117,8 @@ def export(
     fit = device_fit.of_half_file(fit, opened, precision, verify=verify)
     _check_gate(min_accuracy, opened, possible=parts == "all" and verify and fit.precision != "bf16")
     check_length(opened, asked[0][-1].compressor)
-    plans = [
-        graphs.Plan(one, steps, parts, size_bias, recipe_name, params or {}, assume_no_padding)
-        for one in variants.windows(opened, window)
-        for steps in asked
-    ]
+    common = (parts, size_bias, recipe_name, params or {}, assume_no_padding)
+    plans = [graphs.Plan(one, steps, *common) for one in variants.windows(opened, window) for steps in asked]
     bundle = Path(out) if out is not None else _default_folder(plans)
     sources = [*opened.origin, *opened.files, *variants.files((one.compressor for one in asked[0]), recipe)]
     with BundleWriter(bundle, force=force, sources=sources, deleting=deleting) as writer:

@@ -103,7 +103,7 @@ class Kept(Cache):
 
     def __init__(self) -> None:
         self.computed: dict[int, KeyValue] = {}
-        self.layers = []
+        self.layers: list[Any] = []
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> KeyValue:
         """Keep them, and attend to them alone."""

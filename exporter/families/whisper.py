@@ -8,6 +8,7 @@ There is no CLS token and no projector: the decoder's cross-attention reads thes
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -84,14 +85,16 @@ class WhisperSource(Recogniser):
         record = self.sound
         assert isinstance(record, LogMelRecord)
         own, frames = record.samples / record.sample_rate, seconds * record.sample_rate / record.hop
-        if not own * _SHORTEST <= seconds <= own:
+        step = 2 * record.hop / record.sample_rate
+        least = math.ceil(round(own * _SHORTEST / step, 6)) * step
+        if not least <= seconds <= own:
+            wrong = "longer than its own" if seconds > own else "too short"
             raise RequestError(
-                f"a window of {seconds:g} s is {'longer' if seconds > own else 'too short'}: {self.name} was trained "
-                f"on {own:g} s, and repeats itself without end where less than a third is left of them",
-                fix=f"Give --window from {own * _SHORTEST:g} to {own:g}.",
+                f"a window of {seconds:g} s is {wrong}: {self.name} was trained on {own:g} s, and repeats itself "
+                "without end where less than a third of them is left",
+                fix=f"Give --window from {least:g} to {own:g}.",
             )
         if frames % 2:
-            step = 2 * record.hop / record.sample_rate
             raise RequestError(
                 f"a window of {seconds:g} s is {frames:g} frames, and every two of them are one token",
                 fix=f"Give a multiple of {step:g} s.",

@@ -108,9 +108,10 @@ def _add_probes(model: ir.Model) -> dict[str, tuple[ir.Node, str, float]]:
             attributes = dict(node.attributes)
             if "axes" in attributes:
                 # Before opset 18 the axes of ReduceMean are an attribute, those of ReduceSum an input since 13.
-                axes = ir.tensor(np.asarray(attributes.pop("axes").as_ints(), np.int64))
-                inputs.append(ir.Value(name=f"probe/axes{len(graph)}", const_value=axes))
-                graph.register_initializer(inputs[-1])
+                numbers = ir.tensor(np.asarray(attributes.pop("axes").as_ints(), np.int64))
+                axes = ir.Value(name=f"probe/axes{len(graph)}", const_value=numbers)
+                graph.register_initializer(axes)
+                inputs.append(axes)
             total = peak(add(_SUMS[node.op_type], inputs, attributes))
             probe(total, node, f"the sum of magnitudes in {node.op_type}", FLOAT16_MAX)
     return probes

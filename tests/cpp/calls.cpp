@@ -1,12 +1,15 @@
 // Answers test_cpp_runtime.py: one JSON object a line in, one out. Arrays travel as files of raw values.
+#include <cmath>
 #include <fstream>
 #include <iostream>
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "answer_json.h"
 #include "tokexport/errors.h"
 #include "tokexport/onnxruntime.h"
 #include "tokexport/session.h"
+#include "tokexport/tokenizer.h"
 
 using namespace tokexport;
 using Json = nlohmann::json;
@@ -56,7 +59,7 @@ Session open(const Json& call) {
     options.threads = 1;
     options.form = call.value("form", options.form);
     options.providers = call.value("providers", options.providers);
-    return Session(std::move(bundle), onnxruntime_backend(options));
+    return Session(std::move(bundle), onnxruntime_backend(options), call.value("variant", ""));
 }
 
 // A call that says `keep` finds the session of the last that did, if it was of the same bundle.
@@ -69,6 +72,22 @@ Session& session(const Json& call) {
     return *kept;
 }
 
+// The ids that may follow, by scores whose missing ones are -inf.
+Json allowed(const Json& call) {
+    Rules rules{call.value("suppress", Ids()), call.value("begin_suppress", Ids()), {}, call.value("only", Ids())};
+    if (call.contains("first")) {
+        rules.times = TimeRules{call["first"], call["no_timestamps"], call["eos"], {}};
+        if (call.contains("latest_start")) rules.times->latest_start = call["latest_start"].get<std::int64_t>();
+    }
+    std::vector<float> scores;
+    for (const Json& score : call.at("scores")) scores.push_back(score.is_null() ? -INFINITY : score.get<float>());
+    rules.apply(scores, call.at("said").get<Ids>());
+    Json ids = Json::array();
+    for (std::size_t id = 0; id < scores.size(); ++id)
+        if (std::isfinite(scores[id])) ids.push_back(id);
+    return ids;
+}
+
 Json answer(const Json& call) {
     const std::string what = call.at("do");
     if (what == "preprocess") {
@@ -76,16 +95,27 @@ Json answer(const Json& call) {
         const Manifest manifest = Manifest::parse(call.at("manifest"), "manifest.json");
         return write(call, {{"found", encoder_input(held.media, manifest.preprocess)}});
     }
+    if (what == "decode") {
+        static std::map<std::string, Tokenizer> read;
+        const std::string path = call.at("tokenizer");
+        if (!read.count(path)) read.emplace(path, Tokenizer::load(path));
+        return read.at(path).decode(call.at("ids").get<Ids>());
+    }
+    if (what == "choose") return allowed(call);
     if (what == "tokenize") return Words::load(call.at("vocabulary").get<std::string>()).tokenize(call.at("text"));
     if (what == "open") return session(call).bundle().manifest().files.size();
     const Held held(call);
     if (what == "encode" && call.contains("prompt"))
         return write(call, session(call).encode(held.media, call["prompt"].get<std::string>()));
     if (what == "encode") return write(call, session(call).encode(held.media));
-    std::optional<std::int64_t> limit;
-    if (call.contains("max_new_tokens")) limit = call["max_new_tokens"].get<std::int64_t>();
-    const Answer found = session(call).generate(held.media, call.value("prompt", ""), limit);
-    return {{"text", found.text}, {"ids", found.ids}, {"kept_indices", found.kept_indices}, {"sizes", found.sizes}};
+    GenerateOptions options;
+    if (call.contains("max_new_tokens")) options.max_new_tokens = call["max_new_tokens"].get<std::int64_t>();
+    options.language = call.value("language", "");
+    options.task = call.value("task", "");
+    options.timestamps = call.value("timestamps", false);
+    if (call.contains("prompt_ids"))
+        return json_of(session(call).generate(held.media, call["prompt_ids"].get<Ids>(), options));
+    return json_of(session(call).generate(held.media, call.value("prompt", ""), options));
 }
 
 template <class Kind>

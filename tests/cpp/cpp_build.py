@@ -112,6 +112,14 @@ def arrays(result: dict[str, Any]) -> dict[str, np.ndarray]:
     }
 
 
+def outcome(call: Any, *arguments: Any, **named: Any) -> Any:
+    """What a call returns, or the class of its error."""
+    try:
+        return call(*arguments, **named)
+    except errors.TokexportError as error:
+        return type(error)
+
+
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 

@@ -11,6 +11,7 @@
 #include "tokexport/bundle.h"
 #include "tokexport/errors.h"
 #include "tokexport/media.h"
+#include "tokexport/tokenizer.h"
 #include "tokexport/words.h"
 #include "toy.h"
 
@@ -82,6 +83,12 @@ int main(int argc, char** argv) {
     toy::bundle(folder);
     const std::string words = R"({"words": ["<pad>", "<bos>", "<eos>", "what", "colour", "?"], "pad": 0, "bos": 1,
                                   "eos": [2], "spellings": {"color": "colour"}})";
+    const std::string tokenizer = R"({"added_tokens": [{"id": 6, "content": "<s>", "special": true}],
+      "decoder": {"type": "Sequence", "decoders": [
+        {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteLevel"},
+        {"type": "ByteFallback"}, {"type": "Metaspace", "replacement": "_"}, {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 2}]},
+      "model": {"type": "BPE", "vocab": {"\u2581a": 0, "<0xE2>": 1, "<0x82>": 2, "_": 3, "Ġb": 4, " ": 5}}})";
     const std::string with_weights = graph(), picture = png(), sound = wav();
     const PreprocessRecord image_record = std::get<PreprocessRecord>(
         Manifest::parse(toy::kManifest, "manifest.json").preprocess);
@@ -104,6 +111,13 @@ int main(int argc, char** argv) {
          [&](Random& random) {
              const Words read = Words::load(folder.write("words.json", changed(words, random)));
              read.detokenize(read.prompt(changed("what colour ?", random)));
+         }},
+        {"tokenizer",
+         [&](Random& random) {
+             const Tokenizer read = Tokenizer::load(folder.write("tokenizer.json", changed(tokenizer, random)));
+             Ids ids;
+             for (int i = 0; i < 20; ++i) ids.push_back(static_cast<std::int64_t>(below(random, 12)));
+             read.decode(ids);
          }},
         {"picture",
          [&](Random& random) {

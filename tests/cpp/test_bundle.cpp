@@ -118,7 +118,7 @@ TEST_CASE("a graph reads only files that the manifest lists") {
     CHECK_SAYS(files_of(in_branch), BundleError, "reads 'graphs/other'");
     CHECK_SAYS(files_of(field(25, field(7, field(5, inner)))), BundleError, "'graphs/other'");
     CHECK(files_of("").size() == 1);
-    for (const std::string text : {std::string("\x3a\x7f"), std::string("\x0b"), std::string(20, '\xff')})
+    for (const std::string& text : {std::string("\x3a\x7f"), std::string("\x0b"), std::string(20, '\xff')})
         CHECK_SAYS(files_of(text), GraphError, "no ONNX graph");
 }
 
@@ -148,10 +148,32 @@ TEST_CASE("no path leaves the folder") {
 
 TEST_CASE("schema versions") {
     CHECK(changed("\"1.0\"", "\"1.7\"").schema == "1.7");
-    CHECK_SAYS(changed("\"1.0\"", "\"2.0\""), BundleError, "Build a newer tokexport");
+    CHECK(changed("\"1.0\"", "\"2.0\"").schema == "2.0");
+    CHECK_SAYS(changed("\"1.0\"", "\"3.0\""), BundleError, "reads 1.x and 2.x (manifest.json). Build a newer tokexport");
     CHECK_SAYS(changed("\"1.0\"", "\"0.9\""), BundleError, "Export it again");
     for (const char* version : {"\"1\"", "\"1.x\"", "\"-1.0\"", "\"1.0.0\"", "\"99999999999.0\"", "1.0", "null"})
         CHECK_SAYS(changed("\"1.0\"", version), BundleError, "a bundle has a version");
+}
+
+TEST_CASE("decode follows the contract of its schema") {
+    const auto with_decode = [](const std::string& schema, const std::string& output, const std::string& shape) {
+        const std::string graph = R"("graphs": {"decode": {"forms": {"portable": "graphs/encoder.onnx"}, "precision": "fp32",
+          "inputs": {"input_ids": {"name": "i", "dtype": "int64", "shape": [1, 1]},
+                     "write_index": {"name": "w", "dtype": "int64", "shape": [1]},
+                     "token_bias": {"name": "b", "dtype": "float32", "shape": [1, 2]},
+                     "past_key_0": {"name": "p", "dtype": "float32", "shape": [1, 2, 9, 4]}},
+          "outputs": {"logits": {"name": "l", "dtype": "float32", "shape": [1, 10]},
+                      ")" + output + R"(": {"name": "n", "dtype": "float32", "shape": )" + shape + "}}}, ";
+        return parse(with(with(toy::kManifest, "\"graphs\": {", graph), "\"1.0\"", schema));
+    };
+    CHECK(with_decode("\"2.0\"", "new_key_0", "[1, 2, 1, 4]").variants.size() == 1);
+    CHECK(with_decode("\"1.0\"", "present_key_0", "[1, 2, 9, 4]").variants.size() == 1);
+    CHECK_SAYS(with_decode("\"2.0\"", "present_key_0", "[1, 2, 9, 4]"), BundleError,
+               "has no 'new_key_0', which schema 2.0 asks for");
+    CHECK_SAYS(with_decode("\"1.0\"", "new_key_0", "[1, 2, 1, 4]"), BundleError,
+               "has no 'present_key_0', which schema 1.0 asks for");
+    CHECK_SAYS(with_decode("\"2.0\"", "new_key_0", "[1, 2, 9, 4]"), BundleError,
+               "is float32 [1, 2, 9, 4], and not float32 [1, 2, 1, 4]");
 }
 
 TEST_CASE("keys that nobody knows are refused, but for a newer minor version") {

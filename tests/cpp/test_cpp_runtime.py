@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tokexport
-from cpp_build import INSTALLED, ROOT, TESTS, Calls, arrays, build, lacking, onnxruntime, run
+from cpp_build import ROOT, Calls, arrays, build, outcome, run
 from PIL import Image
-from tokexport.errors import BundleError, GraphError, MissingError, RequestError, TokexportError
+from tokexport.errors import BundleError, GraphError, MissingError, RequestError
 from tokexport.runtimes.bundle.manifest import LogMelRecord, Manifest, Preprocess, PreprocessRecord, VideoRecord
 from tokexport.runtimes.bundle.reader import open_bundle
 from tokexport.runtimes.media import image as preprocess
@@ -22,31 +22,6 @@ from tokexport.runtimes.media.audio import read_sound
 from tokexport.runtimes.words import Words
 
 CLIPS = sorted((ROOT / "exporter/zoo/tiny_asr/clips").glob("*.wav"))
-
-
-@pytest.fixture(scope="module")
-def installed() -> Path:
-    """The prefix of the installed package: library, headers, CMake package, tokexport-run."""
-    missing = lacking()
-    if missing and not os.environ.get("CI"):
-        pytest.skip(f"C++ runtime: apt install {' '.join(missing)}")
-    assert not missing, missing
-    options = (f"-DONNXRUNTIME_ROOT={onnxruntime()}", "-DTOKEXPORT_SANITIZE=ON")
-    shutil.rmtree(INSTALLED, ignore_errors=True)
-    build("runtime", ROOT / "runtimes/cpp", *options, install=True)
-    return INSTALLED
-
-
-@pytest.fixture(scope="module")
-def tests(installed: Path) -> Path:
-    return build("tests", TESTS, f"-DCMAKE_PREFIX_PATH={installed}")
-
-
-@pytest.fixture(scope="module")
-def cpp(tests: Path, tmp_path_factory: pytest.TempPathFactory):
-    calls = Calls(tests / "tokexport-calls", tmp_path_factory.mktemp("calls"))
-    yield calls
-    assert calls.close() == 0
 
 
 @pytest.fixture(scope="module")
@@ -170,14 +145,6 @@ def test_words_become_the_same_ids(cpp: Calls, bundles: dict[str, Path]) -> None
         text = rng.choice(["", " ", "  "]).join(rng.choice(pieces, rng.integers(0, 4)))
         found = outcome(cpp, "tokenize", vocabulary=path, text=text)
         assert found == outcome(words.tokenize, text), text
-
-
-def outcome(call: Any, *arguments: Any, **named: Any) -> Any:
-    """What a call returns, or the class of its error."""
-    try:
-        return call(*arguments, **named)
-    except TokexportError as error:
-        return type(error)
 
 
 def test_the_tool_and_the_example(installed: Path, bundles: dict[str, Path], tmp_path: Path) -> None:

@@ -154,3 +154,89 @@ TEST_CASE("prompts and encodings that cannot be are refused") {
     mute.generation.reset();
     CHECK_SAYS(greedy(std::ref(graphs), mute, encoded(), {1}), RequestError, "no language graphs");
 }
+
+namespace {
+
+// Caches [1, 2, 9, 1] whose slots say which token was written there; decode returns the slices of one token.
+struct Sliced {
+    std::vector<int> ids;
+    std::size_t said = 0;
+    std::vector<std::vector<float>> seen = {};  // what decode was given as its past
+    std::vector<const void*> buffers = {};      // and where that lay
+
+    Tensors operator()(const std::string& role, Tensors inputs) {
+        if (role == "embed") return {{"inputs_embeds", Tensor::of<float>({1}, {0})}};
+        std::vector<float> logits(kVocabulary, 0.0f);
+        logits[static_cast<std::size_t>(ids.at(said++))] = 1;
+        Tensors outputs = {{"logits", Tensor::of({1, kVocabulary}, logits)}};
+        if (role == "prefill") {
+            outputs["present_key_0"] = Tensor::of({1, 2, 9, 1}, std::vector<float>(18));
+        } else {
+            const Tensor& past = inputs.at("past_key_0");
+            seen.push_back(past.floats());
+            buffers.push_back(past.host());
+            const auto token = static_cast<float>(*inputs.at("input_ids").values<std::int64_t>());
+            outputs["new_key_0"] = Tensor::of<float>({1, 2, 1, 1}, {token, -token});
+        }
+        return outputs;
+    }
+};
+
+Variant sliced() {
+    Variant made = variant();
+    GraphRecord decode;
+    decode.outputs["new_key_0"] = {"new", DType::float32, {1, 2, 1, 1}};
+    made.graphs["decode"] = decode;
+    return made;
+}
+
+}  // namespace
+
+TEST_CASE("new keys and values are written into buffers that stay") {
+    Sliced graphs{{3, 4, 5, kEos}};
+    Variant made = sliced();
+    made.generation->max_new_tokens = 4;
+    CHECK(greedy(std::ref(graphs), made, encoded(), {1, 5, 5}).ids == Ids{3, 4, 5});
+    REQUIRE(graphs.seen.size() == 3);
+    CHECK(graphs.seen[0] == std::vector<float>(18));
+    std::vector<float> wanted(18);
+    wanted[5] = 3, wanted[9 + 5] = -3;
+    CHECK(graphs.seen[1] == wanted);
+    wanted[6] = 4, wanted[9 + 6] = -4;
+    CHECK(graphs.seen[2] == wanted);
+    CHECK(graphs.buffers[1] == graphs.buffers[0]);
+    CHECK(graphs.buffers[2] == graphs.buffers[0]);
+}
+
+TEST_CASE("the last slot may be written, and none behind it") {
+    Variant made = sliced();
+    made.generation->max_new_tokens = 9;
+    // Prompt and image fill the slots up to 4; tokens go to 5, 6, 7 and 8.
+    Sliced fits{{3, 3, 3, 3, 3, kEos}};
+    CHECK(greedy(std::ref(fits), made, encoded(), {1, 5, 5}, 5).ids.size() == 5);
+    Sliced more{{3, 3, 3, 3, 3, 3, 3, 3}};
+    CHECK_SAYS(greedy(std::ref(more), made, encoded(), {1, 5, 5}), GraphError, "does not fit slot 9 of float32 [1, 2, 9, 1]");
+}
+
+TEST_CASE("a slice is written where it belongs, and other tensors keep what they share") {
+    Tensor cache = Tensor::of({2, 3, 2}, std::vector<std::int32_t>(12));
+    const Tensor shared = cache;
+    cache.put(Tensor::of<std::int32_t>({2, 1, 2}, {1, 2, 3, 4}), 1);
+    const auto* values = cache.values<std::int32_t>();
+    CHECK(std::vector<std::int32_t>(values, values + 12) == std::vector<std::int32_t>{0, 0, 1, 2, 0, 0, 0, 0, 3, 4, 0, 0});
+    CHECK(shared.values<std::int32_t>()[2] == 0);
+    const Tensor slice = Tensor::of<std::int32_t>({2, 1, 2}, {1, 2, 3, 4});
+    for (const std::int64_t slot : {-1, 3}) CHECK_SAYS(cache.put(slice, slot), GraphError, "does not fit slot");
+    CHECK_SAYS(cache.put(Tensor::of<float>({2, 1, 2}, {1, 2, 3, 4}), 0), GraphError, "float32 [2, 1, 2] does not fit");
+    CHECK_SAYS(cache.put(shared, 0), GraphError, "int32 [2, 3, 2] does not fit");
+}
+
+TEST_CASE("decode returns a slice of a cache that prefill does not have") {
+    Sliced graphs{{3, 3}};
+    const auto run = [&](const std::string& role, Tensors inputs) {
+        Tensors outputs = graphs(role, std::move(inputs));
+        if (role == "decode") outputs["new_value_7"] = outputs["new_key_0"];
+        return outputs;
+    };
+    CHECK_SAYS(greedy(run, sliced(), encoded(), {1}), GraphError, "decode returns new_value_7, and prefill has no such");
+}

@@ -61,6 +61,27 @@ TEST_CASE("a cache goes to and fro between two buffers on the device") {
     CHECK(fake.replayed >= 5);
 }
 
+TEST_CASE("a slice is written into a cache on the device") {
+    Machine machine;
+    Session session = machine.session();
+    Tensor cache = step(session, 1, past(0));
+    const void* before = cache.host();
+    CHECK(cache.floats() == std::vector<float>{1, 1});
+    fake.downloads = 0;
+    // From the host, and then from the device.
+    cache.put(Tensor::of<float>({1, 1, 1}, {7}), 1);
+    CHECK(cache.floats() == std::vector<float>{1, 7});
+    CHECK(cache.host() == before);
+    const Tensor other = step(session, 2, cache);
+    CHECK(other.floats() == std::vector<float>{3, 9});
+    fake.downloads = 0;
+    const Tensor slice(DType::float32, {1, 1, 1}, other.buffer());
+    cache.put(slice, 1);
+    CHECK(fake.downloads == 0);
+    CHECK(cache.floats() == std::vector<float>{1, 3});
+    CHECK(step(session, 0, cache).floats() == std::vector<float>{1, 3});
+}
+
 TEST_CASE("what came out of a run stays what it was") {
     Machine machine;
     Session session = machine.session();

@@ -15,6 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tokexport.errors import GraphError, MissingError, RequestError, TokexportError  # noqa: E402
+from tokexport.exporter.families.spoken import spoken  # noqa: E402
 from tokexport.exporter.opening import open_checkpoint, open_source  # noqa: E402
 from tokexport.exporter.sources import hub, synthetic, torch_export  # noqa: E402
 from tokexport.graph_passes.ir_tools.model_io import save_model  # noqa: E402
@@ -297,7 +298,12 @@ def test_pictures_are_smooth_and_tell_patches_apart():
     np.testing.assert_array_equal(picture, synthetic.image(0, 84, 84))
 
 
-def test_sound_has_tones_and_pauses():
-    wave = synthetic.sound(0, 32000)
-    energy = np.sqrt((wave.reshape(-1, 800) ** 2).mean(1))
-    assert wave.dtype == np.float32 and energy.min() < 0.01 and energy.max() > 0.05 and np.abs(wave).max() <= 1
+def test_speech_has_sounds_and_pauses_and_its_length():
+    short, long, again = *spoken(2, 320_000), spoken(1, 320_000)[0]
+    for wave in (short, long):
+        energy = np.sqrt((wave[: len(wave) // 800 * 800].reshape(-1, 800) ** 2).mean(1))
+        assert wave.dtype == np.float32 and energy.min() < 0.01 and energy.max() > 0.05 and np.abs(wave).max() <= 1
+    assert len(long) > 3 * len(short) and len(spoken(2, 32_000)[1]) == 32_000
+    np.testing.assert_array_equal(short, again)
+    # The next round through the clips begins elsewhere.
+    assert not np.array_equal(spoken(7, 32_000)[6], spoken(1, 32_000)[0])

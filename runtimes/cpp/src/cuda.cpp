@@ -52,6 +52,11 @@ void CudaStream::copy(void* to, const void* from, std::size_t bytes, cudaMemcpyK
     check(cudaMemcpyAsync(to, from, bytes, kind, stream_), "cudaMemcpyAsync");
 }
 
+void CudaStream::copy_rows(void* to, std::size_t pitch, const void* from, std::size_t bytes, std::size_t count,
+                           cudaMemcpyKind kind) const {
+    check(cudaMemcpy2DAsync(to, pitch, from, bytes, bytes, count, kind, stream_), "cudaMemcpy2DAsync");
+}
+
 void CudaStream::synchronize() const { check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
 
 cudaGraphExec_t CudaStream::capture(const std::function<bool()>& enqueue, std::string& why) const {

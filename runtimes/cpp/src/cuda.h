@@ -40,6 +40,9 @@ class CudaStream {
 
     cudaStream_t get() const { return stream_; }
     void copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) const;
+    // `count` rows of `bytes`, which stand close to one another in `from` and `pitch` bytes apart in `to`.
+    void copy_rows(void* to, std::size_t pitch, const void* from, std::size_t bytes, std::size_t count,
+                   cudaMemcpyKind kind) const;
     void synchronize() const;  // errors of asynchronous calls are thrown here
 
     // Captures what `enqueue` puts on the stream instead of running it; null where something in it cannot be captured,

@@ -87,7 +87,7 @@ EngineRecord read_engine(const Bundle& bundle, const std::string& device, const 
         throw BundleError("the sidecar of an engine is a symbolic link", path.string(), again(bundle, device));
     try {
         const Document document(RegularFile(path, false).content(kLargestText));
-        is_newer_minor(Fields(document.root()).at("schema").text(), path.string());
+        is_newer_minor(Fields(document.root()).at("schema").text(), path.string(), kNewestSidecar);
         EngineRecord record = record_of(document.root());
         // Renamed, a sidecar would describe another plan.
         document.root().must(record.role == role && record.variant == variant && record.device == device,

@@ -17,6 +17,8 @@ bool Field::is_list() const { return json_->is_array(); }
 
 bool Field::is_null() const { return json_->is_null(); }
 
+std::string Field::json() const { return json_->dump(); }
+
 std::string Field::text() const {
     must(json_->is_string(), "it is no text");
     return json_->get_ref<const std::string&>();

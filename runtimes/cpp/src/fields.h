@@ -2,6 +2,7 @@
 // is compiled in fields.cpp alone.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
@@ -31,6 +32,7 @@ class Field {
 
     bool is_list() const;
     bool is_null() const;
+    std::string json() const;
     std::string text() const;
     std::string one_of(const std::vector<std::string>& known) const;
     std::int64_t integer(std::int64_t least, std::int64_t most = INT64_MAX) const;
@@ -65,6 +67,13 @@ class Fields {
     Field object_;
     std::set<std::string> read_;
 };
+
+// The value of an enumeration whose names, in its order, are these.
+template <class Enumeration>
+Enumeration named(const Field& field, const std::vector<std::string>& names) {
+    const std::string name = field.one_of(names);
+    return static_cast<Enumeration>(std::find(names.begin(), names.end(), name) - names.begin());
+}
 
 class Document {
   public:

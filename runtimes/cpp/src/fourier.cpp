@@ -4,6 +4,14 @@
 #include <cmath>
 
 namespace tokexport {
+namespace {
+
+// The operator of std::complex looks for infinities, which costs more than the product.
+std::complex<double> times(const std::complex<double>& a, const std::complex<double>& b) {
+    return {a.real() * b.real() - a.imag() * b.imag(), a.real() * b.imag() + a.imag() * b.real()};
+}
+
+}  // namespace
 
 Fourier::Fourier(int length) : turns_(static_cast<std::size_t>(length)) {
     for (int factor = 2, rest = length; rest > 1;) {
@@ -19,28 +27,38 @@ Fourier::Fourier(int length) : turns_(static_cast<std::size_t>(length)) {
 }
 
 std::vector<std::complex<double>> Fourier::operator()(const std::vector<double>& values) const {
-    std::vector<Complex> out(turns_.size());
-    transform(values.data(), 1, 0, static_cast<int>(turns_.size()), out.data());
+    std::vector<Complex> out(turns_.size()), column(turns_.size());
+    transform(values.data(), 1, 0, static_cast<int>(turns_.size()), out.data(), column.data());
     return out;
 }
 
-void Fourier::transform(const double* values, int stride, std::size_t factor, int length, Complex* out) const {
+void Fourier::transform(const double* values, int stride, std::size_t factor, int length, Complex* out,
+                        Complex* column) const {
     if (length == 1) {
         *out = *values;
         return;
     }
     const int parts = factors_[factor], inner = length / parts;
     for (int part = 0; part < parts; ++part)
-        transform(values + part * stride, stride * parts, factor + 1, inner, out + part * inner);
-    std::vector<Complex> column(static_cast<std::size_t>(parts));
+        transform(values + part * stride, stride * parts, factor + 1, inner, out + part * inner, column);
+    // `turns_` has the roots of the whole length; those of this part are `stride` apart.
+    const auto turn = [&](std::size_t at) { return turns_[at * stride]; };
     for (int f = 0; f < inner; ++f) {
+        if (parts == 2) {
+            const Complex even = out[f], odd = times(out[inner + f], turn(f));
+            out[f] = even + odd;
+            out[inner + f] = even - odd;
+            continue;
+        }
         for (int part = 0; part < parts; ++part) column[part] = out[part * inner + f];
         for (int block = 0; block < parts; ++block) {
-            Complex sum = 0;
-            for (int part = 0; part < parts; ++part) {
-                // `turns_` has the roots of the whole length; those of this part are `stride` apart.
-                const std::size_t turn = std::size_t(part) * (f + block * inner) % length * stride;
-                sum += column[part] * turns_[turn];
+            const std::size_t step = f + block * inner;
+            Complex sum = column[0];
+            std::size_t at = 0;
+            for (int part = 1; part < parts; ++part) {
+                at += step;
+                if (at >= static_cast<std::size_t>(length)) at -= length;
+                sum += times(column[part], turn(at));
             }
             out[block * inner + f] = sum;
         }

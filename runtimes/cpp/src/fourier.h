@@ -16,7 +16,8 @@ class Fourier {
   private:
     using Complex = std::complex<double>;
 
-    void transform(const double* values, int stride, std::size_t factor, int length, Complex* out) const;
+    void transform(const double* values, int stride, std::size_t factor, int length, Complex* out,
+                   Complex* column) const;
 
     std::vector<int> factors_;
     std::vector<Complex> turns_;  // exp(-2 pi i k / length)

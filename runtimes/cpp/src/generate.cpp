@@ -8,15 +8,6 @@
 namespace tokexport {
 namespace {
 
-std::int64_t limit_of(const GenerationRecord& record, std::optional<std::int64_t> asked) {
-    if (!asked) return record.max_new_tokens;
-    if (*asked < 1 || *asked > record.max_new_tokens)
-        throw RequestError(
-            "max_new_tokens " + std::to_string(*asked) + " is outside 1.." + std::to_string(record.max_new_tokens), "",
-            "The KV cache has a fixed size: ask for fewer tokens, or export with room for more.");
-    return *asked;
-}
-
 std::string how_long(const Ids& prompt) { return "the prompt has " + std::to_string(prompt.size()) + " ids"; }
 
 Tensor input_ids(const Ids& prompt, const GenerationRecord& record) {
@@ -72,19 +63,66 @@ Tensor bias_of(const Variant& variant, const std::vector<float>& sizes) {
     return Tensor::of({1, static_cast<std::int64_t>(sizes.size())}, bias);
 }
 
-std::int64_t most_likely(const Tensors& state, const std::string& role, std::size_t step) {
-    const std::vector<float> logits = output(state, role, "logits").floats();
+std::int64_t most_likely(const Tensors& state, const std::string& role, const Ids& said, const Rules& rules) {
+    std::vector<float> logits = output(state, role, "logits").floats();
     const auto missing = std::count_if(logits.begin(), logits.end(), [](float value) { return std::isnan(value); });
     if (missing > 0 || logits.empty())
         throw GraphError(
             std::to_string(missing) + " of " + std::to_string(logits.size()) + " logits are NaN at token " +
-                std::to_string(step),
+                std::to_string(said.size()),
             "output logits of " + role,
             "float16 overflowed, most likely: export with --precision fp32, or see which sums `verify` names.");
+    rules.apply(logits, said);
     return std::max_element(logits.begin(), logits.end()) - logits.begin();
 }
 
 bool begins(const std::string& text, const std::string& with) { return text.compare(0, with.size(), with) == 0; }
+
+// Keys and values of what was read and said. `decode` returns only those of the new token, which are written into
+// buffers that stay; under contract 1 it returns all of them.
+class Cache {
+  public:
+    // Takes the cache out of what prefill returned.
+    Cache(const Variant& variant, Tensors& state) {
+        const auto decode = variant.graphs.find("decode");
+        if (decode != variant.graphs.end())
+            for (const auto& output : decode->second.outputs) whole_ = whole_ && !begins(output.first, "new_");
+        for (auto& [name, tensor] : state)
+            if (begins(name, "cross_")) cross_[name] = std::move(tensor);
+        take_present(state);
+    }
+
+    Tensors inputs() {
+        Tensors found = cross_;
+        if (whole_)
+            found.merge(past_);
+        else
+            found.insert(past_.begin(), past_.end());
+        return found;
+    }
+
+    // Takes what decode returned for the token at `slot`.
+    void update(Tensors& state, std::int64_t slot) {
+        for (const auto& [name, slice] : state) {
+            if (!begins(name, "new_")) continue;
+            const auto past = past_.find("past_" + name.substr(4));
+            if (past == past_.end())
+                throw GraphError("decode returns " + name + ", and prefill has no such cache", "output of decode",
+                                 "Export the bundle again.");
+            past->second.put(slice, slot);
+        }
+        take_present(state);
+    }
+
+  private:
+    void take_present(Tensors& state) {
+        for (auto& [name, tensor] : state)
+            if (begins(name, "present_")) past_["past_" + name.substr(8)] = std::move(tensor);
+    }
+
+    Tensors past_, cross_;
+    bool whole_ = true;  // decode returns all of the cache, and may have these buffers for its own
+};
 
 Tensors prefill(const Run& run, const GenerationRecord& record, const Tensors& encoded, const Tensor& ids,
                 const Answer& answer, const Tensor& bias, std::int64_t last) {
@@ -103,6 +141,15 @@ Tensors prefill(const Run& run, const GenerationRecord& record, const Tensors& e
 
 }  // namespace
 
+std::int64_t limit_of(const GenerationRecord& record, std::optional<std::int64_t> asked) {
+    if (!asked) return record.max_new_tokens;
+    if (*asked < 1 || *asked > record.max_new_tokens)
+        throw RequestError(
+            "max_new_tokens " + std::to_string(*asked) + " is outside 1.." + std::to_string(record.max_new_tokens), "",
+            "The KV cache has a fixed size: ask for fewer tokens, or export with room for more.");
+    return *asked;
+}
+
 Tensor padded(const Ids& prompt, std::int64_t length, std::int64_t pad, std::int64_t vocabulary) {
     for (const std::int64_t id : prompt)
         if (id < 0 || id >= vocabulary)
@@ -118,9 +165,11 @@ Tensor padded(const Ids& prompt, std::int64_t length, std::int64_t pad, std::int
 }
 
 Answer greedy(const Run& run, const Variant& variant, const Tensors& encoded, const Ids& prompt,
-              std::optional<std::int64_t> max_new_tokens) {
-    if (!variant.generation) throw RequestError("the bundle has no language graphs", "", "Built-in models have them: --parts all.");
+              std::optional<std::int64_t> max_new_tokens, const std::optional<Rules>& asked) {
+    if (!variant.generation)
+        throw RequestError("the bundle has no language graphs", "", "Built-in models have them: --parts all.");
     const GenerationRecord& record = *variant.generation;
+    const Rules rules = asked ? *asked : Rules::of(record);
     const auto limit = static_cast<std::size_t>(limit_of(record, max_new_tokens));
     const Tensor ids = input_ids(prompt, record);
     Answer answer;
@@ -128,23 +177,22 @@ Answer greedy(const Run& run, const Variant& variant, const Tensors& encoded, co
     const Tensor bias = bias_of(variant, answer.sizes);
     const std::int64_t last = static_cast<std::int64_t>(prompt.size()) - 1 + (record.cross ? 0 : record.kept);
     Tensors state = prefill(run, record, encoded, ids, answer, bias, last);
-    Tensors cross;
-    for (const auto& [name, tensor] : state)
-        if (begins(name, "cross_")) cross[name] = tensor;
+    Cache cache(variant, state);
     for (std::size_t step = 0;; ++step) {
-        const std::int64_t token = most_likely(state, step ? "decode" : "prefill", step);
-        if (std::find(record.eos.begin(), record.eos.end(), token) != record.eos.end()) break;
+        const std::int64_t token = most_likely(state, step ? "decode" : "prefill", answer.ids, rules);
+        answer.finished = std::find(record.eos.begin(), record.eos.end(), token) != record.eos.end();
+        if (answer.finished) break;
         answer.ids.push_back(token);
         if (step + 1 == limit) break;
-        Tensors inputs = cross;
-        for (auto& [name, tensor] : state)
-            if (begins(name, "present_")) inputs["past_" + name.substr(8)] = std::move(tensor);
-        // `inputs` is the only owner of the cache from here on, so a backend may reuse its buffers.
+        const std::int64_t slot = last + 1 + static_cast<std::int64_t>(step);
+        // A backend may reuse the buffers of what nobody holds any more.
         state.clear();
+        Tensors inputs = cache.inputs();
         inputs["input_ids"] = Tensor::of<std::int64_t>({1, 1}, {token});
-        inputs["write_index"] = Tensor::of<std::int64_t>({1}, {last + 1 + static_cast<std::int64_t>(step)});
+        inputs["write_index"] = Tensor::of<std::int64_t>({1}, {slot});
         inputs["token_bias"] = bias;
         state = run("decode", std::move(inputs));
+        cache.update(state, slot);
     }
     return answer;
 }

@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "fourier.h"
-#include "tokexport/errors.h"
+#include "sound.h"
 #include "tokexport/media.h"
 
 namespace tokexport {
@@ -23,64 +23,76 @@ double hertz_of(double mel) {
     return mel < kKneeMel ? kHertzPerMel * mel : kKnee * std::exp(kLogStep * (mel - kKneeMel));
 }
 
-// Triangular filters between 0 and half the sample rate, each of area one: [mels][n_fft / 2 + 1].
-std::vector<std::vector<float>> mel_filters(const LogMelRecord& record) {
+// A triangle over a few neighbouring bins of the spectrum.
+struct Filter {
+    std::size_t first = 0;
+    std::vector<float> weights;
+};
+
+// Between 0 and half the sample rate, each of area one.
+std::vector<Filter> mel_filters(const LogMelRecord& record) {
     const int bins = record.n_fft / 2 + 1;
     std::vector<double> corners(static_cast<std::size_t>(record.mels) + 2);
     const double top = mel_of(record.sample_rate / 2.0);
     for (std::size_t i = 0; i < corners.size(); ++i) corners[i] = hertz_of(top * i / (record.mels + 1));
-    std::vector<std::vector<float>> filters(static_cast<std::size_t>(record.mels));
+    std::vector<Filter> filters(static_cast<std::size_t>(record.mels));
     for (int m = 0; m < record.mels; ++m) {
         const double low = corners[m], middle = corners[m + 1], high = corners[m + 2];
+        Filter& filter = filters[m];
         for (int bin = 0; bin < bins; ++bin) {
             const double hertz = record.sample_rate / 2.0 * bin / (bins - 1);
             const double height = std::min((hertz - low) / (middle - low), (high - hertz) / (high - middle));
-            filters[m].push_back(static_cast<float>(std::max(0.0, height) * 2 / (high - low)));
+            if (!(height > 0)) continue;
+            if (filter.weights.empty()) filter.first = static_cast<std::size_t>(bin);
+            filter.weights.push_back(static_cast<float>(height * 2 / (high - low)));
         }
     }
     return filters;
 }
 
-void check(const Sound& sound, const LogMelRecord& record) {
-    const auto seconds = [&](std::size_t samples) { return std::to_string(samples / double(record.sample_rate)); };
-    if (sound.sample_rate != record.sample_rate)
-        throw RequestError("the sound has " + std::to_string(sound.sample_rate) +
-                               " samples a second, and the encoder " + std::to_string(record.sample_rate),
-                           "", "Resample it first, for example with sox.");
-    if (sound.count == 0 || sound.samples == nullptr) throw RequestError("the sound is empty");
-    if (!std::all_of(sound.samples, sound.samples + sound.count, [](float value) { return std::isfinite(value); }))
-        throw RequestError("the waveform holds values that are not finite");
-    if (sound.count > static_cast<std::size_t>(record.samples()))
-        throw RequestError("the sound lasts " + seconds(sound.count) + " s, and the encoder takes at most " +
-                               seconds(static_cast<std::size_t>(record.samples())) + " s",
-                           "", "Cut it into shorter pieces, best where nobody speaks.");
+std::vector<double> hann(int length) {
+    std::vector<double> window(static_cast<std::size_t>(length));
+    for (int i = 0; i < length; ++i)
+        window[i] = static_cast<float>(0.5 - 0.5 * std::cos(2 * std::acos(-1.0) * i / length));
+    return window;
+}
+
+// Fills `window` with the samples of a frame; whether one of them is not zero.
+bool cut(const Sound& sound, const LogMelRecord& record, int frame, const std::vector<double>& hann,
+         std::vector<double>& window) {
+    const std::int64_t samples = record.samples(), count = static_cast<std::int64_t>(sound.count);
+    const std::int64_t begin = static_cast<std::int64_t>(frame) * record.hop - record.n_fft / 2;
+    bool heard = false;
+    for (int i = 0; i < record.n_fft; ++i) {
+        const std::int64_t at = begin + i;
+        // Mirrored at the ends, without repeating the end itself.
+        const std::int64_t place = at < 0 ? -at : at < samples ? at : 2 * (samples - 1) - at;
+        window[i] = place < count ? sound.samples[place] * hann[i] : 0.0;
+        heard |= window[i] != 0;
+    }
+    return heard;
 }
 
 }  // namespace
 
 Tensor input_features(const Sound& sound, const LogMelRecord& record) {
-    check(sound, record);
-    const std::int64_t samples = record.samples(), edge = record.n_fft / 2;
-    // Mirrored at the ends, without repeating the end itself.
-    const auto sample = [&](std::int64_t at) -> double {
-        const std::int64_t place = at < 0 ? -at : at < samples ? at : 2 * (samples - 1) - at;
-        return place < static_cast<std::int64_t>(sound.count) ? sound.samples[place] : 0.0f;
-    };
+    check_sound(sound, record.sample_rate, record.samples());
+    // In float64: a float32 transform adds what is 1e-7 of the loudest bin to the quietest ones.
     const Fourier fourier(record.n_fft);
     const auto filters = mel_filters(record);
-    std::vector<double> hann(static_cast<std::size_t>(record.n_fft)), window(hann.size());
-    for (std::size_t i = 0; i < hann.size(); ++i)
-        hann[i] = static_cast<float>(0.5 - 0.5 * std::cos(2 * std::acos(-1.0) * i / record.n_fft));
-    std::vector<float> logs(static_cast<std::size_t>(record.mels) * record.frames);
+    const auto shape = hann(record.n_fft);
+    std::vector<double> window(shape.size()), power(shape.size() / 2 + 1);
+    std::vector<float> logs(static_cast<std::size_t>(record.mels) * record.frames,
+                            static_cast<float>(std::log10(kFloor)));
     for (int frame = 0; frame < record.frames; ++frame) {
-        for (int i = 0; i < record.n_fft; ++i)
-            window[i] = sample(static_cast<std::int64_t>(frame) * record.hop + i - edge) * hann[i];
+        if (!cut(sound, record, frame, shape, window)) continue;
         const auto spectrum = fourier(window);
+        for (std::size_t bin = 0; bin < power.size(); ++bin) power[bin] = std::norm(spectrum[bin]);
         for (int m = 0; m < record.mels; ++m) {
-            double power = 0;
-            for (std::size_t bin = 0; bin < filters[m].size(); ++bin)
-                power += filters[m][bin] * std::norm(spectrum[bin]);
-            logs[std::size_t(m) * record.frames + frame] = static_cast<float>(std::log10(std::max(power, kFloor)));
+            double sum = 0;
+            for (std::size_t i = 0; i < filters[m].weights.size(); ++i)
+                sum += filters[m].weights[i] * power[filters[m].first + i];
+            logs[std::size_t(m) * record.frames + frame] = static_cast<float>(std::log10(std::max(sum, kFloor)));
         }
     }
     const float least = *std::max_element(logs.begin(), logs.end()) - static_cast<float>(kRange);

@@ -4,6 +4,7 @@
 
 #include "fields.h"
 #include "file_record.h"
+#include "media_records.h"
 #include "schema.h"
 #include "tokexport/errors.h"
 
@@ -11,27 +12,19 @@ namespace tokexport {
 namespace {
 
 constexpr std::int64_t kInt = INT32_MAX;
-// No model takes a larger picture or spectrogram; refused before memory is allocated.
-constexpr std::int64_t kMostPixels = std::int64_t{1} << 24;
-constexpr std::int64_t kLargest = std::int64_t{1} << 26;
 constexpr std::int64_t kLongestPrompt = std::int64_t{1} << 20;
 constexpr std::size_t kMostAxes = 16;
-constexpr std::int64_t kLongestWindow = 1 << 16;
 
 using Names = std::vector<std::string>;
 
 const Names kRoles = {"encoder", "embed", "prefill", "decode", "text"};
 const Names kForms = {"portable", "plugin", "inlined"};
 const Names kTypes = {"float32", "float16", "bfloat16", "float64", "int64", "int32", "int8", "uint8", "bool"};
-const Names kFilters = {"nearest", "bilinear", "bicubic", "lanczos"};
-const Names kCrops = {"none", "center", "pad"};
 
-// Names in the order of the enumeration.
-template <class Enumeration>
-Enumeration named(const Field& field, const Names& names) {
-    const std::string name = field.one_of(names);
-    return static_cast<Enumeration>(std::find(names.begin(), names.end(), name) - names.begin());
-}
+// A file that something needs and `files` lacks.
+struct Unlisted {
+    std::string name;
+};
 
 void check_key(const Field& field, const std::string& key, const Names& known, const std::string& kind) {
     field.must(std::count(known.begin(), known.end(), key) > 0, "unknown. " + nearest(key, known, kind));
@@ -94,10 +87,35 @@ CompressionRecord compression_of(const Field& field) {
     CompressionRecord compression{fields.at("method").text(),        fields.at("ratio").text(),
                                   fields.at("tokens_in").integer(1), fields.at("tokens_out").integer(1),
                                   fields.at("size_bias").boolean(),  seam_of(fields.at("seam"))};
-    fields.ignore("params");
+    if (const auto params = fields.find("params")) compression.params = params->json();
     fields.ignore("assume_no_padding");
     fields.done();
     return compression;
+}
+
+SpeechRecord speech_of(const Field& field, std::int64_t vocabulary) {
+    Fields fields(field);
+    SpeechRecord record;
+    record.start = fields.at("start").integer(0, vocabulary - 1);
+    const auto named = [&](const char* key, std::map<std::string, std::int64_t>& ids) {
+        if (const auto found = fields.find(key))
+            for (const auto& [name, id] : found->items()) ids[name] = id.integer(0, vocabulary - 1);
+    };
+    named("languages", record.languages);
+    named("tasks", record.tasks);
+    const auto whole = [&](const char* key, std::int64_t most) -> std::optional<std::int64_t> {
+        const auto found = fields.optional(key);
+        return found ? std::optional(found->integer(0, most)) : std::nullopt;
+    };
+    record.no_timestamps = whole("no_timestamps", vocabulary - 1);
+    record.timestamps = whole("timestamps", vocabulary - 1);
+    record.latest_start = whole("latest_start", INT64_MAX);
+    if (const auto seconds = fields.find("timestamp_seconds")) {
+        record.timestamp_seconds = seconds->number();
+        seconds->must(record.timestamp_seconds > 0, "it is not more than 0");
+    }
+    fields.done();
+    return record;
 }
 
 GenerationRecord generation_of(const Field& field) {
@@ -123,6 +141,13 @@ GenerationRecord generation_of(const Field& field) {
     span.must(!record.cross || record.offset == 0,
               text_of(pair) + " begins inside a text that cross-attention leaves alone");
     fields.at("kv_capacity").integers(0);
+    const auto ids = [&](const char* key) {
+        const auto found = fields.find(key);
+        return found ? found->integers(0, record.vocabulary - 1) : std::vector<std::int64_t>();
+    };
+    record.suppress = ids("suppress");
+    record.begin_suppress = ids("begin_suppress");
+    if (const auto speech = fields.optional("speech")) record.speech = speech_of(*speech, record.vocabulary);
     fields.done();
     return record;
 }
@@ -168,6 +193,25 @@ void check_roles(const Field& field, const Variant& variant) {
     }
 }
 
+// Under schema 2 decode returns new keys and values alone, under 1.x whole caches.
+void check_contract(const Field& field, const Variant& variant, const std::string& schema) {
+    const bool whole = schema.rfind("1.", 0) == 0;
+    const auto decode = variant.graphs.find("decode");
+    if (decode == variant.graphs.end()) return;
+    for (const auto& [name, past] : decode->second.inputs) {
+        if (name.rfind("past_", 0) != 0) continue;
+        const std::string wanted = (whole ? "present_" : "new_") + name.substr(5);
+        const auto found = decode->second.outputs.find(wanted);
+        field.must(found != decode->second.outputs.end(),
+                   "the graph `decode` has no '" + wanted + "', which schema " + schema + " asks for");
+        auto shape = past.shape;
+        if (!whole && shape.size() > 2) shape[2] = 1;
+        field.must(found->second.dtype == past.dtype && found->second.shape == shape,
+                   "'" + wanted + "' of the graph `decode` is " +
+                       text_of(found->second.dtype, found->second.shape) + ", and not " + text_of(past.dtype, shape));
+    }
+}
+
 Variant variant_of(const Field& field) {
     Fields fields(field);
     Variant variant;
@@ -182,6 +226,7 @@ Variant variant_of(const Field& field) {
     }
     if (const auto generation = fields.optional("generation")) variant.generation = generation_of(*generation);
     if (const auto text = fields.optional("text")) variant.text = text_record_of(*text);
+    if (const auto preprocess = fields.optional("preprocess")) variant.preprocess = preprocess_of(*preprocess);
     check_roles(field, variant);
     const auto text_graph = variant.graphs.find("text");
     if (text_graph != variant.graphs.end()) {
@@ -197,77 +242,21 @@ Variant variant_of(const Field& field) {
     return variant;
 }
 
-std::array<double, 3> three(const Field& field) {
-    const auto values = field.list();
-    field.must(values.size() == 3, "it is not three numbers");
-    return {values[0].number(), values[1].number(), values[2].number()};
-}
-
-PreprocessRecord image_of(Fields& fields) {
-    PreprocessRecord record;
-    const Field size = fields.at("size");
-    const auto pair = size.integers(1, kInt);
-    size.must(pair.size() == 2 && pair[0] <= kMostPixels / pair[1],
-              text_of(pair) + " is no height and width of at most " + std::to_string(kMostPixels) + " pixels");
-    record.height = static_cast<int>(pair[0]);
-    record.width = static_cast<int>(pair[1]);
-    record.resample = named<PreprocessRecord::Resample>(fields.at("resample"), kFilters);
-    if (const auto crop = fields.find("crop")) record.crop = named<PreprocessRecord::Crop>(*crop, kCrops);
-    if (const auto antialias = fields.find("antialias")) record.antialias = antialias->boolean();
-    if (const auto rescale = fields.find("rescale")) record.rescale = rescale->number();
-    record.mean = three(fields.at("mean"));
-    record.std = three(fields.at("std"));
-    if (const auto layout = fields.find("layout")) layout->one_of({"NCHW"});
-    return record;
-}
-
-LogMelRecord log_mel_of(const Field& field, Fields& fields) {
-    const auto whole = [&](const char* key, std::int64_t least, std::int64_t most) {
-        return static_cast<int>(fields.at(key).integer(least, most));
-    };
-    const LogMelRecord record{whole("sample_rate", 1, kInt), whole("n_fft", 2, kLongestWindow), whole("hop", 1, kInt),
-                              whole("mels", 1, kInt), whole("frames", 1, kInt)};
-    field.must(record.samples() > record.n_fft / 2, std::to_string(record.samples()) +
-                                                        " samples cannot be mirrored at the ends for windows of " +
-                                                        std::to_string(record.n_fft));
-    const std::int64_t tallest = std::max<std::int64_t>(record.frames, record.n_fft);
-    field.must(record.samples() <= kLargest && tallest <= kLargest / record.mels &&
-                   record.frames <= kLargest / record.n_fft,
-               "the sound or its spectrogram has more than " + std::to_string(kLargest) + " values");
-    return record;
-}
-
-VideoRecord video_of(Fields& fields) {
-    Fields frame(fields.at("frame"));
-    if (const auto kind = frame.find("kind")) kind->one_of({"image"});
-    const VideoRecord record{static_cast<int>(fields.at("frames").integer(1, kInt)), image_of(frame)};
-    frame.done();
-    return record;
-}
-
-Preprocess preprocess_of(const Field& field) {
+void read_processor(const Field& field, Manifest& manifest) {
     Fields fields(field);
     const auto kind = fields.find("kind");
-    const std::string name = kind ? kind->one_of({"image", "video", "log_mel"}) : "image";
-    Preprocess found;
-    if (name == "log_mel")
-        found = log_mel_of(field, fields);
-    else if (name == "video")
-        found = video_of(fields);
-    else
-        found = image_of(fields);
+    const std::string name = kind ? kind->one_of({"words", "tokenizers", "none"}) : "none";
+    const auto file = [&](const char* key, const std::string& needed_by) -> std::string {
+        const auto found = fields.optional(key);
+        field.must(found || name != needed_by, "a " + needed_by + " processor needs its " + key + " file");
+        if (!found) return "";
+        std::string path = inside(*found, found->text());
+        if (!manifest.files.count(path)) throw Unlisted{path};
+        return name == needed_by ? path : "";
+    };
+    manifest.vocabulary = file("vocabulary", "words");
+    manifest.tokenizer = file("tokenizer", "tokenizers");
     fields.done();
-    return found;
-}
-
-std::string vocabulary_of(const Field& field) {
-    Fields fields(field);
-    const auto kind = fields.find("kind"), vocabulary = fields.optional("vocabulary");
-    const bool words = kind && kind->one_of({"words", "none"}) == "words";
-    field.must(!words || vocabulary, "a words processor needs its vocabulary file");
-    const std::string path = vocabulary ? inside(*vocabulary, vocabulary->text()) : "";
-    fields.done();
-    return words ? path : "";
 }
 
 Manifest manifest_of(const Field& field) {
@@ -279,10 +268,13 @@ Manifest manifest_of(const Field& field) {
     manifest.builtin = source && source->text() == "builtin";
     for (const auto& [name, file] : fields.at("files").items()) manifest.files[inside(file, name)] = file_record(file);
     const Field variants = fields.at("variants");
-    for (const Field& variant : variants.list()) manifest.variants.push_back(variant_of(variant));
+    for (const Field& variant : variants.list()) {
+        manifest.variants.push_back(variant_of(variant));
+        check_contract(variant, manifest.variants.back(), manifest.schema);
+    }
     variants.must(!manifest.variants.empty(), "there is none");
     if (const auto preprocess = fields.optional("preprocess")) manifest.preprocess = preprocess_of(*preprocess);
-    if (const auto processor = fields.find("processor")) manifest.vocabulary = vocabulary_of(*processor);
+    if (const auto processor = fields.find("processor")) read_processor(*processor, manifest);
     fields.ignore("parity");
     fields.ignore("versions");
     fields.done();
@@ -306,26 +298,24 @@ Document document_of(const std::string& text, const std::string& where) {
     }
 }
 
-void check_listed(const Manifest& manifest, const std::string& where) {
-    const auto check = [&](const std::string& name) {
-        if (!manifest.files.count(name))
-            throw BundleError("manifest.json uses " + name + " but does not list it", where, kAgain);
-    };
+void check_listed(const Manifest& manifest) {
     for (const Variant& variant : manifest.variants)
         for (const auto& [role, graph] : variant.graphs)
-            for (const auto& [form, name] : graph.forms) check(name);
-    if (!manifest.vocabulary.empty()) check(manifest.vocabulary);
+            for (const auto& [form, name] : graph.forms)
+                if (!manifest.files.count(name)) throw Unlisted{name};
 }
 
 }  // namespace
 
 Manifest Manifest::parse(const std::string& text, const std::string& where) {
     const Document document = document_of(text, where);
-    const bool lenient = is_newer_minor(schema_of(document), where);
+    const bool lenient = is_newer_minor(schema_of(document), where, kNewestManifest);
     try {
         Manifest manifest = manifest_of(document.root(lenient));
-        check_listed(manifest, where);
+        check_listed(manifest);
         return manifest;
+    } catch (const Unlisted& file) {
+        throw BundleError("manifest.json uses " + file.name + " but does not list it", where, kAgain);
     } catch (const BadField& error) {
         throw BundleError(
             std::string("manifest.json is wrong ") + error.what(), where,

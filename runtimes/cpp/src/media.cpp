@@ -13,13 +13,16 @@ Tensor encoder_input(const Media& media, const Preprocess& record) {
         throw RequestError("the bundle takes a video, and this library reads none", "",
                            "Pass pixel_values as a tensor: float32 [1, " + std::to_string(video->frames) + ", 3, " +
                                std::to_string(video->frame.height) + ", " + std::to_string(video->frame.width) + "].");
+    const auto* log_mel = std::get_if<LogMelRecord>(&record);
+    const auto* waveform = std::get_if<WaveformRecord>(&record);
     if (const auto* sound = std::get_if<Sound>(&media)) {
-        if (const auto* log_mel = std::get_if<LogMelRecord>(&record)) return input_features(*sound, *log_mel);
+        if (log_mel != nullptr) return input_features(*sound, *log_mel);
+        if (waveform != nullptr) return input_values(*sound, *waveform);
         throw RequestError("a sound is not an image", "", "The bundle takes an image.");
     }
     if (const auto* fit = std::get_if<PreprocessRecord>(&record)) return pixel_values(std::get<Image>(media), *fit);
-    throw RequestError("an image is not a sound", "",
-                       "Give a waveform at " + std::to_string(std::get<LogMelRecord>(record).sample_rate) + " Hz.");
+    const int rate = log_mel != nullptr ? log_mel->sample_rate : waveform->sample_rate;
+    throw RequestError("an image is not a sound", "", "Give a waveform at " + std::to_string(rate) + " Hz.");
 }
 
 }  // namespace tokexport

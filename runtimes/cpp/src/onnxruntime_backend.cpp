@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "rows.h"
 #include "tokexport/errors.h"
 #include "tokexport/onnxruntime.h"
 
@@ -31,19 +32,15 @@ class OrtBuffer : public Buffer {
   public:
     explicit OrtBuffer(Ort::Value value) : value_(std::move(value)) {}
     const void* host() const override { return value_.GetTensorRawData(); }
+    bool write(const Buffer& values, const Rows& rows) override {
+        copy_rows(value_.GetTensorMutableRawData(), values, rows);
+        return true;
+    }
+    Ort::Value& value() { return value_; }
 
   private:
     Ort::Value value_;
 };
-
-Tensor tensor_of(Ort::Value value, const std::string& name) {
-    if (!value.IsTensor()) throw GraphError("output " + name + " is no tensor");
-    const auto info = value.GetTensorTypeAndShapeInfo();
-    const auto type = std::find_if(kTypes.begin(), kTypes.end(),
-                                   [&](const auto& pair) { return pair.second == info.GetElementType(); });
-    if (type == kTypes.end()) throw GraphError("output " + name + " has a type that bundles do not use");
-    return Tensor(type->first, info.GetShape(), std::make_shared<OrtBuffer>(std::move(value)));
-}
 
 // ONNX Runtime does not write to inputs, though its interface takes them as writable.
 Ort::Value value_of(const Tensor& tensor, const OrtMemoryInfo* memory) {
@@ -51,37 +48,88 @@ Ort::Value value_of(const Tensor& tensor, const OrtMemoryInfo* memory) {
                                     tensor.shape().size(), kTypes[static_cast<std::size_t>(tensor.dtype())].second);
 }
 
-class OrtGraph : public Graph {
+// An output and its buffers, which are allocated once: one that nobody holds any more is written again.
+class Output {
   public:
-    OrtGraph(Ort::Session session, std::string role, std::vector<std::string> outputs)
-        : session_(std::move(session)), role_(std::move(role)), outputs_(std::move(outputs)) {
-        for (const std::string& name : outputs_) output_names_.push_back(name.c_str());
+    Output(std::string name, Ort::TypeInfo info) : name_(std::move(name)) {
+        if (info.GetONNXType() != ONNX_TYPE_TENSOR) throw GraphError("output " + name_ + " is no tensor");
+        const auto tensor = info.GetTensorTypeAndShapeInfo();
+        shape_ = tensor.GetShape();
+        type_ = tensor.GetElementType();
+        fixed_ = std::all_of(shape_.begin(), shape_.end(), [](std::int64_t axis) { return axis >= 0; });
     }
 
+    const std::string& name() const { return name_; }
+
+    void bind(Ort::IoBinding& binding, const OrtMemoryInfo* memory, OrtAllocator* allocator) {
+        if (!fixed_) return binding.BindOutput(name_.c_str(), memory);
+        bound_ = free(allocator);
+        binding.BindOutput(name_.c_str(), bound_->value());
+    }
+
+    // The tensor of a run; `value` is what ONNX Runtime bound.
+    Tensor take(Ort::Value value) {
+        auto buffer = fixed_ ? std::move(bound_) : std::make_shared<OrtBuffer>(std::move(value));
+        if (!buffer->value().IsTensor()) throw GraphError("output " + name_ + " is no tensor");
+        const auto info = buffer->value().GetTensorTypeAndShapeInfo();
+        const auto type = std::find_if(kTypes.begin(), kTypes.end(),
+                                       [&](const auto& pair) { return pair.second == info.GetElementType(); });
+        if (type == kTypes.end()) throw GraphError("output " + name_ + " has a type that bundles do not use");
+        return Tensor(type->first, info.GetShape(), std::move(buffer));
+    }
+
+  private:
+    std::shared_ptr<OrtBuffer> free(OrtAllocator* allocator) {
+        for (const auto& buffer : buffers_)
+            if (buffer.use_count() == 1) return buffer;
+        auto made = std::make_shared<OrtBuffer>(
+            Ort::Value::CreateTensor(allocator, shape_.data(), shape_.size(), type_));
+        // What a program keeps of many runs is its own affair.
+        if (buffers_.size() < kBuffers) buffers_.push_back(made);
+        return made;
+    }
+
+    // One for a cache that the next run reads, and one that it writes.
+    static constexpr std::size_t kBuffers = 2;
+
+    std::string name_;
+    std::vector<std::int64_t> shape_;
+    ONNXTensorElementDataType type_;
+    bool fixed_;
+    std::vector<std::shared_ptr<OrtBuffer>> buffers_;
+    std::shared_ptr<OrtBuffer> bound_;
+};
+
+class OrtGraph : public Graph {
+  public:
+    OrtGraph(Ort::Session session, std::string role, std::vector<Output> outputs)
+        : session_(std::move(session)), binding_(session_), role_(std::move(role)), outputs_(std::move(outputs)) {}
+
     Tensors run(Tensors inputs) override {
-        std::vector<const char*> names;
-        std::vector<Ort::Value> values;
         try {
-            for (const auto& [name, tensor] : inputs) {
-                names.push_back(name.c_str());
-                values.push_back(value_of(tensor, memory_));
-            }
-            auto results = session_.Run(Ort::RunOptions(nullptr), names.data(), values.data(), values.size(),
-                                        output_names_.data(), output_names_.size());
+            // Binding an input also copies it to the device of a provider, so it is bound for each run.
+            for (const auto& [name, tensor] : inputs) binding_.BindInput(name.c_str(), value_of(tensor, memory_));
+            for (Output& output : outputs_) output.bind(binding_, memory_, allocator_);
+            session_.Run(Ort::RunOptions(nullptr), binding_);
+            binding_.SynchronizeOutputs();
+            auto values = binding_.GetOutputValues();
+            binding_.ClearBoundOutputs();
             Tensors found;
-            for (std::size_t i = 0; i < results.size(); ++i)
-                found[outputs_[i]] = tensor_of(std::move(results[i]), outputs_[i]);
+            for (std::size_t i = 0; i < outputs_.size(); ++i)
+                found[outputs_[i].name()] = outputs_[i].take(std::move(values[i]));
             return found;
         } catch (const Ort::Exception& error) {
+            binding_.ClearBoundOutputs();
             throw GraphError("ONNX Runtime failed: " + first_line(error), role_);
         }
     }
 
   private:
     Ort::Session session_;
+    Ort::IoBinding binding_;
     std::string role_;
-    std::vector<std::string> outputs_;
-    std::vector<const char*> output_names_;
+    std::vector<Output> outputs_;
+    Ort::AllocatorWithDefaultOptions allocator_;
     Ort::MemoryInfo memory_ = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
 };
 
@@ -104,15 +152,18 @@ class OrtBackend : public Backend {
             bundle.check_held(files);
             Ort::AllocatorWithDefaultOptions allocator;
             std::vector<std::string> inputs, outputs;
+            std::vector<Output> bound;
             for (std::size_t i = 0; i < session.GetInputCount(); ++i)
                 inputs.push_back(session.GetInputNameAllocated(i, allocator).get());
             for (std::size_t i = 0; i < session.GetOutputCount(); ++i)
                 outputs.push_back(session.GetOutputNameAllocated(i, allocator).get());
             check_names(role, record.inputs, inputs, path);
             check_names(role, record.outputs, outputs, path);
-            outputs.clear();
-            for (const auto& [name, tensor] : record.outputs) outputs.push_back(tensor.name);
-            return std::make_unique<OrtGraph>(std::move(session), role, std::move(outputs));
+            for (const auto& [name, tensor] : record.outputs) {
+                const auto at = std::find(outputs.begin(), outputs.end(), tensor.name) - outputs.begin();
+                bound.emplace_back(tensor.name, session.GetOutputTypeInfo(static_cast<std::size_t>(at)));
+            }
+            return std::make_unique<OrtGraph>(std::move(session), role, std::move(bound));
         } catch (const Ort::Exception& error) {
             bundle.check_held(files);
             throw GraphError("ONNX Runtime cannot load it: " + first_line(error), path,

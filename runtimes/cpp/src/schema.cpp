@@ -8,7 +8,7 @@
 namespace tokexport {
 namespace {
 
-constexpr int kMajor = 1, kMinor = 0;
+constexpr int kMinor = 0;
 
 // Nine digits fit an int.
 bool is_number(const std::string& text) {
@@ -16,19 +16,31 @@ bool is_number(const std::string& text) {
            std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isdigit(c); });
 }
 
+std::string minor_of(const std::string& schema) {
+    const std::size_t dot = schema.find('.');
+    return dot == std::string::npos ? "" : schema.substr(dot + 1);
+}
+
 }  // namespace
 
-bool is_newer_minor(const std::string& schema, const std::string& where) {
-    const std::size_t dot = schema.find('.');
-    const std::string major = schema.substr(0, dot), minor = dot == std::string::npos ? "" : schema.substr(dot + 1);
-    if (!is_number(major) || !is_number(minor))
+int major_version(const std::string& schema, const std::string& where, int newest) {
+    const std::string major = schema.substr(0, schema.find('.'));
+    if (!is_number(major) || !is_number(minor_of(schema)))
         throw BundleError("manifest.json has schema '" + schema + "', and a bundle has a version such as '1.0'", where,
                           kAgain);
-    if (std::stoi(major) != kMajor)
-        throw BundleError(
-            "the bundle has schema " + schema + ", and this library reads " + std::to_string(kMajor) + ".x", where,
-            std::stoi(major) > kMajor ? "Build a newer tokexport." : "Export it again.");
-    return std::stoi(minor) > kMinor;
+    const int found = std::stoi(major);
+    if (found < 1 || found > newest) {
+        std::string known = "1.x";
+        for (int version = 2; version <= newest; ++version) known += " and " + std::to_string(version) + ".x";
+        throw BundleError("the bundle has schema " + schema + ", and this library reads " + known, where,
+                          found > newest ? "Build a newer tokexport." : "Export it again.");
+    }
+    return found;
+}
+
+bool is_newer_minor(const std::string& schema, const std::string& where, int newest) {
+    major_version(schema, where, newest);
+    return std::stoi(minor_of(schema)) > kMinor;
 }
 
 }  // namespace tokexport

@@ -1,4 +1,4 @@
-// The version of the manifest's schema.
+// The version of a schema: that of the manifest, or of an engine's sidecar.
 #pragma once
 
 #include <string>
@@ -7,8 +7,14 @@ namespace tokexport {
 
 inline const char* const kAgain = "Export it again, or copy it again in full.";
 
+// The major versions of the manifest that this library reads, from the first on, and that of a sidecar.
+constexpr int kNewestManifest = 2, kNewestSidecar = 1;
+
+// The major version, from 1 to `newest`. BundleError: another one, or no version at all.
+int major_version(const std::string& schema, const std::string& where, int newest);
+
 // Whether a schema is of a newer minor version than this library's, and may hold keys that are unknown here.
-// BundleError: another major version, or no version at all.
-bool is_newer_minor(const std::string& schema, const std::string& where);
+// BundleError: as above.
+bool is_newer_minor(const std::string& schema, const std::string& where, int newest);
 
 }  // namespace tokexport

@@ -1,6 +1,12 @@
 #include "tokexport/session.h"
 
+#include <algorithm>
+
+#include "repeats.h"
+#include "speech.h"
 #include "tokexport/errors.h"
+#include "transcribe.h"
+#include "windows.h"
 
 namespace tokexport {
 namespace {
@@ -33,6 +39,7 @@ void check_record(const Preprocess& record, const TensorRecord& input) {
     std::vector<std::int64_t> made;
     if (const auto* image = std::get_if<PreprocessRecord>(&record)) made = {1, 3, image->height, image->width};
     if (const auto* sound = std::get_if<LogMelRecord>(&record)) made = {1, sound->mels, sound->frames};
+    if (const auto* sound = std::get_if<WaveformRecord>(&record)) made = {1, sound->samples};
     bool same = made.size() == input.shape.size();
     for (std::size_t axis = 0; same && axis < made.size(); ++axis)
         same = input.shape[axis] == -1 || input.shape[axis] == made[axis];
@@ -50,11 +57,13 @@ Session::Session(Bundle bundle, std::unique_ptr<Backend> backend, const std::str
     bundle_.variant(variant_);
 }
 
-Tensors Session::run(const std::string& role, Tensors inputs) {
-    const GraphRecord& record = bundle_.graph(role, variant_);
+Tensors Session::run(const std::string& role, Tensors inputs) { return run(variant(), role, std::move(inputs)); }
+
+Tensors Session::run(const Variant& variant, const std::string& role, Tensors inputs) {
+    const GraphRecord& record = bundle_.graph(role, variant.name);
     check_inputs(role, record, inputs);
-    auto& graph = graphs_[role];
-    if (!graph) graph = backend_->load(bundle_, variant(), role);
+    auto& graph = graphs_[{variant.name, role}];
+    if (!graph) graph = backend_->load(bundle_, variant, role);
     Tensors feeds;
     for (auto& [name, tensor] : inputs) feeds[record.inputs.at(name).name] = std::move(tensor);
     inputs.clear();
@@ -74,25 +83,31 @@ Tensors Session::run(const std::string& role, Tensors inputs) {
 
 std::vector<std::string> Session::notes() const {
     std::vector<std::string> found;
-    for (const auto& [role, graph] : graphs_)
-        if (graph)
-            for (const std::string& note : graph->notes()) found.push_back(role + ": " + note);
+    for (const auto& [of, graph] : graphs_) {
+        if (!graph) continue;
+        for (const std::string& note : graph->notes()) {
+            const std::string text = of.second + ": " + note;
+            if (std::find(found.begin(), found.end(), text) == found.end()) found.push_back(text);
+        }
+    }
     return found;
 }
 
-Tensors Session::encode(const Media& media, const Tensors& extra) {
+Tensors Session::encode(const Media& media, const Tensors& extra) { return encode(variant(), media, extra); }
+
+Tensors Session::encode(const Variant& variant, const Media& media, const Tensors& extra) {
     if (reads_text() && !extra.count("text"))
         throw RequestError("what this encoder keeps of an input follows from the question, and none is given",
                            bundle_.path().string(), "Give it: encode(media, prompt).");
     Tensors inputs = extra;
-    for (const auto& [name, wanted] : bundle_.graph("encoder", variant_).inputs) {
+    for (const auto& [name, wanted] : bundle_.graph("encoder", variant.name).inputs) {
         if (extra.count(name)) continue;
-        const Preprocess& record = bundle_.manifest().preprocess;
+        const Preprocess& record = preprocess_of(bundle_.manifest(), variant);
         if (!std::holds_alternative<Tensor>(media)) check_record(record, wanted);
         inputs[name] = encoder_input(media, record);
         break;
     }
-    return run("encoder", std::move(inputs));
+    return run(variant, "encoder", std::move(inputs));
 }
 
 Tensors Session::encode(const Media& media, const std::string& prompt) { return encode(media, ids_of(prompt)); }
@@ -110,25 +125,99 @@ Tensors Session::encode(const Media& media, const Ids& prompt) {
     return encode(media, run("text", {{"input_ids", ids}}));
 }
 
-Ids Session::ids_of(const std::string& prompt) {
+const Words& Session::typed() {
+    if (tokenizer() != nullptr)
+        throw RequestError("this library reads ids by " + bundle_.manifest().tokenizer + ", and turns no words into ids",
+                           bundle_.path().string(),
+                           "Pass the prompt as ids (--prompt-ids), or run it in Python, which reads words.");
     if (words() == nullptr)
         throw RequestError("the bundle has no text processor", bundle_.path().string(), "Pass the prompt as ids.");
-    return words()->prompt(prompt);
+    return *words();
 }
 
-Answer Session::generate(const Media& media, const std::string& prompt, std::optional<std::int64_t> max_new_tokens) {
-    return generate(media, ids_of(prompt), max_new_tokens);
-}
+Ids Session::ids_of(const std::string& prompt) { return typed().prompt(prompt); }
 
-Answer Session::generate(const Media& media, const Ids& prompt, std::optional<std::int64_t> max_new_tokens) {
+GenerateOptions Session::checked_options(const GenerateOptions& options) const {
     if (!variant().generation)
         throw RequestError("the bundle has no language graphs", bundle_.path().string(), bundle_.without_language());
-    const Words* text = words();
+    return checked(options, *variant().generation, bundle_.path().string());
+}
+
+Answer Session::transcribed(const Media& media, const Ids& words, const std::optional<Ids>& whole,
+                            const GenerateOptions& options) {
+    const Ear ear{bundle_.manifest(),
+                  variant(),
+                  !variant_.empty(),
+                  [this](const Variant& variant, const Media& part) { return encode(variant, part, {}); },
+                  [this](const Variant& variant, const std::string& role, Tensors inputs) {
+                      return run(variant, role, std::move(inputs));
+                  },
+                  [this](const Ids& ids) { return detokenize(ids); }};
+    return transcribe(ear, media, words, whole, options);
+}
+
+Answer Session::generate(const Media& media, const std::string& prompt, const GenerateOptions& options) {
+    const GenerateOptions asked = checked_options(options);
+    if (!variant().generation->speech) return generate(media, ids_of(prompt), options);
+    const std::string begin = stripped(prompt);
+    if (begin.empty()) return transcribed(media, {}, std::nullopt, asked);
+    if (asked.timestamps)
+        throw RequestError("a transcript that begins with given words has no times", "",
+                           "Leave the prompt or timestamps out.");
+    // A word inside a text has its space with it.
+    return transcribed(media, typed().tokenize(" " + begin), std::nullopt, asked);
+}
+
+Answer Session::generate(const Media& media, const Ids& prompt, const GenerateOptions& options) {
+    const GenerateOptions asked = checked_options(options);
+    if (variant().generation->speech) {
+        for (const std::string& name : asked_for(asked))
+            throw RequestError("ids are a whole prompt, so " + name + " has no use beside them", "",
+                               "Leave " + name + " out.");
+        return transcribed(media, {}, prompt, asked);
+    }
     const auto run_role = [this](const std::string& role, Tensors inputs) { return run(role, std::move(inputs)); };
     const Tensors encoded = reads_text() ? encode(media, prompt) : encode(media);
-    Answer answer = greedy(run_role, variant(), encoded, prompt, max_new_tokens);
-    if (text != nullptr) answer.text = text->detokenize(answer.ids);
+    Answer answer = greedy(run_role, variant(), encoded, prompt, asked.max_new_tokens);
+    const std::int64_t limit = limit_of(*variant().generation, asked.max_new_tokens);
+    answer.finished = static_cast<std::int64_t>(answer.ids.size()) < limit;
+    if (!answer.finished)
+        answer.notes.push_back("the limit of " + std::to_string(limit) + " tokens cut the answer off");
+    if (const auto again = repeated(answer.ids))
+        answer.notes.push_back("the answer ends in the same " + std::to_string(again->ids.size()) + " tokens " +
+                               std::to_string(again->times) + " times");
+    answer.text = detokenize(answer.ids);
     return answer;
+}
+
+std::string Session::detokenize(const Ids& ids) {
+    if (words() != nullptr) return words()->detokenize(ids);
+    if (tokenizer() == nullptr) return "";
+    const auto& generation = variant().generation;
+    Ids said;
+    for (const std::int64_t id : ids) {
+        if (generation && std::count(generation->eos.begin(), generation->eos.end(), id)) break;
+        if (!tokenizer()->has(id))
+            throw GraphError("the model answered with id " + std::to_string(id) + ", and the tokenizer has none such",
+                             bundle_.manifest().tokenizer,
+                             "The graphs and the tokenizer are not of one model: export the bundle again.");
+        said.push_back(id);
+    }
+    return tokenizer()->decode(said);
+}
+
+const Tokenizer* Session::tokenizer() {
+    const std::string& file = bundle_.manifest().tokenizer;
+    if (file.empty() || tokenizer_) return file.empty() ? nullptr : &*tokenizer_;
+    bundle_.check_held({file});
+    Tokenizer read = Tokenizer::load(bundle_.path() / file);
+    bundle_.check_held({file});
+    const auto& generation = variant().generation;
+    if (generation && read.vocabulary() > generation->vocabulary)
+        throw BundleError("the tokenizer has an id " + std::to_string(read.vocabulary() - 1) +
+                              ", and the model a vocabulary of " + std::to_string(generation->vocabulary),
+                          file, "The tokenizer and the graphs are not of one model: export the bundle again.");
+    return &tokenizer_.emplace(std::move(read));
 }
 
 const Words* Session::words() {

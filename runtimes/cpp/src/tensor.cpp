@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "half.h"
+#include "rows.h"
 #include "tokexport/errors.h"
 
 namespace tokexport {
@@ -16,12 +17,24 @@ class HostBuffer : public Buffer {
         if (bytes > 0) std::memcpy(bytes_.data(), values, bytes);
     }
     const void* host() const override { return bytes_.data(); }
+    bool write(const Buffer& values, const Rows& rows) override {
+        copy_rows(bytes_.data(), values, rows);
+        return true;
+    }
 
   private:
     std::vector<std::byte> bytes_;
 };
 
 }  // namespace
+
+bool Buffer::write(const Buffer&, const Rows&) { return false; }
+
+void copy_rows(void* to, const Buffer& values, const Rows& rows) {
+    const auto* from = static_cast<const std::byte*>(values.host());
+    for (std::size_t row = 0; row < rows.count; ++row)
+        std::memcpy(static_cast<std::byte*>(to) + rows.begin + row * rows.pitch, from + row * rows.bytes, rows.bytes);
+}
 
 std::size_t bytes_of(DType dtype) {
     switch (dtype) {
@@ -86,6 +99,24 @@ std::vector<float> Tensor::floats() const {
     for (std::size_t i = 0; i < count_; ++i)
         found[i] = dtype_ == DType::float16 ? from_float16(bits[i]) : from_bfloat16(bits[i]);
     return found;
+}
+
+void Tensor::put(const Tensor& slice, std::int64_t slot) {
+    const std::size_t rank = shape_.size();
+    std::vector<std::int64_t> wanted = shape_;
+    if (rank > 1) wanted[rank - 2] = 1;
+    if (rank < 2 || slice.dtype_ != dtype_ || slice.shape_ != wanted || slot < 0 || slot >= shape_[rank - 2])
+        throw GraphError(text_of(slice.dtype_, slice.shape_) + " does not fit slot " + std::to_string(slot) + " of " +
+                         text_of(dtype_, shape_), "", "Export the bundle again.");
+    Rows rows{1, static_cast<std::size_t>(shape_[rank - 1]) * bytes_of(dtype_), 0, 0};
+    for (std::size_t axis = 0; axis + 2 < rank; ++axis) rows.count *= static_cast<std::size_t>(shape_[axis]);
+    rows.begin = static_cast<std::size_t>(slot) * rows.bytes;
+    rows.pitch = static_cast<std::size_t>(shape_[rank - 2]) * rows.bytes;
+    if (rows.count == 0 || rows.bytes == 0) return;
+    if (buffer_.use_count() == 1 && std::const_pointer_cast<Buffer>(buffer_)->write(*slice.buffer_, rows)) return;
+    auto copy = std::make_shared<HostBuffer>(host(), bytes());
+    copy->write(*slice.buffer_, rows);
+    buffer_ = std::move(copy);
 }
 
 void Tensor::expect(DType dtype) const {

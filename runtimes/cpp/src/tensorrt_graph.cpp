@@ -25,19 +25,32 @@ DType dtype_of(nvinfer1::DataType type, const std::string& tensor, const std::st
     }
 }
 
-// An output that stays on the device until it is read. While it lives, nothing overwrites it.
+// An output that stays on the device until it is read. While it lives, only its owner writes to it.
 class DeviceBuffer : public Buffer {
   public:
     DeviceBuffer(std::shared_ptr<CudaMemory> memory, std::size_t bytes, std::shared_ptr<CudaStream> stream)
         : memory_(std::move(memory)), bytes_(bytes), stream_(std::move(stream)) {}
 
     const void* host() const override {
-        std::call_once(once_, [this] {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (!copied_) {
             copy_.resize(bytes_);
             stream_->copy(copy_.data(), memory_->get(), bytes_, cudaMemcpyDeviceToHost);
             stream_->synchronize();
-        });
+            copied_ = true;
+        }
         return copy_.data();
+    }
+
+    bool write(const Buffer& values, const Rows& rows) override {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        copied_ = false;
+        const auto* there = dynamic_cast<const DeviceBuffer*>(&values);
+        const bool stays = there != nullptr && there->stream() == stream();
+        stream_->copy_rows(static_cast<std::byte*>(device()) + rows.begin, rows.pitch,
+                           stays ? there->device() : values.host(), rows.bytes, rows.count,
+                           stays ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice);
+        return true;
     }
 
     const CudaStream* stream() const { return stream_.get(); }
@@ -47,7 +60,8 @@ class DeviceBuffer : public Buffer {
     std::shared_ptr<CudaMemory> memory_;
     std::size_t bytes_;
     std::shared_ptr<CudaStream> stream_;
-    mutable std::once_flag once_;
+    mutable std::mutex mutex_;
+    mutable bool copied_ = false;
     mutable std::vector<std::byte> copy_;
 };
 

@@ -46,6 +46,30 @@ std::u32string from_utf8(const std::string& text) {
     return found;
 }
 
+std::string repaired(const std::string& bytes) {
+    std::string text;
+    for (std::size_t i = 0; i < bytes.size();) {
+        const auto lead = static_cast<unsigned char>(bytes[i]);
+        const std::size_t length = lead < 0x80                    ? 1
+                                   : lead >= 0xC2 && lead < 0xE0  ? 2
+                                   : lead >= 0xE0 && lead < 0xF0  ? 3
+                                   : lead >= 0xF0 && lead <= 0xF4 ? 4
+                                                                  : 0;
+        // The first continuation also excludes overlong forms, surrogates, and what lies beyond U+10FFFF.
+        unsigned char least = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+        unsigned char most = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+        std::size_t there = 1;
+        while (there < length && i + there < bytes.size()) {
+            const auto next = static_cast<unsigned char>(bytes[i + there]);
+            if (next < least || next > most) break;
+            least = 0x80, most = 0xBF, ++there;
+        }
+        text += there == length ? bytes.substr(i, length) : "\xEF\xBF\xBD";
+        i += there;
+    }
+    return text;
+}
+
 std::string to_utf8(const std::u32string& text) {
     std::string found;
     for (const char32_t c : text) {

@@ -10,6 +10,10 @@ namespace tokexport {
 std::u32string from_utf8(const std::string& text);
 std::string to_utf8(const std::u32string& text);
 
+// The bytes with U+FFFD for each that is no UTF-8; those of a character that is cut short become one together, as in
+// Rust's from_utf8_lossy and as Unicode recommends.
+std::string repaired(const std::string& bytes);
+
 // The simple mapping of the C library's Unicode tables, one character to one. MissingError: beyond ASCII, on a machine
 // that has no C.UTF-8 locale.
 char32_t lower(char32_t character);

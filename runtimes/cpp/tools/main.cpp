@@ -1,8 +1,11 @@
 // tokexport-run: `tokexport run` without Python.
 #include <CLI/CLI.hpp>
+#include <cmath>
+#include <cstdio>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "answer_json.h"
 #include "read.h"
 #include "tokexport/errors.h"
 #include "tokexport/onnxruntime.h"
@@ -14,9 +17,10 @@
 namespace {
 
 struct Request {
-    std::string bundle, image, audio, prompt, variant, runtime = "onnxruntime";
+    std::string bundle, image, audio, prompt, variant, runtime = "onnxruntime", language, task;
+    tokexport::Ids prompt_ids;
     std::int64_t max_new_tokens = 0;
-    bool check = false, json = false;
+    bool check = false, json = false, timestamps = false;
 };
 
 std::unique_ptr<tokexport::Backend> backend(const Request& request) {
@@ -36,17 +40,32 @@ tokexport::Session open(const Request& request) {
     return {std::move(bundle), backend(request), request.variant};
 }
 
+tokexport::Answer ask(const Request& request, tokexport::Session& session, const tokexport::Media& media) {
+    tokexport::GenerateOptions options;
+    if (request.max_new_tokens != 0) options.max_new_tokens = request.max_new_tokens;
+    options.language = request.language;
+    options.task = request.task;
+    options.timestamps = request.timestamps;
+    options.listening = [](double seconds, double all) {
+        std::cerr << "heard " << std::lround(seconds) << " of " << std::lround(all) << " s\n";
+    };
+    if (!request.prompt_ids.empty()) return session.generate(media, request.prompt_ids, options);
+    return session.generate(media, request.prompt, options);
+}
+
 tokexport::Answer answer(const Request& request, tokexport::Session& session) {
-    std::optional<std::int64_t> limit;
-    if (request.max_new_tokens != 0) limit = request.max_new_tokens;
     if (!request.image.empty()) {
         const Picture picture = read_png(request.image);
-        return session.generate(tokexport::Image{picture.rgba.data(), picture.width, picture.height, 4}, request.prompt,
-                                limit);
+        return ask(request, session, tokexport::Image{picture.rgba.data(), picture.width, picture.height, 4});
     }
     const Recording sound = read_sound(request.audio);
-    return session.generate(tokexport::Sound{sound.samples.data(), sound.samples.size(), sound.sample_rate},
-                            request.prompt, limit);
+    return ask(request, session, tokexport::Sound{sound.samples.data(), sound.samples.size(), sound.sample_rate});
+}
+
+void print(const tokexport::Answer& found) {
+    if (!found.segments) std::cout << found.text << "\n";
+    for (const auto& [start, end, text] : found.segments.value_or(std::vector<tokexport::Segment>()))
+        std::printf("[%.2f - %.2f] %s\n", start, end, text.c_str());
 }
 
 }  // namespace
@@ -59,8 +78,14 @@ int main(int argc, char** argv) {
     media->add_option("--image", request.image, "a PNG file");
     media->add_option("--audio", request.audio, "a sound file at the sample rate of the bundle");
     app.add_option("--prompt", request.prompt, "the question; for a recogniser, how the transcript begins");
+    app.add_option("--prompt-ids", request.prompt_ids, "the whole prompt as ids, where the bundle reads no words here")
+        ->delimiter(',')
+        ->excludes("--prompt");
+    app.add_option("--language", request.language, "of the speech, such as en (default: the one that is heard)");
+    app.add_option("--task", request.task, "transcribe, or translate to English, where the model has both");
+    app.add_flag("--timestamps", request.timestamps, "a line for each segment of the speech, with its times in seconds");
     app.add_option("--max-new-tokens", request.max_new_tokens, "at most this many (default: what the bundle allows)");
-    app.add_option("--variant", request.variant, "variant of the bundle (default: the first)");
+    app.add_option("--variant", request.variant, "variant of the bundle (default: the first, or the window that fits a sound)");
     app.add_option("--runtime", request.runtime, "what runs the graphs")
         ->check(CLI::IsMember({"onnxruntime", "tensorrt"}))
         ->capture_default_str();
@@ -75,14 +100,11 @@ int main(int argc, char** argv) {
         tokexport::Session session = open(request);
         const auto found = answer(request, session);
         for (const std::string& note : session.notes()) std::cerr << "note: " << note << "\n";
+        for (const std::string& note : found.notes) std::cerr << "note: " << note << "\n";
         if (request.json)
-            std::cout << nlohmann::json{{"text", found.text},
-                                        {"ids", found.ids},
-                                        {"kept_indices", found.kept_indices},
-                                        {"sizes", found.sizes}}
-                      << "\n";
+            std::cout << json_of(found) << "\n";
         else
-            std::cout << found.text << "\n";
+            print(found);
     } catch (const tokexport::Error& error) {
         std::cerr << "error: " << error.what() << "\n";
         return error.exit_code();

@@ -15,7 +15,7 @@ enum cudaError_t {
     cudaErrorInsufficientDriver,
     cudaErrorInvalidValue,
 };
-enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum { cudaDevAttrComputeCapabilityMajor, cudaDevAttrComputeCapabilityMinor };
 enum { cudaStreamNonBlocking, cudaStreamCaptureModeThreadLocal };
 
@@ -71,6 +71,13 @@ inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
     if (kind == cudaMemcpyDeviceToHost) ++fake.downloads;
     std::memcpy(to, from, bytes);
+    return cudaSuccess;
+}
+inline cudaError_t cudaMemcpy2DAsync(void* to, std::size_t pitch, const void* from, std::size_t between,
+                                     std::size_t bytes, std::size_t rows, cudaMemcpyKind kind, cudaStream_t stream) {
+    for (std::size_t row = 0; row < rows; ++row)
+        cudaMemcpyAsync(static_cast<char*>(to) + row * pitch, static_cast<const char*>(from) + row * between, bytes, kind,
+                        stream);
     return cudaSuccess;
 }
 inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, int) {

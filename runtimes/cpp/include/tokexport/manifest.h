@@ -41,6 +41,17 @@ struct CompressionRecord {
     std::int64_t tokens_in, tokens_out;
     bool size_bias;
     SeamRecord seam;
+    std::string params = {};  // of the method, as JSON
+};
+
+// How a recogniser is told what to write. A prompt is `start`, the id of the language and of the task where the model
+// has them, and `no_timestamps` unless times are wanted.
+struct SpeechRecord {
+    std::int64_t start = 0;
+    std::map<std::string, std::int64_t> languages, tasks;  // "en", "transcribe" -> id; empty: the model takes none
+    std::optional<std::int64_t> no_timestamps, timestamps;  // `timestamps` is 0.00 s; the vocabulary's last ids follow
+    double timestamp_seconds = 0.02;                        // from one of these ids to the next
+    std::optional<std::int64_t> latest_start;  // the first time is at most so many ids after `timestamps`; none: any
 };
 
 struct GenerationRecord {
@@ -49,19 +60,14 @@ struct GenerationRecord {
     std::int64_t tokens_in, prompt_length, max_new_tokens, vocabulary;
     std::int64_t bos, pad;
     std::vector<std::int64_t> eos;
+    std::vector<std::int64_t> suppress = {};        // ids that are never chosen
+    std::vector<std::int64_t> begin_suppress = {};  // ids that are not chosen as the first of an answer
+    std::optional<SpeechRecord> speech = {};        // none: a prompt begins with `bos`
 };
 
 // The inputs of the graph `text`.
 struct TextRecord {
     std::int64_t vocabulary, pad;
-};
-
-struct Variant {
-    std::string name;
-    std::vector<CompressionRecord> compression;
-    std::map<std::string, GraphRecord> graphs;  // by role
-    std::optional<GenerationRecord> generation;
-    std::optional<TextRecord> text;  // present where the variant has a graph `text`
 };
 
 struct PreprocessRecord {
@@ -89,7 +95,23 @@ struct LogMelRecord {
     std::int64_t samples() const { return static_cast<std::int64_t>(frames) * hop; }
 };
 
-using Preprocess = std::variant<std::monostate, PreprocessRecord, VideoRecord, LogMelRecord>;
+// Of a sound as it is, padded with silence at its end.
+struct WaveformRecord {
+    int sample_rate = 0;
+    std::int64_t samples = 0;  // the longest sound
+    bool normalize = false;    // to mean 0 and variance 1 over the samples before the silence, which stays zero
+};
+
+using Preprocess = std::variant<std::monostate, PreprocessRecord, VideoRecord, LogMelRecord, WaveformRecord>;
+
+struct Variant {
+    std::string name;
+    std::vector<CompressionRecord> compression;
+    std::map<std::string, GraphRecord> graphs;  // by role
+    std::optional<GenerationRecord> generation;
+    std::optional<TextRecord> text;  // present where the variant has a graph `text`
+    Preprocess preprocess;           // where its encoder takes another input than the manifest's record makes
+};
 
 struct Manifest {
     std::string schema, tokexport;
@@ -97,7 +119,8 @@ struct Manifest {
     std::map<std::string, FileRecord> files;
     std::vector<Variant> variants;  // at least one; the first is the default
     Preprocess preprocess;
-    std::string vocabulary;  // file of the `words` processor; empty where the bundle has no text processor
+    std::string vocabulary;  // file of the processor `words`; empty where it is of another kind
+    std::string tokenizer;   // file of the processor `tokenizers`; likewise
 
     // Reads the text of a manifest: a newer minor version is read, unknown keys ignored; a newer major one refused.
     // `where` names the file in messages. BundleError: damaged, too new, or an invalid key or value.

@@ -26,7 +26,8 @@ struct Sound {
 };
 
 // A Tensor is the encoder's input already: pixel_values [B, 3, H, W], of a video [B, T, 3, H, W], or input_features
-// [B, mels, frames], float32.
+// [B, mels, frames], or
+// input_values [B, samples], float32.
 using Media = std::variant<Image, Sound, Tensor>;
 
 // float32 [1, 3, height, width], as runtimes/media/image.py computes it with Pillow: resized on 8-bit values.
@@ -36,6 +37,9 @@ Tensor pixel_values(const Image& image, const PreprocessRecord& record);
 // float32 [1, mels, frames], as runtimes/media/log_mel.py computes it; a shorter sound is followed by silence.
 // RequestError: empty, longer than the window, not finite, or at another sample rate.
 Tensor input_features(const Sound& sound, const LogMelRecord& record);
+
+// float32 [1, samples]; a shorter sound is followed by silence. RequestError: likewise.
+Tensor input_values(const Sound& sound, const WaveformRecord& record);
 
 // The encoder's main input. RequestError: the bundle takes another kind of input.
 Tensor encoder_input(const Media& media, const Preprocess& record);

@@ -14,6 +14,7 @@
 #include "tokexport/backend.h"
 #include "tokexport/generate.h"
 #include "tokexport/media.h"
+#include "tokexport/tokenizer.h"
 
 namespace tokexport {
 
@@ -46,30 +47,46 @@ class Session {
     Tensors encode(const Media& media, const Ids& prompt);
 
     // Answers a prompt about an image, or transcribes a sound, greedily. For a recogniser the prompt is the beginning
-    // of the transcript.
-    // RequestError: no language graphs, a prompt that is too long, an unknown word, a bad image or sound.
+    // of the transcript. Where the manifest has a record of speech, a sound may be long: it is read piece by piece, each
+    // by the shortest window of the bundle that holds it, unless the session has a named variant.
+    // RequestError: no language graphs, a prompt that is too long, an unknown word, a bad image or sound; a language,
+    // task or times that the model lacks; words for a tokenizer.json, which this library does not turn into ids.
     // GraphError: logits or sizes are NaN.
-    Answer generate(const Media& media, const std::string& prompt = "",
-                    std::optional<std::int64_t> max_new_tokens = std::nullopt);
+    Answer generate(const Media& media, const std::string& prompt = "", const GenerateOptions& options = {});
 
-    // The same for ids, `bos` included, where the bundle has no text processor.
-    Answer generate(const Media& media, const Ids& prompt, std::optional<std::int64_t> max_new_tokens = std::nullopt);
+    // The same for ids: with `bos`, or the whole prompt of a recogniser.
+    Answer generate(const Media& media, const Ids& prompt, const GenerateOptions& options = {});
 
     // The notes of the loaded graphs: "decode: no CUDA graph: it was switched off".
     std::vector<std::string> notes() const;
 
-    // The text processor; null where the bundle has none.
+    // The text processor `words`; null where the bundle has none.
     // BundleError: it is damaged, or its special ids are not those of the manifest.
     const Words* words();
 
+    // The text processor `tokenizers`; null where the bundle has none.
+    // BundleError: it is damaged, has parts that this library does not know, or more ids than the model.
+    const Tokenizer* tokenizer();
+
+    // The text of ids up to the first `eos`, without special ones; empty where the bundle has no text processor.
+    // GraphError: the processor has no such id.
+    std::string detokenize(const Ids& ids);
+
   private:
+    Tensors run(const Variant& variant, const std::string& role, Tensors inputs);
+    Tensors encode(const Variant& variant, const Media& media, const Tensors& extra);
+    Answer transcribed(const Media& media, const Ids& words, const std::optional<Ids>& whole,
+                       const GenerateOptions& options);
+    GenerateOptions checked_options(const GenerateOptions& options) const;
+    const Words& typed();
     Ids ids_of(const std::string& prompt);
 
     Bundle bundle_;
     std::unique_ptr<Backend> backend_;
     std::string variant_;
-    std::map<std::string, std::unique_ptr<Graph>> graphs_;
+    std::map<std::pair<std::string, std::string>, std::unique_ptr<Graph>> graphs_;  // by variant and role
     std::optional<Words> words_;
+    std::optional<Tokenizer> tokenizer_;
 };
 
 }  // namespace tokexport

@@ -37,12 +37,21 @@ constexpr DType dtype_of() {
     if constexpr (std::is_same_v<T, std::uint8_t>) return DType::uint8;
 }
 
-// Immutable values. A backend derives from it to leave them on its device.
+// Rows of equal length in a buffer; the first begins `begin` bytes behind its start, the next ones `pitch` bytes apart.
+struct Rows {
+    std::size_t count, bytes, begin, pitch;
+};
+
+// Values, which only a tensor that owns them alone may change. A backend derives from it to leave them on its device.
 class Buffer {
   public:
     virtual ~Buffer() = default;
-    // The values in host memory, contiguous, alive as long as the buffer; the first call may wait for a device.
+    // The values in host memory, contiguous, alive as long as the buffer and unchanged until it is written to; the first
+    // call may wait for a device.
     virtual const void* host() const = 0;
+
+    // Copies `values`, row after row, over these rows. False: this buffer cannot be written to.
+    virtual bool write(const Buffer& values, const Rows& rows);
 };
 
 // Cheap to copy: copies share their buffer.
@@ -73,6 +82,11 @@ class Tensor {
         expect(dtype_of<T>());
         return static_cast<const T*>(host());
     }
+
+    // Writes `slice`, a tensor of this shape but for its last axis but one, which is 1, over index `slot` of that axis:
+    // in place where no other tensor shares the buffer. GraphError: it has another dtype or shape, or there is no such
+    // slot.
+    void put(const Tensor& slice, std::int64_t slot);
 
     // A copy of the values as float32. RequestError: they are neither float32, float16 nor bfloat16.
     std::vector<float> floats() const;

@@ -1,0 +1,94 @@
+#include "media_records.h"
+
+#include <algorithm>
+
+namespace tokexport {
+namespace {
+
+constexpr std::int64_t kInt = INT32_MAX;
+// No model takes a larger picture or spectrogram; refused before memory is allocated.
+constexpr std::int64_t kMostPixels = std::int64_t{1} << 24;
+constexpr std::int64_t kLargest = std::int64_t{1} << 26;
+constexpr std::int64_t kLongestWindow = 1 << 16;
+
+using Names = std::vector<std::string>;
+
+const Names kFilters = {"nearest", "bilinear", "bicubic", "lanczos"};
+const Names kCrops = {"none", "center", "pad"};
+
+std::array<double, 3> three(const Field& field) {
+    const auto values = field.list();
+    field.must(values.size() == 3, "it is not three numbers");
+    return {values[0].number(), values[1].number(), values[2].number()};
+}
+
+PreprocessRecord image_of(Fields& fields) {
+    PreprocessRecord record;
+    const Field size = fields.at("size");
+    const auto pair = size.integers(1, kInt);
+    size.must(pair.size() == 2 && pair[0] <= kMostPixels / pair[1],
+              text_of(pair) + " is no height and width of at most " + std::to_string(kMostPixels) + " pixels");
+    record.height = static_cast<int>(pair[0]);
+    record.width = static_cast<int>(pair[1]);
+    record.resample = named<PreprocessRecord::Resample>(fields.at("resample"), kFilters);
+    if (const auto crop = fields.find("crop")) record.crop = named<PreprocessRecord::Crop>(*crop, kCrops);
+    if (const auto antialias = fields.find("antialias")) record.antialias = antialias->boolean();
+    if (const auto rescale = fields.find("rescale")) record.rescale = rescale->number();
+    record.mean = three(fields.at("mean"));
+    record.std = three(fields.at("std"));
+    if (const auto layout = fields.find("layout")) layout->one_of({"NCHW"});
+    return record;
+}
+
+LogMelRecord log_mel_of(const Field& field, Fields& fields) {
+    const auto whole = [&](const char* key, std::int64_t least, std::int64_t most) {
+        return static_cast<int>(fields.at(key).integer(least, most));
+    };
+    const LogMelRecord record{whole("sample_rate", 1, kInt), whole("n_fft", 2, kLongestWindow), whole("hop", 1, kInt),
+                              whole("mels", 1, kInt), whole("frames", 1, kInt)};
+    field.must(record.samples() > record.n_fft / 2, std::to_string(record.samples()) +
+                                                        " samples cannot be mirrored at the ends for windows of " +
+                                                        std::to_string(record.n_fft));
+    const std::int64_t tallest = std::max<std::int64_t>(record.frames, record.n_fft);
+    field.must(record.samples() <= kLargest && tallest <= kLargest / record.mels &&
+                   record.frames <= kLargest / record.n_fft,
+               "the sound or its spectrogram has more than " + std::to_string(kLargest) + " values");
+    return record;
+}
+
+WaveformRecord waveform_of(Fields& fields) {
+    WaveformRecord record;
+    record.sample_rate = static_cast<int>(fields.at("sample_rate").integer(1, kInt));
+    record.samples = fields.at("samples").integer(1, kLargest);
+    if (const auto normalize = fields.find("normalize")) record.normalize = normalize->boolean();
+    return record;
+}
+
+VideoRecord video_of(Fields& fields) {
+    Fields frame(fields.at("frame"));
+    if (const auto kind = frame.find("kind")) kind->one_of({"image"});
+    const VideoRecord record{static_cast<int>(fields.at("frames").integer(1, kInt)), image_of(frame)};
+    frame.done();
+    return record;
+}
+
+}  // namespace
+
+Preprocess preprocess_of(const Field& field) {
+    Fields fields(field);
+    const auto kind = fields.find("kind");
+    const std::string name = kind ? kind->one_of({"image", "video", "log_mel", "waveform"}) : "image";
+    Preprocess found;
+    if (name == "log_mel")
+        found = log_mel_of(field, fields);
+    else if (name == "waveform")
+        found = waveform_of(fields);
+    else if (name == "video")
+        found = video_of(fields);
+    else
+        found = image_of(fields);
+    fields.done();
+    return found;
+}
+
+}  // namespace tokexport
