@@ -30,9 +30,10 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 # benchmarks/ctc_frames.py, words wrong with half the frames removed.
 REFUSED: dict[str, tuple[str, str]] = {
     "ForCTC": (
-        "writes a letter or none for every frame, so its frames carry the alignment, and no compressor fits between its "
-        "encoder and its text. Of a small one 14 % of the words are wrong, with half the frames 86 % by uniform choice, "
-        "90 % pooled, 20 % merged by kcenter_merge; and behind the encoder is one matrix, so nothing is saved there",
+        "writes a letter or none for every frame, so its frames carry the alignment, and no compressor fits between "
+        "its encoder and its text. Of a small one 14 % of the words are wrong, with half the frames 86 % by uniform "
+        "choice, 90 % pooled, 20 % merged by kcenter_merge; and behind the encoder is one matrix, so nothing is saved "
+        "there",
         "Give its encoder as package.module:callable, merge inside it, and let each frame read the letter of its slot: "
         "logits[assignment]. Behind layer 2 of 4 of the same model that left 16 % wrong.",
     ),
