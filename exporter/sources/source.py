@@ -43,6 +43,9 @@ class GraphSource:
         placeholder: path of a submodule, [B, N, D] -> [B, N, D'], which a compressor that widens tokens replaces. With
             it, the module and its graph can be run and split before the compressor is inserted. Empty where there is
             none.
+        merged_rows: whether a merged slot may have the position of the token whose place it inherits, where layers read
+            a table of positions. The module then has a method `at`, a context in which its layers take tokens for those
+            at the positions [1, K] that it was given.
     """
 
     role: Role
@@ -51,6 +54,7 @@ class GraphSource:
     outputs: tuple[str, ...]
     grid: tuple[int, ...] | None = None
     placeholder: str = ""
+    merged_rows: bool = False
 
 
 @dataclass(frozen=True)
