@@ -5,7 +5,7 @@ arguments that the decoder was called with. So one function, told by those what 
 
     past        decode: by layer, key and value [B, H, capacity, d] of self-attention. The softmax runs over
                 [past | new]; `attention_mask` is that of the past, and the new key is always seen.
-    cross_bias  [B, 1, 1, K], added to the logits of cross-attention.
+    cross_bias  [B, 1, 1, K], added to the logits of cross-attention, where the decoder gives that none for a mask.
 
 A cache of transformers concatenates; these keep what a layer computed, so that a graph can return it.
 """
@@ -47,7 +47,7 @@ def attention(
         query: [B, H, n, d].
         key: [B, G, m, d], where G divides H; of the token itself where there is a `past`.
         value: likewise.
-        attention_mask: of self-attention, added to the logits: [B or 1, 1, n or 1, m], of a `past` its capacity.
+        attention_mask: added to the logits: [B or 1, 1, n or 1, m], in self-attention with a `past` [.., capacity].
         scaling: of the logits; None: d ** -0.5.
         softcap: the logits are softcap * tanh(logits / softcap) before the mask.
         past: see the module docstring.
@@ -60,7 +60,7 @@ def attention(
     groups = key.shape[1]
     query = query * (dim**-0.5 if scaling is None else scaling)
     query = query.reshape(batch, groups, heads // groups * rows, dim)
-    mask = attention_mask if module.is_causal else cross_bias
+    mask = attention_mask if module.is_causal or cross_bias is None else cross_bias
 
     def logits(keys: Tensor, added: Tensor | None) -> Tensor:
         products = query @ keys.transpose(2, 3)
@@ -89,7 +89,7 @@ class Kept(Cache):
 
     def __init__(self) -> None:
         self.computed: dict[int, KeyValue] = {}
-        self.layers = []
+        self.layers: list[Any] = []
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> KeyValue:
         """Keep them, and attend to them alone."""

@@ -29,14 +29,15 @@ class Prefill(nn.Module):
         head: [B, D] -> [B, V].
         length: P.
         spare: slots for what is decoded.
+        bias: see `CrossDecoder`.
     """
 
     mask: Tensor
     positions: Tensor
 
-    def __init__(self, decoder: nn.Module, head: nn.Module, length: int, spare: int) -> None:
+    def __init__(self, decoder: nn.Module, head: nn.Module, length: int, spare: int, bias: str) -> None:
         super().__init__()
-        self.decoder, self.head, self.spare = decoder, head, spare
+        self.decoder, self.head, self.spare, self.bias = decoder, head, spare, bias
         self.register_buffer("mask", causal_mask(length), persistent=False)
         self.register_buffer("positions", torch.arange(length)[None], persistent=False)
 
@@ -50,7 +51,7 @@ class Prefill(nn.Module):
             past_key_values=Both(own, cross),
             position_ids=self.positions,
             use_cache=True,
-            cross_bias=token_bias[:, None, None],
+            **{self.bias: token_bias[:, None, None]},
         ).last_hidden_state
         last = hidden.gather(1, last_index[:, None, None].expand(-1, -1, hidden.shape[2]))
         present = [F.pad(part, (0, 0, 0, self.spare)) for part in _in_order(own)]
@@ -67,9 +68,9 @@ class Decode(nn.Module):
 
     slots: Tensor
 
-    def __init__(self, decoder: nn.Module, head: nn.Module, capacity: int) -> None:
+    def __init__(self, decoder: nn.Module, head: nn.Module, capacity: int, bias: str) -> None:
         super().__init__()
-        self.decoder, self.head = decoder, head
+        self.decoder, self.head, self.bias = decoder, head, bias
         self.register_buffer("slots", torch.arange(capacity)[None], persistent=False)
 
     def forward(
@@ -89,7 +90,7 @@ class Decode(nn.Module):
             position_ids=index,
             use_cache=True,
             past=dict(enumerate(past)),
-            cross_bias=token_bias[:, None, None],
+            **{self.bias: token_bias[:, None, None]},
         ).last_hidden_state
         return self.head(hidden[:, 0]), *_in_order(own)
 
@@ -108,6 +109,7 @@ class CrossDecoder:
         prompt_length: P.
         capacity: of the caches of self-attention, P and what is decoded.
         pad: fills a prompt up to P.
+        bias: the keyword argument [B, 1, 1, K] that the decoder hands to its cross-attention.
     """
 
     decoder: nn.Module
@@ -119,6 +121,7 @@ class CrossDecoder:
     prompt_length: int
     capacity: int
     pad: int
+    bias: str = "cross_bias"
 
     def graphs(self, keep: int, prompt: Sequence[int], word: int) -> list[GraphSource]:
         """prefill and decode for K = `keep`; the examples are a `prompt`, and a `word` after it."""
@@ -126,11 +129,11 @@ class CrossDecoder:
         past = (1, self.heads, self.capacity, self.head_dim)
         cross = (1, self.heads, keep, self.head_dim)
         bias = torch.zeros(1, keep)
-        padding = [self.pad] * (self.prompt_length - len(prompt))
+        padding, spare = [self.pad] * (self.prompt_length - len(prompt)), self.capacity - self.prompt_length
         return [
             GraphSource(
                 role="prefill",
-                module=Prefill(self.decoder, self.head, self.prompt_length, self.capacity - self.prompt_length).eval(),
+                module=Prefill(self.decoder, self.head, self.prompt_length, spare, self.bias).eval(),
                 inputs={
                     "input_ids": torch.tensor([[*prompt, *padding]]),
                     "tokens": torch.zeros(1, keep, self.dim),
@@ -141,7 +144,7 @@ class CrossDecoder:
             ),
             GraphSource(
                 role="decode",
-                module=Decode(self.decoder, self.head, self.capacity).eval(),
+                module=Decode(self.decoder, self.head, self.capacity, self.bias).eval(),
                 inputs={
                     "input_ids": torch.tensor([[word]]),
                     "write_index": torch.tensor([len(prompt)]),

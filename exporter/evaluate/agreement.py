@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from .answers import Encoded
 
 # By the kind of preprocessing.
-FILES = {"image": PICTURES, "video": VIDEOS, "log_mel": (".wav", ".flac", ".ogg", ".mp3")}
+_SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
+FILES = {"image": PICTURES, "video": VIDEOS, "log_mel": _SOUNDS, "waveform": _SOUNDS}
 ARRAY = ".npy"
 
 

@@ -114,6 +114,10 @@ class Folder:
                 f"{bench.source.name} has no language graphs here that could answer a prompt",
                 fix="Leave --prompt out: the encoder's output tokens are compared.",
             )
+        if prompt is not None and generation is not None and generation.speech is not None:
+            raise RequestError(
+                f"{bench.source.name} writes down what it hears, and is asked nothing", fix="Leave --prompt out."
+            )
         if prompt is None and generation is not None and generation.attention == "self":
             raise RequestError(
                 f"{bench.source.name} answers questions about its inputs, and none is asked",

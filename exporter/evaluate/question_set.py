@@ -51,6 +51,8 @@ class QuestionSet:
         vocabulary = source.processor.vocabulary
         self._words = Words.from_json(json.loads(source.processor_files[vocabulary])) if vocabulary else None
         self.prompts = [self._words.prompt(text) for text in prompts] if self._words else []
+        if spoken := source.proof_prompt():
+            self.prompts = [spoken] * len(prompts)
 
     @classmethod
     def of_questions(cls, source: Source, encoder: ir.Model, questions: Sequence[Question]) -> QuestionSet:
@@ -119,13 +121,13 @@ class QuestionSet:
         return Encoded(np.concatenate([_with_batch(one) for one in tokens]), kept, sizes, assignment, of)
 
     def answer(self, encoded: Encoded, language: Language) -> list[str]:
-        """The answer to each prompt.
+        """The answer to each prompt; its ids where the model has no words of its own: they are equal where words are.
 
         Raises:
             GraphError: the graphs return NaN.
         """
-        assert self._words is not None, "answers need a text processor"
-        return [self._words.detokenize(ids) for ids in language.answer(encoded, self.prompts)]
+        said = language.answer(encoded, self.prompts)
+        return [self._words.detokenize(ids) if self._words else " ".join(map(str, ids)) for ids in said]
 
     def _read(self, model: ir.Model, seam: Seam, names: Mapping[str, str]) -> dict[str, list[np.ndarray]]:
         """What stands at a seam, tokens and signals, for each input, by the value's name in `model`."""

@@ -9,40 +9,31 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
-from transformers import WhisperConfig
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 from transformers.models.whisper.modeling_whisper import WhisperDecoder as Decoder
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as Encoder
 
 from ...errors import RequestError
-from ...runtimes.bundle.manifest import GenerationRecord, LogMelRecord, ProcessorRecord
-from ...runtimes.media.log_mel import input_features
-from ..decoders.attention import NAME
+from ...runtimes.bundle.manifest import LogMelRecord
 from ..decoders.cross import CrossDecoder
 from ..sources.configuration import Layers, Positions, Vocabulary, Width, built, typed
 from ..sources.sound import log_mel_of
-from ..sources.source import Answered, GraphSource, Source
-from ..sources.tokenizer import FILE, tokenizer_of
+from ..sources.source import GraphSource
 from ..sources.weights import without_weights
-from .spoken import spoken
-from .whisper_generation import Settings, settings
-from .whisper_reference import Reference
+from .recogniser import Recogniser
+from .recogniser_reference import Reference
 
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
 
-# Room for the ids that a transcript begins with, and for a few words.
-_PROMPT = 8
 # Of the model's own window: measured on tiny.en and base, ten of thirty seconds change few words.
 _SHORTEST = 1 / 3
-_TOKENIZER = f"processor/{FILE}"
 
 
 class _Config(BaseModel):
@@ -86,24 +77,12 @@ class WhisperEncoder(nn.Module):
 
 
 @dataclass
-class WhisperSource(Source):
-    """A Whisper folder; see the module docstring.
-
-    Attributes:
-        config: of the folder.
-        checkpoint: the folder, for the decoder's weights, which are read on first use.
-        settings: how it generates; None where only the encoder is exported.
-        whole: the model that this one is a window of, whose decoder both have.
-    """
-
-    config: Any = field(kw_only=True)
-    checkpoint: Checkpoint = field(kw_only=True)
-    settings: Settings | None = None
-    whole: WhisperSource | None = None
+class WhisperSource(Recogniser):
+    """A Whisper folder; see the module docstring."""
 
     def windowed(self, seconds: float) -> WhisperSource:
         """See `Source`: the encoder's positions are cut."""
-        record = self.preprocess
+        record = self.sound
         assert isinstance(record, LogMelRecord)
         own, frames = record.samples / record.sample_rate, seconds * record.sample_rate / record.hop
         step = 2 * record.hop / record.sample_rate
@@ -135,89 +114,16 @@ class WhisperSource(Source):
             whole=self,
         )
 
-    def real_inputs(self, n: int) -> list[dict[str, np.ndarray]]:
-        """The log-mel spectrograms of `n` windows of speech; see `spoken`."""
-        record = self.preprocess
-        assert isinstance(record, LogMelRecord)
-        return [{"input_features": input_features(wave, record)} for wave in spoken(n, record.samples)]
+    def read_decoder(self) -> CrossDecoder:
+        """See `Recogniser`."""
+        return self.loaded(Decoder, self.config.decoder_attention_heads)
 
-    def language(self, keep: int) -> list[GraphSource]:
-        """prefill and decode for K = `keep`; the examples are an empty transcript and its first word."""
-        if self.settings is None:
-            return []
-        prompt = self.settings.prompt()
-        barred = {*self.settings.suppress, *self.settings.begin_suppress, *self.settings.eos}
-        word = next(i for i in range(self.config.vocab_size) if i not in barred)
-        return self._decoder.graphs(keep, prompt, word)
-
-    def generation(self, keep: int) -> GenerationRecord | None:
-        """See `runtimes.bundle.manifest` for the contract; one capacity for each layer."""
-        if self.settings is None:
-            return None
-        config, said = self.config, self.settings
-        return GenerationRecord(
-            attention="cross",
-            image_span=(0, keep),
-            tokens_in=self.encoder.grid[0] if self.encoder.grid else config.max_source_positions,
-            prompt_length=_PROMPT,
-            kv_capacity=[config.max_target_positions] * config.decoder_layers,
-            max_new_tokens=config.max_target_positions - _PROMPT,
-            vocabulary=config.vocab_size,
-            bos=said.bos,
-            pad=said.pad,
-            eos=said.eos,
-            suppress=said.suppress,
-            begin_suppress=said.begin_suppress,
-            speech=said.speech,
-        )
-
-    def proof_prompt(self) -> list[int]:
-        """See `Settings.prompt`."""
-        return self.settings.prompt() if self.settings else []
-
-    def own_answer(self, tokens: np.ndarray, token_bias: np.ndarray, limit: int) -> Answered | None:
-        """See `Source`; by transformers."""
-        if self.settings is None:
-            return None
-        return self._reference.answer(tokens, token_bias, self.settings.prompt(), self.settings, limit)
-
-    @cached_property
-    def _decoder(self) -> CrossDecoder:
-        """The folder's decoder.
-
-        Raises:
-            RequestError: weights that do not belong to config.json.
-        """
-        if self.whole is not None:
-            return self.whole._decoder
-        config = copy.deepcopy(self.config)
-        config._attn_implementation = NAME
-        with without_weights():
-            decoder = built(lambda: Decoder(config), self.checkpoint.folder / "config.json")
-            head = nn.Linear(config.d_model, config.vocab_size, bias=False)
-        self.checkpoint.weights.load(decoder, "decoder")
-        if config.tie_word_embeddings:
-            head.weight = decoder.embed_tokens.weight
-        else:
-            self.checkpoint.weights.load(head, "proj_out")
-        return CrossDecoder(
-            decoder=decoder.eval(),
-            head=head,
-            layers=config.decoder_layers,
-            heads=config.decoder_attention_heads,
-            head_dim=config.d_model // config.decoder_attention_heads,
-            dim=config.d_model,
-            prompt_length=_PROMPT,
-            capacity=config.max_target_positions,
-            pad=self.settings.pad if self.settings else 0,
-        )
-
-    @cached_property
-    def _reference(self) -> Reference:
-        if self.whole is not None:
-            return self.whole._reference
+    def make_reference(self) -> Reference:
+        """See `Recogniser`."""
         encoder: Any = self.encoder.module
-        return Reference(self.config, encoder.encoder, self._decoder.decoder, self._decoder.head)
+        return Reference(
+            WhisperForConditionalGeneration, self.config, encoder.encoder, self.decoder.decoder, self.decoder.head
+        )
 
 
 def open_family(checkpoint: Checkpoint) -> WhisperSource:
@@ -252,27 +158,9 @@ def open_family(checkpoint: Checkpoint) -> WhisperSource:
         preprocess=log_mel_of(checkpoint, config.num_mel_bins, 2 * tokens),
         config=config,
         checkpoint=checkpoint,
+        positions=config.max_target_positions,
+        decoder_layers=config.decoder_layers,
     )
-    if checkpoint.parts == "all" and "WhisperModel" in named:
-        source.notes = ("this folder is a WhisperModel, which has no output layer: only its encoder is exported",)
-    elif checkpoint.parts == "all":
-        _add_language(source)
+    if checkpoint.parts == "all":
+        source.add_language("max_target_positions", headless="WhisperModel" in named)
     return source
-
-
-def _add_language(source: WhisperSource) -> None:
-    """Read what the language graphs need but their weights."""
-    config, checkpoint, record = source.config, source.checkpoint, source.preprocess
-    assert isinstance(record, LogMelRecord)
-    if config.max_target_positions <= _PROMPT:
-        raise RequestError(
-            f"max_target_positions {config.max_target_positions} leaves no room for a transcript: {_PROMPT} positions "
-            "hold what it begins with",
-            where=str(checkpoint.folder / "config.json"),
-            fix="Export the encoder alone with --parts encoder.",
-        )
-    content, ids = tokenizer_of(checkpoint, config.vocab_size)
-    seconds = record.samples / record.sample_rate / config.max_source_positions
-    source.settings = settings(checkpoint, config.vocab_size, ids, seconds)
-    source.processor = ProcessorRecord(kind="tokenizers", tokenizer=_TOKENIZER)
-    source.processor_files = {_TOKENIZER: content}

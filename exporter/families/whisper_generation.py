@@ -1,4 +1,4 @@
-"""How a Whisper folder generates: generation_config.json, or in older folders the same fields of config.json."""
+"""How a recogniser generates: generation_config.json, or in older folders the same fields of config.json."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from ...errors import RequestError
 from ...runtimes.bundle.manifest import SpeechRecord
+from ...runtimes.speech import Asked, prompt
 from ..sources.configuration import typed
 
 if TYPE_CHECKING:
@@ -53,10 +54,8 @@ class Settings:
 
     def prompt(self) -> list[int]:
         """The ids that a transcript without times begins with, in English where the model knows several languages."""
-        speech = self.speech
-        language = speech.languages.get("en", next(iter(speech.languages.values()), None))
-        task = speech.tasks.get("transcribe")
-        return [i for i in (speech.start, language, task, speech.no_timestamps) if i is not None]
+        codes = self.speech.languages
+        return prompt(self.speech, Asked("en" if "en" in codes else next(iter(codes), None)))
 
 
 def settings(checkpoint: Checkpoint, vocabulary: int, ids: Mapping[str, int], seconds: float) -> Settings:

@@ -28,6 +28,7 @@ _GIVEN = {
     "image": "--image picture.png --prompt 'your question'",
     "video": "--video clip.gif --prompt 'your question'",
     "log_mel": "--audio sound.wav",
+    "waveform": "--audio sound.wav",
 }
 
 

@@ -1,4 +1,4 @@
-"""An encoder's input as a picture for people: de-normalised pixels, frames side by side, a spectrogram, or none."""
+"""An encoder's input as a picture for people: de-normalised pixels, frames side by side, a sound, or none."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...runtimes.bundle.manifest import LogMelRecord, Preprocess, PreprocessRecord, VideoRecord
+from ...runtimes.bundle.manifest import LogMelRecord, Preprocess, PreprocessRecord, VideoRecord, WaveformRecord
 
 # A larger picture is shrunk: the page shows it half as wide.
 _LARGEST = 768
 _LOSSLESS = 160 * 160
+
+_HEIGHT = 64
 
 # Nine knots of cividis (Nunez, Anderton and Renslow 2018, doi 10.1371/journal.pone.0199239), whose lightness rises
 # evenly for every kind of colour vision.
@@ -38,8 +40,8 @@ class Pixels:
 
     Attributes:
         rgb: uint8 [height, width, 3]; of a video, its frames from left to right; of a sound, high frequencies on top
-            and one column a frame.
-        sound: whether it is a spectrogram.
+            and one column a frame, or of a waveform how loud it is.
+        sound: whether it is one of these.
         seconds: length of a sound, where known.
         note: how the values became colours, where that is not the inverse of the preprocessing.
     """
@@ -70,11 +72,14 @@ def pixels_of(array: np.ndarray, preprocess: Preprocess | None, grid: tuple[int,
     """The picture of an encoder's input, None where it cannot be shown as one.
 
     Args:
-        array: [B, C, H, W], [B, T, C, H, W] or [B, mels, frames]; the first of the batch is drawn.
+        array: [B, C, H, W], [B, T, C, H, W], [B, mels, frames] or [B, samples]; the first of the batch is drawn.
         preprocess: how it was made, where the source records it.
         grid: of the tokens: [B, mels, frames] is taken for a spectrogram where the grid has one dimension.
     """
     first = np.asarray(array, np.float32)[0]
+    if isinstance(preprocess, WaveformRecord):
+        columns = 2 * grid[0] if grid else _LARGEST
+        return Pixels(_colours(_loudness(first, columns)), True, preprocess.samples / preprocess.sample_rate)
     if isinstance(preprocess, LogMelRecord) or (first.ndim == 2 and grid is not None and len(grid) == 1):
         seconds = None
         if isinstance(preprocess, LogMelRecord):
@@ -121,6 +126,17 @@ def slot_means(pixels: Pixels, cells: np.ndarray, assignment: np.ndarray, slots:
 def _unit(values: np.ndarray) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
+def _loudness(samples: np.ndarray, columns: int) -> np.ndarray:
+    """[samples] -> [`_HEIGHT`, columns] in 0..1: how loud each column is at most, as a bar of that height.
+
+    Zeros fill the last column.
+    """
+    width = -(-len(samples) // columns)
+    loudest = np.abs(np.pad(samples, (0, width * columns - len(samples)))).reshape(columns, width).max(1)
+    loud = loudest / max(float(loudest.max()), 1e-9)
+    return np.where(np.abs(np.linspace(-1, 1, _HEIGHT))[:, None] <= loud, loud, 0)
 
 
 def _rgb(values: np.ndarray) -> np.ndarray:

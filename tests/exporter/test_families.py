@@ -130,11 +130,12 @@ def test_whisper_without_a_head_in_float16_with_128_bands(tmp_path):
 
 
 def test_whisper_says_how_a_sound_becomes_its_input(tiny_whisper_folder):
-    from tokexport.exporter.sources.synthetic import sound
-    from tokexport.runtimes.media.log_mel import input_features
+    from tokexport.exporter.families.spoken import spoken
 
     source = open_source(str(tiny_whisper_folder))
-    made = input_features(sound(1, source.preprocess.samples), source.preprocess)
+    extract = transformers.WhisperFeatureExtractor(feature_size=80, chunk_length=2)
+    wave = spoken(2, source.preprocess.samples)[1]
+    made = extract(wave, sampling_rate=16000, return_tensors="np").input_features
     np.testing.assert_allclose(made, source.real_inputs(2)[1]["input_features"], atol=1e-4)
 
 

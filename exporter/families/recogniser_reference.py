@@ -1,15 +1,15 @@
-"""Whisper as transformers runs it, fed the tokens of a compressor: what the whole model is proved against."""
+"""A recogniser as transformers runs it, fed the tokens of a compressor: what the whole model is proved against."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
+from transformers import GenerationConfig
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -19,24 +19,34 @@ from .whisper_generation import Settings
 
 
 class Reference:
-    """A WhisperForConditionalGeneration with its own attention and its own caches.
+    """A model of transformers with its own attention and its own caches.
 
     Args:
+        kind: makes the model of a configuration, whose `model` has the encoder and the decoder, beside `proj_out`.
         config: of the folder.
         encoder: of transformers, loaded.
         decoder: likewise; both share their weights with it.
         head: the output layer.
+        encoded: makes what the model takes for its encoder's output.
     """
 
-    def __init__(self, config: WhisperConfig, encoder: nn.Module, decoder: nn.Module, head: nn.Module) -> None:
+    def __init__(
+        self,
+        kind: Callable[[Any], Any],
+        config: Any,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        head: nn.Module,
+        encoded: Callable[..., Any] = BaseModelOutput,
+    ) -> None:
         config = copy.deepcopy(config)
         # Of all attentions of transformers the one that adds a mask as it is given.
         config._attn_implementation = "eager"
         with without_weights():
-            model: Any = WhisperForConditionalGeneration(config)
+            model = kind(config)
         for part, loaded in ((model.model.encoder, encoder), (model.model.decoder, decoder), (model.proj_out, head)):
             part.load_state_dict(loaded.state_dict(), assign=True)
-        self.model = model.eval()
+        self.model, self._encoded = model.eval(), encoded
 
     def answer(
         self, tokens: np.ndarray, token_bias: np.ndarray, prompt: Sequence[int], settings: Settings, limit: int
@@ -59,7 +69,7 @@ class Reference:
         try:
             made = GenerationMixin.generate(
                 self.model,
-                encoder_outputs=BaseModelOutput(last_hidden_state=torch.from_numpy(np.asarray(tokens, np.float32))),
+                encoder_outputs=self._encoded(last_hidden_state=torch.from_numpy(np.asarray(tokens, np.float32))),
                 decoder_input_ids=torch.tensor([[*prompt]]),
                 generation_config=GenerationConfig(
                     max_new_tokens=limit,
