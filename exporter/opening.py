@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RequestError, nearest
-from .families import added, family_of, known_architectures
+from .families import added, family_of, known_architectures, refused
 from .sources.checkpoint import Checkpoint
 from .sources.configuration import Named, typed
 from .sources.own_module import example, onnx_instead
@@ -114,7 +114,8 @@ def open_checkpoint(folder: Path, name: str | None = None, parts: Parts = "encod
     With ``all`` for `parts` it has the language graphs too, where its family knows them.
 
     Raises:
-        RequestError: no config.json, no or damaged weights, or an architecture that has no family here.
+        RequestError: no config.json, no or damaged weights, or an architecture that has no family here; where it is
+            known not to fit, with the reason.
         MissingError: torch or transformers is not installed.
     """
     checkpoint = Checkpoint(folder.resolve(), name or folder.resolve().name, parts)
@@ -123,6 +124,9 @@ def open_checkpoint(folder: Path, name: str | None = None, parts: Parts = "encod
         raise RequestError("no config.json in this folder, so it is no checkpoint", where=str(folder), fix=files)
     config = typed(Named, checkpoint.config, checkpoint.folder / "config.json")
     found = family_of(config.model_type, config.architectures or [])
+    unfit = refused(config.architectures or [])
+    if found is None and unfit:
+        raise RequestError(f"{unfit[0]} {unfit[1]}", where=str(folder / "config.json"), fix=unfit[2])
     if found is None:
         named = " ".join(config.architectures or []) or config.model_type or "nothing"
         raise RequestError(

@@ -184,3 +184,48 @@ def whisper(
     if not headless:
         whisper_tokenizer(folder, ids)
     return folder
+
+
+def moonshine(
+    folder: Path,
+    *,
+    hidden: int = 40,
+    layers: int = 2,
+    heads: int = 2,
+    positions: int = 48,
+    headless: bool = False,
+    extractor: dict[str, Any] | None = None,
+    **config: Any,
+) -> Path:
+    """A MoonshineForConditionalGeneration with its tokenizer, or with `headless` a MoonshineModel, which has none.
+
+    A head has 20 channels, 18 of them rotate, and transformers pads them to 24.
+    """
+    from transformers import MoonshineConfig, MoonshineForConditionalGeneration, MoonshineModel
+
+    words = ["<unk>", "<|start|>", "<|end|>", *(f"w{i}" for i in range(3, 60))]
+    made = MoonshineConfig(
+        vocab_size=len(words),
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        encoder_num_hidden_layers=layers,
+        decoder_num_hidden_layers=layers,
+        encoder_num_attention_heads=heads,
+        decoder_num_attention_heads=heads,
+        pad_head_dim_to_multiple_of=8,
+        max_position_embeddings=positions,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.9},
+        **config,
+    )
+    model = (MoonshineModel if headless else MoonshineForConditionalGeneration)(made)
+    enliven(model)
+    enliven(model.get_decoder(), 2)
+    # Louder, so that greedy answers are no word said again and again.
+    for parameter in model.get_decoder().layers.parameters():
+        parameter.data.mul_(4 if parameter.ndim > 1 else 1)
+    model.save_pretrained(folder)
+    said = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": False, **(extractor or {})}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    if not headless:
+        whisper_tokenizer(folder, {word: i for i, word in enumerate(words)})
+    return folder

@@ -18,10 +18,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
 NAME = "tokexport"
+# See `unmasked`.
+UNMASKED = "tokexport_unmasked"
 
 KeyValue = tuple[Tensor, Tensor]
 
@@ -81,7 +84,18 @@ def attention(
     return out.reshape(batch, heads, rows, dim).transpose(1, 2), None
 
 
+def unmasked(
+    _: nn.Module, query: Tensor, key: Tensor, value: Tensor, __: None, scaling: float | None = None, **___: Any
+) -> tuple[Tensor, None]:
+    """The attention of an encoder all of whose tokens see each other.
+
+    For those of its own transformers makes a mask that masks nothing, of a row and a column for every token.
+    """
+    return F.scaled_dot_product_attention(query, key, value, scale=scaling).transpose(1, 2), None
+
+
 AttentionInterface.register(NAME, attention)
+AttentionInterface.register(UNMASKED, unmasked)
 
 
 class Kept(Cache):

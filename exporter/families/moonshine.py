@@ -9,6 +9,8 @@ change the punctuation, and a word that the end of a clip cuts in two.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder as
 from transformers.models.moonshine.modeling_moonshine import MoonshineEncoderModelOutput
 
 from ...errors import RequestError
+from ..decoders.attention import UNMASKED
 from ..decoders.cross import CrossDecoder
 from ..sources.configuration import Layers, Positions, Vocabulary, Width, built, typed
 from ..sources.sound import waveform_of
@@ -58,11 +61,28 @@ class MoonshineEncoder(nn.Module):
 
     def __init__(self, config: MoonshineConfig) -> None:
         super().__init__()
-        self.encoder = Encoder(copy.deepcopy(config))
+        own = copy.deepcopy(config)
+        own._attn_implementation = UNMASKED
+        self.encoder = Encoder(own)
 
     def forward(self, input_values: Tensor) -> Tensor:
         """[1, samples] float32 -> [1, N, D]."""
         return self.encoder(input_values).last_hidden_state
+
+    @contextmanager
+    def at(self, kept: Tensor) -> Iterator[None]:
+        """Layers take as many tokens as `kept` [1, K] int64 for those at these positions."""
+
+        def turned(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            tables = named["position_embeddings"]
+            if args[0].shape[1] == kept.shape[1]:
+                tables = tuple(table[:, kept[0]] for table in tables)
+            return args, {**named, "position_embeddings": tables}
+
+        with ExitStack() as hooks:
+            for layer in self.encoder.layers:
+                hooks.callback(layer.register_forward_pre_hook(turned, with_kwargs=True).remove)
+            yield
 
     def tokens(self, samples: int) -> int:
         """N of a sound; less than 1 where it is too short for one."""
@@ -156,6 +176,7 @@ def _graph(module: MoonshineEncoder, samples: int) -> GraphSource:
         inputs={"input_values": torch.zeros(1, samples)},
         outputs=("tokens",),
         grid=(module.tokens(samples),),
+        merged_rows=True,
     )
 
 

@@ -74,7 +74,9 @@ def encoder_probes(
         if ends and graph.module is not None and inserted.seam.module:
             assert injected is not None, "a sequence has steps"
             module_inputs = to_tensors(inputs_of_module)
-            made = torch_parts.tail(graph.module, module_inputs, injected.seam, injected.tokens, injected.sizes)
+            made = torch_parts.tail(
+                graph.module, module_inputs, injected.seam, injected.tokens, injected.sizes, injected.kept
+            )
             expected = {name: value.numpy() for name, value in zip(judged, made, strict=True) if name in ends}
             probes.append(Probe("tail", graph.role, fed, expected))
     return probes
@@ -170,7 +172,9 @@ def _inject(step: Inserted, own: Values) -> tuple[dict[str, np.ndarray], Injecte
         shorter = torch.cat([whole[:, : step.seam.prefix], shorter], 1)
     sizes = own[step.composed_outputs["sizes"]] if step.biased else None
     fed |= {step.composed_outputs["sizes"]: sizes} if sizes is not None else {}
-    return fed, Injected(step.seam, shorter, None if sizes is None else to_tensor(sizes))
+    name = step.composed_outputs["kept_indices"]
+    fed[name] = own[name]
+    return fed, Injected(step.seam, shorter, None if sizes is None else to_tensor(sizes), to_tensor(own[name]))
 
 
 def _card(compressor: Compressor, case: Case) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def end_to_end(graph: GraphSource, inserted: Inserted, encoded: Sequence[tuple[S
         kept = [set(map(int, row)) for row in whole.kept_indices]
         own = [set(map(int, row)) for row in got[inserted.outputs["kept_indices"]]]
         overlaps += [len(a & b) / inserted.keep for a, b in zip(kept, own)]
-        outputs = torch_parts.tail(graph.module, feeds, injected.seam, injected.tokens, injected.sizes)
+        outputs = torch_parts.tail(graph.module, feeds, injected.seam, injected.tokens, injected.sizes, injected.kept)
         names = [name for name in got if name not in inserted.outputs.values()]
         found = [compare("end to end", name, value.numpy(), got[name], "bf16") for name, value in zip(names, outputs)]
         cosines += [one.cosine for one in found]
@@ -101,6 +101,6 @@ def _in_pytorch(
         whole = own if whole is None else compose(whole, own, merges=step.compressor.method.merges)
         # Slots may be wider than tokens, where there is no prefix.
         fewer = torch.cat([tokens[:, :prefix], own.tokens], 1) if prefix else own.tokens
-        injected = Injected(step.seam, fewer, whole.sizes if step.biased else None)
+        injected = Injected(step.seam, fewer, whole.sizes if step.biased else None, whole.kept_indices)
     assert whole is not None and injected is not None, "a sequence has steps"
     return whole, injected

@@ -7,7 +7,7 @@ This does not depend on how the graph was rewritten. A hook at the seam reads th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +43,13 @@ class Injected:
         seam: where.
         tokens: [B, prefix + K, D'].
         sizes: [B, K], whose logarithm is added to the logits of the attention downstream; None: no size bias.
+        kept: [B, K] int64, their positions, for a module that has a method `at`; see `GraphSource.merged_rows`.
     """
 
     seam: Seam
     tokens: torch.Tensor
     sizes: torch.Tensor | None = None
+    kept: torch.Tensor | None = None
 
 
 @contextmanager
@@ -147,6 +149,7 @@ def tail(
     seam: Seam,
     tokens: torch.Tensor,
     sizes: torch.Tensor | None,
+    kept: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, ...]:
     """Run `module` with `tokens` [B, prefix + K, D'] instead of its own, or its placeholder's, at the seam.
 
@@ -157,6 +160,7 @@ def tail(
         tokens: the prefix and the compressor's output.
         sizes: [B, K]; their logarithm is added to the logits of every attention downstream of the seam. None: no size
             bias.
+        kept: see `Injected`.
 
     Returns:
         The module's outputs.
@@ -168,7 +172,7 @@ def tail(
     import torch
 
     calls: list[dict[str, Any]] = []
-    injected = Injected(seam, tokens, sizes)
+    injected = Injected(seam, tokens, sizes, kept)
     with torch.no_grad(), _injecting(module, injected, calls):
         try:
             result = call(module, inputs)
@@ -212,7 +216,8 @@ def _injecting(module: nn.Module, injected: Injected | None, calls: list[dict[st
         return injected.tokens if injected.seam.rank == 3 else injected.tokens[0]
 
     place = replace(injected.seam, side="output") if injected.seam.placeholder else injected.seam
-    with attention_tap(calls, bias), _at(module, place, replaced):
+    rows: Any = module.at(injected.kept) if injected.kept is not None and hasattr(module, "at") else nullcontext()
+    with attention_tap(calls, bias), rows, _at(module, place, replaced):
         yield
 
 

@@ -43,6 +43,9 @@ class GraphSource:
         placeholder: path of a submodule, [B, N, D] -> [B, N, D'], which a compressor that widens tokens replaces. With
             it, the module and its graph can be run and split before the compressor is inserted. Empty where there is
             none.
+        merged_rows: whether a merged slot may have the position of the token whose place it inherits, where layers read
+            a table of positions. The module then has a method `at`, a context in which its layers take tokens for those
+            at the positions [1, K] that it was given.
     """
 
     role: Role
@@ -51,6 +54,7 @@ class GraphSource:
     outputs: tuple[str, ...]
     grid: tuple[int, ...] | None = None
     placeholder: str = ""
+    merged_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,11 @@ class Source(ABC):
             RequestError: it has such weights, but for other parameters.
         """
         return self
+
+    @property
+    def whole_preprocess(self) -> Preprocess | None:
+        """`preprocess` of the model that this one is a window of; its own where it is none."""
+        return self.preprocess
 
     def windowed(self, seconds: float) -> Source:
         """This model with an encoder for shorter sounds, over the same weights.

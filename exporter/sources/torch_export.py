@@ -99,7 +99,7 @@ def _export(graph: GraphSource, opset: int) -> ir.Model:
     if graph.role == "encoder":
         from ...graph_passes.seams.find import write_seams
 
-        write_seams(model, grid=graph.grid, placeholder=graph.placeholder)
+        write_seams(model, grid=graph.grid, placeholder=graph.placeholder, merged_rows=graph.merged_rows)
     return model
 
 

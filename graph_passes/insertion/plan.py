@@ -141,8 +141,8 @@ def plan_insertion(
 
 def _no_rows(compressor: Compressor, seam: Seam, after: Inserted | None) -> str:
     """Why tables of positions cannot be read at the kept tokens; empty where they can."""
-    combines = compressor.method.merges or isinstance(compressor, (Learned, Widens))
-    if combines or not compressor.method.positions:
+    combines = compressor.method.merges and not seam.merged_rows
+    if combines or isinstance(compressor, (Learned, Widens)) or not compressor.method.positions:
         return "a merged slot has no single position: take a method that selects tokens, or a seam downstream of it"
     if seam.batch != 1:
         return "each row of the batch keeps other tokens: export the model with one row"

@@ -47,7 +47,9 @@ def find_seams(model: ir.Model) -> list[Seam]:
     return search(model).seams
 
 
-def write_seams(model: ir.Model, *, grid: tuple[int, ...] | None = None, placeholder: str = "") -> list[Seam]:
+def write_seams(
+    model: ir.Model, *, grid: tuple[int, ...] | None = None, placeholder: str = "", merged_rows: bool = False
+) -> list[Seam]:
     """Find the seams of a model we exported and keep them in its metadata.
 
     Each carries `module` and `side`: the torch module, by its path in the exported one, whose output or input it is.
@@ -57,6 +59,7 @@ def write_seams(model: ir.Model, *, grid: tuple[int, ...] | None = None, placeho
         model: with the module scopes of its nodes.
         grid: layout of the tokens. Their number alone does not determine it: 100 may be 10 x 10.
         placeholder: path of the module to be replaced by a compressor that widens tokens.
+        merged_rows: see `Seam`.
 
     Raises:
         GraphError: `placeholder` does not directly follow a seam.
@@ -64,6 +67,8 @@ def write_seams(model: ir.Model, *, grid: tuple[int, ...] | None = None, placeho
     seams = search(model, metadata=False).seams
     if grid:
         seams = [replace(seam, grid=grid) if seam.tokens == math.prod(grid) else seam for seam in seams]
+    if merged_rows:
+        seams = [replace(seam, merged_rows=True) for seam in seams]
     if placeholder:
         seams = _with_placeholder(model, seams, placeholder)
     if seams:

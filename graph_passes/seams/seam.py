@@ -55,6 +55,8 @@ class Seam:
         found_by: metadata, scopes, names, structure or user.
         module: for models we export, the torch module whose input or output this is, with `side`.
         side: ``output`` or ``input`` of `module`.
+        merged_rows: whether a slot of several tokens may read the row of a position table that belongs to the token
+            whose place it inherits; where not, methods that merge are refused upstream of such a table.
         rank: of the value: 3, or 2 for [prefix + N, D], which is compressed as a batch of one.
         placeholder: name of the output [B, N, D'] of the placeholder at this seam (see `exporter.source.GraphSource`),
             or empty. A compressor that widens tokens replaces it, and no other compressor can be inserted here.
@@ -76,6 +78,7 @@ class Seam:
     side: str = "output"
     placeholder: str = ""
     rank: int = 3
+    merged_rows: bool = False
 
     @property
     def axis(self) -> int:

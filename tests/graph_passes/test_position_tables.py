@@ -52,6 +52,20 @@ def test_a_slot_of_several_tokens_has_no_place(method: str, keep: int) -> None:
         compressed(model(), method, keep)
 
 
+def test_a_slot_of_several_tokens_reads_the_row_of_its_place_where_the_model_says_so() -> None:
+    (whole,) = run(model(), tokens())
+    graph = model()
+    seam = replace(resolve(graph, "tensor:hidden"), name="encoder_layer:0", merged_rows=True)
+    insert(graph, seam, make("kcenter_merge"), 5, size_bias=False)
+    short, kept, sizes, *_ = run(graph, tokens())
+    alone = np.flatnonzero(sizes[0] == 1)
+    assert 0 < len(alone) < 5
+    # y of a token alone is its own; the row of a merged one is that of kept_indices too.
+    np.testing.assert_allclose(short[0, alone], whole[0, kept[0, alone]], rtol=1e-5)
+    with pytest.raises(GraphError, match="a merged slot has no single position"):
+        insert(model(), seam, make("conv1d"), 4)
+
+
 def test_rows_of_a_batch_keep_other_places() -> None:
     with pytest.raises(GraphError, match="export the model with one row"):
         compressed(model(batch=2), "uniform")
