@@ -151,7 +151,7 @@ def test_it_is_proved_in_half_precision(tiny_whisper_folder, tmp_path, precision
 
 def test_inside_the_encoder_the_bias_is_in_later_layers_and_in_cross_attention(tiny_whisper_folder, tmp_path):
     recipe = tmp_path / "twice.toml"
-    step = '[[step]]\nmethod = "kcenter_merge"\nratio = 0.5\nseam = "{}"\n'
+    step = '[[steps]]\nmethod = "kcenter_merge"\nratio = "1/2"\nseam = "{}"\n'
     recipe.write_text(f'summary = "half, twice"\n{step.format("encoder_layer:0")}{step.format("encoder_output")}')
     for ask in (["--method", "kcenter_merge", "--keep", "40", "--seam", "encoder_layer:0"], ["--recipe", str(recipe)]):
         out = tmp_path / ask[1].rpartition("/")[2]
