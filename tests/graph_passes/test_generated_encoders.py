@@ -44,6 +44,8 @@ FOUND = (
              tool="extended"),
     Spelling(opset=17, stem="image", prefix="expand", norm="decomposed", post_norm=True, scale="logits", layers=2,
              names="partial torchscript", method="topk", cut=0.85, gap=0.05),
+    Spelling(opset=18, batch=3, stem="image", position="input", norm="decomposed", post_norm=True, final_norm=False,
+             scale="query", layers=2, projector=False, extra="count", half="all", method="topk", cut=0.3, gap=1.0, seed=3),
     Spelling(opset=17, stem="image", prefix="parameter", position="table", norm="decomposed", post_norm=True,
              scale="logits", layers=2, drop="slice", projector=False, names="partial torchscript", method="topk",
              cut=0.85, gap=0.05),
