@@ -81,9 +81,12 @@ def _check_result(spelling: Spelling, graph: Written, result: onnx.ModelProto) -
     extra = {name: torch.from_numpy(array) for name, array in signals.items()}
     wanted = compressor.reference(case, torch.from_numpy(content), **extra)
     if any((got[field] != getattr(wanted, field).numpy()).any() for field in ("kept_indices", "sizes", "assignment")):
-        # Choices between tokens that are as good to the last roundings are no error.
+        # Choices between tokens that are as good to the last roundings are no error. Between two operators in half
+        # precision ONNX Runtime may keep float32: the compressor reads more than the value that is seen here.
         own = Compressed(*(read[name] for name in node.output))
-        agreement = compare(compressor, case, content, own, signals)
+        agreement = compare(
+            compressor, case, content, own, signals, tolerance=2e-3 if case.dtype != "float32" else 1e-5
+        )
         assert agreement.ok, agreement.worst
         wanted = Compressed(*(torch.from_numpy(read[name]) for name in node.output))
 
