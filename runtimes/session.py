@@ -88,7 +88,7 @@ class Session(ABC):
     @property
     def preprocess(self) -> Preprocess | None:
         """How an image, a video or a sound becomes the encoder's input; None: the bundle does not say."""
-        return self.variant.preprocess or self.bundle.manifest.preprocess
+        return self.bundle.manifest.preprocess_of(self.variant)
 
     @property
     def reads_text(self) -> bool:

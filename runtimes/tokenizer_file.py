@@ -37,6 +37,9 @@ class TokenizerFile:
         path: of the file, for messages.
         generation: names `bos`, `eos` and the vocabulary; None: a prompt has no `bos`, and nothing ends an answer.
 
+    Attributes:
+        ids: of every token, special ones included.
+
     Raises:
         BundleError: it is damaged, its parts can blow up a text, or an id is outside the vocabulary of `generation`.
         MissingError: tokenizers is not installed.
@@ -45,7 +48,8 @@ class TokenizerFile:
     def __init__(self, content: bytes, path: Path, generation: GenerationRecord | None = None) -> None:
         self._path, self._generation = path, generation
         self._tokenizer = self._read(content)
-        self._known = self._ids()
+        self.ids = self._vocabulary()
+        self._known = frozenset(self.ids.values())
         if generation and self._known and max(self._known) >= generation.vocabulary:
             raise BundleError(
                 f"the tokenizer has an id {max(self._known)}, and the model a vocabulary of {generation.vocabulary}",
@@ -138,12 +142,12 @@ class TokenizerFile:
         tokenizer.encode_special_tokens = True
         return tokenizer
 
-    def _ids(self) -> frozenset[int]:
+    def _vocabulary(self) -> dict[str, int]:
         vocabulary: dict[str, int] = self._calling(lambda: self._tokenizer.get_vocab(with_added_tokens=True))
         longest = max(map(len, vocabulary), default=0)
         if longest > _LONGEST_TOKEN:
             raise _damaged(self._path, f"a token has {longest} characters, and at most {_LONGEST_TOKEN} are taken")
-        return frozenset(vocabulary.values())
+        return vocabulary
 
     def _calling(self, call: Callable[[], _Found]) -> _Found:
         """What the library returns; BundleError where it raises or panics."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -14,14 +14,16 @@ from . import speech
 from .answer import Answer, Heard, Segment, repeated
 from .bundle.manifest import GenerationRecord, SpeechRecord
 from .choose import Rules
-from .generate import greedy, limit_of
+from .generate import Run, greedy, limit_of
 from .media.audio import check_waveform, open_sound
 from .media.encoder_input import is_prepared, not_a_sound
 from .media.recording import LONGEST_SECONDS, Piece, is_silent, pieces
 from .windows import Window, shortest, windows
 
 if TYPE_CHECKING:
-    from .session import Session
+    from .bundle.manifest import Variant
+    from .bundle.reader import Bundle
+    from .text import Text
 
 # Told the seconds that were heard, and how many there are.
 Listening = Callable[[float, float], None]
@@ -29,6 +31,39 @@ Listening = Callable[[float, float], None]
 # Languages that are written without spaces, so that pieces are joined without one.
 _UNSPACED = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km", "bo"})
 _SPANS_SHOWN = 4
+
+
+class Session(Protocol):
+    """What is needed of a `session.Session`."""
+
+    bundle: Bundle
+    variant: Variant
+    reopen: Callable[[str], Any] | None
+
+    @property
+    def words(self) -> Text | None:
+        """The text processor."""
+        ...
+
+    def text_processor(self) -> Text:
+        """The text processor; RequestError where there is none."""
+        ...
+
+    def ids(self, prompt: str | Sequence[int]) -> list[int]:
+        """The ids of a prompt."""
+        ...
+
+    def encode(self, media: Any) -> dict[str, np.ndarray]:
+        """Run the encoder."""
+        ...
+
+    def steps(self) -> Run:
+        """What generation runs graphs with."""
+        ...
+
+    def of_variant(self, name: str) -> Session:
+        """A session like it for another variant."""
+        ...
 
 
 def transcribe(

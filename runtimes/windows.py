@@ -61,7 +61,7 @@ def _window(name: str, record: LogMelRecord | WaveformRecord, whole: int) -> Win
 
 
 def _record(manifest: Manifest, variant: Variant) -> LogMelRecord | WaveformRecord:
-    record = variant.preprocess or manifest.preprocess
+    record = manifest.preprocess_of(variant)
     if not isinstance(record, (LogMelRecord, WaveformRecord)):
         raise BundleError(
             f"the bundle has a record of speech, and none of how a sound becomes the input of {variant.name}",

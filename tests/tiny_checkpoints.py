@@ -172,6 +172,8 @@ def whisper(
     if not headless:
         model.tie_weights()
         said = model.generation_config
+        # Or transformers makes it of config.json again when it reads the folder.
+        said._from_model_config = False
         said.suppress_tokens, said.begin_suppress_tokens = [2, 7, ids["<|startofprev|>"]], [5, end]
         said.no_timestamps_token_id, said.is_multilingual = ids["<|notimestamps|>"], multilingual
         said.max_initial_timestamp_index, said.max_length = 10, positions

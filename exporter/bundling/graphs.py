@@ -239,7 +239,7 @@ def manifest(source: Source, variants: list[Variant], parity: dict[str, Any]) ->
         files={},
         variants=variants,
         parity=parity,
-        preprocess=source.preprocess,
+        preprocess=source.whole_preprocess,
         processor=source.processor,
         versions=versions(),
     )

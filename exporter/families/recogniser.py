@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from ...errors import RequestError
-from ...runtimes.bundle.manifest import GenerationRecord, LogMelRecord, ProcessorRecord, WaveformRecord
+from ...runtimes.bundle.manifest import GenerationRecord, LogMelRecord, Preprocess, ProcessorRecord, WaveformRecord
 from ...runtimes.media.encoder_input import of_waveform
 from ..decoders.attention import NAME
 from ..decoders.cross import CrossDecoder
@@ -52,6 +52,11 @@ class Recogniser(Source):
     decoder_layers: int = field(kw_only=True)
     settings: Settings | None = None
     whole: Recogniser | None = None
+
+    @property
+    def whole_preprocess(self) -> Preprocess | None:
+        """See `Source`: by it a runtime knows that a window is shorter than what the model was trained on."""
+        return (self.whole or self).preprocess
 
     @abstractmethod
     def read_decoder(self) -> CrossDecoder:

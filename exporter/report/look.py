@@ -104,7 +104,7 @@ def of_task(source: Source, folder: Path) -> list[Look]:
     from ...runtimes.media.encoder_input import encoder_input
 
     session = load(folder)
-    record = session.bundle.manifest.preprocess
+    record = session.preprocess
     looks: list[Look] = []
     for question in source.questions(2 * LOOKS, SEED):
         array = encoder_input(question.input, record, folder)

@@ -52,7 +52,7 @@ def add(
     grid = manifest.variants[0].compression[0].seam.grid
     shape = tuple(grid) if grid else None
     figures = [
-        figure(number, look, pixels_of(look.input, manifest.preprocess, shape), shape)
+        figure(number, look, pixels_of(look.input, manifest.preprocess_of(manifest.variants[0]), shape), shape)
         for number, look in enumerate(looks)
     ]
     content = view(plan, manifest, result, figures, failure=failure, no_figures=why)

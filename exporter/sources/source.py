@@ -179,6 +179,11 @@ class Source(ABC):
         """
         return self
 
+    @property
+    def whole_preprocess(self) -> Preprocess | None:
+        """`preprocess` of the model that this one is a window of; its own where it is none."""
+        return self.preprocess
+
     def windowed(self, seconds: float) -> Source:
         """This model with an encoder for shorter sounds, over the same weights.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ...errors import MissingError, RequestError, first_line
+from ...errors import BundleError, RequestError, first_line
 from ...files import read_bounded
+from ...runtimes.tokenizer_file import TokenizerFile
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -41,12 +42,11 @@ def tokenizer_of(checkpoint: Checkpoint, vocabulary: int) -> tuple[bytes, dict[s
         )
     try:
         content = read_bounded(path)
-        known = _vocabulary(content)
-    except (OSError, ValueError) as error:
+        known = TokenizerFile(content, path).ids
+    except (OSError, BundleError) as error:
+        why = error.what if isinstance(error, BundleError) else first_line(error, 200)
         raise RequestError(
-            f"{FILE} cannot be read: {first_line(error, 200)}",
-            where=str(path),
-            fix="Copy or download this file again.",
+            f"{FILE} cannot be read: {why}", where=str(path), fix="Copy or download this file again."
         ) from None
     if not known or max(known.values()) >= vocabulary:
         raise RequestError(
@@ -55,20 +55,3 @@ def tokenizer_of(checkpoint: Checkpoint, vocabulary: int) -> tuple[bytes, dict[s
             fix="The two files belong to different models: download the folder again.",
         )
     return content, known
-
-
-def _vocabulary(content: bytes) -> dict[str, int]:
-    """Token -> id, those that were added included; ValueError where the library cannot read it."""
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise MissingError(f"reading {FILE} needs tokenizers: {error}", fix="pip install tokenizers") from None
-    try:
-        tokenizer: Any = Tokenizer.from_str(content.decode())
-    except UnicodeDecodeError:
-        raise ValueError("it is not UTF-8") from None
-    except Exception as error:
-        # The library raises plain exceptions.
-        raise ValueError(first_line(error, 200)) from None
-    found: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
-    return found

@@ -282,6 +282,10 @@ class Manifest(Strict):
                 )
         return self
 
+    def preprocess_of(self, variant: Variant) -> Preprocess | None:
+        """How a picture, a video or a sound becomes the input of a variant's encoder; None: the bundle does not say."""
+        return variant.preprocess or self.preprocess
+
     def graph_files(self) -> set[str]:
         """The file of every graph in every form."""
         graphs = (graph for variant in self.variants for graph in variant.graphs.values())

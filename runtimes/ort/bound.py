@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from ...errors import GraphError, first_line
 from ..bundle.manifest import TensorRecord, Variant
-from ..session import checked
-
-if TYPE_CHECKING:
-    from .session import OrtSession
+from ..session import Session, checked
 
 _ROLES = ("prefill", "decode")
 
@@ -33,10 +30,11 @@ class BoundSteps:
 
     Args:
         session: on the CPU. Other execution providers copy an input when it is bound, and would miss what is written.
+        loaded: the onnxruntime.InferenceSession of a role.
     """
 
-    def __init__(self, session: OrtSession) -> None:
-        self._session = session
+    def __init__(self, session: Session, loaded: Callable[[str], Any]) -> None:
+        self._session, self._loaded = session, loaded
         self._caches: dict[str, np.ndarray] = {}
         self._bound: dict[str, tuple[Any, dict[str, np.ndarray], dict[str, np.ndarray]]] = {}
 
@@ -45,7 +43,7 @@ class BoundSteps:
         if role not in _ROLES:
             return self._session.run(role, **inputs)
         given = checked(role, self._session.bundle.graph(role, self._session.variant.name), inputs)
-        graph = self._session.session(role)
+        graph = self._loaded(role)
         try:
             binding, fed, made = self._bound.get(role) or self._bind(role, graph)
             for name, array in fed.items():

@@ -73,7 +73,7 @@ class OrtSession(Session):
     def steps(self) -> Run:
         """See `Session`; on the CPU prefill and decode of schema 2 share the memory of the KV caches."""
         on_cpu = self._providers == ["CPUExecutionProvider"]
-        return BoundSteps(self) if on_cpu and can_be_bound(self.variant) else self.run
+        return BoundSteps(self, self.session) if on_cpu and can_be_bound(self.variant) else self.run
 
     def session(self, role: str) -> onnxruntime.InferenceSession:
         """The ONNX Runtime session of a role.

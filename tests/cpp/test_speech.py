@@ -12,6 +12,7 @@ import pytest
 import toy_speech
 from cpp_build import ROOT, Calls, arrays, outcome, run
 from tokexport.errors import BundleError, RequestError
+from tokexport.exporter.pipeline import export
 from tokexport.runtimes.bundle.manifest import LogMelRecord, Manifest, Preprocess, WaveformRecord
 from tokexport.runtimes.bundle.reader import open_bundle
 from tokexport.runtimes.choose import Rules, TimeRules
@@ -281,3 +282,22 @@ def test_a_speech_record_that_python_refuses_is_refused(cpp: Calls, toy: Path, t
         changed["variants"][0]["generation"][key] = value
         file.write_text(json.dumps(changed))
         assert outcome(open_bundle, path) is outcome(cpp, "open", bundle=path) is BundleError, (key, value)
+
+
+def test_a_whisper_folder_is_heard_as_in_python(cpp: Calls, tiny_whisper_folder: Path, tmp_path: Path) -> None:
+    settings = {"method": "kcenter_merge", "ratio": "0.5", "verify": False}
+    path = export(str(tiny_whisper_folder), tmp_path / "w", window=[1, 2], **settings).bundle
+    session = load(path, threads=1)
+    rng = np.random.default_rng(8)
+    sounds = [
+        read_sound(CLIPS[0], 16000)[:16000],
+        rng.normal(0, 0.1, 60000).astype(np.float32),
+        np.zeros(9000, np.float32),
+    ]
+    said = set()
+    for sound in sounds:
+        for asked in ({}, {"language": "de", "task": "translate"}, {"timestamps": True}, {"max_new_tokens": 2}):
+            found = cpp.sound("generate", sound, bundle=path, keep=True, **asked)
+            assert found == session.generate(sound, **asked).to_json(), asked
+            said |= set(found["ids"])
+    assert len(said) > 10

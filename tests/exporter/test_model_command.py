@@ -135,7 +135,7 @@ def test_tensorrt_rtx_builds_an_engine_of_every_graph(copied):
 def test_engines_are_proved_part_by_part_and_answer_like_onnxruntime(copied, tmp_path):
     """On stand-ins for TensorRT and CUDA, which run an engine in ONNX Runtime: what is shown is our side of it."""
     stand_ins = Path(__file__).parents[1] / "runtimes" / "stand_ins"
-    env = {**os.environ, "PYTHONPATH": str(stand_ins)}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(stand_ins), os.environ.get("PYTHONPATH", "")])}
     (tmp_path / "scene.png").write_bytes(scene(np.random.default_rng(5)).to_png())
     tokexport("build", copied, "--device", "orin-nano-8gb", "--runtime", "tensorrt", folder=copied, env=env)
     said = json.loads(tokexport("verify", copied, "--runtime", "tensorrt", "--json", folder=copied, env=env).stdout)

@@ -42,14 +42,14 @@ def test_a_llava_folder_with_its_projector(tiny_llava_folder, tmp_path, method, 
 
 @pytest.mark.parametrize("method", ["apet", "kcenter_merge"])
 def test_a_whisper_folder_whose_tokens_lie_on_a_line(tiny_whisper_folder, tmp_path, method):
-    data = model(tiny_whisper_folder, tmp_path / "b", "--method", method, "--ratio", "0.85")
+    data = model(tiny_whisper_folder, tmp_path / "b", "--method", method, "--ratio", "0.85", "--parts", "encoder")
     (done,) = data["compression"]
     assert (done["tokens_in"], done["tokens_out"], done["seam"]["grid"]) == (100, 15, [100])
     assert any("no tail" in note for note in data["notes"]) and any("log(sizes)" in note for note in data["notes"])
 
 
 def test_whisper_inside_its_encoder(tiny_whisper_folder, tmp_path):
-    arguments = ("--method", "kcenter_merge", "--keep", "40", "--seam", "encoder_layer:0")
+    arguments = ("--method", "kcenter_merge", "--keep", "40", "--seam", "encoder_layer:0", "--parts", "encoder")
     data = model(tiny_whisper_folder, tmp_path / "b", *arguments)
     assert parts(data) == {"head", "compressor", "tail"} and data["compression"][0]["size_bias"]
 

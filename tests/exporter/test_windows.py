@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tokexport.errors import RequestError
 from tokexport.exporter.opening import open_source
 from tokexport.exporter.pipeline import export
 from tokexport.runtimes.bundle.reader import open_bundle
+from tokexport.runtimes.load import load
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -54,6 +56,16 @@ def test_each_window_and_ratio_is_a_variant_over_one_copy_of_the_weights(
     for data in ("encoder.onnx.data", "language.onnx.data"):
         added = (tmp_path / "w" / data).stat().st_size - (one / data).stat().st_size
         assert added <= 3 * table, data
+
+
+def test_a_bundle_of_one_short_window_knows_that_it_is_short(tiny_whisper_folder: Path, tmp_path: Path) -> None:
+    export(str(tiny_whisper_folder), tmp_path / "w", method="uniform", ratio="0.5", window=1, verify=False)
+    session = load(tmp_path / "w", threads=1)
+    assert session.bundle.manifest.preprocess.frames == 200 and session.preprocess.frames == 100
+    sound = np.random.default_rng(0).uniform(-0.1, 0.1, 16000).astype(np.float32)
+    pieces = session.generate(sound, max_new_tokens=1).pieces
+    # Speech would fill it: half of it stays silent.
+    assert len(pieces) > 1 and all(piece.end - piece.start <= 0.5 for piece in pieces)
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ def _checkpoint(folder: Path, right: Path, names: tuple[str, ...]) -> Case:
             (folder / "c" / other).write_bytes(content)
         changed = text_of(json.loads(contents[name]), rng) if name.endswith(".json") else bytes_of(contents[name], rng)
         (folder / "c" / name).write_bytes(changed)
-        open_source(str(folder / "c"))
+        open_source(str(folder / "c"), parts="all").language(1)
 
     return case
 
@@ -229,7 +229,10 @@ def whisper(folder: Path) -> Case:
     make(right)
     torch.save(load_file(right / "model.safetensors"), right / "pytorch_model.bin")
     (right / "model.safetensors").unlink()
-    return _checkpoint(folder, right, ("config.json", "pytorch_model.bin"))
+    extractor = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 80, "chunk_length": 2}
+    (right / "preprocessor_config.json").write_text(json.dumps(extractor))
+    settings = ("preprocessor_config.json", "generation_config.json", "tokenizer.json")
+    return _checkpoint(folder, right, ("config.json", "pytorch_model.bin", *settings))
 
 
 def _media(folder: Path, files: dict[str, bytes], read: Callable[[Path], Any]) -> Case:

@@ -12,6 +12,7 @@ from tokexport.runtimes.bundle.manifest import TensorRecord
 from tokexport.runtimes.bundle.reader import open_bundle
 from tokexport.runtimes.kv_cache import KVCache
 from tokexport.runtimes.load import load
+from tokexport.runtimes.ort.bound import BoundSteps
 from tokexport.runtimes.ort.session import OrtSession
 from tokexport.runtimes.session import Session
 
@@ -255,10 +256,14 @@ def test_caches_are_bound_once_and_each_step_writes_its_slice_into_them(session:
         assert made["new_key_0"].shape == (1, 1, 1, 1)
         caches.keep(made, at)
     assert all(caches.inputs[name] is buffers[name] for name in buffers)
+    assert isinstance(run, BoundSteps)
+    assert all(run._bound["decode"][1][name] is buffers[name] for name in buffers)
     np.testing.assert_array_equal(buffers["past_key_0"].ravel(), [1, 0, 0, 3, 4, 5, 6, 0, 0, 0, 0])
     np.testing.assert_array_equal(buffers["past_value_0"].ravel(), [1, 0, 0, 3, 4, -5, -6, 0, 0, 0, 0])
     # Logits are the caller's own, and a next prefill begins anew in the same memory.
-    np.testing.assert_array_equal(run("prefill", inputs_embeds=embeds, **fed)["logits"], logits)
+    again = run("prefill", inputs_embeds=embeds, **fed)["logits"]
+    np.testing.assert_array_equal(again, logits)
+    assert not np.shares_memory(again, logits)
     np.testing.assert_array_equal(buffers["past_key_0"].ravel(), [1, 0, 0, 3, 4, 0, 0, 0, 0, 0, 0])
 
 

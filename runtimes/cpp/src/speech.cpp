@@ -1,7 +1,8 @@
 #include "speech.h"
 
 #include <algorithm>
-#include <cmath>
+#include <cstdio>
+#include <cstdlib>
 
 #include "tokexport/errors.h"
 #include "unicode.h"
@@ -108,6 +109,11 @@ std::string stripped(const std::string& text) {
     return to_utf8(std::u32string(first, last));
 }
 
-double rounded(double seconds) { return std::round(seconds * 1000) / 1000; }
+double rounded(double seconds) {
+    // Printing rounds exactly, ties to even, as Python's round does; a product with 1000 would not.
+    char text[64];
+    std::snprintf(text, sizeof text, "%.3f", seconds);
+    return std::strtod(text, nullptr);
+}
 
 }  // namespace tokexport

@@ -1,0 +1,89 @@
+"""The check of what a whole model says, on graphs and a model's own code made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tokexport.exporter.proof.generation import check_generation
+from tokexport.exporter.sources.source import Answered
+from tokexport.runtimes.bundle.manifest import CompressionRecord, SeamRecord, Variant
+
+
+class Said:
+    """A model whose own code says given ids, each with these scores."""
+
+    def __init__(self, ids, scores):
+        self.ids, self.scores = ids, scores
+
+    def proof_prompt(self):
+        return [1]
+
+    def own_answer(self, tokens, token_bias, limit):
+        self.bias = token_bias
+        return Answered(self.ids, np.array(self.scores, np.float32))
+
+
+def judged(source, encoded, wholes, logits, *, size_bias=True):
+    """`check_generation` of graphs that choose by `logits`, one row after the other."""
+    rows = iter(logits)
+
+    def run(role, /, **inputs):
+        cache = np.zeros((1, 1, 8, 2), np.float32)
+        made = {"present_key_0": cache, "present_value_0": cache} if role == "prefill" else {
+            "new_key_0": cache[:, :, :1], "new_value_0": cache[:, :, :1]
+        }  # fmt: skip
+        return {"logits": np.array([next(rows)], np.float32), **made}
+
+    seam = SeamRecord(kind="encoder_output", graph="encoder", tensor="t")
+    step = CompressionRecord(method="m", ratio="0.5", tokens_in=4, tokens_out=2, size_bias=size_bias, seam=seam)
+    sizes = {"image_span": (0, 2), "tokens_in": 4, "prompt_length": 2, "kv_capacity": [8], "max_new_tokens": 3}
+    record = {"attention": "cross", **sizes, "vocabulary": 4, "bos": 1, "pad": 0, "eos": [3]}
+    found = Variant(name="v", compression=[step], graphs={}, generation=record)
+    return check_generation(source, found, run, encoded, wholes, "fp32")
+
+
+OWN = {
+    "tokens": np.ones((1, 2, 3), np.float32),
+    "kept_indices": np.array([[0, 2]]),
+    "sizes": np.array([[1, 3]], np.float32),
+}
+SCORES = [[0, 0, 9, 0], [0, 9, 0, 0], [0, 0, 0, 9]]
+
+
+def test_equal_answers_pass_with_their_end():
+    source = Said([2, 1, 3], SCORES)
+    found = judged(source, [OWN], [OWN], SCORES)
+    assert found.ok and found.cosine == 1 and found.detail.startswith("3 tokens of 1 answers")
+    np.testing.assert_allclose(source.bias, np.log([[1, 3]]), rtol=1e-6)
+
+
+def test_without_size_bias_the_models_own_code_gets_none_either():
+    source = Said([2, 1, 3], SCORES)
+    judged(source, [OWN], [OWN], SCORES, size_bias=False)
+    assert not source.bias.any()
+
+
+def test_another_token_fails_and_is_named():
+    found = judged(Said([2, 2, 3], [SCORES[0], [0, 2, 9, 0], SCORES[2]]), [OWN], [OWN], SCORES)
+    assert not found.ok and "input 0: token 1 is 1 and not 2, whose score is 7 higher" in found.detail
+
+
+def test_an_answer_that_ends_too_early_or_too_late_fails():
+    early = judged(Said([2, 1, 2], [*SCORES[:2], SCORES[0]]), [OWN], [OWN], SCORES)
+    late = judged(Said([2, 3], [SCORES[0], SCORES[2]]), [OWN], [OWN], SCORES)
+    assert not early.ok and not late.ok
+
+
+def test_a_near_tie_is_counted_and_what_follows_is_not_compared():
+    tie = [0, 9, 9.001, 0]
+    found = judged(Said([2, 2, 0], [SCORES[0], tie, [9, 0, 0, 0]]), [OWN], [OWN], SCORES)
+    assert found.ok and found.flipped == 1 and "1 answers not compared to their end" in found.detail
+
+
+@pytest.mark.parametrize("flipped", [{"kept_indices": np.array([[0, 3]])}, {"sizes": np.array([[2, 2]], np.float32)}])
+def test_where_rounding_flipped_a_pick_the_graphs_own_tokens_are_fed(flipped):
+    other = {**OWN, "sizes": np.array([[1, 3.0001]], np.float32), **flipped}
+    source = Said([2, 1, 3], SCORES)
+    found = judged(source, [OWN], [other], SCORES)
+    assert found.ok and "1 inputs as the graph compressed them" in found.detail
+    np.testing.assert_array_equal(source.bias, np.log(OWN["sizes"]))
