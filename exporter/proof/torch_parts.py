@@ -216,7 +216,8 @@ def _injecting(module: nn.Module, injected: Injected | None, calls: list[dict[st
         return injected.tokens if injected.seam.rank == 3 else injected.tokens[0]
 
     place = replace(injected.seam, side="output") if injected.seam.placeholder else injected.seam
-    rows: Any = module.at(injected.kept) if injected.kept is not None and hasattr(module, "at") else nullcontext()
+    at: Any = getattr(module, "at", None)
+    rows = at(injected.kept) if at and injected.kept is not None else nullcontext()
     with attention_tap(calls, bias), rows, _at(module, place, replaced):
         yield
 

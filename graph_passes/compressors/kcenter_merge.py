@@ -10,8 +10,10 @@ Source: tokexport. For tokens X [N, D] and K slots:
 It inherits the centre's position. Sizes sum to N: with size-aware attention (log of the size added to the logits) the
 merge is exact if the merged tokens were equal. Domain: any K from 1 to N; K = N is the identity.
 
-The ONNX body is unrolled: ten nodes per centre, 1,330 at K = 128. A Loop of constant trip count takes the same time in
-ONNX Runtime with a tenth of the nodes, but prevents CUDA graphs and fusion in TensorRT.
+The ONNX body computes |x - y|^2 = |x|^2 + |y|^2 - 2 x y of all pairs by one MatMul, of tokens minus a central one.
+Near-duplicates that differ by no more than rounding relative to |x|^2 count as equal. A pick is three nodes: the
+largest distance, its row, and the lesser of two. A Loop of constant trip count would be few nodes, but prevents CUDA
+graphs and fusion in TensorRT.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from typing import TYPE_CHECKING
 
 from .base import Case, Compressed, Example, compressor
 from .blocks import select
-from .blocks.farthest import Start, emit_farthest, farthest_points, start_scores
-from .blocks.means import emit_means, emit_nearest, means
-from .blocks.replay import Replay, nearest_regret
+from .blocks.farthest import Start, emit_picks, emit_start, farthest_points, start_scores
+from .blocks.means import emit_means_around, means
+from .blocks.replay import Replay
+from .blocks.squares import emit_distances_between, emit_near_zero
+from .replays.two_scale import groups_regret
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -40,7 +44,7 @@ if TYPE_CHECKING:
     source="tokexport",
     summary="K farthest points; every token is averaged into the nearest of them",
     plugin=True,
-    heavy="each pick computes all distances; one MatMul would lose small ones, and a Loop prevents CUDA graphs",
+    heavy="all N^2 distances, and each pick in turn reads a row of them",
 )
 @dataclass(frozen=True)
 class KcenterMerge:
@@ -74,28 +78,20 @@ class KcenterMerge:
         return means(tokens, kept, self._distances(x, kept).argmin(2))
 
     def replay(self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor]) -> Replay:
-        """Pick farthest points again among the kept tokens only: each must be as far as the farthest of all tokens."""
+        """The picks in an order that explains the slots, each checked by its distance, as each token's join."""
         import torch
 
-        regret = torch.zeros(len(tokens), dtype=torch.float64)
         if case.keep == case.tokens:
-            return Replay(select.every_token(tokens), regret)
-        x = tokens.float()
-        kept = select.slots_of(got.kept_indices, case.tokens) >= 0
-        scores, scale = start_scores(x, self.start), x.norm(dim=2).amax(1)
-        row = torch.arange(len(x), device=x.device)
-        nearest = torch.full_like(scores, torch.inf)
-        for step in range(case.keep):
-            pick = scores.masked_fill(~kept, -torch.inf).argmax(1)
-            best = scores.amax(1)
-            lack = best - scores[row, pick]
-            lack = torch.where(lack > 0, lack / (best if step else scale), 0).double().cpu()
-            regret = torch.maximum(regret, lack)
-            nearest = torch.minimum(nearest, (x - x[row, pick][:, None]).square().sum(2))
-            nearest[row, pick] = -1
-            scores = nearest
-        regret = torch.maximum(regret, nearest_regret(self._distances(x, got.kept_indices), got.assignment))
-        return Replay(means(tokens, got.kept_indices, got.assignment.clamp(min=0)), regret)
+            return Replay(select.every_token(tokens), torch.zeros(len(tokens), dtype=torch.float64))
+        x, kept = tokens.float(), got.kept_indices
+        scores = start_scores(x, self.start)
+        best, place = scores.gather(1, kept).max(1)
+        # A norm may be as large as another up to rounding; the first token is the first or it is not.
+        lack = (scores.amax(1) - best) * (torch.inf if self.start == "first" else 1 / x.norm(dim=2).amax(1))
+        late = lack.nan_to_num(0, posinf=torch.inf).double().cpu()
+        first = kept.gather(1, place[:, None])[:, 0].tolist()
+        regret = groups_regret(tokens, (case.keep, [], None), kept, got.assignment, first)
+        return Replay(means(tokens, kept, got.assignment.clamp(min=0)), torch.maximum(regret, late))
 
     def _distances(self, x: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         """Squared L2 [B, N, K] to each centre, one by one; a centre is nearest to itself."""
@@ -106,13 +102,16 @@ class KcenterMerge:
         return distances.scatter(1, kept[:, None], -torch.inf)
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value) -> Compressed[ir.Value]:
-        """The distances that pick the centres also determine the nearest one; the merge is one MatMul."""
+        """The distances that pick the centres also determine the nearest one; one MatMul adds what is not kept."""
         n, k = case.tokens, case.keep
         if k == n:
             return select.emit_every_token(b, case, tokens)
         x = select.emit_float(b, tokens, case)
-        picks, _, distances = emit_farthest(b, x, n, k, self.start, last_distance=True)
-        kept, order = select.emit_sort(b, b.cast(picks, "int64"), k)
-        by_pick = b.op("Transpose", b.op("Concat", *distances, axis=2), perm=[0, 2, 1])
-        farness = b.op("Neg", select.emit_gather(b, by_pick, order))
-        return emit_means(b, case, x, kept, emit_nearest(b, farness, kept, n, k))
+        square = emit_distances_between(b, emit_near_zero(b, x), n)
+        picks = emit_picks(b, square, b.cast(emit_start(b, x, n, self.start), "int64"), n, k)
+        kept, _ = select.emit_sort(b, picks, k)
+        closeness = b.op("Neg", select.emit_gather(b, square, b.cast(kept, "int64")))
+        slot = b.op("Squeeze", select.emit_argmax(b, closeness, 1, (1, k, 1)), [1])
+        # Only a kept token is closer to a centre than 0: to itself.
+        _, rest = select.emit_top_k(b, b.op("ReduceMax", closeness, [1], keepdims=0), n - k, n, largest=False)
+        return emit_means_around(b, case, x, kept, slot, rest)

@@ -21,8 +21,7 @@ tiny-vlm .981 / .975 at 7 of 144 tokens and .989 / .989 at 14; tiny-asr .948 / .
 Lloyd iterations, k-medoids, Ward or complete linkage instead of the means' distance, and added positions were not
 better.
 
-The ONNX body computes |x - y|^2 = |x|^2 + |y|^2 - 2 x y of all pairs at once, of tokens minus a central one. A pick is
-three nodes, and near-duplicates that differ by no more than rounding relative to |x|^2 count as equal.
+The ONNX body computes the distances of all pairs at once, as that of `kcenter_merge` does.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ from ...lazy import np
 from .base import Case, Compressed, Example, compressor
 from .blocks import select
 from .blocks.bipartite import rounds, weighted_mean
-from .blocks.farthest import farthest_points
+from .blocks.farthest import emit_picks, farthest_points
 from .blocks.means import emit_mean_rows, emit_means, means
 from .blocks.replay import Replay
-from .blocks.squares import emit_near_zero, emit_square_distances, square_distances
+from .blocks.squares import emit_distances_between, emit_near_zero, emit_square_distances, square_distances
 from .replays.two_scale import Joins, groups_regret
 
 if TYPE_CHECKING:
@@ -136,9 +135,7 @@ class TwoScale:
         x = select.emit_float(b, tokens, case)
         centred = emit_near_zero(b, x)
         t = self.picked(case)
-        # A token's distance to itself is below all others: so it is not picked again, and is nearest to itself.
-        square = b.op("Where", np.eye(n, dtype=bool)[None], -1.0, emit_square_distances(b, centred))
-        picks, group = self._emit_groups(b, square, n, t)
+        picks, group = self._emit_groups(b, emit_distances_between(b, centred, n), n, t)
         for r in self.rounds(case):
             centres, _ = emit_mean_rows(b, centred, group, t)
             to, stays = self._emit_round(b, centres, t, r)
@@ -151,20 +148,9 @@ class TwoScale:
 
     def _emit_groups(self, b: Builder, square: ir.Value, n: int, t: int) -> tuple[ir.Value, ir.Value]:
         """The t points [B, t] in the order they are picked, and the group [B, n] of each token, both float32."""
-        picks = [select.emit_rows(b, square, np.zeros((1, 1), np.int64))]
-        rows = [b.op("GatherND", square, picks[0], batch_dims=1)]
-        near = rows[0]
-        while len(picks) < t:
-            # No Cast if ArgMax breaks ties to the lowest index: a pick is three nodes.
-            if b.exact_ties:
-                picks.append(b.cast(select.emit_argmax(b, near, 2, (1, 1, n)), "int64"))
-            else:
-                picks.append(b.op("ArgMax", near, axis=2, keepdims=1))
-            rows.append(b.op("GatherND", square, picks[-1], batch_dims=1))
-            near = b.op("Min", near, rows[-1])
-        closeness = b.op("Neg", b.op("Concat", *rows, axis=1))
-        group = b.op("Squeeze", select.emit_argmax(b, closeness, 1, (1, t, 1)), [1])
-        return b.cast(b.op("Squeeze", b.op("Concat", *picks, axis=1), [2]), "float32"), group
+        picks = emit_picks(b, square, select.emit_rows(b, square, np.zeros((1, 1), np.int64)), n, t)
+        closeness = b.op("Neg", select.emit_gather(b, square, b.cast(picks, "int64")))
+        return picks, b.op("Squeeze", select.emit_argmax(b, closeness, 1, (1, t, 1)), [1])
 
     def _emit_round(self, b: Builder, centres: ir.Value, t: int, r: int) -> tuple[ir.Value, ir.Value]:
         """One round on centres [B, t, D] float32.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import onnx_ir as ir
 
@@ -47,13 +48,13 @@ class Facts:
         """The seam at `value`; `why` is a reason against selecting there that the caller already knows."""
         shape = dims(value)
         assert value.name is not None
-        common = {"found_by": found_by, "module": module, "side": side}
+        common: dict[str, Any] = {"found_by": found_by, "module": module, "side": side}
         problem = _shape_problem(value)
         if problem or shape is None:
             n = shape[-2] if shape and len(shape) >= 2 else None
             dim = shape[-1] if shape else None
             problem = batch_on_tokens(self.walk, value) or problem
-            return Seam(name, value.name, n or 0, dim or 0, self.dtype(value), None, valid=False, why=problem, **common)  # type: ignore[arg-type]
+            return Seam(name, value.name, n or 0, dim or 0, self.dtype(value), None, valid=False, why=problem, **common)
         batch, length, dim = shape if len(shape) == 3 else (1, *shape)
         assert length is not None and dim is not None and value.dtype is not None
         before = self.walk.ancestors(value)

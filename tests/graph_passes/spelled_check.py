@@ -13,8 +13,9 @@ from spelled_forward import Arrays, Forward
 from spelled_tools import worked_on
 from spellings import METHODS, Spelling
 from tokexport.errors import TokexportError
+from tokexport.graph_passes.agreement import compare
 from tokexport.graph_passes.compress import compress
-from tokexport.graph_passes.compressors import Case, make
+from tokexport.graph_passes.compressors import Case, Compressed, make
 
 KEEP = 4
 # Largest error of the tokens, as a share of their norm.
@@ -63,7 +64,7 @@ def _check_refusal(error: TokexportError, model: onnx.ModelProto, seam: str) -> 
 
 def _check_result(spelling: Spelling, graph: Written, result: onnx.ModelProto) -> None:
     node = next(node for node in result.graph.node if node.domain == "tokexport")
-    got, read = _run(result, [*node.input], graph.feeds)
+    got, read = _run(result, [*node.input, *node.output], graph.feeds)
     forward = Forward(spelling, graph.weights, graph.feeds)
     before = forward.run()
     gate = GATES[{"dynamic": "quantised", "qdq": "quantised", "half": "all"}.get(spelling.tool, spelling.half)]
@@ -79,8 +80,15 @@ def _check_result(spelling: Spelling, graph: Written, result: onnx.ModelProto) -
     case = Case(content.shape[1], content.shape[2], KEEP, str(content.dtype), grid)
     extra = {name: torch.from_numpy(array) for name, array in signals.items()}
     wanted = compressor.reference(case, torch.from_numpy(content), **extra)
-    for field in ("kept_indices", "sizes", "assignment"):
-        np.testing.assert_array_equal(got[field], getattr(wanted, field).numpy(), err_msg=field)
+    if any((got[field] != getattr(wanted, field).numpy()).any() for field in ("kept_indices", "sizes", "assignment")):
+        # Choices between tokens that are as good to the last roundings are no error. Between two operators in half
+        # precision ONNX Runtime may keep float32: the compressor reads more than the value that is seen here.
+        own = Compressed(*(read[name] for name in node.output))
+        agreement = compare(
+            compressor, case, content, own, signals, tolerance=2e-3 if case.dtype != "float32" else 1e-5
+        )
+        assert agreement.ok, agreement.worst
+        wanted = Compressed(*(torch.from_numpy(read[name]) for name in node.output))
 
     def change(x: np.ndarray, front: int, back: int) -> tuple[np.ndarray, np.ndarray]:
         rows, n = x.shape[:2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..base import Case, Compressed
-from .select import emit_argmax, emit_iota, emit_like, emit_members, emit_slots
+from .select import emit_argmax, emit_gather, emit_iota, emit_like, emit_members, emit_slots
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -36,6 +36,27 @@ def emit_means(b: Builder, case: Case, x: ir.Value, kept: ir.Value, slot: ir.Val
     return Compressed(
         emit_like(b, content, case), b.cast(kept, "int64"), b.op("Squeeze", sizes, [2]), b.cast(slot, "int64")
     )
+
+
+def emit_means_around(
+    b: Builder, case: Case, x: ir.Value, kept: ir.Value, slot: ir.Value, rest: ir.Value
+) -> Compressed[ir.Value]:
+    """As `emit_means`, where a kept token is in its own slot: only the others take part in the MatMul.
+
+    Args:
+        b: the builder.
+        case: with K.
+        x: [B, N, D] float32.
+        kept: [B, K] float32.
+        slot: [B, N] float32.
+        rest: [B, N - K] int64, the tokens that are not kept, in any order.
+    """
+    members, others = emit_members(b, b.op("GatherElements", slot, rest, axis=1), case.keep)
+    index = b.cast(kept, "int64")
+    sums = b.op("Add", b.op("MatMul", members, emit_gather(b, x, rest)), emit_gather(b, x, index))
+    sizes = b.op("Add", others, 1.0)
+    content = emit_like(b, b.op("Div", sums, sizes), case)
+    return Compressed(content, index, b.op("Squeeze", sizes, [2]), b.cast(slot, "int64"))
 
 
 def emit_nearest(b: Builder, closeness: ir.Value, kept: ir.Value, n: int, k: int) -> ir.Value:

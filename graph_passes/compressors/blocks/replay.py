@@ -103,15 +103,16 @@ def explain(
     regret = float("inf")
     end: Node | None = None
     tries = [(0, 0, 0.0, start)]
-    count = 0
-    for _ in range(_TRIES):
-        if not tries or regret <= TIED:
-            break
+    count, left = 0, _TRIES
+    descends = True  # a sequence may be longer than the number of tries: the first one goes to its end
+    while tries and left and regret > TIED:
+        left -= not descends
         differs, _, worst, node = heappop(tries)
         # The best sequence is followed to its end even if it does not explain the result: then its regret counts.
         if worst > TIED and end is not None:
             continue
         following = ways(node)
+        descends = descends and bool(following)
         if following is None:
             if worst < regret:
                 regret, end = worst, node

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .select import emit_square_sum
+from .select import emit_iota, emit_square_sum
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -37,9 +37,24 @@ def emit_near_zero(b: Builder, x: ir.Value) -> ir.Value:
 
 
 def emit_square_distances(b: Builder, x: ir.Value) -> ir.Value:
-    """|x - y|^2 [B, N, N] of x [B, N, D] float32 near 0; 0 where it is only rounding error, as on the diagonal."""
+    """|x - y|^2 [B, N, N] of x [B, N, D] float32 near 0; 0 where it is only rounding error, as on the diagonal.
+
+    N^2 entries cost as much to walk as to multiply, so the lengths are two more channels of the MatMul. What is but
+    rounding is known by |x|^2 alone: only of equal lengths can a difference be that small.
+    """
     length = emit_square_sum(b, x, keepdims=True)
-    product = b.op("MatMul", x, b.op("Transpose", x, perm=[0, 2, 1]))
-    both = b.op("Add", length, b.op("Transpose", length, perm=[0, 2, 1]))
-    square = b.op("Sub", both, b.op("Mul", product, 2.0))
-    return b.op("Where", b.op("Greater", square, b.op("Mul", both, ROUNDING)), square, 0.0)
+    one = b.op("Add", b.op("Mul", length, 0.0), 1.0)
+    left = b.op("Concat", b.op("Mul", x, -2.0), length, one, axis=2)
+    right = b.op("Concat", x, one, length, axis=2)
+    square = b.op("MatMul", left, b.op("Transpose", right, perm=[0, 2, 1]))
+    apart = b.op("Greater", square, b.op("Mul", length, 2 * ROUNDING))
+    return b.op("Where", apart, square, 0.0)
+
+
+def emit_distances_between(b: Builder, x: ir.Value, n: int) -> ir.Value:
+    """As `emit_square_distances`, of n tokens, and -1 to itself: below all others, which tells a token from its equals.
+
+    So of the tokens around points a point is the nearest to itself, and is not picked again.
+    """
+    itself = b.op("Equal", emit_iota(b, 1, n, 1), emit_iota(b, 1, 1, n))
+    return b.op("Where", itself, -1.0, emit_square_distances(b, x))

@@ -1,8 +1,11 @@
-"""Checks two_scale by its outcome, which shows neither all picked points nor what joined when."""
+"""Checks farthest points and the groups around them by their outcome.
+
+It shows neither the order of the picks nor, in two_scale, all picked points and what joined when.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice, product
 from typing import TYPE_CHECKING, TypeAlias
@@ -16,9 +19,10 @@ from .dpc_knn import pair_scale
 if TYPE_CHECKING:
     import torch
 
-# How many points are picked, how many groups each round removes, and what a round does (`two_scale.joined`).
+# How many points are picked, how many groups each round removes, and what a round does (`two_scale.joined`), if any.
 Joins: TypeAlias = (
-    "tuple[int, list[int], Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]]"
+    "tuple[int, list[int], Callable[[torch.Tensor, torch.Tensor, torch.Tensor],"
+    " tuple[torch.Tensor, torch.Tensor]] | None]"
 )
 
 _CHOICES = 50  # of what joins in a round
@@ -27,33 +31,42 @@ _MOVES = 8  # into other equal groups, of the first of them
 
 @dataclass(frozen=True)
 class _Node:
-    """State before a decision: the picks so far, or after all picks the group [1, N] of each token and rounds done."""
+    """State before a decision: the picks so far, or after all picks the group [1, N] of each token and rounds done.
+
+    Attributes:
+        picks: the last one is not yet in `near`.
+        near: how far each token is from the nearest pick; that pick; and how far as a body sees it. All [N].
+    """
 
     picks: tuple[int, ...]
+    near: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
     group: torch.Tensor | None = None
     done: int = 0
 
 
-def groups_regret(tokens: torch.Tensor, plan: Joins, kept: torch.Tensor, assignment: torch.Tensor) -> torch.Tensor:
+def groups_regret(
+    tokens: torch.Tensor, plan: Joins, kept: torch.Tensor, assignment: torch.Tensor, first: Sequence[int] | None = None
+) -> torch.Tensor:
     """Regret [B] of picks and joins that lead to slots `assignment` [B, N] at positions kept [B, K].
 
     The first pick in a slot is its position. Groups of one slot only join each other, so every sequence of such joins
-    leads there.
+    leads there. `first` are the positions of the first picks, 0 by default.
     """
     import torch
 
-    each = [_Replayed(x[None].double(), plan, at, end) for x, at, end in zip(tokens, kept, assignment)]
+    first = first or [0] * len(tokens)
+    each = [_Replayed(x[None].double(), plan, *outcome) for x, *outcome in zip(tokens, kept, assignment, first)]
     return torch.tensor([one.regret() for one in each], dtype=torch.float64)
 
 
 class _Replayed:
-    """One batch element: tokens [1, N, D] float64, positions [K] and the slot [N] that each token ends in."""
+    """One batch element: tokens [1, N, D] float64, positions [K], the slot [N] of each token, and the first pick."""
 
-    def __init__(self, x: torch.Tensor, plan: Joins, kept: torch.Tensor, end: torch.Tensor) -> None:
+    def __init__(self, x: torch.Tensor, plan: Joins, kept: torch.Tensor, end: torch.Tensor, first: int) -> None:
         import torch
 
         (self.points, self.removed, self.joined), self.x, self.end = plan, x, end
-        self.kept, self.moves = kept.tolist(), 1
+        self.kept, self.first, self.moves = kept.tolist(), first, 1
         self.sure = bool((end >= 0).all()) and end[kept].equal(torch.arange(len(kept), device=end.device))
         self.lengths = torch.stack([x.square().mean(2), (x - x.mean(1, keepdim=True)).square().mean(2)], 2)
         self.square, self.scale = self._distances(x, self.lengths)
@@ -61,7 +74,7 @@ class _Replayed:
 
     def regret(self) -> float:
         """The regret of the sequence that explains the slots best; infinite if none does."""
-        if not self.sure or self.kept[0] != 0:
+        if not self.sure or self.first not in self.kept:
             return float("inf")
         # A body may round a small distance to 0. Next to large tokens that is far for others: tokens as far as one of
         # them may be picked before it at every step, which a search with a limited number of tries does not find by
@@ -72,32 +85,38 @@ class _Replayed:
         # With many ties, moves of single tokens would hide other picks.
         found = float("inf")
         for (self.moves, fewest), self.seen in product([(1, False), (_MOVES, True)], seen):
-            found = min(found, explain(_Node((0,)), self._ways, fewest=fewest)[0])
+            found = min(found, explain(_Node((self.first,)), self._ways, fewest=fewest)[0])
             if found <= TIED:
                 break
         return found
 
     def _ways(self, node: _Node) -> list[tuple[float, _Node]] | None:
         if node.group is None:
-            return self._picks(node.picks) if len(node.picks) < self.points else self._cells(node.picks)
+            return self._picks(node) if len(node.picks) < self.points else self._cells(node.picks)
         return None if node.done == len(self.removed) else self._rounds(node, node.group)
 
-    def _picks(self, picks: tuple[int, ...]) -> list[tuple[float, _Node]]:
+    def _picks(self, node: _Node) -> list[tuple[float, _Node]]:
         """The next pick: the farthest as far as the result shows, or one as far up to rounding."""
         import torch
 
-        at = list(picks)
-        near, nearest = self.square[at].min(0)
-        rounded = self.scale[at].gather(0, nearest[None])[0]
-        near[at] = -torch.inf
+        picks, last = node.picks, node.picks[-1]
+        if node.near is None:
+            near, nearest, seen = self.square[last].clone(), torch.full_like(self.end, last), self.seen[last]
+        else:
+            near, nearest, seen = node.near
+            closer = self.square[last] < near
+            near, nearest = self.square[last].where(closer, near), nearest.masked_fill(closer, last)
+            seen = torch.minimum(seen, self.seen[last])
+        near[last] = -torch.inf
+        rounded = self.scale.gather(0, nearest[None])[0]
         lack = _nearer(near, rounded)
         found = (lack <= TIED).nonzero()[:, 0]
-        order = found[self.seen[at].amin(0)[found].argsort(descending=True, stable=True)].tolist()
+        order = found[seen[found].argsort(descending=True, stable=True)].tolist()
         begun = {int(self.end[pick]) for pick in picks}
         first = {pick for slot, pick in enumerate(self.kept) if slot not in begun}
         spare = self.points - len(picks) > len(first)
         may = [pick for pick in order if pick in first or (spare and int(self.end[pick]) in begun)]
-        return [(float(lack[pick]), _Node((*picks, pick))) for pick in may]
+        return [(float(lack[pick]), _Node((*picks, pick), (near, nearest, seen))) for pick in may]
 
     def _cells(self, picks: tuple[int, ...]) -> list[tuple[float, _Node]]:
         """Each token in the group of the nearest pick that ends in its slot, or of one as near up to rounding."""
@@ -108,12 +127,13 @@ class _Replayed:
         square[at, torch.arange(len(at), device=at.device)] = -torch.inf
         near = _Nearest(square, self.scale[:, at], self.end[:, None] == self.end[at])
         groups = [near.moved(moved) for moved in islice(_moves(near.others), self.moves)]
-        return [(float(near.lack(group).max()), _Node(picks, group[None])) for group in groups]
+        return [(float(near.lack(group).max()), _Node(picks, group=group[None])) for group in groups]
 
     def _rounds(self, node: _Node, group: torch.Tensor) -> list[tuple[float, _Node]]:
         """Which groups join an earlier one that ends in their slot."""
         import torch
 
+        assert self.joined is not None
         r, t = self.removed[node.done], self.points - sum(self.removed[: node.done])
         ones = torch.ones_like(self.x[..., 0])
         centres, _ = weighted_mean(self.x, ones, group, t)
@@ -133,7 +153,10 @@ class _Replayed:
             for moved in islice(_moves(others), max(1, self.moves - place)):
                 into = near.moved(moved)
                 after, _ = self.joined(group, joins, into[None])
-                way = max(float(near.lack(into)[chosen].max()), worst), _Node(node.picks, after, node.done + 1)
+                way = (
+                    max(float(near.lack(into)[chosen].max()), worst),
+                    _Node(node.picks, group=after, done=node.done + 1),
+                )
                 ways.setdefault(after.cpu().numpy().tobytes(), way)
         return list(ways.values())
 

@@ -102,7 +102,7 @@ def test_a_worse_pick_is_not_excused_by_rounding():
 
 def test_what_is_but_rounding_is_picked_or_not(monkeypatch):
     # Beside large tokens a body takes .9 for 0, and never picks 1000: two more of the small ones are points.
-    tokens = line(0, -1.9, -1.5, -1.1, -0.8, 0.4, 1, 1.2, 1.5, 1.6, 1000, 1000.9, -1000, -1000.9)
+    tokens = line(0, -1.89, -1.5, -1.1, -0.8, 0.4, 1, 1.2, 1.5, 1.6, 1000, 1000.9, -1000, -1000.9)
     kept, large = [0, 1, 9, 11, 13], [2, 2, 2, 2, 3, 3, 4, 4]
     slots = {way: [0, 1, 1, 0, 0, 0, *large] for way in ("body", "body with exact ties")}
     slots["reference"] = [0, 1, 1, 1, 1, 0, *large]
