@@ -89,11 +89,17 @@ int main(int argc, char** argv) {
         {"type": "ByteFallback"}, {"type": "Metaspace", "replacement": "_"}, {"type": "Fuse"},
         {"type": "Strip", "content": " ", "start": 1, "stop": 2}]},
       "model": {"type": "BPE", "vocab": {"\u2581a": 0, "<0xE2>": 1, "<0x82>": 2, "_": 3, "Ġb": 4, " ": 5}}})";
+    const std::string waveform = R"({"kind": "waveform", "sample_rate": 16000, "samples": 9, "normalize": true})";
+    std::string spoken = toy::with(toy::kManifest, "\"eos\": [2]", R"("eos": [2], "suppress": [3], "begin_suppress": [],
+      "speech": {"start": 1, "languages": {"en": 3}, "tasks": {"transcribe": 4}, "no_timestamps": 5, "timestamps": 6,
+                 "timestamp_seconds": 0.02, "latest_start": 50})");
+    spoken = toy::with(spoken, "\"graphs\": {\"encoder\"", "\"preprocess\": " + waveform + ", \"graphs\": {\"encoder\"");
     const std::string with_weights = graph(), picture = png(), sound = wav();
     const PreprocessRecord image_record = std::get<PreprocessRecord>(
         Manifest::parse(toy::kManifest, "manifest.json").preprocess);
     const std::vector<std::pair<std::string, std::function<void(Random&)>>> targets = {
         {"manifest", [&](Random& random) { Manifest::parse(changed(toy::kManifest, random), "manifest.json"); }},
+        {"speech", [&](Random& random) { Manifest::parse(changed(spoken, random), "manifest.json"); }},
         {"bundle",
          [&](Random& random) {
              folder.write("manifest.json", changed(toy::kManifest, random));
