@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from report import write
-from tokexport.exporter.evaluate.timing import interleaved
+from tokexport.exporter.timing import interleaved
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 

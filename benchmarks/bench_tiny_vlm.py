@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from report import write
-from tokexport.exporter.evaluate.timing import interleaved
 from tokexport.exporter.opening import open_source
 from tokexport.exporter.pipeline import export
+from tokexport.exporter.timing import interleaved
 from tokexport.runtimes.load import load
 from tokexport.runtimes.session import Session
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from learned_weights import random_weights
 from real_activations import ATTENTIONS, FOLDER, LOOKS, Arrays, Place, with_text
 from tokexport.errors import RequestError
-from tokexport.exporter.evaluate.timing import interleaved
+from tokexport.exporter.timing import interleaved
 from tokexport.graph_passes import forms
 from tokexport.graph_passes.agreement import compare
 from tokexport.graph_passes.compressors import OUTPUTS, Case, Compressed, Compressor, make

@@ -15,11 +15,11 @@ from ...runtimes.ort.graph import ort_runner
 from ..bundling import graphs
 from ..proof.parity import between
 from ..sources.texts import with_text
+from ..timing import interleaved
 from .accuracy import refusal
 from .answers import Language
 from .known import graph_hash
 from .question_set import compressor_node
-from .timing import interleaved
 
 if TYPE_CHECKING:
     import numpy as np

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from ...runtimes.bundle.manifest import Role, Variant
     from ...runtimes.bundle.writer import BundleWriter
     from ..bundling.graphs import Built, Plan
-    from ..evaluate.share import Run
     from ..sources.source import Source
     from .metrics import Check
     from .probes import Probe
+    from .share import Run
 
 SAMPLES = 3
 
@@ -137,7 +137,7 @@ def _costly(
 ) -> list[str]:
     """A note for each compressor that takes much of the encoder's time, by running both."""
     from ...runtimes.ort.graph import ort_runner
-    from ..evaluate import share
+    from . import share
     from .parity import between
 
     alone = {tuple(probe.expected): probe.inputs for probe in reversed(probes) if probe.part == "compressor"}

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from .timing import interleaved
+from ..timing import interleaved
 
 Run: TypeAlias = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
