@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,10 @@ from ..sources.texts import proof_ids, with_text
 from . import probes as probe_file
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
     from ...graph_passes.insertion.inserted import Inserted
     from ...runtimes.bundle.manifest import Variant
     from ...runtimes.bundle.writer import BundleWriter
     from ..bundling.graphs import Built, Plan
-    from ..evaluate.share import Run
     from ..sources.source import Source
     from .probes import Probe
 
@@ -83,7 +80,6 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
             probes += language_probes([built.text], {"input_ids": one})
     if built.language:
         probes += language_probes(built.language, language_values(encoded[0][1]))
-    notes += _costly(models["encoder"], inserted, probes, whole, samples[0])
     checks = check(probes, models, ort_runner, "fp32" if precision == "bf16" else precision)
     notes += _remarks(source, inserted, parts, precision)
     if inserted.merges and plan.size_bias == "auto" and not (built.language or inserted.biased):
@@ -100,24 +96,6 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
     bounded = "head" in parts and all(step.seam.module for step in inserted.steps)
     error = end_to_end_error(source.encoder, inserted, encoded) if bounded else None
     return Proved(proof, error, encoded, probes)
-
-
-def _costly(
-    encoder: ir.Model, inserted: Inserted, probes: Sequence[Probe], whole: Run, sample: Mapping[str, np.ndarray]
-) -> list[str]:
-    """A note for each compressor that takes much of the encoder's time, by running both."""
-    from ...runtimes.ort.graph import ort_runner
-    from ..evaluate import share
-    from .parity import between
-
-    alone = {tuple(probe.expected): probe.inputs for probe in reversed(probes) if probe.part == "compressor"}
-    parts = [
-        (step.method, ort_runner(between(encoder, fed, outputs)), fed)
-        for step in inserted.steps
-        for outputs, fed in alone.items()
-        if step.node_outputs["tokens"] in outputs
-    ]
-    return share.notes(whole, sample, parts)
 
 
 def keep(writer: BundleWriter, proofs: Mapping[str, Proved]) -> None:
