@@ -219,11 +219,18 @@ def _write(
 
 
 def _prove(folder: Path, one: _Made, step: Progress) -> None:
-    """Compare every part of a written variant with PyTorch."""
+    """Compare every part of a written variant with PyTorch, and tell what its compressors cost."""
+    from ..graph_passes.ir_tools.model_io import load_model
+    from .evaluate import share
+
     step("proving every part against PyTorch")
     result = one.result
     one.proved = prove.prove(folder, one.entry, one.plan, one.runnable, result.precision, result.notes)
     result.proof, result.drift = one.proved.record, one.proved.drift
+    encoder = one.runnable.models["encoder"]
+    if result.precision != "bf16":
+        encoder = load_model(folder / one.entry.graphs["encoder"].forms["portable"])
+    result.notes += share.costly(encoder, one.runnable.inserted, one.proved)
 
 
 def _measure(folder: Path, one: _Made, step: Progress) -> None:

@@ -65,12 +65,13 @@ def main() -> None:
     recogniser = Recogniser(
         checkpoint.write(asked.model, packages.FOLDER / f"whisper-{asked.model}"), [one.sound for one in spoken]
     )
-    if "uncompressed" not in done:
-        done["uncompressed"] = {"transcripts": recogniser.transcripts(None, None, bias=False)}
-        file.write_text(json.dumps(done, indent=1) + "\n")
-    plain = [words(text) for text in done["uncompressed"]["transcripts"]]
-    done["uncompressed"] |= _scored(plain, plain, spoken)
-    print(f"uncompressed: {json.dumps({k: v for k, v in done['uncompressed'].items() if k != 'transcripts'})}")
+    # What was said belongs to others: it stays in the cache, beside the sounds.
+    said = packages.FOLDER / f"said-{asked.model}.json"
+    if not said.is_file():
+        said.write_text(json.dumps(recogniser.transcripts(None, None, bias=False)))
+    plain = [words(text) for text in json.loads(said.read_text())]
+    done["uncompressed"] = _scored(plain, plain, spoken)
+    print(f"uncompressed: {json.dumps(done['uncompressed'])}")
     for key, (method, params, ratio, layer, bias) in cells(asked.only, quick=asked.quick):
         if key not in done:
             n, dim = recogniser.upto(1).shape[1:]

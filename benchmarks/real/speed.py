@@ -17,7 +17,7 @@ import checkpoint
 import numpy as np
 import packages
 from tokexport import export
-from tokexport.exporter.evaluate.timing import interleaved
+from tokexport.exporter.timing import interleaved
 from tokexport.runtimes.ort.graph import ort_runner
 
 RESULTS = Path(__file__).parents[1] / "results"

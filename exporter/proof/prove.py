@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ..sources.source import Source
     from .metrics import Check
     from .probes import Probe
-    from .share import Run
 
 SAMPLES = 3
 
@@ -84,7 +83,6 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
             probes += language_probes([built.text], {"input_ids": one})
     if built.language:
         probes += language_probes(built.language, language_values(encoded[0][1]))
-    notes += _costly(models["encoder"], inserted, probes, whole, samples[0])
     judged = "fp32" if precision == "bf16" else precision
     checks = check(probes, models, ort_runner, judged)
     bounded = "head" in parts and all(step.seam.module for step in inserted.steps)
@@ -130,24 +128,6 @@ def _generation(
     outputs = variant.graphs["encoder"].outputs
     by_role = [{role: got[record.name] for role, record in outputs.items()} for _, got in encoded]
     return check_generation(source, variant, run, by_role, wholes, precision)
-
-
-def _costly(
-    encoder: ir.Model, inserted: Inserted, probes: Sequence[Probe], whole: Run, sample: Mapping[str, np.ndarray]
-) -> list[str]:
-    """A note for each compressor that takes much of the encoder's time, by running both."""
-    from ...runtimes.ort.graph import ort_runner
-    from . import share
-    from .parity import between
-
-    alone = {tuple(probe.expected): probe.inputs for probe in reversed(probes) if probe.part == "compressor"}
-    parts = [
-        (step.method, ort_runner(between(encoder, fed, outputs)), fed)
-        for step in inserted.steps
-        for outputs, fed in alone.items()
-        if step.node_outputs["tokens"] in outputs
-    ]
-    return share.notes(whole, sample, parts)
 
 
 def keep(writer: BundleWriter, proofs: Mapping[str, Proved]) -> None:

@@ -3,7 +3,7 @@
 import time
 
 import numpy as np
-from tokexport.exporter.proof import share
+from tokexport.exporter.evaluate import share
 
 FED = {"x": np.zeros(1, np.float32)}
 

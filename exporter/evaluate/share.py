@@ -4,15 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from ..timing import interleaved
 
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ...graph_passes.insertion.inserted import Inserted
+    from ..proof.prove import Proved
+
 Run: TypeAlias = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 SHARE = 0.05  # above it, the user is told
+
+
+def costly(encoder: ir.Model, inserted: Inserted, proved: Proved) -> list[str]:
+    """A note for each compressor that takes much of the time of the encoder it sits in, by running both."""
+    from ...runtimes.ort.graph import ort_runner
+    from ..proof.parity import between
+
+    alone = {tuple(probe.expected): probe.inputs for probe in reversed(proved.probes) if probe.part == "compressor"}
+    parts = [
+        (step.method, ort_runner(between(encoder, fed, outputs)), fed)
+        for step in inserted.steps
+        for outputs, fed in alone.items()
+        if step.node_outputs["tokens"] in outputs
+    ]
+    return notes(ort_runner(encoder), proved.encoded[0][0], parts)
 
 
 def notes(
