@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 # File of the family -> the architectures it reads, as in config.json.
 FAMILIES: dict[str, tuple[str, ...]] = {
     "llava": ("LlavaForConditionalGeneration",),
-    "moonshine": ("MoonshineForConditionalGeneration", "MoonshineModel"),
     "whisper": ("WhisperForConditionalGeneration", "WhisperModel"),
+    "moonshine": ("MoonshineForConditionalGeneration", "MoonshineModel"),
 }
 
 

@@ -75,6 +75,8 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
     samples = with_text(source.real_inputs(SAMPLES), models["encoder"], source)
     whole = ort_runner(models["encoder"])
     encoded = [(sample, whole(sample)) for sample in samples]
+    # It holds buffers for attention over all tokens, and nothing below runs it.
+    del whole
     probes = encoder_probes(source.encoder, models["encoder"], inserted, samples, ort_runner)
     parts = {probe.part for probe in probes}
     if built.text:

@@ -154,7 +154,7 @@ def test_inside_the_encoder_the_bias_is_in_later_layers_and_in_cross_attention(t
     step = '[[steps]]\nmethod = "kcenter_merge"\nratio = "1/2"\nseam = "{}"\n'
     recipe.write_text(f'summary = "half, twice"\n{step.format("encoder_layer:0")}{step.format("encoder_output")}')
     for ask in (["--method", "kcenter_merge", "--keep", "40", "--seam", "encoder_layer:0"], ["--recipe", str(recipe)]):
-        out = tmp_path / ask[1].rpartition("/")[2]
+        out = tmp_path / ask[0].strip("-")
         result = CliRunner().invoke(main, ["model", str(tiny_whisper_folder), *ask, "-o", str(out), "--json"])
         assert result.exit_code == 0, result.output
         data = json.loads(result.stdout)
