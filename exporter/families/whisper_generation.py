@@ -81,7 +81,8 @@ def settings(checkpoint: Checkpoint, vocabulary: int, ids: Mapping[str, int], se
         raise RequestError(
             f"neither generation_config.json nor config.json says {lacking}, so no transcript can be written",
             where=str(checkpoint.folder),
-            fix="Copy generation_config.json of the model into the folder, or add --parts encoder.",
+            fix="Copy generation_config.json of the model into the folder, or export the encoder alone: tokexport "
+            f"model {checkpoint.folder} --parts encoder ...",
         )
     languages, tasks = _languages_and_tasks(config, vocabulary, ids)
     silent = ids.get(_NO_TIMES) if config.no_timestamps_token_id is None else config.no_timestamps_token_id

@@ -38,7 +38,7 @@ def tokenizer_of(checkpoint: Checkpoint, vocabulary: int) -> tuple[bytes, dict[s
         raise RequestError(
             f"the folder has no {FILE}, which turns the model's ids into text",
             where=str(checkpoint.folder),
-            fix=f"{how} Or export the encoder alone with --parts encoder.",
+            fix=f"{how} Or export the encoder alone: tokexport model {checkpoint.folder} --parts encoder ...",
         )
     try:
         content = read_bounded(path)
