@@ -172,9 +172,10 @@ def _inject(step: Inserted, own: Values) -> tuple[dict[str, np.ndarray], Injecte
         shorter = torch.cat([whole[:, : step.seam.prefix], shorter], 1)
     sizes = own[step.composed_outputs["sizes"]] if step.biased else None
     fed |= {step.composed_outputs["sizes"]: sizes} if sizes is not None else {}
-    name = step.composed_outputs["kept_indices"]
-    fed[name] = own[name]
-    return fed, Injected(step.seam, shorter, None if sizes is None else to_tensor(sizes), to_tensor(own[name]))
+    name, kept = step.composed_outputs["kept_indices"], None
+    if step.seam.merged_rows:
+        fed[name], kept = own[name], to_tensor(own[name])
+    return fed, Injected(step.seam, shorter, None if sizes is None else to_tensor(sizes), kept)
 
 
 def _card(compressor: Compressor, case: Case) -> dict[str, Any]:

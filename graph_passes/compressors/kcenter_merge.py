@@ -107,7 +107,7 @@ class KcenterMerge:
         if k == n:
             return select.emit_every_token(b, case, tokens)
         x = select.emit_float(b, tokens, case)
-        square = emit_distances_between(b, emit_near_zero(b, x), n)
+        square = emit_distances_between(b, emit_near_zero(b, x, n), n)
         picks = emit_picks(b, square, b.cast(emit_start(b, x, n, self.start), "int64"), n, k)
         kept, _ = select.emit_sort(b, picks, k)
         closeness = b.op("Neg", select.emit_gather(b, square, b.cast(kept, "int64")))

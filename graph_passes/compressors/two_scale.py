@@ -133,7 +133,7 @@ class TwoScale:
         if k == n:
             return select.emit_every_token(b, case, tokens)
         x = select.emit_float(b, tokens, case)
-        centred = emit_near_zero(b, x)
+        centred = emit_near_zero(b, x, n)
         t = self.picked(case)
         picks, group = self._emit_groups(b, emit_distances_between(b, centred, n), n, t)
         for r in self.rounds(case):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .select import emit_iota, emit_square_sum
+from .select import emit_argmax, emit_iota, emit_square_sum
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -25,15 +25,15 @@ def square_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
 
 
-def emit_near_zero(b: Builder, x: ir.Value) -> ir.Value:
+def emit_near_zero(b: Builder, x: ir.Value, n: int) -> ir.Value:
     """x [B, n, D] float32 minus the token nearest to their mean.
 
     The result is at most twice as far from 0 as after subtracting the mean itself. But tokens of few digits, such as
     integers, stay exact, so equal distances stay equal and ties go to the lowest index, not by rounding.
     """
     off = b.op("Sub", x, b.op("ReduceMean", x, [1], keepdims=1))
-    nearest = b.op("ArgMin", emit_square_sum(b, off, keepdims=True), axis=1, keepdims=1)
-    return b.op("Sub", x, b.op("GatherND", x, nearest, batch_dims=1))
+    nearest = emit_argmax(b, b.op("Neg", emit_square_sum(b, off, keepdims=True)), 1, (1, n, 1))
+    return b.op("Sub", x, b.op("GatherND", x, b.cast(nearest, "int64"), batch_dims=1))
 
 
 def emit_square_distances(b: Builder, x: ir.Value) -> ir.Value:
