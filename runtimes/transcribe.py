@@ -149,28 +149,27 @@ class _Reader:
 
     def read(self, media: np.ndarray, start: float, end: float, session: Session, *, first: bool) -> None:
         """Read the encoder's input, or samples, that stand for the sound between two times in seconds."""
-        encoded = session.encode(media)
+        encoded, run = session.encode(media), session.steps()
         asked = self._asked
         if self._whole is None and self._speech.languages and asked.language is None:
-            asked = speech.Asked(
-                speech.language(session.steps(), session.variant, encoded), asked.task, asked.timestamps
-            )
+            asked = speech.Asked(speech.language(run, session.variant, encoded), asked.task, asked.timestamps)
             # The rest of a sound is in the language of its beginning.
             self._asked = asked
         ids = self._whole
         if ids is None:
             ids = [*speech.prompt(self._speech, asked), *(self._words if first else [])]
-        said, kept, sizes = greedy(session.steps(), session.variant, encoded, ids, self._limit, self._rules)
+        said, kept, sizes = greedy(run, session.variant, encoded, ids, self._limit, self._rules)
+        spoken = speech.text_ids(said, self._speech)
         self._heard.append(Heard(round(start, 3), round(end, 3), session.variant.name, len(kept)))
         self._ids += said
         self._kept.append(kept)
         self._sizes.append(sizes)
-        self._texts.append(self._text(speech.text_ids(said, self._speech)))
+        self._texts.append(self._text(spoken))
         if asked.timestamps:
             self._segments += speech.segments(said, self._speech, self._text, start, end)
         if len(said) >= self._limit:
             self._cut_off.append((start, end))
-        again = repeated(speech.text_ids(said, self._speech))
+        again = repeated(spoken)
         if again:
             self._repeats.append(f"{again[1]} times {self._text(again[0]).strip() or again[0]!r} {_when(start, end)}")
 

@@ -93,16 +93,7 @@ def test_what_the_model_lacks_is_refused_by_name(cpp: Calls, toy: Path, asked: d
         load(toy, threads=1).generate(SOUNDS["short"], **asked)
 
 
-@pytest.mark.parametrize(
-    ("change", "asked", "message"),
-    [
-        ({"languages": {}}, {"language": "en"}, r"takes no language.*Leave language \(--language\) out"),
-        ({"tasks": {}}, {"task": "transcribe"}, "takes no task"),
-        ({"no_timestamps": None, "timestamps": None}, {"timestamps": True}, "writes no times"),
-        (None, {"timestamps": True}, "timestamps is for recognisers of speech"),
-        (None, {"language": "en"}, "language is for recognisers of speech"),
-    ],
-)
+@pytest.mark.parametrize(("change", "asked", "message"), toy_speech.LACKING)
 def test_a_model_of_one_language_or_without_times_says_so(
     cpp: Calls, tmp_path: Path, change: dict[str, Any] | None, asked: dict[str, Any], message: str
 ) -> None:

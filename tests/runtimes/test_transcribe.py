@@ -99,16 +99,7 @@ def test_what_the_model_lacks_is_refused_before_the_sound_is_read(
         load(bundle).generate("nowhere.wav", **asked)
 
 
-@pytest.mark.parametrize(
-    ("change", "asked", "message"),
-    [
-        ({"languages": {}}, {"language": "en"}, r"takes no language.*Leave language \(--language\) out"),
-        ({"tasks": {}}, {"task": "transcribe"}, "takes no task"),
-        ({"no_timestamps": None, "timestamps": None}, {"timestamps": True}, "writes no times"),
-        (None, {"timestamps": True}, "timestamps is for recognisers of speech"),
-        (None, {"language": "en"}, "language is for recognisers of speech"),
-    ],
-)
+@pytest.mark.parametrize(("change", "asked", "message"), toy_speech.LACKING)
 def test_a_model_of_one_language_or_without_times_says_so(
     tmp_path: Path, change: dict[str, Any] | None, asked: dict[str, Any], message: str
 ) -> None:

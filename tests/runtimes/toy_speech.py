@@ -50,6 +50,15 @@ SPEECH = SpeechRecord(
     latest_start=2,
 )
 
+# What a record lacks (None: the whole record), what is asked all the same, and how every runtime refuses it.
+LACKING = (
+    ({"languages": {}}, {"language": "en"}, r"takes no language.*Leave language \(--language\) out"),
+    ({"tasks": {}}, {"task": "transcribe"}, "takes no task"),
+    ({"no_timestamps": None, "timestamps": None}, {"timestamps": True}, "writes no times"),
+    (None, {"timestamps": True}, "timestamps is for recognisers of speech"),
+    (None, {"language": "en"}, "language is for recognisers of speech"),
+)
+
 # The id behind each id, to which the loudness is added where the second table has a one.
 _NEXT = [EOS] * 10 + [EOS, DE] + [0] * (V - 12)
 _NEXT[7], _NEXT[9] = TIMES + 4, 9
