@@ -52,9 +52,9 @@ def contrib_sizes(
 
 
 def operand_order(node: ir.Node, index: int, rank: int) -> list[int]:
-    """The axes of an operand of MatMul or FusedMatMul in the order in which it is multiplied: batch, rows, columns.
+    """The axes of an operand of MatMul, Gemm or FusedMatMul in the order it is multiplied in: batch, rows, columns.
 
-    FusedMatMul turns its operands first: `transBatchA` takes the first axis behind the others of the batch, `transA`
+    The last two turn their operands first: `transBatchA` takes the first axis behind the others of the batch, `transA`
     swaps the last two; `transBatchB` and `transB` likewise.
     """
     side, order = "AB"[index], list(range(rank))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ..ir_tools.contrib_shapes import operand_order
 from .axis import Axes, Axis
 from .state import Downstream
 
@@ -49,9 +50,9 @@ def matmul(downstream: Downstream, node: ir.Node) -> list[Axes]:
 
 def gemm(downstream: Downstream, node: ir.Node) -> list[Axes]:
     """MatMul of two matrices, either transposed, plus an operand that broadcasts onto the result."""
-    flip = [bool(node.attributes[name].as_int()) if name in node.attributes else False for name in ("transA", "transB")]
-    _contract(downstream, node, (0, 0 if flip[0] else 1), (1, 1 if flip[1] else 0))
-    rows, columns = _axis(downstream, node, 0, 1 if flip[0] else 0), _axis(downstream, node, 1, 0 if flip[1] else 1)
+    left, right = operand_order(node, 0, 2), operand_order(node, 1, 2)
+    _contract(downstream, node, (0, left[1]), (1, right[0]))
+    rows, columns = _axis(downstream, node, 0, left[0]), _axis(downstream, node, 1, right[1])
     out = {i: axis for i, axis in enumerate((rows, columns)) if axis is not None}
     if downstream.has_input(node, 2):
         dims = downstream.dims(node, node.inputs[2])
