@@ -50,6 +50,8 @@ class TokenizerFile:
         self._tokenizer = self._read(content)
         self.ids = self._vocabulary()
         self._known = frozenset(self.ids.values())
+        added: dict[int, Any] = self._calling(lambda: self._tokenizer.get_added_tokens_decoder())
+        self._special = [token.content for token in added.values() if token.special and token.content]
         if generation and self._known and max(self._known) >= generation.vocabulary:
             raise BundleError(
                 f"the tokenizer has an id {max(self._known)}, and the model a vocabulary of {generation.vocabulary}",
@@ -77,24 +79,52 @@ class TokenizerFile:
             RequestError: it is too long, or holds half a surrogate pair.
             BundleError: the file cannot read it.
         """
-        if len(text) > LONGEST_TEXT:
-            raise RequestError(
-                f"the prompt has {len(text)} characters, and at most {LONGEST_TEXT} are taken", fix="Ask less at once."
-            )
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise RequestError(f"the prompt {text[:40]!r} is no text: it cannot be written in UTF-8") from None
+        _check_text(text)
         ids: list[int] = self._calling(lambda: self._tokenizer.encode(text, add_special_tokens=False).ids)
         return ids
 
     def prompt(self, text: str) -> list[int]:
-        """`bos` and the ids of a text; RequestError where the bundle names no `bos`."""
+        """The ids of a question as the model wants it asked, without that of the image; else `bos` and those of a text.
+
+        Raises:
+            RequestError: the bundle names no `bos`, or the question holds one of the model's special tokens.
+            BundleError: the image stands at another place than in the graphs.
+        """
         if self._generation is None:
             raise RequestError(
                 "the bundle does not say which id a prompt begins with", fix="Pass the prompt as a list of ids."
             )
-        return [self._generation.bos, *self.tokenize(text)]
+        asked = self._generation.prompt
+        if asked is None:
+            return [self._generation.bos, *self.tokenize(text)]
+        _check_text(text)
+        for special in self._special:
+            if special in text:
+                raise RequestError(
+                    f"the prompt holds {special}, which is no text for this model but a mark of its own",
+                    fix="Leave it out, or pass the whole prompt as a list of ids.",
+                )
+        whole = f"{asked.before}{text.strip() if asked.strips else text}{asked.after}"
+        ids = self.marked(whole, add_special_tokens=asked.add_special_tokens)
+        offset = self._generation.image_span[0]
+        if ids.count(asked.image) != 1 or ids.index(asked.image) != offset:
+            raise BundleError(
+                f"the image is not behind {offset} ids of this prompt, as in the graphs",
+                where=str(self._path),
+                fix="The graphs and the tokenizer are not of one model: export the bundle again.",
+            )
+        return [i for i in ids if i != asked.image]
+
+    def marked(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """The ids of a text in which special tokens are what they say; BundleError where the file cannot read it."""
+        self._tokenizer.encode_special_tokens = False
+        try:
+            found: list[int] = self._calling(
+                lambda: self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+            )
+        finally:
+            self._tokenizer.encode_special_tokens = True
+        return found
 
     def detokenize(self, ids: Iterable[int]) -> str:
         """The text of the ids up to the first `eos`; special tokens are left out.
@@ -160,6 +190,17 @@ class TokenizerFile:
             if type(error).__name__ != "PanicException":
                 raise
             raise _damaged(self._path, first_line(error, 200)) from None
+
+
+def _check_text(text: str) -> None:
+    if len(text) > LONGEST_TEXT:
+        raise RequestError(
+            f"the prompt has {len(text)} characters, and at most {LONGEST_TEXT} are taken", fix="Ask less at once."
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RequestError(f"the prompt {text[:40]!r} is no text: it cannot be written in UTF-8") from None
 
 
 def _damaged(path: Path, why: str) -> BundleError:

@@ -32,9 +32,10 @@ def llava(
     text: int = 48,
     tower: str = "clip",
     dtype: str = "float32",
+    language: Any = None,
     **config: Any,
 ) -> Path:
-    """A LlavaForConditionalGeneration with a language model of one narrow layer, and a CLIP image processor."""
+    """A LlavaForConditionalGeneration and a CLIP image processor; without `language` that model is one narrow layer."""
     import torch
     from transformers import (
         CLIPVisionConfig,
@@ -53,7 +54,7 @@ def llava(
         "patch_size": patch,
     }
     vision = CLIPVisionConfig(**sizes) if tower == "clip" else SiglipVisionConfig(**sizes, vision_use_head=False)
-    language = LlamaConfig(
+    language = language or LlamaConfig(
         hidden_size=text,
         intermediate_size=8,
         num_hidden_layers=1,
@@ -67,7 +68,7 @@ def llava(
         LlavaConfig(
             vision_config=vision,
             text_config=language,
-            image_token_index=15,
+            image_token_index=language.vocab_size - 1,
             image_seq_length=(size // patch) ** 2,
             **config,
         )
@@ -88,6 +89,45 @@ def llava(
         "image_std": [0.27, 0.26, 0.28],
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return folder
+
+
+# As LLaVA-1.5 is asked.
+CHAT = (
+    "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ '<image>\n' }}"
+    "{% else %}{{ part['text'] + ' ' }}{% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+
+
+def chat_tokenizer(folder: Path, vocabulary: int, image: str = "<image>", template: str = CHAT) -> None:
+    """Write a tokenizer.json that begins with <s>, ends with </s> and has `image` last, and a chat template."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
+
+    said = ["<unk>", "<s>", "</s>", "<pad>", "USER:", "ASSISTANT:", "What", "is", "in", "the", "picture?"]
+    words = [*said, *(f"w{i}" for i in range(len(said), vocabulary - 1)), image]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = ("<s>", "</s>", "<pad>", image)
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    marks = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "chat_template": template}
+    (folder / "tokenizer_config.json").write_text(json.dumps(marks))
+
+
+def whole_llava(folder: Path, *, kind: str = "llama", vocabulary: int = 96, **config: Any) -> Path:
+    """A LlavaForConditionalGeneration that answers: two layers, grouped queries, a tokenizer and a chat template."""
+    from transformers import AutoConfig
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    language = AutoConfig.for_model(
+        kind, **sizes, num_key_value_heads=2, head_dim=8, vocab_size=vocabulary, bos_token_id=1, eos_token_id=2,
+        pad_token_id=3,
+    )  # fmt: skip
+    llava(folder, language=language, text=32, **config)
+    chat_tokenizer(folder, vocabulary)
     return folder
 
 

@@ -110,6 +110,10 @@ class Kept(Cache):
         self.computed[layer_idx] = (key, value)
         return key, value
 
+    def in_order(self) -> list[Tensor]:
+        """Key and value of the first layer, of the second, ..."""
+        return [part for layer in sorted(self.computed) for part in self.computed[layer]]
+
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Positions are given, and count from nothing here."""
         return 0

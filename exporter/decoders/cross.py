@@ -54,8 +54,8 @@ class Prefill(nn.Module):
             **{self.bias: token_bias[:, None, None]},
         ).last_hidden_state
         last = hidden.gather(1, last_index[:, None, None].expand(-1, -1, hidden.shape[2]))
-        present = [F.pad(part, (0, 0, 0, self.spare)) for part in _in_order(own)]
-        return self.head(last[:, 0]), *present, *_in_order(cross)
+        present = [F.pad(part, (0, 0, 0, self.spare)) for part in own.in_order()]
+        return self.head(last[:, 0]), *present, *cross.in_order()
 
 
 class Decode(nn.Module):
@@ -92,7 +92,7 @@ class Decode(nn.Module):
             past=dict(enumerate(past)),
             **{self.bias: token_bias[:, None, None]},
         ).last_hidden_state
-        return self.head(hidden[:, 0]), *_in_order(own)
+        return self.head(hidden[:, 0]), *own.in_order()
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,3 @@ class CrossDecoder:
                 outputs=("logits", *(f"new_{name}" for name in names)),
             ),
         ]
-
-
-def _in_order(cache: Kept) -> list[Tensor]:
-    """Key and value of the first layer, of the second, ..."""
-    return [part for layer in sorted(cache.computed) for part in cache.computed[layer]]

@@ -2,17 +2,14 @@
 
     pixel_values [1, 3, H, W] float32 -> tokens [1, N, D], N = (H / patch) (W / patch), D of the language model
 
-Of the folder's language model only the input embeddings are read, and only for a method that reads text:
-
-    input_ids [1, L] int64 -> text [1, L, D]
+The tokens stand among the words of the language model; see `visual`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
@@ -20,14 +17,12 @@ from transformers import AutoModel, LlavaConfig
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from ...errors import RequestError
-from ...runtimes.bundle.manifest import TextRecord
 from ..sources.configuration import Layers, Pixels, Vocabulary, Width, built, typed
 from ..sources.images import preprocess_of
 from ..sources.own_module import example
-from ..sources.source import GraphSource, Source
-from ..sources.synthetic import image
+from ..sources.source import GraphSource
 from ..sources.weights import without_weights
-from .input_embeddings import text_graph
+from .visual import Layout, VisionLanguage
 
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
@@ -36,9 +31,6 @@ _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.2613
 
 # Towers that take only pixels and return a square grid of tokens -> how many CLS tokens precede it.
 _TOWERS = {"clip_vision_model": 1, "siglip_vision_model": 0}
-
-# Where the input embeddings are depends on the version of transformers that wrote the folder.
-_EMBEDDINGS = ("language_model.model.embed_tokens", "language_model.embed_tokens")
 
 # Pooling heads: not in the graph, and not in every checkpoint.
 _UNUSED = ("post_layernorm", "vision_model.post_layernorm", "head", "vision_model.head")
@@ -102,48 +94,15 @@ class LlavaEncoder(nn.Module):
 
 
 @dataclass
-class LlavaSource(Source):
+class LlavaSource(VisionLanguage):
     """A LLaVA folder; see the module docstring."""
 
-    checkpoint: Checkpoint = field(kw_only=True)
-    mean: tuple[float, ...] = field(default=_CLIP_MEAN)
-    std: tuple[float, ...] = field(default=_CLIP_STD)
-
-    def real_inputs(self, n: int) -> list[dict[str, np.ndarray]]:
-        """`n` drawn pictures, normalised as the checkpoint's photographs are."""
-        _, _, height, width = self.encoder.inputs["pixel_values"].shape
-        mean, std = (np.asarray(values, np.float32)[:, None, None] for values in (self.mean, self.std))
-        return [{"pixel_values": ((image(i, height, width) - mean) / std)[None]} for i in range(n)]
-
-    def text(self, length: int) -> GraphSource | None:
-        """The input embeddings of the language model: the projector maps the tokens into their space."""
-        where = _embeddings(self.checkpoint)
-        if not (self.text_seam and where):
-            return None
-        config: Any = LlavaConfig.from_dict(self.checkpoint.config).text_config
-        with without_weights():
-            embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.checkpoint.weights.load(embedding, where)
-        return text_graph(embedding, self.text_record(), length)
-
-    def text_record(self) -> TextRecord:
-        """The image's own id counts as special, like those that begin, end and pad a prompt."""
-        config = LlavaConfig.from_dict(self.checkpoint.config)
-        text: Any = config.text_config
-        marks = [config.image_token_id, text.pad_token_id, text.bos_token_id, text.eos_token_id]
-        found = {i for mark in marks for i in (mark if isinstance(mark, list) else [mark]) if i is not None}
-        pad = config.image_token_id if text.pad_token_id is None else text.pad_token_id
-        return TextRecord(vocabulary=text.vocab_size, pad=pad, blank=sorted(found))
-
-    def real_prompts(self, n: int, length: int) -> list[list[int]]:
-        """Random ids: what they mean is unknown without the folder's tokenizer."""
-        rng, vocabulary = np.random.default_rng(0), self.text_record().vocabulary
-        return [rng.integers(0, vocabulary, max(1, 3 * length // 4)).tolist() for _ in range(n)]
-
-
-def _embeddings(checkpoint: Checkpoint) -> str:
-    """The prefix of the input embeddings; empty where the folder has none, for example only a vision tower."""
-    return next((prefix for prefix in _EMBEDDINGS if checkpoint.weights.has(prefix)), "")
+    @property
+    def tokens(self) -> int:
+        """N: those of the grid, and CLS where it is kept."""
+        vision = self.config.vision_config
+        whole = (vision.image_size // vision.patch_size) ** 2 + _TOWERS[vision.model_type]
+        return whole - self.encoder.module.prefix  # type: ignore[union-attr,operator]
 
 
 def open_family(checkpoint: Checkpoint) -> LlavaSource:
@@ -172,8 +131,8 @@ def open_family(checkpoint: Checkpoint) -> LlavaSource:
     side = vision.image_size // vision.patch_size
     # Strategy "full" keeps CLS as the first token: then the tokens form no grid.
     whole = module.prefix == _TOWERS[vision.model_type]
-    extra: dict[str, Any] = {"mean": preprocess.mean, "std": preprocess.std} if preprocess else {}
-    return LlavaSource(
+    mean, std = (preprocess.mean, preprocess.std) if preprocess else (_CLIP_MEAN, _CLIP_STD)
+    source = LlavaSource(
         kind="checkpoint",
         name=checkpoint.name,
         modality="image",
@@ -186,8 +145,12 @@ def open_family(checkpoint: Checkpoint) -> LlavaSource:
         ),
         files=checkpoint.weights.files,
         auto_seam={name: name for name in ("encoder_output", "projector_input", "projector_output")},
-        text_seam="projector_output" if _embeddings(checkpoint) else "",
         preprocess=preprocess,
+        config=config,
         checkpoint=checkpoint,
-        **extra,
+        layout=Layout(),
+        placeholder=config.image_token_id,
+        mean=mean,
+        std=std,
     )
+    return source.opened("projector_output")

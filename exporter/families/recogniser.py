@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -159,11 +159,11 @@ class Recogniser(Source):
         """See `Settings.prompt`."""
         return self.settings.prompt() if self.settings else []
 
-    def own_answer(self, tokens: np.ndarray, token_bias: np.ndarray, limit: int) -> Answered | None:
+    def own_answer(self, encoded: Mapping[str, np.ndarray], token_bias: np.ndarray, limit: int) -> Answered | None:
         """See `Source`; by transformers."""
         if self.settings is None:
             return None
-        return self.reference.answer(tokens, token_bias, self.settings.prompt(), self.settings, limit)
+        return self.reference.answer(encoded["tokens"], token_bias, self.settings.prompt(), self.settings, limit)
 
     def add_language(self, named: str, *, headless: bool) -> None:
         """Read what the language graphs need but their weights.

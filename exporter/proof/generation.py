@@ -52,7 +52,7 @@ def check_generation(
     Args:
         source: the model.
         variant: of the manifest.
-        run: `runtimes.generate.Run` for prefill and decode.
+        run: `runtimes.generate.Run` for the language graphs.
         encoded: the encoder's outputs by role, for each sample.
         wholes: what they are in PyTorch, likewise: tokens, kept_indices and sizes; empty where that is unknown, and for
             a sample in which rounding flipped a pick: there the model's own code is fed what the graph gave.
@@ -71,7 +71,7 @@ def check_generation(
             counts.picks, fed = counts.picks + 1, own
         sizes = fed["sizes"].astype(np.float32)
         bias = np.log(sizes) if biased else np.zeros_like(sizes)
-        answered = source.own_answer(fed["tokens"].astype(np.float32), bias, limit)
+        answered = source.own_answer(fed, bias, limit)
         if answered is None:
             return None
         said, _, _ = greedy(run, variant, own, source.proof_prompt(), limit)

@@ -122,7 +122,7 @@ def _generation(
 
     if not source.proof_prompt():
         return None
-    runners = {role: ort_runner(models[role]) for role in ("prefill", "decode")}
+    runners = {role: ort_runner(model) for role, model in models.items() if role in ("embed", "prefill", "decode")}
 
     def run(role: str, /, **inputs: np.ndarray) -> Mapping[str, np.ndarray]:
         return runners[role](inputs)

@@ -16,6 +16,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """What the language graphs hold beside an image.
+
+    Attributes:
+        prompt: ids of a prompt, which is padded to it.
+        answer: tokens that are generated at most.
+    """
+
+    prompt: int = 128
+    answer: int = 128
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A folder in the layout of transformers; every file is read on first use.
 
@@ -23,11 +36,13 @@ class Checkpoint:
         folder: absolute.
         name: of the model, for display.
         parts: what is wanted of it: with ``encoder`` nothing that only the language graphs need is read.
+        lengths: of the language graphs.
     """
 
     folder: Path
     name: str
     parts: Parts = "encoder"
+    lengths: Lengths = Lengths()
 
     @cached_property
     def weights(self) -> Weights:

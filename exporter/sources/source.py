@@ -207,11 +207,11 @@ class Source(ABC):
         """The ids of the prompt that `own_answer` continues."""
         return []
 
-    def own_answer(self, tokens: np.ndarray, token_bias: np.ndarray, limit: int) -> Answered | None:
+    def own_answer(self, encoded: Mapping[str, np.ndarray], token_bias: np.ndarray, limit: int) -> Answered | None:
         """What the model's own code, greedy, answers to `proof_prompt`; None where that code is our graphs'.
 
         Args:
-            tokens: [1, K, D] float32, what the encoder and its compressor give.
+            encoded: what the encoder and its compressor give: tokens [1, K, D], kept_indices [1, K].
             token_bias: [1, K] float32.
             limit: at most so many ids.
         """

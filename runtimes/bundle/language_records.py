@@ -44,6 +44,27 @@ class SpeechRecord(Strict):
         yield from (i for i in (self.no_timestamps, self.timestamps) if i is not None)
 
 
+class PromptRecord(Strict):
+    """The text around a question: one turn of the model's chat template, which is rendered once, by the exporter.
+
+    The ids of a prompt are those of `before` + question + `after`, read by the tokenizer with its special tokens, but
+    for the one id `image`, where the tokens of the image stand.
+
+    Attributes:
+        before: with the placeholder of the image, once.
+        after: up to where the answer begins.
+        image: id of the placeholder.
+        add_special_tokens: whether the tokenizer adds its own ids around them, such as `bos`.
+        strips: whether white space around a question is left out.
+    """
+
+    before: str
+    after: str
+    image: int = Field(ge=0)
+    add_special_tokens: bool = False
+    strips: bool = False
+
+
 class GenerationRecord(Strict):
     """What greedy generation needs in addition to the graphs (see the docstring of manifest.py).
 
@@ -60,6 +81,7 @@ class GenerationRecord(Strict):
         suppress: ids that are never chosen.
         begin_suppress: ids that are not chosen as the first of an answer.
         speech: how a transcript is begun; None: with `bos`.
+        prompt: how a question is asked; None: with `bos` in front of it.
     """
 
     attention: Literal["self", "cross"] = "self"
@@ -75,6 +97,7 @@ class GenerationRecord(Strict):
     suppress: list[int] = Field(default_factory=list)
     begin_suppress: list[int] = Field(default_factory=list)
     speech: SpeechRecord | None = None
+    prompt: PromptRecord | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> GenerationRecord:
@@ -89,7 +112,7 @@ class GenerationRecord(Strict):
                 f"image_span {list(self.image_span)} begins inside a text that cross-attention leaves alone"
             )
         named = (self.bos, self.pad, *self.eos, *self.suppress, *self.begin_suppress)
-        spoken = self.speech.ids() if self.speech else ()
+        spoken = [*(self.speech.ids() if self.speech else ()), *([self.prompt.image] if self.prompt else ())]
         outside = [i for i in (*named, *spoken) if not 0 <= i < self.vocabulary]
         if outside:
             raise ValueError(f"special id {outside[0]} is outside the vocabulary of {self.vocabulary}")

@@ -73,6 +73,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from .language_records import LONGEST_PROMPT, GenerationRecord, TextRecord
+from .language_records import PromptRecord as PromptRecord
 from .language_records import SpeechRecord as SpeechRecord
 from .media_records import LogMelRecord as LogMelRecord
 from .media_records import Preprocess as Preprocess

@@ -18,7 +18,7 @@ class Said:
     def proof_prompt(self):
         return [1]
 
-    def own_answer(self, tokens, token_bias, limit):
+    def own_answer(self, encoded, token_bias, limit):
         self.bias = token_bias
         return Answered(self.ids, np.array(self.scores, np.float32))
 

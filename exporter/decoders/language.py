@@ -1,0 +1,198 @@
+"""A language model of transformers as the graphs embed, prefill and decode; see `runtimes.bundle.manifest`.
+
+The model's own forward does the rest (rotary tables, norms, softcaps), so nothing of a family is written again here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..sources.source import GraphSource
+from ..zoo.decoding import MASKED, causal_mask
+from .attention import Kept
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Where the tokens of an image stand for the rotary embedding, counted from the image's first one.
+
+    Attributes:
+        rows: int64 [R, N], R = 1 but for models that rotate by several axes.
+        advance: by how many positions the image moves the text behind it: N, or fewer where rows share positions.
+    """
+
+    rows: Tensor
+    advance: int
+
+    @classmethod
+    def in_a_row(cls, tokens: int) -> Positions:
+        """One position for each of N tokens."""
+        return cls(torch.arange(tokens)[None], tokens)
+
+    def with_text(self, kept: Tensor, offset: int, length: int) -> Tensor:
+        """[R, B, P + K] of the sequence: `offset` ids, the kept tokens [B, K], and the other ids of P = `length`."""
+        text = torch.arange(length)
+        text = torch.where(text < offset, text, text + self.advance).expand(len(self.rows), len(kept), -1)
+        image = self.rows[:, kept] + offset
+        return torch.cat([text[..., :offset], image, text[..., offset:]], -1)
+
+
+@dataclass(frozen=True)
+class LanguageDecoder:
+    """A language model, its sizes, and how its graphs are made.
+
+    Attributes:
+        model: of transformers, without its head and with our attention (`attention.NAME`), in eval mode.
+        head: [B, D] -> [B, V].
+        layers: of the model.
+        heads: G, of keys and values.
+        head_dim: d.
+        dim: D.
+        positions: of the image's N tokens.
+        offset: ids before the image.
+        prompt_length: P.
+        answer_length: at most so many tokens are generated.
+        pad: fills a prompt up to P.
+    """
+
+    model: nn.Module
+    head: nn.Module
+    layers: int
+    heads: int
+    head_dim: int
+    dim: int
+    positions: Positions
+    offset: int
+    prompt_length: int
+    answer_length: int
+    pad: int
+
+    def capacity(self, keep: int) -> int:
+        """Of the caches, for K = `keep`."""
+        return self.prompt_length + keep + self.answer_length
+
+    def at(self, offset: int) -> LanguageDecoder:
+        """With another number of ids before the image."""
+        return replace(self, offset=offset)
+
+    def graphs(self, keep: int, prompt: Sequence[int], word: int) -> list[GraphSource]:
+        """embed, prefill and decode for K = `keep`; the examples are a `prompt`, and a `word` after it."""
+        names = [f"{kind}_{layer}" for layer in range(self.layers) for kind in ("key", "value")]
+        padding = [self.pad] * (self.prompt_length - len(prompt))
+        bias, last = torch.zeros(1, keep), len(prompt) - 1 + keep
+        tokens = self.positions.rows.shape[1]
+        past = (1, self.heads, self.capacity(keep), self.head_dim)
+        return [
+            GraphSource(
+                role="embed",
+                module=Embed(self.model.get_input_embeddings(), self.offset).eval(),  # type: ignore[operator]
+                inputs={"input_ids": torch.tensor([[*prompt, *padding]]), "tokens": torch.zeros(1, keep, self.dim)},
+                outputs=("inputs_embeds",),
+            ),
+            GraphSource(
+                role="prefill",
+                module=Prefill(self).eval(),
+                inputs={
+                    "inputs_embeds": torch.zeros(1, self.prompt_length + keep, self.dim),
+                    "kept_indices": torch.linspace(0, tokens - 1, keep).long()[None],
+                    "token_bias": bias,
+                    "last_index": torch.tensor([last]),
+                },
+                outputs=("logits", *(f"present_{name}" for name in names)),
+            ),
+            GraphSource(
+                role="decode",
+                module=Decode(self, keep).eval(),
+                inputs={
+                    "input_ids": torch.tensor([[word]]),
+                    "write_index": torch.tensor([last + 1]),
+                    "token_bias": bias,
+                    # A tensor for each: torch.export takes one that is given twice for one input.
+                    **{f"past_{name}": torch.zeros(past) for name in names},
+                },
+                outputs=("logits", *(f"new_{name}" for name in names)),
+            ),
+        ]
+
+
+class Embed(nn.Module):
+    """input_ids [B, P] int64, tokens [B, K, D] -> inputs_embeds [B, P + K, D]; the tokens stand behind `offset` ids."""
+
+    def __init__(self, embedding: nn.Module, offset: int) -> None:
+        super().__init__()
+        self.embedding, self.offset = embedding, offset
+
+    def forward(self, input_ids: Tensor, tokens: Tensor) -> Tensor:
+        """See the class."""
+        words = self.embedding(input_ids)
+        return torch.cat([words[:, : self.offset], tokens, words[:, self.offset :]], 1)
+
+
+class Prefill(nn.Module):
+    """inputs_embeds [B, P + K, D], kept_indices [B, K] int64, token_bias [B, K] float32, last_index [B] int64 -> logits
+    [B, V] at last_index, then present_key_i, present_value_i [B, G, P + K + spare, d] of every layer; works for any K.
+
+    The caches are zero after P + K.
+    """
+
+    def __init__(self, decoder: LanguageDecoder) -> None:
+        super().__init__()
+        self.model, self.head, self.sizes = decoder.model, decoder.head, decoder
+
+    def forward(
+        self, inputs_embeds: Tensor, kept_indices: Tensor, token_bias: Tensor, last_index: Tensor
+    ) -> tuple[Tensor, ...]:
+        """See the class."""
+        sizes, cache = self.sizes, Kept()
+        bias = F.pad(token_bias, (sizes.offset, sizes.prompt_length - sizes.offset))
+        hidden = self.model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=causal_mask(inputs_embeds.shape[1]) + bias[:, None, None],
+            position_ids=_axes(sizes.positions.with_text(kept_indices, sizes.offset, sizes.prompt_length)),
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        last = hidden.gather(1, last_index[:, None, None].expand(-1, -1, hidden.shape[2]))
+        present = [F.pad(part, (0, 0, 0, sizes.answer_length)) for part in cache.in_order()]
+        return self.head(last[:, 0]), *present
+
+
+class Decode(nn.Module):
+    """input_ids [B, 1] int64, write_index [B] int64, token_bias [B, K] float32, past_key_i, past_value_i
+    [B, G, capacity, d] of every layer -> logits [B, V], then new_key_i, new_value_i [B, G, 1, d] of every layer.
+
+    Slots of the past from write_index on are not seen.
+    """
+
+    def __init__(self, decoder: LanguageDecoder, keep: int) -> None:
+        super().__init__()
+        self.model, self.head, self.sizes, self.keep = decoder.model, decoder.head, decoder, keep
+        self.embedding = decoder.model.get_input_embeddings()  # type: ignore[operator]
+
+    def forward(
+        self, input_ids: Tensor, write_index: Tensor, token_bias: Tensor, *caches: Tensor
+    ) -> tuple[Tensor, ...]:
+        """See the class."""
+        sizes, cache, index = self.sizes, Kept(), write_index[:, None]
+        seen = torch.where(torch.arange(sizes.capacity(self.keep))[None] < index, 0.0, MASKED)
+        behind = sizes.capacity(self.keep) - self.keep - sizes.offset
+        position = (index + (sizes.positions.advance - self.keep)).expand(len(sizes.positions.rows), -1, -1)
+        hidden = self.model(
+            inputs_embeds=self.embedding(input_ids),
+            attention_mask=(seen + F.pad(token_bias, (sizes.offset, behind)))[:, None, None],
+            position_ids=_axes(position),
+            past_key_values=cache,
+            use_cache=True,
+            past=dict(enumerate(zip(caches[::2], caches[1::2], strict=True))),
+        ).last_hidden_state
+        return self.head(hidden[:, 0]), *cache.in_order()
+
+
+def _axes(positions: Tensor) -> Tensor:
+    """[R, B, L] as models take it, which is [B, L] where R is 1."""
+    return positions[0] if len(positions) == 1 else positions

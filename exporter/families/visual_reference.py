@@ -1,0 +1,78 @@
+"""A vision-language model as transformers runs it, fed the tokens of a compressor: what its graphs are proved by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import GenerationConfig
+
+from ..decoders.language import LanguageDecoder
+from ..sources.source import Answered
+from .answering import Marks
+
+
+class Reference:
+    """A model of transformers with its own attention and its own caches.
+
+    Args:
+        whole: made by its class, without weights, and with the eager attention: of all attentions of transformers the
+            one that adds a mask as it is given.
+        language: the language model inside of it.
+        decoder: loaded; both share their weights with it.
+    """
+
+    def __init__(self, whole: Any, language: str, decoder: LanguageDecoder) -> None:
+        self.model, self._decoder = whole.eval(), decoder
+        self._language = whole.get_submodule(language)
+        self._language.load_state_dict(decoder.model.state_dict(), assign=True)
+        whole.get_output_embeddings().weight = decoder.head.weight
+
+    def answer(
+        self,
+        encoded: Mapping[str, np.ndarray],
+        token_bias: np.ndarray,
+        prompt: Sequence[int],
+        marks: Marks,
+        limit: int,
+    ) -> Answered:
+        """What greedy `generate` says; `token_bias` [1, K] is added to the mask of every self-attention."""
+        sizes, kept = self._decoder, torch.from_numpy(encoded["kept_indices"].astype(np.int64))
+        words = self._language.get_input_embeddings()(torch.tensor([[*prompt]]))
+        tokens = torch.from_numpy(encoded["tokens"].astype(np.float32))
+        embeds = torch.cat([words[:, : sizes.offset], tokens, words[:, sizes.offset :]], 1)
+        positions = sizes.positions.with_text(kept, sizes.offset, len(prompt))
+        bias = torch.from_numpy(np.asarray(token_bias, np.float32))[:, None, None]
+
+        def biased(
+            _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            mask = named["attention_mask"]
+            assert mask is not None, "eager attention has a mask"
+            behind = mask.shape[-1] - sizes.offset - bias.shape[-1]
+            return args, {**named, "attention_mask": mask + F.pad(bias, (sizes.offset, behind))}
+
+        hooks = [layer.self_attn.register_forward_pre_hook(biased, with_kwargs=True) for layer in self._language.layers]
+        try:
+            made = self.model.generate(
+                inputs_embeds=embeds,
+                attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long),
+                position_ids=positions[0] if len(positions) == 1 else positions,
+                generation_config=GenerationConfig(
+                    max_new_tokens=limit,
+                    do_sample=False,
+                    bos_token_id=marks.bos,
+                    eos_token_id=marks.eos,
+                    pad_token_id=marks.pad,
+                    output_scores=True,
+                    return_dict_in_generate=True,
+                ),
+            )
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return Answered(made.sequences[0].tolist(), torch.cat(made.scores).numpy())
