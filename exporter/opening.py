@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import RequestError, nearest
 from .families import added, family_of, known_architectures, refused
-from .sources.checkpoint import Checkpoint
+from .sources.checkpoint import Checkpoint, Lengths
 from .sources.configuration import Named, typed
 from .sources.own_module import example, onnx_instead
 from .sources.torch_export import need
@@ -27,6 +27,7 @@ def open_source(
     parts: Parts = "encoder",
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     drop_outputs: Sequence[str] = (),
+    lengths: Lengths | None = None,
 ) -> Source:
     """Open a model.
 
@@ -39,6 +40,7 @@ def open_source(
         parts: ``all`` also gives the language graphs and the graph text, where the source has them.
         input_shapes: of an ONNX file, input name -> sizes, for inputs with dynamic axes.
         drop_outputs: of an ONNX file, outputs that are left out.
+        lengths: of the language graphs of a vision-language checkpoint; None: the defaults.
 
     Raises:
         RequestError: nothing of that name; the message lists what was tried. Also those of `open_checkpoint` and
@@ -47,7 +49,13 @@ def open_source(
         MissingError: torch, transformers or the hub is needed and not there.
     """
     of_file = bool(input_shapes or drop_outputs)
-    source = _open_file(text, input_shapes, drop_outputs) if of_file else _open(text, parts)
+    source = _open_file(text, input_shapes, drop_outputs) if of_file else _open(text, parts, lengths)
+    if lengths is not None and not source.takes_lengths:
+        raise RequestError(
+            f"--prompt-length and --answer-length are about the language graphs of vision-language checkpoints, and "
+            f"{source.name} gives none of them",
+            fix="Leave them out.",
+        )
     if parts == "encoder":
         source.text_seam = ""
     return source
@@ -65,12 +73,12 @@ def _open_file(text: str | None, shapes: Mapping[str, Sequence[int]] | None, dro
     return open_onnx(path, shapes, dropped)
 
 
-def _open(text: str | None, parts: Parts) -> Source:
+def _open(text: str | None, parts: Parts, lengths: Lengths | None) -> Source:
     if text is None or text in NAMES:
         return open_builtin(text or DEFAULT, parts)
     path = Path(text).expanduser()
     if path.is_dir():
-        return open_checkpoint(path, parts=parts)
+        return open_checkpoint(path, parts=parts, lengths=lengths)
     if path.suffix.lower() == ".onnx":
         from .sources.onnx_file import open_onnx
 
@@ -88,7 +96,7 @@ def _open(text: str | None, parts: Parts) -> Source:
     from .sources.hub import fetch, is_hub_id
 
     if is_hub_id(text):
-        return open_checkpoint(fetch(text), text.partition("/")[2], parts)
+        return open_checkpoint(fetch(text), text.partition("/")[2], parts, lengths)
     raise RequestError(
         f"no model {text!r}: it is no built-in name, no folder, no .onnx file and no package.module:callable",
         where=str(Path.cwd()),
@@ -108,17 +116,20 @@ def open_builtin(name: str, parts: Parts) -> Source:
     return source
 
 
-def open_checkpoint(folder: Path, name: str | None = None, parts: Parts = "encoder") -> Source:
+def open_checkpoint(
+    folder: Path, name: str | None = None, parts: Parts = "encoder", lengths: Lengths | None = None
+) -> Source:
     """Open a checkpoint folder; the source is called `name`, by default like the folder.
 
-    With ``all`` for `parts` it has the language graphs too, where its family knows them.
+    With ``all`` for `parts` it has the language graphs too, where its family knows them, for prompts and answers of
+    these `lengths`.
 
     Raises:
         RequestError: no config.json, no or damaged weights, or an architecture that has no family here; where it is
             known not to fit, with the reason.
         MissingError: torch or transformers is not installed.
     """
-    checkpoint = Checkpoint(folder.resolve(), name or folder.resolve().name, parts)
+    checkpoint = Checkpoint(folder.resolve(), name or folder.resolve().name, parts, lengths or Lengths())
     files = onnx_instead(folder)
     if files and not (folder / "config.json").is_file():
         raise RequestError("no config.json in this folder, so it is no checkpoint", where=str(folder), fix=files)

@@ -15,12 +15,14 @@ from .bundling.variants import Ratio
 from .progress import Progress, log
 from .proof import gate, prove
 from .result import Exported
+from .sources.checkpoint import lengths_of
 from .sources.texts import check_length, refuse_text
 
 if TYPE_CHECKING:
     from ..graph_passes.insertion.sequence import Step
     from ..runtimes.bundle.manifest import Precision, Variant
     from ..runtimes.bundle.writer import BundleWriter
+    from .sources.checkpoint import Lengths
     from .sources.source import Parts, Source
 
 QUESTIONS = 512
@@ -64,6 +66,8 @@ def export(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     drop_outputs: Sequence[str] = (),
     window: float | Sequence[float] | None = None,
+    prompt_length: int | None = None,
+    answer_length: int | None = None,
     verify: bool = True,
     force: bool = False,
     deleting: Announce = name_deleted,
@@ -95,6 +99,8 @@ def export(
         drop_outputs: of an ONNX file, outputs that are left out, such as lengths that would keep the old count.
         window: of a recogniser, seconds of sound that the encoder takes instead of the model's own. Several make one
             bundle with a variant for each window and ratio, over one copy of the weights.
+        prompt_length: ids of a prompt that the language graphs of a vision-language checkpoint take; None: 128.
+        answer_length: tokens that they generate at most, for which the KV caches have room; None: 128.
         verify: prove every part; a failed proof is a `GateError`.
         force: also replace a folder that holds files which tokexport did not write: its whole content is deleted. A
             folder that holds a part of the source, or of a file named here, is never replaced.
@@ -113,7 +119,8 @@ def export(
     asked, recipe_name = variants.requests(method, ratio, keep, seam, recipe, params)
     fit = device_fit.choose(device, precision)
     step("opening the model")
-    opened = _opened(source, parts, asked[0], input_shapes, drop_outputs)
+    lengths = lengths_of(prompt_length, answer_length)
+    opened = _opened(source, parts, asked[0], input_shapes, drop_outputs, lengths)
     fit = device_fit.of_half_file(fit, opened, precision, verify=verify)
     _check_gate(min_accuracy, opened, possible=parts == "all" and verify and fit.precision != "bf16")
     check_length(opened, asked[0][-1].compressor)
@@ -134,11 +141,12 @@ def _opened(
     steps: Sequence[Step],
     input_shapes: Mapping[str, Sequence[int]] | None,
     drop_outputs: Sequence[str],
+    lengths: Lengths | None,
 ) -> Source:
     """The source as the last compressor needs it, unless one of `steps` reads a text that the model cannot give it."""
     from .opening import open_source
 
-    opened = open_source(source, parts=parts, input_shapes=input_shapes, drop_outputs=drop_outputs)
+    opened = open_source(source, parts=parts, input_shapes=input_shapes, drop_outputs=drop_outputs, lengths=lengths)
     opened = opened.prepared(steps[-1].compressor)
     if parts == "all" and opened.language(1) and not (opened.text_seam and len(steps) == 1):
         why = "give it to one compressor, not to several" if opened.text_seam else "have none to give"

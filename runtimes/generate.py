@@ -109,7 +109,7 @@ def limit_of(record: GenerationRecord, asked: int | None) -> int:
     if not 1 <= asked <= record.max_new_tokens:
         raise RequestError(
             f"max_new_tokens {asked} is outside 1..{record.max_new_tokens}",
-            fix="The KV cache has a fixed size: ask for fewer tokens, or export with room for more.",
+            fix="The KV cache has a fixed size: ask for fewer tokens, or export with a larger --answer-length.",
         )
     return asked
 
@@ -126,7 +126,7 @@ def padded(prompt: Sequence[int], length: int, pad: int, vocabulary: int) -> lis
     if len(prompt) > length:
         raise RequestError(
             f"the prompt has {len(prompt)} ids, and the graphs take at most {length}",
-            fix="Ask a shorter question, or export with a longer prompt.",
+            fix="Ask a shorter question, or export with a larger --prompt-length.",
         )
     if not prompt:
         raise RequestError("the prompt has 0 ids", fix="Begin it with `bos`.")

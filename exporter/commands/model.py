@@ -72,6 +72,15 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
     metavar="SECONDS",
     help="Sound that the encoder of a recogniser takes, shorter than its own window; repeatable: one variant each.",
 )
+@click.option(
+    "--prompt-length",
+    type=int,
+    metavar="IDS",
+    help="Longest prompt that the language graphs of a vision-language checkpoint take.  [default: 128]",
+)
+@click.option(
+    "--answer-length", type=int, metavar="TOKENS", help="Longest answer, which the KV caches hold.  [default: 128]"
+)
 @click.option("--min-accuracy", type=float, help="Fail (exit 1) below this share of right answers; built-in models.")
 @click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle records that.")
 @click.option("--force", is_flag=True, help="Also write to a folder that holds other files: ALL it holds is deleted.")

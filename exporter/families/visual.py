@@ -242,6 +242,8 @@ class VisionLanguage(Source):
             self.notes = (*self.notes, f"prompts are lists of ids, with {self.offset} before the image: {found}")
         self.processor = ProcessorRecord(kind="tokenizers", tokenizer=_TOKENIZER)
         self.processor_files = {_TOKENIZER: content}
+        self.takes_lengths = True
+        self._check_lengths()
         self.marks = marks(self.checkpoint, self.language_config, vocabulary)
         length, lengths = len(self.proof_prompt()), self.checkpoint.lengths
         if length > lengths.prompt:
@@ -250,6 +252,18 @@ class VisionLanguage(Source):
                 f"{lengths.prompt}",
                 where=str(self.checkpoint.folder),
                 fix=f"Give --prompt-length {2 * length}, or more for longer questions.",
+            )
+
+    def _check_lengths(self) -> None:
+        """All that a sequence may hold must fit the positions that the model was made for."""
+        lengths, most = self.checkpoint.lengths, getattr(self.language_config, "max_position_embeddings", None)
+        whole = lengths.prompt + lengths.answer + self.positions().advance
+        if most is not None and whole > most:
+            raise RequestError(
+                f"a prompt of {lengths.prompt} ids, an image of {self.tokens} tokens and an answer of "
+                f"{lengths.answer} take {whole} positions, and max_position_embeddings of config.json is {most}",
+                where=str(self.checkpoint.folder / "config.json"),
+                fix="Give a smaller --prompt-length or --answer-length.",
             )
 
     # The text of a question, for methods that read it

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import RequestError
+from ...runtimes.bundle.language_records import LONGEST_PROMPT
 from .configuration import read_json
 from .weights import Weights
 
@@ -26,6 +27,22 @@ class Lengths:
 
     prompt: int = 128
     answer: int = 128
+
+
+def lengths_of(prompt: int | None, answer: int | None) -> Lengths | None:
+    """What was asked for; None where nothing was.
+
+    Raises:
+        RequestError: one is no whole number of 1 or more.
+    """
+    given = {name: value for name, value in (("prompt", prompt), ("answer", answer)) if value is not None}
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LONGEST_PROMPT:
+            raise RequestError(
+                f"--{name}-length {value!r} is no whole number from 1 to {LONGEST_PROMPT}",
+                fix=f"Leave it out for {getattr(Lengths(), name)}.",
+            )
+    return Lengths(**given) if given else None
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,7 @@ class Source(ABC):
         metric: the name of what `score` measures, for tables.
         half: fp16 or bf16, where the encoder's file is of that type already.
         plain: the model that this one was `prepared` from, with the weights for all other methods.
+        takes_lengths: whether prompts and answers may have other lengths than the default.
         window: seconds of sound that the encoder takes, where they are fewer than the model's own.
         notes: what a user must know of the model, such as what was left out.
     """
@@ -130,6 +131,7 @@ class Source(ABC):
     metric: str = "answers right"
     half: str = ""
     plain: Source | None = None
+    takes_lengths: bool = False
     window: float | None = None
     notes: tuple[str, ...] = ()
 

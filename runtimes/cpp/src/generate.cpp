@@ -146,7 +146,7 @@ std::int64_t limit_of(const GenerationRecord& record, std::optional<std::int64_t
     if (*asked < 1 || *asked > record.max_new_tokens)
         throw RequestError(
             "max_new_tokens " + std::to_string(*asked) + " is outside 1.." + std::to_string(record.max_new_tokens), "",
-            "The KV cache has a fixed size: ask for fewer tokens, or export with room for more.");
+            "The KV cache has a fixed size: ask for fewer tokens, or export with a larger --answer-length.");
     return *asked;
 }
 
@@ -157,7 +157,7 @@ Tensor padded(const Ids& prompt, std::int64_t length, std::int64_t pad, std::int
                                std::to_string(vocabulary));
     if (static_cast<std::int64_t>(prompt.size()) > length)
         throw RequestError(how_long(prompt) + ", and the graphs take at most " + std::to_string(length), "",
-                           "Ask a shorter question, or export with a longer prompt.");
+                           "Ask a shorter question, or export with a larger --prompt-length.");
     if (prompt.empty()) throw RequestError(how_long(prompt), "", "Begin it with `bos`.");
     Ids ids = prompt;
     ids.resize(static_cast<std::size_t>(length), pad);

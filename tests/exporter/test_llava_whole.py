@@ -1,0 +1,192 @@
+"""LLaVA folders whole: the command, the answers of transformers, how a question is asked, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_checkpoints
+import tokexport
+from click.testing import CliRunner
+from tokexport.errors import RequestError
+from tokexport.exporter.cli import main
+from tokexport.exporter.opening import open_source
+
+pytest.importorskip("transformers")
+
+QUESTION = "What is in w17 w18 ?"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoints.whole_llava(tmp_path_factory.mktemp("checkpoints") / "tiny-llava")
+
+
+@pytest.fixture(scope="module")
+def bundle(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All 36 tokens, in another order of their choosing: what the folder's own model must answer too."""
+    out = tmp_path_factory.mktemp("bundles") / "whole"
+    tokexport.export(
+        str(folder), out, method="uniform", keep=[36, 9], prompt_length=24, answer_length=20, size_bias="off"
+    )
+    return out
+
+
+def command(arguments: list[str], code: int = 0) -> str:
+    """What the command prints on stdout, or of a failure on stderr."""
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == code, result.output
+    return " ".join((result.stderr if code else result.stdout).split())
+
+
+def copied(folder: Path, tmp_path: Path, **changes: Any) -> Path:
+    """The folder with other values in its JSON files, by name of the file without its end."""
+    made = shutil.copytree(folder, tmp_path / "copy")
+    for name, change in changes.items():
+        path = made / f"{name}.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    return made
+
+
+def asked(folder: Path, question: str) -> list[int]:
+    """The ids that transformers makes of a question about one image, with one placeholder."""
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    content = [{"type": "image"}, {"type": "text", "text": question}]
+    turn = [{"role": "user", "content": content}]
+    return tokenizer(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))["input_ids"]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_without_compression_it_answers_as_transformers_does(folder, bundle, number):
+    import torch
+    import transformers
+
+    pixels = open_source(str(folder)).real_inputs(3)[number]["pixel_values"]
+    ids = asked(folder, QUESTION)
+    place = ids.index(95)
+    whole = [*ids[:place], *[95] * 36, *ids[place + 1 :]]
+    model = transformers.LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    said = model.generate(
+        input_ids=torch.tensor([whole]),
+        pixel_values=torch.from_numpy(pixels),
+        attention_mask=torch.ones(1, len(whole), dtype=torch.long),
+        max_new_tokens=20,
+        do_sample=False,
+    )[0, len(whole) :].tolist()
+    assert len(set(said)) > 1
+    assert tokexport.load(bundle).generate(pixels, QUESTION).ids == [i for i in said if i != 2]
+
+
+def test_a_question_is_asked_as_the_chat_template_asks_it(folder, bundle):
+    session = tokexport.load(bundle)
+    ids = asked(folder, QUESTION)
+    assert ids.index(95) == session.variant.generation.image_span[0]
+    assert session.ids(QUESTION) == [i for i in ids if i != 95]
+
+
+def test_a_special_token_in_a_question_is_refused(bundle):
+    with pytest.raises(RequestError, match="<image>, which is no text"):
+        tokexport.load(bundle).ids("What is <image> ?")
+
+
+def test_the_command_proves_what_it_says_against_transformers(folder, tmp_path):
+    arguments = ("--method", "kcenter_merge", "--ratio", "0.75", "--prompt-length", "24", "--answer-length", "20")
+    data = json.loads(command(["model", str(folder), *arguments, "-o", str(tmp_path / "b"), "--json"]))
+    checks = {check["part"]: check for check in data["proof"]["checks"]}
+    assert {"embed", "prefill", "decode", "generation"} <= checks.keys() and data["compression"][0]["size_bias"]
+    assert checks["generation"]["ok"] and "tokens of 3 answers compared" in checks["generation"]["detail"]
+    picture = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    said = tokexport.load(tmp_path / "b").generate(picture, QUESTION)
+    assert 1 <= len(said.ids) <= 20 and said.text
+
+
+def test_wrong_positions_change_the_answer(folder, bundle):
+    """The proof would see it: the folder's model reads its tokens where they stood."""
+    session = tokexport.load(bundle, variant="uniform-keep9")
+    encoded = session.encode(open_source(str(folder)).real_inputs(1)[0]["pixel_values"])
+    source = open_source(str(folder), parts="all")
+    own = source.own_answer(encoded, np.zeros((1, 9), np.float32), 20)
+    moved = source.own_answer({**encoded, "kept_indices": np.arange(9)[None]}, np.zeros((1, 9), np.float32), 20)
+    assert np.abs(own.scores[0] - moved.scores[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "gemma2"])
+def test_other_language_models(kind, tmp_path):
+    folder = tiny_checkpoints.whole_llava(tmp_path / kind, kind=kind)
+    made = tokexport.export(
+        str(folder), tmp_path / "b", method="kcenter_merge", keep=9, prompt_length=16, answer_length=12
+    )
+    assert made.proof["checks"][-1]["part"] == "generation" and made.proof["checks"][-1]["ok"]
+
+
+def refused(folder: Path, tmp_path: Path, *arguments: str) -> str:
+    asked = ["model", str(folder), "--method", "topk", "--keep", "9", "-o", str(tmp_path / "b"), *arguments]
+    said = command(asked, code=2)
+    assert not (tmp_path / "b").exists()
+    return said
+
+
+def test_a_folder_without_a_tokenizer_is_refused(folder, tmp_path):
+    bare = copied(folder, tmp_path)
+    (bare / "tokenizer.json").unlink()
+    assert "--parts encoder" in refused(bare, tmp_path)
+
+
+def test_a_question_longer_than_the_graphs_is_refused_with_a_length_that_works(folder, tmp_path):
+    assert "Give --prompt-length 16" in refused(folder, tmp_path, "--prompt-length", "6")
+
+
+def test_more_positions_than_the_model_has_are_refused(folder, tmp_path):
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    short = copied(folder, tmp_path, config={"text_config": {**text, "max_position_embeddings": 100}})
+    assert "max_position_embeddings of config.json is 100" in refused(short, tmp_path)
+
+
+def test_lengths_of_a_model_without_language_graphs_are_refused(folder, tmp_path):
+    assert "Leave them out" in refused(folder, tmp_path, "--parts", "encoder", "--answer-length", "5")
+    assert "--answer-length 0" in refused(folder, tmp_path, "--answer-length", "0")
+
+
+def test_a_model_that_never_ends_is_refused(folder, tmp_path):
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    endless = copied(folder, tmp_path, config={"text_config": {**text, "eos_token_id": None}})
+    (endless / "generation_config.json").unlink(missing_ok=True)
+    assert "no answer would end" in refused(endless, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("{{ raise_exception('no') }}", "the chat template fails"),
+        ("{% for i in range(9)", "the chat template fails"),
+        ("{{ ''.__class__.__mro__ }}", "the chat template fails"),
+    ],
+)
+def test_a_template_that_fails_is_named(folder, tmp_path, template, why):
+    broken = copied(folder, tmp_path, tokenizer_config={"chat_template": template})
+    assert why in refused(broken, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        (None, "the folder has no chat template"),
+        ("{{ messages[0]['content'][1]['text'] | upper }}", "changes the question"),
+        ("{{ messages[0]['content'][1]['text'] }}", "does not put one <image>"),
+    ],
+)
+def test_without_a_template_prompts_are_ids(folder, tmp_path, template, why):
+    source = open_source(str(copied(folder, tmp_path, tokenizer_config={"chat_template": template})), parts="all")
+    assert any(why in note for note in source.notes) and source.generation(9).prompt is None
+
+
+def test_a_template_that_strips_is_followed(folder, tmp_path):
+    template = tiny_checkpoints.CHAT.replace("part['text'] +", "(part['text'] | trim) +")
+    source = open_source(str(copied(folder, tmp_path, tokenizer_config={"chat_template": template})), parts="all")
+    assert source.asked.strips and not open_source(str(folder), parts="all").asked.strips
