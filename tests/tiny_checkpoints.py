@@ -89,6 +89,7 @@ def llava(
         "image_std": [0.27, 0.26, 0.28],
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    chat_tokenizer(folder, language.vocab_size)
     return folder
 
 
@@ -126,9 +127,7 @@ def whole_llava(folder: Path, *, kind: str = "llama", vocabulary: int = 96, **co
         kind, **sizes, num_key_value_heads=2, head_dim=8, vocab_size=vocabulary, bos_token_id=1, eos_token_id=2,
         pad_token_id=3,
     )  # fmt: skip
-    llava(folder, language=language, text=32, **config)
-    chat_tokenizer(folder, vocabulary)
-    return folder
+    return llava(folder, language=language, text=32, **config)
 
 
 # Ids as in Whisper: words, what ends and begins a transcript, languages, tasks, other marks, and times.

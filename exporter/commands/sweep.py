@@ -37,6 +37,13 @@ from .shared import OUT, common
     "--inputs", type=OUT, help="A folder of images, videos or sounds: measures agreement instead of accuracy."
 )
 @click.option("--prompt", help="With --inputs: asked about each of them.")
+@click.option(
+    "--parts",
+    type=click.Choice(["encoder", "all"]),
+    default="all",
+    show_default=True,
+    help="With encoder no language model is read: tokens are judged, not answers.",
+)
 @click.option("-o", "--out", type=OUT, help="Folder for the results.  [default: ./<source>-sweep]")
 @common
 @tables.wide_option

@@ -95,7 +95,7 @@ def commands(plan: Plan, manifest: Manifest, folder: str) -> list[tuple[str, str
             found.append(("run another variant", f"tokexport run {name} --variant {other} {what}"))
     else:
         media = json.dumps(_GIVEN[kind].split()[1]) if kind else "array"
-        extra = ", prompt=ids" if variant.text else ", text=rows" if TEXT in variant.graphs["encoder"].inputs else ""
+        extra = ", text=rows" if TEXT in variant.graphs["encoder"].inputs else ""
         code = f'import tokexport; tokens = tokexport.load({json.dumps(folder)}).encode({media}{extra})["tokens"]'
         found.append(("run its encoder", f"python -c {shlex.quote(code)}"))
     return [
@@ -114,6 +114,9 @@ def _made(plan: Plan, manifest: Manifest) -> str:
     words += ["--precision", manifest.variants[0].graphs["encoder"].precision]
     words += ["--parts", plan.parts] if plan.parts != "all" else []
     words += ["--size-bias", plan.size_bias] if plan.size_bias != "auto" else []
+    said = manifest.variants[0].generation
+    if said is not None and source.takes_lengths:
+        words += ["--prompt-length", str(said.prompt_length), "--answer-length", str(said.max_new_tokens)]
     device = manifest.variants[0].device
     words += ["--device", f"{device.name}@{device.version}"] if device else []
     return shlex.join(words)

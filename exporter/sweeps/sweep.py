@@ -30,7 +30,7 @@ from .rows import BASELINES, Plan, Row, label, method_of
 
 if TYPE_CHECKING:
     from ...graph_passes.compressors import Compressor
-    from ..sources.source import Source
+    from ..sources.source import Parts, Source
 
 RATIOS = ("0.5", "0.75", "0.85", "0.9")
 
@@ -47,6 +47,7 @@ def sweep(
     questions: int = 1024,
     inputs: Path | None = None,
     prompt: str | None = None,
+    parts: Parts = "all",
     advance: Advance = log_of,
 ) -> dict[str, Any]:
     """Judge methods at ratios, and write sweep.json and sweep.png.
@@ -60,6 +61,7 @@ def sweep(
         questions: of each seed.
         inputs: a folder of images, videos or sounds; agreement on it is judged instead of the model's questions.
         prompt: asked about each input.
+        parts: with ``encoder`` no language model is read, and tokens are judged, not answers.
         advance: called after each cell.
 
     Returns:
@@ -77,7 +79,7 @@ def sweep(
         parse_ratio(ratio)
     if seeds < 1 or questions < 1:
         raise RequestError(f"{seeds} seeds of {questions} questions are no questions", fix="Ask at least one of each.")
-    opened = open_source(source, parts="all")
+    opened = open_source(source, parts=parts)
     _check_task(opened, asked, inputs, prompt)
     bench = Bench(opened)
     judge: Judge = Folder(bench, inputs, prompt) if inputs else Questions(bench, questions, seeds)

@@ -29,7 +29,9 @@ def parts(data: dict) -> set[str]:
     [("apet", []), ("topk", []), ("kcenter_merge", ["--seam", "projector_output"]), ("topk", ["--precision", "fp16"])],
 )
 def test_a_llava_folder_with_its_projector(tiny_llava_folder, tmp_path, method, arguments):
-    data = model(tiny_llava_folder, tmp_path / "b", "--method", method, "--ratio", "0.6", *arguments)
+    data = model(
+        tiny_llava_folder, tmp_path / "b", "--method", method, "--ratio", "0.6", "--parts", "encoder", *arguments
+    )
     (done,) = data["compression"]
     assert (done["tokens_in"], done["tokens_out"], done["seam"]["grid"]) == (36, 14, [6, 6])
     behind = {"tail"} if "--seam" not in arguments else set()

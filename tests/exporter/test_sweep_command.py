@@ -128,6 +128,7 @@ def test_keeping_all_tokens_agrees_in_full(folder, bench):
 def test_a_checkpoint_folder_is_judged_by_its_tokens(folder, tiny_llava_folder):
     pictures(folder / "mine", 2)
     arguments = ["sweep", str(tiny_llava_folder), "--inputs", "mine", "--ratio", "0.5", "--method", "kcenter_merge"]
+    arguments += ["--parts", "encoder"]
     data = tokexport([*arguments, "--method", "apet"])
     assert data["figure"] == "cosine" and data["tokens"] == 36 and Path("tiny-llava-sweep/sweep.png").is_file()
     assert 0 < found(data, "kcenter_merge")["cosine"] < 1 and "prefill_ms" not in found(data, "kcenter_merge")

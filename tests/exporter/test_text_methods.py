@@ -127,13 +127,13 @@ def test_where_no_text_fits_it_is_refused(arguments, words, tmp_path):
     assert result.exit_code == 2 and words in result.output and not (tmp_path / "b").exists()
 
 
-# --- LLaVA, whose language model is not in the folder's graphs
+# --- LLaVA
 
 
 def test_a_checkpoint_gives_its_input_embeddings(tiny_llava_folder, tmp_path):
-    settings = ("--method", "lftr_text", "--keep", "9", "--set", "text_length=8")
+    settings = ("--method", "lftr_text", "--keep", "9", "--set", "text_length=8", "--prompt-length", "8")
     _, parts = model(tiny_llava_folder, *settings, "--precision", "fp16", "-o", tmp_path / "b")
-    assert parts == {"head", "compressor", "text"}
+    assert parts == {"head", "compressor", "text", "embed", "prefill", "decode", "generation"}
     session = tokexport.load(tmp_path / "b")
     # pad is not in its config: what stands for the image fills up.
     assert session.variant.text.model_dump() == {"vocabulary": 16, "pad": 15, "blank": [1, 2, 15]}
@@ -146,7 +146,7 @@ def test_a_checkpoint_gives_its_input_embeddings(tiny_llava_folder, tmp_path):
     pixels = np.random.default_rng(0).normal(size=(1, 3, 84, 84)).astype(np.float32)
     assert session.encode(pixels, [1, 5, 7])["kept_indices"].shape == (1, 9)
     page = (tmp_path / "b/report.html").read_text()
-    assert "prompt=ids" in page
+    assert "--prompt-length 8 --answer-length 128" in page
 
 
 def test_without_language_parts_the_text_is_an_open_input(tiny_llava_folder, tmp_path):
@@ -188,7 +188,7 @@ def test_a_sweep_without_questions_has_no_text(tiny_llava_folder, tmp_path):
     folder.mkdir()
     np.save(folder / "0.npy", np.zeros((1, 3, 84, 84), np.float32))
     ask = ("sweep", tiny_llava_folder, "--inputs", folder, "-o", tmp_path / "s")
-    result = command(*ask, "--method", "cdpruner")
+    result = command(*ask, "--parts", "encoder", "--method", "cdpruner")
     assert result.exit_code == 2 and "cdpruner reads a text, and" in result.output and " no question" in result.output
     assert not (tmp_path / "s").exists()
 
