@@ -102,7 +102,7 @@ class LlavaSource(VisionLanguage):
         """N: those of the grid, and CLS where it is kept."""
         vision = self.config.vision_config
         whole = (vision.image_size // vision.patch_size) ** 2 + _TOWERS[vision.model_type]
-        return whole - self.encoder.module.prefix  # type: ignore[union-attr,operator]
+        return whole - self.encoder.module.prefix  # type: ignore[union-attr]
 
 
 def open_family(checkpoint: Checkpoint) -> LlavaSource:

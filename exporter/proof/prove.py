@@ -122,7 +122,8 @@ def _generation(
 
     if not source.proof_prompt():
         return None
-    runners = {role: ort_runner(model) for role, model in models.items() if role in ("embed", "prefill", "decode")}
+    roles = [role for role in models if role in ("embed", "prefill", "decode")]
+    runners: dict[str, Any] = {role: ort_runner(models[role]) for role in roles}
 
     def run(role: str, /, **inputs: np.ndarray) -> Mapping[str, np.ndarray]:
         return runners[role](inputs)
