@@ -102,15 +102,20 @@ CHAT = (
 )
 
 
-def chat_tokenizer(folder: Path, vocabulary: int, image: str = "<image>", template: str = CHAT) -> None:
-    """Write a tokenizer.json that begins with <s>, ends with </s> and has `image` last, and a chat template."""
+def chat_tokenizer(
+    folder: Path, vocabulary: int, image: str = "<image>", template: str = CHAT, around: tuple[str, ...] = ()
+) -> None:
+    """Write a tokenizer.json that begins with <s>, ends with </s> and has `image` last, and a chat template.
+
+    `around` are further special tokens.
+    """
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
-    said = ["<unk>", "<s>", "</s>", "<pad>", "USER:", "ASSISTANT:", "What", "is", "in", "the", "picture?"]
+    said = ["<unk>", "<s>", "</s>", "<pad>", "USER:", "ASSISTANT:", "What", "is", "in", "the", "picture?", *around]
     words = [*said, *(f"w{i}" for i in range(len(said), vocabulary - 1)), image]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    special = ("<s>", "</s>", "<pad>", image)
+    special = ("<s>", "</s>", "<pad>", *around, image)
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -267,4 +272,79 @@ def moonshine(
     (folder / "preprocessor_config.json").write_text(json.dumps(said))
     if not headless:
         whisper_tokenizer(folder, {word: i for i, word in enumerate(words)})
+    return folder
+
+
+def _chat(image: str) -> str:
+    """A chat template that writes `image` for an image."""
+    return CHAT.replace("<image>", image)
+
+
+def _squares(side: int, kind: str, **more: Any) -> dict[str, Any]:
+    """An image processor that makes every picture a square of `side`."""
+    return {
+        "image_processor_type": kind,
+        "do_resize": True,
+        "size": {"height": side, "width": side},
+        "resample": 3,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        **more,
+    }
+
+
+def _answering(vocabulary: int, kind: str = "llama", **config: Any) -> Any:
+    """Configuration of a language model of two layers with grouped queries."""
+    from transformers import AutoConfig
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
+    return AutoConfig.for_model(
+        kind, **sizes, num_key_value_heads=2, head_dim=8, vocab_size=vocabulary, **ids, **config
+    )
+
+
+def smolvlm(folder: Path, *, size: int = 48, vocabulary: int = 96, kind: str = "smolvlm") -> Path:
+    """A SmolVLM, or an Idefics3, whose picture is 8 x 8 patches, 4 x 4 tokens behind the pixel shuffle."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = AutoConfig.for_model(
+        kind,
+        vision_config={**vision, "image_size": size, "patch_size": 6},
+        text_config=_answering(vocabulary).to_dict(),
+        image_token_id=vocabulary - 1,
+        scale_factor=2,
+        tie_word_embeddings=False,
+    )
+    model = AutoModelForImageTextToText.from_config(config)
+    enliven(model)
+    model.save_pretrained(folder)
+    tiles = {"do_image_splitting": True, "max_image_size": {"longest_edge": size}, "do_pad": True}
+    processor = _squares(size, "SmolVLMImageProcessor", **tiles, size={"longest_edge": 4 * size})
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    chat_tokenizer(folder, vocabulary, around=("<fake_token_around_image>", "<global-img>"))
+    return folder
+
+
+def internvl(folder: Path, *, size: int = 48, vocabulary: int = 96) -> Path:
+    """An InternVL whose picture is 8 x 8 patches, 4 x 4 tokens behind the pixel shuffle, over a Qwen2."""
+    from transformers import InternVLConfig, InternVLForConditionalGeneration
+
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = InternVLConfig(
+        vision_config={**vision, "image_size": [size, size], "patch_size": [6, 6]},
+        text_config=_answering(vocabulary, "qwen2").to_dict(),
+        image_token_id=vocabulary - 1,
+        image_seq_length=16,
+        tie_word_embeddings=False,
+    )
+    model = InternVLForConditionalGeneration(config)
+    enliven(model)
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(_squares(size, "GotOcr2ImageProcessor")))
+    chat_tokenizer(folder, vocabulary, "<IMG_CONTEXT>", _chat("<IMG_CONTEXT>"), ("<img>", "</img>"))
     return folder

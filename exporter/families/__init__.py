@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # File of the family -> the architectures it reads, as in config.json.
 FAMILIES: dict[str, tuple[str, ...]] = {
     "llava": ("LlavaForConditionalGeneration",),
+    "idefics3": ("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration"),
+    "internvl": ("InternVLForConditionalGeneration",),
     "whisper": ("WhisperForConditionalGeneration", "WhisperModel"),
     "moonshine": ("MoonshineForConditionalGeneration", "MoonshineModel"),
 }

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import transformers
 from torch import nn
+from transformers import AutoModelForImageTextToText
 
 from ...errors import RequestError
 from ...runtimes.bundle.manifest import GenerationRecord, ProcessorRecord, PromptRecord, TextRecord
@@ -93,7 +94,8 @@ class VisionLanguage(Source):
     @property
     def tokens(self) -> int:
         """N, of the uncompressed encoder."""
-        raise NotImplementedError
+        assert self.encoder.grid is not None, "a family without a grid says its own"
+        return math.prod(self.encoder.grid)
 
     def real_inputs(self, n: int) -> list[dict[str, np.ndarray]]:
         """`n` drawn pictures, normalised as the checkpoint's photographs are."""
@@ -144,12 +146,7 @@ class VisionLanguage(Source):
 
     def whole(self, attention: str) -> nn.Module:
         """The model of transformers, without weights."""
-        config = copy.deepcopy(self.config)
-        config._attn_implementation = attention
-        kind = getattr(transformers, self.config.architectures[0])
-        with without_weights():
-            model: nn.Module = built(lambda: kind(config), self.checkpoint.folder / "config.json")
-        return model
+        return shell(self.checkpoint, self.config, attention)
 
     def _prefix(self) -> str:
         """Of the weights of the language model; empty where the folder has none, for example only a vision tower."""
@@ -289,3 +286,21 @@ class VisionLanguage(Source):
     def real_prompts(self, n: int, length: int) -> list[list[int]]:
         """Prompts, or random ids where only their embeddings are exported."""
         return self.prompts(n) if self.marks else self._random(n, max(1, 3 * length // 4))
+
+
+def shell(checkpoint: Checkpoint, config: Any, attention: str) -> Any:
+    """The whole model of transformers that config.json names, without weights.
+
+    Args:
+        checkpoint: the folder.
+        config: of it.
+        attention: name of a registered implementation.
+
+    Raises:
+        RequestError: transformers cannot build it.
+    """
+    config = copy.deepcopy(config)
+    config._attn_implementation = attention
+    path = checkpoint.folder / "config.json"
+    with without_weights():
+        return built(lambda: AutoModelForImageTextToText.from_config(config).eval(), path)

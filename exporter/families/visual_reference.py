@@ -31,6 +31,10 @@ class Reference:
         self._language = whole.get_submodule(language)
         self._language.load_state_dict(decoder.model.state_dict(), assign=True)
         whole.get_output_embeddings().weight = decoder.head.weight
+        # `generate` takes the device of the first parameter for its own, and the encoder has no weights here.
+        for name, part in list(whole.model.named_children()):
+            if any(parameter.is_meta for parameter in part.parameters()):
+                setattr(whole.model, name, nn.Identity())
 
     def answer(
         self,

@@ -1,0 +1,81 @@
+"""Vision-language folders of other families than LLaVA: whole, and without compression the answers of transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_checkpoints
+import tokexport
+from tokexport.errors import RequestError
+from tokexport.exporter.opening import open_source
+
+pytest.importorskip("transformers")
+
+QUESTION = "What is in w17 w18 ?"
+FAMILIES = ("smolvlm", "idefics3", "internvl")
+TOKENS, IMAGE = 16, 95
+
+
+def made(name: str, folder: Path) -> Path:
+    if name == "idefics3":
+        return tiny_checkpoints.smolvlm(folder, kind=name)
+    return getattr(tiny_checkpoints, name)(folder)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(request.param, tmp_path_factory.mktemp("checkpoints") / f"tiny-{request.param}")
+
+
+@pytest.fixture(scope="module")
+def exported(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tokexport.Exported:
+    return tokexport.export(
+        str(folder),
+        tmp_path_factory.mktemp("bundles") / folder.name,
+        method="kcenter_merge",
+        keep=[TOKENS, 5],
+        prompt_length=24,
+        answer_length=16,
+    )
+
+
+def test_all_parts_and_the_answers_are_proved(exported):
+    checks = {check["part"]: check for check in exported.proof["checks"]}
+    assert {"head", "compressor", "embed", "prefill", "decode", "generation"} <= checks.keys()
+    assert all(check["ok"] for check in checks.values()) and "tokens of 3 answers" in checks["generation"]["detail"]
+    assert exported.compression[0]["seam"]["kind"] == "projector_output" and exported.compression[0]["size_bias"]
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_without_compression_it_answers_as_transformers_does(folder, exported, number):
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    pixels = open_source(str(folder)).real_inputs(2)[number]["pixel_values"]
+    session = tokexport.load(exported.bundle)
+    ids = session.ids(QUESTION)
+    place = session.variant.generation.image_span[0]
+    whole = [*ids[:place], *[IMAGE] * TOKENS, *ids[place:]]
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    said = model.generate(
+        input_ids=torch.tensor([whole]),
+        pixel_values=torch.from_numpy(pixels if "internvl" in folder.name else pixels[:, None]),
+        attention_mask=torch.ones(1, len(whole), dtype=torch.long),
+        max_new_tokens=16,
+        do_sample=False,
+    )[0, len(whole) :].tolist()
+    assert len(set(said)) > 1 and session.generate(pixels, QUESTION).ids == [i for i in said if i != 2]
+
+
+def test_a_picture_of_any_shape_is_read_at_the_towers_size(folder, exported):
+    picture = np.random.default_rng(0).integers(0, 255, (30, 90, 3), dtype=np.uint8)
+    assert tokexport.load(exported.bundle).encode(picture)["tokens"].shape == (1, TOKENS, 32)
+    assert any("without the tiles" in note for note in exported.notes)
+
+
+def test_in_front_of_the_pixel_shuffle_no_token_may_go(folder, tmp_path):
+    with pytest.raises(RequestError, match="encoder_output"):
+        tokexport.export(str(folder), tmp_path / "b", method="topk", keep=8, seam="encoder_output")
+    assert not (tmp_path / "b").exists()
