@@ -12,6 +12,7 @@ from ..ir_tools.builder import DTYPE_NAMES
 from ..ir_tools.token_flow import QUANTISERS, keeps_tokens, prefix_dropped
 from ..ir_tools.walk import Walk, attribute, dims
 from ..resize.batch_axis import batch_on_tokens
+from .channel_axis import tokens_last
 from .pooling_heads import head_nodes
 from .prefix_tokens import PrefixTokens
 from .scopes import module_of
@@ -63,7 +64,12 @@ class Facts:
         why = why or (f"{suffix} learned token(s) are appended after the tokens" if suffix else "")
         tokens = length - prefix
         grid = grid or self.grid(before, tokens)
-        why = batch_on_tokens(self.walk, value) or why or ("" if grid else self.prefixes.unexplained(value, prefix))
+        why = (
+            batch_on_tokens(self.walk, value)
+            or tokens_last(self.walk, value)
+            or why
+            or ("" if grid else self.prefixes.unexplained(value, prefix))
+        )
         return Seam(
             name,
             value.name,
