@@ -131,6 +131,6 @@ def test_tokens_times_a_number_for_each_from_an_input_are_masked() -> None:
     x = toy.op("MatMul", toy.input("tokens", 1, N, D), toy.weight(D, D))
     x = toy.op("Mul", x, toy.input("pixel_mask", 1, N, 1))
     model = toy.output(toy.op("Identity", toy.block(toy.block(x, D, 2), D, 2), name="y"))
-    with pytest.raises(GraphError, match="input 'pixel_mask'.*--assume-no-padding"):
+    with pytest.raises(GraphError, match=r"input 'pixel_mask'.*--assume-no-padding"):
         compress(model, "kcenter_merge", keep=4)
     assert compress(model, "kcenter_merge", keep=4, assume_no_padding=True)
