@@ -1,5 +1,7 @@
 """A mean over merged tokens is weighted by their sizes: then it is the mean over the tokens they stand for.
 
+Where a softmax over the tokens gives the weights, the logarithm of the sizes is added to its logits.
+
 Exact where the merged tokens were equal, or where a slot is their mean and only linear steps lie in between.
 """
 
@@ -10,6 +12,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from ...errors import GraphError
+from ..ir_tools.attention import attentions, pooling_attentions
 from ..ir_tools.builder import DTYPE_NAMES, Builder
 from ..ir_tools.walk import Walk, dims
 from ..resize.state import Pool
@@ -30,8 +33,11 @@ def weigh_pools(model: ir.Model, pools: Sequence[Pool], sizes: ir.Value, until: 
     Raises:
         GraphError: a mean whose token axis holds more than the tokens of one row.
     """
-    later = Walk(model).descendants(until) if until is not None else set()
-    return [_weigh(model, pool, sizes) for pool in pools if pool.node not in later]
+    walk = Walk(model)
+    later = walk.descendants(until) if until is not None else set()
+    # The weights of an attention are `size_bias`'s.
+    attending = {a.node for a in (*attentions(walk), *pooling_attentions(walk))}
+    return [_weigh(model, pool, sizes) for pool in pools if pool.node not in later | attending]
 
 
 def _weigh(model: ir.Model, pool: Pool, sizes: ir.Value) -> str:
@@ -51,9 +57,13 @@ def _weigh(model: ir.Model, pool: Pool, sizes: ir.Value) -> str:
     weights: ir.Value = sizes
     if tokens.prefix or tokens.suffix:
         weights = b.op("Pad", sizes, [0, tokens.prefix, 0, tokens.suffix], 1.0)
-    # Times the count over the sum: the mean that follows divides by the count.
-    total = b.op("ReduceSum", weights, [1], keepdims=1)
-    weights = b.op("Mul", weights, b.op("Div", float(tokens.new), total))
+    by_softmax = node.op_type == "Softmax"
+    if by_softmax:
+        weights = b.op("Log", weights)
+    else:
+        # Times the count over the sum: the mean that follows divides by the count.
+        total = b.op("ReduceSum", weights, [1], keepdims=1)
+        weights = b.op("Mul", weights, b.op("Div", float(tokens.new), total))
     if value.dtype != ir.DataType.FLOAT:
         weights = b.cast(weights, DTYPE_NAMES[value.dtype])
     others = [i for i in range(rank) if i != axis and (i or not axis)]
@@ -61,7 +71,7 @@ def _weigh(model: ir.Model, pool: Pool, sizes: ir.Value) -> str:
         weights = b.op("Squeeze", weights, [0])
     if others:
         weights = b.op("Unsqueeze", weights, [i for i in others if i != axis])
-    weighted = b.op("Mul", value, weights)
+    weighted = b.op("Add" if by_softmax else "Mul", value, weights)
     weighted.dtype, weighted.shape = value.dtype, value.shape
     model.graph.insert_before(node, b.nodes)
     node.replace_input_with(0, weighted)

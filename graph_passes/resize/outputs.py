@@ -35,7 +35,7 @@ def refuse_outputs_beside(walk: Walk, tensor: str, tokens: int, prefix: int) -> 
     cut = [dims(node.inputs[0]) or () for node in walk.ancestors(value) if token_slice(node) is not None]
     longer = {shape[first] for shape in cut if len(shape) == first + 2}
     features = [x for x in others if len(dims(x) or ()) == first + 2]
-    stale = [x for x in others if _may_count(x, counts, first) or (x in features and _may_count(x, longer, first))]
+    stale = [x for x in others if _may_count(x, counts) or (x in features and _may_count(x, longer))]
     if not stale:
         return
     names = [x.name or "" for x in stale]
@@ -49,13 +49,12 @@ def refuse_outputs_beside(walk: Walk, tensor: str, tokens: int, prefix: int) -> 
     )
 
 
-def _may_count(value: ir.Value, counts: Collection[int | None], first: int) -> bool:
+def _may_count(value: ir.Value, counts: Collection[int | None]) -> bool:
     if value.dtype not in FLOATS:
         return True
     shape = dims(value)
     if shape is None:
         return True
-    # The last axis of features holds channels, those before `first` the batch.
-    places = shape[first:-1] if len(shape) > 1 + first else shape[first:]
-    area = math.prod(size for size in shape[2:] if size is not None) if len(shape) == 4 else None
-    return any(size in counts for size in places) or area in counts
+    # Tokens may lie on any axis ([N, B, D], [B, D, N]), or as a grid on two or three ([B, H, W, D]).
+    spans = [shape[i:j] for i in range(len(shape)) for j in range(i + 1, min(i + 3, len(shape)) + 1)]
+    return any(None not in span and math.prod(span) in counts for span in spans)  # type: ignore[arg-type]

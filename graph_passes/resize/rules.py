@@ -35,8 +35,13 @@ def normalise(downstream: Downstream, node: ir.Node) -> list[Axes]:
 
 
 def softmax(downstream: Downstream, node: ir.Node) -> list[Axes]:
-    """Allowed over tokens too: it sums to one for any count."""
-    return [downstream.axes[node.inputs[0]]]  # type: ignore[index]
+    """Allowed over tokens too: it sums to one for any count. With no other token axis it gives weights of a mean."""
+    axes = downstream.axes[node.inputs[0]]  # type: ignore[index]
+    rank = len(downstream.dims(node, node.inputs[0]))
+    at = (node.attributes["axis"].as_int() if "axis" in node.attributes else -1) % max(rank, 1)
+    if node.op_type == "Softmax" and list(axes) == [at]:
+        downstream.pools.append(Pool(node, at, axes[at]))
+    return [axes]
 
 
 def channelwise(downstream: Downstream, node: ir.Node) -> list[Axes]:

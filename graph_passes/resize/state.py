@@ -37,7 +37,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Pool:
-    """A mean of the first input of `node` over `axis`, which lies at `position`."""
+    """A mean, or the softmax that gives its weights, of the first input of `node` over `axis` at `position`."""
 
     node: ir.Node
     position: int

@@ -12,8 +12,9 @@ from ..ir_tools.builder import DTYPE_NAMES
 from ..ir_tools.token_flow import QUANTISERS, keeps_tokens, prefix_dropped
 from ..ir_tools.walk import Walk, attribute, dims
 from ..resize.batch_axis import batch_on_tokens
+from .channel_axis import tokens_last
 from .pooling_heads import head_nodes
-from .prefix_tokens import learned_tokens, unexplained
+from .prefix_tokens import PrefixTokens
 from .scopes import module_of
 from .seam import Seam, Signal
 from .self_attention import attends_to_these
@@ -28,6 +29,7 @@ class Facts:
         self.walk = walk
         self.attentions = attentions(walk)
         self.heads = head_nodes(walk)
+        self.prefixes = PrefixTokens(walk)
 
     @staticmethod
     def dtype(value: ir.Value) -> str:
@@ -58,12 +60,16 @@ class Facts:
         batch, length, dim = shape if len(shape) == 3 else (1, *shape)
         assert length is not None and dim is not None and value.dtype is not None
         before = self.walk.ancestors(value)
-        after = self.walk.descendants(value)
-        prefix, suffix = learned_tokens(self.walk, before, after, length)
+        prefix, suffix = self.prefixes.learned(value)
         why = why or (f"{suffix} learned token(s) are appended after the tokens" if suffix else "")
         tokens = length - prefix
         grid = grid or self.grid(before, tokens)
-        why = batch_on_tokens(self.walk, value) or why or ("" if grid else unexplained(self.walk, before, tokens))
+        why = (
+            batch_on_tokens(self.walk, value)
+            or tokens_last(self.walk, value)
+            or why
+            or ("" if grid else self.prefixes.unexplained(value, prefix))
+        )
         return Seam(
             name,
             value.name,
@@ -85,7 +91,7 @@ class Facts:
         shape = dims(value)
         if shape is None or len(shape) not in (2, 3) or shape[-2] is None:
             return 0
-        return learned_tokens(self.walk, self.walk.ancestors(value), self.walk.descendants(value), shape[-2])[0]
+        return self.prefixes.learned(value)[0]
 
     def grid(self, before: set[ir.Node], tokens: int) -> tuple[int, ...] | None:
         """(height, width) or (length,) where an upstream convolution or pooling has exactly `tokens` output positions.
@@ -126,8 +132,7 @@ class Facts:
         if not attends_to_these(self.walk, last, value):
             return {}
         length = last.lengths[0]
-        result = last.node.outputs[0]
-        prefix, suffix = learned_tokens(self.walk, self.walk.ancestors(result), self.walk.descendants(result), length)
+        prefix, suffix = self.prefixes.learned(last.node.outputs[0], length)
         if suffix or length - prefix != tokens:
             return {}
         weights = _weights(last, prefix)

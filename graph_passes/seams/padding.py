@@ -131,7 +131,8 @@ def _input_of(walk: Walk, mask: ir.Value, stream: set[ir.Node], *, discrete: boo
         seen.add((value, counts))
         node = value.producer()
         if node is None:
-            if counts and value.is_graph_input():
+            # An input with one number for each token says something of the token, not of its content.
+            if (counts or (dims(value) or ())[-1:] == (1,)) and value.is_graph_input():
                 return value.name or ""
         elif node not in stream:
             todo += [(x, counts) for x in node.inputs if x is not None]

@@ -29,7 +29,19 @@ def earlier_layer(toy: Toy, x: ir.Value) -> ir.Value:
     return toy.op("Tanh", x, name="beside")
 
 
-BESIDE = (lengths, frame_mask, positions, earlier_layer)
+def channels_first(toy: Toy, x: ir.Value) -> ir.Value:
+    return toy.op("Transpose", x, perm=[0, 2, 1], name="beside")
+
+
+def batch_second(toy: Toy, x: ir.Value) -> ir.Value:
+    return toy.op("Transpose", x, perm=[1, 0, 2], name="beside")
+
+
+def grid(toy: Toy, x: ir.Value) -> ir.Value:
+    return toy.op("Reshape", x, toy.const([1, 3, 4, D]), name="beside")
+
+
+BESIDE = (lengths, frame_mask, positions, earlier_layer, channels_first, batch_second, grid)
 
 
 def encoder(beside) -> ir.Model:

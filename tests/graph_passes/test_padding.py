@@ -124,3 +124,13 @@ def test_the_cure_cures() -> None:
     small = compress(model, "divprune", keep=4, assume_no_padding=True)
     kept, rows = (run(small, feeds | {"attention_mask": np.ones((1, N), np.int64)})[i] for i in (1, 0))
     np.testing.assert_allclose(rows[0], whole[0, kept[0]], rtol=1e-5)
+
+
+def test_tokens_times_a_number_for_each_from_an_input_are_masked() -> None:
+    toy = Toy()
+    x = toy.op("MatMul", toy.input("tokens", 1, N, D), toy.weight(D, D))
+    x = toy.op("Mul", x, toy.input("pixel_mask", 1, N, 1))
+    model = toy.output(toy.op("Identity", toy.block(toy.block(x, D, 2), D, 2), name="y"))
+    with pytest.raises(GraphError, match=r"input 'pixel_mask'.*--assume-no-padding"):
+        compress(model, "kcenter_merge", keep=4)
+    assert compress(model, "kcenter_merge", keep=4, assume_no_padding=True)

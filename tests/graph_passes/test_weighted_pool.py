@@ -30,6 +30,18 @@ def flat_mean(toy: Toy, x: ir.Value) -> ir.Value:
     return toy.op("ReduceMean", toy.op("Reshape", x, toy.const([-1, D])), toy.const([0]), keepdims=0)
 
 
+def softmax_pool(toy: Toy, x: ir.Value) -> ir.Value:
+    """Weights that each token gives itself; equal ones, so that merging changes nothing else."""
+    weights = toy.op("Softmax", toy.op("MatMul", x, toy.const(np.zeros((D, 1), np.float32))), axis=1)
+    return toy.op("Squeeze", toy.op("MatMul", toy.op("Transpose", weights, perm=[0, 2, 1]), x), toy.const([1]))
+
+
+def softmax_along_the_last_axis(toy: Toy, x: ir.Value) -> ir.Value:
+    logits = toy.op("Squeeze", toy.op("MatMul", x, toy.const(np.zeros((D, 1), np.float32))), toy.const([2]))
+    weights = toy.op("Unsqueeze", toy.op("Softmax", logits), toy.const([1]))
+    return toy.op("Squeeze", toy.op("MatMul", weights, x), toy.const([1]))
+
+
 def encoder(pool, batch: int = 2, *, prefix: bool = False) -> ir.Model:
     toy = Toy()
     x = toy.op("MatMul", toy.input("tokens", batch, N, D), toy.weight(D, D))
@@ -43,7 +55,7 @@ def feeds(batch: int = 2) -> dict[str, np.ndarray]:
     return {"tokens": np.random.default_rng(0).standard_normal((batch, N, D)).astype(np.float32)}
 
 
-@pytest.mark.parametrize("pool", [mean, transposed_mean, global_pool])
+@pytest.mark.parametrize("pool", [mean, transposed_mean, global_pool, softmax_pool, softmax_along_the_last_axis])
 @pytest.mark.parametrize("prefix", [False, True])
 @pytest.mark.parametrize("keep", [5, 12])
 def test_the_mean_of_merged_tokens_is_the_mean_of_all(pool, prefix: bool, keep: int) -> None:
