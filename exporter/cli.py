@@ -116,11 +116,10 @@ def main() -> None:
     """Put token compression into exported model graphs, prove it, and run it.
 
     \b
-    tokexport model --method kcenter_merge --ratio 0.85             the built-in tiny-vlm
-    tokexport model ./llava-1.5-7b --method kcenter_merge --keep 64     a checkpoint
-    tokexport model encoder.onnx --method apet --ratio 0.85             any ONNX file
+    tokexport model --method kcenter_merge --ratio 0.85         built-in tiny-vlm
+    tokexport model ./llava --method kcenter_merge --keep 64    a checkpoint
+    tokexport model encoder.onnx --method apet --ratio 0.85     any ONNX file
 
-    \b
     Exit codes: 0 done; 1 a gate failed; 2 the request or the input is wrong; 3 something is missing
     here; 70 a bug in tokexport; 130 interrupted.
     """

@@ -88,9 +88,7 @@ def options(command: Any) -> Any:
 
     kinds: dict[str, Any] = {"is_flag": True, "expose_value": False, "callback": keep}
     command = click.option("-q", "--quiet", help="No progress on stderr, only notes and errors.", **kinds)(command)
-    return click.option("-v", "--verbose", help="Each step with its time, and all that --force deletes.", **kinds)(
-        command
-    )
+    return click.option("-v", "--verbose", help="Each step with its time.", **kinds)(command)
 
 
 def _given(key: str) -> bool:

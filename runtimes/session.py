@@ -181,7 +181,10 @@ class Session(ABC):
     def text_processor(self) -> Text:
         """The text processor; RequestError where the bundle has none."""
         if self.words is None:
-            raise RequestError("the bundle has no text processor", fix="Pass the prompt as a list of ids.")
+            raise RequestError(
+                "the bundle has no text processor",
+                fix="Pass its ids, in Python: tokexport.load(BUNDLE).encode(FILE, [1, 15043]), or generate().",
+            )
         return self.words
 
     def ids(self, prompt: str | Sequence[int]) -> list[int]:

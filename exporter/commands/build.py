@@ -67,4 +67,4 @@ def built_one(data: dict[str, Any]) -> None:
         rows.add_row(row["role"], row["form"], row["why"], size, seconds, compared, row["plan"])
     tables.show(rows)
     if not all(any(look["stage"] == "engine" for look in row["layers"]) for row in data["engines"]):
-        click.echo("note: no GPU here can load these engines: types are compared when they are first loaded")
+        tables.wrapped("note: ", "no GPU here can load these engines: types are compared when they are first loaded")

@@ -56,11 +56,16 @@ def _graph(source: str, shapes: dict[str, list[int]]) -> ir.Model:
 def inspected(data: dict[str, Any]) -> None:
     """Print the result of `tokexport inspect`."""
     for key, value in data.items():
-        if key != "seams":
+        if key != "seams" and value:
             tables.wrapped(f"{key}: ", render.flat(value))
     if data["seams"]:
-        more = {*data["seams"][0]} - {"tokens", "dim", "grid", "signals", "why"}
+        more = {*data["seams"][0]} - {"tokens", "dim", "grid", "signals"}
         rows = tables.Table(*data["seams"][0], keys={"tensor"}, more=more)
+        closed: dict[str, list[str]] = {}
         for seam in data["seams"]:
             rows.add_row(*(render.flat(value) for value in seam.values()))
+            if not seam["valid"]:
+                closed.setdefault(seam["why"], []).append(seam["seam"])
         tables.show(rows)
+        for why, names in closed.items():
+            tables.wrapped("note: ", f"no compressor can go to {', '.join(names)}: {why}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from typing import Any
 
@@ -83,7 +84,9 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
 )
 @click.option("--min-accuracy", type=float, help="Fail (exit 1) below this share of right answers; built-in models.")
 @click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle records that.")
-@click.option("--force", is_flag=True, help="Also write to a folder that holds other files: ALL it holds is deleted.")
+@click.option(
+    "--force", is_flag=True, help="Also write to a folder that holds other files: ALL it holds is deleted; -v lists it."
+)
 @click.option(
     "-o", "--out", type=OUT, help="Bundle folder.  [default: ./<source>-<method>-<ratio>, ./<source>-<recipe>]"
 )
@@ -112,11 +115,12 @@ def model(as_json: bool, pairs: tuple[str, ...], no_verify: bool, shapes: tuple[
             deleting=named,
             **request,
         )
-    render.result(result.to_json(), as_json, exported)
+    typed = shlex.quote(request["source"] or "tiny-vlm")
+    render.result(result.to_json(), as_json, partial(exported, source=typed))
 
 
-def exported(data: dict[str, Any]) -> None:
-    """Print the result of `tokexport model`: what was done, the proof, and where the bundle is."""
+def exported(data: dict[str, Any], source: str = "SOURCE") -> None:
+    """Print the result of `tokexport model` on `source`: what was done, the proof, and where the bundle is."""
     for done in [done for one in (data, *data["further"]) for done in one["compression"]]:
         seam = done["seam"]
         click.echo(
@@ -148,17 +152,17 @@ def exported(data: dict[str, Any]) -> None:
             f"(uncompressed {accuracy['uncompressed']:.1%}; as many random tokens {chance['mean']:.1%} "
             f"± {chance['deviation']:.1%})"
         )
-    verdicts(data)
+    verdicts(data, source)
     if data["further"]:
         variant_table([data, *data["further"]])
     click.echo(f"bundle: {data['bundle']}")
 
 
-def verdicts(data: dict[str, Any]) -> None:
+def verdicts(data: dict[str, Any], source: str) -> None:
     """Print both verdicts on each variant: what was proved, and whether the tokens kept are better than chance."""
     for one in (data, *data["further"]):
         name = f"{one['variant']}: " if data["further"] else ""
-        useful = judge(one["accuracy"])
+        useful = judge(one["accuracy"], source)
         proof = "proved" if one["proof"] else "not proved"
         colour = None if useful.status == "useful" else "yellow"
         tables.wrapped("verdict: ", f"{name}{proof}; {_USE[useful.status]}: {useful.text}", colour)

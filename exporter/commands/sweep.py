@@ -79,7 +79,7 @@ def swept(data: dict[str, Any]) -> None:
         rows.add_row(row["method"], row["ratio"], str(row["keep"]), *_cells(row, figure), row.get("reason", ""))
     tables.show(rows)
     for note in data["notes"]:
-        click.echo(f"note: {note}")
+        tables.wrapped("note: ", note)
     click.echo(f"results: {data['out']}")
 
 

@@ -42,7 +42,7 @@ def verified(data: dict[str, Any]) -> None:
             click.echo(f"variant {result['variant']}")
         tables.proof_table(result["checks"])
         for note in result["notes"]:
-            click.echo(f"note: {note}")
+            tables.wrapped("note: ", note)
         if result["accuracy"]:
             click.echo(f"accuracy at the export: {result['accuracy']['compressed']:.1%}")
     proved = all(check["ok"] for result in results for check in result["checks"])

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 # Within so many standard errors the figures of two methods do not tell them apart.
 _ERRORS = 2
-_TRY = "a smaller --ratio or another method loses less: `tokexport sweep SOURCE` compares them"
+_TRY = "a smaller --ratio or another method loses less: `tokexport sweep {}` compares them"
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Usefulness:
         return f"usefulness: {self.text}" if self.status in ("unclear", "worse") else ""
 
 
-def judge(accuracy: Mapping[str, Any] | None) -> Usefulness:
+def judge(accuracy: Mapping[str, Any] | None, source: str = "SOURCE") -> Usefulness:
     """The verdict on a record of `accuracy.measure`, None where there is none.
 
-    A record without baselines is not judged.
+    A record without baselines is not judged. `source` is what a command that is printed names, as it is typed.
     """
     found = (accuracy or {}).get("baselines") or {}
     rivals = {}
@@ -47,14 +47,14 @@ def judge(accuracy: Mapping[str, Any] | None) -> Usefulness:
         rivals["as many evenly spread tokens"] = float(found["uniform"]["accuracy"])
     if accuracy is None or not rivals:
         return Usefulness(
-            "unknown", "not measured; `tokexport sweep SOURCE --inputs FOLDER` measures it on your own inputs"
+            "unknown", f"not measured; `tokexport sweep {source} --inputs FOLDER` measures it on your own inputs"
         )
     own, error = float(accuracy["compressed"]), float(accuracy.get("stderr") or 0)
     figures = f"{own:.1%} against " + " and ".join(f"{value:.1%} of {name}" for name, value in rivals.items())
     best = max(rivals.values())
     if own < best:
         names = " and ".join(name.removeprefix("as many ") for name, value in rivals.items() if own < value)
-        return Usefulness("worse", f"worse than {names}: {figures}; {_TRY}")
+        return Usefulness("worse", f"worse than {names}: {figures}; {_TRY.format(source)}")
     if own <= best + _ERRORS * error:
         return Usefulness("unclear", f"not clearly better than chance: {figures}")
     return Usefulness("useful", figures)

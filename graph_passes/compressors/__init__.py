@@ -94,7 +94,7 @@ def make(name: str, params: Mapping[str, Any] | None = None) -> Compressor:
         where = ".".join(str(part) for part in first["loc"])
         raise RequestError(
             f"parameter {where} of method {name!r} is {first['input']!r}: {first['msg']}",
-            fix=f"Change --set {where}=VALUE; `tokexport methods` lists parameters and defaults.",
+            fix=f"Change --set {where}=VALUE; `tokexport methods {name}` lists its values.",
         ) from None
 
 

@@ -158,7 +158,7 @@ def follow(model: ir.Model, seam: Seam, before: Seam, after: Inserted) -> Seam:
         raise GraphError(
             f"the tokens at seam {seam.name} are not the {after.keep} slots of {after.method}, but {list(shape or ())}",
             where=f"tensor {tensor}",
-            fix="Take seams with the same tokens for all steps; `tokexport inspect MODEL.onnx` lists them.",
+            fix="Take seams with the same tokens for all steps; `tokexport inspect SOURCE` lists them.",
         )
     return replace(seam, tensor=tensor, tokens=after.keep, dim=sizes[1], grid=None)
 

@@ -61,7 +61,7 @@ def refuse_joined_rows(walk: Walk, tensor: str) -> None:
                 f"rows of the batch are joined downstream of the seam: {node.op_type} {name!r} mixes what is in the "
                 "same slot of several rows (frames, crops), and each row keeps other tokens there",
                 where=f"graph {walk.graph.name or 'main'}, tensor {tensor}",
-                fix="Choose a seam downstream of that node (`tokexport inspect MODEL.onnx` lists them), or export with "
+                fix="Choose a seam downstream of that node (`tokexport inspect SOURCE` lists them), or export with "
                 "one row in the batch.",
             )
 

@@ -49,7 +49,7 @@ def check(
         raise GraphError(
             f"shape inference refuses the graph with fewer tokens: {str(error).strip().splitlines()[-1]}",
             where=f"graph {downstream.model.graph.name}",
-            fix="Choose a seam further downstream (`tokexport inspect MODEL.onnx` lists them).",
+            fix="Choose a seam further downstream (`tokexport inspect SOURCE` lists them).",
         ) from error
     infos = (*inferred.graph.value_info, *inferred.graph.output)
     found = {info.name: info.type.tensor_type.shape for info in infos}

@@ -179,7 +179,7 @@ class Downstream:
         raise GraphError(
             f"the graph downstream of the seam does not work with fewer tokens: {node.op_type} {name!r}: {why}",
             where=", ".join(part for part in (f"graph {self.model.graph.name}", scope and f"scope {scope}") if part),
-            fix=fix or "Choose a seam further downstream (`tokexport inspect MODEL.onnx` lists them).",
+            fix=fix or "Choose a seam further downstream (`tokexport inspect SOURCE` lists them).",
         )
 
 

@@ -138,7 +138,7 @@ def resolve(model: ir.Model, name: str = "auto", method_seam: str = "encoder_out
     raise RequestError(
         f"{wanted} was not found in this graph",
         where=f"graph {model.graph.name or 'main'}",
-        fix=f"{listed}{seen} `tokexport inspect MODEL.onnx` lists them; --seam tensor:NAME reads any value [B, N, D].",
+        fix=f"{listed}{seen} `tokexport inspect SOURCE` lists them; --seam tensor:NAME reads any value [B, N, D].",
     )
 
 

@@ -101,7 +101,7 @@ def checked(walk: Walk, seam: Seam) -> Seam:
     consumer = next((node for node in walk.sorted(walk.descendants(value)) if node.domain == "tokexport"), None)
     if consumer is None:
         return seam
-    return replace(seam, valid=False, why=f"{consumer.op_type} {consumer.name!r} downstream was built for these tokens")
+    return replace(seam, valid=False, why=f"the compressor {consumer.name!r} downstream was built for these tokens")
 
 
 def _by_scopes(facts: Facts, scopes: Scopes, result: Search) -> bool:

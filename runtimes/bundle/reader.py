@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,10 +199,12 @@ def _read_manifest(folder: Path) -> tuple[bytes, Identity]:
         if not folder.is_dir():
             what = "is a file, and a bundle is a folder" if folder.exists() else "does not exist"
             raise BundleError(f"the bundle {what}", where=str(folder), fix="Name the folder given by -o.") from None
+        fix = "Name the folder given by -o."
+        if (folder / "config.json").is_file():
+            made = f"tokexport model {shlex.quote(str(folder))} --method kcenter_merge --ratio 0.85"
+            fix = f"It is a checkpoint, of which this makes a bundle: {made}"
         raise BundleError(
-            f"this folder is no bundle: {MANIFEST}: {error.strerror}",
-            where=str(folder),
-            fix="Name the folder given by -o.",
+            f"this folder is no bundle: {MANIFEST}: {error.strerror}", where=str(folder), fix=fix
         ) from None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import MissingError, RequestError
+from ...errors import MissingError, RequestError, reason
 from ...files import open_regular
 
 # 100 minutes at 16 kHz, where all of it is in memory at once.
@@ -144,6 +144,11 @@ def fitting(waveform: np.ndarray, samples: int, sample_rate: int) -> np.ndarray:
     return np.pad(waveform, (0, samples - waveform.size))
 
 
+def _said(error: BaseException) -> str:
+    # libsndfile's message names the open file as an object of Python; its cause alone stands beside it.
+    return getattr(error, "error_string", None) or reason(error, 200)
+
+
 @contextlib.contextmanager
 def _readable(path: Path | str, kind: Any) -> Iterator[None]:
     """What soundfile and soxr raise inside, as an error of the file."""
@@ -153,6 +158,6 @@ def _readable(path: Path | str, kind: Any) -> Iterator[None]:
         raise RequestError(f"no sound file {path}", fix="Check the path given by --audio.") from None
     except (kind, OSError, RuntimeError, ValueError, TypeError, MemoryError, OverflowError) as error:
         raise RequestError(
-            f"{path} cannot be read as sound: {getattr(error, 'strerror', None) or error}",
+            f"{path} cannot be read as sound: {_said(error)}",
             fix="Is it complete? Play it, and save it as a WAV file.",
         ) from None

@@ -97,7 +97,7 @@ def _check_resize(image: Image.Image, record: PreprocessRecord) -> None:
 
 
 def _read(image: Image.Image | Path | str) -> Image.Image:
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     name = str(image) if isinstance(image, (str, Path)) else "the image"
     try:
@@ -118,6 +118,11 @@ def _read(image: Image.Image | Path | str) -> Image.Image:
         raise
     except FileNotFoundError:
         raise RequestError(f"no image {name}", fix="Check the path given by --image.") from None
+    except UnidentifiedImageError:
+        raise RequestError(
+            f"{name} cannot be read as an image: it is in no format that is read here",
+            fix="Is it a picture, and complete? Open it in a viewer, save it as PNG.",
+        ) from None
     except Exception as error:
         # On damaged files Pillow's decoders raise errors of every kind, of which its documentation names only some.
         raise RequestError(
