@@ -108,7 +108,7 @@ def check_answers(
     answers = [probe for probe in probes if probe.part == ANSWERS]
     if record is None or not answers:
         return []
-    runs = {role: runner(models[role]) for role in _LANGUAGE if role in models}
+    runs = {str(role): runner(models[role]) for role in _LANGUAGE if role in models}
 
     def run(role: str, /, **inputs: np.ndarray) -> Arrays:
         return runs[role](inputs)

@@ -167,6 +167,9 @@ class _Asked(BaseModel):
     own_picks: bool
 
 
+_METHODS: dict[str, type[BaseModel]] = {"compressor": _Method, ANSWERS: _Asked}
+
+
 def _probe(entry: _Entry, archive: Archive) -> Probe:
     import ml_dtypes
 
@@ -197,11 +200,10 @@ def _check_fits(bundle: Bundle, probes: list[Probe]) -> None:
             raise wrong(
                 number, f"is about {probe.role} of {probe.variant[:80] or 'the first variant'}, which is not here"
             )
-        known: type[BaseModel] | None = {"compressor": _Method, ANSWERS: _Asked}.get(probe.part)
-        if known is None:
+        if probe.part not in _METHODS:
             continue
         try:
-            known.model_validate(probe.method)
+            _METHODS[probe.part].model_validate(probe.method)
         except ValidationError as error:
             first = error.errors()[0]
             raise wrong(number, f"has a wrong method: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -85,3 +85,8 @@ def test_a_proof_without_answers_says_that_they_were_not_compared_again(whole, t
     found = verified(bare)
     assert any("generation" in note and "not again" in note for note in found["notes"])
     assert "generation" not in {check["part"] for check in found["checks"]}
+
+
+def test_answers_do_not_stand_for_the_proof_of_a_graph(whole, tmp_path):
+    bare = with_answers(whole[0], tmp_path / "bare", lambda probe: None if probe.part == "decode" else probe)
+    assert "holds nothing that proves decode" in str(verified(bare, code=2)["error"])
