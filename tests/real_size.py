@@ -1,6 +1,6 @@
 """Real sizes with random weights: opens and exports one, and says how long it took and how much memory.
 
-python tests/real_size.py llava|whisper [FOLDER]
+python tests/real_size.py llava|whisper|whisper-small [FOLDER]
 """
 
 from __future__ import annotations
@@ -26,7 +26,22 @@ def whisper(folder: Path) -> Path:
     return tiny_checkpoints.whisper(folder, hidden=768, layers=12, heads=12, tokens=1500)
 
 
-MODELS = {"llava": llava, "whisper": whisper}
+def whisper_small(folder: Path) -> Path:
+    """All of Whisper-small: the encoder, and twelve decoder layers that write 51865 tokens, float32."""
+    return tiny_checkpoints.whisper(
+        folder,
+        hidden=768,
+        layers=12,
+        decoder_layers=12,
+        heads=12,
+        tokens=1500,
+        positions=448,
+        decoder_ffn=3072,
+        vocabulary=51865,
+    )
+
+
+MODELS = {"llava": llava, "whisper": whisper, "whisper-small": whisper_small}
 
 
 def export(folder: Path, target: Path) -> dict[str, float]:

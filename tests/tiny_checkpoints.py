@@ -179,13 +179,16 @@ def whisper(
     mels: int = 80,
     tokens: int = 100,
     positions: int = 48,
+    decoder_ffn: int = 64,
+    vocabulary: int = 0,
     headless: bool = False,
     multilingual: bool = True,
     dtype: str = "float32",
 ) -> Path:
     """A WhisperForConditionalGeneration with its tokenizer, or with `headless` a WhisperModel, which has none.
 
-    Its settings are those of a released multilingual model, or of one that knows English alone.
+    Its settings are those of a released multilingual model, or of one that knows English alone. `vocabulary` makes the
+    model's larger than that of the tokenizer.
     """
     import torch
     from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperModel
@@ -193,7 +196,7 @@ def whisper(
     ids = whisper_ids(tokens)
     end, start = ids["<|endoftext|>"], ids["<|startoftranscript|>"]
     config = WhisperConfig(
-        vocab_size=len(ids),
+        vocab_size=max(len(ids), vocabulary),
         num_mel_bins=mels,
         d_model=hidden,
         encoder_layers=layers,
@@ -201,7 +204,7 @@ def whisper(
         encoder_ffn_dim=4 * hidden,
         decoder_layers=decoder_layers,
         decoder_attention_heads=heads,
-        decoder_ffn_dim=64,
+        decoder_ffn_dim=decoder_ffn,
         max_source_positions=tokens,
         max_target_positions=positions,
         pad_token_id=end,

@@ -1,29 +1,38 @@
 """The proof of a whole model: what it says, token by token, against the model's own code on the same real inputs.
 
 The model's own code is fed what the encoder and the compressors' references give in PyTorch, and the logarithm of the
-sizes; the graphs run as in a bundle. Both are greedy, so one rounding may choose another token where two are equally
-likely, and everything after it differs: such a near tie is counted, and the rest of that answer is not compared.
+sizes; the graphs run as in a bundle, from what their encoder gave. Both are greedy, so one rounding may choose another
+token where two are equally likely, and everything after it differs: such a near tie is counted, and the rest of that
+answer is not compared.
+
+A bundle keeps each answer of the model's own code with the scores of the likeliest tokens, so that it is compared again
+where that code is not installed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...errors import GraphError
 from ...runtimes.generate import greedy
+from ..progress import Progress
 from .metrics import GATES, Check
+from .probes import ANSWERS, Probe
 
 if TYPE_CHECKING:
-    from ...runtimes.bundle.manifest import GenerationRecord, Variant
-    from ..sources.source import Answered, Source
+    import onnx_ir as ir
 
-PART = "generation"
+    from ...runtimes.bundle.manifest import GenerationRecord, Role, Variant
+    from ..sources.source import Answered, Source
 
 # Of each answer; more says nothing new about the graphs, and a model with random weights never ends.
 _LIMIT = 48
+_LIKELIEST = 8
+_LANGUAGE: tuple[Role, ...] = ("embed", "prefill", "decode")
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -39,54 +48,125 @@ class _Counts:
     worst: str = ""
 
 
-def check_generation(
-    source: Source,
-    variant: Variant,
-    run: Any,
-    encoded: Sequence[Arrays],
-    wholes: Sequence[Arrays],
-    precision: str,
-) -> Check | None:
-    """Compare the answers of a variant's graphs with those of the model's own code.
+def answer_probes(source: Source, variant: Variant, encoded: Sequence[Arrays], wholes: Sequence[Arrays]) -> list[Probe]:
+    """What the model's own code says to each sample.
 
     Args:
         source: the model.
         variant: of the manifest.
-        run: `runtimes.generate.Run` for the language graphs.
         encoded: the encoder's outputs by role, for each sample.
         wholes: what they are in PyTorch, likewise: tokens, kept_indices and sizes; empty where that is unknown, and for
             a sample in which rounding flipped a pick: there the model's own code is fed what the graph gave.
-        precision: of the graphs.
 
     Returns:
-        None where the source has no other code than the graphs' own.
+        None at all where the source has no other code than the graphs' own.
     """
-    record, counts, distinct = variant.generation, _Counts(), set()
+    record, probes = variant.generation, []
     assert record is not None, "there are language graphs"
     biased = any(step.size_bias for step in variant.compression)
     limit = min(_LIMIT, record.max_new_tokens)
     for number, own in enumerate(encoded):
         fed = wholes[number] if wholes else own
-        if not _same_picks(fed, own):
-            counts.picks, fed = counts.picks + 1, own
+        same = _same_picks(fed, own)
+        fed = fed if same else own
         sizes = fed["sizes"].astype(np.float32)
         bias = np.log(sizes) if biased else np.zeros_like(sizes)
         answered = source.own_answer(fed, bias, limit)
         if answered is None:
-            return None
-        said, _, _ = greedy(run, variant, own, source.proof_prompt(), limit)
+            return []
+        how = {"prompt": list(source.proof_prompt()), "limit": limit, "own_picks": not same}
+        inputs = {name: own[name] for name in ("tokens", "kept_indices", "sizes")}
+        probes.append(Probe(ANSWERS, "decode", inputs, _stored(answered, limit), how))
+    return probes
+
+
+def check_answers(
+    probes: Iterable[Probe],
+    variant: Variant,
+    models: Mapping[Role, ir.Model],
+    runner: Callable[[ir.Model], Callable[[Arrays], dict[str, np.ndarray]]],
+    precision: str,
+    step: Progress = lambda text: None,
+) -> list[Check]:
+    """Compare the answers of a variant's graphs with those of the model's own code.
+
+    Args:
+        probes: of the variant; those that hold no answers are left out.
+        variant: of the manifest.
+        models: graph by role.
+        runner: the runtime.
+        precision: of the graphs.
+        step: called with "generation: ..." as each begins.
+
+    Returns:
+        One, or none where there are no answers.
+
+    Raises:
+        GraphError: the answers are not those of this model.
+    """
+    record, counts, distinct = variant.generation, _Counts(), set()
+    answers = [probe for probe in probes if probe.part == ANSWERS]
+    if record is None or not answers:
+        return []
+    runs = {str(role): runner(models[role]) for role in _LANGUAGE if role in models}
+
+    def run(role: str, /, **inputs: np.ndarray) -> Arrays:
+        return runs[role](inputs)
+
+    for number, probe in enumerate(answers):
+        step(f"{ANSWERS}: token by token")
+        wanted, how = _answered(probe, record.vocabulary), probe.method
+        limit = min(how["limit"], record.max_new_tokens)
+        said, _, _ = greedy(run, variant, probe.inputs, how["prompt"], limit)
         distinct.update(said)
-        _compare(said, answered, record, limit, GATES[precision][1], counts, number)
-    return Check(
-        PART,
-        "tokens",
-        ok=not counts.wrong,
-        cosine=1 - counts.wrong / max(counts.compared, 1),
-        norm_ratio=1.0,
-        max_abs=float(counts.wrong),
-        flipped=counts.ties,
-        detail=_said(counts, len(encoded), len(distinct)),
-    )
+        counts.picks += how["own_picks"]
+        _compare(said, wanted, record, limit, GATES[precision][1], counts, number)
+    return [
+        Check(
+            ANSWERS,
+            "tokens",
+            ok=not counts.wrong,
+            cosine=1 - counts.wrong / max(counts.compared, 1),
+            norm_ratio=1.0,
+            max_abs=float(counts.wrong),
+            flipped=counts.ties,
+            detail=_said(counts, len(answers), len(distinct)),
+        )
+    ]
+
+
+def _stored(answered: Answered, limit: int) -> dict[str, np.ndarray]:
+    """The ids [n], the likeliest tokens of each step [n, m], and their scores: with the least one, which may be the
+    largest number."""
+    scores = np.asarray(answered.scores[:limit], np.float32)
+    order = np.argsort(np.where(np.isfinite(scores), -scores, np.inf), axis=1, kind="stable")
+    least = np.isfinite(scores).sum(1, keepdims=True) - 1
+    near = np.concatenate([order[:, : _LIKELIEST - 1], np.take_along_axis(order, least, 1)], 1)
+    ids = np.array(answered.ids[:limit], np.int64)
+    return {"ids": ids, "near": near.astype(np.int64), "scores": np.take_along_axis(scores, near, 1)}
+
+
+def _answered(probe: Probe, vocabulary: int) -> Answered:
+    """What `_stored` made, with -inf for all other tokens.
+
+    Raises:
+        GraphError: it is damaged.
+    """
+    from ..sources.source import Answered
+
+    ids, near, scores = (probe.expected.get(name, np.zeros(0)) for name in ("ids", "near", "scores"))
+    fits = ids.ndim == 1 and near.ndim == 2 and near.shape == scores.shape and len(ids) == len(near) > 0
+    if not (fits and scores.dtype.kind == "f" and all(_are_ids(one, vocabulary) for one in (ids, near))):
+        raise GraphError(
+            "the proof's answers are not those of this model", where=ANSWERS, fix="Export again: this proof is damaged."
+        )
+    whole = np.full((len(ids), vocabulary), -np.inf, np.float32)
+    np.put_along_axis(whole, near, scores.astype(np.float32), 1)
+    return Answered(ids.tolist(), whole)
+
+
+def _are_ids(array: np.ndarray, vocabulary: int) -> bool:
+    return array.dtype == np.int64 and bool(array.size and array.min() >= 0 and array.max() < vocabulary)
 
 
 def _same_picks(one: Arrays, other: Arrays) -> bool:

@@ -20,8 +20,9 @@ from ...graph_passes.compressors.base import Learned, weights
 from ..bundling.language import language_runs
 from ..progress import Progress
 from ..sources.arrays import to_array, to_tensor
+from .freed import give_back
 from .metrics import LARGEST, Check, compare
-from .probes import Probe
+from .probes import ANSWERS, Probe
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -67,7 +68,7 @@ def check(
     """Run every probe and judge it; the result for a tensor is that of its worst sample.
 
     Args:
-        probes: inputs and expected outputs.
+        probes: inputs and expected outputs; answers of the whole model are left to `generation`.
         models: graph by role.
         runner: the runtime.
         precision: of the graphs: fp32, fp16 or bf16; it sets the gates.
@@ -79,18 +80,28 @@ def check(
     if not any(probe.part == "compressor" for probe in probes):
         raise GraphError("there is nothing to prove a compressor with", fix="Export again, with inputs for the proof.")
     checks: dict[tuple[str, str], Check] = {}
-    runs: dict[tuple[str, ...], Callable[[Feeds], dict[str, np.ndarray]]] = {}
-    for probe in probes:
-        step(f"{probe.part}: against PyTorch's values")
-        key = (probe.role, probe.part, *probe.inputs, "->", *probe.expected)
-        if key not in runs:
-            runs[key] = runner(between(models[probe.role], probe.inputs, probe.expected))
-        got = runs[key](probe.inputs)
-        _check_kinds(probe, got)
-        for found in _judge(probe, got, precision):
-            worst = checks.get((found.part, found.tensor))
-            checks[found.part, found.tensor] = found if worst is None else _worse(worst, found)
+    # One runner at a time: each holds the weights of its part.
+    for same in _by_graph(probes):
+        first = same[0]
+        run = runner(between(models[first.role], first.inputs, first.expected))
+        for probe in same:
+            step(f"{probe.part}: against PyTorch's values")
+            got = run(probe.inputs)
+            _check_kinds(probe, got)
+            for found in _judge(probe, got, precision):
+                worst = checks.get((found.part, found.tensor))
+                checks[found.part, found.tensor] = found if worst is None else _worse(worst, found)
+        del run
+        give_back()
     return list(checks.values())
+
+
+def _by_graph(probes: Iterable[Probe]) -> list[list[Probe]]:
+    """Those of the same part of the same graph together, in the order of the first ones; answers are of no part."""
+    groups: dict[tuple[str, ...], list[Probe]] = {}
+    for probe in (one for one in probes if one.part != ANSWERS):
+        groups.setdefault((probe.role, probe.part, *probe.inputs, "->", *probe.expected), []).append(probe)
+    return list(groups.values())
 
 
 def run_reference(

@@ -29,18 +29,22 @@ if TYPE_CHECKING:
 
 FILE = "proof.npz"
 
+# The part of probes that hold what the whole model says; see `generation`.
+ANSWERS = "generation"
+
 
 @dataclass
 class Probe:
     """One part of one graph on one input.
 
     Attributes:
-        part: head, compressor, between, sequence or tail of the encoder (see `encoder_probes`), or the role of a whole
-            graph (text, embed, prefill, decode).
+        part: head, compressor, between, sequence or tail of the encoder (see `encoder_probes`), the role of a whole
+            graph (text, embed, prefill, decode), or `ANSWERS`.
         role: of the graph that contains it.
         inputs: value name -> array fed there; the part is extracted between these values and `expected`.
         expected: value name -> array that PyTorch computed.
-        method: for a compressor, how to rebuild it: name, params, tokens, dim, keep, dtype, grid.
+        method: for a compressor, how to rebuild it: name, params, tokens, dim, keep, dtype, grid; for answers prompt,
+            limit and own_picks.
         variant: of the bundle; empty for its first.
     """
 
@@ -154,6 +158,18 @@ class _Method(BaseModel):
     grid: list[Size] | None
 
 
+class _Asked(BaseModel):
+    """What an answer was asked for: the ids of the prompt, how many tokens at most, and whether the model's own code
+    was fed what the graph picked."""
+
+    prompt: list[int]
+    limit: int = Field(ge=1)
+    own_picks: bool
+
+
+_METHODS: dict[str, type[BaseModel]] = {"compressor": _Method, ANSWERS: _Asked}
+
+
 def _probe(entry: _Entry, archive: Archive) -> Probe:
     import ml_dtypes
 
@@ -184,12 +200,12 @@ def _check_fits(bundle: Bundle, probes: list[Probe]) -> None:
             raise wrong(
                 number, f"is about {probe.role} of {probe.variant[:80] or 'the first variant'}, which is not here"
             )
-        if probe.part != "compressor":
+        if probe.part not in _METHODS:
             continue
         try:
-            _Method.model_validate(probe.method)
+            _METHODS[probe.part].model_validate(probe.method)
         except ValidationError as error:
             first = error.errors()[0]
             raise wrong(number, f"has a wrong method: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-        if len(probe.expected) != len(OUTPUTS):
+        if probe.part == "compressor" and len(probe.expected) != len(OUTPUTS):
             raise wrong(number, f"has {len(probe.expected)} outputs, and a compressor has {len(OUTPUTS)}")

@@ -13,16 +13,14 @@ from ...errors import GraphError, first_line
 from ..bundling.language import language_values
 from ..sources.texts import proof_ids, with_text
 from . import probes as probe_file
+from .freed import give_back
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
     from ...graph_passes.insertion.inserted import Inserted
-    from ...runtimes.bundle.manifest import Role, Variant
+    from ...runtimes.bundle.manifest import Variant
     from ...runtimes.bundle.writer import BundleWriter
     from ..bundling.graphs import Built, Plan
     from ..sources.source import Source
-    from .metrics import Check
     from .probes import Probe
 
 SAMPLES = 3
@@ -63,6 +61,7 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
     from ...runtimes.ort.graph import ort_runner
     from .encoder_probes import encoder_probes
     from .end_to_end import end_to_end
+    from .generation import check_answers
     from .parity import check, language_probes
 
     source, inserted = plan.source, built.inserted
@@ -77,7 +76,9 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
     encoded = [(sample, whole(sample)) for sample in samples]
     # It holds buffers for attention over all tokens, and nothing below runs it.
     del whole
+    give_back()
     probes = encoder_probes(source.encoder, models["encoder"], inserted, samples, ort_runner)
+    give_back()
     parts = {probe.part for probe in probes}
     if built.text:
         (ids,) = built.text.inputs.values()
@@ -90,9 +91,11 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
     bounded = "head" in parts and all(step.seam.module for step in inserted.steps)
     whole_in_torch = end_to_end(source.encoder, inserted, encoded) if bounded else None
     if built.language:
+        give_back()
         wholes = whole_in_torch.wholes if whole_in_torch else []
-        said = _generation(source, variant, models, encoded, wholes, judged)
-        checks += [said] if said else []
+        answers = _answers(source, variant, encoded, wholes)
+        probes += answers
+        checks += check_answers(answers, variant, models, ort_runner, judged)
     notes += _remarks(source, inserted, parts, precision)
     if inserted.merges and plan.size_bias == "auto" and not (built.language or inserted.biased):
         notes.append(
@@ -108,29 +111,17 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
     return Proved(proof, whole_in_torch.error if whole_in_torch else None, encoded, probes)
 
 
-def _generation(
-    source: Source,
-    variant: Variant,
-    models: Mapping[Role, ir.Model],
-    encoded: Sequence[Encoded],
-    wholes: Sequence[Mapping[str, np.ndarray]],
-    precision: str,
-) -> Check | None:
-    """What the graphs say against the model's own code, where it has one; see `generation`."""
-    from ...runtimes.ort.graph import ort_runner
-    from .generation import check_generation
+def _answers(
+    source: Source, variant: Variant, encoded: Sequence[Encoded], wholes: Sequence[Mapping[str, np.ndarray]]
+) -> list[Probe]:
+    """What the model's own code says, where it has one; see `generation`."""
+    from .generation import answer_probes
 
     if not source.proof_prompt():
-        return None
-    roles = [role for role in models if role in ("embed", "prefill", "decode")]
-    runners: dict[str, Any] = {role: ort_runner(models[role]) for role in roles}
-
-    def run(role: str, /, **inputs: np.ndarray) -> Mapping[str, np.ndarray]:
-        return runners[role](inputs)
-
+        return []
     outputs = variant.graphs["encoder"].outputs
     by_role = [{role: got[record.name] for role, record in outputs.items()} for _, got in encoded]
-    return check_generation(source, variant, run, by_role, wholes, precision)
+    return answer_probes(source, variant, by_role, wholes)
 
 
 def keep(writer: BundleWriter, proofs: Mapping[str, Proved]) -> None:

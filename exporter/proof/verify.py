@@ -14,6 +14,7 @@ from ...runtimes.ort.graph import ort_runner
 from ..progress import Progress, log
 from . import gate
 from . import probes as probe_file
+from .generation import check_answers
 from .metrics import Check
 from .parity import check
 from .probes import Probe
@@ -106,7 +107,7 @@ def _verify(
 
 def _check_covered(bundle: Bundle, variant: Variant, probes: list[Probe]) -> None:
     """Refuse a proof that says nothing about one of the graphs: "proved" is said of all of them."""
-    missing = variant.graphs.keys() - {probe.role for probe in probes}
+    missing = variant.graphs.keys() - {probe.role for probe in probes if probe.part != probe_file.ANSWERS}
     if missing:
         raise BundleError(
             f"{probe_file.FILE} holds nothing that proves {sorted(missing)[0]} of {variant.name}",
@@ -129,8 +130,21 @@ def _with_ort(bundle: Bundle, variant: Variant, probes: list[Probe], step: Progr
             fix="Export it in fp16 or fp32, or prove its engines: tokexport verify BUNDLE --runtime tensorrt.",
         )
     models = {role: _model(bundle, role, variant.name) for role in variant.graphs}
-    notes = gate.of_export(bundle.manifest, variant.name).get("notes", [])
-    return check(probes, models, ort_runner, precision, step), notes
+    notes = [*gate.of_export(bundle.manifest, variant.name).get("notes", []), *_not_compared(bundle, variant, probes)]
+    checks = check(probes, models, ort_runner, precision, step)
+    return checks + check_answers(probes, variant, models, ort_runner, precision, step), notes
+
+
+def _not_compared(bundle: Bundle, variant: Variant, probes: list[Probe]) -> list[str]:
+    """That the export compared what the whole model says, where the proof holds no answers to compare again."""
+    exported = gate.of_export(bundle.manifest, variant.name).get("checks", [])
+    compared = any(one.get("part") == probe_file.ANSWERS for one in exported)
+    if not compared or any(probe.part == probe_file.ANSWERS for probe in probes):
+        return []
+    return [
+        f"{probe_file.ANSWERS}: what the whole model says was compared at the export and not again: {probe_file.FILE} "
+        "holds no answers; a bundle that is exported again has them"
+    ]
 
 
 def _model(bundle: Bundle, role: str, variant: str) -> ir.Model:
@@ -144,9 +158,12 @@ def _with_tensorrt(
     from ...runtimes.tensorrt.engine_graph import engine_runner
 
     with engine_runner(bundle, variant.name) as runner:
-        checks = check(probes, runner.models, runner, bundle.graph("encoder", variant.name).precision, step)
+        precision = bundle.graph("encoder", variant.name).precision
+        checks = check(probes, runner.models, runner, precision, step)
+        checks += check_answers(probes, variant, runner.models, runner, precision, step)
         made = f"{runner.parts} parts of graphs were built as engines of their own; whole graphs ran in the bundle's"
         notes = [f"{runner.session.title}: {made}", *_end_to_end(runner, probes), *runner.session.notes()]
+        notes += _not_compared(bundle, variant, probes)
     return checks, notes
 
 

@@ -26,7 +26,7 @@ from .blocks import select
 from .blocks.farthest import Start, emit_picks, emit_start, farthest_points, start_scores
 from .blocks.means import emit_means_around, means
 from .blocks.replay import Replay
-from .blocks.squares import emit_distances_between, emit_near_zero
+from .blocks.squares import emit_distances_between, emit_near_zero, squares_to
 from .replays.two_scale import groups_regret
 
 if TYPE_CHECKING:
@@ -97,8 +97,9 @@ class KcenterMerge:
         """Squared L2 [B, N, K] to each centre, one by one; a centre is nearest to itself."""
         import torch
 
-        centres = select.gather(x, kept)
-        distances = torch.stack([(x - centre[:, None]).square().sum(2) for centre in centres.unbind(1)], 2)
+        distances, room = x.new_empty(*x.shape[:2], kept.shape[1]), torch.empty_like(x)
+        for slot, centre in enumerate(select.gather(x, kept).unbind(1)):
+            distances[..., slot] = squares_to(x, centre, room)
         return distances.scatter(1, kept[:, None], -torch.inf)
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value) -> Compressed[ir.Value]:

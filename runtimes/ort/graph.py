@@ -40,7 +40,8 @@ def ort_runner(model: ir.Model, threads: int | None = None) -> Run:
             raise GraphError(f"input {unknown[0]!r} is missing or unknown", where=f"graph {model.graph.name}")
         cast = {name: np.ascontiguousarray(array.astype(types[name], copy=False)) for name, array in feeds.items()}
         try:
-            return dict(zip(names, session.run(names, cast)))
+            # Copied: an output of ONNX Runtime keeps the memory of its whole session, also when that is gone.
+            return {name: array.copy() for name, array in zip(names, session.run(names, cast))}
         except Exception as error:
             # onnxruntime's exceptions have no public base class.
             raise GraphError(

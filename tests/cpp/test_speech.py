@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_checkpoints
 import toy_speech
 from cpp_build import ROOT, Calls, arrays, outcome, run
 from tokexport.errors import BundleError, RequestError
+from tokexport.exporter.families.spoken import spoken
 from tokexport.exporter.pipeline import export
 from tokexport.runtimes.bundle.manifest import LogMelRecord, Manifest, Preprocess, WaveformRecord
 from tokexport.runtimes.bundle.reader import open_bundle
@@ -292,3 +294,24 @@ def test_a_whisper_folder_is_heard_as_in_python(cpp: Calls, tiny_whisper_folder:
             assert found == session.generate(sound, **asked).to_json(), asked
             said |= set(found["ids"])
     assert len(said) > 10
+
+
+def test_a_moonshine_folder_is_heard_as_in_python(cpp: Calls, installed: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    soundfile = pytest.importorskip("soundfile")
+    folder = tiny_checkpoints.moonshine(tmp_path / "folder")
+    settings = {"method": "kcenter_merge", "ratio": "0.5", "verify": False}
+    path = export(str(folder), tmp_path / "m", window=[4, 6], **settings).bundle
+    session, said = load(path, threads=1), set()
+    for number, sound in enumerate(spoken(3, 150000)):
+        for asked in ({}, {"max_new_tokens": 2}):
+            found = cpp.sound("generate", sound, bundle=path, keep=True, **asked)
+            assert found == session.generate(sound, **asked).to_json(), (number, asked)
+            said |= set(found["ids"])
+        soundfile.write(tmp_path / "sound.wav", sound, 16000, "FLOAT")
+        shown = run(installed / "bin/tokexport-run", path, "--audio", tmp_path / "sound.wav")
+        assert shown.stdout.strip() == session.generate(tmp_path / "sound.wav").text
+    assert len(said) > 10
+    for asked in ({"language": "en"}, {"timestamps": True}):
+        assert outcome(cpp.sound, "generate", sound, bundle=path, **asked) is RequestError
+        assert outcome(session.generate, sound, **asked) is RequestError

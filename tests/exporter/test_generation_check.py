@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tokexport.exporter.proof.generation import check_generation
+from tokexport.exporter.proof.generation import answer_probes, check_answers
 from tokexport.exporter.sources.source import Answered
 from tokexport.runtimes.bundle.manifest import CompressionRecord, SeamRecord, Variant
 
@@ -24,22 +24,27 @@ class Said:
 
 
 def judged(source, encoded, wholes, logits, *, size_bias=True):
-    """`check_generation` of graphs that choose by `logits`, one row after the other."""
+    """The check of graphs that choose by `logits`, one row after the other."""
     rows = iter(logits)
 
-    def run(role, /, **inputs):
-        cache = np.zeros((1, 1, 8, 2), np.float32)
-        made = {"present_key_0": cache, "present_value_0": cache} if role == "prefill" else {
-            "new_key_0": cache[:, :, :1], "new_value_0": cache[:, :, :1]
-        }  # fmt: skip
-        return {"logits": np.array([next(rows)], np.float32), **made}
+    def runner(role):
+        def run(inputs):
+            cache = np.zeros((1, 1, 8, 2), np.float32)
+            made = {"present_key_0": cache, "present_value_0": cache} if role == "prefill" else {
+                "new_key_0": cache[:, :, :1], "new_value_0": cache[:, :, :1]
+            }  # fmt: skip
+            return {"logits": np.array([next(rows)], np.float32), **made}
+
+        return run
 
     seam = SeamRecord(kind="encoder_output", graph="encoder", tensor="t")
     step = CompressionRecord(method="m", ratio="0.5", tokens_in=4, tokens_out=2, size_bias=size_bias, seam=seam)
     sizes = {"image_span": (0, 2), "tokens_in": 4, "prompt_length": 2, "kv_capacity": [8], "max_new_tokens": 3}
     record = {"attention": "cross", **sizes, "vocabulary": 4, "bos": 1, "pad": 0, "eos": [3]}
     found = Variant(name="v", compression=[step], graphs={}, generation=record)
-    return check_generation(source, found, run, encoded, wholes, "fp32")
+    probes = answer_probes(source, found, encoded, wholes)
+    (check,) = check_answers(probes, found, {"prefill": "prefill", "decode": "decode"}, runner, "fp32")
+    return check
 
 
 OWN = {
@@ -78,6 +83,18 @@ def test_a_near_tie_is_counted_and_what_follows_is_not_compared():
     tie = [0, 9, 9.001, 0]
     found = judged(Said([2, 2, 0], [SCORES[0], tie, [9, 0, 0, 0]]), [OWN], [OWN], SCORES)
     assert found.ok and found.flipped == 1 and "1 answers not compared to their end" in found.detail
+
+
+def test_of_each_step_the_likeliest_tokens_and_the_largest_score_are_kept():
+    rows = np.full((1, 30), -np.inf, np.float32)
+    rows[0, 5:25] = [-50, *range(19)]
+    sizes = {"image_span": (0, 2), "tokens_in": 2, "prompt_length": 2, "kv_capacity": [8], "max_new_tokens": 3}
+    record = {"attention": "cross", **sizes, "vocabulary": 30, "bos": 1, "pad": 0, "eos": [3]}
+    found = Variant(name="v", compression=[], graphs={}, generation=record)
+    (probe,) = answer_probes(Said([24], rows), found, [OWN], [])
+    assert probe.expected["near"].tolist() == [[24, 23, 22, 21, 20, 19, 18, 5]]
+    assert probe.expected["scores"].tolist() == [[18, 17, 16, 15, 14, 13, 12, -50]]
+    assert probe.expected["ids"].tolist() == [24] and probe.method == {"prompt": [1], "limit": 3, "own_picks": False}
 
 
 @pytest.mark.parametrize("flipped", [{"kept_indices": np.array([[0, 3]])}, {"sizes": np.array([[2, 2]], np.float32)}])

@@ -107,6 +107,21 @@ def test_a_slot_inside_the_encoder_turns_by_the_position_it_inherits(folder, mod
     np.testing.assert_allclose(encoded["tokens"], wanted.numpy(), atol=1e-4)
 
 
+def test_a_recipe_removes_inside_the_encoder_and_behind_it(folder, model, tmp_path):
+    recipe = tmp_path / "twice.toml"
+    step = '[[steps]]\nmethod = "{}"\nratio = "1/2"\nseam = "{}"\n'
+    steps = step.format("uniform", "encoder_layer:0") + step.format("kcenter_merge", "encoder_output")
+    recipe.write_text(f'summary = "half, twice"\n{steps}')
+    session = exported(folder, tmp_path / "twice", "--recipe", recipe)
+    kept = session.variant.generation.image_span[1]
+    assert kept == session.variant.compression[1].tokens_out < session.variant.compression[1].tokens_in < TOKENS
+    checks = json.loads((tmp_path / "twice/parity.json").read_text())["checks"]
+    assert {"between", "sequence"} < {one["part"] for one in checks} and all(one["ok"] for one in checks)
+    encoded = session.encode(sounds()[0][None])
+    assert encoded["sizes"].sum() == session.variant.compression[1].tokens_in
+    assert encoded["kept_indices"].max() > kept, "positions are those of the whole sound"
+
+
 def test_run_prints_what_was_said_and_reads_a_long_sound_in_pieces(folder, tmp_path):
     import soundfile
 

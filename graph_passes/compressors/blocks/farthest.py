@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ....lazy import np
 from .select import emit_argmax, emit_iota, emit_rows, emit_square_sum
+from .squares import squares_to
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -37,10 +38,9 @@ def farthest_points(x: torch.Tensor, k: int, start: Start) -> torch.Tensor:
 
     row = torch.arange(x.shape[0], device=x.device)
     picks = [start_scores(x, start).argmax(1)]
-    nearest = x.new_full(x.shape[:2], torch.inf)
+    nearest, room = x.new_full(x.shape[:2], torch.inf), torch.empty_like(x)
     for _ in range(k - 1):
-        last = x[row, picks[-1]][:, None]
-        nearest = torch.minimum(nearest, (x - last).square().sum(2))
+        nearest = torch.minimum(nearest, squares_to(x, x[row, picks[-1]], room))
         nearest[row, picks[-1]] = -1
         picks.append(nearest.argmax(1))
     return torch.stack(picks, 1)

@@ -25,6 +25,16 @@ def square_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
 
 
+def squares_to(x: torch.Tensor, point: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
+    """|x - p|^2 [B, N] of x [B, N, D] to a point [B, D] of each batch element; `room`, as large as x, is written over.
+
+    Of many points: what an allocator keeps behind the differences to each would be as much as all of them.
+    """
+    import torch
+
+    return torch.sub(x.detach(), point.detach()[:, None], out=room).square_().sum(2)
+
+
 def emit_near_zero(b: Builder, x: ir.Value, n: int) -> ir.Value:
     """x [B, n, D] float32 minus the token nearest to their mean.
 
