@@ -7,6 +7,7 @@ Every error a user can cause is a `TokexportError`. The command line prints it a
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ class TokexportError(Exception):
     exit_code = 2
 
     def __init__(self, what: str, *, where: str = "", fix: str = "", example: str = "") -> None:
+        # Both may quote a file, where a name can have any length.
+        what, where = shortened(what), shortened(where)
         self.what, self.where, self.fix, self.example = what, where, fix, example
         parts = [what.rstrip("."), f"({where})" if where else ""]
         sentence = " ".join(part for part in parts if part) + "."
@@ -73,7 +76,20 @@ def nearest(name: str, known: Iterable[str], *, kind: str) -> str:
     same = alike.get(re.sub(r"[^a-z0-9]", "", str(name).lower()))
     close = [same] if same else difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
-    return f"{hint}Known {kind}: {', '.join(names) or 'none'}."
+    return f"{hint}Known {kind}: {_listed(names)}."
+
+
+def shortened(text: str, most: int = 1200) -> str:
+    """A text of at most `most` characters: of a longer one the beginning and the end."""
+    return text if len(text) <= most else f"{text[: most * 2 // 3]} ... {text[-most // 4 :]}"
+
+
+def _listed(names: list[str], most: int = 2000) -> str:
+    """The names, those at the end counted alone where there are more than `most` characters."""
+    fit = sum(end <= most for end in itertools.accumulate(len(name) + 2 for name in names))
+    if fit == len(names):
+        return ", ".join(names) or "none"
+    return f"{', '.join(names[:fit])} and {len(names) - fit} more" if fit else f"{len(names)}, with long names"
 
 
 def first_line(error: BaseException, most: int | None = None) -> str:

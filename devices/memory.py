@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+# Types whose values have no fixed size.
+_SIZELESS = frozenset({"STRING", "UNDEFINED"})
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -69,6 +72,8 @@ def needs(model: ir.Model) -> Needs:
 
 def _bytes(value: ir.Value) -> int | None:
     if value.shape is None or value.dtype is None or not all(isinstance(axis, int) for axis in value.shape):
+        return None
+    if value.dtype.name in _SIZELESS:
         return None
     size = 1
     for axis in value.shape:

@@ -181,6 +181,7 @@ def _open(model: Any) -> tuple[ir.Model, Any]:
     """A copy of the model to edit, and the function that converts it back to its kind."""
     import onnx_ir as ir
 
+    from .ir_tools.from_proto import from_proto
     from .ir_tools.walk import refuse_unsorted
 
     if isinstance(model, (str, Path)):
@@ -193,11 +194,11 @@ def _open(model: Any) -> tuple[ir.Model, Any]:
         return model.clone(), lambda graph: graph
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     if kind.endswith(".ModelProto"):
-        return ir.from_proto(model), ir.to_proto
+        return from_proto(model), ir.to_proto
     if kind.startswith("onnx_graphsurgeon.") and kind.endswith(".Graph"):
         import onnx_graphsurgeon as gs
 
-        return ir.from_proto(gs.export_onnx(model)), lambda graph: gs.import_onnx(ir.to_proto(graph))
+        return from_proto(gs.export_onnx(model)), lambda graph: gs.import_onnx(ir.to_proto(graph))
     raise RequestError(
         f"a {kind} is not a model",
         fix="Give a path, an onnx.ModelProto, an onnx_ir.Model or an onnx_graphsurgeon.Graph.",

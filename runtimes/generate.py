@@ -45,7 +45,7 @@ def greedy(
 
     Raises:
         RequestError: the prompt is too long or too short, or max_new_tokens is outside 1 to the bundle's limit.
-        GraphError: logits or sizes are not finite, or outputs that the contract requires are missing.
+        GraphError: logits or sizes are not finite; outputs that the contract requires are missing, or of another shape.
     """
     answers, kept_indices, sizes = greedy_batch(run, variant, encoded, [prompt], max_new_tokens, rules)
     return answers[0], kept_indices[0], sizes[0]
@@ -87,7 +87,8 @@ def greedy_batch(
     going = np.ones(len(prompts), bool)
     for step in range(limit):
         role: Role = "decode" if step else "prefill"
-        tokens = choose(state["logits"], going, answers, rules, role, _of_nan(variant, role))
+        scores = _scores(state["logits"], len(prompts), record, role)
+        tokens = choose(scores, going, answers, rules, role, _of_nan(variant, role))
         going &= ~np.isin(tokens, record.eos)
         for row in np.flatnonzero(going):
             answers[row].append(int(tokens[row]))
@@ -156,6 +157,14 @@ def _kept(
     if len(found) < 2:
         missing = "sizes" if "kept_indices" in encoded else "kept_indices"
         raise GraphError(f"the encoder of {variant.name} has no output {missing}", fix="Export the bundle again.")
+    for name in found:
+        shape = encoded[name].shape
+        if shape != (len(encoded["tokens"]), kept):
+            raise GraphError(
+                f"{name} is {list(shape)}, and image_span keeps {kept} tokens of each input",
+                where=f"output {name} of the encoder of {variant.name}",
+                fix="Export the bundle again.",
+            )
     sizes = np.asarray(encoded["sizes"], np.float32)
     bad = ~(np.isfinite(sizes) & (sizes > 0))
     if bad.any():
@@ -167,6 +176,18 @@ def _kept(
             + (", or float16 overflowed: try --precision fp32." if _half(variant, "encoder") else ": report it."),
         )
     return encoded["kept_indices"], sizes
+
+
+def _scores(logits: np.ndarray, answers: int, record: GenerationRecord, role: Role) -> np.ndarray:
+    """The logits [B, V] float32 of B answers."""
+    scores = np.asarray(logits, np.float32)
+    if scores.size != answers * record.vocabulary:
+        raise GraphError(
+            f"the logits are {list(scores.shape)}, and the vocabulary has {record.vocabulary} ids",
+            where=f"output logits of {role}",
+            fix="Export the bundle again.",
+        )
+    return scores.reshape(answers, record.vocabulary)
 
 
 def _has_size_bias(variant: Variant) -> bool:

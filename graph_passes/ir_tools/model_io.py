@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from ...errors import GraphError, first_line
 from .builder import OPSET
 from .call_order import in_call_order
+from .from_proto import from_proto, not_a_model
 from .walk import out_of_order, read_in_subgraphs
 from .well_formed import refuse_malformed
+
+if TYPE_CHECKING:
+    import onnx
 
 IR_VERSION = 10  # The version written: local functions need 8, and the targeted runtimes read 10.
 
@@ -37,23 +42,25 @@ def load_model(path: str | Path) -> ir.Model:
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "does not exist"
         raise GraphError(f"{path} {kind}", fix="Give the path of an .onnx file.")
-    from google.protobuf.message import DecodeError
-
-    try:
-        model = ir.load(path, format="protobuf")
-    except (DecodeError, ValueError, ir.serde.SerdeError) as error:
-        raise GraphError(
-            f"{path} is not an ONNX model, or was truncated ({path.stat().st_size} bytes)",
-            where=first_line(error, 200),
-            fix="Copy or export the ONNX file again.",
-        ) from error
+    model = from_proto(_message(path), str(path))
+    ir.external_data.set_base_dir(model.graph, path.parent)
     if not len(model.graph) and not model.graph.outputs:
         raise GraphError(
             f"{path} holds no graph ({path.stat().st_size} bytes)", fix="Copy or export the ONNX file again."
         )
-    _check_external_data(model, path)
     put_in_order(model)
+    _check_external_data(model, path)
     return model
+
+
+def _message(path: Path) -> onnx.ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        return onnx.load(path, format="protobuf", load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise not_a_model(str(path), path.stat().st_size, error) from error
 
 
 def put_in_order(model: ir.Model) -> None:

@@ -69,8 +69,7 @@ def _check_node(node: ir.Node, opset: int) -> None:
         if value is not None and value.producer() is None and not (value.is_graph_input() or value.is_initializer()):
             raise _wrong(f"{what} reads {value.name!r}, which nothing computes")
     for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
-            _check_tensor(attribute.value, f"attribute {attribute.name!r} of {what}")
+        _check_attribute(attribute, f"attribute {attribute.name!r} of {what}")
     signature = _signature(node.op_type, opset) if node.domain in ("", "ai.onnx") and opset > 0 else None
     if signature is None:
         return
@@ -83,9 +82,24 @@ def _check_node(node: ir.Node, opset: int) -> None:
     for attribute in node.attributes.values():
         if int(attribute.type) != signature.attributes.get(attribute.name, int(attribute.type)):
             raise _wrong(f"attribute {attribute.name!r} of {what} is of the type {attribute.type.name}")
+        # Custom operators may hold any bytes there.
+        if attribute.type == ir.AttributeType.STRING and isinstance(attribute.value, bytes):
+            raise _wrong(f"attribute {attribute.name!r} of {what} is {attribute.value[:40]!r}, which is no text")
     missing = signature.required - node.attributes.keys()
     if missing:
         raise _wrong(f"{what} has no attribute {sorted(missing)[0]!r}, which {node.op_type} needs")
+
+
+def _check_attribute(attribute: ir.Attr, what: str) -> None:
+    if attribute.is_ref():
+        return
+    if attribute.type == ir.AttributeType.UNDEFINED:
+        raise _wrong(f"{what} has no type")
+    if attribute.type == ir.AttributeType.TENSOR:
+        _check_tensor(attribute.value, what)
+    elif attribute.type == ir.AttributeType.TENSORS:
+        for tensor in attribute.value:
+            _check_tensor(tensor, what)
 
 
 def _check_tensor(tensor: ir.TensorProtocol, what: str) -> None:
@@ -94,6 +108,8 @@ def _check_tensor(tensor: ir.TensorProtocol, what: str) -> None:
         raise _wrong(f"{what} has the shape {list(shape)}")
     if tensor.dtype == ir.DataType.UNDEFINED:
         raise _wrong(f"{what} has no type")
+    if tensor.dtype == ir.DataType.STRING and isinstance(tensor, ir.ExternalTensor):
+        raise _wrong(f"{what} holds texts, and its data is in a file of its own, where only numbers can be")
     if tensor.dtype == ir.DataType.STRING or isinstance(tensor, ir.ExternalTensor) or tensor.nbytes > _READ_BYTES:
         return
     try:

@@ -24,7 +24,7 @@ def external_data(folder: Path, name: str, content: bytes) -> list[str]:
         content: of that file.
 
     Raises:
-        GraphError: the file is no graph.
+        GraphError: the file is no graph, or the name of one of its data files is no text.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -34,6 +34,10 @@ def external_data(folder: Path, name: str, content: bytes) -> list[str]:
     except DecodeError as error:
         raise GraphError(f"runtimes cannot load it: {error}", where=str(folder / name), fix=AGAIN) from None
     found = {entry.value for tensor in _tensors(model) for entry in tensor.external_data if entry.key == "location"}
+    # Protobuf gives what is no UTF-8 as bytes.
+    strange = next((location for location in found if isinstance(location, bytes)), None)
+    if strange is not None:
+        raise GraphError(f"it reads the file {strange!r}, which is no text", where=str(folder / name), fix=AGAIN)
     return sorted(posixpath.join(posixpath.dirname(name), location) for location in found)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -260,14 +261,15 @@ def parse_manifest(text: bytes, file: Path) -> Manifest:
 
 def _is_newer_minor(data: Any, file: Path) -> bool:
     version = data.get("schema") if isinstance(data, dict) else None
-    parts = version.split(".") if isinstance(version, str) else []
-    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+    # Python makes no number of thousands of digits.
+    parts = re.fullmatch(r"([0-9]{1,9})\.([0-9]{1,9})", version) if isinstance(version, str) else None
+    if parts is None:
         raise BundleError(
             f"{MANIFEST} has schema {version!r}, and a bundle has a version such as {SCHEMA!r}",
             where=str(file),
             fix=AGAIN,
         )
-    major, minor = map(int, parts)
+    major, minor = map(int, parts.groups())
     if major not in READ:
         raise BundleError(
             f"the bundle has schema {version}, this tokexport reads {' and '.join(f'{known}.x' for known in READ)}",

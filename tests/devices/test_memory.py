@@ -35,3 +35,8 @@ def test_what_is_no_longer_read_is_free_again():
 def test_halves_count_half_and_an_unknown_axis_is_told():
     model = loaded("g (float16[10] x, float16[N] z) => (float16[10] y, float16[N] q) { y = Neg (x) q = Neg (z) }")
     assert needs(model) == Needs(weights=0, ends=40, activations=0, unknown=3)
+
+
+def test_the_size_of_texts_is_not_known():
+    model = loaded("g (string[2] s, float[10] x) => (string[2] t, float[10] y) { t = Identity (s) y = Neg (x) }")
+    assert needs(model) == Needs(weights=0, ends=80, activations=0, unknown=3)

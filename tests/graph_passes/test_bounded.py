@@ -133,6 +133,13 @@ def test_paths_that_double_at_every_node() -> None:
     assert time.process_time() - start < 10
 
 
+def attribute(**fields: object) -> onnx.NodeProto:
+    """A Cast to float with one attribute more."""
+    node = helper.make_node("Cast", ["x"], ["y"], name="cast", to=1)
+    node.attribute.append(onnx.AttributeProto(**fields))
+    return node
+
+
 def relu(**changes: object) -> onnx.NodeProto:
     node = helper.make_node("Relu", ["x"], ["y"], name="relu")
     for key, value in changes.items():
@@ -150,6 +157,15 @@ DAMAGED = {
         "'axis'.* is of the type STRING",
     ),
     "no attribute": ([helper.make_node("Concat", ["x", "x"], ["y"])], "no attribute 'axis'"),
+    "an attribute without a type": ([attribute()], "attribute '' of node 'cast' has no type"),
+    "an attribute that is no text": (
+        [attribute(name="round_mode", type=3, s=b"\xff")],
+        r"'round_mode' of node 'cast' is b'\\xff', which is no text",
+    ),
+    "a tensor among others": (
+        [attribute(name="a", type=9, tensors=[onnx.TensorProto(dims=[2], data_type=1, float_data=[1])])],
+        "attribute 'a' of node 'cast' (holds|cannot be read)",
+    ),
     "no such result": ([relu(output=["z"])], "output 'y' is computed by nothing"),
 }
 
@@ -168,3 +184,71 @@ def test_damaged_tensors_are_refused_by_name(tmp_path: Path) -> None:
     onnx.save(proto, tmp_path / "m.onnx")
     with pytest.raises(GraphError, match="tensor 'w'"):
         load_model(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"data_type": 0}, "tensor 'w' has no type"),
+        ({"data_type": onnx.TensorProto.STRING}, "tensor 'w' holds texts, and its data is in a file of its own"),
+        ({"offset": "-8"}, "offset must be non-negative"),
+        ({"length": "8.5"}, "invalid literal"),
+    ],
+)
+def test_damaged_tensors_in_a_file_of_their_own(change: dict, says: str, tmp_path: Path) -> None:
+    proto = model([helper.make_node("Add", ["x", "w"], ["y"])], "y", w=np.ones(8, np.float32))
+    tensor = proto.graph.initializer[0]
+    (tmp_path / "w.bin").write_bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location, tensor.data_type = onnx.TensorProto.EXTERNAL, change.get("data_type", 1)
+    for key, value in ({"location": "w.bin"} | {k: v for k, v in change.items() if k != "data_type"}).items():
+        tensor.external_data.add(key=key, value=value)
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(GraphError, match=says):
+        load_model(tmp_path / "m.onnx")
+
+
+TEXTS = {
+    "producer_name": (b"producer", "producer_name"),
+    "the name of a value": (b"features", "graph.value_info.name"),
+    "an operator": (b"Relu", "graph.node.op_type"),
+    "an input": (b"given", "graph.input.name"),
+    "the name of a tensor": (b"weight", "graph.initializer.name"),
+    "a dimension": (b"batch", "graph.input.type.tensor_type.shape.dim.dim_param"),
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_texts_that_are_no_utf_8_are_refused_by_name(kind: str, tmp_path: Path) -> None:
+    right, named = TEXTS[kind]
+    nodes = [helper.make_node("Relu", ["given"], ["features"]), helper.make_node("Add", ["features", "weight"], ["y"])]
+    proto = model(nodes, "y", weight=np.ones(8, np.float32))
+    proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("given", 1, ["batch", 12, 8]))
+    proto.graph.value_info.append(helper.make_tensor_value_info("features", 1, [1, 12, 8]))
+    proto.producer_name = "producer"
+    content = proto.SerializeToString()
+    load_model_of(content, tmp_path)
+    wrong = content.replace(right, right[:-1] + b"\xff")
+    with pytest.raises(GraphError, match=rf"damaged: {named} b'.*\\xff' is no text"):
+        load_model_of(wrong, tmp_path)
+    with pytest.raises(GraphError, match="is no text"):
+        tokexport.compress(onnx.ModelProto.FromString(wrong), "uniform", keep=3, seam="tensor:features")
+
+
+def load_model_of(content: bytes, folder: Path) -> ir.Model:
+    (folder / "m.onnx").write_bytes(content)
+    return load_model(folder / "m.onnx")
+
+
+def test_a_model_in_memory_that_cannot_be_read_is_refused() -> None:
+    proto = model([helper.make_node("Relu", ["x"], ["y"])], "y")
+    proto.graph.input[0].type.tensor_type.elem_type = 999
+    with pytest.raises(GraphError, match="not an ONNX model"):
+        tokexport.compress(proto, "uniform", keep=3, seam="tensor:x")
+
+
+def test_an_operator_on_a_type_that_it_does_not_take_has_no_shape(tmp_path: Path) -> None:
+    proto = model([helper.make_node("Cast", ["x"], ["c"], to=12), helper.make_node("Tanh", ["c"], ["y"])], "y")
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(proto, tmp_path / "m.onnx")
+    assert describe(load_model(tmp_path / "m.onnx"))["nodes"] == 2

@@ -178,6 +178,23 @@ def test_sizes_must_be_finite_and_positive(value: float) -> None:
         greedy(recorder([2], []), toy(), encoded(sizes=np.array([[1, value]], np.float32)), [1])
 
 
+@pytest.mark.parametrize("name", ["sizes", "kept_indices"])
+@pytest.mark.parametrize("shape", [(1, K, 1), (1, K + 1), (K,)])
+def test_what_was_kept_has_one_number_for_each_slot(name: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(GraphError, match=rf"{name} is .*, and image_span keeps {K} tokens"):
+        greedy(recorder([2], []), toy(), encoded(**{name: np.zeros(shape, np.int64)}), [1])
+
+
+def test_logits_have_one_number_for_each_id() -> None:
+    variant = toy()
+    assert variant.generation is not None
+    variant.generation.vocabulary, variant.generation.suppress = V + 1, [V]
+    with pytest.raises(
+        GraphError, match=rf"the logits are \[1, {V}\], and the vocabulary has {V + 1} ids .*of prefill"
+    ):
+        greedy(recorder([2], []), variant, encoded(), [1])
+
+
 @pytest.mark.parametrize(("answers", "role", "step"), [([], "prefill", 0), ([5], "decode", 1)])
 def test_nan_logits_are_an_error_with_their_step(answers: list[int], role: str, step: int) -> None:
     good = recorder(answers, [])

@@ -96,6 +96,15 @@ def test_data_is_found_wherever_a_tensor_can_stand() -> None:
     assert found == [f"sub/{name}" for name in names]
 
 
+def test_the_name_of_a_data_file_is_text() -> None:
+    tensor = onnx.TensorProto(name="w", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="weights")
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], initializer=[tensor]))
+    content = model.SerializeToString().replace(b"weights", b"weight\xff")
+    with pytest.raises(GraphError, match=r"reads the file b'weight\\xff', which is no text"):
+        external_data(Path("b"), "g.onnx", content)
+
+
 def replaced(folder: Path) -> None:
     """Another bundle in the place of the first, as a new export leaves it."""
     new = toy_bundle.write(folder.parent / "new", encoder=HEAVY.replace("{1, 3}", "{0, 2}"))
