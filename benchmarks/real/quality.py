@@ -35,6 +35,7 @@ METHODS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("uniform", {}),
     ("pool", {"grid": "1500"}),
     ("folder", {}),
+    ("folder", {"scale_by_size": False}),
     ("dpc_knn", {}),
     ("audio_topk", {}),
     ("a_tome", {"metric": "keys"}),
@@ -87,9 +88,11 @@ class Cell:
     @property
     def importance(self) -> int:
         """What has 0 is measured first: methods as they are meant to be used, where they can hold."""
-        if self.layer is not None and self.ratio > RATIOS[1]:
+        many, seed = self.ratio > RATIOS[1], self.params.get("seed", 0)
+        # A random choice of so few is lost with any seed.
+        if many and (self.layer is not None or seed > 0):
             return 2
-        return int(self.bias != make(self.method).method.merges or self.params.get("seed", 0) > 2)
+        return int(self.bias != make(self.method).method.merges or seed > 2)
 
 
 def _named(method: str, params: dict[str, Any]) -> str:
