@@ -70,7 +70,7 @@ class Transformers(Listener):
 class FasterWhisper(Listener):
     """faster-whisper (CTranslate2), from the checkpoint by CTranslate2's own converter."""
 
-    def __init__(self, folder: Path, sound: np.ndarray) -> None:
+    def __init__(self, folder: Path, sound: np.ndarray, threads: int) -> None:
         from ctranslate2.converters import TransformersConverter
         from faster_whisper import WhisperModel
         from transformers import WhisperFeatureExtractor
@@ -79,7 +79,7 @@ class FasterWhisper(Listener):
         if not (converted / "model.bin").is_file():
             copied = ["tokenizer.json", "preprocessor_config.json"]
             TransformersConverter(str(folder), copy_files=copied).convert(str(converted), force=True)
-        self.model = WhisperModel(str(converted), device="cpu", compute_type="float32", cpu_threads=2)
+        self.model = WhisperModel(str(converted), device="cpu", compute_type="float32", cpu_threads=threads)
         extractor = WhisperFeatureExtractor.from_pretrained(folder)
         self.mel = extractor(sound, sampling_rate=16_000, return_tensors="np").input_features[0]
         settings = json.loads((folder / "generation_config.json").read_text())
@@ -108,7 +108,7 @@ class FasterWhisper(Listener):
 class OpenAIWhisper(Listener):
     """openai-whisper in PyTorch, its modules loaded with the checkpoint's weights."""
 
-    def __init__(self, folder: Path, sound: np.ndarray) -> None:
+    def __init__(self, folder: Path, sound: np.ndarray, _threads: int) -> None:
         import whisper
         from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
         from whisper.model import ModelDimensions, Whisper

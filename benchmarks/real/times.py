@@ -6,6 +6,8 @@ All read the same weights in float32, greedily, on the same clip, in turns: comp
 by all but the bundles whose name says another. openai-whisper and faster-whisper take part where Python finds them
 (`pip install --target FOLDER openai-whisper faster-whisper`, and --peers FOLDER). The words that a bundle changes are
 counted over all clips that its window holds, against the first bundle's.
+
+With --work the figures are each program's own time on one thread, which others on the machine disturb little.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,6 +38,7 @@ from words import differing, words
 
 RESULTS = Path(__file__).parents[1] / "results"
 CLIP = "beckett"
+LIMIT = 200  # tokens
 UNCOMPRESSED = "uncompressed"
 # Name -> what `export` is told, and the seconds of its window.
 BUNDLES: dict[str, tuple[dict[str, Any], int]] = {
@@ -55,12 +60,12 @@ BUNDLES: dict[str, tuple[dict[str, Any], int]] = {
 class Bundle(Listener):
     """A bundle of the product in ONNX Runtime."""
 
-    def __init__(self, folder: Path, name: str, mel: np.ndarray, *, reuse: bool) -> None:
+    def __init__(self, folder: Path, name: str, mel: np.ndarray, *, threads: int, reuse: bool) -> None:
         told, seconds = BUNDLES[name]
         out = packages.FOLDER / f"{folder.name}-{name.replace(' ', '-').replace(',', '').replace('%', '')}"
         if not (reuse and out.is_dir()):
             export(str(folder), out, verify=False, **told)
-        self.session = load(out)
+        self.session = load(out, threads=threads)
         self.mel = mel[None, :, : 100 * seconds]
         self.encoded: Any = None
 
@@ -81,29 +86,35 @@ class Bundle(Listener):
         return self.session.generate(sound).text
 
 
-def listeners(model: str, sound: np.ndarray, *, reuse: bool) -> dict[str, Listener]:
+def listeners(model: str, sound: np.ndarray, *, threads: int, reuse: bool) -> dict[str, Listener]:
     """Name -> each that takes part."""
     folder = checkpoint.write(model, packages.FOLDER / f"whisper-{model}")
     transformers = Transformers(folder, sound)
     mel = transformers.mel[0].numpy()
-    found: dict[str, Listener] = {name: Bundle(folder, name, mel, reuse=reuse) for name in BUNDLES}
+    found: dict[str, Listener] = {name: Bundle(folder, name, mel, threads=threads, reuse=reuse) for name in BUNDLES}
     found["transformers"] = transformers
     for name, (module, peer) in PEERS.items():
         if find_spec(module):
-            found[name] = peer(folder, sound)
+            found[name] = peer(folder, sound, threads)
         else:
             print(f"{name} is not installed, and takes no part: pip install {name}")
     return found
 
 
-def measured(found: dict[str, Listener], sound: np.ndarray, rounds: int) -> dict[str, dict[str, Any]]:
+def measured(
+    found: dict[str, Listener], sound: np.ndarray, rounds: int, clock: Callable[[], float]
+) -> dict[str, dict[str, Any]]:
     """Milliseconds of each step, and what they are of the uncompressed bundle's."""
     tokens = {name: _ready(one) for name, one in found.items()}
+    tasks: dict[str, Callable[[Listener], Any]] = {
+        "encoder": lambda one: one.encode(),
+        "prefill": lambda one: one.decode(1),
+        "all": lambda one: one.decode(LIMIT),
+        "whole": lambda one: one.text(sound),
+    }
     steps = {
-        "encoder": interleaved({name: one.encode for name, one in found.items()}, rounds, warmup=1),
-        "prefill": interleaved({name: lambda one=one: one.decode(1) for name, one in found.items()}, rounds, warmup=1),
-        "all": interleaved({name: lambda one=one: one.decode(200) for name, one in found.items()}, rounds, warmup=1),
-        "whole": interleaved({n: lambda one=one: one.text(sound) for n, one in found.items()}, rounds, warmup=1),
+        step: interleaved({name: partial(task, one) for name, one in found.items()}, rounds, warmup=1, clock=clock)
+        for step, task in tasks.items()
     }
     steps["token"] = {
         name: (whole - steps["prefill"][name]) / (tokens[name] - 1) for name, whole in steps.pop("all").items()
@@ -120,7 +131,7 @@ def measured(found: dict[str, Listener], sound: np.ndarray, rounds: int) -> dict
 
 def _ready(one: Listener) -> int:
     one.encode()
-    return one.decode(200)
+    return one.decode(LIMIT)
 
 
 def changed(found: dict[str, Listener], spoken: list[Clip]) -> dict[str, dict[str, float]]:
@@ -142,26 +153,30 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="tiny.en", choices=checkpoint.MODELS)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--peers", help="a folder that pip installed the other runtimes into")
+    parser.add_argument(
+        "--work", action="store_true", help="own time on one thread, instead of the clock's on all cores"
+    )
     parser.add_argument("--reuse", action="store_true", help="the bundles of an earlier run, where there are any")
     asked = parser.parse_args()
     if asked.peers:
         sys.path.append(asked.peers)
     import torch
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    threads = 1 if asked.work else os.cpu_count() or 1
+    torch.set_num_threads(threads)
     spoken = clips()
     sound = next(clip.sound for clip in spoken if clip.name == CLIP)
-    found = listeners(asked.model, sound, reuse=asked.reuse)
+    found = listeners(asked.model, sound, threads=threads, reuse=asked.reuse)
     load_before = os.getloadavg()[0]
-    table = measured(found, sound, asked.rounds)
+    table = measured(found, sound, asked.rounds, time.process_time if asked.work else time.perf_counter)
     for name, row in changed(found, spoken).items():
         table[name] |= row
         print(f"{name}: {json.dumps(table[name])}")
     result = {
         "seconds": round(len(sound) / RATE, 1),
-        "cores": os.cpu_count(),
-        "date": time.strftime("%Y-%m-%d"),
-        "other_load": round(load_before, 1),
+        "threads": threads,
+        "clock": "own time" if asked.work else "wall",
+        "load": round(load_before, 1),
         "rows": table,
     }
     (RESULTS / f"real_times_{asked.model}.json").write_text(json.dumps(result, indent=1) + "\n")
