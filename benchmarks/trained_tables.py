@@ -97,7 +97,7 @@ def _words(model: str, times: dict[str, dict[str, float]], both: tuple[str, ...]
             rows.setdefault(name + (LOG_SIZE if merges and not alone else ""), {})[place] = cell
     for name in sorted(rows, key=lambda name: (name == "uniform", _mean_changed(rows[name]))):
         timed = times.get(name.split()[0].rstrip(",")) if name.endswith(LOG_SIZE) or name == "uniform" else None
-        last = [f"{timed['wall_of_tome']:.2f}" if timed and "keys" not in name else ""] if times else []
+        last = [f"{timed['work_of_tome']:.2f}" if timed and "keys" not in name else ""] if times else []
         row = [_pair(rows[name].get(place)) for place in PLACES.values()]
         lines.append("| " + " | ".join([_label(name), *row, *last]) + " |")
     lines.append("| " + " | ".join([*_random(cells), *([""] if times else [])]) + " |")

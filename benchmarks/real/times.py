@@ -5,7 +5,7 @@
 All read the same weights in float32, greedily, on the same clip, in turns: compare the ratios. A window of 30 s is read
 by all but the bundles whose name says another. openai-whisper and faster-whisper take part where Python finds them
 (`pip install --target FOLDER openai-whisper faster-whisper`, and --peers FOLDER). The words that a bundle changes are
-counted over all clips that its window holds, against the first bundle's.
+counted over the short clips, against the first bundle's; over windows that speech fills see quality.py.
 
 With --work the figures are each program's own time on one thread, which others on the machine disturb little.
 """
@@ -135,7 +135,7 @@ def _ready(one: Listener) -> int:
 
 
 def changed(found: dict[str, Listener], spoken: list[Clip]) -> dict[str, dict[str, float]]:
-    """Share of words that differ from the uncompressed bundle's, over clips that the window holds."""
+    """Share of words that differ from the uncompressed bundle's, over these clips where the window holds them."""
     plain = [words(found[UNCOMPRESSED].text(clip.sound)) for clip in spoken]
     table = {}
     for name, one in found.items():
@@ -169,7 +169,7 @@ def main() -> None:
     found = listeners(asked.model, sound, threads=threads, reuse=asked.reuse)
     load_before = os.getloadavg()[0]
     table = measured(found, sound, asked.rounds, time.process_time if asked.work else time.perf_counter)
-    for name, row in changed(found, spoken).items():
+    for name, row in changed(found, [clip for clip in spoken if not clip.full]).items():
         table[name] |= row
         print(f"{name}: {json.dumps(table[name])}")
     result = {
