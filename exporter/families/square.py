@@ -9,7 +9,7 @@ from torch import nn
 
 from ..sources.images import preprocess_of
 from ..sources.source import GraphSource
-from .visual import Layout, VisionLanguage
+from .visual import HALVES, Layout, VisionLanguage
 
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
@@ -52,6 +52,7 @@ def square(
         checkpoint=checkpoint,
         layout=layout,
         placeholder=config.image_token_id,
-        **({"mean": preprocess.mean, "std": preprocess.std} if preprocess else {}),
+        mean=preprocess.mean if preprocess else HALVES,
+        std=preprocess.std if preprocess else HALVES,
     )
     return source.opened("projector_output")

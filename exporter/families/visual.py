@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
 
 _TOKENIZER = f"processor/{FILE}"
+# Of the pixels, where the folder says nothing.
+HALVES = (0.5, 0.5, 0.5)
 _QUESTION = "What is in the picture?"
 
 
@@ -76,8 +78,8 @@ class VisionLanguage(Source):
     checkpoint: Checkpoint = field(kw_only=True)
     layout: Layout = field(kw_only=True)
     placeholder: int = field(kw_only=True)
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    mean: tuple[float, ...] = HALVES
+    std: tuple[float, ...] = HALVES
     marks: Marks | None = None
     asked: PromptRecord | None = None
     offset: int = 1
