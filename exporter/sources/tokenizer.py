@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from ...errors import BundleError, RequestError, first_line
 from ...files import read_bounded
 from ...runtimes.tokenizer_file import TokenizerFile
+from . import byte_level
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
 FILE = "tokenizer.json"
-_SLOW = ("vocab.json", "merges.txt")
 
 
 def tokenizer_of(checkpoint: Checkpoint, vocabulary: int) -> tuple[bytes, dict[str, int]]:
-    """The folder's tokenizer.json, and the id of each of its tokens.
+    """The folder's tokenizer.json, or one made of the files before it; and the id of each of its tokens.
 
     Args:
         checkpoint: the folder.
@@ -27,11 +27,12 @@ def tokenizer_of(checkpoint: Checkpoint, vocabulary: int) -> tuple[bytes, dict[s
         MissingError: tokenizers is not installed.
     """
     path = checkpoint.folder / FILE
-    if not path.is_file():
-        slow = all((checkpoint.folder / name).is_file() for name in _SLOW)
+    written = path.is_file()
+    if not written and not byte_level.can_be_made(checkpoint):
+        slow = all((checkpoint.folder / name).is_file() for name in byte_level.FILES)
         how = (
-            f'Write one of its {" and ".join(_SLOW)}: python -c "import transformers; transformers.AutoTokenizer'
-            f".from_pretrained('{checkpoint.folder}').save_pretrained('{checkpoint.folder}')\"."
+            f'Write one of its {" and ".join(byte_level.FILES)}: python -c "import transformers; '
+            f"transformers.AutoTokenizer.from_pretrained('{checkpoint.folder}').save_pretrained('{checkpoint.folder}')\"."
             if slow
             else "Copy the file of the model into the folder."
         )
@@ -41,7 +42,7 @@ def tokenizer_of(checkpoint: Checkpoint, vocabulary: int) -> tuple[bytes, dict[s
             fix=f"{how} Or export the encoder alone: tokexport model {checkpoint.folder} --parts encoder ...",
         )
     try:
-        content = read_bounded(path)
+        content = read_bounded(path) if written else byte_level.made(checkpoint)
         known = TokenizerFile(content, path).ids
     except (OSError, BundleError) as error:
         why = error.what if isinstance(error, BundleError) else first_line(error, 200)

@@ -275,6 +275,8 @@ def test_a_folder_with_the_files_of_older_tokenizers_is_told_how_to_write_one(ti
     (folder / "tokenizer.json").unlink()
     for name in ("vocab.json", "merges.txt"):
         (folder / name).write_text("{}")
+    # Another class splits texts by rules that are in none of its files.
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "Qwen2Tokenizer"}')
     assert "save_pretrained" in refused(folder, "no tokenizer.json").fix
 
 
