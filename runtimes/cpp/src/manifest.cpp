@@ -118,6 +118,16 @@ SpeechRecord speech_of(const Field& field, std::int64_t vocabulary) {
     return record;
 }
 
+// How a question becomes ids. This library takes the ids of a prompt, so it keeps none of it.
+void check_prompt(const Field& field, std::int64_t vocabulary) {
+    Fields fields(field);
+    for (const char* text : {"before", "after"}) fields.at(text).text();
+    fields.at("image").integer(0, vocabulary - 1);
+    for (const char* flag : {"add_special_tokens", "strips"})
+        if (const auto found = fields.find(flag)) found->boolean();
+    fields.done();
+}
+
 GenerationRecord generation_of(const Field& field) {
     Fields fields(field);
     GenerationRecord record;
@@ -148,6 +158,7 @@ GenerationRecord generation_of(const Field& field) {
     record.suppress = ids("suppress");
     record.begin_suppress = ids("begin_suppress");
     if (const auto speech = fields.optional("speech")) record.speech = speech_of(*speech, record.vocabulary);
+    if (const auto prompt = fields.optional("prompt")) check_prompt(*prompt, record.vocabulary);
     fields.done();
     return record;
 }
