@@ -1,12 +1,12 @@
 """How a checkpoint wants to be asked: its chat template, rendered once around a question that stands for all.
 
-The template comes with the checkpoint. It is rendered in the sandbox of transformers, where it can call nothing, and
-what it makes of one turn with one image is kept as text; no bundle carries a template.
+What the template makes of one turn with one image is kept as text; no bundle carries a template. See `rendering` for
+how it is kept from doing harm.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, StringConstraints
 
@@ -15,6 +15,7 @@ from ...files import read_bounded
 from ...runtimes.bundle.manifest import PromptRecord
 from ...runtimes.tokenizer_file import TokenizerFile
 from .configuration import read_json, typed
+from .rendering import rendered
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _FILE, _OLDER = "chat_template.jinja", "chat_template.json"
 # Two questions, so that a template that rewrites them is noticed.
 _QUESTIONS = ("What is in the picture?", "tokexport asks: how many, and where?")
+# The last shows whether white space is left out.
+_ASKED = (*_QUESTIONS, f"  {_QUESTIONS[0]} ")
 _LONGEST = 1 << 16
 
 _Template = Annotated[str, StringConstraints(max_length=_LONGEST)]
@@ -72,21 +75,20 @@ def prompt_of(checkpoint: Checkpoint, tokenizer: bytes, image: int, mark: str, b
     if template is None:
         return "the folder has no chat template"
     marks = {"bos_token": _text(config.bos_token), "eos_token": _text(config.eos_token)}
-    parts = [_around(checkpoint, template, question, marks) for question in _QUESTIONS]
-    if None in parts or parts[0] != parts[1]:
+    first, second, padded = _rendered(checkpoint, template, marks)
+    parts = _around(first, _QUESTIONS[0])
+    if parts is None or parts != _around(second, _QUESTIONS[1]):
         return "its chat template changes the question"
-    assert parts[0] is not None
-    before, after = parts[0]
+    before, after = parts
     if before.count(mark) != 1 or mark in after:
         return f"its chat template does not put one {mark} in front of the question"
-    padded = _around(checkpoint, template, f"  {_QUESTIONS[0]} ", marks, _QUESTIONS[0])
     begins = bool(marks["bos_token"]) and before.startswith(marks["bos_token"])
     record = PromptRecord(
         before=before.replace(mark, becomes),
         after=after,
         image=image,
         add_special_tokens=not begins,
-        strips=padded == parts[0],
+        strips=_around(padded, _QUESTIONS[0]) == parts,
     )
     ids = TokenizerFile(tokenizer, checkpoint.folder / "tokenizer.json").marked(
         record.before, add_special_tokens=record.add_special_tokens
@@ -120,25 +122,20 @@ def _template(checkpoint: Checkpoint, config: _Tokenizer) -> str | None:
     return config.chat_template
 
 
-def _around(
-    checkpoint: Checkpoint, template: str, question: str, marks: dict[str, str], kept: str = ""
-) -> tuple[str, str] | None:
-    """What stands before and behind a question; None where it is not there as it was asked, or not as `kept`."""
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    content: list[dict[str, Any]] = [{"type": "image"}, {"type": "text", "text": question}]
+def _rendered(checkpoint: Checkpoint, template: str, marks: dict[str, str]) -> list[str]:
     try:
-        rendered, _ = render_jinja_template(
-            [[{"role": "user", "content": content}]], chat_template=template, add_generation_prompt=True, **marks
-        )
-    except Exception as error:
-        # Templates raise errors of any kind.
+        return rendered(template, _ASKED, marks)
+    except ValueError as error:
         raise RequestError(
             f"the chat template fails on one question about one image: {first_line(error, 200)}",
             where=str(checkpoint.folder),
             fix="Copy or download the folder again, or export the encoder alone with --parts encoder.",
         ) from None
-    parts = rendered[0].split(kept or question)
+
+
+def _around(text: str, question: str) -> tuple[str, str] | None:
+    """What stands before and behind a question; None where it is not there once."""
+    parts = text.split(question)
     return (parts[0], parts[1]) if len(parts) == 2 else None
 
 

@@ -166,6 +166,8 @@ def test_a_model_that_never_ends_is_refused(folder, tmp_path):
         ("{{ raise_exception('no') }}", "the chat template fails"),
         ("{% for i in range(9)", "the chat template fails"),
         ("{{ ''.__class__.__mro__ }}", "the chat template fails"),
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "more than 10 s"),
+        ("{% for i in range(99999) %}{{ 'x' * 99999 }}{% endfor %}", "more than 2 GiB"),
     ],
 )
 def test_a_template_that_fails_is_named(folder, tmp_path, template, why):

@@ -1,0 +1,100 @@
+"""Renders chat templates in a process of its own, within limits of time and memory.
+
+A template comes with a checkpoint. The sandbox of transformers lets it call nothing, but it may still loop without end
+or write gigabytes, which only the end of a process stops.
+
+As a program it reads {"template", "questions", "marks"} from stdin, and writes {"rendered"} or {"error"}.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# Of computing, after the imports; a template takes milliseconds.
+_SECONDS = 10
+_BYTES = 2 << 30
+_LONGEST = 1 << 20
+
+
+def rendered(template: str, questions: Sequence[str], marks: Mapping[str, str]) -> list[str]:
+    """One turn of a user with an image and a question, up to where the answer begins, for each question.
+
+    Args:
+        template: of a checkpoint, in Jinja.
+        questions: any texts.
+        marks: ``bos_token`` and ``eos_token``.
+
+    Raises:
+        ValueError: it fails, or takes too long or too much; says how.
+    """
+    request = json.dumps({"template": template, "questions": [*questions], "marks": {**marks}})
+    done = subprocess.run(
+        [sys.executable, "-m", __name__], input=request, capture_output=True, text=True, check=False, errors="replace"
+    )
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        raise ValueError(f"it takes more than {_SECONDS} s or {_BYTES >> 30} GiB") from None
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    found: list[str] = answer["rendered"]
+    return found
+
+
+def _render(template: str, questions: Sequence[str], marks: Mapping[str, str]) -> list[str]:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    turns = []
+    for question in questions:
+        content: list[dict[str, Any]] = [{"type": "image"}, {"type": "text", "text": question}]
+        turns.append([{"role": "user", "content": content}])
+    _limit()
+    made: list[str] = render_jinja_template(turns, chat_template=template, add_generation_prompt=True, **marks)[0]
+    return made
+
+
+def _limit() -> None:
+    """A process that goes beyond is killed, or fails to allocate."""
+    try:
+        import resource
+    except ImportError:  # Windows has no limits.
+        return
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + _SECONDS,) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (_virtual() + _BYTES,) * 2)
+
+
+def _virtual() -> int:
+    """Bytes of address space that are taken already."""
+    import resource
+
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 1 << 36
+
+
+def main() -> None:
+    """The program; see the module docstring."""
+    request = json.loads(sys.stdin.read())
+    try:
+        made = _render(request["template"], request["questions"], request["marks"])
+        longest = max(map(len, made))
+        if longest > _LONGEST:
+            raise ValueError(f"it makes {longest} characters of one question")
+        answer: dict[str, Any] = {"rendered": made}
+    except MemoryError:
+        answer = {"error": f"it takes more than {_BYTES >> 30} GiB"}
+    except Exception as error:
+        # Templates raise errors of any kind.
+        answer = {"error": str(error) or type(error).__name__}
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()
