@@ -40,7 +40,7 @@ def made(checkpoint: Checkpoint) -> bytes:
     try:
         lines = read_bounded(checkpoint.folder / "merges.txt").decode().splitlines()
         begin = bool(lines) and lines[0].startswith("#version")
-        merges = [tuple(line.split(" ")) for line in lines[begin:] if line]
+        merges = [(one, other) for one, _, other in (line.partition(" ") for line in lines[begin:] if line)]
         tokenizer: Any = Tokenizer(models.BPE(words, merges))
     except Exception as error:
         # The library's exceptions have no base class.
