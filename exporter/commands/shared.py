@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,7 +58,7 @@ def sizes(pairs: tuple[str, ...]) -> dict[str, list[int]]:
     for pair in pairs:
         name, _, text = pair.rpartition("=")
         numbers = [part.strip() for part in text.split(",")]
-        if not name or not all(part.isdecimal() and int(part) > 0 for part in numbers):
+        if not name or not all(re.fullmatch("[0-9]{1,9}", part) and int(part) for part in numbers):
             raise RequestError(
                 f"--input-shape {pair!r} is not NAME=SIZES", fix="Write for example --input-shape pixels=1,3,336,336."
             )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ..ir_tools.builder import Builder
 
-_SHAPE = re.compile(r"\s*(\d+)\s*x\s*(\d+)\s*x\s*(\d+)\s*")
+_SHAPE = re.compile(r"\s*(\d{1,9})\s*x\s*(\d{1,9})\s*x\s*(\d{1,9})\s*")
 
 
 @compressor(

@@ -35,7 +35,7 @@ from .insert import carry_out
 from .inserted import Inserted
 from .plan import EXTRA_OUTPUTS, plan_insertion
 
-_LAYER = re.compile(r"encoder_layer:(\d+)(?:/(\d+))?")
+_LAYER = re.compile(r"encoder_layer:(\d{1,9})(?:/(\d{1,9}))?")
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from ..budget import check_budget, parse_ratio, tokens_kept
 from ..compressors import compressor_class, make
 from ..insertion.sequence import Step, layers_up_to
 
-_STEP = re.compile(r"(\d+)\.(.+)")
+_STEP = re.compile(r"(\d{1,9})\.(.+)")
 
 
 class _Strict(BaseModel):

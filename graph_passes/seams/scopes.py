@@ -17,7 +17,7 @@ from ..ir_tools.walk import FLOATS, Walk, dims
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 
-_LAYER = re.compile(r"^((?:.*?\.)??(?:layers?|blocks?|resblocks|h)\.(\d+))(?:\.|$)")
+_LAYER = re.compile(r"^((?:.*?\.)??(?:layers?|blocks?|resblocks|h)\.(\d{1,9}))(?:\.|$)")
 _DECODER = re.compile(r"(^|\.)(decoder|language_model|text_model|llm|lm)(\.|$)")
 _PROJECTOR = re.compile(
     r"""^((?:.*?\.)??(?:multi_modal_projector|multimodal_projector|mm_projector|\w*_projector|projector|connector|merger|

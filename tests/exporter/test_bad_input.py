@@ -53,6 +53,22 @@ def test_a_setting_that_is_none(refused, setting):
     refused("model", "--method", "apet", "--ratio", "0.5", "--set", setting, says=("KEY=VALUE", "--set basis=16"))
 
 
+LONG = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "says"),
+    [
+        ("pool", ["--set", f"grid={LONG}"], "is not written in numbers"),
+        ("pool3d", ["--set", "grid=1x12x12", "--set", f"shape={LONG}x1x1"], "is not FRAMESxHEIGHTxWIDTH"),
+        ("topk", ["--seam", f"encoder_layer:{LONG}/4"], "encoder_output"),
+        ("topk", ["--input-shape", f"x={LONG}"], "is not NAME=SIZES"),
+    ],
+)
+def test_a_number_of_more_digits_than_python_reads(refused, method, options, says):
+    refused("model", "--method", method, "--keep", "9", *options, says=(says,))
+
+
 def test_a_seam_that_does_not_exist_lists_those_that_do(refused):
     refused("model", "--method", "topk", "--keep", "9", "--seam", "encodr_output",
             says=("'encodr_output'", "encoder_output", "projector_input", "encoder_layer:0"))  # fmt: skip

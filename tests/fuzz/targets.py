@@ -141,6 +141,52 @@ def graph(folder: Path) -> Case:
 
 
 @target
+def branches(folder: Path) -> Case:
+    """A changed ONNX file with what the plain one lacks: a function, branches, texts, weights beside it."""
+    import onnx
+    import tokexport
+    from onnx import helper
+    from tokexport.graph_passes.ir_tools.model_io import load_model
+    from tokexport.graph_passes.seams.find import describe
+
+    def value(name: str, shape: tuple[int, ...] | None = (1, 12, 8)) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, 1, shape)
+
+    def outside(name: str, size: int) -> onnx.TensorProto:
+        tensor = onnx.TensorProto(name=name, data_type=1, dims=[size, size], data_location=onnx.TensorProto.EXTERNAL)
+        tensor.external_data.add(key="location", value="w.bin")
+        tensor.external_data.add(key="length", value=str(4 * size * size))
+        return tensor
+
+    (folder / "w.bin").write_bytes(bytes(256))
+    body = [helper.make_node("Identity", ["a"], ["i"]), helper.make_node("Erf", ["i"], ["b"])]
+    own = helper.make_function("d", "gelu", ["a"], ["b"], body, [helper.make_opsetid("", 18)])
+    ways = [helper.make_graph([helper.make_node(op, ["x"], ["q"])], op, [], [value("q")]) for op in ("Neg", "Abs")]
+    nodes = [
+        helper.make_node("Constant", [], ["t"], value_strings=["a", "b"]),
+        helper.make_node("Constant", [], ["k"], value=outside("k", 2)),
+        helper.make_node("Identity", ["s"], ["u"]),
+        helper.make_node("If", ["c"], ["r"], then_branch=ways[0], else_branch=ways[1]),
+        helper.make_node("gelu", ["r"], ["p"], domain="d"),
+        helper.make_node("Einsum", ["p", "w"], ["features"], equation="bnd,de->bne", name="product"),
+        helper.make_node("Shape", ["features"], ["shape"]),
+        helper.make_node("Reshape", ["features", "shape"], ["y"]),
+    ]
+    weights = [outside("w", 8), helper.make_tensor("s", 8, [2], [b"a", b"b"]), helper.make_tensor("c", 9, [], [1])]
+    graph = helper.make_graph(nodes, "main", [value("x")], [value("y", shape=None)], initializer=weights)
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("d", 1)]
+    made = helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=[own], producer_name="p")
+    right, path = made.SerializeToString(), folder / "m.onnx"
+
+    def case(rng: random.Random) -> None:
+        path.write_bytes(bytes_of(right, rng))
+        describe(load_model(path))
+        tokexport.compress(path, "uniform", keep=3, seam="tensor:features")
+
+    return case
+
+
+@target
 def proof(folder: Path) -> Case:
     """A changed proof in a bundle whose hashes are right."""
     import tokexport

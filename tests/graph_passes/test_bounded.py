@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -10,10 +11,13 @@ import pytest
 import tokexport
 from click.testing import CliRunner
 from onnx import helper
-from tokexport.errors import GraphError
+from tokexport.errors import GraphError, RequestError
 from tokexport.exporter.cli import main
+from tokexport.graph_passes import recipes
 from tokexport.graph_passes.ir_tools.model_io import load_model
+from tokexport.graph_passes.ir_tools.walk import Walk
 from tokexport.graph_passes.seams.find import describe
+from tokexport.graph_passes.seams.scopes import Scopes
 
 X = helper.make_tensor_value_info("x", 1, [1, 12, 8])
 
@@ -252,3 +256,13 @@ def test_an_operator_on_a_type_that_it_does_not_take_has_no_shape(tmp_path: Path
     proto.graph.output[0].type.tensor_type.ClearField("shape")
     onnx.save(proto, tmp_path / "m.onnx")
     assert describe(load_model(tmp_path / "m.onnx"))["nodes"] == 2
+
+
+def test_numbers_of_more_digits_than_python_reads() -> None:
+    long, node = "9" * 5000, helper.make_node("Relu", ["x"], ["y"])
+    scopes = Scopes(Walk(ir.from_proto(model([node], "y"))))
+    attention = SimpleNamespace(node=scopes.walk.nodes[0])
+    scopes.paths[attention.node] = f"encoder.layers.{long}.attention"
+    assert scopes.layers([attention]) == {}
+    with pytest.raises(RequestError, match="has no parameter"):
+        recipes.load("vscan").made({f"{long}.grid": "3"})

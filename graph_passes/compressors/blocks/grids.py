@@ -8,7 +8,7 @@ import re
 from ....errors import RequestError
 from ..base import Case
 
-_GRID = re.compile(r"\s*(\d+)(?:\s*x\s*(\d+))?(?:\s*x\s*(\d+))?\s*")
+_GRID = re.compile(r"\s*(\d{1,9})(?:\s*x\s*(\d{1,9}))?(?:\s*x\s*(\d{1,9}))?\s*")
 
 
 def grid_of(case: Case, given: str | None) -> tuple[int, ...]:
