@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # File of the family -> the architectures it reads, as in config.json.
 FAMILIES: dict[str, tuple[str, ...]] = {
     "llava": ("LlavaForConditionalGeneration",),
+    "qwen2_vl": ("Qwen2VLForConditionalGeneration",),
     "whisper": ("WhisperForConditionalGeneration", "WhisperModel"),
     "moonshine": ("MoonshineForConditionalGeneration", "MoonshineModel"),
 }
