@@ -117,7 +117,8 @@ class Weights:
 
 def _plain(key: str, prefix: str) -> str | None:
     """The part of a key after `prefix`, the same for every layout; None where the key has another prefix."""
-    inner = key.removeprefix("model.")
+    # With the prefix "model" the leading one is that.
+    inner = key if key.startswith(f"{prefix}.") else key.removeprefix("model.")
     if not inner.startswith(f"{prefix}."):
         return None
     return inner.removeprefix(f"{prefix}.").removeprefix("vision_model.")

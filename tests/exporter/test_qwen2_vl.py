@@ -1,0 +1,222 @@
+"""Qwen2-VL folders whole: the encoder, positions and answers of transformers, the size of images, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_qwen_vl
+import tokexport
+from click.testing import CliRunner
+from tokexport.errors import RequestError
+from tokexport.exporter.cli import main
+from tokexport.exporter.opening import open_source
+
+pytest.importorskip("transformers")
+
+QUESTION = "What is in w17 w18 ?"
+IMAGE, END = tiny_qwen_vl.IDS[tiny_qwen_vl.IMAGE], tiny_qwen_vl.IDS[tiny_qwen_vl.END]
+LENGTHS = {"prompt_length": 32, "answer_length": 20}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of pictures of 96 x 96 pixels: 12 x 12 patches, 6 x 6 tokens."""
+    return tiny_qwen_vl.qwen2_vl(tmp_path_factory.mktemp("checkpoints") / "tiny-qwen2-vl")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Any:
+    import torch
+    import transformers
+
+    return transformers.Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+
+
+def processed(folder: Path, number: int) -> tuple[np.ndarray, Any]:
+    """A picture, and what the processor of the model makes of it."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    picture = np.random.default_rng(number).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    return picture, Qwen2VLImageProcessorPil.from_pretrained(folder)(picture, return_tensors="pt")
+
+
+def copied(folder: Path, tmp_path: Path, **changes: Any) -> Path:
+    """The folder with other values in its JSON files, by name of the file without its end."""
+    made = shutil.copytree(folder, tmp_path / "copy")
+    for name, change in changes.items():
+        path = made / f"{name}.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    return made
+
+
+def test_the_encoder_gives_the_tokens_of_transformers(folder, model):
+    import torch
+
+    source = open_source(str(folder))
+    _, given = processed(folder, 0)
+    grid = given["image_grid_thw"]
+    assert grid.tolist() == [[1, 12, 12]] and source.encoder.grid == (6, 6)
+    # The processor's rows are patches: put them back where they stood.
+    frames = given["pixel_values"].reshape(6, 6, 2, 2, 3, 2, 8, 8)[:, :, :, :, :, 0]
+    picture = frames.permute(4, 0, 2, 5, 1, 3, 6).reshape(1, 3, 96, 96)
+    with torch.no_grad():
+        wanted = model.get_image_features(given["pixel_values"], grid).pooler_output[0]
+        assert wanted.std(0).min() > 0.01
+        assert torch.allclose(source.encoder.module(picture)[0], wanted, atol=1e-5)
+        both = source.encoder.module(torch.cat([picture.flip(3), picture]))
+    assert torch.allclose(both[1], wanted, atol=1e-5)
+
+
+def test_tokens_stand_at_their_row_and_column_and_text_behind_the_larger_side(folder):
+    positions = open_source(str(folder)).positions()
+    assert positions.rows.tolist() == [[0] * 36, [i // 6 for i in range(36)], [i % 6 for i in range(36)]]
+    assert positions.advance == 6
+
+
+@pytest.fixture(scope="module")
+def bundle(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All 36 tokens, in another order of their choosing: what the folder's own model must answer too."""
+    out = tmp_path_factory.mktemp("bundles") / "whole"
+    tokexport.export(str(folder), out, method="uniform", keep=36, size_bias="off", verify=False, **LENGTHS)
+    return out
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_without_compression_it_answers_as_transformers_does(folder, bundle, model, number):
+    import torch
+    import transformers
+
+    picture, given = processed(folder, number)
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
+    ids = tokenizer(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))["input_ids"]
+    place = ids.index(IMAGE)
+    whole = torch.tensor([[*ids[:place], *[IMAGE] * 36, *ids[place + 1 :]]])
+    said = model.generate(
+        input_ids=whole,
+        attention_mask=torch.ones_like(whole),
+        mm_token_type_ids=(whole == IMAGE).int(),
+        **given,
+        max_new_tokens=20,
+        do_sample=False,
+        eos_token_id=END,
+    )[0, whole.shape[1] :].tolist()
+    assert len(set(said)) > 3
+    session = tokexport.load(bundle)
+    assert session.variant.generation.image_span[0] == place
+    assert session.generate(picture, QUESTION).ids == [i for i in said if i != END]
+
+
+def test_the_command_proves_what_it_says_against_transformers(folder, tmp_path):
+    arguments = ("--method", "kcenter_merge", "--ratio", "0.75", "--prompt-length", "32", "--answer-length", "20")
+    result = CliRunner().invoke(main, ["model", str(folder), *arguments, "-o", str(tmp_path / "b"), "--json"])
+    assert result.exit_code == 0, result.output
+    data = json.loads(result.stdout)
+    checks = {check["part"]: check for check in data["proof"]["checks"]}
+    assert {"compressor", "head", "tail", "embed", "prefill", "decode", "generation"} <= checks.keys()
+    assert data["compression"][0]["size_bias"] and data["compression"][0]["tokens_out"] == 9
+    assert checks["generation"]["ok"] and "tokens of 3 answers compared" in checks["generation"]["detail"]
+    assert any("96 x 96 pixels, which are 36 tokens" in note for note in data["notes"])
+
+
+def test_wrong_rows_and_columns_change_the_answer(folder, bundle):
+    """The proof would see it: the folder's model reads its tokens where they stood."""
+    source = open_source(str(folder), parts="all")
+    encoded = tokexport.load(bundle).encode(source.real_inputs(1)[0]["pixel_values"])
+    own = source.own_answer(encoded, np.zeros((1, 36), np.float32), 20)
+    moved = source.own_answer(
+        {**encoded, "kept_indices": encoded["kept_indices"][:, ::-1].copy()}, np.zeros((1, 36), np.float32), 20
+    )
+    assert np.abs(own.scores[0] - moved.scores[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("layout", ["newer keys", "flat config.json"])
+def test_folders_of_other_versions_of_transformers(folder, tmp_path, layout):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    other = copied(folder, tmp_path)
+    if layout == "newer keys":
+        path = other / "model.safetensors"
+        names = {"model.": "model.language_model.", "visual.": "model.visual."}
+        renamed = {}
+        for key, tensor in load_file(path).items():
+            old = next((name for name in names if key.startswith(name)), "")
+            renamed[names.get(old, "") + key.removeprefix(old)] = tensor
+        save_file(renamed, path, {"format": "pt"})
+    else:
+        path = other / "config.json"
+        config = json.loads(path.read_text())
+        text = {key: value for key, value in config.pop("text_config").items() if key != "model_type"}
+        path.write_text(json.dumps({**text, **config}))
+    one, same = (open_source(str(each), parts="all") for each in (folder, other))
+    for name, tensor in one.decoder.model.state_dict().items():
+        assert torch.equal(tensor, same.decoder.model.state_dict()[name]), name
+    assert torch.equal(one.decoder.head.weight, same.decoder.head.weight)
+
+
+@pytest.mark.parametrize(
+    ("limits", "side"),
+    [
+        ({}, 448),
+        ({"min_pixels": 3136, "max_pixels": 12845056}, 448),
+        ({"size": {"shortest_edge": 65536, "longest_edge": 16777216}}, 448),
+        ({"size": {"min_pixels": 3136, "max_pixels": 50176}}, 224),
+        ({"min_pixels": 600 * 600}, 608),
+        ({"max_pixels": 100 * 100}, 96),
+    ],
+)
+def test_images_are_a_square_that_the_image_processor_allows(folder, tmp_path, limits, side):
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+    other = copied(folder, tmp_path)
+    path = other / "preprocessor_config.json"
+    kept = {key: value for key, value in json.loads(path.read_text()).items() if not key.endswith("pixels")}
+    path.write_text(json.dumps({**kept, **limits}))
+    source = open_source(str(other))
+    assert source.encoder.inputs["pixel_values"].shape == (1, 3, side, side)
+    assert source.preprocess.size == (side, side) and source.preprocess.crop == "none"
+    assert source.tokens == (side // 16) ** 2
+    size = limits.get("size", limits)
+    fewest = size.get("shortest_edge", size.get("min_pixels", 3136))
+    most = size.get("longest_edge", size.get("max_pixels", 28 * 28 * 1280))
+    assert smart_resize(side, side, 16, fewest, most) == (side, side)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "why"),
+    [
+        ("preprocessor_config", {"min_pixels": 9000, "max_pixels": 9100}, "no square whose side is a multiple of 16"),
+        ("preprocessor_config", {"min_pixels": 16, "max_pixels": 100}, "no square whose side is a multiple of 16"),
+        ("preprocessor_config", {"patch_size": 14}, "patch_size of preprocessor_config.json is 14"),
+        ("preprocessor_config", {"merge_size": 1}, "merge_size of preprocessor_config.json is 1"),
+        ("preprocessor_config", {"max_pixels": "many"}, "max_pixels"),
+        ("config", {"vision_config": {"patch_size": -8}}, "patch_size"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(folder, tmp_path, name, change, why):
+    with pytest.raises(RequestError, match=why):
+        open_source(str(copied(folder, tmp_path, **{name: change})))
+
+
+def test_the_number_of_pixels_that_a_refusal_names_works(folder, tmp_path):
+    narrow = copied(folder, tmp_path, preprocessor_config={"min_pixels": 9300, "max_pixels": 9400})
+    with pytest.raises(RequestError) as refusal:
+        open_source(str(narrow))
+    assert "to 12544" in refusal.value.fix
+    path = narrow / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "max_pixels": 12544}))
+    assert open_source(str(narrow)).preprocess.size == (112, 112)
+
+
+def test_sliding_windows_are_refused(folder, tmp_path):
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    del text["layer_types"]
+    sliding = {**text, "use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}
+    with pytest.raises(RequestError, match="use_sliding_window"):
+        open_source(str(copied(folder, tmp_path, config={"text_config": sliding})))

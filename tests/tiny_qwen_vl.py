@@ -1,0 +1,93 @@
+"""Random checkpoints of Qwen's vision-language models, tiny in size and real in structure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import tiny_checkpoints
+
+VOCABULARY = 96
+IMAGE, STARTS, ENDS, TURN, END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|im_start|>", "<|im_end|>"
+_MARKS = ("<|endoftext|>", TURN, END, STARTS, ENDS, IMAGE, "<|video_pad|>")
+IDS = {token: VOCABULARY - len(_MARKS) + i for i, token in enumerate(_MARKS)}
+
+# As the released ones are asked.
+CHAT = (
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
+    "<|im_start|>system\nYou are w3 .<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' or 'image' in part %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def _tokenizer(folder: Path) -> None:
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+
+    said = ["<unk>", "system", "user", "assistant", "You", "are", ".", "What", "is", "in", "the", "picture?"]
+    words = [*said, *(f"w{i}" for i in range(VOCABULARY - len(said) - len(_MARKS))), *_MARKS]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in _MARKS])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    marks = {"eos_token": END, "pad_token": "<|endoftext|>", "bos_token": None, "chat_template": CHAT}
+    (folder / "tokenizer_config.json").write_text(json.dumps(marks))
+
+
+def _louder(language: Any, seed: int = 3) -> None:
+    """So that greedy answers are no word said again and again."""
+    tiny_checkpoints.enliven(language, seed)
+    for parameter in language.layers.parameters():
+        parameter.data.mul_(3 if parameter.ndim > 1 else 1)
+
+
+def qwen2_vl(folder: Path, *, side: int = 96, **config: Any) -> Path:
+    """A Qwen2VLForConditionalGeneration of 8-pixel patches that takes pictures of `side` x `side` pixels, no others."""
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    text = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 512,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
+        "bos_token_id": IDS["<|endoftext|>"],
+        "eos_token_id": IDS[END],
+        "pad_token_id": IDS["<|endoftext|>"],
+        **config,
+    }
+    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "patch_size": 8, "mlp_ratio": 2}
+    named = {
+        "image_token_id": IDS[IMAGE],
+        "video_token_id": IDS["<|video_pad|>"],
+        "vision_start_token_id": IDS[STARTS],
+        "vision_end_token_id": IDS[ENDS],
+    }
+    model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text, vision_config=vision, **named))
+    tiny_checkpoints.enliven(model)
+    _louder(model.model.language_model)
+    model.tie_weights()
+    model.save_pretrained(folder)
+    processor = {
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "do_resize": True,
+        "resample": 3,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.48, 0.46, 0.41],
+        "image_std": [0.27, 0.26, 0.28],
+        "min_pixels": side**2,
+        "max_pixels": side**2,
+        "patch_size": 8,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    _tokenizer(folder)
+    return folder
