@@ -351,3 +351,26 @@ def internvl(folder: Path, *, size: int = 48, vocabulary: int = 96) -> Path:
     (folder / "preprocessor_config.json").write_text(json.dumps(_squares(size, "GotOcr2ImageProcessor")))
     chat_tokenizer(folder, vocabulary, "<IMG_CONTEXT>", _chat("<IMG_CONTEXT>"), ("<img>", "</img>"))
     return folder
+
+
+def gemma3(folder: Path, *, size: int = 48, vocabulary: int = 96) -> Path:
+    """A Gemma 3 whose picture is 8 x 8 patches, pooled to 4 x 4 tokens; one layer of the language model slides."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    layers = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 512, "query_pre_attn_scalar": 8}
+    config = Gemma3Config(
+        vision_config={**vision, "image_size": size, "patch_size": 6, "vision_use_head": False},
+        text_config=_answering(vocabulary, "gemma3_text", **layers).to_dict(),
+        mm_tokens_per_image=16,
+        image_token_index=vocabulary - 1,
+        boi_token_index=11,
+        eoi_token_index=12,
+    )
+    model = Gemma3ForConditionalGeneration(config)
+    enliven(model)
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(_squares(size, "Gemma3ImageProcessor")))
+    around = ("<start_of_image>", "<end_of_image>")
+    chat_tokenizer(folder, vocabulary, "<image_soft_token>", _chat("<start_of_image>"), around)
+    return folder

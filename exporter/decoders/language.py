@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,8 @@ class LanguageDecoder:
         prompt_length: P.
         answer_length: at most so many tokens are generated.
         pad: fills a prompt up to P.
+        image_sees: what a token of the image attends to besides the words before it: the tokens ``before`` it, or the
+            whole ``image``.
     """
 
     model: nn.Module
@@ -71,6 +74,14 @@ class LanguageDecoder:
     prompt_length: int
     answer_length: int
     pad: int
+    image_sees: Literal["before", "image"] = "before"
+
+    def mask(self, keep: int) -> Tensor:
+        """Of prefill for K = `keep`, added to the logits [1, 1, P + K, P + K]."""
+        mask, image = causal_mask(self.prompt_length + keep), slice(self.offset, self.offset + keep)
+        if self.image_sees == "image":
+            mask[..., image, image] = 0
+        return mask
 
     def capacity(self, keep: int) -> int:
         """Of the caches, for K = `keep`."""
@@ -152,7 +163,7 @@ class Prefill(nn.Module):
         bias = F.pad(token_bias, (sizes.offset, sizes.prompt_length - sizes.offset))
         hidden = self.model(
             inputs_embeds=inputs_embeds,
-            attention_mask=causal_mask(inputs_embeds.shape[1]) + bias[:, None, None],
+            attention_mask=sizes.mask(kept_indices.shape[1]) + bias[:, None, None],
             position_ids=_axes(sizes.positions.with_text(kept_indices, sizes.offset, sizes.prompt_length)),
             past_key_values=cache,
             use_cache=True,

@@ -23,6 +23,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "llava": ("LlavaForConditionalGeneration",),
     "idefics3": ("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration"),
     "internvl": ("InternVLForConditionalGeneration",),
+    "gemma3": ("Gemma3ForConditionalGeneration",),
     "qwen2_vl": ("Qwen2VLForConditionalGeneration",),
     "whisper": ("WhisperForConditionalGeneration", "WhisperModel"),
     "moonshine": ("MoonshineForConditionalGeneration", "MoonshineModel"),

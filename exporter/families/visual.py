@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from torch import nn
@@ -49,6 +49,8 @@ class Layout:
         head_keys: prefixes of the output layer; where the folder has none, it is the transposed input embeddings.
         mark: what the chat template writes for an image.
         becomes: what the processor makes of that, with the placeholder once.
+        image_sees: what a token of the image attends to besides the words before it: the tokens ``before`` it, or the
+            whole ``image``.
     """
 
     language: str = "model.language_model"
@@ -56,6 +58,7 @@ class Layout:
     head_keys: tuple[str, ...] = ("language_model.lm_head", "lm_head")
     mark: str = "<image>"
     becomes: str = "<image>"
+    image_sees: Literal["before", "image"] = "before"
 
 
 @dataclass
@@ -130,6 +133,7 @@ class VisionLanguage(Source):
             prompt_length=self.checkpoint.lengths.prompt,
             answer_length=self.checkpoint.lengths.answer,
             pad=self.marks.pad,
+            image_sees=self.layout.image_sees,
         )
 
     def _loaded(self) -> tuple[nn.Module, nn.Linear]:
@@ -263,6 +267,14 @@ class VisionLanguage(Source):
                 f"{lengths.answer} take {whole} positions, and max_position_embeddings of config.json is {most}",
                 where=str(self.checkpoint.folder / "config.json"),
                 fix="Give a smaller --prompt-length or --answer-length.",
+            )
+        window = getattr(self.language_config, "sliding_window", None)
+        if window is not None and whole > window:
+            raise RequestError(
+                f"a prompt of {lengths.prompt} ids, an image of {self.tokens} tokens and an answer of "
+                f"{lengths.answer} take {whole} positions, and layers of this model see {window} (sliding_window)",
+                where=str(self.checkpoint.folder / "config.json"),
+                fix="Give a smaller --prompt-length or --answer-length: within the window all layers see all.",
             )
 
     # The text of a question, for methods that read it

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GenerationConfig
 
@@ -35,6 +35,23 @@ class Reference:
         for name, part in list(whole.model.named_children()):
             if any(parameter.is_meta for parameter in part.parameters()):
                 setattr(whole.model, name, nn.Identity())
+        self._take_embeddings()
+
+    def _take_embeddings(self) -> None:
+        """Some classes leave `inputs_embeds` to their `**kwargs`, where `generate` does not look for them."""
+        prepare = self.model.prepare_inputs_for_generation
+
+        def prepared(input_ids: Tensor, inputs_embeds: Tensor | None = None, **kwargs: Any) -> Any:
+            return prepare(input_ids, inputs_embeds=inputs_embeds, **kwargs)
+
+        self.model.prepare_inputs_for_generation = prepared
+
+    def _kinds(self, length: int, keep: int) -> dict[str, Tensor]:
+        """Which of the sequence are tokens of the image, for models that ask."""
+        if self._decoder.image_sees == "before":
+            return {}
+        place = torch.arange(length)[None] - self._decoder.offset
+        return {"token_type_ids": ((place >= 0) & (place < keep)).long()}
 
     def answer(
         self,
@@ -66,6 +83,7 @@ class Reference:
                 inputs_embeds=embeds,
                 attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long),
                 position_ids=positions[0] if len(positions) == 1 else positions,
+                **self._kinds(embeds.shape[1], kept.shape[1]),
                 generation_config=GenerationConfig(
                     max_new_tokens=limit,
                     do_sample=False,

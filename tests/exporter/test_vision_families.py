@@ -14,7 +14,7 @@ from tokexport.exporter.opening import open_source
 pytest.importorskip("transformers")
 
 QUESTION = "What is in w17 w18 ?"
-FAMILIES = ("smolvlm", "idefics3", "internvl")
+FAMILIES = ("smolvlm", "idefics3", "internvl", "gemma3")
 TOKENS, IMAGE = 16, 95
 
 
@@ -61,7 +61,8 @@ def test_without_compression_it_answers_as_transformers_does(folder, exported, n
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     said = model.generate(
         input_ids=torch.tensor([whole]),
-        pixel_values=torch.from_numpy(pixels if "internvl" in folder.name else pixels[:, None]),
+        pixel_values=torch.from_numpy(pixels[:, None] if folder.name in ("tiny-smolvlm", "tiny-idefics3") else pixels),
+        **({"token_type_ids": torch.tensor([[int(i == IMAGE) for i in whole]])} if "gemma" in folder.name else {}),
         attention_mask=torch.ones(1, len(whole), dtype=torch.long),
         max_new_tokens=16,
         do_sample=False,
@@ -73,6 +74,12 @@ def test_a_picture_of_any_shape_is_read_at_the_towers_size(folder, exported):
     picture = np.random.default_rng(0).integers(0, 255, (30, 90, 3), dtype=np.uint8)
     assert tokexport.load(exported.bundle).encode(picture)["tokens"].shape == (1, TOKENS, 32)
     assert any("without the tiles" in note for note in exported.notes)
+
+
+def test_a_sequence_longer_than_a_sliding_window_is_refused(tmp_path):
+    folder = tiny_checkpoints.gemma3(tmp_path / "gemma3")
+    with pytest.raises(RequestError, match="layers of this model see 512"):
+        tokexport.export(str(folder), tmp_path / "b", method="topk", keep=8, prompt_length=400, answer_length=100)
 
 
 def test_in_front_of_the_pixel_shuffle_no_token_may_go(folder, tmp_path):

@@ -1,0 +1,93 @@
+"""Gemma 3 with pictures: a SigLIP tower, an average pool and one matrix.
+
+    pixel_values [1, 3, S, S] float32 -> tokens [1, N, D], N = mm_tokens_per_image
+
+One picture, without pan and scan. Its tokens see each other, whatever their order.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, Field
+from torch import Tensor, nn
+from transformers import Gemma3Config
+
+from ...errors import RequestError
+from ..sources.configuration import Layers, Pixels, Vocabulary, Width, built, typed
+from .square import square
+from .visual import Layout, VisionLanguage, shell
+
+if TYPE_CHECKING:
+    from ..sources.checkpoint import Checkpoint
+
+_LAYOUT = Layout(
+    mark="<start_of_image>",
+    becomes="\n\n<start_of_image><image_soft_token><end_of_image>\n\n",
+    image_sees="image",
+)
+
+
+class _Vision(BaseModel):
+    """What is read of the vision tower; what is not there has the default of transformers."""
+
+    image_size: Pixels | None = None
+    patch_size: Pixels | None = None
+    hidden_size: Width | None = None
+    intermediate_size: Width | None = None
+    num_hidden_layers: Layers | None = None
+    num_attention_heads: Width | None = None
+
+
+class _Text(BaseModel):
+    """What is read of the language model."""
+
+    hidden_size: Width | None = None
+    intermediate_size: Width | None = None
+    vocab_size: Vocabulary | None = None
+    num_hidden_layers: Layers | None = None
+
+
+class _Config(BaseModel):
+    """What is read of config.json."""
+
+    vision_config: _Vision | None = None
+    text_config: _Text | None = None
+    mm_tokens_per_image: Annotated[int, Field(ge=1, le=1 << 14)] | None = None
+
+
+class Gemma3Encoder(nn.Module):
+    """The tower and the projector of a model of transformers."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.vision_tower, self.multi_modal_projector = model.vision_tower, model.multi_modal_projector
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """[1, 3, S, S] float32 -> [1, N, D]."""
+        return self.multi_modal_projector(self.vision_tower(pixel_values).last_hidden_state)
+
+
+def open_family(checkpoint: Checkpoint) -> VisionLanguage:
+    """Open a Gemma3ForConditionalGeneration folder.
+
+    Raises:
+        RequestError: patches that do not pool to that many tokens; weights or a tokenizer that do not belong to
+            config.json.
+    """
+    path = checkpoint.folder / "config.json"
+    typed(_Config, checkpoint.config, path)
+    config = built(lambda: Gemma3Config.from_dict(checkpoint.config), path)
+    vision: Any = config.vision_config
+    patches, side = vision.image_size // vision.patch_size, math.isqrt(config.mm_tokens_per_image)
+    if side**2 != config.mm_tokens_per_image or patches % side:
+        raise RequestError(
+            f"{patches} x {patches} patches do not pool to mm_tokens_per_image {config.mm_tokens_per_image}",
+            where=str(path),
+            fix="Copy or download this file again.",
+        )
+    encoder = Gemma3Encoder(shell(checkpoint, config, "sdpa").model)
+    checkpoint.weights.load(encoder.vision_tower, "vision_tower", optional=("head", "vision_model.head"))
+    checkpoint.weights.load(encoder.multi_modal_projector, "multi_modal_projector")
+    return square(checkpoint, config, encoder, vision.image_size, side, _LAYOUT)
