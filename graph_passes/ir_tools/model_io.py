@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from ...errors import GraphError, first_line
+from ...errors import GraphError, first_line, reason
 from .builder import OPSET
 from .call_order import in_call_order
 from .from_proto import from_proto, not_a_model
@@ -203,13 +203,22 @@ def _check_external_data(model: ir.Model, path: Path) -> None:
     for location, (size, name) in needed.items():
         where = f"{path.name}, tensor {name}"
         file = path.parent / location
-        if Path(location).is_absolute() or not file.resolve().is_relative_to(folder):
+        try:
+            inside, there = file.resolve().is_relative_to(folder), file.is_file()
+        except (OSError, ValueError, RuntimeError) as error:
+            # Too long, a circle of links, or with a character that no system takes.
+            raise GraphError(
+                f"external data {location!r} cannot be opened: {reason(error)}",
+                where=where,
+                fix="Save the model again, its data next to it under a plain file name.",
+            ) from None
+        if Path(location).is_absolute() or not inside:
             raise GraphError(
                 f"external data {location!r} lies outside the model's folder",
                 where=where,
                 fix="Copy the data file next to the model and save the model again with that location.",
             )
-        if not file.is_file():
+        if not there:
             raise GraphError(
                 f"external data file {location!r} is missing",
                 where=where,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import NamedTuple
 
 import onnx_ir as ir
 
 from ...errors import GraphError, first_line
 
+# Shape inference counts letters in a table, and reads and writes beside it for any other character.
+_EQUATION = re.compile("[A-Za-z .,>-]*")
 _READ_BYTES = 1 << 24  # Tensors in the file up to here are looked at; weights of that size are read much later.
 
 
@@ -88,6 +91,9 @@ def _check_node(node: ir.Node, opset: int) -> None:
     missing = signature.required - node.attributes.keys()
     if missing:
         raise _wrong(f"{what} has no attribute {sorted(missing)[0]!r}, which {node.op_type} needs")
+    equation = node.attributes.get("equation")
+    if node.op_type == "Einsum" and equation and not equation.is_ref() and not _EQUATION.fullmatch(equation.value):
+        raise _wrong(f"the equation of {what} is {equation.value[:80]!r}")
 
 
 def _check_attribute(attribute: ir.Attr, what: str) -> None:

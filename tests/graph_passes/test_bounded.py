@@ -170,6 +170,10 @@ DAMAGED = {
         [attribute(name="a", type=9, tensors=[onnx.TensorProto(dims=[2], data_type=1, float_data=[1])])],
         "attribute 'a' of node 'cast' (holds|cannot be read)",
     ),
+    "an equation that inference never comes back from": (
+        [helper.make_node("Einsum", ["x", "x"], ["y"], name="product", equation="bn\0\0e")],
+        r"the equation of node 'product' is 'bn\\x00",
+    ),
     "no such result": ([relu(output=["z"])], "output 'y' is computed by nothing"),
 }
 
@@ -197,6 +201,8 @@ def test_damaged_tensors_are_refused_by_name(tmp_path: Path) -> None:
         ({"data_type": onnx.TensorProto.STRING}, "tensor 'w' holds texts, and its data is in a file of its own"),
         ({"offset": "-8"}, "offset must be non-negative"),
         ({"length": "8.5"}, "invalid literal"),
+        ({"location": "w\0bin"}, r"external data 'w\\x00bin' cannot be opened: embedded null byte"),
+        ({"location": "w" * 300}, "cannot be opened: File name too long"),
     ],
 )
 def test_damaged_tensors_in_a_file_of_their_own(change: dict, says: str, tmp_path: Path) -> None:
