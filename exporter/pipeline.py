@@ -99,13 +99,12 @@ def export(
         drop_outputs: of an ONNX file, outputs that are left out, such as lengths that would keep the old count.
         window: of a recogniser, seconds of sound that the encoder takes instead of the model's own. Several make one
             bundle with a variant for each window and ratio, over one copy of the weights.
-        prompt_length: ids of a prompt that the language graphs of a vision-language checkpoint take; None: 128.
-        answer_length: tokens that they generate at most, for which the KV caches have room; None: 128.
+        prompt_length: ids of a prompt that a vision-language checkpoint takes; None: 128.
+        answer_length: tokens that it generates at most; None: 128.
         verify: prove every part; a failed proof is a `GateError`.
-        force: also replace a folder that holds files which tokexport did not write: its whole content is deleted. A
-            folder that holds a part of the source, or of a file named here, is never replaced.
-        deleting: called with a folder and the names of such files before they are deleted; the default prints them on
-            stderr.
+        force: also replace a folder that holds files which tokexport did not write: all it holds is deleted. One that
+            holds a part of the source, or a file named here, is never replaced.
+        deleting: called with a folder and the names of such files before they are deleted; by default prints them.
         min_accuracy: least share of right answers, for built-in models, of every variant.
         step: called with the name of each stage; by default the logger ``tokexport`` gets them.
 
@@ -116,21 +115,17 @@ def export(
     """
     from ..runtimes.bundle.writer import BundleWriter
 
-    asked, recipe_name = variants.requests(method, ratio, keep, seam, recipe, params)
+    asked, name = variants.requests(method, ratio, keep, seam, recipe, params)
     fit = device_fit.choose(device, precision)
     step("opening the model")
-    lengths = lengths_of(prompt_length, answer_length)
-    opened = _opened(source, parts, asked[0], input_shapes, drop_outputs, lengths)
+    opened = _opened(source, parts, asked[0], input_shapes, drop_outputs, lengths_of(prompt_length, answer_length))
     fit = device_fit.of_half_file(fit, opened, precision, verify=verify)
     _check_gate(min_accuracy, opened, possible=parts == "all" and verify and fit.precision != "bf16")
-    check_length(opened, asked[0][-1].compressor)
-    common = (parts, size_bias, recipe_name, params or {}, assume_no_padding)
+    common = (parts, size_bias, name, params or {}, assume_no_padding)
     plans = [graphs.Plan(one, steps, *common) for one in variants.windows(opened, window) for steps in asked]
     bundle = Path(out) if out is not None else _default_folder(plans)
     sources = [*opened.origin, *opened.files, *variants.files((one.compressor for one in asked[0]), recipe)]
     with BundleWriter(bundle, force=force, sources=sources, deleting=deleting) as writer:
-        for path, content in opened.processor_files.items():
-            writer.add_file(path, content)
         made = _make(writer, bundle, plans, fit, step, verify=verify)
         return _finish(writer, made, min_accuracy, step)
 
@@ -148,6 +143,7 @@ def _opened(
 
     opened = open_source(source, parts=parts, input_shapes=input_shapes, drop_outputs=drop_outputs, lengths=lengths)
     opened = opened.prepared(steps[-1].compressor)
+    check_length(opened, steps[-1].compressor)
     if parts == "all" and opened.language(1) and not (opened.text_seam and len(steps) == 1):
         why = "give it to one compressor, not to several" if opened.text_seam else "have none to give"
         for one in steps:
@@ -187,8 +183,10 @@ def _make(
     *,
     verify: bool,
 ) -> list[_Made]:
-    """Build, write, prove and measure every variant."""
+    """Write what the model reads text by, and build, write, prove and measure every variant."""
     made: list[_Made] = []
+    for path, content in plans[0].source.processor_files.items():
+        writer.add_file(path, content)
     for plan, built, runnable in variants.build(plans, fit.precision, step, fp32_reference=verify):
         one = _write(writer, bundle, plan, built, runnable, fit, first=not made, step=step)
         if verify:

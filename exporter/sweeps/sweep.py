@@ -57,7 +57,7 @@ def sweep(
         out: folder for the results and the cells; None: ``./<source>-sweep``. Cells that it has are not computed again.
         methods: ``apet`` or ``apet:merge=false,basis=16``; none: all that fit the model's modality.
         ratios: shares removed.
-        seeds: question seeds.
+        seeds: sets of questions.
         questions: of each seed.
         inputs: a folder of images, videos or sounds; agreement on it is judged instead of the model's questions.
         prompt: asked about each input.
@@ -75,10 +75,7 @@ def sweep(
     from .picture import draw
 
     asked = [method_of(text) for text in methods]
-    for ratio in ratios:
-        parse_ratio(ratio)
-    if seeds < 1 or questions < 1:
-        raise RequestError(f"{seeds} seeds of {questions} questions are no questions", fix="Ask at least one of each.")
+    _check_numbers(ratios, seeds, questions)
     opened = open_source(source, parts=parts)
     _check_task(opened, asked, inputs, prompt)
     bench = Bench(opened)
@@ -118,6 +115,13 @@ def sweep(
     (folder / TABLE).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     draw(result, folder / PICTURE)
     return {**result, "out": str(folder)}
+
+
+def _check_numbers(ratios: Sequence[str], seeds: int, questions: int) -> None:
+    for ratio in ratios:
+        parse_ratio(ratio)
+    if seeds < 1 or questions < 1:
+        raise RequestError(f"{seeds} seeds of {questions} questions are no questions", fix="Ask at least one of each.")
 
 
 def _check_task(opened: Source, asked: Sequence[Compressor], inputs: Path | None, prompt: str | None) -> None:

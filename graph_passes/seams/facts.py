@@ -64,12 +64,8 @@ class Facts:
         why = why or (f"{suffix} learned token(s) are appended after the tokens" if suffix else "")
         tokens = length - prefix
         grid = grid or self.grid(before, tokens)
-        why = (
-            batch_on_tokens(self.walk, value)
-            or tokens_last(self.walk, value)
-            or why
-            or ("" if grid else self.prefixes.unexplained(value, prefix))
-        )
+        unseen = "" if grid else self.prefixes.unexplained(value, prefix)
+        why = batch_on_tokens(self.walk, value) or tokens_last(self.walk, value) or why or unseen
         return Seam(
             name,
             value.name,
