@@ -58,6 +58,8 @@ class LanguageDecoder:
         prompt_length: P.
         answer_length: at most so many tokens are generated.
         pad: fills a prompt up to P.
+        further: n, where tokens are [B, K, (1 + n) D], and all but the first D channels are added behind the first n
+            layers. `model` then adds them in `_deepstack_process`, [B, L, D].
     """
 
     model: nn.Module
@@ -71,6 +73,12 @@ class LanguageDecoder:
     prompt_length: int
     answer_length: int
     pad: int
+    further: int = 0
+
+    @property
+    def width(self) -> int:
+        """Channels of a token."""
+        return (1 + self.further) * self.dim
 
     def capacity(self, keep: int) -> int:
         """Of the caches, for K = `keep`."""
@@ -91,14 +99,14 @@ class LanguageDecoder:
             GraphSource(
                 role="embed",
                 module=Embed(self.model.get_input_embeddings(), self.offset).eval(),  # type: ignore[operator]
-                inputs={"input_ids": torch.tensor([[*prompt, *padding]]), "tokens": torch.zeros(1, keep, self.dim)},
+                inputs={"input_ids": torch.tensor([[*prompt, *padding]]), "tokens": torch.zeros(1, keep, self.width)},
                 outputs=("inputs_embeds",),
             ),
             GraphSource(
                 role="prefill",
                 module=Prefill(self).eval(),
                 inputs={
-                    "inputs_embeds": torch.zeros(1, self.prompt_length + keep, self.dim),
+                    "inputs_embeds": torch.zeros(1, self.prompt_length + keep, self.width),
                     "kept_indices": torch.linspace(0, tokens - 1, keep).long()[None],
                     "token_bias": bias,
                     "last_index": torch.tensor([last]),
@@ -121,7 +129,10 @@ class LanguageDecoder:
 
 
 class Embed(nn.Module):
-    """input_ids [B, P] int64, tokens [B, K, D] -> inputs_embeds [B, P + K, D]; the tokens stand behind `offset` ids."""
+    """input_ids [B, P] int64, tokens [B, K, D] -> inputs_embeds [B, P + K, D]; the tokens stand behind `offset` ids.
+
+    Where tokens have further channels, those of words are zero.
+    """
 
     def __init__(self, embedding: nn.Module, offset: int) -> None:
         super().__init__()
@@ -130,6 +141,8 @@ class Embed(nn.Module):
     def forward(self, input_ids: Tensor, tokens: Tensor) -> Tensor:
         """See the class."""
         words = self.embedding(input_ids)
+        if further := tokens.shape[2] - words.shape[2]:
+            words = F.pad(words, (0, further))
         return torch.cat([words[:, : self.offset], tokens, words[:, self.offset :]], 1)
 
 
@@ -150,12 +163,15 @@ class Prefill(nn.Module):
         """See the class."""
         sizes, cache = self.sizes, Kept()
         bias = F.pad(token_bias, (sizes.offset, sizes.prompt_length - sizes.offset))
+        embeds, *further = inputs_embeds.split(sizes.dim, -1)
+        named = {"deepstack_visual_embeds": further} if further else {}
         hidden = self.model(
-            inputs_embeds=inputs_embeds,
+            inputs_embeds=embeds,
             attention_mask=causal_mask(inputs_embeds.shape[1]) + bias[:, None, None],
             position_ids=_axes(sizes.positions.with_text(kept_indices, sizes.offset, sizes.prompt_length)),
             past_key_values=cache,
             use_cache=True,
+            **named,
         ).last_hidden_state
         last = hidden.gather(1, last_index[:, None, None].expand(-1, -1, hidden.shape[2]))
         present = [F.pad(part, (0, 0, 0, sizes.answer_length)) for part in cache.in_order()]
