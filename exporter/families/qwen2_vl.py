@@ -209,7 +209,7 @@ def open_family(checkpoint: Checkpoint) -> QwenSource:
         visual = built(lambda: tower(vision), path)
     checkpoint.weights.load(visual, "visual")
     patches, tokens = side // vision.patch_size, side // (vision.patch_size * vision.spatial_merge_size)
-    preprocess = preprocess_of(checkpoint, (side, side), any_size=True)
+    preprocess = preprocess_of(checkpoint, (side, side), squeezed=True)
     mean, std = (preprocess.mean, preprocess.std) if preprocess else (_MEAN, _STD)
     source = QwenSource(
         kind="checkpoint",

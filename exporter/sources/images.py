@@ -38,13 +38,13 @@ class _Processor(BaseModel):
     image_processor_type: str = ""
 
 
-def preprocess_of(checkpoint: Checkpoint, size: tuple[int, int], *, any_size: bool = False) -> PreprocessRecord | None:
+def preprocess_of(checkpoint: Checkpoint, size: tuple[int, int], *, squeezed: bool = False) -> PreprocessRecord | None:
     """Read preprocessor_config.json, or the image processor's part of processor_config.json.
 
     Args:
         checkpoint: the folder.
         size: [height, width] of the graph's input.
-        any_size: the processor stretches to many sizes, and this is one of them.
+        squeezed: a picture is brought to that size without a crop, whatever the configuration says of tiles.
 
     Returns:
         None where the folder has no such configuration, or one that a `PreprocessRecord` cannot express: another final
@@ -54,7 +54,7 @@ def preprocess_of(checkpoint: Checkpoint, size: tuple[int, int], *, any_size: bo
     config: _Processor = typed(_Processor, found.get("image_processor", found), path)
     if not {"image_mean", "do_normalize"} & config.model_fields_set:
         return None
-    crop = "none" if any_size else _crop(config, size)
+    crop = "none" if squeezed else _crop(config, size)
     if crop is None:
         return None
     resample = _RESAMPLE.get(config.resample)
