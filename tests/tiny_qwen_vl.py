@@ -43,14 +43,27 @@ def _louder(language: Any, seed: int = 3) -> None:
         parameter.data.mul_(3 if parameter.ndim > 1 else 1)
 
 
-def qwen2_vl(folder: Path, *, side: int = 96, **config: Any) -> Path:
-    """A Qwen2VLForConditionalGeneration of 8-pixel patches that takes pictures of `side` x `side` pixels, no others."""
-    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+# Architecture -> its patches, and what of its vision tower differs from the others.
+_TOWERS: dict[str, tuple[int, dict[str, Any]]] = {
+    "Qwen2VL": (8, {"embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2}),
+    # 9 windows of 2 x 2 tokens in a picture of 96 x 96 pixels.
+    "Qwen2_5_VL": (8, {"hidden_size": 32, "out_hidden_size": 32, "window_size": 32, "fullatt_block_indexes": [1]}),
+    # Learned positions that do not fit the picture, and two layers that go on beside the last.
+    "Qwen3VL": (
+        8,
+        {"hidden_size": 32, "out_hidden_size": 32, "num_position_embeddings": 25, "deepstack_visual_indexes": [0, 1]},
+    ),
+}
+
+
+def qwen_vl(folder: Path, kind: str = "Qwen2VL", *, side: int = 96, **config: Any) -> Path:
+    """A `kind`ForConditionalGeneration of 8-pixel patches that takes pictures of `side` x `side` pixels, no others."""
+    import transformers
 
     text = {
         "hidden_size": 32,
         "intermediate_size": 64,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": 3,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
         "vocab_size": VOCABULARY,
@@ -59,16 +72,19 @@ def qwen2_vl(folder: Path, *, side: int = 96, **config: Any) -> Path:
         "bos_token_id": IDS["<|endoftext|>"],
         "eos_token_id": IDS[END],
         "pad_token_id": IDS["<|endoftext|>"],
+        **({"head_dim": 16} if kind == "Qwen3VL" else {}),
         **config,
     }
-    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "patch_size": 8, "mlp_ratio": 2}
+    patch, differs = _TOWERS[kind]
+    vision = {"depth": 3, "num_heads": 2, "patch_size": patch, "intermediate_size": 48, **differs}
     named = {
         "image_token_id": IDS[IMAGE],
         "video_token_id": IDS["<|video_pad|>"],
         "vision_start_token_id": IDS[STARTS],
         "vision_end_token_id": IDS[ENDS],
     }
-    model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text, vision_config=vision, **named))
+    made = getattr(transformers, f"{kind}Config")(text_config=text, vision_config=vision, **named)
+    model = getattr(transformers, f"{kind}ForConditionalGeneration")(made)
     tiny_checkpoints.enliven(model)
     _louder(model.model.language_model)
     model.tie_weights()

@@ -6,7 +6,7 @@ The model's own forward does the rest (rotary tables, norms, softcaps), so nothi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -61,6 +61,8 @@ class LanguageDecoder:
         pad: fills a prompt up to P.
         image_sees: what a token of the image attends to besides the words before it: the tokens ``before`` it, or the
             whole ``image``.
+        further: n, where tokens are [B, K, (1 + n) D], and all but the first D channels are added behind the first n
+            layers. `model` then adds them in `_deepstack_process`, [B, L, D].
     """
 
     model: nn.Module
@@ -75,6 +77,12 @@ class LanguageDecoder:
     answer_length: int
     pad: int
     image_sees: Literal["before", "image"] = "before"
+    further: int = 0
+
+    @property
+    def width(self) -> int:
+        """Channels of a token."""
+        return (1 + self.further) * self.dim
 
     def mask(self, keep: int) -> Tensor:
         """Of prefill for K = `keep`, added to the logits [1, 1, P + K, P + K]."""
@@ -87,10 +95,6 @@ class LanguageDecoder:
         """Of the caches, for K = `keep`."""
         return self.prompt_length + keep + self.answer_length
 
-    def at(self, offset: int) -> LanguageDecoder:
-        """With another number of ids before the image."""
-        return replace(self, offset=offset)
-
     def graphs(self, keep: int, prompt: Sequence[int], word: int) -> list[GraphSource]:
         """embed, prefill and decode for K = `keep`; the examples are a `prompt`, and a `word` after it."""
         names = [f"{kind}_{layer}" for layer in range(self.layers) for kind in ("key", "value")]
@@ -102,14 +106,14 @@ class LanguageDecoder:
             GraphSource(
                 role="embed",
                 module=Embed(self.model.get_input_embeddings(), self.offset).eval(),  # type: ignore[operator]
-                inputs={"input_ids": torch.tensor([[*prompt, *padding]]), "tokens": torch.zeros(1, keep, self.dim)},
+                inputs={"input_ids": torch.tensor([[*prompt, *padding]]), "tokens": torch.zeros(1, keep, self.width)},
                 outputs=("inputs_embeds",),
             ),
             GraphSource(
                 role="prefill",
                 module=Prefill(self).eval(),
                 inputs={
-                    "inputs_embeds": torch.zeros(1, self.prompt_length + keep, self.dim),
+                    "inputs_embeds": torch.zeros(1, self.prompt_length + keep, self.width),
                     "kept_indices": torch.linspace(0, tokens - 1, keep).long()[None],
                     "token_bias": bias,
                     "last_index": torch.tensor([last]),
@@ -132,7 +136,10 @@ class LanguageDecoder:
 
 
 class Embed(nn.Module):
-    """input_ids [B, P] int64, tokens [B, K, D] -> inputs_embeds [B, P + K, D]; the tokens stand behind `offset` ids."""
+    """input_ids [B, P] int64, tokens [B, K, D] -> inputs_embeds [B, P + K, D]; the tokens stand behind `offset` ids.
+
+    Where tokens have further channels, those of words are zero.
+    """
 
     def __init__(self, embedding: nn.Module, offset: int) -> None:
         super().__init__()
@@ -141,6 +148,8 @@ class Embed(nn.Module):
     def forward(self, input_ids: Tensor, tokens: Tensor) -> Tensor:
         """See the class."""
         words = self.embedding(input_ids)
+        if further := tokens.shape[2] - words.shape[2]:
+            words = F.pad(words, (0, further))
         return torch.cat([words[:, : self.offset], tokens, words[:, self.offset :]], 1)
 
 
@@ -161,12 +170,15 @@ class Prefill(nn.Module):
         """See the class."""
         sizes, cache = self.sizes, Kept()
         bias = F.pad(token_bias, (sizes.offset, sizes.prompt_length - sizes.offset))
+        embeds, *further = inputs_embeds.split(sizes.dim, -1)
+        named = {"deepstack_visual_embeds": further} if further else {}
         hidden = self.model(
-            inputs_embeds=inputs_embeds,
+            inputs_embeds=embeds,
             attention_mask=sizes.mask(kept_indices.shape[1]) + bias[:, None, None],
             position_ids=_axes(sizes.positions.with_text(kept_indices, sizes.offset, sizes.prompt_length)),
             past_key_values=cache,
             use_cache=True,
+            **named,
         ).last_hidden_state
         last = hidden.gather(1, last_index[:, None, None].expand(-1, -1, hidden.shape[2]))
         present = [F.pad(part, (0, 0, 0, sizes.answer_length)) for part in cache.in_order()]

@@ -1,36 +1,37 @@
-"""Qwen2-VL: a ViT whose queries and keys rotate by row and column, and a merger of 2 x 2 patches.
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: a ViT whose queries and keys rotate by row and column, and a merger of patches.
 
-    pixel_values [1, 3, H, W] float32 -> tokens [1, N, D], N = (H / 2 patch) (W / 2 patch), D of the language model
+    pixel_values [1, 3, H, W] float32 -> tokens [1, N, (1 + n) D], N = (H / 2 patch) (W / 2 patch)
 
-The model takes images of any size, and orders patches and makes rotary tables from it. A graph has one size, so all of
-that is computed once. The tokens stand among the words of the language model; see `visual`.
+The models take images of any size, and a graph takes one; see `qwen_encoder`. The tokens stand among the words of the
+language model (see `visual`), at their row and column.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MethodType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import Qwen2VLConfig
-from transformers.models.qwen2_vl.modeling_qwen2_vl import (
-    Qwen2VisionTransformerPretrainedModel,
-    Qwen2VLModel,
-    apply_rotary_pos_emb_vision,
+from transformers import Qwen2_5_VLConfig, Qwen2VLConfig, Qwen3VLConfig
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VisionTransformerPretrainedModel,
+    Qwen2_5_VLModel,
 )
-from transformers.vision_utils import get_vision_position_ids
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel, Qwen2VLModel
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel, Qwen3VLVisionModel
 
 from ...errors import RequestError
-from ..decoders.language import Positions
+from ..decoders.language import LanguageDecoder, Positions
 from ..sources.configuration import Layers, Pixels, Vocabulary, Width, built, typed
 from ..sources.images import preprocess_of
 from ..sources.source import GraphSource
 from ..sources.weights import without_weights
+from .qwen_encoder import QwenEncoder
 from .visual import Layout, VisionLanguage
 
 if TYPE_CHECKING:
@@ -45,6 +46,17 @@ _PLACEHOLDER = "<|image_pad|>"
 # text of a page's headlines, with a number of tokens (256) that small devices hold.
 _SIDE = 448
 
+# Architecture -> its configuration, vision tower and model.
+_KINDS: dict[str, tuple[Any, Any, Any]] = {
+    "Qwen2VLForConditionalGeneration": (Qwen2VLConfig, Qwen2VisionTransformerPretrainedModel, Qwen2VLModel),
+    "Qwen2_5_VLForConditionalGeneration": (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VisionTransformerPretrainedModel,
+        Qwen2_5_VLModel,
+    ),
+    "Qwen3VLForConditionalGeneration": (Qwen3VLConfig, Qwen3VLVisionModel, Qwen3VLModel),
+}
+
 _Area = Annotated[int, Field(ge=1, le=1 << 32)]
 _Merge = Annotated[int, Field(ge=1, le=16)]
 
@@ -58,8 +70,14 @@ class _Vision(BaseModel):
     in_channels: _Merge | None = None
     embed_dim: Width | None = None
     hidden_size: Width | None = None
+    out_hidden_size: Width | None = None
+    intermediate_size: Width | None = None
     depth: Layers | None = None
     num_heads: Width | None = None
+    num_position_embeddings: _Area | None = None
+    window_size: Pixels | None = None
+    fullatt_block_indexes: list[int] | None = None
+    deepstack_visual_indexes: list[int] | None = None
 
 
 class _Text(BaseModel):
@@ -103,80 +121,46 @@ class _Processor(_Limits):
         return fewest, self.max_pixels or self.size.max_pixels or self.size.longest_edge or 28 * 28 * 1280
 
 
-class Patches(nn.Module):
-    """pixel_values [B, C, H, W] -> patches [B, L, D], those that are merged behind each other.
+def _interleaved(self: Any, freq: Tensor) -> Tensor:
+    """As `Qwen3VLTextRotaryEmbedding.recomposition_frequencies`, which writes every third channel in place.
 
     Args:
-        convolution: of patches of several frames. A still image is all of them, so its kernel is summed over time.
-        merge: patches of a side that are merged.
+        self: the rotary embedding.
+        freq: [3, B, L, d / 2], by time, row and column.
+
+    Returns:
+        [B, L, d].
     """
-
-    def __init__(self, convolution: nn.Conv3d, merge: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(convolution.weight.sum(2), requires_grad=False)
-        self.bias, self.merge = convolution.bias, merge
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """See the class."""
-        x = F.conv2d(pixel_values, self.weight, self.bias, stride=self.weight.shape[2:])
-        x = x.unflatten(3, (-1, self.merge)).unflatten(2, (-1, self.merge))
-        return x.permute(0, 2, 4, 3, 5, 1).flatten(1, 4)
+    channel = torch.arange(freq.shape[-1])
+    row, column = ((channel % 3 == axis) & (channel < 3 * self.mrope_section[axis]) for axis in (1, 2))
+    mixed = torch.where(row, freq[1], torch.where(column, freq[2], freq[0]))
+    return torch.cat((mixed, mixed), -1)
 
 
-class Attention(nn.Module):
-    """Of a block: every patch sees every other. The model's own cuts a row of several images by their lengths."""
-
-    def __init__(self, own: Any) -> None:
-        super().__init__()
-        self.qkv, self.proj, self.heads = own.qkv, own.proj, own.num_heads
-
-    def forward(self, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor], **_: Any) -> Tensor:
-        """[B, L, D] and two tables [L, d] -> [B, L, D]."""
-        query, key, value = self.qkv(hidden_states).unflatten(2, (3, self.heads, -1)).unbind(2)
-        query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
-        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-        return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
-
-
-class QwenEncoder(nn.Module):
-    """What `Qwen2VLModel.get_image_features` computes, for images of one size.
-
-    Args:
-        visual: the vision tower, with its weights.
-        grid: of patches, (rows, columns).
-    """
-
-    cos: Tensor
-    sin: Tensor
-
-    def __init__(self, visual: Any, grid: tuple[int, int]) -> None:
-        super().__init__()
-        merge = visual.spatial_merge_size
-        self.patch_embed = Patches(visual.patch_embed.proj, merge)
-        self.blocks, self.merger = visual.blocks, visual.merger
-        places = get_vision_position_ids(torch.tensor([[1, *grid]]), merge)
-        for name, table in zip(("cos", "sin"), visual.rotary_pos_emb(torch.zeros(1), places), strict=True):
-            self.register_buffer(name, table, persistent=False)
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """[1, 3, H, W] float32 -> [1, N, D]."""
-        x = self.patch_embed(pixel_values)
-        for block in self.blocks:
-            x = block(x, cu_seqlens=None, position_embeddings=(self.cos, self.sin))
-        return self.merger(x).unflatten(0, (len(pixel_values), -1))
-
-
-class _Index(Qwen2VLModel):
-    """The model without its parts: `get_rope_index` reads its configuration alone."""
-
-    def __init__(self, config: Qwen2VLConfig) -> None:
-        nn.Module.__init__(self)
-        self.config = config
+def _added(hidden_states: Tensor, _: None, further: Tensor) -> Tensor:
+    """As `Qwen3VLTextModel._deepstack_process`, for features of the whole sequence, which are zero at words."""
+    return hidden_states + further
 
 
 @dataclass
 class QwenSource(VisionLanguage):
-    """A Qwen2-VL folder; see the module docstring."""
+    """A folder; see the module docstring.
+
+    Attributes:
+        further: n.
+    """
+
+    further: int = 0
+
+    @cached_property
+    def decoder(self) -> LanguageDecoder:
+        """The language model, without what it does by masks or in place."""
+        made = replace(super().decoder, further=self.further)
+        if self.further:
+            model: Any = made.model
+            model._deepstack_process = _added
+            model.rotary_emb.recomposition_frequencies = MethodType(_interleaved, model.rotary_emb)
+        return made
 
     @property
     def tokens(self) -> int:
@@ -190,7 +174,12 @@ class QwenSource(VisionLanguage):
         kinds = torch.tensor([[1] * self.tokens + [0]])
         merge = self.config.vision_config.spatial_merge_size
         grid = torch.tensor([[1, *(merge * side for side in self.encoder.grid or ())]])
-        rows, _ = _Index(self.config).get_rope_index(torch.zeros_like(kinds), kinds, image_grid_thw=grid)
+        # The model without its parts: its configuration is all that this method reads.
+        kind = _KINDS[self.config.architectures[0]][2]
+        model = kind.__new__(kind)
+        nn.Module.__init__(model)
+        model.config = self.config
+        rows, _ = model.get_rope_index(torch.zeros_like(kinds), kinds, image_grid_thw=grid)
         return Positions(rows[:, 0, :-1], int(rows[0, 0, -1]))
 
     def positions(self) -> Positions:
@@ -199,7 +188,7 @@ class QwenSource(VisionLanguage):
 
 
 def open_family(checkpoint: Checkpoint) -> QwenSource:
-    """Open the image encoder of a Qwen2VLForConditionalGeneration folder.
+    """Open a folder of one of these models.
 
     Raises:
         RequestError: the image processor allows no square, or cuts other patches than the encoder; the language model
@@ -207,14 +196,17 @@ def open_family(checkpoint: Checkpoint) -> QwenSource:
     """
     path = checkpoint.folder / "config.json"
     typed(_Config, checkpoint.config, path)
-    config = built(lambda: Qwen2VLConfig.from_dict(checkpoint.config), path)
-    vision: Any = config.vision_config
+    named = checkpoint.config.get("architectures") or ()
+    architecture = next((name for name in named if name in _KINDS), next(iter(_KINDS)))
+    make, tower, _ = _KINDS[architecture]
+    config: Any = built(lambda: make.from_dict(checkpoint.config), path)
+    config.architectures = [architecture]
+    vision = config.vision_config
+    further = _further(vision, path)
     _check_windows(config.get_text_config(), path)
     side = _side(checkpoint, vision)
     with without_weights():
-        visual = built(lambda: Qwen2VisionTransformerPretrainedModel(vision), path)
-    for block in visual.blocks:
-        block.attn = Attention(block.attn)
+        visual = built(lambda: tower(vision), path)
     checkpoint.weights.load(visual, "visual")
     patches, tokens = side // vision.patch_size, side // (vision.patch_size * vision.spatial_merge_size)
     preprocess = preprocess_of(checkpoint, (side, side), squeezed=True)
@@ -241,8 +233,22 @@ def open_family(checkpoint: Checkpoint) -> QwenSource:
         placeholder=config.image_token_id,
         mean=mean,
         std=std,
+        further=further,
     )
-    return source.opened("projector_output")
+    # With further channels, tokens are no longer in the space of words.
+    return source.opened("" if further else "projector_output")
+
+
+def _further(vision: Any, path: Path) -> int:
+    """n, of the encoder."""
+    layers = list(getattr(vision, "deepstack_visual_indexes", ()))
+    if len({i for i in layers if 0 <= i < vision.depth}) < len(layers):
+        raise RequestError(
+            f"deepstack_visual_indexes of config.json is {layers}, and the encoder has {vision.depth} layers",
+            where=str(path),
+            fix="Its files belong to different models: download the folder again.",
+        )
+    return len(layers)
 
 
 def _check_windows(text: Any, path: Path) -> None:
@@ -269,7 +275,15 @@ def _side(checkpoint: Checkpoint, vision: Any) -> int:
                 where=str(path),
                 fix="Its files belong to different models: download the folder again.",
             )
-    step, (fewest, most) = vision.patch_size * vision.spatial_merge_size, processor.area
+    # Where the encoder has windows, all of them are equal.
+    token = vision.patch_size * vision.spatial_merge_size
+    step, (fewest, most) = getattr(vision, "window_size", token) // token * token, processor.area
+    if not step:
+        raise RequestError(
+            f"window_size of config.json is {vision.window_size} pixels, and a token is {token}",
+            where=str(checkpoint.folder / "config.json"),
+            fix="Its files belong to different models: download the folder again.",
+        )
     smallest, largest = math.ceil(math.sqrt(fewest) / step) * step, math.isqrt(most) // step * step
     if not 0 < smallest <= largest:
         raise RequestError(

@@ -64,7 +64,8 @@ class Reference:
         """What greedy `generate` says; `token_bias` [1, K] is added to the mask of every self-attention."""
         sizes, kept = self._decoder, torch.from_numpy(encoded["kept_indices"].astype(np.int64))
         words = self._language.get_input_embeddings()(torch.tensor([[*prompt]]))
-        tokens = torch.from_numpy(encoded["tokens"].astype(np.float32))
+        whole = torch.from_numpy(encoded["tokens"].astype(np.float32))
+        tokens, *further = whole.split(words.shape[2], -1)
         embeds = torch.cat([words[:, : sizes.offset], tokens, words[:, sizes.offset :]], 1)
         positions = sizes.positions.with_text(kept, sizes.offset, len(prompt))
         bias = torch.from_numpy(np.asarray(token_bias, np.float32))[:, None, None]
@@ -77,7 +78,17 @@ class Reference:
             behind = mask.shape[-1] - sizes.offset - bias.shape[-1]
             return args, {**named, "attention_mask": mask + F.pad(bias, (sizes.offset, behind))}
 
+        def deepened(
+            _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            if named["inputs_embeds"].shape[1] == 1:
+                return args, named
+            image = F.pad(torch.ones(1, kept.shape[1]), (sizes.offset, len(prompt) - sizes.offset)) > 0
+            return args, {**named, "visual_pos_masks": image, "deepstack_visual_embeds": [x[0] for x in further]}
+
         hooks = [layer.self_attn.register_forward_pre_hook(biased, with_kwargs=True) for layer in self._language.layers]
+        if further:
+            hooks.append(self._language.register_forward_pre_hook(deepened, with_kwargs=True))
         try:
             made = self.model.generate(
                 inputs_embeds=embeds,

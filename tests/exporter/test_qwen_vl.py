@@ -1,4 +1,4 @@
-"""Qwen2-VL folders whole: the encoder, positions and answers of transformers, the size of images, what is refused."""
+"""Qwen's folders whole: the encoders, positions and answers of transformers, the size of images, what is refused."""
 
 from __future__ import annotations
 
@@ -23,18 +23,33 @@ IMAGE, END = tiny_qwen_vl.IDS[tiny_qwen_vl.IMAGE], tiny_qwen_vl.IDS[tiny_qwen_vl
 LENGTHS = {"prompt_length": 32, "answer_length": 20}
 
 
+KINDS = ("Qwen2VL", "Qwen2_5_VL", "Qwen3VL")
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Of pictures of 96 x 96 pixels: 12 x 12 patches, 6 x 6 tokens."""
-    return tiny_qwen_vl.qwen2_vl(tmp_path_factory.mktemp("checkpoints") / "tiny-qwen2-vl")
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {kind: tiny_qwen_vl.qwen_vl(root / kind, kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def each(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Path:
+    return folders[request.param]
 
 
 @pytest.fixture(scope="module")
-def model(folder: Path) -> Any:
+def model(each: Path) -> Any:
     import torch
     import transformers
 
-    return transformers.Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    kind = getattr(transformers, f"{each.name}ForConditionalGeneration")
+    return kind.from_pretrained(each, dtype=torch.float32)
+
+
+@pytest.fixture
+def folder(folders: dict[str, Path]) -> Path:
+    return folders["Qwen2VL"]
 
 
 def processed(folder: Path, number: int) -> tuple[np.ndarray, Any]:
@@ -54,45 +69,46 @@ def copied(folder: Path, tmp_path: Path, **changes: Any) -> Path:
     return made
 
 
-def test_the_encoder_gives_the_tokens_of_transformers(folder, model):
+def test_the_encoder_gives_the_tokens_of_transformers(each, model):
     import torch
 
-    source = open_source(str(folder))
-    _, given = processed(folder, 0)
+    source = open_source(str(each))
+    _, given = processed(each, 0)
     grid = given["image_grid_thw"]
     assert grid.tolist() == [[1, 12, 12]] and source.encoder.grid == (6, 6)
     # The processor's rows are patches: put them back where they stood.
     frames = given["pixel_values"].reshape(6, 6, 2, 2, 3, 2, 8, 8)[:, :, :, :, :, 0]
     picture = frames.permute(4, 0, 2, 5, 1, 3, 6).reshape(1, 3, 96, 96)
     with torch.no_grad():
-        wanted = model.get_image_features(given["pixel_values"], grid).pooler_output[0]
-        assert wanted.std(0).min() > 0.01
+        said = model.get_image_features(given["pixel_values"], grid)
+        wanted = torch.cat([part[0] for part in (said.pooler_output, *getattr(said, "deepstack_features", ()))], -1)
+        assert wanted.shape == (36, 96 if each.name == "Qwen3VL" else 32) and wanted.std(0).min() > 0.01
         assert torch.allclose(source.encoder.module(picture)[0], wanted, atol=1e-5)
         both = source.encoder.module(torch.cat([picture.flip(3), picture]))
     assert torch.allclose(both[1], wanted, atol=1e-5)
 
 
-def test_tokens_stand_at_their_row_and_column_and_text_behind_the_larger_side(folder):
-    positions = open_source(str(folder)).positions()
+def test_tokens_stand_at_their_row_and_column_and_text_behind_the_larger_side(each):
+    positions = open_source(str(each)).positions()
     assert positions.rows.tolist() == [[0] * 36, [i // 6 for i in range(36)], [i % 6 for i in range(36)]]
     assert positions.advance == 6
 
 
 @pytest.fixture(scope="module")
-def bundle(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(each: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All 36 tokens, in another order of their choosing: what the folder's own model must answer too."""
     out = tmp_path_factory.mktemp("bundles") / "whole"
-    tokexport.export(str(folder), out, method="uniform", keep=36, size_bias="off", verify=False, **LENGTHS)
+    tokexport.export(str(each), out, method="uniform", keep=36, size_bias="off", verify=False, **LENGTHS)
     return out
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_without_compression_it_answers_as_transformers_does(folder, bundle, model, number):
+def test_without_compression_it_answers_as_transformers_does(each, bundle, model, number):
     import torch
     import transformers
 
-    picture, given = processed(folder, number)
-    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    picture, given = processed(each, number)
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(each)
     turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
     ids = tokenizer(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))["input_ids"]
     place = ids.index(IMAGE)
@@ -112,27 +128,36 @@ def test_without_compression_it_answers_as_transformers_does(folder, bundle, mod
     assert session.generate(picture, QUESTION).ids == [i for i in said if i != END]
 
 
-def test_the_command_proves_what_it_says_against_transformers(folder, tmp_path):
+def test_the_command_proves_what_it_says_against_transformers(each, tmp_path):
     arguments = ("--method", "kcenter_merge", "--ratio", "0.75", "--prompt-length", "32", "--answer-length", "20")
-    result = CliRunner().invoke(main, ["model", str(folder), *arguments, "-o", str(tmp_path / "b"), "--json"])
+    result = CliRunner().invoke(main, ["model", str(each), *arguments, "-o", str(tmp_path / "b"), "--json"])
     assert result.exit_code == 0, result.output
     data = json.loads(result.stdout)
     checks = {check["part"]: check for check in data["proof"]["checks"]}
-    assert {"compressor", "head", "tail", "embed", "prefill", "decode", "generation"} <= checks.keys()
+    assert {"compressor", "head", "embed", "prefill", "decode", "generation"} <= checks.keys()
     assert data["compression"][0]["size_bias"] and data["compression"][0]["tokens_out"] == 9
     assert checks["generation"]["ok"] and "tokens of 3 answers compared" in checks["generation"]["detail"]
     assert any("96 x 96 pixels, which are 36 tokens" in note for note in data["notes"])
 
 
-def test_wrong_rows_and_columns_change_the_answer(folder, bundle):
+def test_wrong_rows_and_columns_change_the_answer(each, bundle):
     """The proof would see it: the folder's model reads its tokens where they stood."""
-    source = open_source(str(folder), parts="all")
+    source, none = open_source(str(each), parts="all"), np.zeros((1, 36), np.float32)
     encoded = tokexport.load(bundle).encode(source.real_inputs(1)[0]["pixel_values"])
-    own = source.own_answer(encoded, np.zeros((1, 36), np.float32), 20)
-    moved = source.own_answer(
-        {**encoded, "kept_indices": encoded["kept_indices"][:, ::-1].copy()}, np.zeros((1, 36), np.float32), 20
-    )
+    own = source.own_answer(encoded, none, 20)
+    moved = source.own_answer({**encoded, "kept_indices": encoded["kept_indices"][:, ::-1].copy()}, none, 20)
     assert np.abs(own.scores[0] - moved.scores[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "seam"), [(kind, "encoder_output") for kind in KINDS] + [("Qwen3VL", "projector_input")]
+)
+def test_tokens_cannot_be_removed_before_they_are_whole(folders, tmp_path, kind, seam):
+    """Four patches are one token; those of Qwen3-VL are whole when their further channels are there."""
+    arguments = ("--method", "uniform", "--keep", "9", "--seam", seam, "--parts", "encoder", "-o", str(tmp_path / "b"))
+    result = CliRunner().invoke(main, ["model", str(folders[kind]), *arguments])
+    assert result.exit_code == 2 and not (tmp_path / "b").exists()
+    assert "fewer tokens" in result.stderr or "is not valid" in result.stderr
 
 
 @pytest.mark.parametrize("layout", ["newer keys", "flat config.json"])
@@ -212,6 +237,30 @@ def test_the_number_of_pixels_that_a_refusal_names_works(folder, tmp_path):
     path = narrow / "preprocessor_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "max_pixels": 12544}))
     assert open_source(str(narrow)).preprocess.size == (112, 112)
+
+
+@pytest.mark.parametrize(("window", "side"), [(32, 96), (50, 96), (64, 64)])
+def test_images_are_a_whole_number_of_windows(folders, tmp_path, window, side):
+    vision = json.loads((folders["Qwen2_5_VL"] / "config.json").read_text())["vision_config"]
+    changes = {"vision_config": {**vision, "window_size": window}}
+    limits = {"min_pixels": 3136, "max_pixels": 100 * 100}
+    source = open_source(str(copied(folders["Qwen2_5_VL"], tmp_path, config=changes, preprocessor_config=limits)))
+    assert source.preprocess.size == (side, side)
+    assert source.encoder.module.windows == [(side // (window // 16 * 16)) ** 2, 1, (side // (window // 16 * 16)) ** 2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "why"),
+    [
+        ("Qwen2_5_VL", {"window_size": 12}, "window_size of config.json is 12 pixels, and a token is 16"),
+        ("Qwen3VL", {"deepstack_visual_indexes": [0, 3]}, "the encoder has 3 layers"),
+        ("Qwen3VL", {"deepstack_visual_indexes": [1, 1]}, "the encoder has 3 layers"),
+    ],
+)
+def test_layers_and_windows_that_cannot_be_are_refused(folders, tmp_path, kind, change, why):
+    vision = json.loads((folders[kind] / "config.json").read_text())["vision_config"]
+    with pytest.raises(RequestError, match=why):
+        open_source(str(copied(folders[kind], tmp_path, config={"vision_config": {**vision, **change}})))
 
 
 def test_sliding_windows_are_refused(folder, tmp_path):
