@@ -102,7 +102,8 @@ class _Folding:
         if tensor is None or value.is_graph_input() or isinstance(tensor, ir.ExternalTensor):
             return None
         whole = tensor.dtype.is_integer() or tensor.dtype == ir.DataType.BOOL
-        if tensor.size > (_LONGEST if whole else 1) or tensor.dtype.itemsize < 1:
+        # Texts have no size.
+        if tensor.dtype == ir.DataType.STRING or tensor.size > (_LONGEST if whole else 1) or tensor.dtype.itemsize < 1:
             return None
         self.known[value] = np.asarray(tensor.numpy())
         return self.known[value]

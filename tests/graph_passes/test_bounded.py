@@ -272,3 +272,10 @@ def test_numbers_of_more_digits_than_python_reads() -> None:
     assert scopes.layers([attention]) == {}
     with pytest.raises(RequestError, match="has no parameter"):
         recipes.load("vscan").made({f"{long}.grid": "3"})
+
+
+def test_a_text_is_no_integer_to_work_out(tmp_path: Path) -> None:
+    text = helper.make_tensor("t", onnx.TensorProto.STRING, [1], [b"a"])
+    nodes = [helper.make_node("Constant", [], ["t"], value=text), helper.make_node("Concat", ["t", "t"], ["s"], axis=0)]
+    onnx.save(model([*nodes, helper.make_node("Relu", ["x"], ["y"])], "y"), tmp_path / "m.onnx")
+    assert describe(load_model(tmp_path / "m.onnx"))["nodes"] == 3
