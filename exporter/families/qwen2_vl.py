@@ -162,12 +162,6 @@ class QwenSource(VisionLanguage):
             model.rotary_emb.recomposition_frequencies = MethodType(_interleaved, model.rotary_emb)
         return made
 
-    @property
-    def tokens(self) -> int:
-        """N: one for each 2 x 2 patches."""
-        assert self.encoder.grid is not None
-        return math.prod(self.encoder.grid)
-
     @cached_property
     def _positions(self) -> Positions:
         # An image, and a word behind it, which stands where the image has moved it.
