@@ -20,8 +20,9 @@ def test_a_llava_folder_answers_as_in_python(cpp: Calls, tmp_path: Path) -> None
     path = export(str(folder), tmp_path / "b", **settings).bundle
     session, said = load(path, threads=1), set()
     ids = session.ids("What is in w17 w18 ?")
-    for seed in range(3):
-        pixels = np.random.default_rng(seed).integers(0, 255, (84, 84, 3), dtype=np.uint8)
+    for seed in range(4):
+        rows = np.random.default_rng(seed).integers(0, 255, (4, 4, 3), dtype=np.uint8)
+        pixels = np.ascontiguousarray(rows.repeat(21, 0).repeat(21, 1))
         found = cpp.image("generate", pixels, bundle=path, prompt_ids=ids, keep=True)
         assert found == session.generate(pixels, ids).to_json() and found["text"]
         said |= set(found["ids"])
