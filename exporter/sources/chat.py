@@ -124,7 +124,7 @@ def _template(checkpoint: Checkpoint, config: _Tokenizer) -> str | None:
 
 def _rendered(checkpoint: Checkpoint, template: str, marks: dict[str, str]) -> list[str]:
     try:
-        return rendered(template, _ASKED, marks)
+        return rendered(template, _ASKED, marks["bos_token"], marks["eos_token"])
     except ValueError as error:
         raise RequestError(
             f"the chat template fails on one question about one image: {first_line(error, 200)}",

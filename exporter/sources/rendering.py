@@ -8,6 +8,7 @@ As a program it reads {"template", "questions", "marks"} from stdin, and writes 
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -21,18 +22,21 @@ _BYTES = 2 << 30
 _LONGEST = 1 << 20
 
 
-def rendered(template: str, questions: Sequence[str], marks: Mapping[str, str]) -> list[str]:
+@functools.lru_cache(maxsize=16)
+def rendered(template: str, questions: tuple[str, ...], bos: str, eos: str) -> list[str]:
     """One turn of a user with an image and a question, up to where the answer begins, for each question.
 
     Args:
         template: of a checkpoint, in Jinja.
         questions: any texts.
-        marks: ``bos_token`` and ``eos_token``.
+        bos: ``bos_token`` of the tokenizer.
+        eos: ``eos_token``.
 
     Raises:
         ValueError: it fails, or takes too long or too much; says how.
     """
-    request = json.dumps({"template": template, "questions": [*questions], "marks": {**marks}})
+    marks = {"bos_token": bos, "eos_token": eos}
+    request = json.dumps({"template": template, "questions": questions, "marks": marks})
     done = subprocess.run(
         [sys.executable, "-m", __name__], input=request, capture_output=True, text=True, check=False, errors="replace"
     )

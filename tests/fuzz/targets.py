@@ -261,6 +261,7 @@ def llava(folder: Path) -> Case:
     (right / "preprocessor_config.json").write_text(json.dumps(processor))
     torch.set_num_threads(1)
     names = ("config.json", "preprocessor_config.json", "model.safetensors.index.json", "a.safetensors")
+    names = (*names, "generation_config.json", "tokenizer_config.json")
     return _checkpoint(folder, right, names)
 
 
