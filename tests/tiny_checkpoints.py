@@ -125,14 +125,7 @@ def chat_tokenizer(
 
 def whole_llava(folder: Path, *, kind: str = "llama", vocabulary: int = 96, **config: Any) -> Path:
     """A LlavaForConditionalGeneration that answers: two layers, grouped queries, a tokenizer and a chat template."""
-    from transformers import AutoConfig
-
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    language = AutoConfig.for_model(
-        kind, **sizes, num_key_value_heads=2, head_dim=8, vocab_size=vocabulary, bos_token_id=1, eos_token_id=2,
-        pad_token_id=3,
-    )  # fmt: skip
-    return llava(folder, language=language, text=32, **config)
+    return llava(folder, language=_answering(vocabulary, kind), text=32, **config)
 
 
 # Ids as in Whisper: words, what ends and begins a transcript, languages, tasks, other marks, and times.

@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import Field
 from torch import Tensor, nn
 from transformers import AutoConfig
 
 from ..decoders.attention import UNMASKED
-from ..sources.configuration import Layers, Pixels, Vocabulary, Width, built, typed
+from ..sources.configuration import built, typed
 from .square import square
+from .two_parts import TwoParts
 from .visual import Layout, VisionLanguage, shell
 
 if TYPE_CHECKING:
@@ -30,31 +31,9 @@ _LAYOUT = Layout(
 )
 
 
-class _Vision(BaseModel):
-    """What is read of the vision tower; what is not there has the default of transformers."""
-
-    image_size: Pixels | None = None
-    patch_size: Pixels | None = None
-    hidden_size: Width | None = None
-    intermediate_size: Width | None = None
-    num_hidden_layers: Layers | None = None
-    num_attention_heads: Width | None = None
-
-
-class _Text(BaseModel):
-    """What is read of the language model."""
-
-    hidden_size: Width | None = None
-    intermediate_size: Width | None = None
-    vocab_size: Vocabulary | None = None
-    num_hidden_layers: Layers | None = None
-
-
-class _Config(BaseModel):
+class _Config(TwoParts):
     """What is read of config.json."""
 
-    vision_config: _Vision | None = None
-    text_config: _Text | None = None
     scale_factor: Annotated[int, Field(ge=1, le=16)] | None = None
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from torch import Tensor, nn
 from transformers import AutoConfig
 
 from ...errors import RequestError
-from ..sources.configuration import Layers, Pixels, Vocabulary, Width, built, typed
+from ..sources.configuration import Pixels, built, typed
 from .square import square
+from .two_parts import Tower, TwoParts
 from .visual import Layout, VisionLanguage, shell
 
 if TYPE_CHECKING:
@@ -25,31 +26,17 @@ _LAYOUT = Layout(mark="<IMG_CONTEXT>", becomes="<img><IMG_CONTEXT></img>")
 _Side = Pixels | Annotated[list[Pixels], Field(min_length=2, max_length=2)]
 
 
-class _Vision(BaseModel):
-    """What is read of the vision tower; what is not there has the default of transformers."""
+class _Vision(Tower):
+    """What is read of the vision tower, whose sides may be pairs."""
 
-    image_size: _Side | None = None
-    patch_size: _Side | None = None
-    hidden_size: Width | None = None
-    intermediate_size: Width | None = None
-    num_hidden_layers: Layers | None = None
-    num_attention_heads: Width | None = None
+    image_size: _Side | None = None  # type: ignore[assignment]
+    patch_size: _Side | None = None  # type: ignore[assignment]
 
 
-class _Text(BaseModel):
-    """What is read of the language model."""
-
-    hidden_size: Width | None = None
-    intermediate_size: Width | None = None
-    vocab_size: Vocabulary | None = None
-    num_hidden_layers: Layers | None = None
-
-
-class _Config(BaseModel):
+class _Config(TwoParts):
     """What is read of config.json."""
 
     vision_config: _Vision | None = None
-    text_config: _Text | None = None
     downsample_ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     vision_feature_layer: Literal[-1] | None = None
     vision_feature_select_strategy: Literal["default"] | None = None

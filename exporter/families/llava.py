@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import Field
 from torch import Tensor, nn
 from transformers import AutoModel, LlavaConfig
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from ...errors import RequestError
-from ..sources.configuration import Layers, Pixels, Vocabulary, Width, built, typed
+from ..sources.configuration import Width, built, typed
 from ..sources.images import preprocess_of
 from ..sources.own_module import example
 from ..sources.source import GraphSource
 from ..sources.weights import without_weights
+from .two_parts import Language, Tower, TwoParts
 from .visual import Layout, VisionLanguage
 
 if TYPE_CHECKING:
@@ -36,34 +37,24 @@ _TOWERS = {"clip_vision_model": 1, "siglip_vision_model": 0}
 _UNUSED = ("post_layernorm", "vision_model.post_layernorm", "head", "vision_model.head")
 
 
-class _Vision(BaseModel):
-    """What is read of the vision tower; what is not there has the default of transformers."""
+class _Vision(Tower):
+    """What is read of the vision tower."""
 
     model_type: str | None = None
-    image_size: Pixels | None = None
-    patch_size: Pixels | None = None
     num_channels: Annotated[int, Field(ge=1, le=16)] | None = None
-    hidden_size: Width | None = None
-    intermediate_size: Width | None = None
-    num_hidden_layers: Layers | None = None
-    num_attention_heads: Width | None = None
     projection_dim: Width | None = None
 
 
-class _Text(BaseModel):
+class _Text(Language):
     """What is read of the language model."""
 
     model_type: str | None = None
-    hidden_size: Width | None = None
-    intermediate_size: Width | None = None
-    vocab_size: Vocabulary | None = None
-    num_hidden_layers: Layers | None = None
     pad_token_id: int | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
 
 
-class _Config(BaseModel):
+class _Config(TwoParts):
     """What is read of config.json."""
 
     vision_config: _Vision | None = None

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import GenerationConfig
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..sources.source import Answered
 from ..sources.weights import without_weights
+from .greedy_reference import greedy
 from .whisper_generation import Settings
 
 
@@ -62,29 +63,16 @@ class Reference:
         ) -> tuple[tuple[Any, ...], dict[str, Any]]:
             return args, {**named, "attention_mask": bias}
 
-        hooks = [
-            layer.encoder_attn.register_forward_pre_hook(biased, with_kwargs=True)
-            for layer in self.model.model.decoder.layers
-        ]
-        try:
-            made = GenerationMixin.generate(
-                self.model,
-                encoder_outputs=self._encoded(last_hidden_state=torch.from_numpy(np.asarray(tokens, np.float32))),
-                decoder_input_ids=torch.tensor([[*prompt]]),
-                generation_config=GenerationConfig(
-                    max_new_tokens=limit,
-                    do_sample=False,
-                    bos_token_id=settings.bos,
-                    eos_token_id=settings.eos,
-                    pad_token_id=settings.pad,
-                    suppress_tokens=settings.suppress or None,
-                    begin_suppress_tokens=settings.begin_suppress or None,
-                    output_scores=True,
-                    return_dict_in_generate=True,
-                ),
-            )
-        finally:
-            for hook in hooks:
-                hook.remove()
-        ids = made.sequences[0, len(prompt) :].tolist()
-        return Answered(ids, torch.cat(made.scores).numpy())
+        return greedy(
+            partial(GenerationMixin.generate, self.model),
+            [(layer.encoder_attn, biased) for layer in self.model.model.decoder.layers],
+            settings,
+            limit,
+            begun=len(prompt),
+            inputs={
+                "encoder_outputs": self._encoded(last_hidden_state=torch.from_numpy(np.asarray(tokens, np.float32))),
+                "decoder_input_ids": torch.tensor([[*prompt]]),
+            },
+            suppress_tokens=settings.suppress or None,
+            begin_suppress_tokens=settings.begin_suppress or None,
+        )

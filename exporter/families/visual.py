@@ -18,7 +18,7 @@ from ...runtimes.bundle.manifest import GenerationRecord, ProcessorRecord, Promp
 from ...runtimes.tokenizer_file import TokenizerFile
 from ..decoders.attention import NAME
 from ..decoders.language import LanguageDecoder, Positions
-from ..sources.chat import offset_of, prompt_of
+from ..sources.chat import prompt_of
 from ..sources.configuration import built
 from ..sources.source import Answered, GraphSource, Source
 from ..sources.synthetic import image
@@ -198,11 +198,15 @@ class VisionLanguage(Source):
 
     def prompts(self, n: int) -> list[list[int]]:
         """Prompts as the model wants them asked."""
-        generation = self.generation(1)
         if self.asked is not None:
-            file = TokenizerFile(self.processor_files[_TOKENIZER], self.checkpoint.folder / FILE, generation)
-            return [file.prompt(_QUESTION)] * n
+            return [self._question] * n
         return self._random(n, max(self.offset + 1, self.checkpoint.lengths.prompt // 4))
+
+    @cached_property
+    def _question(self) -> list[int]:
+        """The ids of a question; a tokenizer of many megabytes is read for it once."""
+        path = self.checkpoint.folder / FILE
+        return TokenizerFile(self.processor_files[_TOKENIZER], path, self.generation(1)).prompt(_QUESTION)
 
     def _random(self, n: int, length: int) -> list[list[int]]:
         rng, vocabulary = np.random.default_rng(0), self.language_config.vocab_size
@@ -239,8 +243,8 @@ class VisionLanguage(Source):
         vocabulary = self.language_config.vocab_size
         content, _ = tokenizer_of(self.checkpoint, vocabulary)
         found = prompt_of(self.checkpoint, content, self.placeholder, self.layout.mark, self.layout.becomes)
-        if isinstance(found, PromptRecord):
-            self.asked, self.offset = found, offset_of(found, content, self.checkpoint)
+        if isinstance(found, tuple):
+            self.asked, self.offset = found
         else:
             self.notes = (*self.notes, f"prompts are lists of ids, with {self.offset} before the image: {found}")
         self.processor = ProcessorRecord(kind="tokenizers", tokenizer=_TOKENIZER)
@@ -259,23 +263,25 @@ class VisionLanguage(Source):
 
     def _check_lengths(self) -> None:
         """All that a sequence may hold must fit the positions that the model was made for."""
-        lengths, most = self.checkpoint.lengths, getattr(self.language_config, "max_position_embeddings", None)
+        lengths, text = self.checkpoint.lengths, self.language_config
         whole = lengths.prompt + lengths.answer + self.positions().advance
-        if most is not None and whole > most:
-            raise RequestError(
-                f"a prompt of {lengths.prompt} ids, an image of {self.tokens} tokens and an answer of "
-                f"{lengths.answer} take {whole} positions, and max_position_embeddings of config.json is {most}",
-                where=str(self.checkpoint.folder / "config.json"),
-                fix="Give a smaller --prompt-length or --answer-length.",
-            )
-        window = getattr(self.language_config, "sliding_window", None)
-        if window is not None and whole > window:
-            raise RequestError(
-                f"a prompt of {lengths.prompt} ids, an image of {self.tokens} tokens and an answer of "
-                f"{lengths.answer} take {whole} positions, and layers of this model see {window} (sliding_window)",
-                where=str(self.checkpoint.folder / "config.json"),
-                fix="Give a smaller --prompt-length or --answer-length: within the window all layers see all.",
-            )
+        fewer = "Give a smaller --prompt-length or --answer-length"
+        for name, says, fix in (
+            ("max_position_embeddings", "max_position_embeddings of config.json is {}", f"{fewer}."),
+            (
+                "sliding_window",
+                "layers of this model see {} (sliding_window)",
+                f"{fewer}: within the window all layers see all.",
+            ),
+        ):
+            most = getattr(text, name, None)
+            if most is not None and whole > most:
+                raise RequestError(
+                    f"a prompt of {lengths.prompt} ids, an image of {self.tokens} tokens and an answer of "
+                    f"{lengths.answer} take {whole} positions, and {says.format(most)}",
+                    where=str(self.checkpoint.folder / "config.json"),
+                    fix=fix,
+                )
 
     # The text of a question, for methods that read it
 

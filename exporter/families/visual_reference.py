@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import GenerationConfig
 
 from ..decoders.language import LanguageDecoder
 from ..sources.source import Answered
 from .answering import Marks
+from .greedy_reference import Hook, greedy
 
 
 class Reference:
@@ -86,26 +86,13 @@ class Reference:
             image = F.pad(torch.ones(1, kept.shape[1]), (sizes.offset, len(prompt) - sizes.offset)) > 0
             return args, {**named, "visual_pos_masks": image, "deepstack_visual_embeds": [x[0] for x in further]}
 
-        hooks = [layer.self_attn.register_forward_pre_hook(biased, with_kwargs=True) for layer in self._language.layers]
+        hooks: list[tuple[nn.Module, Hook]] = [(layer.self_attn, biased) for layer in self._language.layers]
         if further:
-            hooks.append(self._language.register_forward_pre_hook(deepened, with_kwargs=True))
-        try:
-            made = self.model.generate(
-                inputs_embeds=embeds,
-                attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long),
-                position_ids=positions[0] if len(positions) == 1 else positions,
-                **self._kinds(embeds.shape[1], kept.shape[1]),
-                generation_config=GenerationConfig(
-                    max_new_tokens=limit,
-                    do_sample=False,
-                    bos_token_id=marks.bos,
-                    eos_token_id=marks.eos,
-                    pad_token_id=marks.pad,
-                    output_scores=True,
-                    return_dict_in_generate=True,
-                ),
-            )
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return Answered(made.sequences[0].tolist(), torch.cat(made.scores).numpy())
+            hooks.append((self._language, deepened))
+        inputs = {
+            "inputs_embeds": embeds,
+            "attention_mask": torch.ones(embeds.shape[:2], dtype=torch.long),
+            "position_ids": positions[0] if len(positions) == 1 else positions,
+            **self._kinds(embeds.shape[1], kept.shape[1]),
+        }
+        return greedy(self.model.generate, hooks, marks, limit, inputs=inputs)

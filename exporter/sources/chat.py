@@ -53,7 +53,9 @@ class _Older(BaseModel):
     chat_template: _Template
 
 
-def prompt_of(checkpoint: Checkpoint, tokenizer: bytes, image: int, mark: str, becomes: str) -> PromptRecord | str:
+def prompt_of(
+    checkpoint: Checkpoint, tokenizer: bytes, image: int, mark: str, becomes: str
+) -> tuple[PromptRecord, int] | str:
     """How a question about one image is asked.
 
     Args:
@@ -64,7 +66,7 @@ def prompt_of(checkpoint: Checkpoint, tokenizer: bytes, image: int, mark: str, b
         becomes: what the processor of the model makes of it, with the placeholder once.
 
     Returns:
-        The record; where there is none, why.
+        The record, and how many ids stand before the image; where there is none, why.
 
     Raises:
         RequestError: the template cannot be read or rendered.
@@ -91,16 +93,11 @@ def prompt_of(checkpoint: Checkpoint, tokenizer: bytes, image: int, mark: str, b
         strips=_around(padded, _QUESTIONS[0]) == parts,
     )
     ids = TokenizerFile(tokenizer, checkpoint.folder / "tokenizer.json").marked(
-        record.before, add_special_tokens=record.add_special_tokens
+        f"{record.before}{_QUESTIONS[0]}{after}", add_special_tokens=record.add_special_tokens
     )
-    return record if ids.count(image) == 1 else f"the tokenizer does not read {becomes} as one placeholder"
-
-
-def offset_of(record: PromptRecord, tokenizer: bytes, checkpoint: Checkpoint) -> int:
-    """How many ids stand before the image."""
-    file = TokenizerFile(tokenizer, checkpoint.folder / "tokenizer.json")
-    whole = f"{record.before}{_QUESTIONS[0]}{record.after}"
-    return file.marked(whole, add_special_tokens=record.add_special_tokens).index(record.image)
+    if ids.count(image) != 1:
+        return f"the tokenizer does not read {becomes} as one placeholder"
+    return record, ids.index(image)
 
 
 def _template(checkpoint: Checkpoint, config: _Tokenizer) -> str | None:

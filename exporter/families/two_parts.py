@@ -1,0 +1,34 @@
+"""What is read of config.json of a vision tower and of a language model; families add what they need beside it."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from ..sources.configuration import Layers, Pixels, Vocabulary, Width
+
+
+class Tower(BaseModel):
+    """Of the vision tower; what is not there has the default of transformers."""
+
+    image_size: Pixels | None = None
+    patch_size: Pixels | None = None
+    hidden_size: Width | None = None
+    intermediate_size: Width | None = None
+    num_hidden_layers: Layers | None = None
+    num_attention_heads: Width | None = None
+
+
+class Language(BaseModel):
+    """Of the language model."""
+
+    hidden_size: Width | None = None
+    intermediate_size: Width | None = None
+    vocab_size: Vocabulary | None = None
+    num_hidden_layers: Layers | None = None
+
+
+class TwoParts(BaseModel):
+    """Of both."""
+
+    vision_config: Tower | None = None
+    text_config: Language | None = None
