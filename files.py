@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .errors import RequestError
+
 # No text that people or programs write as a configuration is larger.
 LARGEST_TEXT = 64 << 20
 # Deeper than any configuration, and far from where a parser or a printer runs out of stack.
@@ -44,6 +46,22 @@ def open_regular(path: Path | str, *, follow: bool = True) -> BinaryIO:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         raise OSError(errno.EINVAL, "is a pipe, a socket or a device, and no regular file", str(path))
     return os.fdopen(descriptor, "rb")
+
+
+def utf8_name(path: Path | str) -> str:
+    """A path for a library that takes names as UTF-8, whatever the encoding is in which Python reads them.
+
+    Raises:
+        RequestError: its bytes are no UTF-8.
+    """
+    try:
+        return os.fsencode(path).decode("utf-8")
+    except ValueError:
+        raise RequestError(
+            "a name that is no UTF-8 cannot be given to ONNX Runtime and other libraries",
+            where=ascii(str(path)),
+            fix="Rename the file or the folder (convmv -f latin1 -t utf8 -r --notest FOLDER), or name another with -o.",
+        ) from None
 
 
 def read_bounded(path: Path | str, most: int = LARGEST_TEXT, *, follow: bool = True) -> bytes:

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
@@ -37,6 +38,12 @@ class Group(click.Group):
 
     With --json the error is an object on stdout as well: ``{"error": {"kind", "what", "where", "fix", "exit_code"}}``.
     """
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        """Run as a program, where names are UTF-8 whatever the locale says: as they are in bundles and reports."""
+        if args is None and sys.getfilesystemencoding().lower() not in ("utf-8", "utf8"):
+            os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+        return super().main(args, *rest, **options)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Remember what was typed: which options were given decides how an error is shown."""

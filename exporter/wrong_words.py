@@ -54,5 +54,8 @@ def option(error: click.NoSuchOption) -> click.NoSuchOption:
     elif name == "--model" and any(one.name == "source" for one in taken):
         hint = "The model is named without an option, as in `tokexport model SOURCE`."
     else:
-        return error
+        # click compares the dashes too, by which all long options are alike.
+        names = {one.lstrip("-"): one for one in takes if one.startswith("--")}
+        close = difflib.get_close_matches(name.lstrip("-").lower(), names, n=2, cutoff=0.65)
+        return click.NoSuchOption(name, possibilities=[names[one] for one in close], ctx=error.ctx)
     return click.NoSuchOption(name, message=f"No such option {name!r}. {hint}", ctx=error.ctx)

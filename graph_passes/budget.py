@@ -11,6 +11,10 @@ from typing import Any
 
 from ..errors import RequestError
 
+# In the digits 0 to 9 alone: Python also reads those of other scripts, and underscores between them. An exact
+# 1e-999999999 would fill the memory.
+_PLAIN = re.compile(r"[-+]?[0-9.]+([eE][-+]?[0-9]{1,3})?(/[-+]?[0-9]+)?")
+
 
 def parse_ratio(ratio: str | float | Fraction) -> Fraction:
     """Read a ratio such as ``0.85``, ``"0.85"`` or ``"8/9"`` without rounding.
@@ -20,8 +24,7 @@ def parse_ratio(ratio: str | float | Fraction) -> Fraction:
     """
     text = str(ratio).strip()
     try:
-        # An exact 1e-999999999 would fill the memory.
-        value = Fraction("" if re.search(r"[eE][+-]?\d{4}", text) else text)
+        value = Fraction(text if _PLAIN.fullmatch(text) else "")
     except (ValueError, ZeroDivisionError):
         raise RequestError(f"ratio {ratio!r} is not a number", fix="Write --ratio 0.85 or --ratio 8/9.") from None
     if 0 < value < 1:

@@ -12,7 +12,7 @@ from ...errors import RequestError
 from .. import completion, render, tables
 from ..evaluate.usefulness import judge
 from ..progress import progress, verbose
-from .shared import OUT, common, input_shape, settings, sizes
+from .shared import NUMBER, OUT, WHOLE, common, input_shape, settings, sizes
 
 # Status of the second verdict -> its heading.
 _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHANCE", "unknown": "usefulness"}
@@ -32,7 +32,7 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
     multiple=True,
     help="Share of tokens removed, read exactly: 0.85 or 8/9; repeatable: one variant each, over the same weights.",
 )
-@click.option("--keep", type=int, multiple=True, help="Tokens kept, instead of --ratio; repeatable.")
+@click.option("--keep", type=WHOLE, multiple=True, help="Tokens kept, instead of --ratio; repeatable.")
 @click.option(
     "--seam",
     shell_complete=completion.seams,
@@ -68,21 +68,21 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
 )
 @click.option(
     "--window",
-    type=float,
+    type=NUMBER,
     multiple=True,
     metavar="SECONDS",
     help="Sound that the encoder of a recogniser takes, shorter than its own window; repeatable: one variant each.",
 )
 @click.option(
     "--prompt-length",
-    type=int,
+    type=WHOLE,
     metavar="IDS",
     help="Longest prompt that the language graphs of a vision-language checkpoint take.  [default: 128]",
 )
 @click.option(
-    "--answer-length", type=int, metavar="TOKENS", help="Longest answer, which the KV caches hold.  [default: 128]"
+    "--answer-length", type=WHOLE, metavar="TOKENS", help="Longest answer, which the KV caches hold.  [default: 128]"
 )
-@click.option("--min-accuracy", type=float, help="Fail (exit 1) below this share of right answers; built-in models.")
+@click.option("--min-accuracy", type=NUMBER, help="Fail (exit 1) below this share of right answers; built-in models.")
 @click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle records that.")
 @click.option(
     "--force", is_flag=True, help="Also write to a folder that holds other files: ALL it holds is deleted; -v lists it."

@@ -12,7 +12,7 @@ import click
 
 from ...errors import RequestError
 from .. import progress, render, tables
-from .shared import OUT, common, one_input
+from .shared import OUT, POSITIVE, common, one_input
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ _NAMES = {"--image": "images", "--video": "videos", "--audio": "sound"}
 @click.option("--task", help="transcribe, or translate to English, where the model has both.")
 @click.option("--timestamps", is_flag=True, help="A line for each segment of the speech, with its times in seconds.")
 @click.option("--variant", metavar="NAME", help="Of the bundle.  [default: the first, or the window that fits a sound]")
-@click.option("--max-new-tokens", type=click.IntRange(1), help="At most this many; the bundle's own limit otherwise.")
+@click.option("--max-new-tokens", type=POSITIVE, help="At most this many; the bundle's own limit otherwise.")
 @common
 def run(
     bundle: Path,

@@ -17,6 +17,22 @@ F = TypeVar("F", bound=Callable[..., Any])
 OUT = click.Path(path_type=Path)
 
 
+class _Plain(click.ParamType):
+    """A number in the digits 0 to 9: Python also reads those of other scripts, and underscores between them."""
+
+    def __init__(self, kind: click.ParamType) -> None:
+        self._kind, self.name = kind, kind.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType`."""
+        if isinstance(value, str) and not re.fullmatch("[-+.0-9a-zA-Z]*", value.strip()):
+            self.fail(f"{value!r} is not a number in the digits 0 to 9, such as 5 or 0.85.", param, ctx)
+        return self._kind.convert(value, param, ctx)
+
+
+WHOLE, NUMBER, POSITIVE = _Plain(click.INT), _Plain(click.FLOAT), _Plain(click.IntRange(1))
+
+
 def common(command: F) -> F:
     """The options of every command with a result."""
     command = progress.options(command)

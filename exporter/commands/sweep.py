@@ -10,7 +10,7 @@ import click
 
 from .. import completion, render, tables
 from ..progress import bar
-from .shared import OUT, common
+from .shared import OUT, WHOLE, common
 
 
 @click.command(short_help="Measure methods at several ratios.")
@@ -31,8 +31,8 @@ from .shared import OUT, common
     show_default=True,
     help="Share of tokens removed; repeatable.",
 )
-@click.option("--seeds", type=int, default=3, show_default=True, help="How many sets of questions.")
-@click.option("--questions", type=int, default=1024, show_default=True, help="Questions in a set.")
+@click.option("--seeds", type=WHOLE, default=3, show_default=True, help="How many sets of questions.")
+@click.option("--questions", type=WHOLE, default=1024, show_default=True, help="Questions in a set.")
 @click.option(
     "--inputs", type=OUT, help="A folder of images, videos or sounds: measures agreement instead of accuracy."
 )

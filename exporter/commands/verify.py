@@ -11,7 +11,7 @@ import click
 from .. import render, tables
 from ..progress import progress
 from ..proof import gate
-from .shared import OUT, common
+from .shared import NUMBER, OUT, common
 
 
 @click.command(short_help="Check a bundle, and prove it again on this machine.")
@@ -19,7 +19,7 @@ from .shared import OUT, common
 @click.option("--runtime", type=click.Choice(["ort", "tensorrt"]), default="ort", show_default=True)
 @click.option("--variant", metavar="NAME", help="Prove only this variant.  [default: all of the bundle]")
 @click.option(
-    "--min-accuracy", type=float, help="Fail (exit 1) where the export measured a smaller share of right answers."
+    "--min-accuracy", type=NUMBER, help="Fail (exit 1) where the export measured a smaller share of right answers."
 )
 @click.option("--junit", type=OUT, metavar="FILE", help="Write a JUnit XML report, also when the proof fails.")
 @common

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import GraphError, first_line
+from ...files import utf8_name
 from ..bundling.language import language_values
 from ..sources.texts import proof_ids, with_text
 from . import probes as probe_file
@@ -148,7 +149,7 @@ def _check_types(files: Iterable[Path]) -> None:
 
     for file in files:
         try:
-            onnx.checker.check_model(str(file), full_check=True)
+            onnx.checker.check_model(utf8_name(file), full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise GraphError(
                 f"the typed graph is not valid: {first_line(error)}",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from ...errors import RequestError, first_line
-from ...files import open_regular
+from ...files import open_regular, utf8_name
 from ...runtimes.bundle.strict import one_part
 from .configuration import read_json, typed
 
@@ -186,11 +186,12 @@ def _open(file: Path) -> Iterator[Any]:
             raise RequestError(
                 f"{file.name} is a Git LFS pointer, not the weights", where=str(file), fix="Run `git lfs pull` there."
             )
+    name = utf8_name(file)
     try:
         if file.suffix == ".safetensors":
             from safetensors import safe_open
 
-            context: Any = safe_open(file, framework="pt")
+            context: Any = safe_open(name, framework="pt")
         else:
             context = contextlib.nullcontext(_Pickled(file))
     except Exception as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from ...errors import GraphError, MissingError, first_line
+from ...files import utf8_name
 from .model_io import external_tensors
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def open_session(model: ir.Model, threads: int | None = None) -> onnxruntime.Inf
     if threads is not None:
         options.intra_op_num_threads = threads
     if folders:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folders.pop())
+        folder = utf8_name(folders.pop())
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     try:
         return onnxruntime.InferenceSession(
             ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]

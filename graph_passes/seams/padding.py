@@ -18,8 +18,21 @@ from ..ir_tools.walk import FLOATS, Walk, dims
 _MASK_INPUTS = {
     ("", "Attention"): (3, 6),
     ("com.microsoft", "Attention"): (3, 5),
+    ("com.microsoft", "DecoderAttention"): (5,),
+    ("com.microsoft", "DecoderMaskedMultiHeadAttention"): (3, 4),
+    ("com.microsoft", "DecoderMaskedSelfAttention"): (3, 5),
+    ("com.microsoft", "DynamicSparseAttention"): (9, 10),
+    ("com.microsoft", "GroupQueryAttention"): (5, 6, 10),
+    ("com.microsoft", "LongformerAttention"): (3,),
     ("com.microsoft", "MultiHeadAttention"): (4, 5),
+    ("com.microsoft", "PackedAttention"): (3, 4, 5),
     ("com.microsoft", "PackedMultiHeadAttention"): (4, 5, 6),
+    ("com.microsoft", "PagedAttention"): (5, 6),
+    ("com.microsoft", "QAttention"): (5,),
+    ("com.microsoft", "QOrderedAttention"): (17, 19),
+    ("com.microsoft", "QOrderedLongformerAttention"): (7,),
+    ("com.microsoft", "SparseAttention"): (7, 8),
+    ("com.microsoft", "SparsePagedAttention"): (5, 6),
 }
 
 _PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Einsum", "Gemm", "MatMulInteger", "QLinearMatMul"})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BundleError
+from ...files import utf8_name
 from .manifest import BUILDING, MANIFEST, OURS, PENDING
 from .recovery import recover
 
@@ -35,12 +36,14 @@ def check_target(out: Path | str, *, force: bool = False) -> Path:
         The absolute path, links resolved.
 
     Raises:
+        RequestError: the path is no UTF-8, in which other libraries take it.
         BundleError: the parent is missing or not writable. Or `out` is a file, or holds files that tokexport did not
             write, or is the current folder, a home folder, a repository, or a parent of one of them. Without `force`
             also where it holds a replacement that is damaged or that somebody else began. The same holds for the failed
             result, which may not be a link either.
     """
     path = Path(os.path.realpath(out))
+    utf8_name(path)
     _check_guarded(path)
     _check_guarded(failed_path(path))
     if not path.parent.is_dir():

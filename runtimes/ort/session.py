@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BundleError, GraphError, MissingError, RequestError, first_line
+from ...files import utf8_name
 from ..bundle.reader import Bundle
 from ..generate import Run
 from ..session import Session
@@ -86,8 +87,9 @@ class OrtSession(Session):
         if role in self._sessions:
             return self._sessions[role]
         with self.bundle.reading(role, self._form, self.variant.name) as path:
+            name = utf8_name(path)
             try:
-                session = self._ort.InferenceSession(str(path), self._options, providers=self._providers)
+                session = self._ort.InferenceSession(name, self._options, providers=self._providers)
             except Exception as error:
                 what, fix = f"ONNX Runtime cannot load it: {first_line(error)}", "Check it with `tokexport verify`."
                 raise GraphError(what, where=str(path), fix=fix) from error

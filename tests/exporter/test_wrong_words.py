@@ -38,6 +38,15 @@ def test_an_option_of_another_tool_too(arguments: tuple[str, ...], right: str) -
     assert f"Did you mean '{right}'?" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("--nope", ""), ("--xyz", ""), ("--raito", "'--ratio'"), ("--precison", "'--precision'"), ("--methd", "'--method'")],
+)
+def test_only_what_is_near_is_suggested(name: str, near: str) -> None:
+    said = typed("model", name, "x").stderr
+    assert f"No such option '{name}'" in said and (near in said if near else "Did you mean" not in said)
+
+
 def test_the_model_is_named_without_an_option() -> None:
     assert "tokexport model SOURCE" in typed("model", "--model", "x").stderr
 

@@ -11,6 +11,8 @@ import pytest
 from exported_models import Toy, run
 from tokexport.errors import GraphError
 from tokexport.graph_passes.compress import compress
+from tokexport.graph_passes.ir_tools.walk import Walk
+from tokexport.graph_passes.seams.padding import _MASK_INPUTS, refuse_padding
 
 N, D = 12, 8
 BIG = -1e4
@@ -134,3 +136,37 @@ def test_tokens_times_a_number_for_each_from_an_input_are_masked() -> None:
     with pytest.raises(GraphError, match=r"input 'pixel_mask'.*--assume-no-padding"):
         compress(model, "kcenter_merge", keep=4)
     assert compress(model, "kcenter_merge", keep=4, assume_no_padding=True)
+
+
+def masked_by_lengths(operator: str, at: int, count: int, *, learned: bool = False) -> ir.Model:
+    """An attention of com.microsoft whose operand `at` says how long the sequence really is."""
+    toy = Toy()
+    toy.model.opset_imports["com.microsoft"] = 1
+    x = toy.op("MatMul", toy.input("tokens", 1, N, D), toy.weight(D, D), name="x")
+    operands: list[ir.Value | None] = [x, *([None] * (count - 1))]
+    operands[at] = toy.const(np.array([N], np.int32)) if learned else toy.input("length", 1, dtype=ir.DataType.INT32)
+    mixed = toy.op(operator, *operands)
+    mixed.producer().domain = "com.microsoft"
+    return toy.output(toy.op("Add", x, toy.op("MatMul", mixed, toy.weight(D, D)), name="y"))
+
+
+@pytest.mark.parametrize(
+    ("operator", "at"),
+    [(operator, at) for (domain, operator), places in _MASK_INPUTS.items() if domain for at in places],
+)
+def test_lengths_and_masks_of_fused_attention_are_seen(operator: str, at: int) -> None:
+    with pytest.raises(GraphError, match=rf"{operator} .*'length'.*--assume-no-padding"):
+        refuse_padding(Walk(masked_by_lengths(operator, at, at + 1)), "x")
+    refuse_padding(Walk(masked_by_lengths(operator, at, at + 1, learned=True)), "x")
+
+
+def test_no_mask_of_an_attention_of_onnx_runtime_is_forgotten() -> None:
+    state = pytest.importorskip("onnxruntime.capi.onnxruntime_pybind11_state")
+    masks = {
+        *("mask", "mask_index", "key_padding_mask", "attention_bias", "seqlens_k", "total_sequence_length"),
+        *("token_offset", "cumulative_sequence_length", "key_total_sequence_lengths"),
+    }
+    for schema in state.get_all_operator_schema():
+        if schema.domain == "com.microsoft" and schema.name.endswith("Attention"):
+            there = {i for i, one in enumerate(schema.inputs) if one.name in masks}
+            assert there <= {*_MASK_INPUTS.get((schema.domain, schema.name), ())}, schema.name
