@@ -276,10 +276,11 @@ def _finish(writer: BundleWriter, made: Sequence[_Made], min_accuracy: float | N
     encoded = first.proved.encoded if first.proved else []
     page.add(writer, first.plan, first.runnable, manifest, first.result, encoded, failure)
     step("putting the bundle in place")
-    manifest = graphs.manifest(opened, entries, _parity(results))
+    kept = _parity(results) | ({"failed": failure} if failure else {})
+    manifest = graphs.manifest(opened, entries, kept)
     if failure:
         failed = writer.commit_failed(manifest)
-        raise GateError(failure, where=f"kept for inspection in {failed}", fix=_what_to_try(results))
+        raise GateError(failure, where=f"kept for inspection in {failed}", fix=_what_to_try(results, min_accuracy))
     writer.commit(manifest)
     return first.result
 
@@ -314,10 +315,11 @@ def _failure(results: list[Exported], min_accuracy: float | None) -> str:
     return ""
 
 
-def _what_to_try(results: list[Exported]) -> str:
+def _what_to_try(results: list[Exported], min_accuracy: float | None) -> str:
     """A cure that fits what failed: not fp32 for a graph that is in fp32."""
-    if all(check["ok"] for result in results if result.proof for check in result.proof["checks"]):
-        return "A smaller --ratio, or --method kcenter_merge, loses less."
+    short = [one for one in results if one.accuracy and gate.shortfall(one.accuracy, min_accuracy)]
+    if short and all(check["ok"] for one in results if one.proof for check in one.proof["checks"]):
+        return gate.cure(short[0].accuracy or {}, min_accuracy or 0.0, short[0].source)
     half = results[0].precision
     if half != "fp32":
         return f"Do not ship it. Sums that {half} cannot hold stay exact with --precision fp32."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -60,7 +61,10 @@ def show(table: Table) -> None:
         drawn.add_row(*(Text(row[i]) for i in shown))
     console = Console(width=width(), highlight=False, color_system=None if colourless() else "auto")
     console.width = max(console.width, least + _GAP)
-    console.print(drawn)
+    with console.capture() as printed:
+        console.print(drawn)
+    # Blanks at the right of a full line would begin another one.
+    click.echo("\n".join(line.rstrip(" ") for line in printed.get().splitlines()), color=True)
     hidden = [column for column in table.columns if column in table.more]
     if hidden and not wide and table.rows:
         click.echo(f"more columns with --wide: {', '.join(hidden)}")
@@ -92,10 +96,43 @@ def width() -> int:
 
 def wrapped(first: str, text: str, colour: str | None = None) -> None:
     """Print `text` behind `first`, with its further lines below its own beginning."""
+    click.secho("\n".join(folded(first, text)) or first.rstrip(), fg=colour)
+
+
+def prose(text: str) -> None:
+    """Print paragraphs as wide as the output; indented lines, which are formulas and lists, keep their own."""
+    from itertools import groupby
+
+    if is_wide():
+        click.echo(text)
+        return
+    for indented, lines in groupby(text.splitlines(), lambda line: line[:1] == " " or not line):
+        if not indented:
+            wrapped("", " ".join(lines))
+            continue
+        for line in lines:
+            _indented(line)
+
+
+def _indented(line: str) -> None:
+    """Print a line of a formula or a list; where it is too long, a remark at its right stands below it."""
+    if len(line) <= width():
+        click.echo(line)
+    elif term := re.match(r"( *\S+ {2,})(\S.*)", line):
+        wrapped(*term.groups())
+    elif remark := re.match(r"( *)(\S.*?) {3,}(\S.*)", line):
+        wrapped(remark[1], remark[2])
+        wrapped(f"{remark[1]}    ", remark[3])
+    else:
+        wrapped(line[: len(line) - len(line.lstrip())], line.lstrip())
+
+
+def folded(first: str, text: str) -> list[str]:
+    """The lines of `text` behind `first`, as wide as the output."""
     import textwrap
 
     room = max(width(), len(first) + 30)
-    lines = textwrap.wrap(
+    return textwrap.wrap(
         text,
         room,
         initial_indent=first,
@@ -103,7 +140,6 @@ def wrapped(first: str, text: str, colour: str | None = None) -> None:
         break_long_words=False,
         break_on_hyphens=False,
     )
-    click.secho("\n".join(lines) or first.rstrip(), fg=colour)
 
 
 def wide_option(command: Any) -> Any:

@@ -115,7 +115,7 @@ def choose(
         cure: what to do where they are NaN.
 
     Raises:
-        GraphError: one is NaN in a row that is still going.
+        GraphError: one is NaN in a row that is still going, or the largest that the rules allow is infinite.
     """
     rows = np.asarray(logits, np.float32).reshape(len(going), -1)
     missing = np.isnan(rows).sum(1) * going
@@ -125,7 +125,16 @@ def choose(
             where=f"output logits of {role}",
             fix=cure,
         )
-    return rules.apply(rows, said).argmax(1)
+    scores = rules.apply(rows, said)
+    best = scores.max(1)
+    lost = np.flatnonzero(~np.isfinite(best) & going)
+    if lost.size:
+        raise GraphError(
+            f"the best of {rows.shape[1]} logits is {best[lost[0]]} at token {len(said[lost[0]])}: none can be chosen",
+            where=f"output logits of {role}",
+            fix=cure,
+        )
+    return scores.argmax(1)
 
 
 def _logsumexp(scores: np.ndarray) -> np.ndarray:

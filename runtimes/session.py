@@ -183,7 +183,8 @@ class Session(ABC):
         if self.words is None:
             raise RequestError(
                 "the bundle has no text processor",
-                fix="Pass its ids, in Python: tokexport.load(BUNDLE).encode(FILE, [1, 15043]), or generate().",
+                fix="Give the prompt as ids of your tokenizer: --prompt-ids 1,15043, or in Python "
+                "tokexport.load(BUNDLE).encode(FILE, [1, 15043]), or generate().",
             )
         return self.words
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from .. import render
+from .. import render, tables
 from .shared import OUT, common
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
@@ -49,7 +49,11 @@ def examined(data: dict[str, Any]) -> None:
         for one in findings:
             counts[one["status"]] += 1
             status = click.style(f"{one['status']:8}", fg=_COLOURS[one["status"]])
-            click.echo(f"  {status} {one['name']:16} {one['what']}")
-            if one["fix"]:
+            first, *more = tables.folded(f"  {one['status']:8} {one['name']:16} ", one["what"])
+            click.echo("\n".join([first.replace(f"{one['status']:8}", status, 1), *more]))
+            if one["fix"][:1].isupper():
+                tables.wrapped(f"{'':28}-> ", one["fix"])
+            elif one["fix"]:
+                # A command is copied, and so stays in one piece.
                 click.echo(f"{'':28}-> {one['fix']}")
     click.echo(f"\n{counts['ok']} ok, {counts['warning']} warnings, {counts['problem']} problems")

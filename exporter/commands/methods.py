@@ -61,7 +61,7 @@ def recipe_list(found: list[dict[str, Any]]) -> None:
         tables.wrapped(f"{row['name']:<16} ", row["summary"])
         for line in lines:
             tables.wrapped(f"{'':<16} ", line)
-    click.echo("A recipe by ratio scales with the model; --recipe FILE.toml takes one of your own")
+    tables.wrapped("", "A recipe by ratio scales with the model; --recipe FILE.toml takes one of your own")
 
 
 def _step(number: int, step: dict[str, Any]) -> str:
@@ -109,7 +109,8 @@ def method_page(row: dict[str, Any]) -> None:
         tables.show(shown)
     else:
         click.echo("no parameters")
-    click.echo(f"\n{row['about']}")
+    click.echo()
+    tables.prose(row["about"])
 
 
 def _refuse_name(name: str | None, known: Iterable[str]) -> None:

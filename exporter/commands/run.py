@@ -12,18 +12,13 @@ import click
 
 from ...errors import RequestError
 from .. import progress, render, tables
-from .shared import OUT, POSITIVE, common, one_input
+from .shared import OUT, POSITIVE, Prompt, check_kind, common, one_input, one_prompt, prompt_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ...runtimes.bundle.manifest import Preprocess
     from ...runtimes.session import Session
     from ...runtimes.transcribe import Listening
-
-# Kind of preprocessing -> the option that takes such an input.
-_OPTIONS = {"image": "--image", "video": "--video", "log_mel": "--audio", "waveform": "--audio"}
-_NAMES = {"--image": "images", "--video": "videos", "--audio": "sound"}
 
 
 @click.command(short_help="Ask a bundle a question, or have it transcribe a sound.")
@@ -34,6 +29,7 @@ _NAMES = {"--image": "images", "--video": "videos", "--audio": "sound"}
 @click.option(
     "--prompt", help="A question about the image or video; for a sound, words that its transcript begins with."
 )
+@prompt_ids
 @click.option("--runtime", type=click.Choice(["ort", "tensorrt"]), default="ort", show_default=True)
 @click.option("--language", metavar="CODE", help="Of the speech, such as en.  [default: the one that is heard]")
 @click.option("--task", help="transcribe, or translate to English, where the model has both.")
@@ -47,6 +43,7 @@ def run(
     video: Path | None,
     audio: Path | None,
     prompt: str | None,
+    ids: tuple[int, ...],
     runtime: str,
     language: str | None,
     task: str | None,
@@ -60,25 +57,24 @@ def run(
     A bundle without language graphs encodes its input and shows the tokens kept. A long sound is read piece by piece.
     --runtime tensorrt runs the engines that `tokexport build` wrote into the bundle.
     """
-    from ...runtimes.examples import question
     from ...runtimes.load import load
     from ...runtimes.speech import Asked, check
 
     option, media = one_input({"image": image, "video": video, "audio": audio})
     session = load(bundle, runtime, variant=variant)
-    _check_kind(session.preprocess, bundle, option)
+    check_kind(session.preprocess, bundle, option)
     check(Asked(language, task, timestamps), session.variant.generation, str(bundle))
     answers = session.variant.generation is not None
-    if option != "--audio" and not (prompt or "").strip() and (answers or prompt is not None):
-        fix = f"Ask something: --prompt {question(session.bundle.manifest)!r}"
-        raise RequestError("the prompt is empty", fix=fix)
+    asked = one_prompt(prompt, ids)
+    if option != "--audio" and not ids and not (prompt or "").strip() and (answers or prompt is not None):
+        raise RequestError("the prompt is empty", fix=_ask(session))
     if not answers:
-        _encode(session, media, prompt, option, as_json)
+        _encode(session, media, asked, option, as_json)
         return
     with _listening() as listening:
         answer = session.generate(
             media,
-            prompt or "",
+            asked or "",
             max_new_tokens=max_new_tokens,
             language=language,
             task=task,
@@ -113,13 +109,21 @@ def _written(data: dict[str, Any]) -> None:
         click.echo(f"[{segment['start']:.2f} - {segment['end']:.2f}] {segment['text']}")
 
 
-def _encode(session: Session, media: Path, prompt: str | None, option: str, as_json: bool) -> None:
-    """Run the encoder of a bundle without language graphs, and show which tokens it keeps."""
+def _ask(session: Session) -> str:
+    """What to type where the question is missing."""
     from ...runtimes.examples import question
 
-    if session.reads_text and not (prompt or "").strip():
-        fix = f"Ask something: --prompt {question(session.bundle.manifest)!r}"
-        raise RequestError("the tokens that this encoder keeps depend on the question, and there is none", fix=fix)
+    if session.bundle.manifest.processor.kind == "none":
+        return "The bundle reads no words. Ask by the ids of your tokenizer: --prompt-ids 1,2,3"
+    return f"Ask something: --prompt {question(session.bundle.manifest)!r}"
+
+
+def _encode(session: Session, media: Path, prompt: Prompt | None, option: str, as_json: bool) -> None:
+    """Run the encoder of a bundle without language graphs, and show which tokens it keeps."""
+    if session.reads_text and not prompt:
+        raise RequestError(
+            "the tokens that this encoder keeps depend on the question, and there is none", fix=_ask(session)
+        )
     encoded = session.encode(media, prompt if session.reads_text else None)
     if prompt and not session.reads_text:
         click.echo("note: the bundle has no language graphs, so the question is not asked", err=True)
@@ -144,15 +148,3 @@ def kept(data: dict[str, Any]) -> None:
         shown = " ".join(f"{at}" + (f"({size:g})" if size != 1 else "") for at, size in pairs)
         tables.wrapped("kept positions (sizes): ", shown)
     click.echo(f"as a picture: {data['draw']}")
-
-
-def _check_kind(record: Preprocess | None, bundle: Path, option: str) -> None:
-    """Refuse a kind of input that the model does not take, where the bundle records which one it takes."""
-    if record is None or _OPTIONS[record.kind] == option:
-        return
-    wanted = _OPTIONS[record.kind]
-    raise RequestError(
-        f"the model takes {_NAMES[wanted]}, not {_NAMES[option]}",
-        where=str(bundle),
-        fix=f"Give it a file with {wanted}.",
-    )

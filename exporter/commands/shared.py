@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ...entry_points import Skipped
 from ...errors import RequestError
 from .. import progress
+
+if TYPE_CHECKING:
+    from ...runtimes.bundle.manifest import Preprocess
 
 F = TypeVar("F", bound=Callable[..., Any])
 OUT = click.Path(path_type=Path)
@@ -80,6 +83,57 @@ def sizes(pairs: tuple[str, ...]) -> dict[str, list[int]]:
             )
         found[name] = [int(part) for part in numbers]
     return found
+
+
+# A question as text, or as ids.
+Prompt = str | list[int]
+
+
+class _Ids(click.ParamType):
+    """Ids as 1,2,3."""
+
+    name = "ids"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType`."""
+        parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else []
+        if not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
+            self.fail(f"{value!r} are no ids. Write them with commas: 1,15043.", param, ctx)
+        return [int(part) for part in parts] or value
+
+
+prompt_ids = click.option(
+    "--prompt-ids",
+    "ids",
+    type=_Ids(),
+    default=(),
+    metavar="1,2,3",
+    help="The whole prompt as ids, where the bundle has no tokenizer.",
+)
+
+
+def one_prompt(prompt: str | None, ids: Sequence[int]) -> Prompt | None:
+    """The question as it was given; RequestError where it was given twice."""
+    if prompt and ids:
+        raise RequestError("--prompt and --prompt-ids are given", fix="Give one of them.")
+    return [*ids] if ids else prompt
+
+
+# Kind of preprocessing -> the option that takes such an input.
+_OPTIONS = {"image": "--image", "video": "--video", "log_mel": "--audio", "waveform": "--audio"}
+_NAMES = {"--image": "images", "--video": "videos", "--audio": "sound"}
+
+
+def check_kind(record: Preprocess | None, bundle: Path, option: str) -> None:
+    """Refuse a kind of input that the model does not take, where the bundle records which one it takes."""
+    if record is None or _OPTIONS[record.kind] == option:
+        return
+    wanted = _OPTIONS[record.kind]
+    raise RequestError(
+        f"the model takes {_NAMES[wanted]}, not {_NAMES[option]}",
+        where=str(bundle),
+        fix=f"Give it a file with {wanted}.",
+    )
 
 
 def one_input(given: Mapping[str, Path | None]) -> tuple[str, Path]:

@@ -48,5 +48,6 @@ def verified(data: dict[str, Any]) -> None:
     proved = all(check["ok"] for result in results for check in result["checks"])
     found = {result["variant"]: gate.shortfall(result["accuracy"], data["min_accuracy"]) for result in results}
     short = [f"{name}: {text}" if len(results) > 1 else text for name, text in found.items() if text]
+    short += [f"at the export: {data['failed']}"] if data["failed"] else []
     verdict = "; ".join(["proved" if proved else "NOT PROVED", *(f"FAILED: {text}" for text in short)])
-    click.echo(f"{data['bundle']}: {data['files']} files unchanged; {verdict}")
+    tables.wrapped(f"{data['bundle']}: ", f"{data['files']} files unchanged; {verdict}")

@@ -97,6 +97,26 @@ def cosine(full: np.ndarray, encoded: Encoded, seam: Seam) -> np.ndarray:
     return result
 
 
+def same_answer(said: str, whole: str) -> float:
+    """1 where an answer is that of the uncompressed model, else 0."""
+    return float(said == whole)
+
+
+def words_alike(said: str, whole: str) -> float:
+    """1 - the word error rate of a transcript against that of the uncompressed model; 0 at least.
+
+    Words are what stands between blanks: also the ids of a model that has no words of its own here.
+    """
+    ours, theirs = said.split(), whole.split()
+    costs = list(range(len(ours) + 1))
+    for row, word in enumerate(theirs, 1):
+        diagonal, costs[0] = costs[0], row
+        for column, other in enumerate(ours, 1):
+            least = min(costs[column] + 1, costs[column - 1] + 1, diagonal + (word != other))
+            diagonal, costs[column] = costs[column], least
+    return max(0.0, 1 - costs[-1] / max(1, len(theirs)))
+
+
 def slots(encoded: Encoded, seam: Seam) -> np.ndarray:
     """The slot that represents each position [S, N] int64; see `cosine`."""
     grid = seam.grid if seam.grid else (seam.tokens,)

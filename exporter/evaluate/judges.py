@@ -11,7 +11,7 @@ import numpy as np
 from ...errors import RequestError
 from ...graph_passes.compressors import make
 from .accuracy import graded, oracle_kept
-from .agreement import cosine, read_folder
+from .agreement import cosine, read_folder, same_answer, words_alike
 from .answers import Encoded
 from .question_set import QuestionSet
 
@@ -124,11 +124,15 @@ class Folder:
                 fix="Ask one of each: --prompt 'how many red objects are there ?'",
             )
         self.figure = "cosine" if generation is None else "agreement"
-        self.metric = {
-            "cosine": "cosine of the encoder's output tokens with the uncompressed ones",
-            "agreement": "answers equal to the uncompressed model's",
-        }[self.figure]
+        self.metric = "cosine of the encoder's output tokens with the uncompressed ones"
+        self._alike = same_answer
         self._inputs, self.facts, self.notes = read_folder(folder, bench.source)
+        if generation is not None:
+            self.metric = "answers equal to the uncompressed model's"
+        if generation is not None and generation.attention == "cross":
+            # One word of a long transcript is not all of it.
+            self.metric = "1 - word error rate against the uncompressed model's transcripts"
+            self.facts["agreement"], self._alike = "words", words_alike
         self.facts["prompt"] = self._prompt = prompt or ""
         self.seeds: Sequence[int] = (0,)
         self._question_sets: dict[int, QuestionSet] = {}
@@ -146,7 +150,7 @@ class Folder:
         return self._question_sets[id(model)]
 
     def score(self, question_set: QuestionSet, seam: Seam, encoded: Encoded, keep: int, seed: int) -> dict[str, float]:
-        """The share of equal answers, where there are language graphs, and the cosine of the output tokens."""
+        """How far answers agree, where there are language graphs, and the cosine of the output tokens."""
         base = self._bench.base
         whole = self.question_set(base, seed)
         if seam.tokens not in self._full:
@@ -158,7 +162,7 @@ class Folder:
         if self.figure == "agreement":
             self._said = self._said or whole.answer(full, self._bench.language(seam.tokens))
             said = question_set.answer(encoded, self._bench.language(keep))
-            each = np.array([one == other for one, other in zip(said, self._said, strict=True)], np.float64)
+            each = np.array([self._alike(one, other) for one, other in zip(said, self._said, strict=True)], np.float64)
             scores["agreement"] = float(each.mean())
         return {**scores, "stderr": float(each.std() / len(each) ** 0.5)}
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BundleError, RequestError
@@ -64,6 +65,28 @@ def recorded(bundle: Bundle, variant: str, *, needed: bool) -> dict[str, Any] | 
     if not all(isinstance(share, (int, float)) and 0 <= share <= 1 for share in shares):
         raise BundleError("the recorded accuracy is damaged", where=str(bundle.path), fix="Export the bundle again.")
     return found
+
+
+def failed(manifest: Manifest) -> str:
+    """What gate the export of a bundle failed, so that it lies in ``<out>.failed``; empty where it passed."""
+    found = manifest.parity.get("failed")
+    return found if isinstance(found, str) else ""
+
+
+def has_accuracy(manifest: Manifest, variants: Iterable[str]) -> bool:
+    """Whether the export recorded an accuracy of any of these variants."""
+    return any(of_export(manifest, name).get("accuracy") is not None for name in variants)
+
+
+def cure(measured: Mapping[str, Any], least: float, source: str) -> str:
+    """What can be done about a `shortfall` of the model `source`."""
+    own = measured["uncompressed"]
+    if own < least:
+        return (
+            f"The uncompressed model itself reaches {own:.4f}: no method may reach {least}. Ask for less, with "
+            f"--min-accuracy {math.floor(own * 100) / 100:g} at most."
+        )
+    return f"Removing fewer tokens loses less; `tokexport sweep {source}` compares methods and ratios."
 
 
 def shortfall(measured: Mapping[str, Any] | None, least: float | None) -> str:

@@ -26,13 +26,15 @@ _NOT_PROVED_BEFORE = (
     "fp32; one in fp32 is wrong: another --seam or another --method may be right."
 )
 
+_FAILED = "Do not ship it: the export ended with an error and kept this bundle for inspection alone: "
+
 
 @dataclass(frozen=True)
 class Case:
     """One line of the report.
 
     Attributes:
-        suite: files, a part of the proof, or accuracy.
+        suite: files, export, a part of the proof, or accuracy.
         name: the file or the tensor.
         seconds: how long it took.
         verdict: a failure is a check that did not pass; an error is what kept a check from running.
@@ -58,6 +60,8 @@ def of_result(result: Mapping[str, Any], seconds: Seconds, manifest: Manifest | 
         bundle: its folder.
     """
     yield from _files(seconds)
+    if result["failed"]:
+        yield Case("export", "gates", verdict="failure", message=result["failed"], text=_FAILED + result["failed"])
     yield from _variant(result, "", seconds, manifest, bundle, result["min_accuracy"])
     for one in result["further"]:
         yield from _variant(one, f"{one['variant']} ", seconds, manifest, bundle, result["min_accuracy"])
@@ -145,7 +149,7 @@ def _accuracy(prefix: str, measured: Mapping[str, Any], least: float | None, bun
         what=short,
         where=f"{bundle}, {measured['questions']} questions",
         how_far=f"the uncompressed model has {measured['uncompressed']:.4f}",
-        what_to_try="A smaller --ratio, or another --method: kcenter_merge loses least where the size bias is on.",
+        what_to_try=gate.cure(measured, least, "SOURCE") if least is not None else "",
     )
     return Case(suite, name, 0.0, "failure", short, text)
 

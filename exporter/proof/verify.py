@@ -46,10 +46,11 @@ def verify(
         step: called with the name of each step; by default the logger ``tokexport`` gets them.
 
     Returns:
-        ``{"bundle", "runtime", "files", "variant", "checks", "notes", "accuracy", "min_accuracy", "ok", "further"}``;
+        ``{"bundle", "runtime", "files", "variant", "checks", "notes", "accuracy", "min_accuracy", "failed", "ok",
+        "further"}``; ``failed`` is the gate that the export failed, or empty;
         ``accuracy`` is what the export measured on the task of a built-in model, or None; ``further`` holds
         ``{"variant", "checks", "notes", "accuracy"}`` of each proved variant after the first; ``ok`` covers every check
-        and accuracy.
+        and accuracy, and the gates of the export.
 
     Raises:
         RequestError: no such variant; `min_accuracy` is outside 0..1, or the bundle records no accuracy; `junit` cannot
@@ -77,7 +78,8 @@ def _verify(
     recover(path)
     bundle = open_bundle(path)
     chosen = bundle.manifest.variants if variant is None else [bundle.variant(variant)]
-    step("accuracy: as the export recorded it")
+    if min_accuracy is not None or gate.has_accuracy(bundle.manifest, (one.name for one in chosen)):
+        step("accuracy: as the export recorded it")
     measured = {one.name: gate.recorded(bundle, one.name, needed=min_accuracy is not None) for one in chosen}
     files = verify_hashes(bundle, lambda name: step(f"files: {name}"))
     step("compressor: reading the probes")
@@ -93,13 +95,16 @@ def _verify(
         results.append({"variant": one.name, "checks": listed, "notes": notes, "accuracy": measured[one.name]})
     # What was proved is what was hashed.
     bundle.check_held(list(bundle.manifest.files))
+    failed = gate.failed(bundle.manifest)
     return {
         "bundle": str(path),
         "runtime": runtime,
         "files": files,
         **results[0],
         "min_accuracy": min_accuracy,
-        "ok": all(check["ok"] for result in results for check in result["checks"])
+        "failed": failed,
+        "ok": not failed
+        and all(check["ok"] for result in results for check in result["checks"])
         and not any(gate.shortfall(result["accuracy"], min_accuracy) for result in results),
         "further": results[1:],
     }

@@ -27,14 +27,15 @@ _WIDTH, _PAD, _HEAD = 300, 16, 46
 _SURFACE, _INK, _SOFT = "#10151b", "#f0f4f8", "#a9b6c4"
 
 
-def write(out: Path, bundles: Sequence[Path], media: Path, prompt: str = "") -> list[dict[str, Any]]:
+def write(out: Path, bundles: Sequence[Path], media: Path, prompt: str | Sequence[int] = "") -> list[dict[str, Any]]:
     """Draw into a file.
 
     Args:
         out: an .svg file, or a .png file for one bundle.
         bundles: folders; all of models that take this input.
         media: an image, a video or a sound file.
-        prompt: asked of each bundle that answers, where the file is an .svg; read by methods that read the question.
+        prompt: text or ids, asked of each bundle that answers, where the file is an .svg; read by methods that read a
+            question.
 
     Returns:
         ``{"bundle", "method", "tokens", "kept", "summary"}`` of each bundle.
@@ -69,13 +70,13 @@ def write(out: Path, bundles: Sequence[Path], media: Path, prompt: str = "") -> 
     return found
 
 
-def draw(bundles: Sequence[Path], media: Path, prompt: str = "") -> str:
+def draw(bundles: Sequence[Path], media: Path, prompt: str | Sequence[int] = "") -> str:
     """The picture as the text of an SVG file, on a surface of its own that suits light and dark pages.
 
     Args:
         bundles: folders; all of models that take this input.
         media: an image, a video or a sound file.
-        prompt: asked of each bundle that answers.
+        prompt: text or ids, asked of each bundle that answers.
 
     Raises:
         RequestError, BundleError: no bundle, an input that it does not take, or one that has no picture.
@@ -96,7 +97,7 @@ class _Seen:
     grid: tuple[int, ...]
 
 
-def _seen(session: Session, media: Path, prompt: str) -> _Seen:
+def _seen(session: Session, media: Path, prompt: str | Sequence[int]) -> _Seen:
     from ...runtimes.media.encoder_input import encoder_input
 
     record = session.preprocess
@@ -112,12 +113,12 @@ def _seen(session: Session, media: Path, prompt: str) -> _Seen:
     return _Seen(array, Picks.of(session.encode(array, prompt if session.reads_text else None)), pixels, shape)
 
 
-def _drawn(sessions: Sequence[Session], seen: Sequence[_Seen], media: Path, prompt: str) -> str:
-    figures = []
+def _drawn(sessions: Sequence[Session], seen: Sequence[_Seen], media: Path, prompt: str | Sequence[int]) -> str:
+    figures, asked = [], prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
     for number, (session, one) in enumerate(zip(sessions, seen)):
         asks = session.variant.generation is not None and (prompt or one.pixels.sound)
         said = session.generate(media, prompt).text if asks else None
-        figures.append(figure(number, Look(one.array, one.picks, prompt, said), one.pixels, one.grid))
+        figures.append(figure(number, Look(one.array, one.picks, asked, said), one.pixels, one.grid))
     apart = len(figures[0].panels) > 1
     panels = [("Input", f"{figures[0].look.picks.tokens} tokens", figures[0], 0)] if apart else []
     for session, drawn in zip(sessions, figures):
@@ -127,7 +128,7 @@ def _drawn(sessions: Sequence[Session], seen: Sequence[_Seen], media: Path, prom
         panels.append((session.variant.compression[0].method, kept, drawn, int(apart)))
     if len(figures) == 1 and len(figures[0].panels) == 3:
         panels.append(("What is left", "in pixels, mean of each slot", figures[0], 2))
-    return _compose(panels, prompt)
+    return _compose(panels, asked)
 
 
 def _compose(panels: list[tuple[str, str, Figure, int]], prompt: str) -> str:

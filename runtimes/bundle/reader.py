@@ -38,21 +38,24 @@ class Bundle:
     held: Mapping[str, Identity] = field(default_factory=dict, repr=False, compare=False)
 
     def variant(self, name: str | None = None) -> Variant:
-        """The variant of that name; without a name the first, which is the default one.
+        """The variant of that name, or of that ratio where one alone has it; without a name the first, the default.
 
         Raises:
-            RequestError: there is none of that name.
+            RequestError: there is none of that name, or several of that ratio.
         """
         variants = {variant.name: variant for variant in self.manifest.variants}
         if name is None:
             return self.manifest.variants[0]
-        if name not in variants:
-            raise RequestError(
-                f"the bundle has no variant {name!r}",
-                where=str(self.path),
-                fix=nearest(name, variants, kind="variants"),
-            )
-        return variants[name]
+        if name in variants:
+            return variants[name]
+        alike = [one for one in self.manifest.variants if [done.ratio for done in one.compression] == [name.strip()]]
+        if len(alike) == 1:
+            return alike[0]
+        raise RequestError(
+            f"the bundle has {f'{len(alike)} variants of ratio' if alike else 'no variant'} {name!r}",
+            where=str(self.path),
+            fix=nearest(name, [one.name for one in alike] or variants, kind="variants"),
+        )
 
     def graph(self, role: str, variant: str | None = None) -> GraphRecord:
         """The record of a role's graph.

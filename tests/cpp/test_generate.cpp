@@ -132,6 +132,11 @@ TEST_CASE("ties go to the lowest id, and NaN to an error") {
     CHECK(greedy(logits({0, 0, 0, 1, 1, 0}), variant(), encoded(), {1}, 1).ids == Ids{3});
     CHECK_SAYS(greedy(logits({0, NAN, 0, 1, NAN, 0}), variant(), encoded(), {1}), GraphError,
                "2 of 6 logits are NaN at token 0");
+    CHECK_SAYS(greedy(logits({0, INFINITY, 0, 1, 0, 0}), variant(), encoded(), {1}), GraphError, "logits is inf at");
+    const std::vector<float> none(kVocabulary, -INFINITY);
+    CHECK_SAYS(greedy(logits(none), variant(), encoded(), {1}), GraphError, "logits is -inf at");
+    CHECK_SAYS(greedy(logits({0, 0, 0, 1, 1}), variant(), encoded(), {1}), GraphError, "vocabulary has 6 ids");
+    CHECK_SAYS(greedy(logits({0, 0, 0, 1, 1, 0, 2}), variant(), encoded(), {1}), GraphError, "vocabulary has 6 ids");
 }
 
 TEST_CASE("prompts and encodings that cannot be are refused") {
@@ -150,6 +155,13 @@ TEST_CASE("prompts and encodings that cannot be are refused") {
     }
     odd["sizes"] = Tensor::of<float>({1, 3}, {1, 1, 1});
     CHECK_SAYS(ask({1}, odd), GraphError, "image_span keeps 2");
+    for (const std::vector<std::int64_t>& shape : {std::vector<std::int64_t>{2}, {2, 1}, {1, 2, 1}}) {
+        odd["sizes"] = Tensor::of<float>(shape, {1, 1});
+        CHECK_SAYS(ask({1}, odd), GraphError, "image_span keeps 2");
+    }
+    odd = encoded();
+    odd["kept_indices"] = Tensor::of<std::int64_t>({2, 1}, {1, 3});
+    CHECK_SAYS(ask({1}, odd), GraphError, "the encoder's kept_indices are [2, 1]");
     Variant mute = variant();
     mute.generation.reset();
     CHECK_SAYS(greedy(std::ref(graphs), mute, encoded(), {1}), RequestError, "no language graphs");

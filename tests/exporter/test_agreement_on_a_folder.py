@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from tokexport.errors import GraphError, RequestError
-from tokexport.exporter.evaluate.agreement import cosine, read_folder, slots
+from tokexport.exporter.evaluate.agreement import cosine, read_folder, slots, words_alike
 from tokexport.exporter.evaluate.answers import Encoded
+from tokexport.exporter.evaluate.judges import Folder
+from tokexport.exporter.opening import open_source
 from tokexport.graph_passes.seams.seam import Seam
 from tokexport.runtimes.bundle.manifest import PreprocessRecord
 
@@ -78,6 +80,33 @@ def picture(path: Path, value: int) -> None:
     from PIL import Image
 
     Image.new("RGB", (4, 4), (value, 0, 0)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("said", "whole", "alike"),
+    [
+        ("one two three four", "one two three four", 1),
+        ("one too three four", "one two three four", 0.75),
+        ("one three four", "one two three four", 0.75),
+        ("zero one two three four", "one two three four", 0.75),
+        ("two one", "one two", 0),
+        ("a a a a a a a a a", "one two", 0),
+        ("", "one two", 0),
+        ("", "", 1),
+        ("one", "", 0),
+    ],
+)
+def test_a_transcript_agrees_by_words(said: str, whole: str, alike: float) -> None:
+    assert words_alike(said, whole) == pytest.approx(alike)
+
+
+@pytest.mark.parametrize(("model", "agreement"), [("tiny-asr", 0.5), ("tiny-vlm", 0)])
+def test_only_transcripts_agree_in_part(tmp_path, model: str, agreement: float, monkeypatch) -> None:
+    bench = SimpleNamespace(source=open_source(model, parts="all"), base=None)
+    monkeypatch.setattr("tokexport.exporter.evaluate.judges.read_folder", lambda *of: ([None], {}, []))
+    judge = Folder(bench, tmp_path, None if model == "tiny-asr" else "what ?")
+    assert judge._alike("one two", "one six") == agreement
+    assert ("word error rate" in judge.metric) == (judge.facts.get("agreement") == "words") == (model == "tiny-asr")
 
 
 def test_files_come_in_the_order_of_their_names_and_others_are_named(tmp_path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
 from click.testing import CliRunner
 from tokexport.exporter.cli import main
+from tokexport.exporter.proof import gate
 
 
 def test_an_unknown_method_gets_the_nearest_names(refused):
@@ -104,6 +106,19 @@ def test_a_low_accuracy_exits_1_and_keeps_the_result_aside(tmp_path, monkeypatch
     assert not (tmp_path / "out").exists() and (tmp_path / "out.failed/manifest.json").is_file()
     report = (tmp_path / "out.failed/report.html").read_text(encoding="utf-8")
     assert "<strong>FAILED</strong>accuracy" in report and "tokexport verify out.failed" in report
+    assert "--min-accuracy 0.98 at most" in result.stderr and "kcenter_merge" not in result.stderr
+    # The graphs are proved, and the bundle is none to ship, by whatever name it goes.
+    (tmp_path / "out.failed").rename(tmp_path / "shipped")
+    again = CliRunner().invoke(main, ["verify", "shipped", "--json"])
+    assert again.exit_code == 1 and "below --min-accuracy 0.99" in json.loads(again.stdout)["failed"]
+    said = CliRunner().invoke(main, ["verify", "shipped"], env={"COLUMNS": "200"})
+    assert said.exit_code == 1 and "proved; FAILED: at the export: accuracy" in said.stdout
+
+
+def test_the_cure_for_a_low_accuracy_can_cure() -> None:
+    measured = {"compressed": 0.5, "uncompressed": 0.987}
+    assert "--min-accuracy 0.98 at most" in gate.cure(measured, 0.99, "toy")
+    assert "fewer tokens" in gate.cure(measured, 0.9, "toy") and "at most" not in gate.cure(measured, 0.987, "toy")
 
 
 @pytest.mark.parametrize("share", ["nan", "85", "-1"])

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from tokexport.errors import RequestError
-from tokexport.exporter import pipeline
+from tokexport.exporter import pipeline, tables
 from tokexport.exporter.cli import main
+from tokexport.exporter.commands.doctor import examined
 from tokexport.exporter.commands.inspect import inspected
 from tokexport.exporter.commands.verify import verified
 from tokexport.exporter.result import Exported
-from tokexport.graph_passes.compressors import make
+from tokexport.graph_passes.compressors import make, names
 from tokexport.runtimes.media.audio import read_sound
 from tokexport.runtimes.media.image import _read as read_image
 
@@ -34,7 +35,7 @@ def test_help_names_no_option_that_the_command_lacks(command: str) -> None:
 def test_verify_folds_its_notes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     one = {"variant": "v", "checks": [], "notes": ["word " * 40], "accuracy": None}
-    verified({**one, "bundle": "b", "files": 1, "min_accuracy": None, "further": []})
+    verified({**one, "bundle": "b", "files": 1, "min_accuracy": None, "failed": "", "further": []})
     assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= 80
 
 
@@ -71,3 +72,30 @@ def test_the_command_that_measures_usefulness_names_the_source(monkeypatch: pyte
     monkeypatch.setattr(pipeline, "export", lambda **request: Exported(Path("b"), "toy", "fp32", []))
     out = " ".join(typed("model", "my model", "--method", "tome", "--ratio", "0.5").stdout.split())
     assert "`tokexport sweep 'my model' --inputs FOLDER`" in out
+
+
+def fits(text: str) -> bool:
+    return max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", sorted(names()))
+def test_the_page_of_every_method_fits_80_columns(name: str) -> None:
+    assert fits(typed("methods", name).stdout)
+
+
+def test_so_do_recipes_and_what_doctor_finds(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert fits(typed("methods", "--recipes").stdout)
+    one = {"status": "warning", "name": "a thing", "what": "a word " * 20, "fix": "Do this. " * 20}
+    examined({"families": {"all": [one, {**one, "fix": 'pip install "a package"'}]}})
+    out = capsys.readouterr().out
+    assert fits(out) and '-> pip install "a package"' in out
+
+
+def test_no_line_of_a_table_ends_in_blanks(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = tables.Table("a", "b")
+    rows.add_row("a", "")
+    rows.add_row("a", "long " * 8)
+    tables.show(rows)
+    assert not [line for line in capsys.readouterr().out.splitlines() if line.endswith(" ")]

@@ -40,7 +40,13 @@ def test_an_option_of_another_tool_too(arguments: tuple[str, ...], right: str) -
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("--nope", ""), ("--xyz", ""), ("--raito", "'--ratio'"), ("--precison", "'--precision'"), ("--methd", "'--method'")],
+    [
+        ("--nope", ""),
+        ("--xyz", ""),
+        ("--raito", "'--ratio'"),
+        ("--precison", "'--precision'"),
+        ("--methd", "'--method'"),
+    ],
 )
 def test_only_what_is_near_is_suggested(name: str, near: str) -> None:
     said = typed("model", name, "x").stderr

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,7 @@ import pytest
 import toy_bundle
 import toy_listener
 from pydantic import VERSION, ValidationError
+from tokexport.errors import RequestError
 from tokexport.runtimes.bundle import manifest as contract
 from tokexport.runtimes.bundle.manifest import (
     GenerationRecord,
@@ -15,6 +17,7 @@ from tokexport.runtimes.bundle.manifest import (
     ProcessorRecord,
     json_schema,
 )
+from tokexport.runtimes.bundle.reader import open_bundle
 from tokexport.runtimes.bundle.strict import LENIENT, inside
 
 
@@ -174,3 +177,14 @@ def test_tokens_beside_the_text_have_no_place_in_it() -> None:
     assert GenerationRecord.model_validate(good).attention == "cross"
     with pytest.raises(ValidationError, match="cross-attention"):
         GenerationRecord.model_validate(good | {"image_span": [1, 2]})
+
+
+def test_a_variant_is_named_by_its_ratio_where_no_other_has_it(tmp_path: Path) -> None:
+    bundle = open_bundle(toy_bundle.write(tmp_path / "toy"))
+    assert bundle.variant("0.5") is bundle.manifest.variants[0]
+    other = bundle.manifest.variants[0].model_copy(update={"name": "other"})
+    twice = replace(bundle, manifest=bundle.manifest.model_copy(update={"variants": [bundle.variant(), other]}))
+    with pytest.raises(RequestError, match=r"2 variants of ratio '0\.5'.*Known variants: other, toy-0\.5"):
+        twice.variant("0.5")
+    with pytest.raises(RequestError, match=r"no variant '0\.75'.*Known variants: toy-0\.5"):
+        bundle.variant("0.75")

@@ -119,3 +119,17 @@ def test_times_are_those_of_transformers(data: Any, seed: int, latest: int | Non
 )
 def test_an_end_that_repeats_itself_is_found(ids: list[int], found: Any) -> None:
     assert repeated(ids) == found
+
+
+@pytest.mark.parametrize("best", [np.inf, -np.inf])
+def test_an_infinite_logit_is_no_choice(best: float) -> None:
+    rows = np.full((2, 4), -np.inf, np.float32)
+    rows[0, 2], rows[1, 3] = 1, best
+    assert choose(rows, np.array([True, False]), [[], []], Rules(), "decode", "cure")[0] == 2
+    with pytest.raises(GraphError, match=rf"logits is {best} at token 1: none can be chosen"):
+        choose(rows, np.array([True, True]), [[], [7]], Rules(), "decode", "cure")
+
+
+def test_rules_that_forbid_every_token_are_an_error() -> None:
+    with pytest.raises(GraphError, match="none can be chosen"):
+        choose(np.zeros((1, 3)), np.array([True]), [[]], Rules(suppress=(0, 1, 2)), "prefill", "cure")

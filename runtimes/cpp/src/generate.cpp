@@ -28,7 +28,7 @@ const Tensor& output(const Tensors& tensors, const std::string& role, const std:
 
 const Tensor& slots(const Tensors& encoded, const std::string& name, std::int64_t kept) {
     const Tensor& tensor = output(encoded, "encoder", name);
-    if (tensor.count() != static_cast<std::size_t>(kept))
+    if (tensor.shape() != std::vector<std::int64_t>{1, kept})
         throw GraphError("the encoder's " + name + " are " + text_of(tensor.shape()) + ", and image_span keeps " +
                              std::to_string(kept),
                          "", "Export the bundle again.");
@@ -63,17 +63,29 @@ Tensor bias_of(const Variant& variant, const std::vector<float>& sizes) {
     return Tensor::of({1, static_cast<std::int64_t>(sizes.size())}, bias);
 }
 
-std::int64_t most_likely(const Tensors& state, const std::string& role, const Ids& said, const Rules& rules) {
-    std::vector<float> logits = output(state, role, "logits").floats();
+std::int64_t most_likely(const Tensors& state, const std::string& role, const GenerationRecord& record,
+                         const Ids& said, const Rules& rules) {
+    const Tensor& scores = output(state, role, "logits");
+    if (scores.count() != static_cast<std::size_t>(record.vocabulary))
+        throw GraphError("the logits are " + text_of(scores.shape()) + ", and the vocabulary has " +
+                             std::to_string(record.vocabulary) + " ids",
+                         "output logits of " + role, "Export the bundle again.");
+    std::vector<float> logits = scores.floats();
+    const char* const cure =
+        "float16 overflowed, most likely: export with --precision fp32, or see which sums `verify` names.";
     const auto missing = std::count_if(logits.begin(), logits.end(), [](float value) { return std::isnan(value); });
-    if (missing > 0 || logits.empty())
+    if (missing > 0)
         throw GraphError(
             std::to_string(missing) + " of " + std::to_string(logits.size()) + " logits are NaN at token " +
                 std::to_string(said.size()),
-            "output logits of " + role,
-            "float16 overflowed, most likely: export with --precision fp32, or see which sums `verify` names.");
+            "output logits of " + role, cure);
     rules.apply(logits, said);
-    return std::max_element(logits.begin(), logits.end()) - logits.begin();
+    const auto best = std::max_element(logits.begin(), logits.end());
+    if (!std::isfinite(*best))
+        throw GraphError("the best of " + std::to_string(logits.size()) + " logits is " + std::to_string(*best) +
+                             " at token " + std::to_string(said.size()) + ": none can be chosen",
+                         "output logits of " + role, cure);
+    return best - logits.begin();
 }
 
 bool begins(const std::string& text, const std::string& with) { return text.compare(0, with.size(), with) == 0; }
@@ -179,7 +191,7 @@ Answer greedy(const Run& run, const Variant& variant, const Tensors& encoded, co
     Tensors state = prefill(run, record, encoded, ids, answer, bias, last);
     Cache cache(variant, state);
     for (std::size_t step = 0;; ++step) {
-        const std::int64_t token = most_likely(state, step ? "decode" : "prefill", answer.ids, rules);
+        const std::int64_t token = most_likely(state, step ? "decode" : "prefill", record, answer.ids, rules);
         answer.finished = std::find(record.eos.begin(), record.eos.end(), token) != record.eos.end();
         if (answer.finished) break;
         answer.ids.push_back(token);
