@@ -278,6 +278,7 @@ def _finish(writer: BundleWriter, made: Sequence[_Made], min_accuracy: float | N
     step("putting the bundle in place")
     kept = _parity(results) | ({"failed": failure} if failure else {})
     manifest = graphs.manifest(opened, entries, kept)
+    gate.seal(manifest)
     if failure:
         failed = writer.commit_failed(manifest)
         raise GateError(failure, where=f"kept for inspection in {failed}", fix=_what_to_try(results, min_accuracy))

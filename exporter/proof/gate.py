@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BundleError, RequestError
+from ...files import parse_json, read_bounded
+from ...runtimes.bundle.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from ...runtimes.bundle.manifest import Manifest
     from ...runtimes.bundle.reader import Bundle
+
+# The key of `parity` that holds the digest of the rest of the manifest.
+_SEAL = "sealed"
 
 
 def check_least(least: float | None) -> None:
@@ -71,6 +78,41 @@ def failed(manifest: Manifest) -> str:
     """What gate the export of a bundle failed, so that it lies in ``<out>.failed``; empty where it passed."""
     found = manifest.parity.get("failed")
     return found if isinstance(found, str) else ""
+
+
+def seal(manifest: Manifest) -> None:
+    """Record in the manifest what it says of source, variants, input and text, for `check_seal`."""
+    manifest.parity[_SEAL] = _digest(json.loads(manifest.to_json()))
+
+
+def check_seal(bundle: Bundle) -> None:
+    """Refuse a manifest that says something else than at its export: the proof knows nothing of that.
+
+    Keys that begin with ``x-`` are the user's own, and may change. Bundles of older versions have no seal.
+
+    Raises:
+        BundleError: it was edited.
+    """
+    found = bundle.manifest.parity.get(_SEAL)
+    # The text itself: a newer version may read more into it than the one that wrote it.
+    if found is not None and found != _digest(parse_json(read_bounded(bundle.path / MANIFEST, follow=False))):
+        raise BundleError(
+            "manifest.json says something else than at the export: of a graph, a variant, the input or the text",
+            where=str(bundle.path),
+            fix="Put the exported manifest.json back, or export the bundle again; keys of your own begin with `x-`.",
+        )
+
+
+def _digest(told: dict[str, Any]) -> str:
+    """SHA-256 of what is neither proof, nor list of files, nor the user's own."""
+    kept = {key: value for key, value in told.items() if key not in ("parity", "files", "versions")}
+    return hashlib.sha256(json.dumps(_without_own(kept), sort_keys=True).encode()).hexdigest()
+
+
+def _without_own(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_own(item) for key, item in value.items() if not key.startswith("x-")}
+    return [_without_own(item) for item in value] if isinstance(value, list) else value
 
 
 def has_accuracy(manifest: Manifest, variants: Iterable[str]) -> bool:

@@ -77,6 +77,7 @@ def _verify(
     step("files: manifest.json")
     recover(path)
     bundle = open_bundle(path)
+    gate.check_seal(bundle)
     chosen = bundle.manifest.variants if variant is None else [bundle.variant(variant)]
     if min_accuracy is not None or gate.has_accuracy(bundle.manifest, (one.name for one in chosen)):
         step("accuracy: as the export recorded it")

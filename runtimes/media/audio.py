@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from ...files import open_regular
 # 100 minutes at 16 kHz, where all of it is in memory at once.
 MOST_SAMPLES = 96_000_000
 _BLOCK = 1 << 16
+# Full scale is 1, which a decoder overshoots a little; 16-bit samples that were not divided reach thousands.
+LOUDEST = 16.0
+# A WAV file whose length was not known when its header was written says one that is near 2^31 or 2^32.
+_LARGEST_WAV = 0x7FFF0000
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,15 @@ def open_sound(path: Path | str, sample_rate: int, most: int, reader: str = "the
     with contextlib.ExitStack() as stack:
         with _readable(path, soundfile.SoundFileError):
             file = stack.enter_context(open_regular(path))
+            whole = _is_whole(file)
             sound = stack.enter_context(soundfile.SoundFile(file))
             rate, frames = int(sound.samplerate), int(sound.frames)
             longest = most * rate // sample_rate + 1
             # No block becomes longer than that at the new rate either.
             block = max(1, min(_BLOCK, _BLOCK * rate // sample_rate))
             stream = soxr.ResampleStream(rate, sample_rate, 1) if rate != sample_rate else None
+        if not whole:
+            raise _cut_short(path)
         if frames > longest:
             raise too_long(frames / rate, most, sample_rate, str(path), reader)
 
@@ -77,6 +85,8 @@ def open_sound(path: Path | str, sample_rate: int, most: int, reader: str = "the
                 # One sample at a high rate is none at a low one.
                 if last and not given:
                     raise RequestError(f"{path} holds no samples", fix="Record it again.")
+                if last and longest - left < frames and sound.format == "FLAC":
+                    raise _cut_short(path)
                 if len(ready):
                     yield ready
                 if last:
@@ -87,6 +97,30 @@ def open_sound(path: Path | str, sample_rate: int, most: int, reader: str = "the
                     raise too_long(longest / rate, most, sample_rate, str(path), reader)
 
         yield Blocks(frames / rate, blocks())
+
+
+def _is_whole(file: BinaryIO) -> bool:
+    """Whether a WAV file holds as many bytes of samples as it says; libsndfile reads those that are there."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(12)
+    found = head[:4] == b"RIFF" and head[8:] == b"WAVE"
+    while found and len(chunk := file.read(8)) == 8:
+        length = int.from_bytes(chunk[4:], "little")
+        if chunk[:4] == b"data":
+            end = file.tell() + length
+            file.seek(0)
+            return length >= _LARGEST_WAV or end <= size
+        file.seek(length + length % 2, os.SEEK_CUR)
+    file.seek(0)
+    return True
+
+
+def _cut_short(path: Path | str) -> RequestError:
+    return RequestError(
+        f"{path} is cut short: it holds fewer samples than its header says",
+        fix="Copy it again; where nothing more is left of it, save what there is as a new WAV file.",
+    )
 
 
 def read_sound(path: Path | str, sample_rate: int, longest: int | None = None) -> np.ndarray:
@@ -120,7 +154,7 @@ def too_long(
 
 
 def check_waveform(waveform: np.ndarray) -> None:
-    """Refuse what is no sound: RequestError for one that is empty, not float [samples], or not finite."""
+    """Refuse what is no sound: RequestError for one that is empty, not float [samples], not finite or far too loud."""
     if waveform.ndim != 1 or waveform.dtype not in (np.float32, np.float64):
         raise RequestError(
             f"a waveform is float32 [samples], not {waveform.dtype.name} {list(waveform.shape)}",
@@ -130,6 +164,12 @@ def check_waveform(waveform: np.ndarray) -> None:
         raise RequestError("the sound is empty", fix="Record it again.")
     if not np.isfinite(waveform).all():
         raise RequestError("the sound holds NaN or inf", fix="Play it, and save it as 16-bit samples.")
+    loudest = float(np.abs(waveform).max())
+    if loudest > LOUDEST:
+        raise RequestError(
+            f"the sound reaches {loudest:.6g}, and full scale is 1: a model would hear something else",
+            fix="Divide 16-bit samples by 32768, and 24-bit samples by 8388608.",
+        )
 
 
 def fitting(waveform: np.ndarray, samples: int, sample_rate: int) -> np.ndarray:

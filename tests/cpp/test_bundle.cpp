@@ -31,6 +31,8 @@ TEST_CASE("what a bundle does not have is named, with what it has") {
     toy::Folder folder;
     const Bundle bundle = Bundle::open(toy::bundle(folder));
     CHECK_SAYS(bundle.variant("toy-0.9"), RequestError, "Did you mean toy-0.5?");
+    CHECK(bundle.variant("0.5").name == "toy-0.5");
+    CHECK_SAYS(bundle.variant("0.75"), RequestError, "Known variants: toy-0.5");
     CHECK_SAYS(bundle.graph("decode"), RequestError, "--parts all");
     CHECK_SAYS(bundle.model_path("encoder", "plugin"), RequestError, "Known forms: portable");
 }

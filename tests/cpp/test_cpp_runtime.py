@@ -167,7 +167,10 @@ def test_the_tool_and_the_example(installed: Path, bundles: dict[str, Path], tmp
 def test_the_tool_refuses_in_one_line(installed: Path, bundles: dict[str, Path], tmp_path: Path) -> None:
     tool, clip = installed / "bin/tokexport-run", CLIPS[0]
     (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    whole = clip.read_bytes()
+    (tmp_path / "half.wav").write_bytes(whole[: len(whole) // 2])
     refused = {
+        (bundles["listening"], "--audio", tmp_path / "half.wav"): (2, "is cut short"),
         (tmp_path / "nowhere", "--audio", clip): (2, "does not exist"),
         (bundles["apet"], "--image", tmp_path / "cut.png"): (2, "cannot be read as a PNG"),
         (bundles["listening"], "--audio", tmp_path / "cut.png"): (2, "cannot be read as sound"),

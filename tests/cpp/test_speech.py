@@ -219,6 +219,7 @@ def test_waveforms_are_those_of_transformers(cpp: Calls, toy: Path, normalize: b
         (np.zeros(0), RATE, "the sound is empty"),
         (np.array([0, np.nan]), RATE, "not finite"),
         (np.array([0, np.inf]), RATE, "not finite"),
+        (np.array([0, -32768.0]), RATE, r"reaches 32768, and full scale is 1.*Divide 16-bit"),
         (np.zeros(100), 44100, r"44100 samples a second, and the encoder takes 100.*sox IN.wav -r 100 OUT.wav"),
         (np.zeros(12 * 3600 * RATE + 1), RATE, "at most 43200 s"),
     ],

@@ -64,6 +64,37 @@ def test_a_damaged_bundle_is_not_verified(refused, bundle, tmp_path, kind):
     refused("verify", "b", says=spoil(kind, tmp_path / "b"))
 
 
+EDITS = {
+    "a weight of slots": lambda one: one["compression"][0].update(size_bias=not one["compression"][0]["size_bias"]),
+    "a count": lambda one: one["compression"][0].update(tokens_in=13),
+    "a method": lambda one: one["compression"][0].update(method="apet"),
+    "no compressor": lambda one: one.update(compression=[]),
+    "outputs": lambda one: one["graphs"]["encoder"]["outputs"].pop("sizes"),
+}
+
+
+@pytest.mark.parametrize("edit", sorted(EDITS))
+def test_what_was_edited_in_a_manifest_is_not_proved(refused, bundle, tmp_path, edit):
+    shutil.copytree(bundle, tmp_path / "b")
+    manifest = json.loads((tmp_path / "b/manifest.json").read_text())
+    EDITS[edit](manifest["variants"][0])
+    (tmp_path / "b/manifest.json").write_text(json.dumps(manifest))
+    refused("verify", "b", says=("manifest.json says something else", "Put the exported manifest.json back"))
+
+
+def test_keys_of_ones_own_and_another_layout_change_nothing(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "b")
+    manifest = json.loads((tmp_path / "b/manifest.json").read_text())
+    manifest["x-team"] = manifest["variants"][0]["x-note"] = {"any": 1}
+    (tmp_path / "b/manifest.json").write_text(json.dumps(manifest, sort_keys=True))
+    assert CliRunner().invoke(main, ["verify", str(tmp_path / "b")]).exit_code == 0
+    # Bundles of older versions have no seal.
+    del manifest["parity"]["sealed"]
+    manifest["variants"][0]["compression"][0]["method"] = "renamed"
+    (tmp_path / "b/manifest.json").write_text(json.dumps(manifest))
+    assert CliRunner().invoke(main, ["verify", str(tmp_path / "b")]).exit_code == 0
+
+
 def test_a_bundle_of_a_newer_schema_says_how_to_read_it(refused, bundle, tmp_path):
     shutil.copytree(bundle, tmp_path / "b")
     manifest = json.loads((tmp_path / "b/manifest.json").read_text())

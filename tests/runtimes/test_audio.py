@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tokexport.errors import MissingError, RequestError
-from tokexport.runtimes.media.audio import read_sound
+from tokexport.runtimes.media.audio import check_waveform, read_sound
 
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("soxr")
@@ -64,3 +64,29 @@ def test_without_a_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     with pytest.raises(MissingError, match=r'pip install "tokexport\[audio\]"') as caught:
         read_sound("a.wav", 16000)
     assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(("suffix", "subtype"), [("wav", "PCM_16"), ("wav", "FLOAT"), ("flac", "PCM_16")])
+def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, suffix: str, subtype: str) -> None:
+    file = tmp_path / f"a.{suffix}"
+    soundfile.write(file, tone(16000, seconds=2), 16000, subtype=subtype)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) * 2 // 3])
+    with pytest.raises(RequestError, match=r"cut short|cannot be read as sound"):
+        read_sound(file, 16000)
+
+
+@pytest.mark.parametrize("length", [0xFFFFFFFF, 0x7FFFF000])
+def test_a_wav_file_that_was_written_to_a_pipe_is_whole(tmp_path: Path, length: int) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(16000), 16000)
+    content = (tmp_path / "a.wav").read_bytes()
+    at = content.index(b"data") + 4
+    (tmp_path / "a.wav").write_bytes(content[:at] + length.to_bytes(4, "little") + content[at + 4 :])
+    assert len(read_sound(tmp_path / "a.wav", 16000)) == 8000
+
+
+def test_samples_that_were_not_divided_are_refused() -> None:
+    check_waveform(tone(16000) * 3)
+    for scale in (100, 32768, -32768):
+        with pytest.raises(RequestError, match=r"full scale is 1.*Divide 16-bit samples by 32768"):
+            check_waveform(tone(16000) * scale)

@@ -101,11 +101,17 @@ void Bundle::check_held(const std::vector<std::string>& names) const {
 const Variant& Bundle::variant(const std::string& name) const {
     if (name.empty()) return manifest_.variants.front();
     std::vector<std::string> names;
+    std::vector<const Variant*> alike;
     for (const Variant& variant : manifest_.variants) {
         if (variant.name == name) return variant;
         names.push_back(variant.name);
+        if (variant.compression.size() == 1 && variant.compression.front().ratio == name) alike.push_back(&variant);
     }
-    throw RequestError("the bundle has no variant '" + name + "'", path_.string(), nearest(name, names, "variants"));
+    if (alike.size() == 1) return *alike.front();
+    throw RequestError("the bundle has " +
+                           (alike.empty() ? "no variant '" : std::to_string(alike.size()) + " variants of ratio '") + name +
+                           "'",
+                       path_.string(), nearest(name, names, "variants"));
 }
 
 const GraphRecord& Bundle::graph(const std::string& role, const std::string& variant) const {

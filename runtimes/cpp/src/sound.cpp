@@ -3,11 +3,15 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <numeric>
 
 #include "tokexport/errors.h"
 
 namespace tokexport {
 namespace {
+
+// Full scale is 1, which a decoder overshoots a little; 16-bit samples that were not divided reach thousands.
+constexpr float kLoudest = 16;
 
 // "30" or "0.1", without the zeros that std::to_string writes.
 std::string seconds(double samples, int sample_rate) {
@@ -29,6 +33,13 @@ void check_sound(const Sound& sound, int sample_rate, std::int64_t most) {
         throw RequestError("the sound is empty", "", "Record it again.");
     if (!std::all_of(sound.samples, sound.samples + sound.count, [](float value) { return std::isfinite(value); }))
         throw RequestError("the sound holds values that are not finite", "", "Save it as 16-bit samples.");
+    const float loudest = std::accumulate(sound.samples, sound.samples + sound.count, 0.0f, [](float most, float value) {
+        return std::max(most, std::fabs(value));
+    });
+    if (loudest > kLoudest)
+        throw RequestError("the sound reaches " + std::to_string(std::lround(std::min(loudest, 1e9f))) +
+                               ", and full scale is 1: a model would hear something else",
+                           "", "Divide 16-bit samples by 32768, and 24-bit samples by 8388608.");
     if (sound.count > static_cast<std::size_t>(most))
         throw RequestError("the sound lasts " + seconds(static_cast<double>(sound.count), sample_rate) +
                                " s, and the encoder takes at most " + seconds(static_cast<double>(most), sample_rate) +
