@@ -126,7 +126,7 @@ TEST_CASE("ties go to the lowest id, and NaN to an error") {
     const auto logits = [](std::vector<float> values) {
         return [values](const std::string& role, Tensors) -> Tensors {
             if (role == "embed") return {{"inputs_embeds", Tensor::of<float>({1}, {0})}};
-            return {{"logits", Tensor::of({1, kVocabulary}, values)}};
+            return {{"logits", Tensor::of({1, static_cast<std::int64_t>(values.size())}, values)}};
         };
     };
     CHECK(greedy(logits({0, 0, 0, 1, 1, 0}), variant(), encoded(), {1}, 1).ids == Ids{3});

@@ -35,8 +35,9 @@ bool is_whole(const std::string& path) {
 }
 
 tokexport::RequestError cut_short(const std::string& path) {
-    return {path + " is cut short: it holds fewer samples than its header says", "",
-            "Copy it again; where nothing more is left of it, save what there is as a new WAV file."};
+    return tokexport::RequestError(
+        path + " is cut short: it holds fewer samples than its header says", "",
+        "Copy it again; where nothing more is left of it, save what there is as a new WAV file.");
 }
 
 }  // namespace
