@@ -191,7 +191,17 @@ class Session(ABC):
     def ids(self, prompt: str | Sequence[int]) -> list[int]:
         """The ids of a prompt, `bos` included; RequestError where it cannot be read."""
         if isinstance(prompt, str):
-            return self.text_processor().prompt(prompt)
+            processor, asked = self.text_processor(), self.variant.generation
+            own = self.bundle.manifest.source.kind == "checkpoint" and asked is not None and asked.attention == "self"
+            if own and asked is not None and asked.prompt is None:
+                raise RequestError(
+                    "the bundle does not say how this model wants a question asked: its checkpoint has no chat "
+                    "template that could be followed",
+                    where=str(self.bundle.path),
+                    fix="Give the whole prompt as ids of the model's tokenizer, without those of the image: "
+                    "--prompt-ids 1,15043, or in Python generate(FILE, [1, 15043]).",
+                )
+            return processor.prompt(prompt)
         try:
             return [operator.index(i) for i in prompt]
         except TypeError:

@@ -13,7 +13,7 @@ from ...graph_passes.compressors import make
 from .accuracy import graded, oracle_kept
 from .agreement import cosine, read_folder, same_answer, words_alike
 from .answers import Encoded
-from .question_set import QuestionSet
+from .question_set import QuestionSet, prompts_of
 
 if TYPE_CHECKING:
     from ...graph_passes.seams.seam import Seam
@@ -134,6 +134,8 @@ class Folder:
             self.metric = "1 - word error rate against the uncompressed model's transcripts"
             self.facts["agreement"], self._alike = "words", words_alike
         self.facts["prompt"] = self._prompt = prompt or ""
+        if prompt is not None and bench.source.processor.tokenizer is not None:
+            prompts_of(bench.source, [prompt])
         self.seeds: Sequence[int] = (0,)
         self._question_sets: dict[int, QuestionSet] = {}
         self._full: dict[int, Encoded] = {}

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...errors import RequestError
 from ...graph_passes.compressors import OUTPUTS, Compressor, make
 from ...graph_passes.compressors.blocks.texts import TEXT
 from ...graph_passes.insertion.insert import Inserted, insert
 from ...runtimes.media.encoder_input import encoder_input
 from ...runtimes.ort.graph import ort_runner
+from ...runtimes.tokenizer_file import TokenizerFile
 from ...runtimes.words import Words
 from ..proof.parity import between, value_names
 from ..sources.texts import question_texts, text_input
@@ -50,9 +52,7 @@ class QuestionSet:
         self._texts: dict[int, ir.Model] = {}
         vocabulary = source.processor.vocabulary
         self._words = Words.from_json(json.loads(source.processor_files[vocabulary])) if vocabulary else None
-        self.prompts = [self._words.prompt(text) for text in prompts] if self._words else []
-        if spoken := source.proof_prompt():
-            self.prompts = [spoken] * len(prompts)
+        self.prompts = prompts_of(source, prompts, self._words)
 
     @classmethod
     def of_questions(cls, source: Source, encoder: ir.Model, questions: Sequence[Question]) -> QuestionSet:
@@ -175,6 +175,33 @@ class QuestionSet:
             # Where a path goes around the cut, the rest of the encoder reads its input again.
             rows[self._main] = self.inputs if count == len(self.inputs) else [self.inputs[at] for at in self.of]
         return side_by_side(lambda i: run({name: values[i] for name, values in rows.items()}), range(count))
+
+
+def prompts_of(source: Source, texts: Sequence[str], words: Words | None = None) -> list[list[int]]:
+    """The ids of prompts as the model is asked them; none of a model that answers nothing.
+
+    Args:
+        source: of the model.
+        texts: each a question; of a recogniser, which is asked nothing, they say how many there are.
+        words: of a model with words of its own.
+
+    Raises:
+        RequestError: a text that the model cannot read, or a model that takes ids alone.
+    """
+    generation, file = source.generation(1), source.processor.tokenizer
+    if words is not None:
+        return [words.prompt(text) for text in texts]
+    if generation is None or generation.attention == "cross" or file is None:
+        return [spoken] * len(texts) if (spoken := source.proof_prompt()) else []
+    if generation.prompt is None:
+        raise RequestError(
+            f"{source.name} has no chat template that could be followed, so it cannot be asked a question here",
+            fix="Add --parts encoder: the encoder's output tokens are compared. Or add the chat_template.jinja of the "
+            "model to its folder.",
+        )
+    reader = TokenizerFile(source.processor_files[file], Path(file), generation)
+    ids = {text: reader.prompt(text) for text in dict.fromkeys(texts)}
+    return [ids[text] for text in texts]
 
 
 def _with_batch(tokens: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,59 @@ class _Ids(BaseModel):
     bos_token_id: _Id | None = None
     pad_token_id: _Id | None = None
     eos_token_id: _Id | list[_Id] | None = None
+
+
+# What generation_config.json may ask for that changes which answer is given -> the value at which it changes nothing.
+# Answers here are the most likely ids, one after the other.
+_SAMPLED: dict[str, tuple[Any, ...]] = {
+    "do_sample": (False,),
+    "num_beams": (1,),
+    "num_beam_groups": (1,),
+    "penalty_alpha": (0,),
+    "repetition_penalty": (1,),
+    "no_repeat_ngram_size": (0,),
+    "min_length": (0,),
+    "min_new_tokens": (0,),
+    "bad_words_ids": ([],),
+    "sequence_bias": ({}, []),
+    "suppress_tokens": ([],),
+    "begin_suppress_tokens": ([],),
+    "forced_bos_token_id": (),
+    "forced_eos_token_id": (),
+    "exponential_decay_length_penalty": (),
+    "guidance_scale": (1,),
+}
+
+
+def unlike_greedy(checkpoint: Checkpoint) -> str:
+    """What generation_config.json asks for that our answers do without, as a note; empty where there is nothing."""
+    _, said = checkpoint.optional("generation_config.json")
+    told = said if isinstance(said, dict) else {}
+    found = [
+        f"{name}={json.dumps(told[name])[:60]}"
+        for name, nothing in _SAMPLED.items()
+        if told.get(name) is not None and told[name] not in nothing
+    ]
+    if not found:
+        return ""
+    return (
+        f"generation_config.json asks for {', '.join(found)}: answers here are the most likely tokens, one after the "
+        "other, and differ from those of its `generate`"
+    )
+
+
+def check_placeholder(checkpoint: Checkpoint, image: int, vocabulary: int) -> None:
+    """Refuse an id of the image's place that is no id of the model.
+
+    Raises:
+        RequestError: it is outside the vocabulary.
+    """
+    if not 0 <= image < vocabulary:
+        raise RequestError(
+            f"config.json says that {image} is the id of an image, and its vocab_size is {vocabulary}",
+            where=str(checkpoint.folder / "config.json"),
+            fix="Its files belong to different models: download the folder again.",
+        )
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from ..sources.source import Answered, GraphSource, Source
 from ..sources.synthetic import image
 from ..sources.tokenizer import FILE, tokenizer_of
 from ..sources.weights import without_weights
-from .answering import Marks, marks
+from .answering import Marks, check_placeholder, marks, unlike_greedy
 from .input_embeddings import text_graph
 from .visual_reference import Reference
 
@@ -241,12 +241,15 @@ class VisionLanguage(Source):
             self.notes = (*self.notes, "this folder has no language model: only its encoder is exported")
             return
         vocabulary = self.language_config.vocab_size
+        check_placeholder(self.checkpoint, self.placeholder, vocabulary)
         content, _ = tokenizer_of(self.checkpoint, vocabulary)
         found = prompt_of(self.checkpoint, content, self.placeholder, self.layout.mark, self.layout.becomes)
         if isinstance(found, tuple):
             self.asked, self.offset = found
         else:
             self.notes = (*self.notes, f"prompts are lists of ids, with {self.offset} before the image: {found}")
+        if note := unlike_greedy(self.checkpoint):
+            self.notes = (*self.notes, note)
         self.processor = ProcessorRecord(kind="tokenizers", tokenizer=_TOKENIZER)
         self.processor_files = {_TOKENIZER: content}
         self.takes_lengths = True

@@ -92,9 +92,17 @@ def prompt_of(
         add_special_tokens=not begins,
         strips=_around(padded, _QUESTIONS[0]) == parts,
     )
-    ids = TokenizerFile(tokenizer, checkpoint.folder / "tokenizer.json").marked(
-        f"{record.before}{_QUESTIONS[0]}{after}", add_special_tokens=record.add_special_tokens
-    )
+    reader = TokenizerFile(tokenizer, checkpoint.folder / "tokenizer.json")
+    token = next((text for text, i in reader.ids.items() if i == image), None)
+    if token is not None and token not in becomes:
+        raise RequestError(
+            f"config.json says that {image} is the id of an image, which the tokenizer reads as {token!r}, and the "
+            f"chat template writes {becomes!r}",
+            where=str(checkpoint.folder),
+            fix="Its files belong to different models: download the folder again. Or export the encoder alone with "
+            "--parts encoder.",
+        )
+    ids = reader.marked(f"{record.before}{_QUESTIONS[0]}{after}", add_special_tokens=record.add_special_tokens)
     if ids.count(image) != 1:
         return f"the tokenizer does not read {becomes} as one placeholder"
     return record, ids.index(image)

@@ -14,6 +14,7 @@ import tokexport
 from click.testing import CliRunner
 from tokexport.errors import RequestError
 from tokexport.exporter.cli import main
+from tokexport.exporter.evaluate.question_set import prompts_of
 from tokexport.exporter.opening import open_source
 
 pytest.importorskip("transformers")
@@ -192,3 +193,43 @@ def test_a_template_that_strips_is_followed(folder, tmp_path):
     template = tiny_checkpoints.CHAT.replace("part['text'] +", "(part['text'] | trim) +")
     source = open_source(str(copied(folder, tmp_path, tokenizer_config={"chat_template": template})), parts="all")
     assert source.asked.strips and not open_source(str(folder), parts="all").asked.strips
+
+
+@pytest.mark.parametrize("image", [-1, 10_000])
+def test_an_id_of_the_image_that_the_model_lacks_is_refused(folder, tmp_path, image):
+    said = refused(copied(folder, tmp_path, config={"image_token_index": image}), tmp_path)
+    assert f"says that {image} is the id of an image, and its vocab_size is" in said
+
+
+def test_an_id_of_the_image_that_the_tokenizer_reads_as_another_word_is_refused(folder, tmp_path):
+    said = refused(copied(folder, tmp_path, config={"image_token_index": 3}), tmp_path)
+    assert "'<pad>'" in said and "'<image>'" in said and "--parts encoder" in said
+
+
+def test_what_a_greedy_answer_does_without_is_named(folder, tmp_path):
+    odd = {"repetition_penalty": 1.3, "num_beams": 1, "do_sample": True, "bad_words_ids": [[3]], "min_length": 0}
+    path = copied(folder, tmp_path, generation_config=odd)
+    (note,) = [note for note in open_source(str(path), parts="all").notes if "generation_config.json" in note]
+    assert "asks for do_sample=true, repetition_penalty=1.3, bad_words_ids=[[3]]:" in note
+    assert not any("generation_config" in note for note in open_source(str(folder), parts="all").notes)
+
+
+def test_a_bundle_that_does_not_know_how_to_ask_takes_ids_alone(folder, tmp_path):
+    from PIL import Image
+
+    mute = copied(folder, tmp_path, tokenizer_config={"chat_template": None})
+    out = str(tmp_path / "mute")
+    tokexport.export(str(mute), out, method="uniform", keep=9, prompt_length=24, answer_length=4, verify=False)
+    Image.new("RGB", (84, 84), "red").save(tmp_path / "a.png")
+    run = ["run", out, "--image", str(tmp_path / "a.png")]
+    assert "--prompt-ids 1,15043" in command([*run, "--prompt", "What is in w17 ?"], code=2)
+    command([*run, "--prompt-ids", "1,5,6"])
+    sweep = ["sweep", str(mute), "--inputs", str(tmp_path), "--ratio", "0.5", "-o", str(tmp_path / "s")]
+    assert "Add --parts encoder" in command([*sweep, "--prompt", "What ?"], code=2)
+
+
+def test_a_sweep_asks_the_question_that_was_given(folder):
+    source = open_source(str(folder), parts="all")
+    first, second, again = prompts_of(source, [QUESTION, "What is this ?", QUESTION])
+    assert first == again != second
+    assert first == [i for i in asked(folder, QUESTION) if i != source.placeholder]
