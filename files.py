@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -75,12 +76,22 @@ def read_bounded(path: Path | str, most: int = LARGEST_TEXT, *, follow: bool = T
 
 
 def parse_json(text: bytes | str) -> Any:
-    """Parse JSON; ValueError also where it is nested too deeply, or a number has thousands of digits."""
+    """Parse JSON.
+
+    Raises:
+        ValueError: it is none, is nested too deeply, has a number of thousands of digits, or half a surrogate pair.
+    """
     try:
         parsed = json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    return _shallow(parsed)
+    shallow = _shallow(parsed)
+    if re.search(r"\\u[dD][89a-fA-F]", text if isinstance(text, str) else text.decode("latin-1")):
+        try:
+            json.dumps(shallow, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("it holds half a surrogate pair, which is no text") from None
+    return shallow
 
 
 def parse_toml(text: bytes) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,14 +48,19 @@ _SAMPLED: dict[str, tuple[Any, ...]] = {
 }
 
 
-def unlike_greedy(checkpoint: Checkpoint) -> str:
-    """What generation_config.json asks for that our answers do without, as a note; empty where there is nothing."""
+def unlike_greedy(checkpoint: Checkpoint, followed: Collection[str] = ()) -> str:
+    """What generation_config.json asks for that our answers do without, as a note; empty where there is nothing.
+
+    Args:
+        checkpoint: the folder.
+        followed: settings that the generation record holds.
+    """
     _, said = checkpoint.optional("generation_config.json")
     told = said if isinstance(said, dict) else {}
     found = [
         f"{name}={json.dumps(told[name])[:60]}"
         for name, nothing in _SAMPLED.items()
-        if told.get(name) is not None and told[name] not in nothing
+        if name not in followed and told.get(name) is not None and told[name] not in nothing
     ]
     if not found:
         return ""
@@ -62,6 +68,22 @@ def unlike_greedy(checkpoint: Checkpoint) -> str:
         f"generation_config.json asks for {', '.join(found)}: answers here are the most likely tokens, one after the "
         "other, and differ from those of its `generate`"
     )
+
+
+def a_word(vocabulary: int, barred: Collection[int], checkpoint: Checkpoint) -> int:
+    """The lowest id that may follow a prompt.
+
+    Raises:
+        RequestError: none may.
+    """
+    found = next((i for i in range(vocabulary) if i not in barred), None)
+    if found is None:
+        raise RequestError(
+            "generation_config.json and config.json let no word follow a prompt: every id is suppressed, or ends it",
+            where=str(checkpoint.folder),
+            fix="Copy or download generation_config.json again.",
+        )
+    return found
 
 
 def check_placeholder(checkpoint: Checkpoint, image: int, vocabulary: int) -> None:

@@ -21,6 +21,7 @@ from ..sources.configuration import built
 from ..sources.source import Answered, GraphSource, Source
 from ..sources.tokenizer import FILE, tokenizer_of
 from ..sources.weights import without_weights
+from .answering import a_word, unlike_greedy
 from .spoken import spoken
 from .whisper_generation import Settings, settings
 
@@ -130,7 +131,7 @@ class Recogniser(Source):
         if self.settings is None:
             return []
         barred = {*self.settings.suppress, *self.settings.begin_suppress, *self.settings.eos}
-        word = next(i for i in range(self.config.vocab_size) if i not in barred)
+        word = a_word(self.config.vocab_size, barred, self.checkpoint)
         return self.decoder.graphs(keep, self.settings.prompt(), word)
 
     def generation(self, keep: int) -> GenerationRecord | None:
@@ -191,5 +192,7 @@ class Recogniser(Source):
         content, ids = tokenizer_of(self.checkpoint, self.config.vocab_size)
         seconds = self.sound.samples / self.sound.sample_rate / self.encoder.grid[0]
         self.settings = settings(self.checkpoint, self.config.vocab_size, ids, seconds)
+        if note := unlike_greedy(self.checkpoint, ("suppress_tokens", "begin_suppress_tokens")):
+            self.notes = (*self.notes, note)
         self.processor = ProcessorRecord(kind="tokenizers", tokenizer=_TOKENIZER)
         self.processor_files = {_TOKENIZER: content}

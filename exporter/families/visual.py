@@ -24,7 +24,7 @@ from ..sources.source import Answered, GraphSource, Source
 from ..sources.synthetic import image
 from ..sources.tokenizer import FILE, tokenizer_of
 from ..sources.weights import without_weights
-from .answering import Marks, check_placeholder, marks, unlike_greedy
+from .answering import Marks, a_word, check_placeholder, marks, unlike_greedy
 from .input_embeddings import text_graph
 from .visual_reference import Reference
 
@@ -171,7 +171,7 @@ class VisionLanguage(Source):
         if self.marks is None:
             return []
         barred = {self.placeholder, *self.marks.eos}
-        word = next(i for i in range(self.language_config.vocab_size) if i not in barred)
+        word = a_word(self.language_config.vocab_size, barred, self.checkpoint)
         return self.decoder.graphs(keep, self.proof_prompt(), word)
 
     def generation(self, keep: int) -> GenerationRecord | None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import BundleError, RequestError
 from ...files import parse_json, read_bounded
-from ...runtimes.bundle.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from ...runtimes.bundle.manifest import Manifest
@@ -68,10 +67,12 @@ def recorded(bundle: Bundle, variant: str, *, needed: bool) -> dict[str, Any] | 
                 "For a model of your own leave --min-accuracy out, and measure on your own data.",
             )
         return None
-    shares = [found.get(key) for key in ("compressed", "uncompressed")] if isinstance(found, dict) else [None]
-    if not all(isinstance(share, (int, float)) and 0 <= share <= 1 for share in shares):
+    told = found if isinstance(found, dict) else {}
+    shares = [told.get(key) for key in ("compressed", "uncompressed")]
+    right = all(isinstance(share, (int, float)) and not isinstance(share, bool) and 0 <= share <= 1 for share in shares)
+    if not right or not isinstance(told.get("questions"), int):
         raise BundleError("the recorded accuracy is damaged", where=str(bundle.path), fix="Export the bundle again.")
-    return found
+    return told
 
 
 def failed(manifest: Manifest) -> str:
@@ -93,6 +94,8 @@ def check_seal(bundle: Bundle) -> None:
     Raises:
         BundleError: it was edited.
     """
+    from ...runtimes.bundle.manifest import MANIFEST
+
     found = bundle.manifest.parity.get(_SEAL)
     # The text itself: a newer version may read more into it than the one that wrote it.
     if found is not None and found != _digest(parse_json(read_bounded(bundle.path / MANIFEST, follow=False))):

@@ -70,8 +70,10 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from ...errors import invalid
+from .export_records import Parity
 from .language_records import LONGEST_PROMPT, GenerationRecord, TextRecord
 from .language_records import PromptRecord as PromptRecord
 from .language_records import SpeechRecord as SpeechRecord
@@ -266,6 +268,14 @@ class Manifest(Strict):
     processor: ProcessorRecord = ProcessorRecord()
     parity: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _parity_can_be_read(self) -> Manifest:
+        try:
+            Parity.model_validate(self.parity)
+        except ValidationError as error:
+            raise ValueError(f"what `parity` records is {invalid(error)}") from None
+        return self
 
     @model_validator(mode="after")
     def _decode_follows_the_contract(self) -> Manifest:

@@ -8,6 +8,7 @@ import toy_bundle
 import toy_listener
 from pydantic import VERSION, ValidationError
 from tokexport.errors import RequestError
+from tokexport.files import parse_json
 from tokexport.runtimes.bundle import manifest as contract
 from tokexport.runtimes.bundle.manifest import (
     GenerationRecord,
@@ -188,3 +189,35 @@ def test_a_variant_is_named_by_its_ratio_where_no_other_has_it(tmp_path: Path) -
         twice.variant("0.5")
     with pytest.raises(RequestError, match=r"no variant '0\.75'.*Known variants: toy-0\.5"):
         bundle.variant("0.75")
+
+
+CHECK = {"part": "head", "tensor": "t", "ok": True, "cosine": 1, "norm_ratio": 1.0, "max_abs": 0.0}
+
+
+@pytest.mark.parametrize(
+    "parity",
+    [
+        {"notes": 3},
+        {"notes": [3]},
+        {"checks": "x"},
+        {"checks": [3]},
+        {"checks": [{"part": "head"}]},
+        {"checks": [{**CHECK, "cosine": "1"}]},
+        {"failed": 3},
+        {"sealed": 3},
+        {"variants": []},
+        {"variants": {"a": {"notes": 3}}},
+    ],
+)
+def test_what_the_export_recorded_is_typed(parity: dict[str, Any]) -> None:
+    Manifest.model_validate(data() | {"parity": {"checks": [CHECK], "notes": ["x"], "more": 1}})
+    with pytest.raises(ValidationError, match="what `parity` records is wrong at"):
+        Manifest.model_validate(data() | {"parity": parity})
+
+
+@pytest.mark.parametrize("text", ['{"a": "\\ud800"}', '["\\uDFFF x"]', '{"\\ud800": 1}'])
+def test_half_a_surrogate_pair_is_no_text(text: str) -> None:
+    for spelled in (text, text.encode()):
+        with pytest.raises(ValueError, match="half a surrogate pair"):
+            parse_json(spelled)
+    assert parse_json('"\\ud83d\\ude00 \\\\ud800"') == "\U0001f600 \\ud800"
