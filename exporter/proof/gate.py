@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BundleError, RequestError
-from ...files import parse_json, read_bounded
 
 if TYPE_CHECKING:
     from ...runtimes.bundle.manifest import Manifest
@@ -94,6 +92,7 @@ def check_seal(bundle: Bundle) -> None:
     Raises:
         BundleError: it was edited.
     """
+    from ...files import parse_json, read_bounded
     from ...runtimes.bundle.manifest import MANIFEST
 
     found = bundle.manifest.parity.get(_SEAL)
@@ -108,6 +107,8 @@ def check_seal(bundle: Bundle) -> None:
 
 def _digest(told: dict[str, Any]) -> str:
     """SHA-256 of what is neither proof, nor list of files, nor the user's own."""
+    import hashlib
+
     kept = {key: value for key, value in told.items() if key not in ("parity", "files", "versions")}
     return hashlib.sha256(json.dumps(_without_own(kept), sort_keys=True).encode()).hexdigest()
 

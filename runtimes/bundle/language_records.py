@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -34,9 +34,13 @@ class SpeechRecord(Strict):
     languages: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     tasks: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     no_timestamps: Annotated[int, Field(ge=0)] | None = None
-    timestamps: Annotated[int, Field(ge=0)] | None = None
+    timestamps: Annotated[int, Field(ge=1)] | None = None
     timestamp_seconds: float = Field(default=0.02, gt=0)
     latest_start: Annotated[int, Field(ge=0)] | None = None
+
+    def told(self) -> tuple[Any, ...]:
+        """What one window of a model is told, and all others of it must be told as well."""
+        return self.start, self.languages, self.tasks, self.no_timestamps, self.timestamps
 
     def ids(self) -> Iterator[int]:
         """Every id that is named."""

@@ -270,6 +270,16 @@ class Manifest(Strict):
     versions: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
+    def _windows_are_told_the_same(self) -> Manifest:
+        # A long sound is read by several variants: what is heard by one is asked of the next.
+        spoken = {one.name: one.generation.speech for one in self.variants if one.generation and one.generation.speech}
+        told = {name: record.told() for name, record in spoken.items()}
+        for name, one in told.items():
+            if one != next(iter(told.values())):
+                raise ValueError(f"the record of speech of variant {name} is not that of {next(iter(told))}")
+        return self
+
+    @model_validator(mode="after")
     def _parity_can_be_read(self) -> Manifest:
         try:
             Parity.model_validate(self.parity)

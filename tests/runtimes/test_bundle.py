@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import toy_bundle
 import toy_listener
+import toy_speech
 from pydantic import VERSION, ValidationError
 from tokexport.errors import RequestError
 from tokexport.files import parse_json
@@ -16,6 +17,7 @@ from tokexport.runtimes.bundle.manifest import (
     Manifest,
     PreprocessRecord,
     ProcessorRecord,
+    SpeechRecord,
     json_schema,
 )
 from tokexport.runtimes.bundle.reader import open_bundle
@@ -221,3 +223,16 @@ def test_half_a_surrogate_pair_is_no_text(text: str) -> None:
         with pytest.raises(ValueError, match="half a surrogate pair"):
             parse_json(spelled)
     assert parse_json('"\\ud83d\\ude00 \\\\ud800"') == "\U0001f600 \\ud800"
+
+
+def test_windows_of_a_recogniser_are_told_the_same(tmp_path: Path) -> None:
+    told = json.loads((toy_speech.write(tmp_path / "speech", (30, 10)) / "manifest.json").read_text())
+    Manifest.model_validate(told)
+    del told["variants"][1]["generation"]["speech"]["languages"]["de"]
+    with pytest.raises(ValidationError, match="the record of speech of variant toy-10s is not that of toy-30s"):
+        Manifest.model_validate(told)
+
+
+def test_times_stand_behind_the_words() -> None:
+    with pytest.raises(ValidationError, match=r"timestamps"):
+        SpeechRecord(start=0, timestamps=0)
