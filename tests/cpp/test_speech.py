@@ -316,3 +316,15 @@ def test_a_moonshine_folder_is_heard_as_in_python(cpp: Calls, installed: Path, t
     for asked in ({"language": "en"}, {"timestamps": True}):
         assert outcome(cpp.sound, "generate", sound, bundle=path, **asked) is RequestError
         assert outcome(session.generate, sound, **asked) is RequestError
+
+
+def test_windows_of_a_recogniser_are_told_the_same(cpp: Calls, tmp_path: Path) -> None:
+    path = toy_speech.write(tmp_path / "b", (30, 10))
+    whole = json.loads((path / "manifest.json").read_text())
+    cpp("open", bundle=path)
+    for number, key, value in ((1, "languages", {"en": EN}), (1, "no_timestamps", NO_TIMES - 1), (0, "timestamps", 0)):
+        told = json.loads(json.dumps(whole))
+        told["variants"][number]["generation"]["speech"][key] = value
+        (path / "manifest.json").write_text(json.dumps(told))
+        with pytest.raises(BundleError):
+            cpp("open", bundle=path)

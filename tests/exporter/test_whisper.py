@@ -343,16 +343,3 @@ def test_a_model_without_head_gives_its_encoder_and_says_so(tmp_path):
 def test_a_model_without_room_for_a_transcript_is_refused(tmp_path):
     folder = tiny_checkpoints.whisper(tmp_path / "short", tokens=20, positions=8)
     refused(folder, "max_target_positions 8 leaves no room")
-
-
-def test_a_folder_that_lets_no_word_be_said_is_refused(tiny_whisper_folder, tmp_path):
-    mute = changed(tiny_whisper_folder, tmp_path / "mute", "generation_config.json", suppress_tokens=[*range(174)])
-    source = open_source(str(mute), parts="all")
-    with pytest.raises(RequestError, match="let no word follow a prompt"):
-        source.language(40)
-
-
-def test_beams_and_penalties_that_are_not_followed_are_named(tiny_whisper_folder, tmp_path):
-    odd = changed(tiny_whisper_folder, tmp_path / "odd", "generation_config.json", num_beams=5, suppress_tokens=[9])
-    (note,) = open_source(str(odd), parts="all").notes
-    assert "asks for num_beams=5:" in note and not open_source(str(tiny_whisper_folder), parts="all").notes

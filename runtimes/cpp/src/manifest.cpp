@@ -1,6 +1,7 @@
 #include "tokexport/manifest.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "fields.h"
 #include "file_record.h"
@@ -93,6 +94,11 @@ CompressionRecord compression_of(const Field& field) {
     return compression;
 }
 
+// What all windows of a model are told alike: what is heard by one is asked of the next.
+auto told(const SpeechRecord& speech) {
+    return std::tie(speech.start, speech.languages, speech.tasks, speech.no_timestamps, speech.timestamps);
+}
+
 SpeechRecord speech_of(const Field& field, std::int64_t vocabulary) {
     Fields fields(field);
     SpeechRecord record;
@@ -109,6 +115,7 @@ SpeechRecord speech_of(const Field& field, std::int64_t vocabulary) {
     };
     record.no_timestamps = whole("no_timestamps", vocabulary - 1);
     record.timestamps = whole("timestamps", vocabulary - 1);
+    if (record.timestamps) fields.at("timestamps").must(*record.timestamps > 0, "no word stands before the times");
     record.latest_start = whole("latest_start", INT64_MAX);
     if (const auto seconds = fields.find("timestamp_seconds")) {
         record.timestamp_seconds = seconds->number();
@@ -284,6 +291,12 @@ Manifest manifest_of(const Field& field) {
         check_contract(variant, manifest.variants.back(), manifest.schema);
     }
     variants.must(!manifest.variants.empty(), "there is none");
+    const SpeechRecord* first = nullptr;
+    for (const Variant& variant : manifest.variants) {
+        if (!variant.generation || !variant.generation->speech) continue;
+        first = first ? first : &*variant.generation->speech;
+        variants.must(told(*variant.generation->speech) == told(*first), "their records of speech differ");
+    }
     if (const auto preprocess = fields.optional("preprocess")) manifest.preprocess = preprocess_of(*preprocess);
     if (const auto processor = fields.find("processor")) read_processor(*processor, manifest);
     fields.ignore("parity");
