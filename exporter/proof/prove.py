@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,11 @@ from ..bundling.language import language_values
 from ..sources.texts import proof_ids, with_text
 from . import probes as probe_file
 from .freed import give_back
+from .probes import ANSWERS
 
 if TYPE_CHECKING:
     from ...graph_passes.insertion.inserted import Inserted
-    from ...runtimes.bundle.manifest import Variant
+    from ...runtimes.bundle.manifest import Role, Variant
     from ...runtimes.bundle.writer import BundleWriter
     from ..bundling.graphs import Built, Plan
     from ..sources.source import Source
@@ -37,17 +38,29 @@ class Proved:
         record: its entry of parity.json.
         drift: the end-to-end error; None where there is no module.
         encoded: each input, and the encoder's outputs for it.
-        probes: what was compared.
+        probes: what is compared again, by graphs that are in the bundle.
+        weights: what `WeightsRecord` says of the agreement; empty where no weights were quantised.
     """
 
     record: dict[str, Any]
     drift: dict[str, float] | None
     encoded: list[Encoded]
     probes: list[Probe]
+    weights: dict[str, Any] = field(default_factory=dict)
 
 
-def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: str, notes: list[str]) -> Proved:
-    """Prove the written graphs of a variant part by part.
+def prove(
+    folder: Path,
+    variant: Variant,
+    plan: Plan,
+    built: Built,
+    precision: str,
+    notes: list[str],
+    *,
+    floats: Mapping[Role, Path] | None = None,
+    min_agreement: float | None = None,
+) -> Proved:
+    """Prove the written graphs of a variant part by part; then, where weights were quantised, what that changes.
 
     Args:
         folder: where they were written.
@@ -56,17 +69,22 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
         built: the graphs as they were written; for bf16, their fp32 reference build.
         precision: of the bundle.
         notes: receives remarks for readers of the proof.
+        floats: where the weights of the bundle's language graphs are quantised, the files of those that they were made
+            of: those are compared with PyTorch, and the bundle's with those.
+        min_agreement: see `agreement`.
     """
     from ...graph_passes.ir_tools.model_io import load_model
     from ...runtimes.ort.graph import ort_runner
+    from .agreement import agreement_probes, answers_again, check_agreement, figures
     from .encoder_probes import encoder_probes
     from .end_to_end import end_to_end
-    from .generation import check_answers
+    from .generation import LANGUAGE, answer_probes, check_answers
     from .parity import check, language_probes
 
     source, inserted = plan.source, built.inserted
     models = built.models
-    files = {role: folder / graph.forms["portable"] for role, graph in variant.graphs.items()}
+    written = {role: folder / graph.forms["portable"] for role, graph in variant.graphs.items()}
+    files = {**written, **(floats or {})}
     if precision == "bf16":
         _check_types(files.values())
     else:
@@ -93,9 +111,20 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
     if built.language:
         give_back()
         wholes = whole_in_torch.wholes if whole_in_torch else []
-        answers = _answers(source, variant, encoded, wholes)
+        by_role = _by_role(variant, encoded)
+        answers = answer_probes(source, variant, by_role, wholes) if source.proof_prompt() else []
         probes += answers
         checks += check_answers(answers, variant, models, ort_runner, judged)
+    weights: dict[str, Any] = {}
+    if floats and variant.llm_weights:
+        kind = variant.llm_weights.weights
+        given = agreement_probes(source, variant, by_role, models, ort_runner, kind, min_agreement)
+        models = {role: load_model(file) for role, file in written.items()}
+        found = check_agreement(given, variant, models, ort_runner)
+        checks += found
+        weights = figures(found[0], given)
+        again = answers_again(answers, variant, models, ort_runner)
+        probes = [probe for probe in probes if probe.part not in (*LANGUAGE, ANSWERS)] + again + given
     notes += _remarks(source, inserted, parts, precision)
     if inserted.merges and plan.size_bias == "auto" and not (built.language or inserted.biased):
         notes.append(
@@ -108,20 +137,13 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
         "checks": [found.to_json() for found in checks],
         "notes": list(notes),
     }
-    return Proved(proof, whole_in_torch.error if whole_in_torch else None, encoded, probes)
+    return Proved(proof, whole_in_torch.error if whole_in_torch else None, encoded, probes, weights)
 
 
-def _answers(
-    source: Source, variant: Variant, encoded: Sequence[Encoded], wholes: Sequence[Mapping[str, np.ndarray]]
-) -> list[Probe]:
-    """What the model's own code says, where it has one; see `generation`."""
-    from .generation import answer_probes
-
-    if not source.proof_prompt():
-        return []
+def _by_role(variant: Variant, encoded: Sequence[Encoded]) -> list[dict[str, np.ndarray]]:
+    """The encoder's outputs of each sample, by role."""
     outputs = variant.graphs["encoder"].outputs
-    by_role = [{role: got[record.name] for role, record in outputs.items()} for _, got in encoded]
-    return answer_probes(source, variant, by_role, wholes)
+    return [{role: got[record.name] for role, record in outputs.items()} for _, got in encoded]
 
 
 def keep(writer: BundleWriter, proofs: Mapping[str, Proved]) -> None:
