@@ -14,7 +14,7 @@ from .bundling import device_fit, graphs, variants
 from .bundling import llm_weights as quantising
 from .bundling.variants import Ratio
 from .progress import Progress, log
-from .proof import agreement, gate, prove
+from .proof import gate, prove
 from .result import Exported
 from .sources.checkpoint import lengths_of
 from .sources.texts import check_length, refuse_text
@@ -97,12 +97,10 @@ def export(
         parts: ``encoder`` leaves the language graphs and the graph text out.
         size_bias: ``auto`` adds log(sizes) to the attention over merged tokens, in the encoder and the language graphs,
             and weights means over merged tokens by their sizes.
-        assume_no_padding: a mask in the graph that depends on an input never masks a token; the manifest records it.
-            Without it such a graph is refused, because padding would be kept and merged.
+        assume_no_padding: masks that depend on an input mask nothing; without it they are refused, for padding.
         input_shapes: of an ONNX file, input name -> sizes, for inputs with dynamic axes other than the batch.
         drop_outputs: of an ONNX file, outputs that are left out, such as lengths that would keep the old count.
-        window: of a recogniser, seconds of sound that the encoder takes instead of the model's own. Several make one
-            bundle with a variant for each window and ratio, over one copy of the weights.
+        window: of a recogniser, seconds of sound that the encoder takes instead of its own; several: see `ratio`.
         prompt_length: ids of a prompt that a vision-language checkpoint takes; None: 128.
         answer_length: tokens that it generates at most; None: 128.
         verify: prove every part; a failed proof is a `GateError`.
@@ -110,33 +108,34 @@ def export(
             holds a part of the source, or a file named here, is never replaced.
         deleting: called with a folder and the names of such files before they are deleted; by default prints them.
         min_accuracy: least share of right answers, for built-in models, of every variant.
-        llm_weights: ``int8`` or ``int4``, type of the matrices that the language graphs multiply with; None: that of
-            `precision`. What they compute is compared with what the float graphs compute (`proof.agreement`).
-        min_agreement: least share of words that both find likeliest, 0..1; None: 0.95 for int8, 0.8 for int4.
+        llm_weights: int8 or int4, of what the language graphs multiply with; compared with float (`proof.agreement`).
+        min_agreement: least share of words that both find likeliest; None: 0.95 for int8, 0.8 for int4.
         step: called with the name of each stage; by default the logger ``tokexport`` gets them.
 
     Raises:
-        RequestError, GraphError, BundleError: exit 2, nothing written.
-        MissingError: exit 3.
+        RequestError, GraphError, BundleError: exit 2, nothing written. MissingError: exit 3.
         GateError: exit 1; the result is in ``<out>.failed``.
     """
-    from ..runtimes.bundle.writer import BundleWriter
-
     asked, name = variants.requests(method, ratio, keep, seam, recipe, params)
-    agreement.check_least(min_agreement, llm_weights, verify=verify)
     fit = device_fit.choose(device, precision)
     step("opening the model")
     opened = _opened(source, parts, asked[0], input_shapes, drop_outputs, lengths_of(prompt_length, answer_length))
     fit = device_fit.of_half_file(fit, opened, precision, verify=verify)
     _check_gate(min_accuracy, opened, possible=parts == "all" and verify and fit.precision != "bf16")
-    weights = quantising.asked(llm_weights, min_agreement, opened, parts, fit)
+    weights = quantising.asked(llm_weights, min_agreement, opened, parts, fit, verify=verify)
     common = (parts, size_bias, name, params or {}, assume_no_padding, weights.opset if weights else None)
     plans = [graphs.Plan(one, steps, *common) for one in variants.windows(opened, window) for steps in asked]
     bundle = Path(out) if out is not None else _default_folder(plans)
     sources = [*opened.origin, *opened.files, *variants.files((one.compressor for one in asked[0]), recipe)]
-    with BundleWriter(bundle, force=force, sources=sources, deleting=deleting) as writer:
+    with _writer()(bundle, force=force, sources=sources, deleting=deleting) as writer:
         made = _make(writer, bundle, plans, fit, step, weights, verify=verify)
         return _finish(writer, made, min_accuracy, step)
+
+
+def _writer() -> type[BundleWriter]:
+    from ..runtimes.bundle.writer import BundleWriter
+
+    return BundleWriter
 
 
 def _opened(

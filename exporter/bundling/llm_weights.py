@@ -41,12 +41,16 @@ class Asked:
     least: float | None
 
 
-def asked(weights: Weights | None, least: float | None, source: Source, parts: str, choice: Choice) -> Asked | None:
+def asked(
+    weights: Weights | None, least: float | None, source: Source, parts: str, choice: Choice, *, verify: bool
+) -> Asked | None:
     """None where no weights are to be quantised.
 
     Raises:
-        RequestError: the model has no language graphs here, or they cannot be compared here.
+        RequestError: the model has no language graphs here, or they cannot be compared here; `least` is no share, or
+            nothing is held against it.
     """
+    _check_least(least, weights, verify=verify)
     if weights is None:
         return None
     if parts != "all" or not source.language(1):
@@ -63,6 +67,23 @@ def asked(weights: Weights | None, least: float | None, source: Source, parts: s
     for_device = choice.target is not None
     by = WeightOnly(weights, "DequantizeLinear" if for_device else "MatMulNBits")
     return Asked(by, OPSET if weights == "int4" and for_device else None, least)
+
+
+def _check_least(least: float | None, weights: str | None, *, verify: bool) -> None:
+    """Refuse a least agreement that is no share, or that nothing would be held to.
+
+    Raises:
+        RequestError: it is outside 0..1; or no weights are quantised, or nothing is proved.
+    """
+    if least is None:
+        return
+    if weights is None or not verify:
+        raise RequestError(
+            "--min-agreement is held against graphs with quantised weights, in their proof",
+            fix="Add --llm-weights int4." if weights is None else "Leave --no-verify out.",
+        )
+    if not 0 <= least <= 1:
+        raise RequestError(f"--min-agreement {least} is outside 0..1", fix="For 95 % write --min-agreement 0.95.")
 
 
 def quantised(built: Built, by: WeightOnly, step: Progress) -> Built:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import GraphError, RequestError
+from ...errors import GraphError
 from ...runtimes.choose import Rules
 from ...runtimes.generate import forced, greedy
 from ...runtimes.tokenizer_file import TokenizerFile
@@ -53,23 +53,6 @@ class _Text:
     encoded: Arrays
     prompt: list[int]
     ids: list[int]
-
-
-def check_least(least: float | None, weights: str | None, *, verify: bool) -> None:
-    """Refuse a least agreement that is no share, or that nothing would be held to.
-
-    Raises:
-        RequestError: it is outside 0..1; or no weights are quantised, or nothing is proved.
-    """
-    if least is None:
-        return
-    if weights is None or not verify:
-        raise RequestError(
-            "--min-agreement is held against graphs with quantised weights, in their proof",
-            fix="Add --llm-weights int4." if weights is None else "Leave --no-verify out.",
-        )
-    if not 0 <= least <= 1:
-        raise RequestError(f"--min-agreement {least} is outside 0..1", fix="For 95 % write --min-agreement 0.95.")
 
 
 def agreement_probes(

@@ -17,11 +17,14 @@ from .freed import give_back
 from .probes import ANSWERS
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from ...graph_passes.insertion.inserted import Inserted
     from ...runtimes.bundle.manifest import Role, Variant
     from ...runtimes.bundle.writer import BundleWriter
     from ..bundling.graphs import Built, Plan
     from ..sources.source import Source
+    from .metrics import Check
     from .probes import Probe
 
 SAMPLES = 3
@@ -69,20 +72,17 @@ def prove(
         built: the graphs as they were written; for bf16, their fp32 reference build.
         precision: of the bundle.
         notes: receives remarks for readers of the proof.
-        floats: where the weights of the bundle's language graphs are quantised, the files of those that they were made
-            of: those are compared with PyTorch, and the bundle's with those.
+        floats: files of the float graphs that those with quantised weights were made of.
         min_agreement: see `agreement`.
     """
     from ...graph_passes.ir_tools.model_io import load_model
     from ...runtimes.ort.graph import ort_runner
-    from .agreement import agreement_probes, answers_again, check_agreement, figures
     from .encoder_probes import encoder_probes
     from .end_to_end import end_to_end
-    from .generation import LANGUAGE, answer_probes, check_answers
+    from .generation import answer_probes, check_answers
     from .parity import check, language_probes
 
-    source, inserted = plan.source, built.inserted
-    models = built.models
+    source, inserted, models = plan.source, built.inserted, built.models
     written = {role: folder / graph.forms["portable"] for role, graph in variant.graphs.items()}
     files = {**written, **(floats or {})}
     if precision == "bf16":
@@ -116,15 +116,9 @@ def prove(
         probes += answers
         checks += check_answers(answers, variant, models, ort_runner, judged)
     weights: dict[str, Any] = {}
-    if floats and variant.llm_weights:
-        kind = variant.llm_weights.weights
-        given = agreement_probes(source, variant, by_role, models, ort_runner, kind, min_agreement)
-        models = {role: load_model(file) for role, file in written.items()}
-        found = check_agreement(given, variant, models, ort_runner)
+    if floats:
+        probes, found, weights = _with_weights(source, variant, by_role, (models, written), probes, min_agreement)
         checks += found
-        weights = figures(found[0], given)
-        again = answers_again(answers, variant, models, ort_runner)
-        probes = [probe for probe in probes if probe.part not in (*LANGUAGE, ANSWERS)] + again + given
     notes += _remarks(source, inserted, parts, precision)
     if inserted.merges and plan.size_bias == "auto" and not (built.language or inserted.biased):
         notes.append(
@@ -138,6 +132,42 @@ def prove(
         "notes": list(notes),
     }
     return Proved(proof, whole_in_torch.error if whole_in_torch else None, encoded, probes, weights)
+
+
+def _with_weights(
+    source: Source,
+    variant: Variant,
+    encoded: list[dict[str, np.ndarray]],
+    graphs: tuple[Mapping[Role, ir.Model], Mapping[Role, Path]],
+    probes: list[Probe],
+    least: float | None,
+) -> tuple[list[Probe], list[Check], dict[str, Any]]:
+    """Compare graphs with quantised weights with the float ones that were proved.
+
+    Args:
+        source: of the model.
+        variant: of the manifest.
+        encoded: the encoder's outputs by role, of each sample.
+        graphs: the float ones, and the files of those in the bundle.
+        probes: of the proof so far.
+        least: see `agreement`.
+
+    Returns:
+        The probes that the bundle's graphs are to be held against from now on, one check, and its figures.
+    """
+    from ...graph_passes.ir_tools.model_io import load_model
+    from ...runtimes.ort.graph import ort_runner
+    from .agreement import agreement_probes, answers_again, check_agreement, figures
+    from .generation import LANGUAGE
+
+    floats, written = graphs
+    assert variant.llm_weights is not None, "float graphs are given beside quantised ones"
+    given = agreement_probes(source, variant, encoded, floats, ort_runner, variant.llm_weights.weights, least)
+    models = {role: load_model(file) for role, file in written.items()}
+    found = check_agreement(given, variant, models, ort_runner)
+    again = answers_again([probe for probe in probes if probe.part == ANSWERS], variant, models, ort_runner)
+    kept = [probe for probe in probes if probe.part not in (*LANGUAGE, ANSWERS)]
+    return [*kept, *again, *given], found, figures(found[0], given)
 
 
 def _by_role(variant: Variant, encoded: Sequence[Encoded]) -> list[dict[str, np.ndarray]]:
