@@ -11,6 +11,7 @@ from ..errors import GateError, MissingError, RequestError
 from ..keywords import answered
 from ..runtimes.bundle.losses import Announce, name_deleted
 from .bundling import device_fit, graphs, variants
+from .bundling import llm_weights as quantising
 from .bundling.variants import Ratio
 from .progress import Progress, log
 from .proof import gate, prove
@@ -20,6 +21,7 @@ from .sources.texts import check_length, refuse_text
 
 if TYPE_CHECKING:
     from ..graph_passes.insertion.sequence import Step
+    from ..graph_passes.precision.blocks import Weights
     from ..runtimes.bundle.manifest import Precision, Variant
     from ..runtimes.bundle.writer import BundleWriter
     from .sources.checkpoint import Lengths
@@ -72,6 +74,8 @@ def export(
     force: bool = False,
     deleting: Announce = name_deleted,
     min_accuracy: float | None = None,
+    llm_weights: Weights | None = None,
+    min_agreement: float | None = None,
     step: Progress = log,
 ) -> Exported:
     """Compress a model, prove the result against PyTorch, and write a bundle: what `tokexport model` does.
@@ -93,12 +97,10 @@ def export(
         parts: ``encoder`` leaves the language graphs and the graph text out.
         size_bias: ``auto`` adds log(sizes) to the attention over merged tokens, in the encoder and the language graphs,
             and weights means over merged tokens by their sizes.
-        assume_no_padding: a mask in the graph that depends on an input never masks a token; the manifest records it.
-            Without it such a graph is refused, because padding would be kept and merged.
+        assume_no_padding: masks that depend on an input mask nothing; without it they are refused, for padding.
         input_shapes: of an ONNX file, input name -> sizes, for inputs with dynamic axes other than the batch.
         drop_outputs: of an ONNX file, outputs that are left out, such as lengths that would keep the old count.
-        window: of a recogniser, seconds of sound that the encoder takes instead of the model's own. Several make one
-            bundle with a variant for each window and ratio, over one copy of the weights.
+        window: of a recogniser, seconds of sound that the encoder takes instead of its own; several: see `ratio`.
         prompt_length: ids of a prompt that a vision-language checkpoint takes; None: 128.
         answer_length: tokens that it generates at most; None: 128.
         verify: prove every part; a failed proof is a `GateError`.
@@ -106,28 +108,34 @@ def export(
             holds a part of the source, or a file named here, is never replaced.
         deleting: called with a folder and the names of such files before they are deleted; by default prints them.
         min_accuracy: least share of right answers, for built-in models, of every variant.
+        llm_weights: int8 or int4, of what the language graphs multiply with; compared with float (`proof.agreement`).
+        min_agreement: least share of words that both find likeliest; None: 0.95 for int8, 0.8 for int4.
         step: called with the name of each stage; by default the logger ``tokexport`` gets them.
 
     Raises:
-        RequestError, GraphError, BundleError: exit 2, nothing written.
-        MissingError: exit 3.
+        RequestError, GraphError, BundleError: exit 2, nothing written. MissingError: exit 3.
         GateError: exit 1; the result is in ``<out>.failed``.
     """
-    from ..runtimes.bundle.writer import BundleWriter
-
     asked, name = variants.requests(method, ratio, keep, seam, recipe, params)
     fit = device_fit.choose(device, precision)
     step("opening the model")
     opened = _opened(source, parts, asked[0], input_shapes, drop_outputs, lengths_of(prompt_length, answer_length))
     fit = device_fit.of_half_file(fit, opened, precision, verify=verify)
     _check_gate(min_accuracy, opened, possible=parts == "all" and verify and fit.precision != "bf16")
-    common = (parts, size_bias, name, params or {}, assume_no_padding)
+    weights = quantising.asked(llm_weights, min_agreement, opened, parts, fit, verify=verify)
+    common = (parts, size_bias, name, params or {}, assume_no_padding, weights.opset if weights else None)
     plans = [graphs.Plan(one, steps, *common) for one in variants.windows(opened, window) for steps in asked]
     bundle = Path(out) if out is not None else _default_folder(plans)
     sources = [*opened.origin, *opened.files, *variants.files((one.compressor for one in asked[0]), recipe)]
-    with BundleWriter(bundle, force=force, sources=sources, deleting=deleting) as writer:
-        made = _make(writer, bundle, plans, fit, step, verify=verify)
+    with _writer()(bundle, force=force, sources=sources, deleting=deleting) as writer:
+        made = _make(writer, bundle, plans, fit, step, weights, verify=verify)
         return _finish(writer, made, min_accuracy, step)
+
+
+def _writer() -> type[BundleWriter]:
+    from ..runtimes.bundle.writer import BundleWriter
+
+    return BundleWriter
 
 
 def _opened(
@@ -180,6 +188,7 @@ def _make(
     plans: Sequence[graphs.Plan],
     fit: device_fit.Choice,
     step: Progress,
+    weights: quantising.Asked | None,
     *,
     verify: bool,
 ) -> list[_Made]:
@@ -188,9 +197,14 @@ def _make(
     for path, content in plans[0].source.processor_files.items():
         writer.add_file(path, content)
     for plan, built, runnable in variants.build(plans, fit.precision, step, fp32_reference=verify):
+        if weights:
+            # Graphs in bf16, whose reference build is another one, are refused.
+            built = runnable = quantising.quantised(built, weights.by, step)
         one = _write(writer, bundle, plan, built, runnable, fit, first=not made, step=step)
+        if weights:
+            one.entry.llm_weights = quantising.record(weights.by)
         if verify:
-            _prove(writer.folder, one, step)
+            _prove(writer, one, step, weights)
             _measure(writer.folder, one, step)
         made.append(one)
     return made
@@ -224,14 +238,19 @@ def _write(
     return _Made(plan, runnable, entry, result)
 
 
-def _prove(folder: Path, one: _Made, step: Progress) -> None:
+def _prove(writer: BundleWriter, one: _Made, step: Progress, weights: quantising.Asked | None) -> None:
     """Compare every part of a written variant with PyTorch, and tell what its compressors cost."""
     from ..graph_passes.ir_tools.model_io import load_model
     from .evaluate import share
 
     step("proving every part against PyTorch")
-    result = one.result
-    one.proved = prove.prove(folder, one.entry, one.plan, one.runnable, result.precision, result.notes)
+    result, folder, least = one.result, writer.folder, weights.least if weights else None
+    common = (folder, one.entry, one.plan, one.runnable, result.precision, result.notes)
+    with writer.aside(one.runnable.floats) as floats:
+        one.proved = prove.prove(*common, floats=floats, min_agreement=least)
+    if one.entry.llm_weights:
+        one.entry.llm_weights = one.entry.llm_weights.model_copy(update=one.proved.weights)
+        result.llm_weights = one.entry.llm_weights.model_dump()
     result.proof, result.drift = one.proved.record, one.proved.drift
     encoder = one.runnable.models["encoder"]
     if result.precision != "bf16":
@@ -268,7 +287,7 @@ def _finish(writer: BundleWriter, made: Sequence[_Made], min_accuracy: float | N
     if proofs:
         prove.keep(writer, proofs)
     first.result.further = results[1:]
-    failure = _failure(results, min_accuracy)
+    failure = gate.failure(results, min_accuracy)
     step("writing the report")
     entries = [one.entry for one in made]
     # The pictures of the report are made by running the bundle, so it needs its manifest now.
@@ -281,7 +300,7 @@ def _finish(writer: BundleWriter, made: Sequence[_Made], min_accuracy: float | N
     gate.seal(manifest)
     if failure:
         failed = writer.commit_failed(manifest)
-        raise GateError(failure, where=f"kept for inspection in {failed}", fix=_what_to_try(results, min_accuracy))
+        raise GateError(failure, where=f"kept for inspection in {failed}", fix=gate.what_to_try(results, min_accuracy))
     writer.commit(manifest)
     return first.result
 
@@ -297,34 +316,3 @@ def _parity(results: list[Exported]) -> dict[str, Any]:
         return {}
     (_, first), *others = records.items()
     return first | ({"variants": dict(others)} if others else {})
-
-
-def _failure(results: list[Exported], min_accuracy: float | None) -> str:
-    """What gate failed, or nothing."""
-    for result in results:
-        bad = [check for check in result.proof["checks"] if not check["ok"]] if result.proof else []
-        failure = gate.shortfall(result.accuracy, min_accuracy)
-        if bad:
-            first = bad[0]
-            failure = (
-                f"{len(bad)} of {len(result.proof['checks'] if result.proof else [])} checks failed; the first: "
-                f"{first['part']}, tensor {first['tensor']}: cosine {first['cosine']:.6f}, norm ratio "
-                f"{first['norm_ratio']:.5f}; {first['detail']}"
-            )
-        if failure:
-            return failure if len(results) == 1 else f"variant {result.variant}: {failure}"
-    return ""
-
-
-def _what_to_try(results: list[Exported], min_accuracy: float | None) -> str:
-    """A cure that fits what failed: not fp32 for a graph that is in fp32."""
-    short = [one for one in results if one.accuracy and gate.shortfall(one.accuracy, min_accuracy)]
-    if short and all(check["ok"] for one in results if one.proof for check in one.proof["checks"]):
-        return gate.cure(short[0].accuracy or {}, min_accuracy or 0.0, short[0].source)
-    half = results[0].precision
-    if half != "fp32":
-        return f"Do not ship it. Sums that {half} cannot hold stay exact with --precision fp32."
-    return (
-        "Do not ship it: an fp32 graph that differs from PyTorch is wrong, at any precision. Another --seam may be "
-        "right (`tokexport inspect SOURCE` lists them); report this one."
-    )

@@ -19,6 +19,7 @@ class Exported:
         device: the device that it was fitted to; None where none was named.
         accuracy: on a built-in model's task; None where it was not measured.
         notes: what a user must know: fp32 islands, what could not be run here.
+        llm_weights: of the language graphs, as in the manifest; None where none were quantised.
         variant: its name in the bundle.
         further: the results of the other variants, where several budgets were asked for.
     """
@@ -31,6 +32,7 @@ class Exported:
     drift: dict[str, float] | None = None
     device: dict[str, Any] | None = None
     accuracy: dict[str, Any] | None = None
+    llm_weights: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
     variant: str = ""
     further: list[Exported] = field(default_factory=list)

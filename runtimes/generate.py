@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -71,18 +72,8 @@ def greedy_batch(
         raise RequestError("the bundle has no language graphs", fix="Built-in models have them: --parts all.")
     limit = limit_of(record, max_new_tokens)
     rules = rules or Rules.of(record)
-    input_ids = np.array([_padded(prompt, record) for prompt in prompts], np.int64)
-    kept_indices, sizes = _kept(variant, record, encoded)
-    token_bias = np.log(sizes) if _has_size_bias(variant) else np.zeros_like(sizes)
-    last = np.array([len(prompt) - 1 for prompt in prompts], np.int64)
-    if record.attention == "cross":
-        read = {"input_ids": input_ids, "tokens": encoded["tokens"]}
-    else:
-        last += record.image_span[1]
-        embeds = run("embed", input_ids=input_ids, tokens=encoded["tokens"])["inputs_embeds"]
-        read = {"inputs_embeds": embeds, "kept_indices": kept_indices}
-    state = run("prefill", **read, token_bias=token_bias, last_index=last)
-    caches = KVCache(state)
+    begun = _begin(run, variant, record, encoded, prompts)
+    state = begun.state
     answers: list[list[int]] = [[] for _ in prompts]
     going = np.ones(len(prompts), bool)
     for step in range(limit):
@@ -94,11 +85,85 @@ def greedy_batch(
             answers[row].append(int(tokens[row]))
         if not going.any() or step + 1 == limit:
             break
-        at = last + step + 1
-        ids = np.where(going, tokens, record.pad)[:, None]
-        state = run("decode", input_ids=ids, write_index=at, token_bias=token_bias, **caches.inputs)
-        caches.keep(state, at)
-    return answers, kept_indices, sizes
+        state = begun.follow(np.where(going, tokens, record.pad), step)
+    return answers, begun.kept_indices, begun.sizes
+
+
+def forced(
+    run: Run, variant: Variant, encoded: Mapping[str, np.ndarray], prompt: Sequence[int], text: Sequence[int]
+) -> np.ndarray:
+    """What the graphs expect at each word of a given text behind a prompt, all words before it given.
+
+    Args:
+        run: see `greedy`.
+        variant: likewise.
+        encoded: likewise.
+        prompt: likewise.
+        text: ids, at least one and at most as many as the KV cache holds.
+
+    Returns:
+        logits [n, V] float32, n ids of `text`.
+
+    Raises:
+        RequestError, GraphError: as `greedy`.
+    """
+    record = variant.generation
+    if record is None:
+        raise RequestError("the bundle has no language graphs", fix="Built-in models have them: --parts all.")
+    limit_of(record, len(text))
+    begun = _begin(run, variant, record, encoded, [prompt])
+    logits = [_scores(begun.state["logits"], 1, record, "prefill")]
+    for step, word in enumerate(text[:-1]):
+        logits.append(_scores(begun.follow(np.array([word]), step)["logits"], 1, record, "decode"))
+    return np.concatenate(logits)
+
+
+@dataclass
+class _Begun:
+    """Answers behind their prompts.
+
+    Attributes:
+        state: what prefill returned.
+        last: index of the last id of each prompt [B] int64.
+    """
+
+    run: Run
+    state: Mapping[str, np.ndarray]
+    caches: KVCache
+    last: np.ndarray
+    token_bias: np.ndarray
+    kept_indices: np.ndarray
+    sizes: np.ndarray
+
+    def follow(self, ids: np.ndarray, step: int) -> Mapping[str, np.ndarray]:
+        """What decode returns for the id number `step` of each answer, `ids` [B] int64."""
+        at = self.last + step + 1
+        given = {"input_ids": ids[:, None].astype(np.int64), "write_index": at, "token_bias": self.token_bias}
+        state = self.run("decode", **given, **self.caches.inputs)
+        self.caches.keep(state, at)
+        return state
+
+
+def _begin(
+    run: Run,
+    variant: Variant,
+    record: GenerationRecord,
+    encoded: Mapping[str, np.ndarray],
+    prompts: Sequence[Sequence[int]],
+) -> _Begun:
+    """Embed and prefill."""
+    input_ids = np.array([_padded(prompt, record) for prompt in prompts], np.int64)
+    kept_indices, sizes = _kept(variant, record, encoded)
+    token_bias = np.log(sizes) if _has_size_bias(variant) else np.zeros_like(sizes)
+    last = np.array([len(prompt) - 1 for prompt in prompts], np.int64)
+    if record.attention == "cross":
+        read = {"input_ids": input_ids, "tokens": encoded["tokens"]}
+    else:
+        last += record.image_span[1]
+        embeds = run("embed", input_ids=input_ids, tokens=encoded["tokens"])["inputs_embeds"]
+        read = {"inputs_embeds": embeds, "kept_indices": kept_indices}
+    state = run("prefill", **read, token_bias=token_bias, last_index=last)
+    return _Begun(run, state, KVCache(state), last, token_bias, kept_indices, sizes)
 
 
 def limit_of(record: GenerationRecord, asked: int | None) -> int:

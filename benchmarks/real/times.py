@@ -54,6 +54,19 @@ BUNDLES: dict[str, tuple[dict[str, Any], int]] = {
         {"method": "a_tome", "ratio": 0.5, "seam": "encoder_layer:0", "params": {"metric": "tokens"}, "window": 15},
         15,
     ),
+    "uncompressed, int8 weights": ({"method": "uniform", "keep": 1500, "llm_weights": "int8"}, 30),
+    "uncompressed, int4 weights": ({"method": "uniform", "keep": 1500, "llm_weights": "int4"}, 30),
+    "a_tome, 50% inside, window 15 s, int8 weights": (
+        {
+            "method": "a_tome",
+            "ratio": 0.5,
+            "seam": "encoder_layer:0",
+            "params": {"metric": "tokens"},
+            "window": 15,
+            "llm_weights": "int8",
+        },
+        15,
+    ),
 }
 
 
@@ -86,14 +99,23 @@ class Bundle(Listener):
         return self.session.generate(sound).text
 
 
-def listeners(model: str, sound: np.ndarray, *, threads: int, reuse: bool) -> dict[str, Listener]:
-    """Name -> each that takes part."""
+def listeners(
+    model: str, sound: np.ndarray, rows: list[str] | None, *, threads: int, reuse: bool
+) -> dict[str, Listener]:
+    """Name -> each that takes part: of `rows` and the uncompressed bundle, where any are named."""
     folder = checkpoint.write(model, packages.FOLDER / f"whisper-{model}")
     transformers = Transformers(folder, sound)
     mel = transformers.mel[0].numpy()
-    found: dict[str, Listener] = {name: Bundle(folder, name, mel, threads=threads, reuse=reuse) for name in BUNDLES}
-    found["transformers"] = transformers
+    found: dict[str, Listener] = {
+        name: Bundle(folder, name, mel, threads=threads, reuse=reuse)
+        for name in BUNDLES
+        if rows is None or name in (UNCOMPRESSED, *rows)
+    }
+    if rows is None or "transformers" in rows:
+        found["transformers"] = transformers
     for name, (module, peer) in PEERS.items():
+        if rows is not None and name not in rows:
+            continue
         if find_spec(module):
             found[name] = peer(folder, sound, threads)
         else:
@@ -156,6 +178,9 @@ def main() -> None:
     parser.add_argument(
         "--work", action="store_true", help="own time on one thread, instead of the clock's on all cores"
     )
+    parser.add_argument(
+        "--rows", nargs="*", help="these alone, beside the uncompressed bundle; the file's other rows stay as they are"
+    )
     parser.add_argument("--reuse", action="store_true", help="the bundles of an earlier run, where there are any")
     asked = parser.parse_args()
     if asked.peers:
@@ -166,7 +191,7 @@ def main() -> None:
     torch.set_num_threads(threads)
     spoken = clips()
     sound = next(clip.sound for clip in spoken if clip.name == CLIP)
-    found = listeners(asked.model, sound, threads=threads, reuse=asked.reuse)
+    found = listeners(asked.model, sound, asked.rows, threads=threads, reuse=asked.reuse)
     load_before = os.getloadavg()[0]
     table = measured(found, sound, asked.rounds, time.process_time if asked.work else time.perf_counter)
     for name, row in changed(found, [clip for clip in spoken if not clip.full]).items():
@@ -179,7 +204,12 @@ def main() -> None:
         "load": round(load_before, 1),
         "rows": table,
     }
-    (RESULTS / f"real_times_{asked.model}.json").write_text(json.dumps(result, indent=1) + "\n")
+    kept = RESULTS / f"real_times_{asked.model}.json"
+    if asked.rows:
+        result = json.loads(kept.read_text())
+        rows = result["rows"] | {name: row for name, row in table.items() if name != UNCOMPRESSED}
+        result["rows"] = {name: rows[name] for name in (*BUNDLES, *rows) if name in rows}
+    kept.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

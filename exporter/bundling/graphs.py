@@ -42,6 +42,7 @@ class Plan:
         recipe: its name, where one was asked for.
         settings: parameters of the recipe's steps that the request sets.
         assume_no_padding: whether masks that depend on inputs are taken for masks that mask nothing.
+        language_opset: of the language graphs; None: the usual one.
     """
 
     source: Source
@@ -51,6 +52,7 @@ class Plan:
     recipe: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     assume_no_padding: bool = False
+    language_opset: int | None = None
 
     @property
     def compressor(self) -> Compressor:
@@ -80,6 +82,7 @@ class Built:
         language: the modules of embed, prefill and decode.
         notes: fp32 islands and what else a user must know.
         text: the module of text; None where the compressor reads none, or the source has no such graph.
+        floats: by role, the graphs that those with quantised weights in `models` were made of.
     """
 
     models: dict[Role, ir.Model]
@@ -88,6 +91,7 @@ class Built:
     language: list[GraphSource]
     notes: list[str]
     text: GraphSource | None = None
+    floats: dict[Role, ir.Model] = field(default_factory=dict)
 
 
 def build(
@@ -120,7 +124,8 @@ def build(
     samples = _language_samples(language, model, plan.source) if precision == "fp16" and language else {}
     for graph in (*([text] if text else []), *language):
         step(f"exporting {graph.role}")
-        models[graph.role], said = _typed(_export(graph), precision, samples.get(graph.role))
+        opset = plan.language_opset if graph.role != "text" else None
+        models[graph.role], said = _typed(_export(graph, opset), precision, samples.get(graph.role))
         notes += [f"{graph.role}: {note}" for note in said]
     return Built(models, uncompressed, inserted, language, notes, text)
 
@@ -231,9 +236,10 @@ def _record(plan: Plan, built: Built, step: sequence.Step, done: Inserted) -> Co
 
 def manifest(source: Source, variants: list[Variant], parity: dict[str, Any]) -> Manifest:
     """The manifest of a bundle, to be committed."""
-    from ...runtimes.bundle.manifest import Manifest
+    from ...runtimes.bundle.manifest import SCHEMA, WEIGHTS_SCHEMA, Manifest
 
     return Manifest(
+        schema=WEIGHTS_SCHEMA if any(variant.llm_weights for variant in variants) else SCHEMA,
         tokexport=__version__,
         source=source.record(),
         files={},
@@ -245,10 +251,10 @@ def manifest(source: Source, variants: list[Variant], parity: dict[str, Any]) ->
     )
 
 
-def _export(graph: GraphSource) -> ir.Model:
+def _export(graph: GraphSource, opset: int | None = None) -> ir.Model:
     from ..sources.torch_export import export_graph
 
-    return export_graph(graph)
+    return export_graph(graph) if opset is None else export_graph(graph, opset)
 
 
 def _typed(

@@ -83,6 +83,17 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
     "--answer-length", type=WHOLE, metavar="TOKENS", help="Longest answer, which the KV caches hold.  [default: 128]"
 )
 @click.option("--min-accuracy", type=NUMBER, help="Fail (exit 1) below this share of right answers; built-in models.")
+@click.option(
+    "--llm-weights",
+    type=click.Choice(["int8", "int4"]),
+    help="Quantise the weights of the language graphs: for ONNX Runtime, or with --device for TensorRT.",
+)
+@click.option(
+    "--min-agreement",
+    type=NUMBER,
+    help="Fail (exit 1) where with --llm-weights fewer words are those of the float graphs, as a share.  "
+    "[default: 0.95 for int8, 0.8 for int4]",
+)
 @click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle records that.")
 @click.option(
     "--force", is_flag=True, help="Also write to a folder that holds other files: ALL it holds is deleted; -v lists it."
@@ -144,6 +155,8 @@ def exported(data: dict[str, Any], source: str = "SOURCE") -> None:
             f"{drift['kept_overlap']:.1%} of the kept tokens are the same, "
             f"worst cosine of the outputs {drift['cosine']:.5f}",
         )
+    for one in (data, *data["further"]):
+        weights_told(one, f"{one['variant']}: " if data["further"] else "")
     if data["accuracy"]:
         accuracy = data["accuracy"]
         chance = accuracy["baselines"]["random"]
@@ -156,6 +169,17 @@ def exported(data: dict[str, Any], source: str = "SOURCE") -> None:
     if data["further"]:
         variant_table([data, *data["further"]])
     click.echo(f"bundle: {data['bundle']}")
+
+
+def weights_told(data: dict[str, Any], name: str) -> None:
+    """Print how far quantised weights of a variant agree with float ones; nothing where that was not measured."""
+    weights = data["llm_weights"]
+    if weights and weights["words"]:
+        tables.wrapped(
+            f"{weights['weights']} weights against float ones: ",
+            f"{name}{weights['agreement']:.1%} of {weights['words']} words are the same, perplexity "
+            f"{weights['perplexity']:.4g} (float {weights['float_perplexity']:.4g})",
+        )
 
 
 def verdicts(data: dict[str, Any], source: str) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BundleError, RequestError
+from .probes import AGREEMENT
 
 if TYPE_CHECKING:
     from ...runtimes.bundle.manifest import Manifest
     from ...runtimes.bundle.reader import Bundle
+    from ..result import Exported
 
 # The key of `parity` that holds the digest of the rest of the manifest.
 _SEAL = "sealed"
@@ -140,3 +142,45 @@ def shortfall(measured: Mapping[str, Any] | None, least: float | None) -> str:
     if least is None or measured is None or measured["compressed"] >= least:
         return ""
     return f"accuracy {measured['compressed']:.4f} is below --min-accuracy {least}"
+
+
+def failure(results: Sequence[Exported], min_accuracy: float | None) -> str:
+    """Which gate the variants of an export failed, or nothing."""
+    for result in results:
+        checks = _checks(result)
+        bad = [check for check in checks if not check["ok"]]
+        what = shortfall(result.accuracy, min_accuracy)
+        if bad and bad[0]["part"] == AGREEMENT:
+            what = f"{bad[0]['tensor']}: {bad[0]['detail']}"
+        elif bad:
+            first = bad[0]
+            what = (
+                f"{len(bad)} of {len(checks)} checks failed; the first: {first['part']}, tensor {first['tensor']}: "
+                f"cosine {first['cosine']:.6f}, norm ratio {first['norm_ratio']:.5f}; {first['detail']}"
+            )
+        if what:
+            return what if len(results) == 1 else f"variant {result.variant}: {what}"
+    return ""
+
+
+def what_to_try(results: Sequence[Exported], min_accuracy: float | None) -> str:
+    """A cure that fits what failed: not fp32 for a graph that is in fp32."""
+    bad = {check["part"] for result in results for check in _checks(result) if not check["ok"]}
+    if not bad:
+        (short, *_) = (one for one in results if shortfall(one.accuracy, min_accuracy))
+        return cure(short.accuracy or {}, min_accuracy or 0.0, short.source)
+    if bad == {AGREEMENT}:
+        ways = "Measure on your own data, and give a smaller --min-agreement if the answers are still right."
+        weights = results[0].llm_weights
+        return ways if weights and weights["weights"] == "int8" else f"Use --llm-weights int8. Or: {ways}"
+    half = results[0].precision
+    if half != "fp32":
+        return f"Do not ship it. Sums that {half} cannot hold stay exact with --precision fp32."
+    return (
+        "Do not ship it: an fp32 graph that differs from PyTorch is wrong, at any precision. Another --seam may be "
+        "right (`tokexport inspect SOURCE` lists them); report this one."
+    )
+
+
+def _checks(result: Exported) -> list[dict[str, Any]]:
+    return result.proof["checks"] if result.proof else []

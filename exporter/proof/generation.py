@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import GraphError
-from ...runtimes.generate import greedy
+from ...runtimes.generate import Run, greedy
 from ..progress import Progress
 from .metrics import GATES, Check
 from .probes import ANSWERS, Probe
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # Of each answer; more says nothing new about the graphs, and a model with random weights never ends.
 _LIMIT = 48
 _LIKELIEST = 8
-_LANGUAGE: tuple[Role, ...] = ("embed", "prefill", "decode")
+LANGUAGE: tuple[Role, ...] = ("embed", "prefill", "decode")
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -76,7 +76,7 @@ def answer_probes(source: Source, variant: Variant, encoded: Sequence[Arrays], w
             return []
         how = {"prompt": list(source.proof_prompt()), "limit": limit, "own_picks": not same}
         inputs = {name: own[name] for name in ("tokens", "kept_indices", "sizes")}
-        probes.append(Probe(ANSWERS, "decode", inputs, _stored(answered, limit), how))
+        probes.append(Probe(ANSWERS, "decode", inputs, stored(answered, limit), how))
     return probes
 
 
@@ -108,11 +108,7 @@ def check_answers(
     answers = [probe for probe in probes if probe.part == ANSWERS]
     if record is None or not answers:
         return []
-    runs = {str(role): runner(models[role]) for role in _LANGUAGE if role in models}
-
-    def run(role: str, /, **inputs: np.ndarray) -> Arrays:
-        return runs[role](inputs)
-
+    run = by_role(models, runner)
     for number, probe in enumerate(answers):
         step(f"{ANSWERS}: token by token")
         wanted, how = _answered(probe, record.vocabulary), probe.method
@@ -135,7 +131,19 @@ def check_answers(
     ]
 
 
-def _stored(answered: Answered, limit: int) -> dict[str, np.ndarray]:
+def by_role(
+    models: Mapping[Role, ir.Model], runner: Callable[[ir.Model], Callable[[Arrays], dict[str, np.ndarray]]]
+) -> Run:
+    """The language graphs, as generation runs them."""
+    runs = {str(role): runner(models[role]) for role in LANGUAGE if role in models}
+
+    def run(role: str, /, **inputs: np.ndarray) -> Arrays:
+        return runs[role](inputs)
+
+    return run
+
+
+def stored(answered: Answered, limit: int) -> dict[str, np.ndarray]:
     """The ids [n], the likeliest tokens of each step [n, m], and their scores: with the least one, which may be the
     largest number."""
     scores = np.asarray(answered.scores[:limit], np.float32)
@@ -147,7 +155,7 @@ def _stored(answered: Answered, limit: int) -> dict[str, np.ndarray]:
 
 
 def _answered(probe: Probe, vocabulary: int) -> Answered:
-    """What `_stored` made, with -inf for all other tokens.
+    """What `stored` made, with -inf for all other tokens.
 
     Raises:
         GraphError: it is damaged.

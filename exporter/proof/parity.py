@@ -22,7 +22,7 @@ from ..progress import Progress
 from ..sources.arrays import to_array, to_tensor
 from .freed import give_back
 from .metrics import LARGEST, Check, compare
-from .probes import ANSWERS, Probe
+from .probes import WHOLE, Probe
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -68,7 +68,7 @@ def check(
     """Run every probe and judge it; the result for a tensor is that of its worst sample.
 
     Args:
-        probes: inputs and expected outputs; answers of the whole model are left to `generation`.
+        probes: inputs and expected outputs; those of whole answers are left to `generation` and `agreement`.
         models: graph by role.
         runner: the runtime.
         precision: of the graphs: fp32, fp16 or bf16; it sets the gates.
@@ -97,9 +97,9 @@ def check(
 
 
 def _by_graph(probes: Iterable[Probe]) -> list[list[Probe]]:
-    """Those of the same part of the same graph together, in the order of the first ones; answers are of no part."""
+    """Those of the same part of the same graph together, in the order of the first ones; whole answers are of none."""
     groups: dict[tuple[str, ...], list[Probe]] = {}
-    for probe in (one for one in probes if one.part != ANSWERS):
+    for probe in (one for one in probes if one.part not in WHOLE):
         groups.setdefault((probe.role, probe.part, *probe.inputs, "->", *probe.expected), []).append(probe)
     return list(groups.values())
 

@@ -31,6 +31,10 @@ FILE = "proof.npz"
 
 # The part of probes that hold what the whole model says; see `generation`.
 ANSWERS = "generation"
+# The part of probes that hold what float graphs expect of a text, for graphs with quantised weights; see `agreement`.
+AGREEMENT = "agreement"
+# Parts that run all language graphs, one after the other.
+WHOLE = (ANSWERS, AGREEMENT)
 
 
 @dataclass
@@ -39,12 +43,12 @@ class Probe:
 
     Attributes:
         part: head, compressor, between, sequence or tail of the encoder (see `encoder_probes`), the role of a whole
-            graph (text, embed, prefill, decode), or `ANSWERS`.
+            graph (text, embed, prefill, decode), or one of `WHOLE`.
         role: of the graph that contains it.
         inputs: value name -> array fed there; the part is extracted between these values and `expected`.
         expected: value name -> array that PyTorch computed.
         method: for a compressor, how to rebuild it: name, params, tokens, dim, keep, dtype, grid; for answers prompt,
-            limit and own_picks.
+            limit and own_picks; for an agreement prompt, least and weights.
         variant: of the bundle; empty for its first.
     """
 
@@ -167,7 +171,15 @@ class _Asked(BaseModel):
     own_picks: bool
 
 
-_METHODS: dict[str, type[BaseModel]] = {"compressor": _Method, ANSWERS: _Asked}
+class _Given(BaseModel):
+    """Behind which prompt a text was given, the least agreement, and the type of the weights."""
+
+    prompt: list[int]
+    least: float = Field(ge=0, le=1)
+    weights: Literal["int8", "int4"]
+
+
+_METHODS: dict[str, type[BaseModel]] = {"compressor": _Method, ANSWERS: _Asked, AGREEMENT: _Given}
 
 
 def _probe(entry: _Entry, archive: Archive) -> Probe:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,17 @@ from ..bundling.language import language_values
 from ..sources.texts import proof_ids, with_text
 from . import probes as probe_file
 from .freed import give_back
+from .probes import ANSWERS
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from ...graph_passes.insertion.inserted import Inserted
-    from ...runtimes.bundle.manifest import Variant
+    from ...runtimes.bundle.manifest import Role, Variant
     from ...runtimes.bundle.writer import BundleWriter
     from ..bundling.graphs import Built, Plan
     from ..sources.source import Source
+    from .metrics import Check
     from .probes import Probe
 
 SAMPLES = 3
@@ -38,17 +42,29 @@ class Proved:
         record: its entry of parity.json.
         drift: the end-to-end error; None where there is no module.
         encoded: each input, and the encoder's outputs for it.
-        probes: what was compared.
+        probes: what is compared again, by graphs that are in the bundle.
+        weights: what `WeightsRecord` says of the agreement; empty where no weights were quantised.
     """
 
     record: dict[str, Any]
     drift: dict[str, float] | None
     encoded: list[Encoded]
     probes: list[Probe]
+    weights: dict[str, Any] = field(default_factory=dict)
 
 
-def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: str, notes: list[str]) -> Proved:
-    """Prove the written graphs of a variant part by part.
+def prove(
+    folder: Path,
+    variant: Variant,
+    plan: Plan,
+    built: Built,
+    precision: str,
+    notes: list[str],
+    *,
+    floats: Mapping[Role, Path] | None = None,
+    min_agreement: float | None = None,
+) -> Proved:
+    """Prove the written graphs of a variant part by part; then, where weights were quantised, what that changes.
 
     Args:
         folder: where they were written.
@@ -57,17 +73,19 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
         built: the graphs as they were written; for bf16, their fp32 reference build.
         precision: of the bundle.
         notes: receives remarks for readers of the proof.
+        floats: files of the float graphs that those with quantised weights were made of.
+        min_agreement: see `agreement`.
     """
     from ...graph_passes.ir_tools.model_io import load_model
     from ...runtimes.ort.graph import ort_runner
     from .encoder_probes import encoder_probes
     from .end_to_end import end_to_end
-    from .generation import check_answers
+    from .generation import answer_probes, check_answers
     from .parity import check, language_probes
 
-    source, inserted = plan.source, built.inserted
-    models = built.models
-    files = {role: folder / graph.forms["portable"] for role, graph in variant.graphs.items()}
+    source, inserted, models = plan.source, built.inserted, built.models
+    written = {role: folder / graph.forms["portable"] for role, graph in variant.graphs.items()}
+    files = {**written, **(floats or {})}
     if precision == "bf16":
         _check_types(files.values())
     else:
@@ -94,9 +112,14 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
     if built.language:
         give_back()
         wholes = whole_in_torch.wholes if whole_in_torch else []
-        answers = _answers(source, variant, encoded, wholes)
+        by_role = _by_role(variant, encoded)
+        answers = answer_probes(source, variant, by_role, wholes) if source.proof_prompt() else []
         probes += answers
         checks += check_answers(answers, variant, models, ort_runner, judged)
+    weights: dict[str, Any] = {}
+    if floats:
+        probes, found, weights = _with_weights(source, variant, by_role, (models, written), probes, min_agreement)
+        checks += found
     notes += _remarks(source, inserted, parts, precision)
     if inserted.merges and plan.size_bias == "auto" and not (built.language or inserted.biased):
         notes.append(
@@ -109,20 +132,49 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
         "checks": [found.to_json() for found in checks],
         "notes": list(notes),
     }
-    return Proved(proof, whole_in_torch.error if whole_in_torch else None, encoded, probes)
+    return Proved(proof, whole_in_torch.error if whole_in_torch else None, encoded, probes, weights)
 
 
-def _answers(
-    source: Source, variant: Variant, encoded: Sequence[Encoded], wholes: Sequence[Mapping[str, np.ndarray]]
-) -> list[Probe]:
-    """What the model's own code says, where it has one; see `generation`."""
-    from .generation import answer_probes
+def _with_weights(
+    source: Source,
+    variant: Variant,
+    encoded: list[dict[str, np.ndarray]],
+    graphs: tuple[Mapping[Role, ir.Model], Mapping[Role, Path]],
+    probes: list[Probe],
+    least: float | None,
+) -> tuple[list[Probe], list[Check], dict[str, Any]]:
+    """Compare graphs with quantised weights with the float ones that were proved.
 
-    if not source.proof_prompt():
-        return []
+    Args:
+        source: of the model.
+        variant: of the manifest.
+        encoded: the encoder's outputs by role, of each sample.
+        graphs: the float ones, and the files of those in the bundle.
+        probes: of the proof so far.
+        least: see `agreement`.
+
+    Returns:
+        The probes that the bundle's graphs are to be held against from now on, one check, and its figures.
+    """
+    from ...graph_passes.ir_tools.model_io import load_model
+    from ...runtimes.ort.graph import ort_runner
+    from .agreement import agreement_probes, answers_again, check_agreement, figures
+    from .generation import LANGUAGE
+
+    floats, written = graphs
+    assert variant.llm_weights is not None, "float graphs are given beside quantised ones"
+    given = agreement_probes(source, variant, encoded, floats, ort_runner, variant.llm_weights.weights, least)
+    models = {role: load_model(file) for role, file in written.items()}
+    found = check_agreement(given, variant, models, ort_runner)
+    again = answers_again([probe for probe in probes if probe.part == ANSWERS], variant, models, ort_runner)
+    kept = [probe for probe in probes if probe.part not in (*LANGUAGE, ANSWERS)]
+    return [*kept, *again, *given], found, figures(found[0], given)
+
+
+def _by_role(variant: Variant, encoded: Sequence[Encoded]) -> list[dict[str, np.ndarray]]:
+    """The encoder's outputs of each sample, by role."""
     outputs = variant.graphs["encoder"].outputs
-    by_role = [{role: got[record.name] for role, record in outputs.items()} for _, got in encoded]
-    return answer_probes(source, variant, by_role, wholes)
+    return [{role: got[record.name] for role, record in outputs.items()} for _, got in encoded]
 
 
 def keep(writer: BundleWriter, proofs: Mapping[str, Proved]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +15,16 @@ from ...runtimes.ort.graph import ort_runner
 from ..progress import Progress, log
 from . import gate
 from . import probes as probe_file
-from .generation import check_answers
+from .agreement import check_agreement
+from .generation import LANGUAGE, check_answers
 from .metrics import Check
-from .parity import check
+from .parity import Runner, check
 from .probes import Probe
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from ...runtimes.bundle.manifest import Variant
+    from ...runtimes.bundle.manifest import Role, Variant
     from ...runtimes.tensorrt.engine_graph import EngineRunner
 
 
@@ -113,7 +115,10 @@ def _verify(
 
 def _check_covered(bundle: Bundle, variant: Variant, probes: list[Probe]) -> None:
     """Refuse a proof that says nothing about one of the graphs: "proved" is said of all of them."""
-    missing = variant.graphs.keys() - {probe.role for probe in probes if probe.part != probe_file.ANSWERS}
+    covered = {probe.role for probe in probes if probe.part not in probe_file.WHOLE}
+    if variant.llm_weights and any(probe.part == probe_file.AGREEMENT for probe in probes):
+        covered |= {*LANGUAGE}
+    missing = variant.graphs.keys() - covered
     if missing:
         raise BundleError(
             f"{probe_file.FILE} holds nothing that proves {sorted(missing)[0]} of {variant.name}",
@@ -138,7 +143,17 @@ def _with_ort(bundle: Bundle, variant: Variant, probes: list[Probe], step: Progr
     models = {role: _model(bundle, role, variant.name) for role in variant.graphs}
     notes = [*gate.of_export(bundle.manifest, variant.name).get("notes", []), *_not_compared(bundle, variant, probes)]
     checks = check(probes, models, ort_runner, precision, step)
-    return checks + check_answers(probes, variant, models, ort_runner, precision, step), notes
+    return checks + _whole(probes, variant, models, ort_runner, step), notes
+
+
+def _whole(
+    probes: list[Probe], variant: Variant, models: Mapping[Role, ir.Model], runner: Runner, step: Progress
+) -> list[Check]:
+    """What the language graphs say, all of them together."""
+    # Products of int8 are rounded otherwise by every kind of CPU, and by a GPU.
+    precision = "bf16" if variant.llm_weights else variant.graphs["encoder"].precision
+    checks = check_answers(probes, variant, models, runner, precision, step)
+    return checks + check_agreement(probes, variant, models, runner, step)
 
 
 def _not_compared(bundle: Bundle, variant: Variant, probes: list[Probe]) -> list[str]:
@@ -166,7 +181,7 @@ def _with_tensorrt(
     with engine_runner(bundle, variant.name) as runner:
         precision = bundle.graph("encoder", variant.name).precision
         checks = check(probes, runner.models, runner, precision, step)
-        checks += check_answers(probes, variant, runner.models, runner, precision, step)
+        checks += _whole(probes, variant, runner.models, runner, step)
         made = f"{runner.parts} parts of graphs were built as engines of their own; whole graphs ran in the bundle's"
         notes = [f"{runner.session.title}: {made}", *_end_to_end(runner, probes), *runner.session.notes()]
         notes += _not_compared(bundle, variant, probes)

@@ -13,7 +13,7 @@ from ..render import flat
 
 if TYPE_CHECKING:
     from ...graph_passes.insertion.sequence import Step
-    from ...runtimes.bundle.manifest import CompressionRecord, Manifest
+    from ...runtimes.bundle.manifest import CompressionRecord, Manifest, Variant
     from ..bundling.graphs import Plan
 
 _KINDS = {
@@ -44,6 +44,7 @@ def facts(plan: Plan, manifest: Manifest, precision: str) -> list[tuple[str, str
         ("Recipe", plan.recipe),
         *(fact for step in steps for fact in step if fact[1]),
         ("Precision", precision),
+        ("Weights of the language graphs", _weights(manifest.variants[0])),
         ("Device", f"{device.name}, checked against the rules of {device.runtime} {device.version}" if device else ""),
     ]
     return [(name, value) for name, value in found if value]
@@ -64,6 +65,20 @@ def _step(step: Step, record: CompressionRecord, plan: Plan) -> list[tuple[str, 
         ("Text", _text(plan) if TEXT in step.compressor.signals() else ""),
         ("Size bias", _size_bias(record.size_bias, plan, method.merges)),
     ]
+
+
+def _weights(variant: Variant) -> str:
+    record = variant.llm_weights
+    if record is None:
+        return ""
+    blocks = f"blocks of {record.block_size}" if record.block_size else "one scale a column"
+    told = f"{record.weights} ({record.form}, {blocks})"
+    if record.agreement is None:
+        return f"{told}, not compared with the float ones"
+    return (
+        f"{told}: {record.agreement:.1%} of {record.words} words are those of the float graphs, perplexity "
+        f"{record.perplexity:.4g} (float {record.float_perplexity:.4g})"
+    )
 
 
 def _text(plan: Plan) -> str:
@@ -114,6 +129,8 @@ def _made(plan: Plan, manifest: Manifest) -> str:
     words += ["--precision", manifest.variants[0].graphs["encoder"].precision]
     words += ["--parts", plan.parts] if plan.parts != "all" else []
     words += ["--size-bias", plan.size_bias] if plan.size_bias != "auto" else []
+    weights = manifest.variants[0].llm_weights
+    words += ["--llm-weights", weights.weights] if weights else []
     said = manifest.variants[0].generation
     if said is not None and source.takes_lengths:
         words += ["--prompt-length", str(said.prompt_length), "--answer-length", str(said.max_new_tokens)]

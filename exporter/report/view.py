@@ -29,6 +29,8 @@ PARTS = {
     "prefill": "the language model on the whole prompt, against PyTorch",
     "decode": "the language model word by word, against PyTorch",
     "generation": "what the whole model says, token by token, against its own code on real inputs",
+    "agreement": "the language model with quantised weights against the float one, word by word of given texts: "
+    "cosine is the share of words that both find likeliest, norm ratio the perplexity over that of the float one",
 }
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import GraphError
+from ..ir_tools.contrib_shapes import DOMAIN
 from ..ir_tools.infer_shapes import infer_missing_shapes
 from ..ir_tools.walk import array, integers, unique_name
 
@@ -63,6 +64,8 @@ class _Stacking:
             "Squeeze": self._squeeze,
             "Transpose": self._transpose,
             "Unsqueeze": self._unsqueeze,
+            f"{DOMAIN}.GatherBlockQuantized": self._rows_of_table,
+            f"{DOMAIN}.MatMulNBits": self._rows_by_weights,
         }
         self._made: dict[tuple[ir.Value, bytes], ir.Value] = {}
         self._taken = {*model.graph.initializers, *(v.name or "" for node in model.graph for v in node.outputs)}
@@ -83,7 +86,7 @@ class _Stacking:
             value.shape = ir.Shape([first * self.batch, *rest])
 
     def _rule(self, node: ir.Node) -> Callable[[ir.Node], None]:
-        kind = node.op_type if node.domain in ("", "ai.onnx") else ""
+        kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
         if kind in _POINTWISE:
             return self._pointwise
         if kind in _ALONG_ONE_AXIS:
@@ -179,6 +182,16 @@ class _Stacking:
                 self._refuse(node, f"{value.name} has no axis of its own for the batch")
             if value not in self.values and len(dims) == len(result) and dims[0] != 1:
                 self._refuse(node, f"{value.name} has entries of its own along the batch")
+
+    def _rows_by_weights(self, node: ir.Node) -> None:
+        """Rows are free, of everything that is multiplied by weights of the graph alone."""
+        if any(value in self.values for value in node.inputs[1:]) or len(self.before[node.inputs[0]]) < 2:  # type: ignore[index]
+            self._refuse(node, "it takes a product over the batch")
+
+    def _rows_of_table(self, node: ir.Node) -> None:
+        axis = node.attributes["gather_axis"].as_int() if "gather_axis" in node.attributes else 0
+        if node.inputs[0] in self.values or axis:
+            self._refuse(node, "it moves the batch")
 
     def _gemm(self, node: ir.Node) -> None:
         flipped = "transA" in node.attributes and node.attributes["transA"].as_int()

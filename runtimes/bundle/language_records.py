@@ -144,3 +144,29 @@ class TextRecord(Strict):
         if self.pad not in self.blank:
             raise ValueError(f"pad {self.pad} is not among the blank ids {self.blank}, and would count as a word")
         return self
+
+
+class WeightsRecord(Strict):
+    """The language graphs' weights in fewer bits than they are computed in, and how far that was measured to matter.
+
+    The float graphs were compared with the model; these are compared with them: at each word of texts of which all
+    words before it are given, whether both find the same word likeliest, and how likely the text's own word is.
+
+    Attributes:
+        weights: type of the matrices of the products.
+        form: the operators that read them: of ONNX Runtime (``MatMulNBits``, and for the table of words
+            ``GatherBlockQuantized``), or the standard ``DequantizeLinear``, which TensorRT reads.
+        block_size: numbers that share a scale; absent: the columns of a matrix have one each.
+        words: compared; absent where the export proved nothing, as are the next three.
+        agreement: share of these words that both find likeliest.
+        perplexity: of the texts.
+        float_perplexity: of the texts by the float graphs.
+    """
+
+    weights: Literal["int8", "int4"]
+    form: Literal["MatMulNBits", "DequantizeLinear"]
+    block_size: Size | None = None
+    words: Size | None = None
+    agreement: Annotated[float, Field(ge=0, le=1)] | None = None
+    perplexity: Annotated[float, Field(ge=1)] | None = None
+    float_perplexity: Annotated[float, Field(ge=1)] | None = None

@@ -62,6 +62,9 @@ last_index + 1, over the padding.
 
 That is schema 2. In bundles of schema 1.x, which are still read and run, decode returns whole caches instead,
 present_key_<i> and present_value_<i> [B, H, capacity_i, d], with the token written at write_index.
+
+Schema 2.1 adds `llm_weights` to a variant: the matrices that its language graphs multiply with are int8 or int4. Inputs
+and outputs are those of float graphs.
 """
 
 from __future__ import annotations
@@ -77,6 +80,7 @@ from .export_records import Parity
 from .language_records import LONGEST_PROMPT, GenerationRecord, TextRecord
 from .language_records import PromptRecord as PromptRecord
 from .language_records import SpeechRecord as SpeechRecord
+from .language_records import WeightsRecord as WeightsRecord
 from .media_records import LogMelRecord as LogMelRecord
 from .media_records import Preprocess as Preprocess
 from .media_records import PreprocessRecord as PreprocessRecord
@@ -85,8 +89,10 @@ from .media_records import WaveformRecord as WaveformRecord
 from .strict import LARGEST, BundlePath, FileName, Size, Strict
 
 SCHEMA = "2.0"
+# Of bundles with `Variant.llm_weights`. Others say 2.0, so that every reader of that checks them strictly.
+WEIGHTS_SCHEMA = "2.1"
 # Schemas that are read: major version -> its newest minor version.
-READ = {1: 0, 2: 0}
+READ = {1: 0, 2: 1}
 MANIFEST = "manifest.json"
 # The prefix of hidden files and folders inside a bundle or beside it; then those of a pending replacement, and of the
 # staging folder.
@@ -193,6 +199,7 @@ class Variant(Strict):
 
     Attributes:
         preprocess: where its encoder takes another input than that of the manifest's record: a shorter sound.
+        llm_weights: where those of embed, prefill and decode are quantised; schema 2.1.
     """
 
     name: FileName
@@ -202,6 +209,7 @@ class Variant(Strict):
     text: TextRecord | None = None
     device: DeviceRecord | None = None
     preprocess: Preprocess | None = None
+    llm_weights: WeightsRecord | None = None
 
     @model_validator(mode="after")
     def _text_is_whole(self) -> Variant:

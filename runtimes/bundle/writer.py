@@ -16,7 +16,7 @@ from .atomic_replace import replace, staging
 from .folders import sync
 from .graph_file import serialize, tensor_record, weights
 from .losses import Announce, name_deleted, refuse_loss
-from .manifest import MANIFEST, FileRecord, Form, GraphRecord, Manifest, Precision, Role
+from .manifest import MANIFEST, OURS, FileRecord, Form, GraphRecord, Manifest, Precision, Role
 from .strict import inside
 from .strip import strip_local_info
 from .target import check_replaceable, check_target, failed_path
@@ -163,6 +163,33 @@ class BundleWriter:
     def add_json(self, name: str, value: Any) -> None:
         """Write a JSON file; NaN and infinity raise ValueError, because JSON has neither."""
         self._write(name, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+    @contextlib.contextmanager
+    def aside(self, models: Mapping[Role, ir.Model]) -> Iterator[dict[Role, Path]]:
+        """Write graphs that are no part of the bundle, over one data file, for as long as the block lasts.
+
+        Yields:
+            role -> file.
+
+        Raises:
+            GraphError, BundleError: as `add_model`.
+        """
+        folder = self.folder / f"{OURS}aside"
+        folder.mkdir()
+        data = folder / "language.onnx.data"
+        found: dict[Role, Path] = {role: folder / f"{role}.onnx" for role in models}
+        try:
+            for role, model in models.items():
+                tensors = weights(model)
+                place = self._add_weights(data, tensors).add if tensors else _no_place
+                content = serialize(model, data.name, place)
+                with self._disk_errors(found[role].name, len(content)):
+                    found[role].write_bytes(content)
+            yield found
+        finally:
+            if file := self._open.pop(str(data), None):
+                file.abandon()
+            shutil.rmtree(folder)
 
     def finish(self, manifest: Manifest) -> Manifest:
         """Write the manifest, with size and hash of every file, into `folder`, which is then a complete bundle.

@@ -206,7 +206,7 @@ def test_every_damaged_file_is_a_typed_error(cpp: Calls, copy: Path) -> None:
 
 
 # Carried along for people and for verify; running a bundle needs none of it.
-UNREAD = {"source", "parity", "versions", "params", "grid", "prefix", "device"}
+UNREAD = {"source", "parity", "versions", "params", "grid", "prefix", "device", "llm_weights"}
 
 
 def test_what_python_refuses_in_a_manifest_cpp_refuses(cpp: Calls, copy: Path) -> None:

@@ -17,7 +17,8 @@ from click.testing import CliRunner, Result
 from tokexport.errors import RequestError
 from tokexport.exporter.bundling import variants
 from tokexport.exporter.cli import main
-from tokexport.exporter.pipeline import Exported, _failure, export
+from tokexport.exporter.pipeline import Exported, export
+from tokexport.exporter.proof.gate import failure
 from tokexport.runtimes.bundle.reader import open_bundle
 from tokexport.runtimes.load import load
 
@@ -213,5 +214,5 @@ def test_a_gate_that_fails_names_its_variant() -> None:
         Exported(Path("b"), "s", "fp32", [], variant=name, accuracy={"compressed": share})
         for name, share in zip(NAMES, (0.9, 0.8, 0.7))
     ]
-    assert _failure(results, 0.75) == f"variant {NAMES[2]}: accuracy 0.7000 is below --min-accuracy 0.75"
-    assert _failure(results, 0.7) == ""
+    assert failure(results, 0.75) == f"variant {NAMES[2]}: accuracy 0.7000 is below --min-accuracy 0.75"
+    assert failure(results, 0.7) == ""

@@ -6,7 +6,7 @@ import pytest
 import toy_bundle
 from tokexport.errors import GraphError, RequestError
 from tokexport.runtimes.bundle.manifest import Variant
-from tokexport.runtimes.generate import Answer, greedy, greedy_batch
+from tokexport.runtimes.generate import Answer, forced, greedy, greedy_batch
 from tokexport.runtimes.kv_cache import KVCache
 
 P, K, N, V, NEW, CAPACITY = (getattr(toy_bundle, name) for name in ("P", "K", "N", "V", "NEW", "CAPACITY"))
@@ -70,6 +70,26 @@ def test_every_value_reaches_its_graph() -> None:
     np.testing.assert_array_equal(first["write_index"], [3 + K])
     np.testing.assert_array_equal(second["write_index"], [3 + K + 1])
     assert first["write_index"].dtype == first["input_ids"].dtype == np.int64
+
+
+def test_a_given_text_is_read_word_by_word() -> None:
+    calls: Calls = []
+    logits = forced(recorder([5, 6, 2], calls), toy(), encoded(), [1, 3, 4], [7, 8, 2])
+    assert logits.argmax(1).tolist() == [5, 6, 2]
+    assert [role for role, _ in calls] == ["embed", "prefill", "decode", "decode"]
+    assert [inputs["input_ids"].tolist() for _, inputs in calls[2:]] == [[[7]], [[8]]]
+    said: Calls = []
+    greedy(recorder([7, 8, 2], said), toy(), encoded(), [1, 3, 4])
+    for (_, own), (_, other) in zip(calls, said, strict=True):
+        assert own.keys() == other.keys()
+        for name in own.keys() - {"input_ids"}:
+            np.testing.assert_array_equal(own[name], other[name])
+
+
+@pytest.mark.parametrize("text", [[], [5] * (NEW + 1)])
+def test_a_given_text_must_fit(text: list[int]) -> None:
+    with pytest.raises(RequestError, match="max_new_tokens"):
+        forced(recorder([], []), toy(), encoded(), [1, 3, 4], text)
 
 
 def test_caches_go_from_call_to_call_layer_by_layer() -> None:

@@ -256,6 +256,7 @@ Variant variant_of(const Field& field) {
     field.must(variant.text.has_value() == (variant.graphs.count("text") > 0),
                "the graph `text` and the record `text` go together, and one is missing");
     fields.ignore("device");
+    fields.ignore("llm_weights");
     fields.done();
     return variant;
 }

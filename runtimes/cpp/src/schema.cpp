@@ -8,8 +8,6 @@
 namespace tokexport {
 namespace {
 
-constexpr int kMinor = 0;
-
 // Nine digits fit an int.
 bool is_number(const std::string& text) {
     return !text.empty() && text.size() < 10 &&
@@ -39,8 +37,8 @@ int major_version(const std::string& schema, const std::string& where, int newes
 }
 
 bool is_newer_minor(const std::string& schema, const std::string& where, int newest) {
-    major_version(schema, where, newest);
-    return std::stoi(minor_of(schema)) > kMinor;
+    const bool manifest = major_version(schema, where, newest) == kNewestManifest;
+    return std::stoi(minor_of(schema)) > (manifest ? kManifestMinor : 0);
 }
 
 }  // namespace tokexport

@@ -81,7 +81,8 @@ def build_engines(
         ``further`` holds the same, but for ``bundle`` and itself, of every further variant.
 
     Raises:
-        RequestError: an unknown device, runtime or variant, or a device that this cannot build for.
+        RequestError: an unknown device, runtime or variant, or a device that this cannot build for; quantised weights
+            in a form that TensorRT does not read.
         MissingError: no TensorRT, GPU, memory or plugin.
         GraphError: a node is refused, with the form to use instead where there is one.
         GateError: an engine does not compute in the types of its graph.
@@ -90,6 +91,8 @@ def build_engines(
     kind = choose_runtime(runtime)
     version = require(kind)
     variants = bundle.manifest.variants if variant is None else [bundle.variant(variant)]
+    for one in variants:
+        _refuse_weights(one)
     targets = [engine_target.choose(device, chosen.device, kind, version) for chosen in variants]
     total, done = sum(len(chosen.graphs) for chosen in variants), 0
     results: list[dict[str, Any]] = []
@@ -101,6 +104,16 @@ def build_engines(
         results.append(_build(bundle, chosen, target, form, kind, version, tell))
         done += len(chosen.graphs)
     return {"bundle": str(bundle.path), **results[0], "further": results[1:]}
+
+
+def _refuse_weights(variant: Variant) -> None:
+    weights = variant.llm_weights
+    if weights and weights.form == "MatMulNBits":
+        raise RequestError(
+            f"the {weights.weights} weights of {variant.name} are for ONNX Runtime ({weights.form}), and TensorRT has "
+            "no such operator",
+            fix="Export it again with --device NAME: its weights are then in standard operators.",
+        )
 
 
 def _build(
