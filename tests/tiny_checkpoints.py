@@ -103,20 +103,27 @@ CHAT = (
 
 
 def chat_tokenizer(
-    folder: Path, vocabulary: int, image: str = "<image>", template: str = CHAT, around: tuple[str, ...] = ()
+    folder: Path,
+    vocabulary: int,
+    image: str = "<image>",
+    template: str | None = CHAT,
+    around: tuple[str, ...] = (),
+    words: tuple[str, ...] = (),
 ) -> None:
     """Write a tokenizer.json that begins with <s>, ends with </s> and has `image` last, and a chat template.
 
-    `around` are further special tokens.
+    `around` are further special tokens, and `words` further ones that hold white space.
     """
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
-    said = ["<unk>", "<s>", "</s>", "<pad>", "USER:", "ASSISTANT:", "What", "is", "in", "the", "picture?", *around]
-    words = [*said, *(f"w{i}" for i in range(len(said), vocabulary - 1)), image]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    said = ["<unk>", "<s>", "</s>", "<pad>", "USER:", "ASSISTANT:", "What", "is", "in", "the", "picture?"]
+    said += [*around, *words]
+    known = [*said, *(f"w{i}" for i in range(len(said), vocabulary - 1)), image]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     special = ("<s>", "</s>", "<pad>", *around, image)
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
+    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in words])
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     tokenizer.save(str(folder / "tokenizer.json"))
     marks = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "chat_template": template}
@@ -366,4 +373,32 @@ def gemma3(folder: Path, *, size: int = 48, vocabulary: int = 96) -> Path:
     (folder / "preprocessor_config.json").write_text(json.dumps(_squares(size, "Gemma3ImageProcessor")))
     around = ("<start_of_image>", "<end_of_image>")
     chat_tokenizer(folder, vocabulary, "<image_soft_token>", _chat("<start_of_image>"), around)
+    return folder
+
+
+def paligemma(folder: Path, *, size: int = 48, vocabulary: int = 96) -> Path:
+    """A PaliGemma of the second version whose picture is 4 x 4 tokens; one layer of its Gemma 2 slides."""
+    from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
+
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    layers = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 512, "query_pre_attn_scalar": 8}
+    config = PaliGemmaConfig(
+        vision_config={
+            **vision,
+            "model_type": "siglip_vision_model",
+            "image_size": size,
+            "patch_size": 12,
+            "vision_use_head": False,
+        },
+        text_config=_answering(vocabulary, "gemma2", **layers, final_logit_softcapping=2.0).to_dict(),
+        projection_dim=32,
+        hidden_size=32,
+        image_token_index=vocabulary - 1,
+    )
+    model = PaliGemmaForConditionalGeneration(config)
+    enliven(model)
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(_squares(size, "SiglipImageProcessor")))
+    # The end of a line is a word of its own, and there is no template.
+    chat_tokenizer(folder, vocabulary, template=None, words=("\n",))
     return folder

@@ -23,6 +23,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "llava": ("LlavaForConditionalGeneration",),
     "idefics3": ("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration"),
     "internvl": ("InternVLForConditionalGeneration",),
+    "paligemma": ("PaliGemmaForConditionalGeneration",),
     "gemma3": ("Gemma3ForConditionalGeneration",),
     "qwen2_vl": (
         "Qwen2VLForConditionalGeneration",
