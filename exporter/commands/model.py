@@ -82,6 +82,11 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
 @click.option(
     "--answer-length", type=int, metavar="TOKENS", help="Longest answer, which the KV caches hold.  [default: 128]"
 )
+@click.option(
+    "--image-size",
+    metavar="HEIGHTxWIDTH",
+    help="Of the pictures of a checkpoint that takes several sizes, in pixels; its graphs take one.",
+)
 @click.option("--min-accuracy", type=float, help="Fail (exit 1) below this share of right answers; built-in models.")
 @click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle records that.")
 @click.option(

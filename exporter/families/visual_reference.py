@@ -35,6 +35,8 @@ class Reference:
         for name, part in list(whole.model.named_children()):
             if any(parameter.is_meta for parameter in part.parameters()):
                 setattr(whole.model, name, nn.Identity())
+        for name, _ in list(whole.model.named_parameters(recurse=False)):
+            setattr(whole.model, name, None)
         self._take_embeddings()
 
     def _take_embeddings(self) -> None:

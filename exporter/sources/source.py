@@ -111,6 +111,7 @@ class Source(ABC):
         half: fp16 or bf16, where the encoder's file is of that type already.
         plain: the model that this one was `prepared` from, with the weights for all other methods.
         takes_lengths: whether prompts and answers may have other lengths than the default.
+        image_size: [height, width] of its pictures, where another may be asked for; else None.
         window: seconds of sound that the encoder takes, where they are fewer than the model's own.
         notes: what a user must know of the model, such as what was left out.
     """
@@ -132,6 +133,7 @@ class Source(ABC):
     half: str = ""
     plain: Source | None = None
     takes_lengths: bool = False
+    image_size: tuple[int, int] | None = None
     window: float | None = None
     notes: tuple[str, ...] = ()
 
