@@ -1,4 +1,4 @@
-"""Random checkpoints of models that read tiles beside a picture, tiny in size and real in structure."""
+"""Random checkpoints of models whose tokens form rows that end, tiny in size and real in structure."""
 
 from __future__ import annotations
 
@@ -58,3 +58,29 @@ def llava_onevision(folder: Path, *, ratio: str = "anyres_max_1", **config: Any)
         **config,
     )
     return _written(folder, LlavaOnevisionForConditionalGeneration(made), "LlavaOnevision")
+
+
+def pixtral(folder: Path, kind: str = "mistral3") -> Path:
+    """A Mistral 3, or with ``llava`` a Pixtral; a token of the first is 12 x 12 pixels, of the other 6 x 6."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    full = {"vision_feature_layer": -1, "vision_feature_select_strategy": "full", "image_seq_length": 1}
+    config = AutoConfig.for_model(
+        kind,
+        vision_config={**sizes, "model_type": "pixtral", "image_size": 96, "patch_size": 6},
+        text_config=tiny_checkpoints.answering(VOCABULARY, "mistral", sliding_window=None).to_dict(),
+        image_token_index=VOCABULARY - 1,
+        tie_word_embeddings=False,
+        **(full if kind == "llava" else {}),
+    )
+    model = AutoModelForImageTextToText.from_config(config)
+    tiny_checkpoints.enliven(model)
+    tiny_checkpoints.louder(model.model.language_model)
+    model.save_pretrained(folder)
+    processor = tiny_checkpoints.squares(96, "PixtralImageProcessor", size={"longest_edge": 96})
+    (folder / "preprocessor_config.json").write_text(json.dumps({**processor, "patch_size": 6, "do_pad": True}))
+    around = ("[IMG_BREAK]", "[IMG_END]")
+    template = tiny_checkpoints.CHAT.replace("<image>", "[IMG]")
+    tiny_checkpoints.chat_tokenizer(folder, VOCABULARY, "[IMG]", template, around)
+    return folder

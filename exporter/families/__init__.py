@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 # File of the family -> the architectures it reads, as in config.json.
 FAMILIES: dict[str, tuple[str, ...]] = {
     "llava": ("LlavaForConditionalGeneration",),
-    "llava_next": ("LlavaNextForConditionalGeneration", "LlavaOnevisionForConditionalGeneration"),
     "idefics3": ("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration"),
     "internvl": ("InternVLForConditionalGeneration",),
     "paligemma": ("PaliGemmaForConditionalGeneration",),
     "gemma3": ("Gemma3ForConditionalGeneration",),
+    "llava_next": ("LlavaNextForConditionalGeneration", "LlavaOnevisionForConditionalGeneration"),
+    "pixtral": ("Mistral3ForConditionalGeneration",),
     "qwen2_vl": (
         "Qwen2VLForConditionalGeneration",
         "Qwen2_5_VLForConditionalGeneration",

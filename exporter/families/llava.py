@@ -22,6 +22,7 @@ from ..sources.images import preprocess_of
 from ..sources.own_module import example
 from ..sources.source import GraphSource
 from ..sources.weights import without_weights
+from . import pixtral
 from .two_parts import Language, Tower, TwoParts
 from .visual import Layout, VisionLanguage
 
@@ -119,7 +120,7 @@ def check_tower(checkpoint: Checkpoint, vision: Any) -> None:
         )
 
 
-def open_family(checkpoint: Checkpoint) -> LlavaSource:
+def open_family(checkpoint: Checkpoint) -> VisionLanguage:
     """Open the image encoder of a LlavaForConditionalGeneration folder.
 
     Raises:
@@ -129,6 +130,8 @@ def open_family(checkpoint: Checkpoint) -> LlavaSource:
     typed(Config, checkpoint.config, path)
     config = built(lambda: LlavaConfig.from_dict(checkpoint.config), path)
     vision: Any = config.vision_config
+    if vision.model_type == "pixtral":
+        return pixtral.open_family(checkpoint)
     check_tower(checkpoint, vision)
     with without_weights():
         module = built(lambda: LlavaEncoder.of(config), path)

@@ -26,10 +26,10 @@ from ...runtimes.bundle.media_records import TilesRecord
 from ..decoders.attention import UNMASKED
 from ..sources.configuration import Pixels, built, typed
 from ..sources.images import preprocess_of
-from ..sources.source import GraphSource
 from ..sources.synthetic import image
 from .llava import TOWERS, UNUSED, Config, LlavaEncoder, check_tower
-from .visual import HALVES, Layout, VisionLanguage, shell
+from .square import Counted, joined
+from .visual import Layout, shell
 
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
@@ -117,21 +117,14 @@ class TiledEncoder(LlavaEncoder):
 
 
 @dataclass
-class TiledSource(VisionLanguage):
+class TiledSource(Counted):
     """A folder; see the module docstring.
 
     Attributes:
         shape: of its pictures.
-        count: N.
     """
 
     shape: Shape | None = None
-    count: int = 0
-
-    @property
-    def tokens(self) -> int:
-        """N."""
-        return self.count
 
     def real_inputs(self, n: int) -> list[dict[str, np.ndarray]]:
         """See `VisionLanguage`; tiles show parts of the picture."""
@@ -178,35 +171,23 @@ def open_family(checkpoint: Checkpoint) -> TiledSource:
     preprocess = preprocess_of(checkpoint, (side, side), squeezed=True)
     if preprocess is not None:
         preprocess = preprocess.model_copy(update={"tiles": TilesRecord(grid=shape.grid, fitted=shape.fitted)})
-    source = TiledSource(
-        kind="checkpoint",
-        name=checkpoint.name,
-        modality="image",
-        encoder=GraphSource(
-            role="encoder",
-            module=encoder.eval(),
-            inputs={"pixel_values": torch.zeros(1, 1 + shape.tiles, 3, side, side)},
-            outputs=("tokens",),
-        ),
-        files=checkpoint.weights.files,
-        # Tiles are joined to rows behind the projector, so in front of it every token must stay.
-        auto_seam=dict.fromkeys(("encoder_output", "projector_input", "projector_output"), "projector_output"),
-        preprocess=preprocess,
-        notes=(
-            f"a picture is read as one of {shape.size[0]} x {shape.size[1]} pixels, whole and in {shape.grid[0]} x "
-            f"{shape.grid[1]} tiles, {count} tokens; others are stretched to that shape",
-        ),
-        config=config,
-        checkpoint=checkpoint,
-        layout=Layout(),
-        placeholder=config.image_token_id,
-        mean=preprocess.mean if preprocess else HALVES,
-        std=preprocess.std if preprocess else HALVES,
+    note = (
+        f"a picture is read as one of {shape.size[0]} x {shape.size[1]} pixels, whole and in {shape.grid[0]} x "
+        f"{shape.grid[1]} tiles, {count} tokens; others are stretched to that shape"
+    )
+    return joined(
+        checkpoint,
+        config,
+        encoder,
+        (1, 1 + shape.tiles, 3, side, side),
+        preprocess,
+        Layout(),
+        (note,),
+        TiledSource,
+        known=count,
         image_size=shape.size,
         shape=shape,
-        count=count,
     )
-    return source.opened("projector_output")
 
 
 def _grids(checkpoint: Checkpoint, config: Any) -> _Grids:

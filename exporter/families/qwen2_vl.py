@@ -32,6 +32,7 @@ from ..sources.images import preprocess_of
 from ..sources.source import GraphSource
 from ..sources.weights import without_weights
 from .qwen_encoder import QwenEncoder
+from .square import SIDE
 from .visual import Layout, VisionLanguage
 
 if TYPE_CHECKING:
@@ -41,10 +42,6 @@ if TYPE_CHECKING:
 
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _PLACEHOLDER = "<|image_pad|>"
-
-# Of the side of the square that images become, where the folder's limits allow it: a size at which these models read
-# text of a page's headlines, with a number of tokens (256) that small devices hold.
-_SIDE = 448
 
 # Architecture -> its configuration, vision tower and model.
 _KINDS: dict[str, tuple[Any, Any, Any]] = {
@@ -285,4 +282,4 @@ def _side(checkpoint: Checkpoint, vision: Any) -> int:
             where=str(path),
             fix=f"Raise its largest number of pixels (max_pixels, or longest_edge of size) to {smallest**2}.",
         )
-    return min(max(_SIDE // step * step, smallest), largest)
+    return min(max(SIDE // step * step, smallest), largest)

@@ -160,9 +160,7 @@ class VisionLanguage(Source):
 
     def _prefix(self) -> str:
         """Of the weights of the language model; empty where the folder has none, for example only a vision tower."""
-        return next(
-            (one for one in self.layout.language_keys if self.checkpoint.weights.has(f"{one}.embed_tokens")), ""
-        )
+        return prefix_of(self.checkpoint, self.layout)
 
     @cached_property
     def reference(self) -> Reference:
@@ -311,6 +309,11 @@ class VisionLanguage(Source):
     def real_prompts(self, n: int, length: int) -> list[list[int]]:
         """Prompts, or random ids where only their embeddings are exported."""
         return self.prompts(n) if self.marks else self._random(n, max(1, 3 * length // 4))
+
+
+def prefix_of(checkpoint: Checkpoint, layout: Layout) -> str:
+    """Of the weights of the language model; empty where the folder has none."""
+    return next((one for one in layout.language_keys if checkpoint.weights.has(f"{one}.embed_tokens")), "")
 
 
 def shell(checkpoint: Checkpoint, config: Any, attention: str) -> Any:

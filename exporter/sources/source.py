@@ -46,6 +46,8 @@ class GraphSource:
         merged_rows: whether a merged slot may have the position of the token whose place it inherits, where layers read
             a table of positions. The module then has a method `at`, a context in which its layers take tokens for those
             at the positions [1, K] that it was given.
+        known: N, where tokens that stand for no place of the input are among the others, as the ends of rows are; 0:
+            the graph shows where such tokens stand.
     """
 
     role: Role
@@ -55,6 +57,7 @@ class GraphSource:
     grid: tuple[int, ...] | None = None
     placeholder: str = ""
     merged_rows: bool = False
+    known: int = 0
 
 
 @dataclass(frozen=True)
