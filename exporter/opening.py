@@ -28,6 +28,7 @@ def open_source(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     drop_outputs: Sequence[str] = (),
     lengths: Lengths | None = None,
+    image_size: tuple[int, int] | None = None,
 ) -> Source:
     """Open a model.
 
@@ -41,6 +42,7 @@ def open_source(
         input_shapes: of an ONNX file, input name -> sizes, for inputs with dynamic axes.
         drop_outputs: of an ONNX file, outputs that are left out.
         lengths: of the language graphs of a vision-language checkpoint; None: the defaults.
+        image_size: height and width of the pictures of one that takes several; None: its family's.
 
     Raises:
         RequestError: nothing of that name; the message lists what was tried. Also those of `open_checkpoint` and
@@ -49,12 +51,17 @@ def open_source(
         MissingError: torch, transformers or the hub is needed and not there.
     """
     of_file = bool(input_shapes or drop_outputs)
-    source = _open_file(text, input_shapes, drop_outputs) if of_file else _open(text, parts, lengths)
+    source = _open_file(text, input_shapes, drop_outputs) if of_file else _open(text, parts, lengths, image_size)
     if lengths is not None and not source.takes_lengths:
         raise RequestError(
             f"--prompt-length and --answer-length are about the language graphs of vision-language checkpoints, and "
             f"{source.name} gives none of them",
             fix="Leave them out.",
+        )
+    if image_size is not None and source.image_size is None:
+        raise RequestError(
+            f"--image-size is about checkpoints whose pictures may have several sizes, and {source.name} takes one",
+            fix="Leave it out.",
         )
     if parts == "encoder":
         source.text_seam = ""
@@ -73,12 +80,12 @@ def _open_file(text: str | None, shapes: Mapping[str, Sequence[int]] | None, dro
     return open_onnx(path, shapes, dropped)
 
 
-def _open(text: str | None, parts: Parts, lengths: Lengths | None) -> Source:
+def _open(text: str | None, parts: Parts, lengths: Lengths | None, size: tuple[int, int] | None) -> Source:
     if text is None or text in NAMES:
         return open_builtin(text or DEFAULT, parts)
     path = Path(text).expanduser()
     if path.is_dir():
-        return open_checkpoint(path, parts=parts, lengths=lengths)
+        return open_checkpoint(path, parts=parts, lengths=lengths, image_size=size)
     if path.suffix.lower() == ".onnx":
         from .sources.onnx_file import open_onnx
 
@@ -96,7 +103,7 @@ def _open(text: str | None, parts: Parts, lengths: Lengths | None) -> Source:
     from .sources.hub import fetch, is_hub_id
 
     if is_hub_id(text):
-        return open_checkpoint(fetch(text), text.partition("/")[2], parts, lengths)
+        return open_checkpoint(fetch(text), text.partition("/")[2], parts, lengths, size)
     raise RequestError(
         f"no model {text!r}: it is no built-in name, no folder, no .onnx file and no package.module:callable",
         where=str(Path.cwd()),
@@ -117,19 +124,23 @@ def open_builtin(name: str, parts: Parts) -> Source:
 
 
 def open_checkpoint(
-    folder: Path, name: str | None = None, parts: Parts = "encoder", lengths: Lengths | None = None
+    folder: Path,
+    name: str | None = None,
+    parts: Parts = "encoder",
+    lengths: Lengths | None = None,
+    image_size: tuple[int, int] | None = None,
 ) -> Source:
     """Open a checkpoint folder; the source is called `name`, by default like the folder.
 
     With ``all`` for `parts` it has the language graphs too, where its family knows them, for prompts and answers of
-    these `lengths`.
+    these `lengths`, and pictures of this `image_size`, where the family leaves a choice.
 
     Raises:
         RequestError: no config.json, no or damaged weights, or an architecture that has no family here; where it is
             known not to fit, with the reason.
         MissingError: torch or transformers is not installed.
     """
-    checkpoint = Checkpoint(folder.resolve(), name or folder.resolve().name, parts, lengths or Lengths())
+    checkpoint = Checkpoint(folder.resolve(), name or folder.resolve().name, parts, lengths or Lengths(), image_size)
     files = onnx_instead(folder)
     if files and not (folder / "config.json").is_file():
         raise RequestError("no config.json in this folder, so it is no checkpoint", where=str(folder), fix=files)

@@ -16,7 +16,7 @@ from .bundling.variants import Ratio
 from .progress import Progress, log
 from .proof import gate, prove
 from .result import Exported
-from .sources.checkpoint import lengths_of
+from .sources.checkpoint import image_size_of, lengths_of
 from .sources.texts import check_length, refuse_text
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def export(
     window: float | Sequence[float] | None = None,
     prompt_length: int | None = None,
     answer_length: int | None = None,
+    image_size: str | tuple[int, int] | None = None,
     verify: bool = True,
     force: bool = False,
     deleting: Announce = name_deleted,
@@ -88,8 +89,7 @@ def export(
             weights; the first is the one that is opened where no variant is named.
         keep: tokens kept, instead of `ratio`; several likewise.
         seam: where; ``auto``, the default, takes the place of the method's paper.
-        recipe: several compressors in sequence, instead of method, budget and seam: a name or a TOML file (see
-            `graph_passes.recipes`).
+        recipe: several compressors in sequence, instead of method, budget and seam: a name or a TOML file.
         params: of the method. Of a recipe's steps: ``KEY`` for all that have it, ``N.KEY`` for step N.
         precision: fp32, fp16 or bf16, as types in the graph; None: fp32, or what is recommended for `device`.
         device: the device it is for, ``NAME`` or ``NAME@TENSORRT`` (`devices.profiles.target`): what it cannot run is
@@ -97,12 +97,13 @@ def export(
         parts: ``encoder`` leaves the language graphs and the graph text out.
         size_bias: ``auto`` adds log(sizes) to the attention over merged tokens, in the encoder and the language graphs,
             and weights means over merged tokens by their sizes.
-        assume_no_padding: masks that depend on an input mask nothing; without it they are refused, for padding.
+        assume_no_padding: masks that depend on an input mask nothing, as the manifest then says; else they are refused.
         input_shapes: of an ONNX file, input name -> sizes, for inputs with dynamic axes other than the batch.
         drop_outputs: of an ONNX file, outputs that are left out, such as lengths that would keep the old count.
-        window: of a recogniser, seconds of sound that the encoder takes instead of its own; several: see `ratio`.
-        prompt_length: ids of a prompt that a vision-language checkpoint takes; None: 128.
-        answer_length: tokens that it generates at most; None: 128.
+        window: of a recogniser, seconds of sound that the encoder takes instead of its own; several: a variant each.
+        prompt_length: ids of a prompt that a vision-language checkpoint takes; None: 128, as for `answer_length`.
+        answer_length: tokens that it generates at most.
+        image_size: height and width, or ``HEIGHTxWIDTH``, of a checkpoint's pictures; None: what its family takes.
         verify: prove every part; a failed proof is a `GateError`.
         force: also replace a folder that holds files which tokexport did not write: all it holds is deleted. One that
             holds a part of the source, or a file named here, is never replaced.
@@ -119,7 +120,8 @@ def export(
     asked, name = variants.requests(method, ratio, keep, seam, recipe, params)
     fit = device_fit.choose(device, precision)
     step("opening the model")
-    opened = _opened(source, parts, asked[0], input_shapes, drop_outputs, lengths_of(prompt_length, answer_length))
+    held = lengths_of(prompt_length, answer_length), image_size_of(image_size)
+    opened = _opened(source, parts, asked[0], input_shapes, drop_outputs, *held)
     fit = device_fit.of_half_file(fit, opened, precision, verify=verify)
     _check_gate(min_accuracy, opened, possible=parts == "all" and verify and fit.precision != "bf16")
     weights = quantising.asked(llm_weights, min_agreement, opened, parts, fit, verify=verify)
@@ -145,11 +147,14 @@ def _opened(
     input_shapes: Mapping[str, Sequence[int]] | None,
     drop_outputs: Sequence[str],
     lengths: Lengths | None,
+    size: tuple[int, int] | None,
 ) -> Source:
     """The source as the last compressor needs it, unless one of `steps` reads a text that the model cannot give it."""
     from .opening import open_source
 
-    opened = open_source(source, parts=parts, input_shapes=input_shapes, drop_outputs=drop_outputs, lengths=lengths)
+    opened = open_source(
+        source, parts=parts, input_shapes=input_shapes, drop_outputs=drop_outputs, lengths=lengths, image_size=size
+    )
     opened = opened.prepared(steps[-1].compressor)
     check_length(opened, steps[-1].compressor)
     if parts == "all" and opened.language(1) and not (opened.text_seam and len(steps) == 1):

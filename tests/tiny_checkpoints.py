@@ -21,6 +21,13 @@ def enliven(module: Any, seed: int = 0) -> None:
                 parameter.copy_(0.1 * noise + ("norm" in name and name.endswith("weight")))
 
 
+def louder(language: Any, seed: int = 3) -> None:
+    """So that greedy answers are no word said again and again."""
+    enliven(language, seed)
+    for parameter in language.layers.parameters():
+        parameter.data.mul_(3 if parameter.ndim > 1 else 1)
+
+
 def llava(
     folder: Path,
     *,
@@ -103,20 +110,27 @@ CHAT = (
 
 
 def chat_tokenizer(
-    folder: Path, vocabulary: int, image: str = "<image>", template: str = CHAT, around: tuple[str, ...] = ()
+    folder: Path,
+    vocabulary: int,
+    image: str = "<image>",
+    template: str | None = CHAT,
+    around: tuple[str, ...] = (),
+    words: tuple[str, ...] = (),
 ) -> None:
     """Write a tokenizer.json that begins with <s>, ends with </s> and has `image` last, and a chat template.
 
-    `around` are further special tokens.
+    `around` are further special tokens, and `words` further ones that hold white space.
     """
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
-    said = ["<unk>", "<s>", "</s>", "<pad>", "USER:", "ASSISTANT:", "What", "is", "in", "the", "picture?", *around]
-    words = [*said, *(f"w{i}" for i in range(len(said), vocabulary - 1)), image]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    said = ["<unk>", "<s>", "</s>", "<pad>", "USER:", "ASSISTANT:", "What", "is", "in", "the", "picture?"]
+    said += [*around, *words]
+    known = [*said, *(f"w{i}" for i in range(len(said), vocabulary - 1)), image]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     special = ("<s>", "</s>", "<pad>", *around, image)
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
+    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in words])
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     tokenizer.save(str(folder / "tokenizer.json"))
     marks = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "chat_template": template}
@@ -125,7 +139,7 @@ def chat_tokenizer(
 
 def whole_llava(folder: Path, *, kind: str = "llama", vocabulary: int = 96, **config: Any) -> Path:
     """A LlavaForConditionalGeneration that answers: two layers, grouped queries, a tokenizer and a chat template."""
-    return llava(folder, language=_answering(vocabulary, kind), text=32, **config)
+    return llava(folder, language=answering(vocabulary, kind), text=32, **config)
 
 
 # Ids as in Whisper: words, what ends and begins a transcript, languages, tasks, other marks, and times.
@@ -276,7 +290,7 @@ def _chat(image: str) -> str:
     return CHAT.replace("<image>", image)
 
 
-def _squares(side: int, kind: str, **more: Any) -> dict[str, Any]:
+def squares(side: int, kind: str, **more: Any) -> dict[str, Any]:
     """An image processor that makes every picture a square of `side`."""
     return {
         "image_processor_type": kind,
@@ -292,7 +306,7 @@ def _squares(side: int, kind: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def _answering(vocabulary: int, kind: str = "llama", **config: Any) -> Any:
+def answering(vocabulary: int, kind: str = "llama", **config: Any) -> Any:
     """Configuration of a language model of two layers with grouped queries."""
     from transformers import AutoConfig
 
@@ -311,7 +325,7 @@ def smolvlm(folder: Path, *, size: int = 48, vocabulary: int = 96, kind: str = "
     config = AutoConfig.for_model(
         kind,
         vision_config={**vision, "image_size": size, "patch_size": 6},
-        text_config=_answering(vocabulary).to_dict(),
+        text_config=answering(vocabulary).to_dict(),
         image_token_id=vocabulary - 1,
         scale_factor=2,
         tie_word_embeddings=False,
@@ -320,7 +334,7 @@ def smolvlm(folder: Path, *, size: int = 48, vocabulary: int = 96, kind: str = "
     enliven(model)
     model.save_pretrained(folder)
     tiles = {"do_image_splitting": True, "max_image_size": {"longest_edge": size}, "do_pad": True}
-    processor = _squares(size, "SmolVLMImageProcessor", **tiles, size={"longest_edge": 4 * size})
+    processor = squares(size, "SmolVLMImageProcessor", **tiles, size={"longest_edge": 4 * size})
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     chat_tokenizer(folder, vocabulary, around=("<fake_token_around_image>", "<global-img>"))
     return folder
@@ -333,7 +347,7 @@ def internvl(folder: Path, *, size: int = 48, vocabulary: int = 96) -> Path:
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = InternVLConfig(
         vision_config={**vision, "image_size": [size, size], "patch_size": [6, 6]},
-        text_config=_answering(vocabulary, "qwen2").to_dict(),
+        text_config=answering(vocabulary, "qwen2").to_dict(),
         image_token_id=vocabulary - 1,
         image_seq_length=16,
         tie_word_embeddings=False,
@@ -341,7 +355,7 @@ def internvl(folder: Path, *, size: int = 48, vocabulary: int = 96) -> Path:
     model = InternVLForConditionalGeneration(config)
     enliven(model)
     model.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(_squares(size, "GotOcr2ImageProcessor")))
+    (folder / "preprocessor_config.json").write_text(json.dumps(squares(size, "GotOcr2ImageProcessor")))
     chat_tokenizer(folder, vocabulary, "<IMG_CONTEXT>", _chat("<IMG_CONTEXT>"), ("<img>", "</img>"))
     return folder
 
@@ -354,7 +368,7 @@ def gemma3(folder: Path, *, size: int = 48, vocabulary: int = 96) -> Path:
     layers = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 512, "query_pre_attn_scalar": 8}
     config = Gemma3Config(
         vision_config={**vision, "image_size": size, "patch_size": 6, "vision_use_head": False},
-        text_config=_answering(vocabulary, "gemma3_text", **layers).to_dict(),
+        text_config=answering(vocabulary, "gemma3_text", **layers).to_dict(),
         mm_tokens_per_image=16,
         image_token_index=vocabulary - 1,
         boi_token_index=11,
@@ -363,7 +377,35 @@ def gemma3(folder: Path, *, size: int = 48, vocabulary: int = 96) -> Path:
     model = Gemma3ForConditionalGeneration(config)
     enliven(model)
     model.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(_squares(size, "Gemma3ImageProcessor")))
+    (folder / "preprocessor_config.json").write_text(json.dumps(squares(size, "Gemma3ImageProcessor")))
     around = ("<start_of_image>", "<end_of_image>")
     chat_tokenizer(folder, vocabulary, "<image_soft_token>", _chat("<start_of_image>"), around)
+    return folder
+
+
+def paligemma(folder: Path, *, size: int = 48, vocabulary: int = 96) -> Path:
+    """A PaliGemma of the second version whose picture is 4 x 4 tokens; one layer of its Gemma 2 slides."""
+    from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
+
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    layers = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 512, "query_pre_attn_scalar": 8}
+    config = PaliGemmaConfig(
+        vision_config={
+            **vision,
+            "model_type": "siglip_vision_model",
+            "image_size": size,
+            "patch_size": 12,
+            "vision_use_head": False,
+        },
+        text_config=answering(vocabulary, "gemma2", **layers, final_logit_softcapping=2.0).to_dict(),
+        projection_dim=32,
+        hidden_size=32,
+        image_token_index=vocabulary - 1,
+    )
+    model = PaliGemmaForConditionalGeneration(config)
+    enliven(model)
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(squares(size, "SiglipImageProcessor")))
+    # The end of a line is a word of its own, and there is no template.
+    chat_tokenizer(folder, vocabulary, template=None, words=("\n",))
     return folder

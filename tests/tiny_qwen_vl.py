@@ -36,13 +36,6 @@ def _tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(marks))
 
 
-def _louder(language: Any, seed: int = 3) -> None:
-    """So that greedy answers are no word said again and again."""
-    tiny_checkpoints.enliven(language, seed)
-    for parameter in language.layers.parameters():
-        parameter.data.mul_(3 if parameter.ndim > 1 else 1)
-
-
 # Architecture -> its patches, and what of its vision tower differs from the others.
 _TOWERS: dict[str, tuple[int, dict[str, Any]]] = {
     "Qwen2VL": (8, {"embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2}),
@@ -86,7 +79,7 @@ def qwen_vl(folder: Path, kind: str = "Qwen2VL", *, side: int = 96, **config: An
     made = getattr(transformers, f"{kind}Config")(text_config=text, vision_config=vision, **named)
     model = getattr(transformers, f"{kind}ForConditionalGeneration")(made)
     tiny_checkpoints.enliven(model)
-    _louder(model.model.language_model)
+    tiny_checkpoints.louder(model.model.language_model)
     model.tie_weights()
     model.save_pretrained(folder)
     processor = {

@@ -94,6 +94,11 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
     help="Fail (exit 1) where with --llm-weights fewer words are those of the float graphs, as a share.  "
     "[default: 0.95 for int8, 0.8 for int4]",
 )
+@click.option(
+    "--image-size",
+    metavar="HEIGHTxWIDTH",
+    help="Of the pictures of a checkpoint that takes several sizes, in pixels; its graphs take one.",
+)
 @click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle records that.")
 @click.option(
     "--force", is_flag=True, help="Also write to a folder that holds other files: ALL it holds is deleted; -v lists it."

@@ -59,8 +59,8 @@ class LanguageDecoder:
         prompt_length: P.
         answer_length: at most so many tokens are generated.
         pad: fills a prompt up to P.
-        image_sees: what a token of the image attends to besides the words before it: the tokens ``before`` it, or the
-            whole ``image``.
+        image_sees: what a token of the image attends to besides the words before it: the tokens ``before`` it, the
+            whole ``image``, or the whole ``prompt``, whose words then see it whole too.
         further: n, where tokens are [B, K, (1 + n) D], and all but the first D channels are added behind the first n
             layers. `model` then adds them in `_deepstack_process`, [B, L, D].
     """
@@ -76,7 +76,7 @@ class LanguageDecoder:
     prompt_length: int
     answer_length: int
     pad: int
-    image_sees: Literal["before", "image"] = "before"
+    image_sees: Literal["before", "image", "prompt"] = "before"
     further: int = 0
 
     @property
@@ -84,11 +84,13 @@ class LanguageDecoder:
         """Channels of a token."""
         return (1 + self.further) * self.dim
 
-    def mask(self, keep: int) -> Tensor:
-        """Of prefill for K = `keep`, added to the logits [1, 1, P + K, P + K]."""
+    def mask(self, keep: int, last_index: Tensor) -> Tensor:
+        """Of prefill for K = `keep`, added to the logits [1 or B, 1, P + K, P + K]; a prompt [B] ends at last_index."""
         mask, image = causal_mask(self.prompt_length + keep), slice(self.offset, self.offset + keep)
         if self.image_sees == "image":
             mask[..., image, image] = 0
+        if self.image_sees == "prompt":
+            return torch.where(torch.arange(mask.shape[-1]) <= last_index[:, None, None, None], 0.0, mask)
         return mask
 
     def capacity(self, keep: int) -> int:
@@ -174,7 +176,7 @@ class Prefill(nn.Module):
         named = {"deepstack_visual_embeds": further} if further else {}
         hidden = self.model(
             inputs_embeds=embeds,
-            attention_mask=sizes.mask(kept_indices.shape[1]) + bias[:, None, None],
+            attention_mask=sizes.mask(kept_indices.shape[1], last_index) + bias[:, None, None],
             position_ids=_axes(sizes.positions.with_text(kept_indices, sizes.offset, sizes.prompt_length)),
             past_key_values=cache,
             use_cache=True,

@@ -23,7 +23,10 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "llava": ("LlavaForConditionalGeneration",),
     "idefics3": ("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration"),
     "internvl": ("InternVLForConditionalGeneration",),
+    "paligemma": ("PaliGemmaForConditionalGeneration",),
     "gemma3": ("Gemma3ForConditionalGeneration",),
+    "llava_next": ("LlavaNextForConditionalGeneration", "LlavaOnevisionForConditionalGeneration"),
+    "pixtral": ("Mistral3ForConditionalGeneration",),
     "qwen2_vl": (
         "Qwen2VLForConditionalGeneration",
         "Qwen2_5_VLForConditionalGeneration",

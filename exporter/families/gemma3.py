@@ -11,12 +11,11 @@ import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
-from torch import Tensor, nn
 from transformers import Gemma3Config
 
 from ...errors import RequestError
 from ..sources.configuration import built, typed
-from .square import square
+from .square import Projected, square
 from .two_parts import TwoParts
 from .visual import Layout, VisionLanguage, shell
 
@@ -27,6 +26,7 @@ _LAYOUT = Layout(
     mark="<start_of_image>",
     becomes="\n\n<start_of_image><image_soft_token><end_of_image>\n\n",
     image_sees="image",
+    tiles=True,
 )
 
 
@@ -34,18 +34,6 @@ class _Config(TwoParts):
     """What is read of config.json."""
 
     mm_tokens_per_image: Annotated[int, Field(ge=1, le=1 << 14)] | None = None
-
-
-class Gemma3Encoder(nn.Module):
-    """The tower and the projector of a model of transformers."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.vision_tower, self.multi_modal_projector = model.vision_tower, model.multi_modal_projector
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """[1, 3, S, S] float32 -> [1, N, D]."""
-        return self.multi_modal_projector(self.vision_tower(pixel_values).last_hidden_state)
 
 
 def open_family(checkpoint: Checkpoint) -> VisionLanguage:
@@ -66,7 +54,7 @@ def open_family(checkpoint: Checkpoint) -> VisionLanguage:
             where=str(path),
             fix="Copy or download this file again.",
         )
-    encoder = Gemma3Encoder(shell(checkpoint, config, "sdpa").model)
+    encoder = Projected(shell(checkpoint, config, "sdpa").model)
     checkpoint.weights.load(encoder.vision_tower, "vision_tower", optional=("head", "vision_model.head"))
     checkpoint.weights.load(encoder.multi_modal_projector, "multi_modal_projector")
     return square(checkpoint, config, encoder, vision.image_size, side, _LAYOUT)

@@ -28,6 +28,7 @@ _LAYOUT = Layout(
     language_keys=("text_model",),
     head_keys=("lm_head",),
     becomes="<fake_token_around_image><global-img><image><fake_token_around_image>",
+    tiles=True,
 )
 
 

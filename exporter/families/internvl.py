@@ -22,7 +22,7 @@ from .visual import Layout, VisionLanguage, shell
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
 
-_LAYOUT = Layout(mark="<IMG_CONTEXT>", becomes="<img><IMG_CONTEXT></img>")
+_LAYOUT = Layout(mark="<IMG_CONTEXT>", becomes="<img><IMG_CONTEXT></img>", tiles=True)
 _Side = Pixels | Annotated[list[Pixels], Field(min_length=2, max_length=2)]
 
 

@@ -22,6 +22,7 @@ from ..sources.images import preprocess_of
 from ..sources.own_module import example
 from ..sources.source import GraphSource
 from ..sources.weights import without_weights
+from . import pixtral
 from .two_parts import Language, Tower, TwoParts
 from .visual import Layout, VisionLanguage
 
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 # Towers that take only pixels and return a square grid of tokens -> how many CLS tokens precede it.
-_TOWERS = {"clip_vision_model": 1, "siglip_vision_model": 0}
+TOWERS = {"clip_vision_model": 1, "siglip_vision_model": 0}
 
 # Pooling heads: not in the graph, and not in every checkpoint.
-_UNUSED = ("post_layernorm", "vision_model.post_layernorm", "head", "vision_model.head")
+UNUSED = ("post_layernorm", "vision_model.post_layernorm", "head", "vision_model.head")
 
 
 class _Vision(Tower):
@@ -54,7 +55,7 @@ class _Text(Language):
     eos_token_id: int | list[int] | None = None
 
 
-class _Config(TwoParts):
+class Config(TwoParts):
     """What is read of config.json."""
 
     vision_config: _Vision | None = None
@@ -66,15 +67,26 @@ class _Config(TwoParts):
 
 
 class LlavaEncoder(nn.Module):
-    """What `LlavaModel.get_image_features` computes, for one image; its submodules have the model's own names."""
+    """What `LlavaModel.get_image_features` computes, for one image; its submodules have the model's own names.
 
-    def __init__(self, config: LlavaConfig) -> None:
+    Args:
+        config: of the model, or of one that selects its features likewise.
+        tower: of images.
+        projector: reads its features.
+    """
+
+    def __init__(self, config: Any, tower: nn.Module, projector: nn.Module) -> None:
         super().__init__()
         layer = config.vision_feature_layer
         self.layers = [layer] if isinstance(layer, int) else list(layer)
         self.prefix = int(config.vision_feature_select_strategy == "default")
-        self.vision_tower = AutoModel.from_config(config.vision_config, attn_implementation="sdpa")
-        self.multi_modal_projector = LlavaMultiModalProjector(config)
+        self.vision_tower, self.multi_modal_projector = tower, projector
+
+    @classmethod
+    def of(cls, config: LlavaConfig) -> LlavaEncoder:
+        """With new parts."""
+        tower = AutoModel.from_config(config.vision_config, attn_implementation="sdpa")
+        return cls(config, tower, LlavaMultiModalProjector(config))
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """[1, 3, H, W] float32 -> [1, N, D]."""
@@ -92,36 +104,43 @@ class LlavaSource(VisionLanguage):
     def tokens(self) -> int:
         """N: those of the grid, and CLS where it is kept."""
         vision = self.config.vision_config
-        whole = (vision.image_size // vision.patch_size) ** 2 + _TOWERS[vision.model_type]
+        whole = (vision.image_size // vision.patch_size) ** 2 + TOWERS[vision.model_type]
         return whole - self.encoder.module.prefix  # type: ignore[union-attr]
 
 
-def open_family(checkpoint: Checkpoint) -> LlavaSource:
+def check_tower(checkpoint: Checkpoint, vision: Any) -> None:
+    """Raise `RequestError` where the vision tower takes more than pixels."""
+    if vision.model_type not in TOWERS:
+        raise RequestError(
+            f"the vision tower {vision.model_type} is not supported for LLaVA",
+            where=str(checkpoint.folder / "config.json"),
+            fix=f"Known towers: {', '.join(sorted(TOWERS))}. Or give package.module:callable: the lines on stdout are "
+            "one for this tower; save them as mine.py and run tokexport model mine:tower ... .",
+            example=example(checkpoint.folder, checkpoint.config),
+        )
+
+
+def open_family(checkpoint: Checkpoint) -> VisionLanguage:
     """Open the image encoder of a LlavaForConditionalGeneration folder.
 
     Raises:
         RequestError: a vision tower that takes more than pixels, or weights that do not belong to config.json.
     """
     path = checkpoint.folder / "config.json"
-    typed(_Config, checkpoint.config, path)
+    typed(Config, checkpoint.config, path)
     config = built(lambda: LlavaConfig.from_dict(checkpoint.config), path)
     vision: Any = config.vision_config
-    if vision.model_type not in _TOWERS:
-        raise RequestError(
-            f"the vision tower {vision.model_type} is not supported for LLaVA",
-            where=str(checkpoint.folder / "config.json"),
-            fix=f"Known towers: {', '.join(sorted(_TOWERS))}. Or give package.module:callable: the lines on stdout are "
-            "one for this tower; save them as mine.py and run tokexport model mine:tower ... .",
-            example=example(checkpoint.folder, checkpoint.config),
-        )
+    if vision.model_type == "pixtral":
+        return pixtral.open_family(checkpoint)
+    check_tower(checkpoint, vision)
     with without_weights():
-        module = built(lambda: LlavaEncoder(config), path)
-    checkpoint.weights.load(module.vision_tower, "vision_tower", optional=_UNUSED)
+        module = built(lambda: LlavaEncoder.of(config), path)
+    checkpoint.weights.load(module.vision_tower, "vision_tower", optional=UNUSED)
     checkpoint.weights.load(module.multi_modal_projector, "multi_modal_projector")
     preprocess = preprocess_of(checkpoint, (vision.image_size, vision.image_size))
     side = vision.image_size // vision.patch_size
     # Strategy "full" keeps CLS as the first token: then the tokens form no grid.
-    whole = module.prefix == _TOWERS[vision.model_type]
+    whole = module.prefix == TOWERS[vision.model_type]
     mean, std = (preprocess.mean, preprocess.std) if preprocess else (_CLIP_MEAN, _CLIP_STD)
     source = LlavaSource(
         kind="checkpoint",

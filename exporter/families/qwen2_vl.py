@@ -22,6 +22,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VisionTransformerPretrainedModel,
     Qwen2_5_VLModel,
 )
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel, Qwen2VLModel
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel, Qwen3VLVisionModel
 
@@ -32,6 +33,7 @@ from ..sources.images import preprocess_of
 from ..sources.source import GraphSource
 from ..sources.weights import without_weights
 from .qwen_encoder import QwenEncoder
+from .square import SIDE
 from .visual import Layout, VisionLanguage
 
 if TYPE_CHECKING:
@@ -41,10 +43,6 @@ if TYPE_CHECKING:
 
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _PLACEHOLDER = "<|image_pad|>"
-
-# Of the side of the square that images become, where the folder's limits allow it: a size at which these models read
-# text of a page's headlines, with a number of tokens (256) that small devices hold.
-_SIDE = 448
 
 # Architecture -> its configuration, vision tower and model.
 _KINDS: dict[str, tuple[Any, Any, Any]] = {
@@ -198,12 +196,13 @@ def open_family(checkpoint: Checkpoint) -> QwenSource:
     vision = config.vision_config
     further = _further(vision, path)
     _check_windows(config.get_text_config(), path)
-    side = _side(checkpoint, vision)
+    size = _size(checkpoint, vision)
     with without_weights():
         visual = built(lambda: tower(vision), path)
     checkpoint.weights.load(visual, "visual")
-    patches, tokens = side // vision.patch_size, side // (vision.patch_size * vision.spatial_merge_size)
-    preprocess = preprocess_of(checkpoint, (side, side), squeezed=True)
+    patches, merge = (size[0] // vision.patch_size, size[1] // vision.patch_size), vision.spatial_merge_size
+    tokens = (patches[0] // merge, patches[1] // merge)
+    preprocess = preprocess_of(checkpoint, size, squeezed=True)
     mean, std = (preprocess.mean, preprocess.std) if preprocess else (_MEAN, _STD)
     source = QwenSource(
         kind="checkpoint",
@@ -211,16 +210,17 @@ def open_family(checkpoint: Checkpoint) -> QwenSource:
         modality="image",
         encoder=GraphSource(
             role="encoder",
-            module=QwenEncoder(visual, (patches, patches)).eval(),
-            inputs={"pixel_values": torch.zeros(1, vision.in_channels, side, side)},
+            module=QwenEncoder(visual, patches).eval(),
+            inputs={"pixel_values": torch.zeros(1, vision.in_channels, *size)},
             outputs=("tokens",),
-            grid=(tokens, tokens),
+            grid=tokens,
         ),
         files=checkpoint.weights.files,
         # Before the merger four neighbours are one token, so none can be removed.
         auto_seam=dict.fromkeys(("encoder_output", "projector_input", "projector_output"), "projector_output"),
         preprocess=preprocess,
-        notes=(f"every image is stretched to {side} x {side} pixels, which are {tokens**2} tokens",),
+        notes=(f"every image is stretched to {size[0]} x {size[1]} pixels, which are {math.prod(tokens)} tokens",),
+        image_size=size,
         config=config,
         checkpoint=checkpoint,
         layout=Layout(language_keys=("language_model", "model"), mark=_PLACEHOLDER, becomes=_PLACEHOLDER),
@@ -255,8 +255,8 @@ def _check_windows(text: Any, path: Path) -> None:
         )
 
 
-def _side(checkpoint: Checkpoint, vision: Any) -> int:
-    """Of the square, in pixels."""
+def _size(checkpoint: Checkpoint, vision: Any) -> tuple[int, int]:
+    """Height and width of images: what the image processor makes of the size that was asked for, or a square."""
     path, found = checkpoint.optional("preprocessor_config.json", "processor_config.json")
     processor: _Processor = typed(_Processor, found.get("image_processor", found), path)
     for name, cut, own in (
@@ -278,6 +278,18 @@ def _side(checkpoint: Checkpoint, vision: Any) -> int:
             where=str(checkpoint.folder / "config.json"),
             fix="Its files belong to different models: download the folder again.",
         )
+    if checkpoint.image_size is None:
+        side = _side(step, fewest, most, path)
+        return side, side
+    try:
+        height, width = smart_resize(*checkpoint.image_size, step, fewest, most)
+    except ValueError as error:
+        raise RequestError(f"--image-size: {error}", fix="Give sides that are more alike.") from None
+    return height, width
+
+
+def _side(step: int, fewest: int, most: int, path: Path) -> int:
+    """Of the square: a multiple of `step` with so many pixels, as the file at `path` says."""
     smallest, largest = math.ceil(math.sqrt(fewest) / step) * step, math.isqrt(most) // step * step
     if not 0 < smallest <= largest:
         raise RequestError(
@@ -285,4 +297,4 @@ def _side(checkpoint: Checkpoint, vision: Any) -> int:
             where=str(path),
             fix=f"Raise its largest number of pixels (max_pixels, or longest_edge of size) to {smallest**2}.",
         )
-    return min(max(_SIDE // step * step, smallest), largest)
+    return min(max(SIDE // step * step, smallest), largest)

@@ -1,24 +1,63 @@
-"""The source of a model whose encoder takes one square picture and ends in a projector behind a pixel shuffle."""
+"""The sources of models that join the tokens of their tower; most take one square picture, and end in a projector
+behind a pixel shuffle or a pool.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..sources.images import preprocess_of
 from ..sources.source import GraphSource
 from .visual import HALVES, Layout, VisionLanguage
 
 if TYPE_CHECKING:
+    from ...runtimes.bundle.media_records import PreprocessRecord
     from ..sources.checkpoint import Checkpoint
 
 
+Made = TypeVar("Made", bound=VisionLanguage)
+
+# Of the side of the square that images become, where a model takes any size and its folder allows it: one at which
+# models read text of a page's headlines, with a number of tokens (256 of 28 pixels each way) that small devices hold.
+SIDE = 448
+
+
+class Projected(nn.Module):
+    """The tower and the projector of a model of transformers."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.vision_tower, self.multi_modal_projector = model.vision_tower, model.multi_modal_projector
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """[1, 3, S, S] float32 -> [1, N, D]."""
+        return self.multi_modal_projector(self.vision_tower(pixel_values).last_hidden_state)
+
+
+@dataclass
+class Counted(VisionLanguage):
+    """A source whose tokens form no grid: their number is what its encoder's graph has as `known`."""
+
+    @property
+    def tokens(self) -> int:
+        """N."""
+        return self.encoder.known
+
+
 def square(
-    checkpoint: Checkpoint, config: Any, encoder: nn.Module, size: int, side: int, layout: Layout
+    checkpoint: Checkpoint,
+    config: Any,
+    encoder: nn.Module,
+    size: int,
+    side: int,
+    layout: Layout,
+    kind: type[VisionLanguage] = VisionLanguage,
 ) -> VisionLanguage:
-    """The source; see the module docstring.
+    """The source of one that takes a square picture.
 
     Args:
         checkpoint: the folder.
@@ -27,32 +66,71 @@ def square(
         size: S.
         side: N is its square.
         layout: of the model.
+        kind: of source.
 
     Raises:
         RequestError: see `VisionLanguage.add_language`.
     """
     preprocess = preprocess_of(checkpoint, (size, size), squeezed=True)
-    source = VisionLanguage(
+    note = f"a picture is read at {size} x {size}{', without the tiles of larger ones' * layout.tiles}"
+    shape, grid = (1, 3, size, size), (side, side)
+    return joined(checkpoint, config, encoder, shape, preprocess, layout, (note,), kind, grid=grid)
+
+
+def joined(
+    checkpoint: Checkpoint,
+    config: Any,
+    encoder: nn.Module,
+    pixel_values: tuple[int, ...],
+    preprocess: PreprocessRecord | None,
+    layout: Layout,
+    notes: tuple[str, ...],
+    kind: type[Made],
+    *,
+    grid: tuple[int, int] | None = None,
+    known: int = 0,
+    **more: Any,
+) -> Made:
+    """The source of a model that joins what its tower gives, so that tokens may go behind its projector alone.
+
+    Args:
+        checkpoint: the folder.
+        config: of it.
+        encoder: with its weights.
+        pixel_values: their shape.
+        preprocess: of pictures.
+        layout: of the model.
+        notes: see `Source`.
+        kind: of source.
+        grid: of the tokens, where they fill one.
+        known: see `GraphSource`.
+        more: fields of `kind`.
+
+    Raises:
+        RequestError: see `VisionLanguage.add_language`.
+    """
+    source = kind(
         kind="checkpoint",
         name=checkpoint.name,
         modality="image",
         encoder=GraphSource(
             role="encoder",
             module=encoder.eval(),
-            inputs={"pixel_values": torch.zeros(1, 3, size, size)},
+            inputs={"pixel_values": torch.zeros(pixel_values)},
             outputs=("tokens",),
-            grid=(side, side),
+            grid=grid,
+            known=known,
         ),
         files=checkpoint.weights.files,
-        # The shuffle joins neighbours, so in front of it every token must stay.
         auto_seam=dict.fromkeys(("encoder_output", "projector_input", "projector_output"), "projector_output"),
         preprocess=preprocess,
-        notes=(f"a picture is read at {size} x {size}, without the tiles of larger ones",),
+        notes=notes,
         config=config,
         checkpoint=checkpoint,
         layout=layout,
         placeholder=config.image_token_id,
         mean=preprocess.mean if preprocess else HALVES,
         std=preprocess.std if preprocess else HALVES,
+        **more,
     )
     return source.opened("projector_output")

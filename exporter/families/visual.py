@@ -49,8 +49,10 @@ class Layout:
         head_keys: prefixes of the output layer; where the folder has none, it is the transposed input embeddings.
         mark: what the chat template writes for an image.
         becomes: what the processor makes of that, with the placeholder once.
-        image_sees: what a token of the image attends to besides the words before it: the tokens ``before`` it, or the
-            whole ``image``.
+        asks: what the processor of the model puts before a question, with `mark`, and behind it; None: the folder's
+            chat template says that. ``{bos}`` stands for the token that begins a text.
+        image_sees: see `LanguageDecoder`.
+        tiles: whether the model reads tiles beside a large picture, which are left out here.
     """
 
     language: str = "model.language_model"
@@ -58,7 +60,9 @@ class Layout:
     head_keys: tuple[str, ...] = ("language_model.lm_head", "lm_head")
     mark: str = "<image>"
     becomes: str = "<image>"
-    image_sees: Literal["before", "image"] = "before"
+    asks: tuple[str, str] | None = None
+    image_sees: Literal["before", "image", "prompt"] = "before"
+    tiles: bool = False
 
 
 @dataclass
@@ -156,9 +160,7 @@ class VisionLanguage(Source):
 
     def _prefix(self) -> str:
         """Of the weights of the language model; empty where the folder has none, for example only a vision tower."""
-        return next(
-            (one for one in self.layout.language_keys if self.checkpoint.weights.has(f"{one}.embed_tokens")), ""
-        )
+        return prefix_of(self.checkpoint, self.layout)
 
     @cached_property
     def reference(self) -> Reference:
@@ -243,7 +245,8 @@ class VisionLanguage(Source):
         vocabulary = self.language_config.vocab_size
         check_placeholder(self.checkpoint, self.placeholder, vocabulary)
         content, _ = tokenizer_of(self.checkpoint, vocabulary)
-        found = prompt_of(self.checkpoint, content, self.placeholder, self.layout.mark, self.layout.becomes)
+        layout = self.layout
+        found = prompt_of(self.checkpoint, content, self.placeholder, layout.mark, layout.becomes, layout.asks)
         if isinstance(found, tuple):
             self.asked, self.offset = found
         else:
@@ -309,6 +312,11 @@ class VisionLanguage(Source):
     def real_prompts(self, n: int, length: int) -> list[list[int]]:
         """Prompts, or random ids where only their embeddings are exported."""
         return self.prompts(n) if self.marks else self._random(n, max(1, 3 * length // 4))
+
+
+def prefix_of(checkpoint: Checkpoint, layout: Layout) -> str:
+    """Of the weights of the language model; empty where the folder has none."""
+    return next((one for one in layout.language_keys if checkpoint.weights.has(f"{one}.embed_tokens")), "")
 
 
 def shell(checkpoint: Checkpoint, config: Any, attention: str) -> Any:

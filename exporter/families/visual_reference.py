@@ -35,6 +35,8 @@ class Reference:
         for name, part in list(whole.model.named_children()):
             if any(parameter.is_meta for parameter in part.parameters()):
                 setattr(whole.model, name, nn.Identity())
+        for name, _ in list(whole.model.named_parameters(recurse=False)):
+            setattr(whole.model, name, None)
         self._take_embeddings()
 
     def _take_embeddings(self) -> None:
@@ -47,11 +49,12 @@ class Reference:
         self.model.prepare_inputs_for_generation = prepared
 
     def _kinds(self, length: int, keep: int) -> dict[str, Tensor]:
-        """Which of the sequence are tokens of the image, for models that ask."""
+        """What sees tokens behind it, for models that ask: that of the image is 1, or of the whole prompt 0."""
         if self._decoder.image_sees == "before":
             return {}
         place = torch.arange(length)[None] - self._decoder.offset
-        return {"token_type_ids": ((place >= 0) & (place < keep)).long()}
+        image = (place >= 0) & (place < keep)
+        return {"token_type_ids": image.long() if self._decoder.image_sees == "image" else torch.zeros_like(place)}
 
     def answer(
         self,

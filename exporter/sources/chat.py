@@ -54,7 +54,7 @@ class _Older(BaseModel):
 
 
 def prompt_of(
-    checkpoint: Checkpoint, tokenizer: bytes, image: int, mark: str, becomes: str
+    checkpoint: Checkpoint, tokenizer: bytes, image: int, mark: str, becomes: str, asks: tuple[str, str] | None = None
 ) -> tuple[PromptRecord, int] | str:
     """How a question about one image is asked.
 
@@ -64,6 +64,8 @@ def prompt_of(
         image: id of the placeholder.
         mark: what the chat template writes for an image.
         becomes: what the processor of the model makes of it, with the placeholder once.
+        asks: what that puts before a question, with `mark`, and behind it, where it has no chat template; ``{bos}``
+            stands for the token that begins a text.
 
     Returns:
         The record, and how many ids stand before the image; where there is none, why.
@@ -73,6 +75,32 @@ def prompt_of(
     """
     path = checkpoint.folder / "tokenizer_config.json"
     config: _Tokenizer = typed(_Tokenizer, checkpoint.optional(path.name)[1], path)
+    if asks is not None:
+        before, after = (part.replace("{bos}", _text(config.bos_token)) for part in asks)
+        record = PromptRecord(before=before.replace(mark, becomes), after=after, image=image)
+    else:
+        turn = _turn(checkpoint, config, image, mark, becomes)
+        if isinstance(turn, str):
+            return turn
+        record = turn
+    reader = TokenizerFile(tokenizer, checkpoint.folder / "tokenizer.json")
+    token = next((text for text, i in reader.ids.items() if i == image), None)
+    if token is not None and token not in becomes:
+        raise RequestError(
+            f"config.json says that {image} is the id of an image, which the tokenizer reads as {token!r}, and a prompt "
+            f"has {becomes!r}",
+            where=str(checkpoint.folder),
+            fix="Its files belong to different models: download the folder again. Or export the encoder alone with "
+            "--parts encoder.",
+        )
+    ids = reader.marked(f"{record.before}{_QUESTIONS[0]}{record.after}", add_special_tokens=record.add_special_tokens)
+    if ids.count(image) != 1:
+        return f"the tokenizer does not read {becomes} as one placeholder"
+    return record, ids.index(image)
+
+
+def _turn(checkpoint: Checkpoint, config: _Tokenizer, image: int, mark: str, becomes: str) -> PromptRecord | str:
+    """What the chat template makes of a question, or why nothing; see `prompt_of`."""
     template = _template(checkpoint, config)
     if template is None:
         return "the folder has no chat template"
@@ -85,27 +113,13 @@ def prompt_of(
     if before.count(mark) != 1 or mark in after:
         return f"its chat template does not put one {mark} in front of the question"
     begins = bool(marks["bos_token"]) and before.startswith(marks["bos_token"])
-    record = PromptRecord(
+    return PromptRecord(
         before=before.replace(mark, becomes),
         after=after,
         image=image,
         add_special_tokens=not begins,
         strips=_around(padded, _QUESTIONS[0]) == parts,
     )
-    reader = TokenizerFile(tokenizer, checkpoint.folder / "tokenizer.json")
-    token = next((text for text, i in reader.ids.items() if i == image), None)
-    if token is not None and token not in becomes:
-        raise RequestError(
-            f"config.json says that {image} is the id of an image, which the tokenizer reads as {token!r}, and the "
-            f"chat template writes {becomes!r}",
-            where=str(checkpoint.folder),
-            fix="Its files belong to different models: download the folder again. Or export the encoder alone with "
-            "--parts encoder.",
-        )
-    ids = reader.marked(f"{record.before}{_QUESTIONS[0]}{after}", add_special_tokens=record.add_special_tokens)
-    if ids.count(image) != 1:
-        return f"the tokenizer does not read {becomes} as one placeholder"
-    return record, ids.index(image)
 
 
 def _template(checkpoint: Checkpoint, config: _Tokenizer) -> str | None:

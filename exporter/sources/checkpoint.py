@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +46,23 @@ def lengths_of(prompt: int | None, answer: int | None) -> Lengths | None:
     return Lengths(**given) if given else None
 
 
+def image_size_of(text: str | tuple[int, int] | None) -> tuple[int, int] | None:
+    """Height and width that were asked for.
+
+    Raises:
+        RequestError: they are none.
+    """
+    if text is None:
+        return None
+    sides = text.lower().split("x") if isinstance(text, str) else [str(side) for side in text]
+    if len(sides) != 2 or not all(re.fullmatch("[1-9][0-9]{0,3}", side) for side in sides):
+        raise RequestError(
+            f"--image-size {text} is no HEIGHTxWIDTH in pixels, below 10000 each",
+            fix="Write for example --image-size 672x1008, or leave it out.",
+        )
+    return int(sides[0]), int(sides[1])
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A folder in the layout of transformers; every file is read on first use.
@@ -54,12 +72,15 @@ class Checkpoint:
         name: of the model, for display.
         parts: what is wanted of it: with ``encoder`` nothing that only the language graphs need is read.
         lengths: of the language graphs.
+        image_size: height and width of the pictures that its graphs are for, where its family leaves a choice; None:
+            what the family takes by itself.
     """
 
     folder: Path
     name: str
     parts: Parts = "encoder"
     lengths: Lengths = Lengths()
+    image_size: tuple[int, int] | None = None
 
     @cached_property
     def weights(self) -> Weights:

@@ -43,7 +43,9 @@ def example(folder: Path, config: Mapping[str, Any]) -> str:
         folder: of the checkpoint.
         config: the content of its config.json, which says what the tower takes.
     """
-    image, audio = config.get("vision_config"), config.get("audio_config")
+    image, audio = (
+        config.get(key) if isinstance(config.get(key), dict) else None for key in ("vision_config", "audio_config")
+    )
     mels = (audio or config).get("num_mel_bins")
     if mels and not image:
         name, modality = "input_features", '"audio"' if audio else ""

@@ -46,6 +46,8 @@ class GraphSource:
         merged_rows: whether a merged slot may have the position of the token whose place it inherits, where layers read
             a table of positions. The module then has a method `at`, a context in which its layers take tokens for those
             at the positions [1, K] that it was given.
+        known: N, where tokens that stand for no place of the input are among the others, as the ends of rows are; 0:
+            the graph shows where such tokens stand.
     """
 
     role: Role
@@ -55,6 +57,7 @@ class GraphSource:
     grid: tuple[int, ...] | None = None
     placeholder: str = ""
     merged_rows: bool = False
+    known: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class Source(ABC):
         half: fp16 or bf16, where the encoder's file is of that type already.
         plain: the model that this one was `prepared` from, with the weights for all other methods.
         takes_lengths: whether prompts and answers may have other lengths than the default.
+        image_size: [height, width] of its pictures, where another may be asked for; else None.
         window: seconds of sound that the encoder takes, where they are fewer than the model's own.
         notes: what a user must know of the model, such as what was left out.
     """
@@ -132,6 +136,7 @@ class Source(ABC):
     half: str = ""
     plain: Source | None = None
     takes_lengths: bool = False
+    image_size: tuple[int, int] | None = None
     window: float | None = None
     notes: tuple[str, ...] = ()
 

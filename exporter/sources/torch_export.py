@@ -99,7 +99,8 @@ def _export(graph: GraphSource, opset: int) -> ir.Model:
     if graph.role == "encoder":
         from ...graph_passes.seams.find import write_seams
 
-        write_seams(model, grid=graph.grid, placeholder=graph.placeholder, merged_rows=graph.merged_rows)
+        merged_rows, known = graph.merged_rows, graph.known
+        write_seams(model, grid=graph.grid, placeholder=graph.placeholder, merged_rows=merged_rows, known=known)
     return model
 
 

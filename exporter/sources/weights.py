@@ -76,8 +76,9 @@ class Weights:
 
         Args:
             module: the keys of its state dict are looked up under `prefix`.
-            prefix: name of the submodule in the checkpoint, such as ``vision_tower``. A leading ``model.``, and an
-                inner ``vision_model.``, depend on the version of transformers that wrote the folder, and are ignored.
+            prefix: name of the submodule in the checkpoint, such as ``vision_tower``; empty for the model itself. A
+                leading ``model.``, and an inner ``vision_model.``, depend on the version of transformers that wrote the
+                folder, and are ignored.
             optional: submodules of `module` that the exported graph does not use; they may be missing.
 
         Raises:
@@ -86,7 +87,8 @@ class Weights:
         import torch
 
         found = {_plain(key, prefix): key for key in self.file_of if _plain(key, prefix)}
-        wanted = {_plain(f"{prefix}.{name}", prefix): name for name in module.state_dict()}
+        begins = f"{prefix}." if prefix else ""
+        wanted = {_plain(f"{begins}{name}", prefix): name for name in module.state_dict()}
         state: dict[str, torch.Tensor] = {}
         for file in self.files:
             keys = {plain: key for plain, key in found.items() if self.file_of[key] == file.name and plain in wanted}
@@ -102,13 +104,13 @@ class Weights:
                     state[name] = torch.full(empty.shape, torch.nan)
                     continue
                 raise RequestError(
-                    f"the checkpoint has no weight {prefix}.{name}",
+                    f"the checkpoint has no weight {begins}{name}",
                     where=str(self.folder),
                     fix="Download the folder again: it is incomplete, or config.json belongs to other weights.",
                 )
             if state[name].shape != empty.shape:
                 raise RequestError(
-                    f"weight {prefix}.{name} is {list(state[name].shape)}, config.json says {list(empty.shape)}",
+                    f"weight {begins}{name} is {list(state[name].shape)}, config.json says {list(empty.shape)}",
                     where=str(self.folder),
                     fix="Download the folder again: config.json belongs to other weights.",
                 )
@@ -119,9 +121,10 @@ def _plain(key: str, prefix: str) -> str | None:
     """The part of a key after `prefix`, the same for every layout; None where the key has another prefix."""
     # With the prefix "model" the leading one is that.
     inner = key if key.startswith(f"{prefix}.") else key.removeprefix("model.")
-    if not inner.startswith(f"{prefix}."):
+    begins = f"{prefix}." if prefix else ""
+    if not inner.startswith(begins):
         return None
-    return inner.removeprefix(f"{prefix}.").removeprefix("vision_model.")
+    return inner.removeprefix(begins).removeprefix("vision_model.")
 
 
 @contextlib.contextmanager

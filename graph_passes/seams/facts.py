@@ -23,10 +23,15 @@ _LAYOUTS = frozenset({"Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 class Facts:
-    """Describes values as seams; the attentions of the graph are matched once."""
+    """Describes values as seams; the attentions of the graph are matched once.
 
-    def __init__(self, walk: Walk) -> None:
-        self.walk = walk
+    Args:
+        walk: of the graph.
+        known: see `search`.
+    """
+
+    def __init__(self, walk: Walk, known: int = 0) -> None:
+        self.walk, self.known = walk, known
         self.attentions = attentions(walk)
         self.heads = head_nodes(walk)
         self.prefixes = PrefixTokens(walk)
@@ -64,7 +69,7 @@ class Facts:
         why = why or (f"{suffix} learned token(s) are appended after the tokens" if suffix else "")
         tokens = length - prefix
         grid = grid or self.grid(before, tokens)
-        unseen = "" if grid else self.prefixes.unexplained(value, prefix)
+        unseen = "" if grid or tokens == self.known else self.prefixes.unexplained(value, prefix)
         why = batch_on_tokens(self.walk, value) or tokens_last(self.walk, value) or why or unseen
         return Seam(
             name,

@@ -48,7 +48,12 @@ def find_seams(model: ir.Model) -> list[Seam]:
 
 
 def write_seams(
-    model: ir.Model, *, grid: tuple[int, ...] | None = None, placeholder: str = "", merged_rows: bool = False
+    model: ir.Model,
+    *,
+    grid: tuple[int, ...] | None = None,
+    placeholder: str = "",
+    merged_rows: bool = False,
+    known: int = 0,
 ) -> list[Seam]:
     """Find the seams of a model we exported and keep them in its metadata.
 
@@ -60,11 +65,12 @@ def write_seams(
         grid: layout of the tokens. Their number alone does not determine it: 100 may be 10 x 10.
         placeholder: path of the module to be replaced by a compressor that widens tokens.
         merged_rows: see `Seam`.
+        known: a number of tokens of which the caller knows what each stands for, so that the graph need not show it.
 
     Raises:
         GraphError: `placeholder` does not directly follow a seam.
     """
-    seams = search(model, metadata=False).seams
+    seams = search(model, metadata=False, known=known).seams
     if grid:
         seams = [replace(seam, grid=grid) if seam.tokens == math.prod(grid) else seam for seam in seams]
     if merged_rows:

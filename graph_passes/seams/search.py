@@ -36,12 +36,15 @@ class Search:
     notes: list[str] = field(default_factory=list)
 
 
-def search(model: ir.Model, *, metadata: bool = True) -> Search:
-    """As `find_seams`, with notes on what was seen; with `metadata` false only the graph is searched."""
+def search(model: ir.Model, *, metadata: bool = True, known: int = 0) -> Search:
+    """As `find_seams`, with notes on what was seen; with `metadata` false only the graph is searched.
+
+    Of `known` tokens it need not show what each stands for.
+    """
     walk = Walk(model)
     if metadata and METADATA_KEY in model.metadata_props:
         return Search([checked(walk, seam) for seam in stored_seams(model)])
-    facts = Facts(walk)
+    facts = Facts(walk, known)
     result = Search()
     scopes = Scopes(walk)
     if not _by_scopes(facts, scopes, result):

@@ -14,7 +14,8 @@ on the same machine.
 Graph roles and their input and output tensors (roles on the left; `GraphRecord.inputs` and `.outputs` map a role to
 the graph's own tensor name, because a foreign file's names are never changed). B is 1 unless a shape says otherwise.
 
-    encoder   pixel_values [B, 3, H, W], of a video [B, T, 3, H, W], or input_features [B, mels, frames] float32
+    encoder   pixel_values [B, 3, H, W], of a video [B, T, 3, H, W], of a picture and its tiles [B, 1 + tiles, 3, H, W],
+              or input_features [B, mels, frames] float32
               -> tokens [B, K, D], kept_indices [B, K] int64, sizes [B, K] float32, assignment [B, N] int64
               `compression` lists several compressors in the order in which tokens pass them; kept_indices, sizes and
               assignment refer to the N tokens that reach the first.

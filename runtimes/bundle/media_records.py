@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -12,10 +13,28 @@ from .strict import LARGEST, Strict
 MOST_PIXELS = 1 << 24
 MOST_VALUES = 1 << 26
 LONGEST_WINDOW = 1 << 16
+# In a row, or in a column.
+MOST_TILES = 64
+
+
+_Side = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
+
+
+class TilesRecord(Strict):
+    """Tiles that are read beside a whole picture: it is brought to `fitted`, which stands in the middle of black, where
+    halves of a pixel go to the right and below, and is cut.
+
+    Attributes:
+        grid: [rows, columns] of tiles, each of the `size` of the whole picture.
+        fitted: [height, width] of the picture among them.
+    """
+
+    grid: tuple[Annotated[int, Field(ge=1, le=MOST_TILES)], Annotated[int, Field(ge=1, le=MOST_TILES)]]
+    fitted: tuple[_Side, _Side]
 
 
 class PreprocessRecord(Strict):
-    """How an image becomes pixel_values.
+    """How an image becomes pixel_values [1, 3, height, width], or with tiles [1, 1 + tiles, 3, height, width].
 
     Attributes:
         kind: tells this record from the others.
@@ -26,10 +45,11 @@ class PreprocessRecord(Strict):
             side rounded down, then the middle, its corner rounded down) or ``pad`` (the largest that fits, rounded, in
             the middle of a canvas of the mean colour).
         rescale: multiplies the 8-bit value, before mean and std: (rescale * value - mean) / std, float32.
+        tiles: which stand behind the whole picture, row by row.
     """
 
     kind: Literal["image"] = "image"
-    size: tuple[Annotated[int, Field(ge=1, le=MOST_PIXELS)], Annotated[int, Field(ge=1, le=MOST_PIXELS)]]
+    size: tuple[_Side, _Side]
     resample: Literal["nearest", "bilinear", "bicubic", "lanczos"]
     antialias: bool = True
     crop: Literal["none", "center", "pad"] = "none"
@@ -37,11 +57,23 @@ class PreprocessRecord(Strict):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     layout: Literal["NCHW"] = "NCHW"
+    tiles: TilesRecord | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the tensor."""
+        across = () if self.tiles is None else (1 + self.tiles.grid[0] * self.tiles.grid[1],)
+        return (1, *across, 3, *self.size)
 
     @model_validator(mode="after")
     def _small_enough(self) -> PreprocessRecord:
-        if self.size[0] * self.size[1] > MOST_PIXELS:
-            raise ValueError(f"size {list(self.size)} is more than {MOST_PIXELS} pixels")
+        if math.prod(self.shape) // 3 > MOST_PIXELS:
+            tiles = ", tiles included" if self.tiles else ""
+            raise ValueError(f"size {list(self.size)} is more than {MOST_PIXELS} pixels{tiles}")
+        if self.tiles is not None:
+            canvas = [sides * side for sides, side in zip(self.tiles.grid, self.size)]
+            if any(side > most for side, most in zip(self.tiles.fitted, canvas)):
+                raise ValueError(f"fitted {list(self.tiles.fitted)} is larger than all tiles together, {canvas}")
         return self
 
 
@@ -60,6 +92,8 @@ class VideoRecord(Strict):
 
     @model_validator(mode="after")
     def _small_enough(self) -> VideoRecord:
+        if self.frame.tiles is not None:
+            raise ValueError("frames have no tiles")
         if self.frames * self.frame.size[0] * self.frame.size[1] > MOST_VALUES:
             raise ValueError(f"{self.frames} frames of {list(self.frame.size)} are more than {MOST_VALUES} pixels")
         return self

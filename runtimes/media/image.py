@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import BundleError, RequestError, TokexportError, reason
-from ..bundle.manifest import PreprocessRecord
+from ..bundle.media_records import PreprocessRecord, TilesRecord
 from . import limits
 from .limits import check_size
 
@@ -31,7 +31,7 @@ def pixel_values(image: Image.Image | Path | str, record: PreprocessRecord) -> n
         record: of the manifest.
 
     Returns:
-        float32 [1, 3, height, width].
+        float32 [1, 3, height, width], or with tiles [1, 1 + tiles, 3, height, width].
 
     Raises:
         RequestError: no such file, not an image, damaged, or more than 8 bits a channel.
@@ -46,19 +46,36 @@ def pixel_values(image: Image.Image | Path | str, record: PreprocessRecord) -> n
             fix="Pass pixel_values as an array instead of an image.",
         )
     rgb = _read(image)
-    height, width = record.size
     filter_ = Image.Resampling[record.resample.upper()]
     _check_resize(rgb, record)
-    if record.crop == "none":
-        fitted = rgb.resize((width, height), filter_)
-    elif record.crop == "center":
-        fitted = _cover(rgb, width, height, filter_)
-    else:
-        fitted = _pad(rgb, width, height, filter_, record)
+    views = [_whole(rgb, filter_, record), *(_tiles(rgb, filter_, record.size, record.tiles) if record.tiles else [])]
     # transformers multiplies in float64 first, and the last bit of float32 depends on that.
-    scaled = (np.asarray(fitted, np.float64) * record.rescale).astype(np.float32)
+    scaled = (np.asarray([np.asarray(view) for view in views], np.float64) * record.rescale).astype(np.float32)
     normalized = (scaled - np.asarray(record.mean, np.float32)) / np.asarray(record.std, np.float32)
-    return np.ascontiguousarray(normalized.transpose(2, 0, 1)[None])
+    return np.ascontiguousarray(normalized.transpose(0, 3, 1, 2)).reshape(record.shape)
+
+
+def _whole(image: Image.Image, filter_: Image.Resampling, record: PreprocessRecord) -> Image.Image:
+    height, width = record.size
+    if record.crop == "none":
+        return image.resize((width, height), filter_)
+    if record.crop == "center":
+        return _cover(image, width, height, filter_)
+    return _pad(image, width, height, filter_, record)
+
+
+def _tiles(
+    image: Image.Image, filter_: Image.Resampling, size: tuple[int, int], record: TilesRecord
+) -> list[Image.Image]:
+    """Of (height, width) each, row by row; see `TilesRecord`."""
+    from PIL import Image
+
+    (rows, columns), (fitted_height, fitted_width), (height, width) = record.grid, record.fitted, size
+    canvas = Image.new("RGB", (columns * width, rows * height))
+    fitted = image.resize((fitted_width, fitted_height), filter_)
+    canvas.paste(fitted, ((canvas.width - fitted_width) // 2, (canvas.height - fitted_height) // 2))
+    corners = [(x * width, y * height) for y in range(rows) for x in range(columns)]
+    return [canvas.crop((left, top, left + width, top + height)) for left, top in corners]
 
 
 def _cover(image: Image.Image, width: int, height: int, filter_: Image.Resampling) -> Image.Image:
@@ -92,7 +109,8 @@ def _check_resize(image: Image.Image, record: PreprocessRecord) -> None:
     if record.crop == "center":
         width = max(width, -(-height * image.width // image.height))
         height = max(height, -(-record.size[1] * image.height // image.width))
-    for size in ((width, image.height), (width, height)):
+    fitted = [] if record.tiles is None else [(record.tiles.fitted[1], image.height)]
+    for size in ((width, image.height), (width, height), *fitted):
         check_size(size, f"a picture of {image.width} x {image.height}", made="would be resized to")
 
 

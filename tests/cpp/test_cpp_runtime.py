@@ -110,6 +110,34 @@ def test_resizing_agrees_with_pillow(cpp: Calls, bundles: dict[str, Path], resam
         np.testing.assert_array_equal(arrays(result)["found"], expected, f"{width} x {height} to {columns} x {rows}")
 
 
+def test_tiles_agree_with_pillow(cpp: Calls, bundles: dict[str, Path]) -> None:
+    rng = np.random.default_rng(3)
+    for rows, columns, fitted in ((2, 2, (32, 24)), (1, 3, (15, 36)), (3, 1, (47, 5))):
+        plain = {"resample": "bicubic", "mean": (9, 101, 201), "std": (1, 1, 1), "rescale": 1.0}
+        tiles = {"grid": (rows, columns), "fitted": fitted}
+        record = PreprocessRecord.model_validate({"size": (16, 12), **plain, "tiles": tiles})
+        pixels = rng.integers(0, 256, (50, 70, 3), np.uint8)
+        found = arrays(cpp.image("preprocess", pixels, manifest=manifest(record, bundles["apet"])))["found"]
+        np.testing.assert_array_equal(found, preprocess.pixel_values(Image.fromarray(pixels), record))
+
+
+@pytest.mark.parametrize(
+    ("tiles", "why"),
+    [
+        ({"grid": [2, 2], "fitted": [33, 24]}, "larger than all tiles together"),
+        ({"grid": [2], "fitted": [8, 8]}, "no number of rows and columns"),
+        ({"grid": [64, 65], "fitted": [8, 8]}, "65 is more than 64"),
+        ({"grid": [2, 2]}, "'fitted' is missing"),
+    ],
+)
+def test_tiles_that_cannot_be_are_refused(cpp: Calls, bundles: dict[str, Path], tiles: Any, why: str) -> None:
+    plain = PreprocessRecord(size=(16, 12), resample="nearest", mean=(0, 0, 0), std=(1, 1, 1))
+    data = json.loads(manifest(plain, bundles["apet"]))
+    data["preprocess"]["tiles"] = tiles
+    with pytest.raises(BundleError, match=why):
+        cpp.image("preprocess", np.zeros((16, 16, 3), np.uint8), manifest=json.dumps(data))
+
+
 def test_scaling_agrees_to_the_last_bit(cpp: Calls, bundles: dict[str, Path]) -> None:
     record = PreprocessRecord(size=(16, 16), resample="nearest", mean=(0.48, 0.45, 0.4), std=(0.26, 0.27, 0.28))
     pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)

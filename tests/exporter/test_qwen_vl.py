@@ -12,9 +12,11 @@ import pytest
 import tiny_qwen_vl
 import tokexport
 from click.testing import CliRunner
+from PIL import Image
 from tokexport.errors import RequestError
 from tokexport.exporter.cli import main
 from tokexport.exporter.opening import open_source
+from tokexport.runtimes.media.image import pixel_values
 
 pytest.importorskip("transformers")
 
@@ -211,6 +213,31 @@ def test_images_are_a_square_that_the_image_processor_allows(folder, tmp_path, l
     fewest = size.get("shortest_edge", size.get("min_pixels", 3136))
     most = size.get("longest_edge", size.get("max_pixels", 28 * 28 * 1280))
     assert smart_resize(side, side, 16, fewest, most) == (side, side)
+
+
+def test_an_image_size_is_what_the_image_processor_makes_of_it(each, model, tmp_path):
+    """Of whole windows, where there are some; rows and columns are not equal then."""
+    import torch
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    other = copied(each, tmp_path, preprocessor_config={"min_pixels": 3136, "max_pixels": 100 * 100})
+    source = open_source(str(other), image_size=(66, 130))
+    assert source.image_size == source.preprocess.size == (64, 128) and source.encoder.grid == (4, 8)
+    picture = np.random.default_rng(0).integers(0, 256, (66, 130, 3), dtype=np.uint8)
+    given = Qwen2VLImageProcessorPil.from_pretrained(other)(picture, return_tensors="pt")
+    pixels = torch.from_numpy(pixel_values(Image.fromarray(picture), source.preprocess))
+    with torch.no_grad():
+        said = model.get_image_features(given["pixel_values"], given["image_grid_thw"])
+        wanted = torch.cat([part[0] for part in (said.pooler_output, *getattr(said, "deepstack_features", ()))], -1)
+        assert torch.allclose(source.encoder.module(pixels)[0], wanted, atol=1e-5)
+    positions = source.positions()
+    assert positions.rows[1:].tolist() == [[i // 8 for i in range(32)], [i % 8 for i in range(32)]]
+    assert positions.advance == 8
+
+
+def test_an_image_that_is_too_long_is_refused(folder):
+    with pytest.raises(RequestError, match="--image-size: absolute aspect ratio"):
+        open_source(str(folder), image_size=(16, 9000))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 from tokexport.errors import BundleError, RequestError
 from tokexport.runtimes.bundle.manifest import PreprocessRecord
 from tokexport.runtimes.media.image import pixel_values
@@ -62,6 +63,31 @@ def test_pad_fits_into_the_mean_colour() -> None:
     found = pixel_values(ramp(4, 2), record(crop="pad", rescale=0.5, mean=(10, 20, 30)))
     np.testing.assert_array_equal(found[0, 0], [[0] * 4, *[[-10, -9.5, -9, -8.5]] * 2, [0] * 4])
     np.testing.assert_array_equal(found[0, 1, :, 0], [0, -20, -19.5, 0])
+
+
+def test_tiles_stand_behind_the_whole_picture_row_by_row() -> None:
+    tiles = {"grid": (2, 3), "fitted": (1, 4)}
+    found = pixel_values(ramp(12, 6), record(size=(2, 2), tiles=tiles, rescale=2.0, mean=(1, 0, 0)))
+    assert found.shape == (1, 7, 3, 2, 2)
+    # Columns 3 and 9 of the picture; every third one in the tiles, in the second of four rows, and black around them.
+    np.testing.assert_array_equal(found[0, 0, 0, 0], [5, 17])
+    np.testing.assert_array_equal(found[0, 1:4, 0, 1].ravel(), [-1, *(2 * x - 1 for x in (1, 4, 7, 10)), -1])
+    np.testing.assert_array_equal(found[0, 1:4, 1, 1].ravel(), [0, 6, 6, 6, 6, 0])
+    assert (found[0, 1:4, 0, 0] == -1).all() and (found[0, 4:, 0] == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"grid": (1, 2), "fitted": (3, 4)}, "fitted \\[3, 4\\] is larger than all tiles together, \\[2, 4\\]"),
+        ({"grid": (0, 2), "fitted": (1, 1)}, "greater than or equal to 1"),
+        ({"grid": (64, 64), "fitted": (1, 1)}, "tiles included"),
+    ],
+)
+def test_tiles_that_cannot_be_are_refused(changes: dict[str, Any], why: str) -> None:
+    side = 2 if "included" not in why else 80
+    with pytest.raises(ValidationError, match=why):
+        record(size=(side, side), tiles=changes)
 
 
 def test_shrinking_antialiases_on_whole_numbers() -> None:

@@ -10,6 +10,7 @@ constexpr std::int64_t kInt = INT32_MAX;
 constexpr std::int64_t kMostPixels = std::int64_t{1} << 24;
 constexpr std::int64_t kLargest = std::int64_t{1} << 26;
 constexpr std::int64_t kLongestWindow = 1 << 16;
+constexpr std::int64_t kMostTiles = 64;
 
 using Names = std::vector<std::string>;
 
@@ -22,14 +23,34 @@ std::array<double, 3> three(const Field& field) {
     return {values[0].number(), values[1].number(), values[2].number()};
 }
 
+// Height and width whose product is at most so many pixels.
+std::array<int, 2> sides_of(const Field& size, std::int64_t most = kMostPixels) {
+    const auto pair = size.integers(1, kInt);
+    size.must(pair.size() == 2 && pair[0] <= most / pair[1],
+              text_of(pair) + " is no height and width of at most " + std::to_string(most) + " pixels");
+    return {static_cast<int>(pair[0]), static_cast<int>(pair[1])};
+}
+
+TilesRecord tiles_of(const Field& field, const PreprocessRecord& whole) {
+    Fields fields(field);
+    const Field grid = fields.at("grid"), fitted = fields.at("fitted");
+    const auto sides = grid.integers(1, kMostTiles);
+    grid.must(sides.size() == 2, text_of(sides) + " is no number of rows and columns");
+    const auto [height, width] = sides_of(fitted);
+    const TilesRecord record{static_cast<int>(sides[0]), static_cast<int>(sides[1]), height, width};
+    const std::int64_t pixels = static_cast<std::int64_t>(whole.height) * whole.width;
+    grid.must(1 + record.count() <= kMostPixels / pixels,
+              "that many tiles have more than " + std::to_string(kMostPixels) + " pixels");
+    fitted.must(height <= sides[0] * whole.height && width <= sides[1] * whole.width,
+                "it is larger than all tiles together");
+    fields.done();
+    return record;
+}
+
 PreprocessRecord image_of(Fields& fields) {
     PreprocessRecord record;
-    const Field size = fields.at("size");
-    const auto pair = size.integers(1, kInt);
-    size.must(pair.size() == 2 && pair[0] <= kMostPixels / pair[1],
-              text_of(pair) + " is no height and width of at most " + std::to_string(kMostPixels) + " pixels");
-    record.height = static_cast<int>(pair[0]);
-    record.width = static_cast<int>(pair[1]);
+    const auto [height, width] = sides_of(fields.at("size"));
+    record.height = height, record.width = width;
     record.resample = named<PreprocessRecord::Resample>(fields.at("resample"), kFilters);
     if (const auto crop = fields.find("crop")) record.crop = named<PreprocessRecord::Crop>(*crop, kCrops);
     if (const auto antialias = fields.find("antialias")) record.antialias = antialias->boolean();
@@ -37,6 +58,7 @@ PreprocessRecord image_of(Fields& fields) {
     record.mean = three(fields.at("mean"));
     record.std = three(fields.at("std"));
     if (const auto layout = fields.find("layout")) layout->one_of({"NCHW"});
+    if (const auto tiles = fields.optional("tiles")) record.tiles = tiles_of(*tiles, record);
     return record;
 }
 
@@ -68,6 +90,7 @@ VideoRecord video_of(Fields& fields) {
     Fields frame(fields.at("frame"));
     if (const auto kind = frame.find("kind")) kind->one_of({"image"});
     const VideoRecord record{static_cast<int>(fields.at("frames").integer(1, kInt)), image_of(frame)};
+    fields.at("frame").must(!record.frame.tiles, "frames have no tiles");
     frame.done();
     return record;
 }

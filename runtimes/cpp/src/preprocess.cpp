@@ -90,22 +90,41 @@ Pixels fit(const Pixels& image, const PreprocessRecord& record) {
     }
 }
 
+// The whole picture, then its tiles row by row.
+std::vector<Pixels> views(const Pixels& image, const PreprocessRecord& record) {
+    std::vector<Pixels> found = {fit(image, record)};
+    if (!record.tiles) return found;
+    const TilesRecord& tiles = *record.tiles;
+    check_resize(image, tiles.width, tiles.height);
+    Pixels canvas(tiles.columns * record.width, tiles.rows * record.height);
+    paste(resize(image, tiles.width, tiles.height, record.resample), 0, 0, canvas, (canvas.width - tiles.width) / 2,
+          (canvas.height - tiles.height) / 2, tiles.width, tiles.height);
+    for (int row = 0; row < tiles.rows; ++row)
+        for (int column = 0; column < tiles.columns; ++column) {
+            Pixels& tile = found.emplace_back(record.width, record.height);
+            paste(canvas, column * record.width, row * record.height, tile, 0, 0, record.width, record.height);
+        }
+    return found;
+}
+
 }  // namespace
 
 Tensor pixel_values(const Image& image, const PreprocessRecord& record) {
     if (!record.antialias && record.resample != PreprocessRecord::Resample::nearest)
         throw BundleError("preprocess asks for resizing without antialiasing, and this library always antialiases",
                           "manifest.json, preprocess", "Pass pixel_values as a tensor instead of an image.");
-    const Pixels fitted = fit(read(image), record);
     const std::size_t plane = static_cast<std::size_t>(record.width) * record.height;
-    std::vector<float> values(plane * 3);
-    for (std::size_t c = 0; c < 3; ++c) {
-        // Multiplying in double first is what Python does: the last bit of a float depends on it.
-        const auto mean = static_cast<float>(record.mean[c]), std = static_cast<float>(record.std[c]);
-        for (std::size_t i = 0; i < plane; ++i)
-            values[c * plane + i] = (static_cast<float>(fitted.bytes[i * 3 + c] * record.rescale) - mean) / std;
-    }
-    return Tensor::of({1, 3, record.height, record.width}, values);
+    const std::vector<Pixels> seen = views(read(image), record);
+    std::vector<float> values;
+    values.reserve(seen.size() * 3 * plane);
+    for (const Pixels& view : seen)
+        for (std::size_t c = 0; c < 3; ++c) {
+            // Multiplying in double first is what Python does: the last bit of a float depends on it.
+            const auto mean = static_cast<float>(record.mean[c]), std = static_cast<float>(record.std[c]);
+            for (std::size_t i = 0; i < plane; ++i)
+                values.push_back((static_cast<float>(view.bytes[i * 3 + c] * record.rescale) - mean) / std);
+        }
+    return Tensor::of(record.shape(), values);
 }
 
 }  // namespace tokexport

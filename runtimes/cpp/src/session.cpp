@@ -37,7 +37,7 @@ void check_inputs(const std::string& role, const GraphRecord& record, const Tens
 // The preprocessed shape must be the one that the graph takes, before memory of that size is allocated.
 void check_record(const Preprocess& record, const TensorRecord& input) {
     std::vector<std::int64_t> made;
-    if (const auto* image = std::get_if<PreprocessRecord>(&record)) made = {1, 3, image->height, image->width};
+    if (const auto* image = std::get_if<PreprocessRecord>(&record)) made = image->shape();
     if (const auto* sound = std::get_if<LogMelRecord>(&record)) made = {1, sound->mels, sound->frames};
     if (const auto* sound = std::get_if<WaveformRecord>(&record)) made = {1, sound->samples};
     bool same = made.size() == input.shape.size();

@@ -70,6 +70,13 @@ struct TextRecord {
     std::int64_t vocabulary, pad;
 };
 
+// Of the size of the whole picture each; that is brought to (height, width), in the middle of black, and is cut.
+struct TilesRecord {
+    int rows, columns, height, width;
+
+    std::int64_t count() const { return static_cast<std::int64_t>(rows) * columns; }
+};
+
 struct PreprocessRecord {
     enum class Resample { nearest, bilinear, bicubic, lanczos };
     enum class Crop { none, center, pad };
@@ -80,6 +87,13 @@ struct PreprocessRecord {
     Crop crop = Crop::none;
     double rescale = 1.0 / 255;
     std::array<double, 3> mean, std;
+    std::optional<TilesRecord> tiles;
+
+    // Of the tensor.
+    std::vector<std::int64_t> shape() const {
+        if (tiles) return {1, 1 + tiles->count(), 3, height, width};
+        return {1, 3, height, width};
+    }
 };
 
 // Parsed so that a bundle with a video model opens; this library takes frames only as a tensor.
