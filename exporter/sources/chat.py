@@ -87,8 +87,8 @@ def prompt_of(
     token = next((text for text, i in reader.ids.items() if i == image), None)
     if token is not None and token not in becomes:
         raise RequestError(
-            f"config.json says that {image} is the id of an image, which the tokenizer reads as {token!r}, and a prompt "
-            f"has {becomes!r}",
+            f"config.json says that {image} is the id of an image, which the tokenizer reads as {token!r}, and "
+            f"a prompt has {becomes!r}",
             where=str(checkpoint.folder),
             fix="Its files belong to different models: download the folder again. Or export the encoder alone with "
             "--parts encoder.",

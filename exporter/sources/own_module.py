@@ -36,6 +36,11 @@ def onnx_instead(folder: Path) -> str:
     return f"The folder holds {', '.join(names[:_MOST_LISTED])}{more}: tokexport model {files[0]} ... "
 
 
+def _part(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    part = config.get(key)
+    return part if isinstance(part, dict) else {}
+
+
 def example(folder: Path, config: Mapping[str, Any]) -> str:
     """Lines of Python that open a folder of transformers as ``package.module:callable`` takes it.
 
@@ -43,9 +48,7 @@ def example(folder: Path, config: Mapping[str, Any]) -> str:
         folder: of the checkpoint.
         config: the content of its config.json, which says what the tower takes.
     """
-    image, audio = (
-        config.get(key) if isinstance(config.get(key), dict) else None for key in ("vision_config", "audio_config")
-    )
+    image, audio = (_part(config, key) for key in ("vision_config", "audio_config"))
     mels = (audio or config).get("num_mel_bins")
     if mels and not image:
         name, modality = "input_features", '"audio"' if audio else ""
@@ -54,6 +57,6 @@ def example(folder: Path, config: Mapping[str, Any]) -> str:
     else:
         name, modality, given = "pixel_values", '"image"', image or config
         size = given.get("image_size") or _IMAGE_SIZE
-        height, width = size if isinstance(size, (list, tuple)) else (size, size)
+        height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
         shape = f"1, {given.get('num_channels', 3)}, {height}, {width}"
     return _MODULE.format(folder=str(folder), name=name, modality=modality, shape=shape)
