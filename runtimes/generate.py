@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -66,11 +67,34 @@ def greedy_batch(
     Returns:
         ids of each answer, kept_indices [B, K] int64, sizes [B, K] float32.
     """
-    record = variant.generation
-    if record is None:
-        raise RequestError("the bundle has no language graphs", fix="Built-in models have them: --parts all.")
-    limit = limit_of(record, max_new_tokens)
-    rules = rules or Rules.of(record)
+    limit = limit_of(_record(variant), max_new_tokens)
+    return go_on(run, begin(run, variant, encoded, prompts), limit, rules)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """B answers of which nothing is said yet: what prefill read and made.
+
+    Attributes:
+        variant: of the manifest.
+        kept_indices: [B, K] int64.
+        sizes: [B, K] float32.
+        token_bias: [B, K] float32, what decode adds to the logits of its attention.
+        last: [B] int64, the index of each prompt's last token in the KV cache.
+        state: outputs of prefill by role.
+    """
+
+    variant: Variant
+    kept_indices: np.ndarray
+    sizes: np.ndarray
+    token_bias: np.ndarray
+    last: np.ndarray
+    state: Mapping[str, np.ndarray]
+
+
+def begin(run: Run, variant: Variant, encoded: Mapping[str, np.ndarray], prompts: Sequence[Sequence[int]]) -> Begun:
+    """The first half of `greedy_batch`, which needs embed and prefill alone."""
+    record = _record(variant)
     input_ids = np.array([_padded(prompt, record) for prompt in prompts], np.int64)
     kept_indices, sizes = _kept(variant, record, encoded)
     token_bias = np.log(sizes) if _has_size_bias(variant) else np.zeros_like(sizes)
@@ -82,23 +106,38 @@ def greedy_batch(
         embeds = run("embed", input_ids=input_ids, tokens=encoded["tokens"])["inputs_embeds"]
         read = {"inputs_embeds": embeds, "kept_indices": kept_indices}
     state = run("prefill", **read, token_bias=token_bias, last_index=last)
-    caches = KVCache(state)
-    answers: list[list[int]] = [[] for _ in prompts]
-    going = np.ones(len(prompts), bool)
+    return Begun(variant, kept_indices, sizes, token_bias, last, state)
+
+
+def go_on(
+    run: Run, begun: Begun, limit: int, rules: Rules | None = None
+) -> tuple[list[list[int]], np.ndarray, np.ndarray]:
+    """The second half of `greedy_batch`, which needs decode alone."""
+    variant, record = begun.variant, _record(begun.variant)
+    rules = rules or Rules.of(record)
+    state, caches, count = begun.state, KVCache(begun.state), len(begun.last)
+    answers: list[list[int]] = [[] for _ in range(count)]
+    going = np.ones(count, bool)
     for step in range(limit):
         role: Role = "decode" if step else "prefill"
-        scores = _scores(state["logits"], len(prompts), record, role)
+        scores = _scores(state["logits"], count, record, role)
         tokens = choose(scores, going, answers, rules, role, _of_nan(variant, role))
         going &= ~np.isin(tokens, record.eos)
         for row in np.flatnonzero(going):
             answers[row].append(int(tokens[row]))
         if not going.any() or step + 1 == limit:
             break
-        at = last + step + 1
+        at = begun.last + step + 1
         ids = np.where(going, tokens, record.pad)[:, None]
-        state = run("decode", input_ids=ids, write_index=at, token_bias=token_bias, **caches.inputs)
+        state = run("decode", input_ids=ids, write_index=at, token_bias=begun.token_bias, **caches.inputs)
         caches.keep(state, at)
-    return answers, kept_indices, sizes
+    return answers, begun.kept_indices, begun.sizes
+
+
+def _record(variant: Variant) -> GenerationRecord:
+    if variant.generation is None:
+        raise RequestError("the bundle has no language graphs", fix="Built-in models have them: --parts all.")
+    return variant.generation
 
 
 def limit_of(record: GenerationRecord, asked: int | None) -> int:

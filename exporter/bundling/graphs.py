@@ -89,6 +89,16 @@ class Built:
     notes: list[str]
     text: GraphSource | None = None
 
+    def let_go(self, written: Mapping[Role, ir.Model]) -> None:
+        """Forget the modules of the language graphs, and take the graphs from where they were `written`."""
+        self.language.clear()
+        for role, model in written.items():
+            before, self.models[role] = self.models[role], model
+            # Patterns of onnxscript hold the last graph that they were tried on for good, so its weights go first.
+            if before is not model and role != "encoder":
+                for value in before.graph.initializers.values():
+                    value.const_value = None
+
 
 def build(
     plan: Plan, precision: Precision, step: Progress, exported: tuple[ir.Model, list[str]] | None = None

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import GraphError
-from ...runtimes.generate import greedy
+from ...runtimes.generate import Begun, begin, go_on
 from ..progress import Progress
+from .freed import give_back
 from .metrics import GATES, Check
 from .probes import ANSWERS, Probe
 
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     from ..sources.source import Answered, Source
 
 # Of each answer; more says nothing new about the graphs, and a model with random weights never ends.
-_LIMIT = 48
+_LIMIT = 32
 _LIKELIEST = 8
-_LANGUAGE: tuple[Role, ...] = ("embed", "prefill", "decode")
+_BEGINS: tuple[Role, ...] = ("embed", "prefill")
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -108,16 +109,15 @@ def check_answers(
     answers = [probe for probe in probes if probe.part == ANSWERS]
     if record is None or not answers:
         return []
-    runs = {str(role): runner(models[role]) for role in _LANGUAGE if role in models}
-
-    def run(role: str, /, **inputs: np.ndarray) -> Arrays:
-        return runs[role](inputs)
-
-    for number, probe in enumerate(answers):
+    # Prefill and decode hold the same weights, each for itself: all answers are begun before the first goes on.
+    begun = _begun(answers, variant, models, runner, step)
+    give_back()
+    decode = runner(models["decode"])
+    for number, (probe, one) in enumerate(zip(answers, begun)):
         step(f"{ANSWERS}: token by token")
         wanted, how = _answered(probe, record.vocabulary), probe.method
         limit = min(how["limit"], record.max_new_tokens)
-        said, _, _ = greedy(run, variant, probe.inputs, how["prompt"], limit)
+        (said,), _, _ = go_on(lambda role, /, **inputs: decode(inputs), one, limit)
         distinct.update(said)
         counts.picks += how["own_picks"]
         _compare(said, wanted, record, limit, GATES[precision][1], counts, number)
@@ -133,6 +133,22 @@ def check_answers(
             detail=_said(counts, len(answers), len(distinct)),
         )
     ]
+
+
+def _begun(
+    answers: Iterable[Probe],
+    variant: Variant,
+    models: Mapping[Role, ir.Model],
+    runner: Callable[[ir.Model], Callable[[Arrays], dict[str, np.ndarray]]],
+    step: Progress,
+) -> list[Begun]:
+    runs = {str(role): runner(models[role]) for role in _BEGINS if role in models}
+
+    def run(role: str, /, **inputs: np.ndarray) -> Arrays:
+        return runs[role](inputs)
+
+    step(f"{ANSWERS}: prompts")
+    return [begin(run, variant, probe.inputs, [probe.method["prompt"]]) for probe in answers]
 
 
 def _stored(answered: Answered, limit: int) -> dict[str, np.ndarray]:

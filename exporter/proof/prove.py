@@ -84,20 +84,20 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
         (ids,) = built.text.inputs.values()
         for one in proof_ids(source, SAMPLES, ids.shape[1]):
             probes += language_probes([built.text], {"input_ids": one})
-    if built.language:
-        probes += language_probes(built.language, language_values(encoded[0][1]))
-    judged = "fp32" if precision == "bf16" else precision
-    checks = check(probes, models, ort_runner, judged)
     bounded = "head" in parts and all(step.seam.module for step in inserted.steps)
     whole_in_torch = end_to_end(source.encoder, inserted, encoded) if bounded else None
     if built.language:
+        probes += language_probes(built.language, language_values(encoded[0][1]))
+        probes += _answers(source, variant, encoded, whole_in_torch.wholes if whole_in_torch else [])
+        # PyTorch has said all it has to: its weights and those of ONNX Runtime are never in memory together.
+        built.let_go(models)
+        source.let_go()
         give_back()
-        wholes = whole_in_torch.wholes if whole_in_torch else []
-        answers = _answers(source, variant, encoded, wholes)
-        probes += answers
-        checks += check_answers(answers, variant, models, ort_runner, judged)
+    judged = "fp32" if precision == "bf16" else precision
+    checks = check(probes, models, ort_runner, judged)
+    checks += check_answers(probes, variant, models, ort_runner, judged)
     notes += _remarks(source, inserted, parts, precision)
-    if inserted.merges and plan.size_bias == "auto" and not (built.language or inserted.biased):
+    if inserted.merges and plan.size_bias == "auto" and not (variant.generation or inserted.biased):
         notes.append(
             "merged tokens keep their weight only if log(sizes) is added to the attention of your language model"
         )

@@ -192,3 +192,24 @@ def test_a_template_that_strips_is_followed(folder, tmp_path):
     template = tiny_checkpoints.CHAT.replace("part['text'] +", "(part['text'] | trim) +")
     source = open_source(str(copied(folder, tmp_path, tokenizer_config={"chat_template": template})), parts="all")
     assert source.asked.strips and not open_source(str(folder), parts="all").asked.strips
+
+
+def test_the_language_model_is_not_in_memory_while_its_graphs_are_proved(folder, tmp_path, monkeypatch):
+    from tokexport.exporter.proof import parity, prove
+
+    kept, bytes_held = [], []
+    own, check = prove._answers, parity.check
+
+    def answers(source: Any, *rest: Any) -> Any:
+        kept.extend(source.decoder.model.parameters())
+        return own(source, *rest)
+
+    def checked(*given: Any) -> Any:
+        bytes_held.append(sum(one.nbytes for one in kept))
+        return check(*given)
+
+    monkeypatch.setattr(prove, "_answers", answers)
+    monkeypatch.setattr("tokexport.exporter.proof.parity.check", checked)
+    tokexport.export(str(folder), tmp_path / "x", method="uniform", keep=[9, 18], prompt_length=24, answer_length=2)
+    assert kept
+    assert bytes_held == [0, 0]
