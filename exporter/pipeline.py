@@ -267,7 +267,7 @@ def _measure(folder: Path, one: _Made, step: Progress) -> None:
     """Answer the model's questions with a written variant, where it has any and all graphs run here."""
     from .evaluate import accuracy, usefulness
 
-    if not one.plan.source.has_task or not one.runnable.language or one.result.precision == "bf16":
+    if not one.plan.source.has_task or one.entry.generation is None or one.result.precision == "bf16":
         return
     step(f"answering {QUESTIONS} questions")
     try:

@@ -67,25 +67,29 @@ def greedy_batch(
     Returns:
         ids of each answer, kept_indices [B, K] int64, sizes [B, K] float32.
     """
-    record = variant.generation
-    if record is None:
-        raise RequestError("the bundle has no language graphs", fix="Built-in models have them: --parts all.")
+    record = _record(variant)
     limit = limit_of(record, max_new_tokens)
+    return go_on(run, begin(run, variant, encoded, prompts), limit, rules)
+
+
+def go_on(
+    run: Run, begun: Begun, limit: int, rules: Rules | None = None
+) -> tuple[list[list[int]], np.ndarray, np.ndarray]:
+    """The second half of `greedy_batch`, which needs decode alone."""
+    variant, record, state = begun.variant, begun.record, begun.state
     rules = rules or Rules.of(record)
-    begun = _begin(run, variant, record, encoded, prompts)
-    state = begun.state
-    answers: list[list[int]] = [[] for _ in prompts]
-    going = np.ones(len(prompts), bool)
+    answers: list[list[int]] = [[] for _ in begun.last]
+    going = np.ones(len(answers), bool)
     for step in range(limit):
         role: Role = "decode" if step else "prefill"
-        scores = _scores(state["logits"], len(prompts), record, role)
+        scores = _scores(state["logits"], len(answers), record, role)
         tokens = choose(scores, going, answers, rules, role, _of_nan(variant, role))
         going &= ~np.isin(tokens, record.eos)
         for row in np.flatnonzero(going):
             answers[row].append(int(tokens[row]))
         if not going.any() or step + 1 == limit:
             break
-        state = begun.follow(np.where(going, tokens, record.pad), step)
+        state = begun.follow(run, np.where(going, tokens, record.pad), step)
     return answers, begun.kept_indices, begun.sizes
 
 
@@ -107,27 +111,31 @@ def forced(
     Raises:
         RequestError, GraphError: as `greedy`.
     """
-    record = variant.generation
-    if record is None:
-        raise RequestError("the bundle has no language graphs", fix="Built-in models have them: --parts all.")
+    record = _record(variant)
     limit_of(record, len(text))
-    begun = _begin(run, variant, record, encoded, [prompt])
+    begun = begin(run, variant, encoded, [prompt])
     logits = [_scores(begun.state["logits"], 1, record, "prefill")]
     for step, word in enumerate(text[:-1]):
-        logits.append(_scores(begun.follow(np.array([word]), step)["logits"], 1, record, "decode"))
+        logits.append(_scores(begun.follow(run, np.array([word]), step)["logits"], 1, record, "decode"))
     return np.concatenate(logits)
 
 
 @dataclass
-class _Begun:
-    """Answers behind their prompts.
+class Begun:
+    """B answers of which nothing is said yet.
 
     Attributes:
+        variant: of the manifest.
+        record: of its generation.
         state: what prefill returned.
         last: index of the last id of each prompt [B] int64.
+        token_bias: [B, K] float32.
+        kept_indices: [B, K] int64.
+        sizes: [B, K] float32.
     """
 
-    run: Run
+    variant: Variant
+    record: GenerationRecord
     state: Mapping[str, np.ndarray]
     caches: KVCache
     last: np.ndarray
@@ -135,23 +143,18 @@ class _Begun:
     kept_indices: np.ndarray
     sizes: np.ndarray
 
-    def follow(self, ids: np.ndarray, step: int) -> Mapping[str, np.ndarray]:
+    def follow(self, run: Run, ids: np.ndarray, step: int) -> Mapping[str, np.ndarray]:
         """What decode returns for the id number `step` of each answer, `ids` [B] int64."""
         at = self.last + step + 1
         given = {"input_ids": ids[:, None].astype(np.int64), "write_index": at, "token_bias": self.token_bias}
-        state = self.run("decode", **given, **self.caches.inputs)
+        state = run("decode", **given, **self.caches.inputs)
         self.caches.keep(state, at)
         return state
 
 
-def _begin(
-    run: Run,
-    variant: Variant,
-    record: GenerationRecord,
-    encoded: Mapping[str, np.ndarray],
-    prompts: Sequence[Sequence[int]],
-) -> _Begun:
-    """Embed and prefill."""
+def begin(run: Run, variant: Variant, encoded: Mapping[str, np.ndarray], prompts: Sequence[Sequence[int]]) -> Begun:
+    """The first half of `greedy_batch`, which needs embed and prefill alone."""
+    record = _record(variant)
     input_ids = np.array([_padded(prompt, record) for prompt in prompts], np.int64)
     kept_indices, sizes = _kept(variant, record, encoded)
     token_bias = np.log(sizes) if _has_size_bias(variant) else np.zeros_like(sizes)
@@ -163,7 +166,13 @@ def _begin(
         embeds = run("embed", input_ids=input_ids, tokens=encoded["tokens"])["inputs_embeds"]
         read = {"inputs_embeds": embeds, "kept_indices": kept_indices}
     state = run("prefill", **read, token_bias=token_bias, last_index=last)
-    return _Begun(run, state, KVCache(state), last, token_bias, kept_indices, sizes)
+    return Begun(variant, record, state, KVCache(state), last, token_bias, kept_indices, sizes)
+
+
+def _record(variant: Variant) -> GenerationRecord:
+    if variant.generation is None:
+        raise RequestError("the bundle has no language graphs", fix="Built-in models have them: --parts all.")
+    return variant.generation
 
 
 def limit_of(record: GenerationRecord, asked: int | None) -> int:

@@ -93,6 +93,18 @@ class Built:
     text: GraphSource | None = None
     floats: dict[Role, ir.Model] = field(default_factory=dict)
 
+    def let_go(self, written: Mapping[Role, ir.Model]) -> None:
+        """Forget the modules of the language graphs, and take the graphs from where they were `written`."""
+        self.language.clear()
+        for graphs in (self.models, self.floats):
+            for role, before in graphs.items():
+                # Patterns of onnxscript hold the last graph that they were tried on for good: its weights go first.
+                if role != "encoder" and before is not written[role]:
+                    for value in before.graph.initializers.values():
+                        value.const_value = None
+        self.models.update(written)
+        self.floats.clear()
+
 
 def build(
     plan: Plan, precision: Precision, step: Progress, exported: tuple[ir.Model, list[str]] | None = None

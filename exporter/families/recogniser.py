@@ -20,7 +20,7 @@ from ..decoders.cross import CrossDecoder
 from ..sources.configuration import built
 from ..sources.source import Answered, GraphSource, Source
 from ..sources.tokenizer import FILE, tokenizer_of
-from ..sources.weights import without_weights
+from ..sources.weights import emptied, without_weights
 from .answering import a_word, unlike_greedy
 from .spoken import spoken
 from .whisper_generation import Settings, settings
@@ -120,6 +120,15 @@ class Recogniser(Source):
     def reference(self) -> Reference:
         """See `make_reference`."""
         return self.whole.reference if self.whole else self.make_reference()
+
+    def let_go(self) -> None:
+        """See `Source`."""
+        if "decoder" in self.__dict__:
+            emptied(self.decoder.decoder, self.decoder.head)
+            del self.decoder
+        self.__dict__.pop("reference", None)
+        if self.whole:
+            self.whole.let_go()
 
     def real_inputs(self, n: int) -> list[dict[str, np.ndarray]]:
         """What the encoder takes for `n` windows of speech; see `spoken`."""

@@ -23,7 +23,7 @@ from ..sources.configuration import built
 from ..sources.source import Answered, GraphSource, Source
 from ..sources.synthetic import image
 from ..sources.tokenizer import FILE, tokenizer_of
-from ..sources.weights import without_weights
+from ..sources.weights import emptied, without_weights
 from .answering import Marks, a_word, check_placeholder, marks, unlike_greedy
 from .input_embeddings import text_graph
 from .visual_reference import Reference
@@ -219,6 +219,13 @@ class VisionLanguage(Source):
         if self.marks is None:
             return None
         return self.reference.answer(encoded, token_bias, self.proof_prompt(), self.marks, limit)
+
+    def let_go(self) -> None:
+        """See `Source`."""
+        if "decoder" in self.__dict__:
+            emptied(self.decoder.model, self.decoder.head)
+            del self.decoder
+        self.__dict__.pop("reference", None)
 
     def opened(self, text_seam: str) -> Self:
         """This model, with its language graphs where they are wanted; see `add_language`.

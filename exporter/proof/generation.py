@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import GraphError
-from ...runtimes.generate import Run, greedy
+from ...runtimes.generate import Run, begin, go_on
 from ..progress import Progress
+from .freed import give_back
 from .metrics import GATES, Check
 from .probes import ANSWERS, Probe
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ..sources.source import Answered, Source
 
 # Of each answer; more says nothing new about the graphs, and a model with random weights never ends.
-_LIMIT = 48
+_LIMIT = 32
 _LIKELIEST = 8
 LANGUAGE: tuple[Role, ...] = ("embed", "prefill", "decode")
 
@@ -108,12 +109,18 @@ def check_answers(
     answers = [probe for probe in probes if probe.part == ANSWERS]
     if record is None or not answers:
         return []
-    run = by_role(models, runner)
-    for number, probe in enumerate(answers):
+    # Prefill and decode hold the same weights, each for itself: all answers are begun before the first goes on.
+    run = by_role({role: model for role, model in models.items() if role != "decode"}, runner)
+    step(f"{ANSWERS}: prompts")
+    begun = [begin(run, variant, probe.inputs, [probe.method["prompt"]]) for probe in answers]
+    del run
+    give_back()
+    run = by_role({"decode": models["decode"]}, runner)
+    for number, (probe, one) in enumerate(zip(answers, begun)):
         step(f"{ANSWERS}: token by token")
         wanted, how = _answered(probe, record.vocabulary), probe.method
         limit = min(how["limit"], record.max_new_tokens)
-        said, _, _ = greedy(run, variant, probe.inputs, how["prompt"], limit)
+        (said,), _, _ = go_on(run, one, limit)
         distinct.update(said)
         counts.picks += how["own_picks"]
         _compare(said, wanted, record, limit, GATES[precision][1], counts, number)

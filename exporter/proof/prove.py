@@ -103,25 +103,26 @@ def prove(
         (ids,) = built.text.inputs.values()
         for one in proof_ids(source, SAMPLES, ids.shape[1]):
             probes += language_probes([built.text], {"input_ids": one})
-    if built.language:
-        probes += language_probes(built.language, language_values(encoded[0][1]))
-    judged = "fp32" if precision == "bf16" else precision
-    checks = check(probes, models, ort_runner, judged)
     bounded = "head" in parts and all(step.seam.module for step in inserted.steps)
     whole_in_torch = end_to_end(source.encoder, inserted, encoded) if bounded else None
+    by_role = _by_role(variant, encoded)
     if built.language:
-        give_back()
+        probes += language_probes(built.language, language_values(encoded[0][1]))
         wholes = whole_in_torch.wholes if whole_in_torch else []
-        by_role = _by_role(variant, encoded)
-        answers = answer_probes(source, variant, by_role, wholes) if source.proof_prompt() else []
-        probes += answers
-        checks += check_answers(answers, variant, models, ort_runner, judged)
+        probes += answer_probes(source, variant, by_role, wholes) if source.proof_prompt() else []
+        # PyTorch has said all it has to: its weights and those of ONNX Runtime are never in memory together.
+        built.let_go({role: load_model(file) for role, file in written.items()} if floats else models)
+        source.let_go()
+        give_back()
+    judged = "fp32" if precision == "bf16" else precision
+    checks = check(probes, models, ort_runner, judged)
+    checks += check_answers(probes, variant, models, ort_runner, judged)
     weights: dict[str, Any] = {}
     if floats:
         probes, found, weights = _with_weights(source, variant, by_role, (models, written), probes, min_agreement)
         checks += found
     notes += _remarks(source, inserted, parts, precision)
-    if inserted.merges and plan.size_bias == "auto" and not (built.language or inserted.biased):
+    if inserted.merges and plan.size_bias == "auto" and not (variant.generation or inserted.biased):
         notes.append(
             "merged tokens keep their weight only if log(sizes) is added to the attention of your language model"
         )

@@ -224,6 +224,9 @@ class Source(ABC):
         """
         return None
 
+    def let_go(self) -> None:  # noqa: B027
+        """Give back the memory of the language model; what needs it next reads its weights again."""
+
     def text(self, length: int) -> GraphSource | None:
         """The graph text for prompts of up to `length` ids; None where `text_seam` is empty."""
         return None

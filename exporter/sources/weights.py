@@ -149,6 +149,13 @@ def without_weights() -> Iterator[None]:
         nn.Module.register_parameter = original  # type: ignore[method-assign]
 
 
+def emptied(*modules: nn.Module) -> None:
+    """Take the weights out of modules that are no longer used: graphs that were exported may hold them for good."""
+    for module in modules:
+        for weight in module.parameters():
+            weight.data = weight.data.new_empty(0)
+
+
 class _Pickled:
     """pytorch_model.bin with the interface of an open safetensors file."""
 

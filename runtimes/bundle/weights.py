@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
@@ -125,7 +126,6 @@ class DataFile(HashedFile):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._place: dict[Any, tuple[int, int]] = {}
-        self._keep: list[ir.TensorProtocol] = []
 
     def missing(self, tensors: list[ir.TensorProtocol], *, read: bool = False) -> int:
         """Bytes that adding these tensors writes: an upper bound, or with `read`, which reads all of them, exact."""
@@ -186,8 +186,9 @@ class DataFile(HashedFile):
             self.rewind(before)
         place = self._place.setdefault(equal, (offset, length))
         self._place[key] = place
-        # Keys of tensors in memory are their ids, which must not be given to other tensors while this file is open.
-        self._keep.append(tensor)
+        # The key of a tensor in memory is its id, which another tensor is given when this one is gone.
+        if isinstance(key, int):
+            weakref.finalize(tensor, self._place.pop, key, None).atexit = False
         return place
 
 

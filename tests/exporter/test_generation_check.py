@@ -23,6 +23,14 @@ class Said:
         return Answered(self.ids, np.array(self.scores, np.float32))
 
 
+def variant(size_bias=True):
+    seam = SeamRecord(kind="encoder_output", graph="encoder", tensor="t")
+    step = CompressionRecord(method="m", ratio="0.5", tokens_in=4, tokens_out=2, size_bias=size_bias, seam=seam)
+    sizes = {"image_span": (0, 2), "tokens_in": 4, "prompt_length": 2, "kv_capacity": [8], "max_new_tokens": 3}
+    record = {"attention": "cross", **sizes, "vocabulary": 4, "bos": 1, "pad": 0, "eos": [3]}
+    return Variant(name="v", compression=[step], graphs={}, generation=record)
+
+
 def judged(source, encoded, wholes, logits, *, size_bias=True):
     """The check of graphs that choose by `logits`, one row after the other."""
     rows = iter(logits)
@@ -37,14 +45,35 @@ def judged(source, encoded, wholes, logits, *, size_bias=True):
 
         return run
 
-    seam = SeamRecord(kind="encoder_output", graph="encoder", tensor="t")
-    step = CompressionRecord(method="m", ratio="0.5", tokens_in=4, tokens_out=2, size_bias=size_bias, seam=seam)
-    sizes = {"image_span": (0, 2), "tokens_in": 4, "prompt_length": 2, "kv_capacity": [8], "max_new_tokens": 3}
-    record = {"attention": "cross", **sizes, "vocabulary": 4, "bos": 1, "pad": 0, "eos": [3]}
-    found = Variant(name="v", compression=[step], graphs={}, generation=record)
+    found = variant(size_bias)
     probes = answer_probes(source, found, encoded, wholes)
     (check,) = check_answers(probes, found, {"prefill": "prefill", "decode": "decode"}, runner, "fp32")
     return check
+
+
+def test_prefill_and_decode_are_never_in_memory_together():
+    """Each holds all the weights of the language model."""
+    alive, together = set(), []
+
+    class Graph:
+        def __init__(self, role):
+            self.role = role
+            alive.add(role)
+            together.append(set(alive))
+
+        def __del__(self):
+            alive.discard(self.role)
+
+        def __call__(self, inputs):
+            cache = np.zeros((1, 1, 8, 2), np.float32)
+            names = ("new_key_0", "new_value_0") if self.role == "decode" else ("present_key_0", "present_value_0")
+            values = cache[:, :, :1] if self.role == "decode" else cache
+            return {"logits": np.array([SCORES[0]], np.float32)} | dict.fromkeys(names, values)
+
+    probes = answer_probes(Said([2, 2, 2], [SCORES[0]] * 3), variant(), [OWN, OWN], [])
+    (check,) = check_answers(probes, variant(), {"prefill": "prefill", "decode": "decode"}, Graph, "fp32")
+    assert check.ok and "6 tokens of 2 answers" in check.detail
+    assert together == [{"prefill"}, {"decode"}]
 
 
 OWN = {

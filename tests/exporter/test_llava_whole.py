@@ -233,3 +233,24 @@ def test_a_sweep_asks_the_question_that_was_given(folder):
     first, second, again = prompts_of(source, [QUESTION, "What is this ?", QUESTION])
     assert first == again != second
     assert first == [i for i in asked(folder, QUESTION) if i != source.placeholder]
+
+
+def test_the_language_model_is_not_in_memory_while_its_graphs_are_proved(folder, tmp_path, monkeypatch):
+    from tokexport.exporter.proof import generation, parity
+
+    kept, bytes_held = [], []
+    own, check = generation.answer_probes, parity.check
+
+    def answers(source: Any, *rest: Any) -> Any:
+        kept.extend(source.decoder.model.parameters())
+        return own(source, *rest)
+
+    def checked(*given: Any) -> Any:
+        bytes_held.append(sum(one.nbytes for one in kept))
+        return check(*given)
+
+    monkeypatch.setattr(generation, "answer_probes", answers)
+    monkeypatch.setattr("tokexport.exporter.proof.parity.check", checked)
+    tokexport.export(str(folder), tmp_path / "x", method="uniform", keep=[9, 18], prompt_length=24, answer_length=2)
+    assert kept
+    assert bytes_held == [0, 0]

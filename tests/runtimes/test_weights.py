@@ -69,6 +69,13 @@ def test_forms_and_tied_weights_share_bytes(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.numpy(), ones(1000, 3))
 
 
+def test_a_tensor_that_is_gone_gives_its_place_to_no_other(tmp_path: Path) -> None:
+    """Tensors in memory are known by their ids, and Python gives the id of one that is gone to the next."""
+    with DataFile(tmp_path / "w.data") as file:
+        places = [file.add(ir.tensor(np.full(300, i, np.float32))) for i in range(20)]
+    assert len(set(places)) == 20
+
+
 def test_hash_of_a_data_file_is_right_after_a_duplicate_was_cut_off(tmp_path: Path) -> None:
     with DataFile(tmp_path / "data") as file:
         file.add(ir.tensor(ones(1000), name="a"))
