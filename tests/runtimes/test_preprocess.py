@@ -165,3 +165,9 @@ def test_folder_is_no_image(tmp_path: Path) -> None:
 def test_what_is_no_image_is_refused(image: Any) -> None:
     with pytest.raises(RequestError, match="is not an image"):
         pixel_values(image, record())
+
+
+def test_a_strip_is_not_made_large_for_its_tiles() -> None:
+    tiles = {"grid": (1, 64), "fitted": (2, 128)}
+    with pytest.raises(RequestError, match="would be resized to 128 x"):
+        pixel_values(Image.new("RGB", (1, 1 << 20)), record(size=(2, 2), tiles=tiles))
