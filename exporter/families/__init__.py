@@ -31,6 +31,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "whisper": ("WhisperForConditionalGeneration", "WhisperModel"),
     "moonshine": ("MoonshineForConditionalGeneration", "MoonshineModel"),
+    "tower": ("ViTForImageClassification", "ViTModel"),
 }
 
 

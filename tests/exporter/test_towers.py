@@ -1,0 +1,198 @@
+"""Image towers alone: compressed between their layers, and uncompressed what transformers makes of a picture."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_towers
+import tokexport
+from click.testing import CliRunner
+from tokexport.errors import RequestError
+from tokexport.exporter.cli import main
+from tokexport.exporter.opening import open_source
+from tokexport.runtimes.media.image import pixel_values
+
+pytest.importorskip("transformers")
+
+TOKENS = (tiny_towers.SIDE // tiny_towers.PATCH) ** 2
+# Of these the whole way is gone; the others differ from one of them in what is read of the same graph.
+EXPORTED = ("ViTForImageClassification",)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The folder of an architecture, made once."""
+    where, made = tmp_path_factory.mktemp("towers"), {}
+
+    def folder(architecture: str) -> Path:
+        if architecture not in made:
+            made[architecture] = tiny_towers.tower(where / architecture.lower(), architecture)
+        return made[architecture]
+
+    return folder
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def photo(picture: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from PIL import Image
+
+    path = tmp_path_factory.mktemp("photos") / "a.png"
+    Image.fromarray(picture).save(path)
+    return path
+
+
+@pytest.fixture(scope="module", params=EXPORTED)
+def exported(request: pytest.FixtureRequest, folders: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Folder and bundle: all tokens, and a quarter of them."""
+    folder = folders(request.param)
+    out = tmp_path_factory.mktemp("bundles") / folder.name
+    return folder, tokexport.export(str(folder), out, method="kcenter_merge", keep=[TOKENS, 9])
+
+
+def own_result(folder: Path, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels, last hidden states and result of transformers' own processor and model."""
+    import torch
+    import transformers
+
+    inputs = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")(picture, return_tensors="pt")
+    (architecture,) = json.loads((folder / "config.json").read_text())["architectures"]
+    model = getattr(transformers, architecture).from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        found = model(**inputs, output_hidden_states=True)
+    states = getattr(found, "last_hidden_state", None)
+    if states is None:
+        states = model.base_model(**inputs).last_hidden_state
+    result = found.logits if "logits" in found else found.pooler_output
+    return inputs["pixel_values"].numpy(), states.detach().numpy(), result.numpy()
+
+
+@pytest.mark.parametrize("architecture", tiny_towers.TOWERS)
+def test_the_module_is_the_model_of_transformers_on_the_pixels_of_its_processor(folders, picture, architecture):
+    import torch
+
+    folder = folders(architecture)
+    source = open_source(str(folder))
+    pixels, states, result = own_result(folder, picture)
+    np.testing.assert_allclose(pixel_values_of(picture, source), pixels, atol=1e-6)
+    with torch.no_grad():
+        tokens, found = source.encoder.module(torch.from_numpy(pixels))
+    np.testing.assert_allclose(tokens, states[:, -TOKENS:], atol=1e-5)
+    np.testing.assert_allclose(found, result, atol=1e-5)
+    assert found.std() > 0.01 and source.encoder.grid == (6, 6)
+
+
+def pixel_values_of(picture: np.ndarray, source: Any) -> np.ndarray:
+    from PIL import Image
+
+    return pixel_values(Image.fromarray(picture), source.preprocess)
+
+
+def test_every_part_is_proved_and_the_compressor_sits_inside(exported):
+    for data in (exported[1], *exported[1].further):
+        assert {check["part"] for check in data.proof["checks"] if check["ok"]} == {"head", "compressor", "tail"}
+        assert data.compression[0]["seam"]["kind"] == "encoder_layer:0"
+    assert exported[1].further[0].compression[0]["size_bias"]
+
+
+def test_without_compression_it_gives_what_transformers_gives(exported, picture):
+    folder, made = exported
+    _, states, result = own_result(folder, picture)
+    session = tokexport.load(made.bundle)
+    found = session.encode(picture)
+    name = open_source(str(folder)).answer
+    np.testing.assert_allclose(found["tokens"], states[:, -TOKENS:], atol=1e-4)
+    np.testing.assert_allclose(found[name], result, atol=1e-4)
+    fewer = tokexport.load(made.bundle, variant="kcenter_merge-keep9").encode(picture)
+    assert fewer["tokens"].shape == (1, 9, 32) and not np.allclose(fewer[name], result, atol=1e-3)
+
+
+def test_a_third_of_the_layers_see_all_tokens(tmp_path):
+    for layers, last in ((1, 0), (3, 0), (4, 1), (12, 3)):
+        folder = tiny_towers.tower(tmp_path / str(layers), "ViTModel", num_hidden_layers=layers)
+        assert set(open_source(str(folder)).auto_seam.values()) == {f"encoder_layer:{last}"}
+
+
+# A ViT by the command line
+
+VIT = "ViTForImageClassification"
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(main, list(arguments))
+
+
+@pytest.fixture(scope="module")
+def vit(folders: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = str(tmp_path_factory.mktemp("bundles") / "vit")
+    done = run("model", str(folders(VIT)), "--method", "kcenter_merge", "--ratio", "0.75", "-o", out)
+    assert done.exit_code == 0, done.output
+    assert "kcenter_merge at encoder_layer:0" in done.stdout and "36 -> 9 tokens, size bias on" in done.stdout
+    return out
+
+
+def test_run_prints_the_classes_with_their_probabilities(vit, photo):
+    done = run("run", vit, "--image", str(photo))
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    shares = [float(line.split("%")[0]) for line in lines[:5]]
+    assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=0.3)
+    logits = tokexport.load(vit).encode(photo)["logits"][0]
+    assert lines[0].endswith(f"kind {logits.argmax()}")
+    data = json.loads(run("run", vit, "--image", str(photo), "--json").stdout)
+    share = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    assert [one["class"] for one in data["classes"]] == np.argsort(-share).tolist()
+    assert data["classes"][0]["probability"] == pytest.approx(share.max(), rel=1e-4)
+
+
+def test_classes_without_names_go_by_their_numbers(tmp_path, folders, photo):
+    folder = shutil.copytree(folders(VIT), tmp_path / "nameless")
+    config = json.loads((folder / "config.json").read_text())
+    names = config.pop("id2label")
+    (folder / "config.json").write_text(json.dumps({**config, "num_labels": len(names)}))
+    source = open_source(str(folder))
+    assert source.processor.labels is None and not source.processor_files
+
+
+def test_labels_that_are_not_those_of_the_classes_are_refused(tmp_path, folders):
+    folder = shutil.copytree(folders(VIT), tmp_path / "wrong")
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {"0": "a", "1": "b", "2": "c", "3": "d", "7": "e"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RequestError, match="id2label names 5 classes, and not those from 0 to 4"):
+        open_source(str(folder))
+
+
+def test_a_vit_without_a_pooler_is_embedded_by_cls(tmp_path, picture):
+    folder = tiny_towers.tower(tmp_path / "plain", "ViTModel", pooler=False)
+    source = open_source(str(folder))
+    assert any("no pooler" in note for note in source.notes)
+    import torch
+
+    with torch.no_grad():
+        _, embedding = source.encoder.module(torch.from_numpy(pixel_values_of(picture, source)))
+    _, states, _ = own_result(folder, picture)
+    np.testing.assert_allclose(embedding, states[:, 0], atol=1e-5)
+
+
+def test_a_weight_that_is_absent_or_of_another_shape_is_named(tmp_path, folders):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(folders(VIT), tmp_path / "damaged")
+    state = load_file(folder / "model.safetensors")
+    save_file({**state, "classifier.weight": state["classifier.weight"][:4].clone()}, folder / "model.safetensors")
+    with pytest.raises(RequestError, match=r"classifier.weight is \[4, 32\], config.json says \[5, 32\]"):
+        open_source(str(folder))
+    del state["classifier.bias"]
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(RequestError, match=r"no weight classifier.bias"):
+        open_source(str(folder))
