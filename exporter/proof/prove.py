@@ -97,7 +97,7 @@ def prove(folder: Path, variant: Variant, plan: Plan, built: Built, precision: s
         probes += answers
         checks += check_answers(answers, variant, models, ort_runner, judged)
     notes += _remarks(source, inserted, parts, precision)
-    read = built.language or inserted.biased or source.answer
+    read = built.language or inserted.sized or source.answer
     if inserted.merges and plan.size_bias == "auto" and not read:
         notes.append(
             "merged tokens keep their weight only if log(sizes) is added to the attention of your language model"
