@@ -219,6 +219,7 @@ def _write(
         [record.model_dump() for record in entry.compression],
         device=fitted.model_dump() if fitted else None,
         notes=[*fit.notes, *notes, *built.notes],
+        omitted=plan.source.omitted,
         variant=entry.name,
     )
     return _Made(plan, runnable, entry, result)

@@ -19,6 +19,7 @@ class Exported:
         device: the device that it was fitted to; None where none was named.
         accuracy: on a built-in model's task; None where it was not measured.
         notes: what a user must know: fp32 islands, what could not be run here.
+        omitted: which side of the model is left out; see `Source`.
         variant: its name in the bundle.
         further: the results of the other variants, where several budgets were asked for.
     """
@@ -32,6 +33,7 @@ class Exported:
     device: dict[str, Any] | None = None
     accuracy: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
+    omitted: str = ""
     variant: str = ""
     further: list[Exported] = field(default_factory=list)
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -25,16 +26,22 @@ from torch import Tensor, nn
 from ...errors import RequestError
 from ...runtimes.bundle.manifest import ProcessorRecord
 from ..sources.configuration import Layers, Pixels, Width, built, typed
-from ..sources.images import preprocess_of
+from ..sources.images import picture_size, preprocess_of
 from ..sources.pretrained import pretrained
 from ..sources.source import GraphSource, Source
 from ..sources.synthetic import image
+from .rotary_rows import rows_at
+from .tower_kinds import KINDS, Kind
 from .visual import HALVES
 
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
 
 _LABELS = "processor/labels.json"
+_NO_TEXT = (
+    "only its image side is exported: the texts that its embeddings are compared with are embedded by the text side, "
+    "in transformers or by an export of your own"
+)
 _Sides = Pixels | tuple[Pixels, Pixels]
 
 
@@ -48,6 +55,8 @@ class _Tower(BaseModel):
     intermediate_size: Width | None = None
     num_hidden_layers: Layers | None = None
     num_attention_heads: Width | None = None
+    num_patches: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
+    num_register_tokens: Annotated[int, Field(ge=0, le=1024)] | None = None
 
 
 class _Config(_Tower):
@@ -55,42 +64,8 @@ class _Config(_Tower):
 
     architectures: list[str] | None = None
     vision_config: _Tower | None = None
+    text_config: dict[str, Any] | None = None
     id2label: dict[int, str] | None = None
-
-
-@dataclass(frozen=True)
-class Kind:
-    """How an architecture is read.
-
-    Attributes:
-        model: the class of transformers that reads its image side.
-        read: makes of that model and pixel_values the last hidden states [1, prefix + N, D] and the result.
-        gives: what the result is.
-        cls: CLS tokens, in front of the registers that the configuration may name.
-    """
-
-    model: str
-    read: Callable[[Any, Tensor], tuple[Tensor, Tensor]]
-    gives: Literal["embedding", "logits"] = "embedding"
-    cls: int = 1
-
-
-def _pooled(model: Any, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-    """As the model pools them; without a pooler, CLS."""
-    found = model(pixel_values)
-    states = found.last_hidden_state
-    return states, states[:, 0] if found.pooler_output is None else found.pooler_output
-
-
-def _of_cls(model: Any, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-    states = model.base_model(pixel_values).last_hidden_state
-    return states, model.classifier(states[:, 0])
-
-
-KINDS = {
-    "ViTModel": Kind("ViTModel", _pooled),
-    "ViTForImageClassification": Kind("ViTForImageClassification", _of_cls, "logits"),
-}
 
 
 class TowerEncoder(nn.Module):
@@ -104,12 +79,19 @@ class TowerEncoder(nn.Module):
 
     def __init__(self, model: nn.Module, kind: Kind, prefix: int) -> None:
         super().__init__()
-        self.model, self.read, self.prefix = model, kind.read, prefix
+        self.model, self.kind, self.prefix = model, kind, prefix
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """[1, C, H, W] float32 -> [1, N, D], and [1, E] or [1, classes]."""
-        states, result = self.read(self.model, pixel_values)
+        states, result = self.kind.read(self.model, pixel_values)
         return states[:, self.prefix :], result
+
+    @contextmanager
+    def at(self, kept: Tensor) -> Iterator[None]:
+        """Layers with rotary tables take as many patches as `kept` [1, K] int64 for those at these positions."""
+        layers: Any = self.model.get_submodule(self.kind.rotary) if self.kind.rotary else ()
+        with rows_at(layers, kept, self.prefix):
+            yield
 
 
 @dataclass
@@ -143,15 +125,13 @@ def open_family(checkpoint: Checkpoint) -> TowerSource:
     kind = KINDS[architecture]
     whole: Any = built(lambda: getattr(transformers, architecture).config_class.from_dict(checkpoint.config), path)
     config = getattr(whole, "vision_config", whole)
-    if config.num_channels != 3:
-        raise RequestError(
-            f"num_channels is {config.num_channels}, and pictures have 3",
-            where=str(path),
-            fix="Give package.module:callable, which returns the model and an example of its input.",
-        )
+    if config is not whole and hasattr(whole, "projection_dim"):
+        config.projection_dim = whole.projection_dim
+    _check(config, path)
     model, notes = _read(checkpoint, kind, config)
-    size, patch = _pair(config.image_size), _pair(config.patch_size)
-    preprocess = preprocess_of(checkpoint, size)
+    size, patch = _size(checkpoint, kind, config), _pair(config.patch_size)
+    kind.fit(model, size)
+    preprocess = preprocess_of(checkpoint, size, squeezed=kind.squeezed)
     prefix = kind.cls + getattr(config, "num_register_tokens", 0)
     labels = _labels(said, config, path) if kind.gives == "logits" else None
     seam = f"encoder_layer:{math.ceil(config.num_hidden_layers / 3) - 1}"
@@ -165,6 +145,7 @@ def open_family(checkpoint: Checkpoint) -> TowerSource:
             inputs={"pixel_values": torch.zeros(1, 3, *size)},
             outputs=("tokens", kind.gives),
             grid=(size[0] // patch[0], size[1] // patch[1]),
+            merged_rows=bool(kind.rotary),
         ),
         files=checkpoint.weights.files,
         auto_seam=dict.fromkeys(("encoder_output", "projector_input", "projector_output"), seam),
@@ -172,10 +153,26 @@ def open_family(checkpoint: Checkpoint) -> TowerSource:
         processor=ProcessorRecord(labels=_LABELS if labels else None),
         processor_files={_LABELS: json.dumps(labels, ensure_ascii=False).encode()} if labels else {},
         answer=kind.gives,
-        notes=notes,
+        omitted=_NO_TEXT if said.text_config is not None else "",
+        notes=(*notes, *((f"a picture is stretched to {size[0]} x {size[1]}",) if kind.squeezed else ())),
         mean=preprocess.mean if preprocess else HALVES,
         std=preprocess.std if preprocess else HALVES,
     )
+
+
+def _check(config: Any, path: Any) -> None:
+    """Refuse a configuration of a tower that takes no pictures, or gives no embedding."""
+    what = ""
+    if config.num_channels != 3:
+        what = f"num_channels is {config.num_channels}, and pictures have 3"
+    elif not getattr(config, "vision_use_head", True):
+        what = "vision_use_head is false, so the tower pools nothing and gives no embedding"
+    if what:
+        raise RequestError(
+            what,
+            where=str(path),
+            fix="Give package.module:callable, which returns the model as you use it and an example of its input.",
+        )
 
 
 def _read(checkpoint: Checkpoint, kind: Kind, config: Any) -> tuple[Any, tuple[str, ...]]:
@@ -198,6 +195,25 @@ def _labels(said: _Config, config: Any, path: Any) -> list[str] | None:
             fix="Copy or download this file again.",
         )
     return [said.id2label[i] for i in range(config.num_labels)]
+
+
+def _size(checkpoint: Checkpoint, kind: Kind, config: Any) -> tuple[int, int]:
+    """[height, width] of the pictures: as config.json says, or, where any will do, as the processor makes them.
+
+    Raises:
+        RequestError: they are smaller than a patch.
+    """
+    own = getattr(config, "image_size", None) or math.isqrt(config.num_patches) * config.patch_size
+    size = _pair(own)
+    if kind.any_size:
+        size = picture_size(checkpoint) or size
+    if any(side < patch for side, patch in zip(size, _pair(config.patch_size))):
+        raise RequestError(
+            f"pictures of {size[0]} x {size[1]} are smaller than a patch, {config.patch_size}",
+            where=str(checkpoint.folder),
+            fix="Download config.json and preprocessor_config.json again.",
+        )
+    return size
 
 
 def _pair(size: int | tuple[int, int] | list[int]) -> tuple[int, int]:

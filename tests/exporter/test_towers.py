@@ -21,7 +21,15 @@ pytest.importorskip("transformers")
 
 TOKENS = (tiny_towers.SIDE // tiny_towers.PATCH) ** 2
 # Of these the whole way is gone; the others differ from one of them in what is read of the same graph.
-EXPORTED = ("ViTForImageClassification",)
+EXPORTED = (
+    "ViTForImageClassification",
+    "CLIPModel",
+    "SiglipModel",
+    "Dinov2ForImageClassification",
+    "Dinov2WithRegistersForImageClassification",
+    "DINOv3ViTModel",
+    "Siglip2Model",
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +72,33 @@ def own_result(folder: Path, picture: np.ndarray) -> tuple[np.ndarray, np.ndarra
     import torch
     import transformers
 
-    inputs = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")(picture, return_tensors="pt")
     (architecture,) = json.loads((folder / "config.json").read_text())["architectures"]
+    said = {**tiny_towers.processor(architecture), "size": {"height": tiny_towers.SIDE, "width": tiny_towers.SIDE}}
+    if architecture.startswith(("Siglip2", "DINOv3")):
+        # Their own processors need torchvision; on a square picture they do what this one does.
+        process = transformers.ViTImageProcessorPil(**said)
+    else:
+        process = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+    inputs = process(picture, return_tensors="pt")
+    pixels = inputs["pixel_values"].numpy()
+    if architecture.startswith("Siglip2"):
+        inputs = patched(inputs["pixel_values"])
     model = getattr(transformers, architecture).from_pretrained(folder, dtype=torch.float32)
     with torch.no_grad():
-        found = model(**inputs, output_hidden_states=True)
-    states = getattr(found, "last_hidden_state", None)
-    if states is None:
-        states = model.base_model(**inputs).last_hidden_state
-    result = found.logits if "logits" in found else found.pooler_output
-    return inputs["pixel_values"].numpy(), states.detach().numpy(), result.numpy()
+        found = model.get_image_features(**inputs) if hasattr(model, "get_image_features") else model(**inputs)
+        states = found.last_hidden_state if "last_hidden_state" in found else model.base_model(**inputs)[0]
+    result = next(found[name] for name in ("logits", "image_embeds", "pooler_output") if name in found)
+    return pixels, states.detach().numpy(), result.numpy()
+
+
+def patched(pixels: Any) -> dict[str, Any]:
+    """As SigLIP 2's processor hands pictures over: rows, columns, channels of each patch."""
+    import torch
+
+    side, patch = tiny_towers.SIDE // tiny_towers.PATCH, tiny_towers.PATCH
+    patches = pixels[0].reshape(3, side, patch, side, patch).permute(1, 3, 2, 4, 0).reshape(1, TOKENS, -1)
+    mask, shapes = torch.ones(1, TOKENS, dtype=torch.int64), torch.tensor([[side, side]])
+    return {"pixel_values": patches, "pixel_attention_mask": mask, "spatial_shapes": shapes}
 
 
 @pytest.mark.parametrize("architecture", tiny_towers.TOWERS)
@@ -120,6 +145,21 @@ def test_a_third_of_the_layers_see_all_tokens(tmp_path):
     for layers, last in ((1, 0), (3, 0), (4, 1), (12, 3)):
         folder = tiny_towers.tower(tmp_path / str(layers), "ViTModel", num_hidden_layers=layers)
         assert set(open_source(str(folder)).auto_seam.values()) == {f"encoder_layer:{last}"}
+
+
+def test_the_text_side_is_missed_in_the_first_line(folders, tmp_path):
+    common = ("--method", "topk", "--keep", "9", "--no-verify", "-o")
+    for architecture, missed in (("CLIPModel", True), ("CLIPVisionModel", False)):
+        done = run("model", str(folders(architecture)), *common, str(tmp_path / architecture))
+        assert done.exit_code == 0, done.output
+        first = done.stdout.splitlines()[0]
+        assert first.startswith(f"{architecture.lower()}: only its image side is exported") == missed, first
+
+
+def test_a_tower_that_pools_nothing_is_refused(tmp_path):
+    folder = tiny_towers.tower(tmp_path / "headless", "SiglipVisionModel", vision_use_head=False)
+    with pytest.raises(RequestError, match="vision_use_head is false"):
+        open_source(str(folder))
 
 
 # A ViT by the command line
