@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from ...errors import RequestError
 from ...runtimes.bundle.manifest import ProcessorRecord
+from ...runtimes.bundle.media_records import LONGEST_SIDE
 from ..sources.configuration import Layers, Pixels, Width, built, typed
 from ..sources.images import picture_size, preprocess_of
 from ..sources.pretrained import pretrained
@@ -201,15 +202,16 @@ def _size(checkpoint: Checkpoint, kind: Kind, config: Any) -> tuple[int, int]:
     """[height, width] of the pictures: as config.json says, or, where any will do, as the processor makes them.
 
     Raises:
-        RequestError: they are smaller than a patch.
+        RequestError: they are smaller than a patch, or larger than any tower takes.
     """
     own = getattr(config, "image_size", None) or math.isqrt(config.num_patches) * config.patch_size
     size = _pair(own)
     if kind.any_size:
         size = picture_size(checkpoint) or size
-    if any(side < patch for side, patch in zip(size, _pair(config.patch_size))):
+    if any(not patch <= side <= LONGEST_SIDE for side, patch in zip(size, _pair(config.patch_size))):
         raise RequestError(
-            f"pictures of {size[0]} x {size[1]} are smaller than a patch, {config.patch_size}",
+            f"pictures of {size[0]} x {size[1]} are smaller than a patch, {config.patch_size}, or a side is longer "
+            f"than {LONGEST_SIDE}",
             where=str(checkpoint.folder),
             fix="Download config.json and preprocessor_config.json again.",
         )

@@ -25,7 +25,6 @@ EXPORTED = (
     "ViTForImageClassification",
     "CLIPModel",
     "SiglipModel",
-    "Dinov2ForImageClassification",
     "Dinov2WithRegistersForImageClassification",
     "DINOv3ViTModel",
     "Siglip2Model",
@@ -148,12 +147,11 @@ def test_a_third_of_the_layers_see_all_tokens(tmp_path):
 
 
 def test_the_text_side_is_missed_in_the_first_line(folders, tmp_path):
-    common = ("--method", "topk", "--keep", "9", "--no-verify", "-o")
-    for architecture, missed in (("CLIPModel", True), ("CLIPVisionModel", False)):
-        done = run("model", str(folders(architecture)), *common, str(tmp_path / architecture))
-        assert done.exit_code == 0, done.output
-        first = done.stdout.splitlines()[0]
-        assert first.startswith(f"{architecture.lower()}: only its image side is exported") == missed, first
+    arguments = ("--method", "topk", "--keep", "9", "--no-verify", "-o", str(tmp_path / "b"))
+    done = run("model", str(folders("CLIPModel")), *arguments)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[0].startswith("clipmodel: only its image side is exported")
+    assert not open_source(str(folders("CLIPVisionModel"))).omitted
 
 
 def test_a_tower_that_pools_nothing_is_refused(tmp_path):
@@ -162,7 +160,124 @@ def test_a_tower_that_pools_nothing_is_refused(tmp_path):
         open_source(str(folder))
 
 
-# A ViT by the command line
+def test_the_table_of_families_is_that_of_the_kinds():
+    from tokexport.exporter.families import FAMILIES, known_architectures
+    from tokexport.exporter.families.tower_kinds import KINDS
+
+    assert set(FAMILIES["tower"]) == set(KINDS) == set(tiny_towers.TOWERS) <= set(known_architectures())
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    ["DPTForDepthEstimation", "Dinov2Backbone", "ViTForMaskedImageModeling", "BeitForSemanticSegmentation"],
+)
+def test_a_model_that_answers_for_every_place_is_refused_with_the_reason(tmp_path, architecture):
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": [architecture], "model_type": "dinov2"}))
+    with pytest.raises(RequestError, match=f"{architecture} gives something for every place"):
+        open_source(str(tmp_path))
+
+
+def test_at_the_end_a_mean_over_merged_tokens_is_weighted_and_proved(folders, tmp_path):
+    folder = folders("Dinov2ForImageClassification")
+    settings = {"method": "kcenter_merge", "keep": 9, "seam": "encoder_output"}
+    made = tokexport.export(str(folder), tmp_path / "b", **settings)
+    assert made.compression[0]["size_bias"] and made.compression[0]["seam"]["prefix"] == 1
+    assert any(check["tensor"] == "logits" and check["ok"] for check in made.proof["checks"])
+    # Unweighted, a slot of several tokens counts once.
+    plain = tokexport.export(str(folder), tmp_path / "c", **settings, size_bias="off", verify=False)
+    pixels = open_source(str(folder)).real_inputs(1)[0]["pixel_values"]
+    one, other = (tokexport.load(each.bundle).encode(pixels)["logits"] for each in (made, plain))
+    assert not plain.compression[0]["size_bias"] and np.abs(one - other).max() > 1e-3
+
+
+TOME = """
+[[steps]]
+method = "tome"
+seam = "encoder_layer:0"
+keep = 28
+
+[[steps]]
+method = "tome"
+seam = "encoder_layer:1"
+keep = 20
+"""
+
+
+def test_tome_removes_as_many_in_every_layer(tmp_path):
+    folder = tiny_towers.tower(tmp_path / "deep", "ViTForImageClassification", num_hidden_layers=3)
+    (tmp_path / "tome.toml").write_text(TOME)
+    done = run("model", str(folder), "--recipe", str(tmp_path / "tome.toml"), "-o", str(tmp_path / "b"), "--json")
+    assert done.exit_code == 0, done.output
+    data = json.loads(done.stdout)
+    assert [(one["tokens_in"], one["tokens_out"]) for one in data["compression"]] == [(36, 28), (28, 20)]
+    assert all(one["size_bias"] for one in data["compression"]) and all(one["ok"] for one in data["proof"]["checks"])
+
+
+def test_a_recipe_on_rotary_tables_is_refused_with_the_reason(tmp_path):
+    folder = tiny_towers.tower(tmp_path / "deep", "DINOv3ViTModel", num_hidden_layers=3)
+    (tmp_path / "tome.toml").write_text(TOME)
+    done = run("model", str(folder), "--recipe", str(tmp_path / "tome.toml"), "-o", str(tmp_path / "b"))
+    assert done.exit_code == 2 and "one step of several cannot read it: take one method alone" in done.stderr
+
+
+def test_a_sweep_judges_the_class_and_not_the_tokens(folders, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr("tokexport.exporter.evaluate.bench.ROUNDS", 1)
+    arguments = ("--inputs", str(photo.parent), "--method", "tome", "--ratio", "0.25", "-o", str(tmp_path / "s"))
+    done = run("sweep", str(folders("ViTForImageClassification")), *arguments, "--json")
+    assert done.exit_code == 0, done.output
+    data = json.loads(done.stdout)
+    row = next(row for row in data["rows"] if row["method"] == "tome")
+    assert data["figure"] == "agreement" and "likeliest classes equal" in data["metric"]
+    assert data["uncompressed"]["agreement"] == 1 and row["agreement"] in (0, 1)
+    assert "agreement_without_bias" in row and "encoder_gain" in row
+
+
+def test_a_sweep_judges_the_embedding_of_a_tower_without_classes(folders, photo):
+    from tokexport.exporter.evaluate.bench import Bench
+    from tokexport.exporter.evaluate.judges import Folder
+    from tokexport.graph_passes.compressors import make
+
+    folder, compressor = folders("CLIPModel"), make("kcenter_merge")
+    bench = Bench(open_source(str(folder)))
+    judge = Folder(bench, photo.parent, None)
+    seam, exam = bench.base.seam(compressor), judge.question_set(bench.base, 0)
+    encoded = exam.encode(seam, compressor, 9)
+    full = exam.encode(seam, compressor, TOKENS).answer
+    wanted = (full * encoded.answer).sum() / np.linalg.norm(full) / np.linalg.norm(encoded.answer)
+    found = judge.score(exam, seam, encoded, 9, 0)
+    assert judge.figure == "cosine" and "embedding" in judge.metric and seam.name == "encoder_layer:0"
+    assert found["cosine"] == pytest.approx(wanted, abs=1e-6) and found["cosine"] < 0.9999
+
+
+@pytest.mark.parametrize("side", [4, 100_000])
+def test_pictures_of_a_size_that_cannot_be_are_refused(folders, tmp_path, side):
+    folder = shutil.copytree(folders("DINOv3ViTModel"), tmp_path / "odd")
+    said = {**tiny_towers.processor("DINOv3ViTModel"), "size": {"height": side, "width": side}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    with pytest.raises(RequestError, match="smaller than a patch, 8, or a side is longer than 4096"):
+        open_source(str(folder))
+
+
+# CLIP and a ViT by the command line
+
+
+def test_a_clip_folder_gives_the_embedding_of_a_picture(folders, photo, tmp_path):
+    out = str(tmp_path / "clip")
+    done = run("model", str(folders("CLIPModel")), "--method", "topk", "--ratio", "0.75", "-o", out, "--no-verify")
+    assert done.exit_code == 0, done.output
+    shown = run("run", out, "--image", str(photo))
+    assert shown.exit_code == 0, shown.output
+    embedding = tokexport.load(out).encode(photo)["embedding"][0]
+    first = shown.stdout.splitlines()[0]
+    assert first.startswith(f"embedding of 24 numbers, length {np.linalg.norm(embedding):.4f}: {embedding[0]:.4f} ")
+    assert "kept positions" in shown.stdout and "no language graphs" not in shown.stdout
+    data = json.loads(run("run", out, "--image", str(photo), "--json").stdout)
+    np.testing.assert_allclose(data["embedding"], embedding, rtol=1e-6)
+    asked = run("run", out, "--image", str(photo), "--prompt", "what is it ?")
+    assert "the question is not asked" in asked.stderr
+    with pytest.raises(RequestError, match="an image tower, whose answer is an output of its encoder"):
+        tokexport.load(out).generate(photo, "what is it ?")
+
 
 VIT = "ViTForImageClassification"
 
