@@ -16,7 +16,7 @@ _AGAIN = "Download the folder again: it is incomplete, or config.json belongs to
 
 
 def pretrained(checkpoint: Checkpoint, kind: Any, config: Any, **options: Any) -> Any:
-    """A model in float32 and eval mode, with the folder's weights and attention that the proof can read.
+    """An encoder in float32 and eval mode, with the folder's weights and attention that the proof can read.
 
     Args:
         checkpoint: the folder; of its weights only those of the model are read.
@@ -29,6 +29,8 @@ def pretrained(checkpoint: Checkpoint, kind: Any, config: Any, **options: Any) -
     """
     import torch
 
+    from ..decoders.attention import UNMASKED
+
     where = str(checkpoint.folder)
     # Opened first: what is wrong with a file is then said by its name.
     assert checkpoint.weights.files, "a folder with weights has files"
@@ -38,7 +40,8 @@ def pretrained(checkpoint: Checkpoint, kind: Any, config: Any, **options: Any) -
                 where,
                 config=config,
                 dtype=torch.float32,
-                attn_implementation="sdpa",
+                # Whether tokens see each other is no question here, and a mask would hold a row for each of them.
+                attn_implementation=UNMASKED,
                 local_files_only=True,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,

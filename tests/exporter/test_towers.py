@@ -128,6 +128,17 @@ def test_every_part_is_proved_and_the_compressor_sits_inside(exported):
     assert exported[1].further[0].compression[0]["size_bias"]
 
 
+def test_no_graph_holds_a_mask_that_masks_nothing(exported):
+    """Of large pictures such a constant is computed in the graph, and no seam in front of it can be used."""
+    import onnx
+
+    folder, made = exported
+    graph = onnx.load(made.bundle / "encoder.onnx", load_external_data=False).graph
+    length = TOKENS + open_source(str(folder)).encoder.module.prefix
+    assert len(graph.initializer) > 20
+    assert not [one.name for one in graph.initializer if list(one.dims)[-2:] == [length, length]]
+
+
 def test_without_compression_it_gives_what_transformers_gives(exported, picture):
     folder, made = exported
     _, states, result = own_result(folder, picture)
