@@ -66,7 +66,9 @@ def carry_out(model: ir.Model, plan: Insertion) -> Inserted:
     emitted = emit(model, plan)
     rewritten, before = rewire(model, plan, emitted)
     biased: list[str] = []
-    weighed = weigh_pools(model, plan.resize.pools, emitted.composed["sizes"], plan.until) if plan.weigh else []
+    weighed: list[str] = []
+    if plan.weigh:
+        weighed = weigh_pools(model, plan.resize.pools, emitted.composed["sizes"], plan.until)
     if plan.bias or plan.pooled:
         sizes, prefix = emitted.composed["sizes"], plan.seam.prefix
         biased = add_size_bias(model, emitted.slots, sizes, prefix, plan.until, layers=plan.bias)
