@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ...errors import RequestError
 from ...runtimes.bundle.manifest import ProcessorRecord
 from ...runtimes.bundle.media_records import LONGEST_SIDE
+from ..decoders.attention import UNMASKED
 from ..sources.configuration import Layers, Pixels, Width, built, typed
 from ..sources.images import picture_size, preprocess_of
 from ..sources.pretrained import pretrained
@@ -182,7 +183,9 @@ def _read(checkpoint: Checkpoint, kind: Kind, config: Any) -> tuple[Any, tuple[s
     if kind.model == "ViTModel" and not (weights.has("pooler") or weights.has("vit.pooler")):
         options["add_pooling_layer"] = False
         notes.append("this folder has no pooler: the embedding is CLS behind the last norm")
-    return pretrained(checkpoint, getattr(transformers, kind.model), config, **options), tuple(notes)
+    # All tokens see each other, and a mask that says so would hold a row and a column for each of them.
+    model = pretrained(checkpoint, getattr(transformers, kind.model), config, attention=UNMASKED, **options)
+    return model, tuple(notes)
 
 
 def _labels(said: _Config, config: Any, path: Any) -> list[str] | None:

@@ -15,21 +15,20 @@ if TYPE_CHECKING:
 _AGAIN = "Download the folder again: it is incomplete, or config.json belongs to other weights."
 
 
-def pretrained(checkpoint: Checkpoint, kind: Any, config: Any, **options: Any) -> Any:
-    """An encoder in float32 and eval mode, with the folder's weights and attention that the proof can read.
+def pretrained(checkpoint: Checkpoint, kind: Any, config: Any, attention: str, **options: Any) -> Any:
+    """A model in float32 and eval mode, with the folder's weights.
 
     Args:
         checkpoint: the folder; of its weights only those of the model are read.
         kind: a class of transformers.
         config: of that class.
+        attention: name of a registered implementation.
         options: of the class.
 
     Raises:
         RequestError: no weights, damaged ones, one that is missing, or of another shape than config.json says.
     """
     import torch
-
-    from ..decoders.attention import UNMASKED
 
     where = str(checkpoint.folder)
     # Opened first: what is wrong with a file is then said by its name.
@@ -40,8 +39,7 @@ def pretrained(checkpoint: Checkpoint, kind: Any, config: Any, **options: Any) -
                 where,
                 config=config,
                 dtype=torch.float32,
-                # Whether tokens see each other is no question here, and a mask would hold a row for each of them.
-                attn_implementation=UNMASKED,
+                attn_implementation=attention,
                 local_files_only=True,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
