@@ -95,18 +95,16 @@ def export(
         device: the device it is for, ``NAME`` or ``NAME@TENSORRT`` (`devices.profiles.target`): what it cannot run is
             refused, and what was chosen for it is in the notes and in the manifest.
         parts: ``encoder`` leaves the language graphs and the graph text out.
-        size_bias: ``auto`` adds log(sizes) to the attention over merged tokens, in the encoder and the language graphs,
-            and weights means over merged tokens by their sizes.
+        size_bias: ``auto`` adds log(sizes) to all attention over merged tokens, and weights means over them by sizes.
         assume_no_padding: masks that depend on an input mask nothing, as the manifest then says; else they are refused.
         input_shapes: of an ONNX file, input name -> sizes, for inputs with dynamic axes other than the batch.
         drop_outputs: of an ONNX file, outputs that are left out, such as lengths that would keep the old count.
         window: of a recogniser, seconds of sound that the encoder takes instead of its own; several: a variant each.
-        prompt_length: ids of a prompt that a vision-language checkpoint takes; None: 128, as for `answer_length`.
-        answer_length: tokens that it generates at most.
+        prompt_length: ids of a prompt that a vision-language checkpoint takes; None: 128.
+        answer_length: tokens that it generates at most; likewise.
         image_size: height and width, or ``HEIGHTxWIDTH``, of a checkpoint's pictures; None: what its family takes.
         verify: prove every part; a failed proof is a `GateError`.
-        force: also replace a folder that holds files which tokexport did not write: all it holds is deleted. One that
-            holds a part of the source, or a file named here, is never replaced.
+        force: also replace a folder of files that tokexport did not write, unless it holds a file that is named here.
         deleting: called with a folder and the names of such files before they are deleted; by default prints them.
         min_accuracy: least share of right answers, for built-in models, of every variant.
         llm_weights: int8 or int4, of what the language graphs multiply with; compared with float (`proof.agreement`).
@@ -238,6 +236,7 @@ def _write(
         [record.model_dump() for record in entry.compression],
         device=fitted.model_dump() if fitted else None,
         notes=[*fit.notes, *notes, *built.notes],
+        omitted=plan.source.omitted,
         variant=entry.name,
     )
     return _Made(plan, runnable, entry, result)

@@ -20,6 +20,7 @@ class Exported:
         accuracy: on a built-in model's task; None where it was not measured.
         notes: what a user must know: fp32 islands, what could not be run here.
         llm_weights: of the language graphs, as in the manifest; None where none were quantised.
+        omitted: which side of the model is left out; see `Source`.
         variant: its name in the bundle.
         further: the results of the other variants, where several budgets were asked for.
     """
@@ -34,6 +35,7 @@ class Exported:
     accuracy: dict[str, Any] | None = None
     llm_weights: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
+    omitted: str = ""
     variant: str = ""
     further: list[Exported] = field(default_factory=list)
 

@@ -14,6 +14,7 @@ from ..errors import GraphError, RequestError, nearest
 from .answer import Answer, repeated
 from .bundle.manifest import GraphRecord, Preprocess, TensorRecord
 from .bundle.reader import Bundle
+from .classes import labels_of
 from .examples import question
 from .generate import Run, greedy, limit_of, padded
 from .media.encoder_input import encoder_input
@@ -109,7 +110,8 @@ class Session(ABC):
             extra: further encoder inputs by role name, such as ``text`` [B, L, D] where the bundle has no graph for it.
 
         Returns:
-            tokens [B, K, D], and kept_indices, sizes, assignment where the bundle has them.
+            tokens [B, K, D], and kept_indices, sizes, assignment where the bundle has them; of an image tower alone
+            also embedding [B, E] or logits [B, classes].
 
         Raises:
             RequestError: a bad image or sound; a prompt that is missing, or that this encoder does not read.
@@ -177,6 +179,11 @@ class Session(ABC):
     def words(self) -> Text | None:
         """The text processor, None where the bundle has none; see `text_of` for what it raises."""
         return text_of(self.bundle, self.variant.generation)
+
+    @cached_property
+    def labels(self) -> list[str] | None:
+        """The names of the classes that `logits` are of; see `labels_of`."""
+        return labels_of(self.bundle)
 
     def text_processor(self) -> Text:
         """The text processor; RequestError where the bundle has none."""

@@ -227,7 +227,7 @@ def write(writer: BundleWriter, plan: Plan, built: Built, precision: Precision, 
 def _record(plan: Plan, built: Built, step: sequence.Step, done: Inserted) -> CompressionRecord:
     from ...runtimes.bundle.manifest import CompressionRecord, SeamRecord
 
-    seam, biased = done.seam, bool(done.biased or (done.merges and built.language))
+    seam, biased = done.seam, bool(done.sized or (done.merges and built.language))
     return CompressionRecord(
         method=done.method,
         params=done.params,

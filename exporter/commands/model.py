@@ -137,6 +137,8 @@ def model(as_json: bool, pairs: tuple[str, ...], no_verify: bool, shapes: tuple[
 
 def exported(data: dict[str, Any], source: str = "SOURCE") -> None:
     """Print the result of `tokexport model` on `source`: what was done, the proof, and where the bundle is."""
+    if data["omitted"]:
+        tables.wrapped(f"{data['source']}: ", data["omitted"])
     for done in [done for one in (data, *data["further"]) for done in one["compression"]]:
         seam = done["seam"]
         click.echo(

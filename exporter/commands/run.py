@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ...runtimes.session import Session
     from ...runtimes.transcribe import Listening
 
+# Of an embedding, on the terminal.
+_SHOWN = 8
+
 
 @click.command(short_help="Ask a bundle a question, or have it transcribe a sound.")
 @click.argument("bundle", type=OUT)
@@ -54,7 +57,8 @@ def run(
 ) -> None:
     """Ask BUNDLE a question about an image or a video, or have it transcribe a sound.
 
-    A bundle without language graphs encodes its input and shows the tokens kept. A long sound is read piece by piece.
+    A bundle without language graphs encodes its input and shows the tokens kept; an image tower gives its classes or
+    embedding. A long sound is read piece by piece.
     --runtime tensorrt runs the engines that `tokexport build` wrote into the bundle.
     """
     from ...runtimes.load import load
@@ -119,7 +123,9 @@ def _ask(session: Session) -> str:
 
 
 def _encode(session: Session, media: Path, prompt: Prompt | None, option: str, as_json: bool) -> None:
-    """Run the encoder of a bundle without language graphs, and show which tokens it keeps."""
+    """Run the encoder of a bundle without language graphs, and show what it gives and which tokens it keeps."""
+    from ...runtimes.classes import likeliest
+
     if session.reads_text and not prompt:
         raise RequestError(
             "the tokens that this encoder keeps depend on the question, and there is none", fix=_ask(session)
@@ -134,17 +140,32 @@ def _encode(session: Session, media: Path, prompt: Prompt | None, option: str, a
         "tokens_in": record[0].tokens_in,
         "shape": list(encoded["tokens"].shape),
         **{name: encoded[name][0].tolist() for name in ("kept_indices", "sizes") if name in encoded},
+        **({"classes": likeliest(encoded["logits"], session.labels)} if "logits" in encoded else {}),
+        **({"embedding": encoded["embedding"][0].tolist()} if "embedding" in encoded else {}),
         "draw": f"tokexport show {shlex.quote(str(session.bundle.path))} {option} {shlex.quote(str(media))}",
     }
     render.result(data, as_json, kept)
 
 
 def kept(data: dict[str, Any]) -> None:
-    """Print which tokens the encoder of a bundle kept."""
+    """Print what the encoder of a bundle made of its input, and which tokens it kept."""
     slots, dim = data["shape"][1:]
-    click.echo(f"{data['tokens_in']} tokens became {slots} of {dim} channels; the bundle has no language graphs to ask")
+    for one in data.get("classes", ()):
+        click.echo(f"{one['probability']:6.1%}  {one['label']}")
+    if "embedding" in data:
+        _embedded(data["embedding"])
+    asked = "" if {"classes", "embedding"} & data.keys() else "; the bundle has no language graphs to ask"
+    click.echo(f"{data['tokens_in']} tokens became {slots} of {dim} channels{asked}")
     if "kept_indices" in data:
         pairs = zip(data["kept_indices"], data.get("sizes") or [1.0] * slots)
         shown = " ".join(f"{at}" + (f"({size:g})" if size != 1 else "") for at, size in pairs)
         tables.wrapped("kept positions (sizes): ", shown)
     click.echo(f"as a picture: {data['draw']}")
+
+
+def _embedded(embedding: list[float]) -> None:
+    """Print the beginning of an embedding, its length, and how to get all of it."""
+    shown = " ".join(f"{value:.4f}" for value in embedding[:_SHOWN]) + (" ..." if len(embedding) > _SHOWN else "")
+    length = math.hypot(*embedding)
+    click.echo(f"embedding of {len(embedding)} numbers, length {length:.4f}: {shown}")
+    click.echo("all of it: --json, or in Python tokexport.load(BUNDLE).encode(FILE)['embedding']")

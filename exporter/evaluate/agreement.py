@@ -117,6 +117,33 @@ def words_alike(said: str, whole: str) -> float:
     return max(0.0, 1 - costs[-1] / max(1, len(theirs)))
 
 
+def of_answers(full: np.ndarray, fewer: np.ndarray, kind: str) -> np.ndarray:
+    """How far the answers of an image tower agree with those of the uncompressed one.
+
+    Args:
+        full: [S, E] or [S, classes], uncompressed.
+        fewer: of the same inputs, compressed.
+        kind: ``logits``, of which the likeliest class is compared, or ``embedding``, of which the cosine is taken.
+
+    Returns:
+        1 or 0, or the cosine, for each input [S] float64.
+
+    Raises:
+        GraphError: an answer holds NaN or inf.
+    """
+    if not (np.isfinite(full).all() and np.isfinite(fewer).all()):
+        raise GraphError(
+            f"the encoder gives NaN or inf as its {kind}",
+            fix="See what the uncompressed graph gives for each input in ONNX Runtime.",
+        )
+    one, other = full.astype(np.float64), fewer.astype(np.float64)
+    if kind == "logits":
+        return (one.argmax(1) == other.argmax(1)).astype(np.float64)
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    result: np.ndarray = (one * other).sum(1) / np.maximum(lengths, 1e-300)
+    return result
+
+
 def slots(encoded: Encoded, seam: Seam) -> np.ndarray:
     """The slot that represents each position [S, N] int64; see `cosine`."""
     grid = seam.grid if seam.grid else (seam.tokens,)

@@ -42,6 +42,7 @@ class Encoded:
         sizes: [S, K] float32, as the language model weighs the slots: 1 with the size bias off.
         assignment: [S, N] int64.
         of: [Q] int64, the row that each question reads.
+        answer: [S, E] or [S, classes], of an encoder that gives the answer itself.
     """
 
     tokens: np.ndarray
@@ -49,6 +50,7 @@ class Encoded:
     sizes: np.ndarray
     assignment: np.ndarray
     of: np.ndarray
+    answer: np.ndarray | None = None
 
     def in_slots(self, keep: int) -> Encoded:
         """The same in `keep` >= K slots, for graphs that take so many.

@@ -11,7 +11,7 @@ import numpy as np
 from ...errors import RequestError
 from ...graph_passes.compressors import make
 from .accuracy import graded, oracle_kept
-from .agreement import cosine, read_folder, same_answer, words_alike
+from .agreement import cosine, of_answers, read_folder, same_answer, words_alike
 from .answers import Encoded
 from .question_set import QuestionSet, prompts_of
 
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from ...graph_passes.seams.seam import Seam
     from ..sources.source import Question
     from .bench import Bench, Model
+
+
+_METRICS = {
+    "cosine": "cosine of the encoder's output tokens with the uncompressed ones",
+    "agreement": "answers equal to the uncompressed model's",
+    "embedding": "cosine of the embedding with the uncompressed one",
+    "logits": "likeliest classes equal to the uncompressed model's",
+}
 
 
 class Judge(Protocol):
@@ -123,8 +131,9 @@ class Folder:
                 f"{bench.source.name} answers questions about its inputs, and none is asked",
                 fix="Ask one of each: --prompt 'how many red objects are there ?'",
             )
-        self.figure = "cosine" if generation is None else "agreement"
-        self.metric = "cosine of the encoder's output tokens with the uncompressed ones"
+        answer = bench.source.answer
+        self.figure = "cosine" if generation is None and answer != "logits" else "agreement"
+        self.metric = _METRICS[answer or self.figure]
         self._alike = same_answer
         self._inputs, self.facts, self.notes = read_folder(folder, bench.source)
         if generation is not None:
@@ -152,16 +161,24 @@ class Folder:
         return self._question_sets[id(model)]
 
     def score(self, question_set: QuestionSet, seam: Seam, encoded: Encoded, keep: int, seed: int) -> dict[str, float]:
-        """How far answers agree, where there are language graphs, and the cosine of the output tokens."""
+        """How far answers agree, where there are any, and the cosine of the output tokens, or of the embedding."""
         base = self._bench.base
         whole = self.question_set(base, seed)
         if seam.tokens not in self._full:
             uniform = make("uniform")
             self._full[seam.tokens] = whole.encode(base.seam(uniform), uniform, seam.tokens)
-        full = self._full[seam.tokens]
+        full, answer = self._full[seam.tokens], self._bench.source.answer
+        if answer == "embedding":
+            assert full.answer is not None and encoded.answer is not None, "its encoder gives it"
+            each = of_answers(full.answer, encoded.answer, answer)
+            return {"cosine": float(each.mean()), "stderr": float(each.std() / len(each) ** 0.5)}
         each = cosine(full.tokens, encoded, seam)
         scores = {"cosine": float(each.mean())}
-        if self.figure == "agreement":
+        if answer == "logits":
+            assert full.answer is not None and encoded.answer is not None, "its encoder gives it"
+            each = of_answers(full.answer, encoded.answer, answer)
+            scores["agreement"] = float(each.mean())
+        elif self.figure == "agreement":
             self._said = self._said or whole.answer(full, self._bench.language(seam.tokens))
             said = question_set.answer(encoded, self._bench.language(keep))
             each = np.array([self._alike(one, other) for one, other in zip(said, self._said, strict=True)], np.float64)

@@ -79,7 +79,7 @@ class QuestionSet:
         feeds = self._read(model, seam, {"tokens": inserted.tokens_in, **signals})
         if TEXT in compressor.signals():
             feeds = self._asked(feeds, self._text_graph(model))
-        return self._encoded(between(model, list(feeds), outputs(model, inserted).values()), feeds, inserted, size_bias)
+        return self._encoded(between(model, list(feeds), self._ends(model, inserted)), feeds, inserted, size_bias)
 
     def whole(
         self, model: ir.Model, inserted: Inserted, *, size_bias: bool = True, text: ir.Model | None = None
@@ -90,7 +90,7 @@ class QuestionSet:
         seen = dict.fromkeys([inserted.tokens_in, *(read.value for read in inserted.reads.values())])
         found = self._run(between(model, [self._main], seen), {self._main: self.inputs})
         feeds = self._asked({name: [result[name] for result in found] for name in seen}, text)
-        return self._encoded(between(model, list(feeds), outputs(model, inserted).values()), feeds, inserted, size_bias)
+        return self._encoded(between(model, list(feeds), self._ends(model, inserted)), feeds, inserted, size_bias)
 
     def select(self, seam: Seam, kept: np.ndarray, *, merge: bool = False) -> Encoded:
         """Keep tokens that are chosen outside the graph.
@@ -166,7 +166,12 @@ class QuestionSet:
         sizes = parts["sizes"] if size_bias else np.ones_like(parts["sizes"])
         # With a text there is a row for each question, without one for each input.
         of = np.arange(len(sizes)) if TEXT in feeds else self.of
-        return Encoded(parts["tokens"], parts["kept_indices"], sizes, parts["assignment"], of)
+        answer = np.concatenate([result[self.source.answer] for result in found]) if self.source.answer else None
+        return Encoded(parts["tokens"], parts["kept_indices"], sizes, parts["assignment"], of, answer)
+
+    def _ends(self, model: ir.Model, inserted: Inserted) -> list[str]:
+        """The names of the outputs that are read."""
+        return [*outputs(model, inserted).values(), *([self.source.answer] if self.source.answer else [])]
 
     def _run(self, model: ir.Model, feeds: Mapping[str, list[np.ndarray]]) -> list[dict[str, np.ndarray]]:
         run = ort_runner(model, threads=1)

@@ -34,8 +34,31 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "whisper": ("WhisperForConditionalGeneration", "WhisperModel"),
     "moonshine": ("MoonshineForConditionalGeneration", "MoonshineModel"),
+    "tower": (
+        "ViTForImageClassification",
+        "ViTModel",
+        "CLIPModel",
+        "CLIPVisionModelWithProjection",
+        "CLIPVisionModel",
+        "SiglipModel",
+        "SiglipVisionModel",
+        "Siglip2Model",
+        "Siglip2VisionModel",
+        "Dinov2Model",
+        "Dinov2WithRegistersModel",
+        "Dinov2ForImageClassification",
+        "Dinov2WithRegistersForImageClassification",
+        "DINOv3ViTModel",
+    ),
 }
 
+
+_PLACES = (
+    "gives something for every place of the picture, and puts the tokens back on their grid for it, on which a removed "
+    "token leaves a hole",
+    "Its tower alone is taken, where it has a family (ViTModel, Dinov2Model, DINOv3ViTModel): its tokens come with the "
+    "slot of each place, so that yours can read tokens[assignment].",
+)
 
 # The end of an architecture's name -> why none of them has a family, and what to do instead. The figures are those of
 # benchmarks/ctc_frames.py, words wrong with half the frames removed.
@@ -48,6 +71,10 @@ REFUSED: dict[str, tuple[str, str]] = {
         "Give its encoder as package.module:callable, merge inside it, and let each frame read the letter of its slot: "
         "logits[assignment]. Behind layer 2 of 4 of the same model that left 16 % wrong.",
     ),
+    "ForDepthEstimation": _PLACES,
+    "ForSemanticSegmentation": _PLACES,
+    "ForMaskedImageModeling": _PLACES,
+    "Backbone": _PLACES,
 }
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ from ..sources.source import GraphSource
 from ..sources.weights import without_weights
 from .recogniser import Recogniser
 from .recogniser_reference import Reference
+from .rotary_rows import rows_at
 
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
@@ -75,16 +76,7 @@ class MoonshineEncoder(nn.Module):
     @contextmanager
     def at(self, kept: Tensor) -> Iterator[None]:
         """Layers take as many tokens as `kept` [1, K] int64 for those at these positions."""
-
-        def turned(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-            tables = named["position_embeddings"]
-            if args[0].shape[1] == kept.shape[1]:
-                tables = tuple(table[:, kept[0]] for table in tables)
-            return args, {**named, "position_embeddings": tables}
-
-        with ExitStack() as hooks:
-            for layer in self.encoder.layers:
-                hooks.callback(layer.register_forward_pre_hook(turned, with_kwargs=True).remove)
+        with rows_at(self.encoder.layers, kept):
             yield
 
     def tokens(self, samples: int) -> int:

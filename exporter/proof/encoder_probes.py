@@ -170,7 +170,7 @@ def _inject(step: Inserted, own: Values) -> tuple[dict[str, np.ndarray], Injecte
         whole = to_tensor(own[step.tokens_in]).float()
         whole = whole if step.seam.rank == 3 else whole[None]
         shorter = torch.cat([whole[:, : step.seam.prefix], shorter], 1)
-    sizes = own[step.composed_outputs["sizes"]] if step.biased else None
+    sizes = own[step.composed_outputs["sizes"]] if step.sized else None
     fed |= {step.composed_outputs["sizes"]: sizes} if sizes is not None else {}
     name, kept = step.composed_outputs["kept_indices"], None
     if step.seam.merged_rows:

@@ -121,11 +121,8 @@ def prove(
     if floats:
         probes, found, weights = _with_weights(source, variant, by_role, (models, written), probes, min_agreement)
         checks += found
-    notes += _remarks(source, inserted, parts, precision)
-    if inserted.merges and plan.size_bias == "auto" and not (variant.generation or inserted.biased):
-        notes.append(
-            "merged tokens keep their weight only if log(sizes) is added to the attention of your language model"
-        )
+    read = variant.generation or inserted.sized or source.answer or plan.size_bias != "auto"
+    notes += _remarks(source, inserted, parts, precision, unread=inserted.merges and not read)
     proof = {
         "runtime": "onnxruntime-cpu",
         "precision": precision,
@@ -211,7 +208,7 @@ def _check_types(files: Iterable[Path]) -> None:
             ) from error
 
 
-def _remarks(source: Source, inserted: Inserted, parts: set[str], precision: str) -> list[str]:
+def _remarks(source: Source, inserted: Inserted, parts: set[str], precision: str, *, unread: bool) -> list[str]:
     remarks = []
     unbound = [step.seam.name for step in inserted.steps if not step.seam.module]
     if source.encoder.module is None:
@@ -230,5 +227,9 @@ def _remarks(source: Source, inserted: Inserted, parts: set[str], precision: str
         remarks.append(
             "ONNX Runtime's CPU cannot run bf16: these are checks of the same graphs in fp32; of the bf16 graphs the "
             "types and shapes were checked, their values were not"
+        )
+    if unread:
+        remarks.append(
+            "merged tokens keep their weight only if log(sizes) is added to the attention of your language model"
         )
     return remarks

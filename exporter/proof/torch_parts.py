@@ -1,7 +1,8 @@
 """The PyTorch side of the proof: a module's activations at a seam, and its outputs for compressed tokens there.
 
 This does not depend on how the graph was rewritten. A hook at the seam reads the tokens or injects others. A tap on
-`scaled_dot_product_attention` reads attention and keys, or adds the size bias, in the model's own code.
+`scaled_dot_product_attention` reads attention and keys, or adds the size bias, in the model's own code; one on `mean`
+weights what is pooled.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Injected:
     Attributes:
         seam: where.
         tokens: [B, prefix + K, D'].
-        sizes: [B, K], whose logarithm is added to the logits of the attention downstream; None: no size bias.
+        sizes: [B, K], whose logarithm is added to the logits of the attention downstream, and which weight means over
+            the tokens; None: no size bias.
         kept: [B, K] int64, their positions, for a module that has a method `at`; see `GraphSource.merged_rows`.
     """
 
@@ -53,14 +55,17 @@ class Injected:
 
 
 @contextmanager
-def attention_tap(calls: list[dict[str, Any]], bias: list[torch.Tensor]) -> Iterator[None]:
+def attention_tap(calls: list[dict[str, Any]], bias: list[torch.Tensor], prefix: int = 0) -> Iterator[None]:
     """Record every scaled_dot_product_attention; once `bias` holds a [B, n] tensor, add it to the logits of n keys.
 
     `calls` receives query and key [B, H, n, d], the scale, the mask added to the logits (None without one), and
     whether the bias was added; `bias` may be filled while the tap is open. nn.MultiheadAttention, which computes its
-    own products where weights are asked for, gets the bias too; it is recorded without query and key.
+    own products where weights are asked for, gets the bias too; it is recorded without query and key. A mean over the
+    n tokens, or over those behind the `prefix`, is weighted by the sizes that the bias is the logarithm of.
     """
     from torch.nn import functional
+
+    from .torch_means import weighted_means
 
     original = functional.scaled_dot_product_attention
     whole = functional.multi_head_attention_forward
@@ -93,7 +98,8 @@ def attention_tap(calls: list[dict[str, Any]], bias: list[torch.Tensor]) -> Iter
     functional.scaled_dot_product_attention = tapped  # type: ignore[assignment]
     functional.multi_head_attention_forward = tapped_whole  # type: ignore[assignment]
     try:
-        yield
+        with weighted_means(calls, bias, prefix):
+            yield
     finally:
         functional.scaled_dot_product_attention = original
         functional.multi_head_attention_forward = whole
@@ -218,7 +224,7 @@ def _injecting(module: nn.Module, injected: Injected | None, calls: list[dict[st
     place = replace(injected.seam, side="output") if injected.seam.placeholder else injected.seam
     at: Any = getattr(module, "at", None)
     rows = at(injected.kept) if at and injected.kept is not None else nullcontext()
-    with attention_tap(calls, bias), rows, _at(module, place, replaced):
+    with attention_tap(calls, bias, injected.seam.prefix), rows, _at(module, place, replaced):
         yield
 
 

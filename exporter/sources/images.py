@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, FiniteFloat
 
 from ...errors import RequestError
 from ...runtimes.bundle.manifest import PreprocessRecord
+from ...runtimes.bundle.media_records import LONGEST_SIDE
 from .configuration import typed
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def preprocess_of(checkpoint: Checkpoint, size: tuple[int, int], *, squeezed: bo
 
     Returns:
         None where the folder has no such configuration, or one that a `PreprocessRecord` cannot express: another final
-        size than the graph's, a crop out of a larger picture, tiles. A bundle then takes pixel_values only.
+        size than the graph's, tiles. A bundle then takes pixel_values only.
     """
     path, found = checkpoint.optional("preprocessor_config.json", "processor_config.json")
     config: _Processor = typed(_Processor, found.get("image_processor", found), path)
@@ -57,6 +58,7 @@ def preprocess_of(checkpoint: Checkpoint, size: tuple[int, int], *, squeezed: bo
     crop = "none" if squeezed else _crop(config, size)
     if crop is None:
         return None
+    shortest = _shortest(config.size) if crop == "center" else None
     resample = _RESAMPLE.get(config.resample)
     if resample is None:
         return None
@@ -67,25 +69,41 @@ def preprocess_of(checkpoint: Checkpoint, size: tuple[int, int], *, squeezed: bo
         size=size,
         resample=resample,  # type: ignore[arg-type]
         crop=crop,
+        shortest=shortest if shortest != min(size) else None,
         rescale=config.rescale_factor if config.do_rescale else 1.0,
         mean=config.image_mean if config.do_normalize and config.image_mean else (0.0, 0.0, 0.0),
         std=config.image_std if config.do_normalize and config.image_std else (1.0, 1.0, 1.0),
     )
 
 
+def picture_size(checkpoint: Checkpoint) -> tuple[int, int] | None:
+    """[height, width] of what the folder's image processor makes of a picture; None where it does not say."""
+    path, found = checkpoint.optional("preprocessor_config.json", "processor_config.json")
+    return _final(typed(_Processor, found.get("image_processor", found), path))
+
+
 def _crop(config: _Processor, size: tuple[int, int]) -> Literal["none", "center", "pad"] | None:
     """How the picture is fitted to `size`; None where `PreprocessRecord` cannot express it."""
-    wanted = config.size
-    shortest = wanted.get("shortest_edge") if isinstance(wanted, dict) else wanted
-    final = _extent(config.crop_size) if config.do_center_crop else _extent(wanted)
-    fits = shortest == min(size) and final == size
+    shortest, final = _shortest(config.size), _final(config)
     if config.do_pad:
         # Only this family of processors pads to a square with the mean colour before it resizes.
         mean_colour = config.image_processor_type.startswith("LlavaImageProcessor")
+        fits = shortest == min(size) and final == size
         return "pad" if mean_colour and fits and size[0] == size[1] else None
     if config.do_center_crop:
-        return "center" if fits else None
+        covers = shortest is not None and (shortest == min(size) or max(size) <= shortest <= LONGEST_SIDE)
+        return "center" if covers and final == size else None
     return "none" if final == size else None
+
+
+def _final(config: _Processor) -> tuple[int, int] | None:
+    """(height, width) of the picture at the end."""
+    return _extent(config.crop_size) if config.do_center_crop else _extent(config.size)
+
+
+def _shortest(size: _Size) -> int | None:
+    """The length of the shorter side behind the resize, where it follows from the picture's shape."""
+    return size.get("shortest_edge") if isinstance(size, dict) else size
 
 
 def _extent(size: Any) -> tuple[int, int] | None:

@@ -111,6 +111,9 @@ class Source(ABC):
         processor_files: path inside the bundle -> content.
         has_task: whether right answers are known, so that accuracy can be measured.
         metric: the name of what `score` measures, for tables.
+        answer: the encoder's output that is the model's answer, ``embedding`` or ``logits``; empty where a language
+            model reads its tokens.
+        omitted: which side of the folder's model is left out, and what stands in for it; the first that is said.
         half: fp16 or bf16, where the encoder's file is of that type already.
         plain: the model that this one was `prepared` from, with the weights for all other methods.
         takes_lengths: whether prompts and answers may have other lengths than the default.
@@ -133,6 +136,8 @@ class Source(ABC):
     processor_files: dict[str, bytes] = field(default_factory=dict)
     has_task: bool = False
     metric: str = "answers right"
+    answer: str = ""
+    omitted: str = ""
     half: str = ""
     plain: Source | None = None
     takes_lengths: bool = False

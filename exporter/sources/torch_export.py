@@ -93,6 +93,7 @@ def _export(graph: GraphSource, opset: int) -> ir.Model:
     assert program is not None
     model = program.model
     _check_signature(model, graph)
+    _free_names(model)
     _strip(model)
     model.ir_version = 10
     model.graph.name = graph.role
@@ -125,6 +126,15 @@ def _check_signature(model: ir.Model, graph: GraphSource) -> None:
                 where=where,
                 fix="Boolean masks, nonzero and unique in forward give such shapes: select by top-k or argsort.",
             )
+
+
+def _free_names(model: ir.Model) -> None:
+    """Rename inner values that torch called like an output, as it does with what an nn.Embedding gives."""
+    ends = {value.name: value for value in model.graph.outputs}
+    made = [value for node in model.graph.all_nodes() for value in node.outputs]
+    for value in (*made, *model.graph.initializers.values()):
+        if value.name in ends and ends[value.name] is not value:
+            value.name = f"{value.name}_inside"
 
 
 def _strip(model: ir.Model) -> None:

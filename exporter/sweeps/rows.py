@@ -111,9 +111,9 @@ class Plan:
     def _row(self, compressor: Compressor, ratio: str, own: int, keep: int) -> Row:
         """`own` tokens in language graphs for `keep`."""
         row = Row(label(compressor), compressor, ratio, own, runs=[self._figure(compressor, own, keep, True)])
-        if compressor.method.merges and self._generates:
-            row.without = self._figure(compressor, own, keep, False)
         bench = self._bench
+        if compressor.method.merges and (self._generates or bench.source.answer):
+            row.without = self._figure(compressor, own, keep, False)
         # The folder may be moved to another machine: answers hold there too, times do not.
         here = {"machine": machine()["machine"]}
         row.encoder = [self._cell("encoder", compressor, own, lambda: bench.times(compressor, own), **here)]

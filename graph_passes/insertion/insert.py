@@ -66,8 +66,9 @@ def carry_out(model: ir.Model, plan: Insertion) -> Inserted:
     emitted = emit(model, plan)
     rewritten, before = rewire(model, plan, emitted)
     biased: list[str] = []
+    weighed: list[str] = []
     if plan.weigh:
-        rewritten += weigh_pools(model, plan.resize.pools, emitted.composed["sizes"], plan.until)
+        weighed = weigh_pools(model, plan.resize.pools, emitted.composed["sizes"], plan.until)
     if plan.bias or plan.pooled:
         sizes, prefix = emitted.composed["sizes"], plan.seam.prefix
         biased = add_size_bias(model, emitted.slots, sizes, prefix, plan.until, layers=plan.bias)
@@ -78,7 +79,7 @@ def carry_out(model: ir.Model, plan: Insertion) -> Inserted:
         keep=plan.case.keep,
         node_name=emitted.node.name or "",
         function_name=emitted.node.op_type,
-        rewritten=rewritten,
+        rewritten=[*rewritten, *weighed],
         outputs=dict(plan.outputs),
         tokens_in=plan.tokens.name or "",
         tokens_out=emitted.slots.name or "",
@@ -86,6 +87,7 @@ def carry_out(model: ir.Model, plan: Insertion) -> Inserted:
         composed_outputs={name: output.name or "" for name, output in emitted.composed.items()},
         reads=dict(emitted.reads),
         biased=biased,
+        weighed=weighed,
         token_axes=tuple(plan.resize.axes.get(plan.until, ())) if plan.until is not None else (),
         before=before,
     )

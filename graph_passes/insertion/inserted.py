@@ -42,6 +42,7 @@ class Inserted:
         composed_outputs: kept_indices, sizes, assignment -> name of the value about the tokens of the first step.
         reads: signal -> how it is read; not a text, which is an input of the graph.
         biased: names of the attention nodes downstream that now read log(sizes).
+        weighed: a line on each mean over the tokens that is now weighted by the sizes.
         token_axes: axes of the next step's tensor that run over the slots of this one.
         before: the previous step, or None.
     """
@@ -59,6 +60,7 @@ class Inserted:
     composed_outputs: dict[str, str]
     reads: dict[str, Read]
     biased: list[str] = field(default_factory=list)
+    weighed: list[str] = field(default_factory=list)
     token_axes: tuple[int, ...] = ()
     before: Inserted | None = None
 
@@ -71,6 +73,11 @@ class Inserted:
     def params(self) -> dict[str, Any]:
         """The compressor's parameters."""
         return parameters(self.compressor)
+
+    @property
+    def sized(self) -> bool:
+        """Whether anything downstream, up to the next step, reads the sizes."""
+        return bool(self.biased or self.weighed)
 
     @property
     def adjoins(self) -> bool:

@@ -128,10 +128,10 @@ class Downstream:
                     text = f"shape of {value.name} axis {position} from {axis.size} to {axis.kept}"
                     self.edit(node, index, np.array(shape, np.int64), text, source)
                     return
-        self.refuse(
-            node,
-            f"{value.name} has {axis.size} entries on axis {position}, one per token, but is not computed from them",
-        )
+        # Rows that an earlier step took.
+        why = f"; {self.no_rows}" if self.no_rows and ".rows_" in (value.name or "") else ""
+        what = f"{value.name} has {axis.size} entries on axis {position}, one per token"
+        self.refuse(node, f"{what}, but is not computed from them{why}")
 
     def _take_rows(self, node: ir.Node, index: int, position: int, axis: Axis, array: np.ndarray | None) -> bool:
         """Record that a table is read at the kept tokens; false where it is no table, or may not be."""

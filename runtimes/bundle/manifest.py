@@ -17,6 +17,7 @@ the graph's own tensor name, because a foreign file's names are never changed). 
     encoder   pixel_values [B, 3, H, W], of a video [B, T, 3, H, W], of a picture and its tiles [B, 1 + tiles, 3, H, W],
               or input_features [B, mels, frames] float32
               -> tokens [B, K, D], kept_indices [B, K] int64, sizes [B, K] float32, assignment [B, N] int64
+              Of an image tower alone it further gives embedding [B, E], or logits [B, classes], float32.
               `compression` lists several compressors in the order in which tokens pass them; kept_indices, sizes and
               assignment refer to the N tokens that reach the first.
     embed     input_ids [B, P] int64, tokens [B, K, D] -> inputs_embeds [B, P + K, D]
@@ -245,11 +246,13 @@ class ProcessorRecord(Strict):
         kind: ``words`` (one id per word), ``tokenizers`` (a tokenizer.json of Hugging Face's library) or ``none``.
         vocabulary: of ``words``: its file.
         tokenizer: of ``tokenizers``: its file.
+        labels: of an encoder that gives ``logits``: a file with the names of the classes, a list in JSON.
     """
 
     kind: Literal["words", "tokenizers", "none"] = "none"
     vocabulary: BundlePath | None = None
     tokenizer: BundlePath | None = None
+    labels: BundlePath | None = None
 
     @model_validator(mode="after")
     def _has_its_file(self) -> ProcessorRecord:
@@ -262,7 +265,7 @@ class ProcessorRecord(Strict):
     @property
     def files(self) -> list[str]:
         """What it reads."""
-        return [file for file in (self.vocabulary, self.tokenizer) if file]
+        return [file for file in (self.vocabulary, self.tokenizer, self.labels) if file]
 
 
 class Manifest(Strict):

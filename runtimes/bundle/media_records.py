@@ -11,6 +11,7 @@ from .strict import LARGEST, Strict
 
 # No encoder takes a larger picture, video or spectrogram; refused before memory for one is needed.
 MOST_PIXELS = 1 << 24
+LONGEST_SIDE = 1 << 12
 MOST_VALUES = 1 << 26
 LONGEST_WINDOW = 1 << 16
 # In a row, or in a column.
@@ -44,6 +45,8 @@ class PreprocessRecord(Strict):
         crop: ``none`` (stretch to size), ``center`` (the smallest size of the same shape that covers `size`, its longer
             side rounded down, then the middle, its corner rounded down) or ``pad`` (the largest that fits, rounded, in
             the middle of a canvas of the mean colour).
+        shortest: of ``center``: the shorter side of the picture becomes so long, where that is longer than `size`
+            needs, before the middle is taken. Absent where it is not.
         rescale: multiplies the 8-bit value, before mean and std: (rescale * value - mean) / std, float32.
         tiles: which stand behind the whole picture, row by row.
     """
@@ -53,6 +56,7 @@ class PreprocessRecord(Strict):
     resample: Literal["nearest", "bilinear", "bicubic", "lanczos"]
     antialias: bool = True
     crop: Literal["none", "center", "pad"] = "none"
+    shortest: Annotated[int, Field(ge=1, le=LONGEST_SIDE)] | None = None
     rescale: float = 1 / 255
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -74,6 +78,12 @@ class PreprocessRecord(Strict):
             canvas = [sides * side for sides, side in zip(self.tiles.grid, self.size)]
             if any(side > most for side, most in zip(self.tiles.fitted, canvas)):
                 raise ValueError(f"fitted {list(self.tiles.fitted)} is larger than all tiles together, {canvas}")
+        return self
+
+    @model_validator(mode="after")
+    def _covers(self) -> PreprocessRecord:
+        if self.shortest is not None and (self.crop != "center" or self.shortest < max(self.size)):
+            raise ValueError(f"shortest {self.shortest} is of crop center alone, and covers size {list(self.size)}")
         return self
 
 

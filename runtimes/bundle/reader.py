@@ -76,9 +76,13 @@ class Bundle:
         """What can be done where the bundle has no language graphs."""
         if self.manifest.source.kind == "builtin":
             return "Export it with --parts all to get the language graphs."
+        if any(
+            {"embedding", "logits"} & variant.graphs["encoder"].outputs.keys() for variant in self.manifest.variants
+        ):
+            return "It is an image tower, whose answer is an output of its encoder: `session.encode`."
         return (
-            "Language graphs are exported of built-in models only (--parts all): of this one run the encoder, "
-            "`session.encode`, and give its tokens to your own language model."
+            "Without them there are no answers: of this one run the encoder, `session.encode`, and give its tokens to "
+            "your own language model."
         )
 
     def model_path(self, role: str, form: str = "portable", variant: str | None = None) -> Path:

@@ -60,7 +60,7 @@ def _whole(image: Image.Image, filter_: Image.Resampling, record: PreprocessReco
     if record.crop == "none":
         return image.resize((width, height), filter_)
     if record.crop == "center":
-        return _cover(image, width, height, filter_)
+        return _cover(image, record, filter_)
     return _pad(image, width, height, filter_, record)
 
 
@@ -78,15 +78,21 @@ def _tiles(
     return [canvas.crop((left, top, left + width, top + height)) for left, top in corners]
 
 
-def _cover(image: Image.Image, width: int, height: int, filter_: Image.Resampling) -> Image.Image:
-    """The smallest size of the same shape that covers (width, height), and the middle of it."""
-    # In integers: a float product can make the longer side one pixel too short.
-    if width * image.height >= height * image.width:
-        size = (width, max(height, width * image.height // image.width))
-    else:
-        size = (max(width, height * image.width // image.height), height)
+def _cover(image: Image.Image, record: PreprocessRecord, filter_: Image.Resampling) -> Image.Image:
+    """The size of `_covering`, and the middle of it."""
+    height, width = record.size
+    size = _covering(image, record)
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
     return image.resize(size, filter_).crop((left, top, left + width, top + height))
+
+
+def _covering(image: Image.Image, record: PreprocessRecord) -> tuple[int, int]:
+    """The smallest (width, height) of the same shape that covers the record's size, or its shortest side."""
+    height, width = (record.shortest, record.shortest) if record.shortest else record.size
+    # In integers: a float product can make the longer side one pixel too short.
+    if width * image.height >= height * image.width:
+        return width, max(height, width * image.height // image.width)
+    return max(width, height * image.width // image.height), height
 
 
 def _pad(
@@ -107,8 +113,7 @@ def _check_resize(image: Image.Image, record: PreprocessRecord) -> None:
     """Refuse what would become larger on the way than a picture may be: first the width is changed, then the height."""
     height, width = record.size
     if record.crop == "center":
-        width = max(width, -(-height * image.width // image.height))
-        height = max(height, -(-record.size[1] * image.height // image.width))
+        width, height = _covering(image, record)
     fitted = [] if record.tiles is None else [(record.tiles.fitted[1], image.height)]
     for size in ((width, image.height), (width, height), *fitted):
         check_size(size, f"a picture of {image.width} x {image.height}", made="would be resized to")

@@ -94,7 +94,7 @@ def test_max_new_tokens(cpp: Calls, bundles: dict[str, Path]) -> None:
         cpp.sound("generate", **ask, max_new_tokens=9)
 
 
-@pytest.mark.parametrize("crop", ["none", "center", "pad"])
+@pytest.mark.parametrize("crop", ["none", "center", "pad", "shortest"])
 @pytest.mark.parametrize("resample", ["nearest", "bilinear", "bicubic", "lanczos"])
 def test_resizing_agrees_with_pillow(cpp: Calls, bundles: dict[str, Path], resample: str, crop: str) -> None:
     rng = np.random.default_rng(7)
@@ -103,7 +103,8 @@ def test_resizing_agrees_with_pillow(cpp: Calls, bundles: dict[str, Path], resam
         # From one pixel to far more than the target; every fifth has the target's own width or height.
         height, width, rows, columns = (int(2 ** rng.uniform(0, 7.5)) for _ in range(4))
         width, height = (columns if trial % 5 == 0 else width), (rows if trial % 5 == 1 else height)
-        record = PreprocessRecord.model_validate({"size": (rows, columns), **plain})
+        least = {"crop": "center", "shortest": max(rows, columns) + trial % 3} if crop == "shortest" else {}
+        record = PreprocessRecord.model_validate({"size": (rows, columns), **plain, **least})
         pixels = rng.integers(0, 256, (height, width, 4 if trial % 2 else 3), np.uint8)
         result = cpp.image("preprocess", pixels, manifest=manifest(record, bundles["apet"]))
         expected = preprocess.pixel_values(Image.fromarray(pixels[..., :3]), record)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tokexport.errors import GraphError, RequestError
-from tokexport.exporter.evaluate.agreement import cosine, read_folder, slots, words_alike
+from tokexport.exporter.evaluate.agreement import cosine, of_answers, read_folder, slots, words_alike
 from tokexport.exporter.evaluate.answers import Encoded
 from tokexport.exporter.evaluate.judges import Folder
 from tokexport.exporter.opening import open_source
@@ -56,6 +56,15 @@ def test_prefix_tokens_are_not_compared():
 def test_an_output_without_a_row_for_each_token_is_refused():
     with pytest.raises(GraphError, match="not a row for each of the 6 tokens"):
         cosine(np.ones((1, 3, 2), np.float32), encoded([[1, 1]], [0], [0] * 6), LINE)
+
+
+def test_answers_agree_by_their_likeliest_class_or_by_their_direction():
+    full, fewer = np.array([[1, 3, 2], [5, 0, 0]], np.float32), np.array([[0, 9, 1], [1, 2, 0]], np.float32)
+    assert of_answers(full, fewer, "logits").tolist() == [1, 0]
+    cosines = [29 / (14**0.5 * 82**0.5), 1 / 5**0.5]
+    np.testing.assert_allclose(of_answers(full, fewer, "embedding"), cosines, rtol=1e-6)
+    with pytest.raises(GraphError, match="NaN or inf as its logits"):
+        of_answers(full, fewer * np.nan, "logits")
 
 
 def test_an_output_that_is_not_finite_agrees_with_nothing():

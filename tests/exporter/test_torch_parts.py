@@ -157,6 +157,19 @@ def test_a_causal_attention_keeps_its_mask_under_the_bias():
     assert torch.allclose(got, F.scaled_dot_product_attention(query, repeated, repeated, mask), atol=1e-6)
 
 
+def test_a_mean_over_merged_tokens_counts_what_they_stand_for():
+    x = torch.randn(1, 3, D, generator=torch.Generator().manual_seed(4))
+    sizes = torch.tensor([[1.0, 2.0, 1.0]])
+    with torch_parts.attention_tap([], [sizes.log()], prefix=1):
+        whole, behind, kept = torch.mean(x, 1), x[:, 1:].mean(dim=1), x[0].mean(0, keepdim=True)
+        channels, all_of_it = torch.mean(x, -1), x.mean()
+    repeated = x[:, [0, 1, 1, 2]]
+    assert torch.allclose(whole, repeated.mean(1), atol=1e-6) and torch.allclose(kept, repeated[0].mean(0)[None])
+    assert torch.allclose(behind, repeated[:, 1:].mean(1), atol=1e-6)
+    assert torch.allclose(channels, x.mean(-1)) and torch.allclose(all_of_it, x.mean())
+    assert torch.allclose(x.mean(1), x.sum(1) / 3)
+
+
 def test_an_attention_that_cannot_take_the_bias_is_refused(x):
     plain = nn.Sequential(nn.Linear(D, D), nn.Linear(D, D))
     with pytest.raises(GraphError, match="--size-bias off"):

@@ -53,6 +53,19 @@ def test_center_takes_the_middle(width: int, left: int) -> None:
     np.testing.assert_array_equal(found[0, 1, :, 0], np.arange(left, left + 4))
 
 
+@pytest.mark.parametrize(("width", "height"), [(12, 8), (8, 12), (8, 8)])
+def test_center_takes_the_middle_of_a_picture_whose_shorter_side_is_longer(width: int, height: int) -> None:
+    found = pixel_values(ramp(width, height), record(crop="center", shortest=8))
+    np.testing.assert_array_equal(found[0, 0, 0], np.arange(4) + (width - 4) // 2)
+    np.testing.assert_array_equal(found[0, 1, :, 0], np.arange(4) + (height - 4) // 2)
+
+
+@pytest.mark.parametrize("changes", [{"crop": "none", "shortest": 8}, {"crop": "center", "shortest": 3}])
+def test_a_shortest_side_is_of_a_crop_and_covers_it(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="is of crop center alone, and covers"):
+        record(**changes)
+
+
 def test_center_covers_a_size_of_another_shape() -> None:
     found = pixel_values(ramp(4, 8), record(size=(2, 4), crop="center"))
     np.testing.assert_array_equal(found[0, 0, 0], np.arange(4))

@@ -126,8 +126,13 @@ const GraphRecord& Bundle::graph(const std::string& role, const std::string& var
 
 std::string Bundle::without_language() const {
     if (manifest_.builtin) return "Export it with --parts all to get the language graphs.";
-    return "Language graphs are exported of built-in models only (--parts all): of this one run the encoder, and give "
-           "its tokens to your own language model.";
+    for (const Variant& variant : manifest_.variants) {
+        const auto& outputs = variant.graphs.at("encoder").outputs;
+        if (outputs.count("embedding") || outputs.count("logits"))
+            return "It is an image tower, whose answer is an output of its encoder: Session::encode.";
+    }
+    return "Without them there are no answers: of this one run the encoder, and give its tokens to your own language "
+           "model.";
 }
 
 fs::path Bundle::model_path(const std::string& role, const std::string& form, const std::string& variant) const {

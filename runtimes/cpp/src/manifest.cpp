@@ -275,6 +275,8 @@ void read_processor(const Field& field, Manifest& manifest) {
     };
     manifest.vocabulary = file("vocabulary", "words");
     manifest.tokenizer = file("tokenizer", "tokenizers");
+    // Names of classes: the outputs of an image tower are the caller's to read.
+    file("labels", "");
     fields.done();
 }
 

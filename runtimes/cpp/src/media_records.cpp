@@ -8,6 +8,7 @@ namespace {
 constexpr std::int64_t kInt = INT32_MAX;
 // No model takes a larger picture or spectrogram; refused before memory is allocated.
 constexpr std::int64_t kMostPixels = std::int64_t{1} << 24;
+constexpr std::int64_t kLongestSide = std::int64_t{1} << 12;
 constexpr std::int64_t kLargest = std::int64_t{1} << 26;
 constexpr std::int64_t kLongestWindow = 1 << 16;
 constexpr std::int64_t kMostTiles = 64;
@@ -53,6 +54,12 @@ PreprocessRecord image_of(Fields& fields) {
     record.height = height, record.width = width;
     record.resample = named<PreprocessRecord::Resample>(fields.at("resample"), kFilters);
     if (const auto crop = fields.find("crop")) record.crop = named<PreprocessRecord::Crop>(*crop, kCrops);
+    if (const auto shortest = fields.optional("shortest")) {
+        record.shortest = static_cast<int>(shortest->integer(1, kLongestSide));
+        shortest->must(record.crop == PreprocessRecord::Crop::center &&
+                           record.shortest >= std::max(record.height, record.width),
+                       "it is of crop center alone, and covers the size");
+    }
     if (const auto antialias = fields.find("antialias")) record.antialias = antialias->boolean();
     if (const auto rescale = fields.find("rescale")) record.rescale = rescale->number();
     record.mean = three(fields.at("mean"));

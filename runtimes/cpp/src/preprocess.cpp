@@ -50,12 +50,15 @@ void check_resize(const Pixels& image, std::int64_t across, std::int64_t down) {
                        "", "Cut it to a shape like the model's.");
 }
 
-// Resizes to the smallest size of the same aspect ratio that covers the record's, and crops the centre.
+// Resizes to the smallest size of the same aspect ratio that covers the record's, or its shortest side, and crops the
+// centre.
 Pixels cover(const Pixels& image, const PreprocessRecord& record) {
     const std::int64_t width = record.width, height = record.height;
-    const bool wide = width * image.height >= height * image.width;
-    const std::int64_t across = wide ? width : std::max(width, height * image.width / image.height);
-    const std::int64_t down = wide ? std::max(height, width * image.height / image.width) : height;
+    const std::int64_t least_across = record.shortest ? record.shortest : width;
+    const std::int64_t least_down = record.shortest ? record.shortest : height;
+    const bool wide = least_across * image.height >= least_down * image.width;
+    const std::int64_t across = wide ? least_across : std::max(least_across, least_down * image.width / image.height);
+    const std::int64_t down = wide ? std::max(least_down, least_across * image.height / image.width) : least_down;
     check_resize(image, across, down);
     const Pixels covering = resize(image, static_cast<int>(across), static_cast<int>(down), record.resample);
     Pixels middle(record.width, record.height);

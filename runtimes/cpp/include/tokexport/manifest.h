@@ -87,6 +87,8 @@ struct PreprocessRecord {
     Crop crop = Crop::none;
     double rescale = 1.0 / 255;
     std::array<double, 3> mean, std;
+    // Of Crop::center: the shorter side becomes so long before the middle is taken; 0: as long as the size needs.
+    int shortest = 0;
     std::optional<TilesRecord> tiles;
 
     // Of the tensor.
