@@ -1,8 +1,8 @@
 #include "tokexport/manifest.h"
 
 #include <algorithm>
-#include <tuple>
 
+#include "asking_records.h"
 #include "fields.h"
 #include "file_record.h"
 #include "media_records.h"
@@ -92,47 +92,6 @@ CompressionRecord compression_of(const Field& field) {
     fields.ignore("assume_no_padding");
     fields.done();
     return compression;
-}
-
-// What all windows of a model are told alike: what is heard by one is asked of the next.
-auto told(const SpeechRecord& speech) {
-    return std::tie(speech.start, speech.languages, speech.tasks, speech.no_timestamps, speech.timestamps);
-}
-
-SpeechRecord speech_of(const Field& field, std::int64_t vocabulary) {
-    Fields fields(field);
-    SpeechRecord record;
-    record.start = fields.at("start").integer(0, vocabulary - 1);
-    const auto named = [&](const char* key, std::map<std::string, std::int64_t>& ids) {
-        if (const auto found = fields.find(key))
-            for (const auto& [name, id] : found->items()) ids[name] = id.integer(0, vocabulary - 1);
-    };
-    named("languages", record.languages);
-    named("tasks", record.tasks);
-    const auto whole = [&](const char* key, std::int64_t most) -> std::optional<std::int64_t> {
-        const auto found = fields.optional(key);
-        return found ? std::optional(found->integer(0, most)) : std::nullopt;
-    };
-    record.no_timestamps = whole("no_timestamps", vocabulary - 1);
-    record.timestamps = whole("timestamps", vocabulary - 1);
-    if (record.timestamps) fields.at("timestamps").must(*record.timestamps > 0, "no word stands before the times");
-    record.latest_start = whole("latest_start", INT64_MAX);
-    if (const auto seconds = fields.find("timestamp_seconds")) {
-        record.timestamp_seconds = seconds->number();
-        seconds->must(record.timestamp_seconds > 0, "it is not more than 0");
-    }
-    fields.done();
-    return record;
-}
-
-// How a question becomes ids. This library takes the ids of a prompt, so it keeps none of it.
-void check_prompt(const Field& field, std::int64_t vocabulary) {
-    Fields fields(field);
-    for (const char* text : {"before", "after"}) fields.at(text).text();
-    fields.at("image").integer(0, vocabulary - 1);
-    for (const char* flag : {"add_special_tokens", "strips"})
-        if (const auto found = fields.find(flag)) found->boolean();
-    fields.done();
 }
 
 GenerationRecord generation_of(const Field& field) {
@@ -298,7 +257,7 @@ Manifest manifest_of(const Field& field) {
     for (const Variant& variant : manifest.variants) {
         if (!variant.generation || !variant.generation->speech) continue;
         first = first ? first : &*variant.generation->speech;
-        variants.must(told(*variant.generation->speech) == told(*first), "their records of speech differ");
+        variants.must(heard_alike(*variant.generation->speech, *first), "their records of speech differ");
     }
     if (const auto preprocess = fields.optional("preprocess")) manifest.preprocess = preprocess_of(*preprocess);
     if (const auto processor = fields.find("processor")) read_processor(*processor, manifest);
