@@ -6,13 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tokexport.exporter.pipeline import _what_to_try
+from tokexport.exporter.proof.gate import what_to_try
 from tokexport.exporter.result import Exported
 from tokexport.runtimes.generate import _of_nan
 
 
 def result(precision: str, *, ok: bool) -> Exported:
-    return Exported(Path("b"), "toy", precision, [], proof={"checks": [{"ok": ok}]})
+    return Exported(Path("b"), "toy", precision, [], proof={"checks": [{"part": "head", "ok": ok}]})
 
 
 @pytest.mark.parametrize(
@@ -25,8 +25,15 @@ def result(precision: str, *, ok: bool) -> Exported:
     ],
 )
 def test_after_a_failed_gate(precision: str, ok: bool, says: str, says_not: str) -> None:
-    cure = _what_to_try([result(precision, ok=ok)])
+    cure = what_to_try([result(precision, ok=ok)])
     assert says in cure and says_not not in cure
+
+
+@pytest.mark.parametrize(("weights", "says"), [("int8", "Measure"), ("int4", "Use --llm-weights int8. Or: Measure")])
+def test_after_too_little_agreement(weights: str, says: str) -> None:
+    checks = [{"part": "head", "ok": True}, {"part": "agreement", "ok": False}]
+    failed = Exported(Path("b"), "toy", "fp16", [], proof={"checks": checks}, llm_weights={"weights": weights})
+    assert what_to_try([failed]).startswith(says)
 
 
 @pytest.mark.parametrize(("precision", "says"), [("fp16", "--precision fp32"), ("fp32", "check the input")])
