@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BundleError, RequestError
-from .probes import AGREEMENT
 
 if TYPE_CHECKING:
     from ...runtimes.bundle.manifest import Manifest
@@ -146,6 +145,8 @@ def shortfall(measured: Mapping[str, Any] | None, least: float | None) -> str:
 
 def failure(results: Sequence[Exported], min_accuracy: float | None) -> str:
     """Which gate the variants of an export failed, or nothing."""
+    from .probes import AGREEMENT
+
     for result in results:
         checks = _checks(result)
         bad = [check for check in checks if not check["ok"]]
@@ -165,6 +166,8 @@ def failure(results: Sequence[Exported], min_accuracy: float | None) -> str:
 
 def what_to_try(results: Sequence[Exported], min_accuracy: float | None) -> str:
     """A cure that fits what failed: not fp32 for a graph that is in fp32."""
+    from .probes import AGREEMENT
+
     bad = {check["part"] for result in results for check in _checks(result) if not check["ok"]}
     if not bad:
         (short, *_) = (one for one in results if shortfall(one.accuracy, min_accuracy))
