@@ -40,33 +40,19 @@ RESULTS = Path(__file__).parents[1] / "results"
 CLIP = "beckett"
 LIMIT = 200  # tokens
 UNCOMPRESSED = "uncompressed"
+_INSIDE = {"method": "a_tome", "ratio": 0.5, "seam": "encoder_layer:0", "params": {"metric": "tokens"}}
 # Name -> what `export` is told, and the seconds of its window.
 BUNDLES: dict[str, tuple[dict[str, Any], int]] = {
     UNCOMPRESSED: ({"method": "uniform", "keep": 1500}, 30),
     "kcenter_merge, 75% behind": ({"method": "kcenter_merge", "ratio": 0.75}, 30),
     "kcenter_merge, 50% inside": ({"method": "kcenter_merge", "ratio": 0.5, "seam": "encoder_layer:0"}, 30),
-    "a_tome, 50% inside": (
-        {"method": "a_tome", "ratio": 0.5, "seam": "encoder_layer:0", "params": {"metric": "tokens"}},
-        30,
-    ),
+    "a_tome, 50% inside": (_INSIDE, 30),
     "uncompressed, window 15 s": ({"method": "uniform", "keep": 750, "window": 15}, 15),
-    "a_tome, 50% inside, window 15 s": (
-        {"method": "a_tome", "ratio": 0.5, "seam": "encoder_layer:0", "params": {"metric": "tokens"}, "window": 15},
-        15,
-    ),
+    "a_tome, 50% inside, window 15 s": ({**_INSIDE, "window": 15}, 15),
     "uncompressed, int8 weights": ({"method": "uniform", "keep": 1500, "llm_weights": "int8"}, 30),
     "uncompressed, int4 weights": ({"method": "uniform", "keep": 1500, "llm_weights": "int4"}, 30),
-    "a_tome, 50% inside, window 15 s, int8 weights": (
-        {
-            "method": "a_tome",
-            "ratio": 0.5,
-            "seam": "encoder_layer:0",
-            "params": {"metric": "tokens"},
-            "window": 15,
-            "llm_weights": "int8",
-        },
-        15,
-    ),
+    "a_tome, 50% inside, window 15 s, int8 weights": ({**_INSIDE, "window": 15, "llm_weights": "int8"}, 15),
+    "a_tome, 50% inside, window 20 s, int8 weights": ({**_INSIDE, "window": 20, "llm_weights": "int8"}, 20),
 }
 
 

@@ -36,11 +36,11 @@ def show(
     from ..report import picture
 
     option, media = one_input(given)
+    out = out or Path("kept.png")
+    refuse_loss(out, [media, *bundles])
     for bundle in bundles:
         manifest = open_bundle(bundle).manifest
         check_kind(manifest.preprocess_of(manifest.variants[0]), bundle, option)
-    out = out or Path("kept.png")
-    refuse_loss(out, [media, *bundles])
     if out.suffix.lower() not in (".png", ".svg"):
         raise RequestError(f"{out} is neither a .png nor an .svg file", fix="Write for example -o kept.png.")
     if out.suffix.lower() == ".png" and len(bundles) > 1:

@@ -110,10 +110,12 @@ def prove(
         probes += language_probes(built.language, language_values(encoded[0][1]))
         wholes = whole_in_torch.wholes if whole_in_torch else []
         probes += answer_probes(source, variant, by_role, wholes) if source.proof_prompt() else []
-        # PyTorch has said all it has to: its weights and those of ONNX Runtime are never in memory together.
-        built.let_go({role: load_model(file) for role, file in written.items()} if floats else models)
-        source.let_go()
-        give_back()
+        # PyTorch has said all it has to: its weights and those of ONNX Runtime are never in memory together. The
+        # reference build of bf16 is in no file.
+        if precision != "bf16":
+            built.let_go({role: load_model(file) for role, file in written.items()} if floats else models)
+            source.let_go()
+            give_back()
     judged = "fp32" if precision == "bf16" else precision
     checks = check(probes, models, ort_runner, judged)
     checks += check_answers(probes, variant, models, ort_runner, judged)

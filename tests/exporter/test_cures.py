@@ -12,7 +12,8 @@ from tokexport.runtimes.generate import _of_nan
 
 
 def result(precision: str, *, ok: bool) -> Exported:
-    return Exported(Path("b"), "toy", precision, [], proof={"checks": [{"part": "head", "ok": ok}]})
+    measured = {"compressed": 0.5, "uncompressed": 0.95}
+    return Exported(Path("b"), "toy", precision, [], proof={"checks": [{"part": "head", "ok": ok}]}, accuracy=measured)
 
 
 @pytest.mark.parametrize(
@@ -20,12 +21,12 @@ def result(precision: str, *, ok: bool) -> Exported:
     [
         ("fp16", False, "--precision fp32", "kcenter_merge"),
         ("fp32", False, "wrong, at any precision", "--precision"),
-        ("fp32", True, "kcenter_merge", "--precision"),
-        ("fp16", True, "kcenter_merge", "--precision"),
+        ("fp32", True, "Removing fewer tokens", "--precision"),
+        ("fp16", True, "Removing fewer tokens", "--precision"),
     ],
 )
 def test_after_a_failed_gate(precision: str, ok: bool, says: str, says_not: str) -> None:
-    cure = what_to_try([result(precision, ok=ok)])
+    cure = what_to_try([result(precision, ok=ok)], 0.9)
     assert says in cure and says_not not in cure
 
 
@@ -33,7 +34,7 @@ def test_after_a_failed_gate(precision: str, ok: bool, says: str, says_not: str)
 def test_after_too_little_agreement(weights: str, says: str) -> None:
     checks = [{"part": "head", "ok": True}, {"part": "agreement", "ok": False}]
     failed = Exported(Path("b"), "toy", "fp16", [], proof={"checks": checks}, llm_weights={"weights": weights})
-    assert what_to_try([failed]).startswith(says)
+    assert what_to_try([failed], None).startswith(says)
 
 
 @pytest.mark.parametrize(("precision", "says"), [("fp16", "--precision fp32"), ("fp32", "check the input")])

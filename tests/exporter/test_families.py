@@ -98,9 +98,9 @@ def test_llava_in_float16_is_opened_in_float32(tmp_path):
 
 def test_a_vision_tower_that_wants_more_than_pixels_is_refused(tmp_path, tiny_llava_folder):
     config = json.loads((tiny_llava_folder / "config.json").read_text())
-    config["vision_config"] = {"model_type": "pixtral", "hidden_size": 32, "num_attention_heads": 2}
+    config["vision_config"] = {"model_type": "dinov2", "hidden_size": 32, "num_attention_heads": 2}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(RequestError, match="vision tower pixtral is not supported"):
+    with pytest.raises(RequestError, match="vision tower dinov2 is not supported"):
         open_source(str(tmp_path))
 
 

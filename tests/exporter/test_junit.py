@@ -209,7 +209,7 @@ def test_the_recorded_accuracy_is_gated(bundle, least, code, found):
     rehashed(bundle, "encoder.onnx", accuracy={"questions": 512, "compressed": 0.8, "uncompressed": 0.99})
     suites = report(bundle, "--min-accuracy", least, code=code)
     assert verdicts(suites["accuracy"]) == found and not verdicts(suites["compressor"])
-    printed = verified(bundle, "--min-accuracy", least, code=code).stdout
+    printed = " ".join(verified(bundle, "--min-accuracy", least, code=code).stdout.split())
     assert "accuracy at the export: 80.0%" in printed and "NOT PROVED" not in printed
     assert ("FAILED: accuracy 0.8000 is below --min-accuracy 0.81" in printed) == bool(code)
     data = json.loads(verified(bundle, "--min-accuracy", least, "--json", code=code).stdout)

@@ -17,7 +17,7 @@ def vit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ViT, which is in transformers and has no family here: CLS and 4 x 4 patches."""
     transformers = pytest.importorskip("transformers")
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    vit = transformers.ViTModel(transformers.ViTConfig(**sizes, image_size=56, patch_size=14), add_pooling_layer=False)
+    vit = transformers.ViTMSNModel(transformers.ViTMSNConfig(**sizes, image_size=56, patch_size=14))
     tiny_checkpoints.enliven(vit)
     folder = tmp_path_factory.mktemp("checkpoints") / "vit"
     vit.save_pretrained(folder)
