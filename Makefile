@@ -33,7 +33,7 @@ test: $(VENV)/.test
 tests: $(VENV)/.test
 	cd tests && $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(TESTS)
 
-# Twenty thousand encoders in every spelling, where `make test` tries five hundred.
+# Twenty thousand encoders in every spelling, where `make test` tries two hundred and fifty.
 generated: $(VENV)/.test
 	cd tests && $(BIN)/python -m pytest -q -n 2 -m slow graph_passes/test_generated_encoders.py
 

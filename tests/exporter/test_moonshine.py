@@ -68,7 +68,9 @@ def test_with_every_token_a_transcript_is_that_of_generate(folder, model, tmp_pa
     assert len(seen) > 10, "a model that says one word proves nothing"
 
 
-@pytest.mark.parametrize(("seam", "kept"), [("encoder_output", 40), ("encoder_layer:0", 80)])
+@pytest.mark.parametrize(
+    ("seam", "kept"), [pytest.param("encoder_output", 40, marks=pytest.mark.slow), ("encoder_layer:0", 80)]
+)
 def test_with_fewer_tokens_it_is_that_of_the_decoder_with_log_size(folder, model, tmp_path, seam, kept):
     session = exported(folder, tmp_path / "fewer", "--method", "kcenter_merge", "--keep", kept, "--seam", seam)
     assert session.variant.generation.image_span == (0, kept)

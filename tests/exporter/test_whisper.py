@@ -218,6 +218,7 @@ def test_the_real_command_line_prints_words(whole):
     assert all(word.startswith("w") for word in result.stdout.split()) and result.stdout.strip()
 
 
+@pytest.mark.slow
 def test_the_narrow_shape_of_large_v3_turbo(tmp_path):
     """128 bands, four decoder layers under more encoder layers, more languages than English."""
     folder = tiny_checkpoints.whisper(tmp_path / "turbo", mels=128, layers=6, decoder_layers=4, heads=4, tokens=60)

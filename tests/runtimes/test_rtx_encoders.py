@@ -27,6 +27,8 @@ pytest.importorskip("tensorrt_rtx")
 
 ENCODERS = ("tiny_vlm_encoder_onnx", "tiny_llava_encoder_onnx", "tiny_whisper_encoder_onnx")
 FORMS = ("portable", "inlined", "plugin")
+# What is inlined are the nodes that the portable form has in a function.
+EACH = ("portable", pytest.param("inlined", marks=pytest.mark.slow), "plugin")
 KEEP = 12
 
 
@@ -81,7 +83,7 @@ def test_an_encoder_builds(tiny_llava_encoder_onnx: Path, form: Any, tmp_path: P
     assert_builds(saved(compress(tiny_llava_encoder_onnx, "apet", keep=KEEP, form=form), tmp_path))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", EACH)
 @pytest.mark.parametrize(("modality", "name"), [("image", ENCODERS[0]), ("audio", ENCODERS[2])])
 def test_every_method_builds(
     modality: str, name: str, form: str, request: pytest.FixtureRequest, tmp_path: Path
@@ -102,7 +104,7 @@ def test_every_method_builds(
     assert_builds(saved(model, tmp_path))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", EACH)
 @pytest.mark.parametrize("dtype", ["float", "float16", "bfloat16"])
 def test_transformations_of_a_grid_build(dtype: str, form: str, tmp_path: Path) -> None:
     text = f'<ir_version: 8, opset_import: ["" : 18]> g ({dtype}[1,36,8] x) => ({dtype}[1,36,8] t) {{ t = Relu(x) }}'
