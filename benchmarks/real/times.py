@@ -191,7 +191,7 @@ def main() -> None:
         "rows": table,
     }
     kept = RESULTS / f"real_times_{asked.model}.json"
-    if asked.rows:
+    if asked.rows and kept.is_file():
         result = json.loads(kept.read_text())
         rows = result["rows"] | {name: row for name, row in table.items() if name != UNCOMPRESSED}
         result["rows"] = {name: rows[name] for name in (*BUNDLES, *rows) if name in rows}
