@@ -166,11 +166,12 @@ def exported(data: dict[str, Any], source: str = "SOURCE") -> None:
         weights_told(one, f"{one['variant']}: " if data["further"] else "")
     if data["accuracy"]:
         accuracy = data["accuracy"]
-        chance = accuracy["baselines"]["random"]
-        click.echo(
-            f"accuracy on {accuracy['questions']} questions: {accuracy['compressed']:.1%} "
-            f"(uncompressed {accuracy['uncompressed']:.1%}; as many random tokens {chance['mean']:.1%} "
-            f"± {chance['deviation']:.1%})"
+        chance, smaller = (accuracy["baselines"].get(name) for name in ("random", "resolution"))
+        picture = f"; {smaller['keep']} tokens of a smaller picture {smaller['accuracy']:.1%}" if smaller else ""
+        tables.wrapped(
+            f"accuracy on {accuracy['questions']} questions: ",
+            f"{accuracy['compressed']:.1%} (uncompressed {accuracy['uncompressed']:.1%}; as many random tokens "
+            f"{chance['mean']:.1%} ± {chance['deviation']:.1%}{picture})",
         )
     verdicts(data, source)
     if data["further"]:

@@ -7,15 +7,17 @@
      "stderr": 0.005,            standard error of `compressed`
      "uncompressed": 0.998,      the model in PyTorch
      "share": 0.988,             compressed / uncompressed
-     "baselines": {              all in the bundle's language graphs and, but for pool, with its number of tokens K
+     "baselines": {              all in the bundle's language graphs and, but for two, with its number of tokens K
         "random": {"mean": 0.67, "deviation": 0.03, "seeds": 10},
         "uniform": {"accuracy": 0.69},
+        "resolution": {"keep": 16, "accuracy": 0.44}, a smaller picture; absent where the model takes one size only
         "pool": {"keep": 16, "accuracy": 0.85},       the largest grid of at most K tokens; absent where there is none
         "oracle": {"accuracy": 0.85,                  the tokens that show what is asked for first
                    "merged": 0.99}}}                  the same, and all others averaged into the nearest of them
 
 `random` is the mean over ten seeds with their standard deviation, and `random`, `uniform` and `pool` sit at the seam of
-the method, or of a recipe's last step. The oracle is what selecting by content alone can reach: no ceiling where a
+the method, or of a recipe's last step. For `resolution`, the encoder that nothing was put into reads a smaller picture:
+see `exporter.evaluate.resolution`. The oracle is what selecting by content alone can reach: no ceiling where a
 model reads the ground as well as what stands on it, as tiny-vlm does. That of merging is `merged`, weighed by
 log(size).
 """
@@ -32,7 +34,7 @@ from ...errors import RequestError
 from ...graph_passes.compressors import Case, Compressor, make, names
 from ...graph_passes.compressors.random import Random
 from ...graph_passes.compressors.uniform import Uniform
-from . import known
+from . import known, resolution
 from .answers import READ, Encoded, Language
 from .question_set import QuestionSet
 
@@ -124,6 +126,10 @@ def baselines(question_set: QuestionSet, seam: Seam, language: Language, asked: 
         "random": {"mean": float(np.mean(chances)), "deviation": float(np.std(chances)), "seeds": SEEDS},
         "uniform": {"accuracy": share(fixed(Uniform()))},
     }
+    smaller, _ = resolution.smaller_encoder(question_set.source, seam, language.keep)
+    if smaller is not None:
+        encoded = resolution.encode(question_set, smaller)
+        found[resolution.NAME] = {"keep": encoded.kept_indices.shape[1], "accuracy": share(encoded)}
     pooled = pool_keep(seam, language.keep)
     if pooled is not None:
         found["pool"] = {"keep": pooled, "accuracy": share(question_set.encode(seam, make("pool"), pooled))}

@@ -20,13 +20,14 @@ from .accuracy import refusal
 from .answers import Language
 from .known import graph_hash
 from .question_set import compressor_node
+from .resolution import resized
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
     from ...graph_passes.seams.seam import Seam
-    from ..sources.source import Source
+    from ..sources.source import GraphSource, Source
 
 ROUNDS = 30
 
@@ -107,6 +108,21 @@ class Bench:
             "uncompressed_ms": partial(ort_runner(self.base.encoder, threads=1), plain),
             "encoder_ms": partial(ort_runner(compressed, threads=1), sample),
             "compressor_ms": partial(ort_runner(alone, threads=1), reached),
+        }
+        return interleaved(runs, ROUNDS)
+
+    def smaller_times(self, encoder: GraphSource) -> dict[str, float]:
+        """Milliseconds at B = 1 on one thread: the encoder, and the one for smaller pictures."""
+        import torch
+
+        from ..sources.torch_export import export_graph
+
+        plain = self.source.real_inputs(1)[0]
+        ((name, wanted),) = encoder.inputs.items()
+        smaller = {name: resized(torch.from_numpy(plain[name]), (wanted.shape[-2], wanted.shape[-1])).numpy()}
+        runs = {
+            "uncompressed_ms": partial(ort_runner(self.base.encoder, threads=1), plain),
+            "encoder_ms": partial(ort_runner(export_graph(encoder), threads=1), smaller),
         }
         return interleaved(runs, ROUNDS)
 

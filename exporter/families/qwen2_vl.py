@@ -146,9 +146,19 @@ class QwenSource(VisionLanguage):
 
     Attributes:
         further: n.
+        visual: the vision tower, of which encoders of several sizes may share the weights.
+        step: the sides of a grid of tokens are multiples of it.
     """
 
     further: int = 0
+    visual: Any = None
+    step: int = 1
+
+    def smaller_encoder(self, grid: tuple[int, ...]) -> GraphSource | None:
+        """See `Source`; its windows are whole ones, as those of all sizes are."""
+        if any(side % self.step for side in grid):
+            return None
+        return _encoder(self.visual, (grid[0], grid[1]))
 
     @cached_property
     def decoder(self) -> LanguageDecoder:
@@ -200,21 +210,15 @@ def open_family(checkpoint: Checkpoint) -> QwenSource:
     with without_weights():
         visual = built(lambda: tower(vision), path)
     checkpoint.weights.load(visual, "visual")
-    patches, merge = (size[0] // vision.patch_size, size[1] // vision.patch_size), vision.spatial_merge_size
-    tokens = (patches[0] // merge, patches[1] // merge)
+    token = vision.patch_size * vision.spatial_merge_size
+    tokens = (size[0] // token, size[1] // token)
     preprocess = preprocess_of(checkpoint, size, squeezed=True)
     mean, std = (preprocess.mean, preprocess.std) if preprocess else (_MEAN, _STD)
     source = QwenSource(
         kind="checkpoint",
         name=checkpoint.name,
         modality="image",
-        encoder=GraphSource(
-            role="encoder",
-            module=QwenEncoder(visual, patches).eval(),
-            inputs={"pixel_values": torch.zeros(1, vision.in_channels, *size)},
-            outputs=("tokens",),
-            grid=tokens,
-        ),
+        encoder=_encoder(visual, tokens),
         files=checkpoint.weights.files,
         # Before the merger four neighbours are one token, so none can be removed.
         auto_seam=dict.fromkeys(("encoder_output", "projector_input", "projector_output"), "projector_output"),
@@ -228,9 +232,31 @@ def open_family(checkpoint: Checkpoint) -> QwenSource:
         mean=mean,
         std=std,
         further=further,
+        visual=visual,
+        step=_step(vision) // token,
     )
     # With further channels, tokens are no longer in the space of words.
     return source.opened("" if further else "projector_output")
+
+
+def _encoder(visual: Any, grid: tuple[int, int]) -> GraphSource:
+    """For pictures of so many tokens, over the weights of the vision tower."""
+    vision, merge = visual.config, visual.spatial_merge_size
+    patches = (grid[0] * merge, grid[1] * merge)
+    size = [side * vision.patch_size for side in patches]
+    return GraphSource(
+        role="encoder",
+        module=QwenEncoder(visual, patches).eval(),
+        inputs={"pixel_values": torch.zeros(1, vision.in_channels, *size)},
+        outputs=("tokens",),
+        grid=grid,
+    )
+
+
+def _step(vision: Any) -> int:
+    """Pixels of which the sides of pictures are multiples: where the encoder has windows, all of them are equal."""
+    token: int = vision.patch_size * vision.spatial_merge_size
+    return getattr(vision, "window_size", token) // token * token
 
 
 def _further(vision: Any, path: Path) -> int:
@@ -269,10 +295,9 @@ def _size(checkpoint: Checkpoint, vision: Any) -> tuple[int, int]:
                 where=str(path),
                 fix="Its files belong to different models: download the folder again.",
             )
-    # Where the encoder has windows, all of them are equal.
-    token = vision.patch_size * vision.spatial_merge_size
-    step, (fewest, most) = getattr(vision, "window_size", token) // token * token, processor.area
+    step, (fewest, most) = _step(vision), processor.area
     if not step:
+        token = vision.patch_size * vision.spatial_merge_size
         raise RequestError(
             f"window_size of config.json is {vision.window_size} pixels, and a token is {token}",
             where=str(checkpoint.folder / "config.json"),

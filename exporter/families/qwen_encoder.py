@@ -105,7 +105,9 @@ class QwenEncoder(nn.Module):
         self.patch_embed = Patches(visual.patch_embed.proj, merge)
         self.blocks = visual.blocks
         for block in self.blocks:
-            block.attn = Attention(block.attn)
+            # An encoder for another size may have the same blocks.
+            if not isinstance(block.attn, Attention):
+                block.attn = Attention(block.attn)
         further = dict(
             zip(getattr(visual, "deepstack_visual_indexes", ()), getattr(visual, "deepstack_merger_list", ()))
         )

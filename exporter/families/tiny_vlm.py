@@ -73,6 +73,19 @@ class TinyVLMSource(Source):
         )
         return replace(self, encoder=encoder, files=(*self.files, zoo.PROJECTOR), plain=self)
 
+    def smaller_encoder(self, grid: tuple[int, ...]) -> GraphSource | None:
+        """See `Source`; the learned positions, which were trained for one size, are interpolated (bilinear)."""
+        if len(grid) != len(self.model.config.grid) or self.model.config.frames > 1:
+            return None
+        height, width = (self.model.config.patch * side for side in grid)
+        return GraphSource(
+            role="encoder",
+            module=zoo.Encoder(zoo.smaller(self.model, (grid[0], grid[1]))).eval(),
+            inputs={"pixel_values": torch.zeros(1, 3, height, width)},
+            outputs=("tokens",),
+            grid=grid,
+        )
+
     def language(self, keep: int) -> list[GraphSource]:
         """embed, prefill and decode for K = `keep`; the examples are one question and one word of an answer."""
         if self.parts == "encoder":

@@ -10,11 +10,12 @@ such models begin about there too: EViT in the fourth layer of twelve, DynamicVi
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -77,15 +78,17 @@ class TowerEncoder(nn.Module):
         model: with its weights.
         kind: how it is read.
         prefix: tokens in front of the patches.
+        stretched: whether learned positions are stretched to the picture, by the model's own code.
     """
 
-    def __init__(self, model: nn.Module, kind: Kind, prefix: int) -> None:
+    def __init__(self, model: nn.Module, kind: Kind, prefix: int, *, stretched: bool = False) -> None:
         super().__init__()
         self.model, self.kind, self.prefix = model, kind, prefix
+        self.options = {"interpolate_pos_encoding": True} if stretched else {}
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """[1, C, H, W] float32 -> [1, N, D], and [1, E] or [1, classes]."""
-        states, result = self.kind.read(self.model, pixel_values)
+        states, result = self.kind.read(self.model, pixel_values, **self.options)
         return states[:, self.prefix :], result
 
     @contextmanager
@@ -113,6 +116,24 @@ class TowerSource(Source):
         _, _, height, width = self.encoder.inputs["pixel_values"].shape
         mean, std = (np.asarray(values, np.float32)[:, None, None] for values in (self.mean, self.std))
         return [{"pixel_values": ((image(i, height, width) - mean) / std)[None]} for i in range(n)]
+
+    def smaller_encoder(self, grid: tuple[int, ...]) -> GraphSource | None:
+        """See `Source`; learned positions are stretched as the model's own code does it, where it does."""
+        whole = self.encoder.module
+        assert isinstance(whole, TowerEncoder) and self.encoder.grid is not None, "as `open_family` made it"
+        kind = whole.kind
+        if not (kind.any_size or kind.stretches):
+            return None
+        sides = self.encoder.inputs["pixel_values"].shape[2:]
+        height, width = (side // own * count for side, own, count in zip(sides, self.encoder.grid, grid))
+        model: Any = copy.deepcopy(whole.model, {id(weight): weight for weight in whole.model.parameters()})
+        kind.fit(model, (height, width))
+        return replace(
+            self.encoder,
+            module=TowerEncoder(model, kind, whole.prefix, stretched=kind.stretches).eval(),
+            inputs={"pixel_values": torch.zeros(1, 3, height, width)},
+            grid=grid,
+        )
 
 
 def open_family(checkpoint: Checkpoint) -> TowerSource:

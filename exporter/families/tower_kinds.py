@@ -21,40 +21,43 @@ class Kind:
 
     Attributes:
         model: the class of transformers that reads its image side.
-        read: makes of that model and pixel_values the last hidden states [1, prefix + N, D] and the result.
+        read: makes of that model, pixel_values and options of its own the last hidden states [1, prefix + N, D] and
+            the result.
         gives: what the result is.
         cls: CLS tokens, in front of the registers that the configuration may name.
         fit: makes the model one for pictures of a (height, width) alone.
         any_size: whether it takes pictures of other sizes than that of its configuration.
+        stretches: whether it does so where it is asked to stretch its learned positions.
         squeezed: whether pictures are stretched to that size, whatever the folder's processor does.
         rotary: path of the layers that read rotary tables; empty where they read none.
     """
 
     model: str
-    read: Callable[[Any, Tensor], tuple[Tensor, Tensor]]
+    read: Callable[..., tuple[Tensor, Tensor]]
     gives: Literal["embedding", "logits"] = "embedding"
     cls: int = 1
     fit: Callable[[Any, tuple[int, int]], None] = _as_it_is
     any_size: bool = False
+    stretches: bool = False
     squeezed: bool = False
     rotary: str = ""
 
 
-def _pooled(model: Any, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+def _pooled(model: Any, pixel_values: Tensor, **options: bool) -> tuple[Tensor, Tensor]:
     """As the model pools them; without a pooler, CLS."""
-    found = model(pixel_values)
+    found = model(pixel_values, **options)
     states = found.last_hidden_state
     return states, states[:, 0] if found.pooler_output is None else found.pooler_output
 
 
-def _projected(model: Any, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+def _projected(model: Any, pixel_values: Tensor, **options: bool) -> tuple[Tensor, Tensor]:
     """Into the space that the model shares with texts."""
-    found = model(pixel_values)
+    found = model(pixel_values, **options)
     return found.last_hidden_state, found.image_embeds
 
 
-def _of_cls(model: Any, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-    states = model.base_model(pixel_values).last_hidden_state
+def _of_cls(model: Any, pixel_values: Tensor, **options: bool) -> tuple[Tensor, Tensor]:
+    states = model.base_model(pixel_values, **options).last_hidden_state
     return states, model.classifier(states[:, 0])
 
 
@@ -68,6 +71,9 @@ def _of_cls_and_mean(model: Any, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
 def _stretched(model: Any, size: tuple[int, int]) -> None:
     """Positions as DINOv2 stretches them to a size, which is then computed once and not for every picture."""
     embeddings = model.base_model.embeddings
+    # A model that was stretched before is stretched from what it was trained with.
+    embeddings.trained = getattr(embeddings, "trained", embeddings.position_embeddings.detach())
+    embeddings.position_embeddings = nn.Parameter(embeddings.trained, requires_grad=False)
     height, width = (side // embeddings.patch_size for side in size)
     if height != width:
         return
@@ -110,13 +116,13 @@ _SIGLIP2 = Kind("Siglip2VisionModel", _unmasked, cls=0, fit=_squared, squeezed=T
 
 # By the name in config.json.
 KINDS = {
-    "ViTModel": Kind("ViTModel", _pooled),
-    "ViTForImageClassification": Kind("ViTForImageClassification", _of_cls, "logits"),
-    "CLIPModel": Kind("CLIPVisionModelWithProjection", _projected),
-    "CLIPVisionModelWithProjection": Kind("CLIPVisionModelWithProjection", _projected),
-    "CLIPVisionModel": Kind("CLIPVisionModel", _pooled),
-    "SiglipModel": Kind("SiglipVisionModel", _pooled, cls=0),
-    "SiglipVisionModel": Kind("SiglipVisionModel", _pooled, cls=0),
+    "ViTModel": Kind("ViTModel", _pooled, stretches=True),
+    "ViTForImageClassification": Kind("ViTForImageClassification", _of_cls, "logits", stretches=True),
+    "CLIPModel": Kind("CLIPVisionModelWithProjection", _projected, stretches=True),
+    "CLIPVisionModelWithProjection": Kind("CLIPVisionModelWithProjection", _projected, stretches=True),
+    "CLIPVisionModel": Kind("CLIPVisionModel", _pooled, stretches=True),
+    "SiglipModel": Kind("SiglipVisionModel", _pooled, cls=0, stretches=True),
+    "SiglipVisionModel": Kind("SiglipVisionModel", _pooled, cls=0, stretches=True),
     "Siglip2Model": _SIGLIP2,
     "Siglip2VisionModel": _SIGLIP2,
     **{

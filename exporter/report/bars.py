@@ -49,6 +49,9 @@ def bars(method: str, accuracy: dict[str, Any]) -> list[Bar]:
         drawn.append(Bar("random", "baseline", random["mean"], random["deviation"], note))
     if "uniform" in found:
         drawn.append(Bar("uniform", "baseline", found["uniform"]["accuracy"], note="evenly spread tokens"))
+    if "resolution" in found:
+        note = f"a smaller picture, of which the uncompressed encoder gives {found['resolution']['keep']} tokens"
+        drawn.append(Bar("resolution", "baseline", found["resolution"]["accuracy"], note=note))
     if "pool" in found:
         note = f"averages of a {found['pool']['keep']}-token grid, the largest that fits"
         drawn.append(Bar("pool", "baseline", found["pool"]["accuracy"], note=note))

@@ -196,6 +196,20 @@ class Source(ABC):
         """`preprocess` of the model that this one is a window of; its own where it is none."""
         return self.preprocess
 
+    def smaller_encoder(self, grid: tuple[int, ...]) -> GraphSource | None:
+        """The uncompressed encoder, over the same weights, for smaller pictures, of which it gives this grid of tokens.
+
+        It has the inputs and outputs of `encoder`, and a module in PyTorch. Its tokens are those of a smaller picture:
+        whoever gives them to the language graphs says at which places of the whole grid they stand.
+
+        Args:
+            grid: (height, width), at most that of `encoder`.
+
+        Returns:
+            None where the model takes pictures of one size, or not of that one.
+        """
+        return None
+
     def windowed(self, seconds: float) -> Source:
         """This model with an encoder for shorter sounds, over the same weights.
 

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "#6E6E6E"
+DASHES: dict[str, Any] = {
+    "uniform": "--",
+    "pool": "-.",
+    "resolution": (0, (6, 2)),
+    "oracle": ":",
+    "oracle, merged": (0, (4, 1, 1, 1)),
+}
 PALE = "#C9C9C9"
 # More lines than this cannot be distinguished: the best are named, the others are drawn pale.
 NAMED = 8
@@ -84,7 +91,7 @@ def _over_tokens(axes: Axes, result: dict[str, Any], rows: list[dict[str, Any]])
             axes.fill_between(kept, low, high, color=GREY, alpha=0.25, linewidth=0, label=f"{name}, ± deviation")
             axes.plot(kept, value, color=GREY, linewidth=1)
         elif of[0]["baseline"]:
-            dashes = {"uniform": "--", "pool": "-.", "oracle": ":", "oracle, merged": (0, (4, 1, 1, 1))}[name]
+            dashes = DASHES[name]
             axes.plot(kept, value, color=GREY, linewidth=1.6, linestyle=dashes, marker=".", label=name)
         elif name not in styles:
             others += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from ...graph_passes.budget import tokens_kept
 from ...graph_passes.compressors import Compressor, make, names, parameters
 from ...version import __version__
 from ..bundling.graphs import versions
+from ..evaluate import resolution
 from ..evaluate.accuracy import SEEDS, largest_keep
 from ..evaluate.bench import Bench
 from ..evaluate.judges import Judge
@@ -94,6 +96,8 @@ class Plan:
                 yield Row(label(pool), pool, ratio, keep, reason)
             else:
                 yield self._row(pool, ratio, own, keep)
+        if self._bench.source.takes == "image":
+            yield self._resolution(ratio, keep)
         if self._judge.oracle(self._judge.seeds[0], keep) is not None:
             for name, merge in (("oracle", False), ("oracle, merged", True)):
                 yield Row(name, None, ratio, keep, runs=[self._oracle(keep, merge)])
@@ -108,17 +112,42 @@ class Plan:
             return Row(label(compressor), compressor, ratio, keep, reason)
         return self._row(compressor, ratio, keep, keep)
 
+    def _resolution(self, ratio: str, keep: int) -> Row:
+        """The largest smaller pictures of which the uncompressed encoder gives at most `keep` tokens."""
+        bench, judge, seam = self._bench, self._judge, self._bench.base.seam(make("uniform"))
+        encoder, reason = resolution.smaller_encoder(bench.source, seam, keep)
+        if encoder is None or encoder.grid is None:
+            return Row(resolution.NAME, None, ratio, keep, reason)
+        own = math.prod(encoder.grid)
+
+        def of(seed: int) -> Callable[[], dict[str, float]]:
+            def compute() -> dict[str, float]:
+                question_set = judge.question_set(bench.base, seed)
+                return judge.score(question_set, seam, resolution.encode(question_set, encoder), keep, seed)
+
+            return compute
+
+        cells = [
+            self._cell("answers", None, own, of(seed), seed=seed, slots=keep, resolution=list(encoder.grid))
+            for seed in judge.seeds
+        ]
+        row = Row(resolution.NAME, None, ratio, own, runs=[cells])
+        return self._timed(row, lambda: bench.smaller_times(encoder), resolution=list(encoder.grid))
+
     def _row(self, compressor: Compressor, ratio: str, own: int, keep: int) -> Row:
         """`own` tokens in language graphs for `keep`."""
         row = Row(label(compressor), compressor, ratio, own, runs=[self._figure(compressor, own, keep, True)])
         bench = self._bench
         if compressor.method.merges and (self._generates or bench.source.answer):
             row.without = self._figure(compressor, own, keep, False)
+        return self._timed(row, lambda: bench.times(compressor, own))
+
+    def _timed(self, row: Row, encoder: Callable[[], dict[str, float]], **facts: Any) -> Row:
+        """With the cells of its times; `encoder` measures those of the encoder."""
         # The folder may be moved to another machine: answers hold there too, times do not.
-        here = {"machine": machine()["machine"]}
-        row.encoder = [self._cell("encoder", compressor, own, lambda: bench.times(compressor, own), **here)]
+        here, bench, total, own = {"machine": machine()["machine"]}, self._bench, self._tokens, row.keep
+        row.encoder = [self._cell("encoder", row.compressor, own, encoder, **facts, **here)]
         if self._generates:
-            total = self._tokens
             row.prefill = [self._cell("prefill", None, own, lambda: bench.prefill_times(total, own), **here)]
         return row
 

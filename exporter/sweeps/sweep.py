@@ -1,8 +1,8 @@
 """`sweep()`: methods x ratios on one model, judged by its questions or by agreement on the user's own inputs.
 
 A row is a method at a ratio; its figures are cells, each computed once and kept in the folder (`cells.py`). Baselines
-are added to the requested methods: uniform, random over ten seeds, and pool with its own number of tokens. Where it is
-known which tokens matter, so is the oracle that selects those first.
+are added to the requested methods: uniform, random over ten seeds, pool with its own number of tokens, and of pictures
+a lower resolution. Where it is known which tokens matter, so is the oracle that selects those first.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def _figures(row: Row, cells: Cells, figure: str, full: dict[str, Any]) -> dict[
         shown["share"] = shown[figure] / full[figure]
     for cell in row.encoder:
         times = cells[cell]
-        shown |= {"encoder_ms": times["encoder_ms"], "compressor_ms": times["compressor_ms"]}
+        shown |= {name: times[name] for name in ("encoder_ms", "compressor_ms") if name in times}
         shown["encoder_gain"] = times["uncompressed_ms"] / times["encoder_ms"]
     for cell in row.prefill:
         times = cells[cell]

@@ -52,6 +52,9 @@ def test_it_proves_every_part_and_says_where_the_bundle_is(made, bundle):
     for part in ("head", "compressor", "tail", "embed", "prefill", "decode"):
         assert re.search(rf"^\s*{part} .* ok", text, re.MULTILINE), text
     assert text.splitlines()[-1] == f"bundle: {bundle.name}"
+    smaller = json.loads((made / "second.json").read_text())["accuracy"]["baselines"]["resolution"]
+    assert smaller["keep"] == 16 and 0.3 < smaller["accuracy"] < 0.6
+    assert f"; 16 tokens of a smaller picture {smaller['accuracy']:.1%})" in " ".join(text.split())
 
 
 def test_typed_twice_it_replaces_the_bundle_and_json_is_the_whole_of_stdout(made, bundle):

@@ -179,5 +179,7 @@ def test_baselines_are_ten_seeds_uniform_and_the_oracle_each_by_its_own_tokens(p
         "seeds": 10,
     }
     assert found["uniform"]["accuracy"] == pytest.approx(np.mean(make("uniform").kept(case) % 2 == 0))
+    # Of 4 x 4 tokens of a smaller picture, those in the middle of 3 x 3 places each.
+    assert found["resolution"] == {"keep": 16, "accuracy": 0.5}
     kept = accuracy.oracle_kept(paper.asked, KEEP)
     assert found["oracle"] == {name: pytest.approx(np.mean(kept % 2 == 0)) for name in ("accuracy", "merged")}

@@ -76,8 +76,9 @@ def test_it_is_stopped_and_goes_on_to_a_table_with_every_row(folder, monkeypatch
     monkeypatch.setattr(Questions, "score", score)
     assert "goes on from there" in tokexport(ASKED, code=130)
     data = tokexport(ASKED)
-    # Both seeds of: all tokens, with and without bias, uniform, random's ten, pool's two, two oracles; one stopped.
-    figures = 2 * (1 + 2 + 1 + 10 + 2 + 2)
+    # Both seeds of: all tokens, with and without bias, uniform, random's ten, pool's two, a lower resolution, two
+    # oracles; one stopped.
+    figures = 2 * (1 + 2 + 1 + 10 + 2 + 1 + 2)
     assert len(made) == 1 + figures
     assert data["cells"]["found"] >= 5
     assert json.loads(Path("out/sweep.json").read_text())["rows"] == data["rows"]
@@ -90,6 +91,10 @@ def test_it_is_stopped_and_goes_on_to_a_table_with_every_row(folder, monkeypatch
     assert found(data, "apet:basis=40")["keep"] == 21 and "40" in found(data, "apet:basis=40")["reason"]
     # pool reaches 4 x 4 at most.
     assert found(data, "pool")["keep"] == 16 and found(data, "pool")["prefill_gain"] > 1.2
+    # Of 4 x 4 patches too, and the encoder itself has less to do.
+    smaller = found(data, "resolution")
+    assert smaller["keep"] == 16 and smaller["baseline"] and not smaller["merges"]
+    assert smaller["encoder_gain"] > 1.5 and smaller["prefill_gain"] > 1.2 and "compressor_ms" not in smaller
     text, cells = CliRunner().invoke(main, ASKED).output, data["cells"]["all"]
     assert "apet:basis=40" in text and "results: out" in text and f"{cells} of {cells} cells were there" in text
     assert len(made) == 1 + figures
@@ -115,6 +120,7 @@ def test_pictures_of_the_users_own_are_judged_by_the_uncompressed_answers(folder
     assert merged["agreement"] in (0, 1 / 3, 2 / 3, 1) and 0.5 < merged["cosine"] < 1
     assert merged["cosine"] > found(data, "uniform")["cosine"] > 0.3
     assert not any(row["method"] == "oracle" for row in data["rows"])
+    assert 0 < found(data, "resolution")["cosine"] < 0.99
 
 
 def test_keeping_all_tokens_agrees_in_full(folder, bench):
@@ -149,7 +155,9 @@ def test_an_onnx_file_takes_arrays(folder, tiny_llava_encoder_onnx):
     ]
     assert "does not say how a picture" in tokexport(arguments, code=2)
     np.save("mine/0.npy", np.random.default_rng(0).normal(size=(1, 3, 84, 84)).astype(np.float32))
-    assert 0 < found(tokexport(arguments), "kcenter_merge")["cosine"] < 1
+    data = tokexport(arguments)
+    assert 0 < found(data, "kcenter_merge")["cosine"] < 1
+    assert "not the grid of a picture" in found(data, "resolution")["reason"]
 
 
 MODULE = """

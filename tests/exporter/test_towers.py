@@ -241,6 +241,8 @@ def test_a_sweep_judges_the_class_and_not_the_tokens(folders, photo, tmp_path, m
     assert data["figure"] == "agreement" and "likeliest classes equal" in data["metric"]
     assert data["uncompressed"]["agreement"] == 1 and row["agreement"] in (0, 1)
     assert "agreement_without_bias" in row and "encoder_gain" in row
+    smaller = next(row for row in data["rows"] if row["method"] == "resolution")
+    assert smaller["keep"] == 25 and smaller["agreement"] in (0, 1) and "encoder_gain" in smaller
 
 
 def test_a_sweep_judges_the_embedding_of_a_tower_without_classes(folders, photo):

@@ -12,6 +12,7 @@ The generation contract, shared by training and every exported graph:
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,6 +34,7 @@ __all__ = [
     "load",
     "load_wide_projector",
     "read",
+    "smaller",
     "wide_projector",
 ]
 
@@ -84,6 +86,17 @@ def read(module: M, path: Path) -> M:
 def load(path: Path = WEIGHTS) -> TinyVLM:
     """Read the shipped weights into a model."""
     return read(TinyVLM(), path)
+
+
+def smaller(model: TinyVLM, grid: tuple[int, int]) -> TinyVLM:
+    """The model for pictures of another grid of patches, over the same weights; its positions are interpolated."""
+    shared = {id(value): value for value in model.parameters()}
+    made = copy.deepcopy(model, shared)
+    cls, table = model.vision.positions.split([1, model.config.places], 1)
+    table = table.transpose(1, 2).unflatten(2, model.config.grid)
+    table = F.interpolate(table, size=grid, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
+    made.vision.positions = nn.Parameter(torch.cat([cls, table], 1).detach(), requires_grad=False)
+    return made
 
 
 def wide_projector(config: TinyVLMConfig) -> nn.Sequential:

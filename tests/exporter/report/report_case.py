@@ -95,9 +95,8 @@ def gathered(
         variants=[variant],
         preprocess=preprocess,
     )
-    source = SimpleNamespace(
-        name=name, kind=kind, model_path=Path(f"{name}.onnx") if kind == "onnx" else None, image_size=None
-    )
+    path = Path(f"{name}.onnx") if kind == "onnx" else None
+    source = SimpleNamespace(name=name, kind=kind, model_path=path, image_size=None)
     plan = SimpleNamespace(
         source=source,
         steps=(Step(compressor, "0.75" if keep is None else None, keep, seam),),

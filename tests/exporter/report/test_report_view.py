@@ -14,6 +14,7 @@ ACCURACY = {
     "baselines": {
         "random": {"mean": 0.5, "deviation": 0.1, "seeds": 10},
         "uniform": {"accuracy": 0.6},
+        "resolution": {"keep": 3, "accuracy": 0.65},
         "pool": {"keep": 4, "accuracy": 0.7},
         "oracle": {"accuracy": 0.8, "merged": 0.9},
     },
@@ -57,9 +58,11 @@ def test_beside_the_proof_stands_whether_it_is_of_use():
 
 def test_every_baseline_that_was_measured_has_its_bar():
     bars = {bar.label: bar for bar in gathered(accuracy=ACCURACY).bars}
-    assert list(bars) == ["uncompressed", "apet", "random", "uniform", "pool", "oracle", "oracle, merged"]
+    assert list(bars) == ["uncompressed", "apet", "random", "uniform", "resolution", "pool", "oracle", "oracle, merged"]
     assert (bars["apet"].text, bars["random"].text, bars["pool"].text) == ("90.0% ± 2.0%", "50.0% ± 10.0%", "70.0%")
     assert (bars["random"].at(), bars["random"].at(-1), bars["random"].at(1)) == (500, 400, 600)
+    assert bars["resolution"].text == "65.0%" and "smaller picture" in bars["resolution"].note
+    assert "gives 3 tokens" in bars["resolution"].note
     assert "4-token" in bars["pool"].note and "10 seeds" in bars["random"].note
     text = page(accuracy=ACCURACY)
     assert "words right (1 - WER), on 64 questions" in text and 'width="900.0"' in text
