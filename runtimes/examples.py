@@ -13,5 +13,7 @@ _OF = {"tiny-vlm": _DRAWN, "tiny-video": "which object moved first ?"}
 
 def question(manifest: Manifest) -> str:
     """An example of a question for the model of a bundle."""
-    other = _DRAWN if manifest.source.kind == "builtin" else "What is in the picture?"
+    sound = manifest.preprocess is not None and manifest.preprocess.kind in ("log_mel", "waveform")
+    asked = "What is said?" if sound else "What is in the picture?"
+    other = _DRAWN if manifest.source.kind == "builtin" else asked
     return _OF.get(manifest.source.name, other)

@@ -12,18 +12,22 @@ import numpy as np
 
 from ..errors import GraphError, RequestError, nearest
 from .answer import Answer, repeated
-from .bundle.manifest import GraphRecord, Preprocess, TensorRecord
+from .bundle.manifest import GraphRecord, LogMelRecord, Preprocess, TensorRecord
 from .bundle.reader import Bundle
 from .classes import labels_of
 from .examples import question
 from .generate import Run, greedy, limit_of, padded
 from .media.encoder_input import encoder_input
+from .media.log_mel import silence
 from .speech import Asked, check
 from .text import Text, text_of
 from .transcribe import Listening, transcribe
 
 if TYPE_CHECKING:
     from .media.encoder_input import Media
+
+# Of a sound whose end is worth a note, in seconds.
+_SILENCE = 0.1
 
 
 class Session(ABC):
@@ -137,7 +141,7 @@ class Session(ABC):
         timestamps: bool = False,
         listening: Listening | None = None,
     ) -> Answer:
-        """Answer a prompt about an image or a video, or transcribe a sound, greedily.
+        """Answer a prompt about an image, a video or a sound, or transcribe a sound, greedily.
 
         Where the manifest has a record of speech, a sound may have any length up to twelve hours: it is read piece by
         piece, each by the shortest window of the bundle that holds it, unless the session has a named variant.
@@ -166,14 +170,26 @@ class Session(ABC):
         if generation.speech:
             return transcribe(self, media, prompt, max_new_tokens, asked, listening)
         ids = self.ids(prompt)
+        media, notes = self._heard(media)
         encoded = self.encode(media, ids if self.reads_text else None)
         answer, kept, sizes = greedy(self.steps(), self.variant, encoded, ids, max_new_tokens)
         limit = limit_of(generation, max_new_tokens)
-        notes = [f"the limit of {limit} tokens cut the answer off"] if len(answer) >= limit else []
+        notes += [f"the limit of {limit} tokens cut the answer off"] if len(answer) >= limit else []
         if again := repeated(answer):
             notes.append(f"the answer ends in the same {len(again[0])} tokens {again[1]} times")
         text = self.words.detokenize(answer) if self.words else ""
         return Answer(text, answer, kept, sizes, finished=len(answer) < limit, notes=tuple(notes))
+
+    def _heard(self, media: Media) -> tuple[Media, list[str]]:
+        """What a model that is asked about it hears of a sound, and what to know of that; other media as they are."""
+        record, generation = self.preprocess, self.variant.generation
+        if not isinstance(record, LogMelRecord) or generation is None or generation.attention == "cross":
+            return media, []
+        features = encoder_input(media, record, self.bundle.path)
+        seconds, whole = silence(features, record), record.samples / record.sample_rate
+        if seconds < _SILENCE:
+            return features, []
+        return features, [f"the last {seconds:.2f} of {whole:g} s are silence, which the model hears as such"]
 
     @cached_property
     def words(self) -> Text | None:
@@ -205,7 +221,7 @@ class Session(ABC):
                     "the bundle does not say how this model wants a question asked: its checkpoint has no chat "
                     "template that could be followed",
                     where=str(self.bundle.path),
-                    fix="Give the whole prompt as ids of the model's tokenizer, without those of the image: "
+                    fix="Give the whole prompt as ids of the model's tokenizer, without those of the image or sound: "
                     "--prompt-ids 1,15043, or in Python generate(FILE, [1, 15043]).",
                 )
             return processor.prompt(prompt)

@@ -28,10 +28,8 @@ _SHOWN = 8
 @click.argument("bundle", type=OUT)
 @click.option("--image", type=OUT, help="An image file.")
 @click.option("--video", type=OUT, help="An animated GIF, WebP or PNG file, or a folder of pictures, one a frame.")
-@click.option("--audio", type=OUT, help="A sound file, for a speech model.")
-@click.option(
-    "--prompt", help="A question about the image or video; for a sound, words that its transcript begins with."
-)
+@click.option("--audio", type=OUT, help="A sound file, for a model that hears.")
+@click.option("--prompt", help="A question about the input; for a recogniser, words that its transcript begins with.")
 @prompt_ids
 @click.option("--runtime", type=click.Choice(["ort", "tensorrt"]), default="ort", show_default=True)
 @click.option("--language", metavar="CODE", help="Of the speech, such as en.  [default: the one that is heard]")
@@ -55,7 +53,7 @@ def run(
     max_new_tokens: int | None,
     as_json: bool,
 ) -> None:
-    """Ask BUNDLE a question about an image or a video, or have it transcribe a sound.
+    """Ask BUNDLE a question about an image, a video or a sound, or have it transcribe one.
 
     A bundle without language graphs encodes its input and shows the tokens kept; an image tower gives its classes or
     embedding. A long sound is read piece by piece.
@@ -68,9 +66,10 @@ def run(
     session = load(bundle, runtime, variant=variant)
     check_kind(session.preprocess, bundle, option)
     check(Asked(language, task, timestamps), session.variant.generation, str(bundle))
-    answers = session.variant.generation is not None
+    generation = session.variant.generation
+    answers, transcribes = generation is not None, generation is not None and generation.attention == "cross"
     asked = one_prompt(prompt, ids)
-    if option != "--audio" and not ids and not (prompt or "").strip() and (answers or prompt is not None):
+    if not transcribes and not ids and not (prompt or "").strip() and (answers or prompt is not None):
         raise RequestError("the prompt is empty", fix=_ask(session))
     if not answers:
         _encode(session, media, asked, option, as_json)

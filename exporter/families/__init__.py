@@ -32,6 +32,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "Qwen2_5_VLForConditionalGeneration",
         "Qwen3VLForConditionalGeneration",
     ),
+    "qwen2_audio": ("Qwen2AudioForConditionalGeneration",),
+    "voxtral": ("VoxtralForConditionalGeneration",),
     "whisper": ("WhisperForConditionalGeneration", "WhisperModel"),
     "moonshine": ("MoonshineForConditionalGeneration", "MoonshineModel"),
     "tower": (

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, Field
 
 from ...errors import RequestError
+from ..sources.chat import CALLED
 from ..sources.configuration import typed
 
 if TYPE_CHECKING:
+    from ..sources.chat import Media
     from ..sources.checkpoint import Checkpoint
 
 _Id = Annotated[int, Field(ge=0)]
@@ -86,15 +88,15 @@ def a_word(vocabulary: int, barred: Collection[int], checkpoint: Checkpoint) -> 
     return found
 
 
-def check_placeholder(checkpoint: Checkpoint, image: int, vocabulary: int) -> None:
-    """Refuse an id of the image's place that is no id of the model.
+def check_placeholder(checkpoint: Checkpoint, placeholder: int, vocabulary: int, media: Media) -> None:
+    """Refuse an id of the place of an image or a sound that is no id of the model.
 
     Raises:
         RequestError: it is outside the vocabulary.
     """
-    if not 0 <= image < vocabulary:
+    if not 0 <= placeholder < vocabulary:
         raise RequestError(
-            f"config.json says that {image} is the id of an image, and its vocab_size is {vocabulary}",
+            f"config.json says that {placeholder} is the id of {CALLED[media]}, and its vocab_size is {vocabulary}",
             where=str(checkpoint.folder / "config.json"),
             fix="Its files belong to different models: download the folder again.",
         )

@@ -14,7 +14,6 @@ from torch import nn
 
 from ...errors import RequestError
 from ...runtimes.bundle.manifest import GenerationRecord, LogMelRecord, Preprocess, ProcessorRecord, WaveformRecord
-from ...runtimes.media.encoder_input import of_waveform
 from ..decoders.attention import NAME
 from ..decoders.cross import CrossDecoder
 from ..sources.configuration import built
@@ -22,7 +21,7 @@ from ..sources.source import Answered, GraphSource, Source
 from ..sources.tokenizer import FILE, tokenizer_of
 from ..sources.weights import emptied, without_weights
 from .answering import a_word, unlike_greedy
-from .spoken import spoken
+from .spoken import heard
 from .whisper_generation import Settings, settings
 
 if TYPE_CHECKING:
@@ -132,8 +131,7 @@ class Recogniser(Source):
 
     def real_inputs(self, n: int) -> list[dict[str, np.ndarray]]:
         """What the encoder takes for `n` windows of speech; see `spoken`."""
-        name = next(iter(self.encoder.inputs))
-        return [{name: of_waveform(wave, self.sound)} for wave in spoken(n, self.sound.samples)]
+        return heard(n, next(iter(self.encoder.inputs)), self.sound)
 
     def language(self, keep: int) -> list[GraphSource]:
         """prefill and decode for K = `keep`; the examples are an empty transcript and its first word."""

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+from ...runtimes.media.encoder_input import of_waveform
 from ..zoo.tiny_asr.clips import clips
+
+if TYPE_CHECKING:
+    from ...runtimes.bundle.manifest import LogMelRecord, WaveformRecord
 
 RATE = 16000
 
@@ -24,3 +30,8 @@ def spoken(n: int, samples: int) -> list[np.ndarray]:
         row = [recorded[(first + k) % len(recorded)][skipped:] for k in range(_IN_A_ROW[i % len(_IN_A_ROW)])]
         made.append(np.concatenate(row)[:samples])
     return made
+
+
+def heard(n: int, name: str, record: LogMelRecord | WaveformRecord) -> list[dict[str, np.ndarray]]:
+    """What an encoder with the input `name` takes for `n` windows of speech; see `spoken`."""
+    return [{name: of_waveform(wave, record)} for wave in spoken(n, record.samples)]

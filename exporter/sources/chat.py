@@ -1,12 +1,12 @@
 """How a checkpoint wants to be asked: its chat template, rendered once around a question that stands for all.
 
-What the template makes of one turn with one image is kept as text; no bundle carries a template. See `rendering` for
-how it is kept from doing harm.
+What the template makes of one turn with one image or sound is kept as text; no bundle carries a template. See
+`rendering` for how it is kept from doing harm.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, StringConstraints
 
@@ -26,6 +26,10 @@ _QUESTIONS = ("What is in the picture?", "tokexport asks: how many, and where?")
 # The last shows whether white space is left out.
 _ASKED = (*_QUESTIONS, f"  {_QUESTIONS[0]} ")
 _LONGEST = 1 << 16
+
+# What a question is about, as chat templates call it -> as messages do.
+Media = Literal["image", "audio"]
+CALLED: dict[Media, str] = {"image": "an image", "audio": "a sound"}
 
 _Template = Annotated[str, StringConstraints(max_length=_LONGEST)]
 
@@ -54,21 +58,28 @@ class _Older(BaseModel):
 
 
 def prompt_of(
-    checkpoint: Checkpoint, tokenizer: bytes, image: int, mark: str, becomes: str, asks: tuple[str, str] | None = None
+    checkpoint: Checkpoint,
+    tokenizer: bytes,
+    image: int,
+    mark: str,
+    becomes: str,
+    asks: tuple[str, str] | None = None,
+    media: Media = "image",
 ) -> tuple[PromptRecord, int] | str:
-    """How a question about one image is asked.
+    """How a question about one image or sound is asked.
 
     Args:
         checkpoint: the folder.
         tokenizer: its tokenizer.json.
         image: id of the placeholder.
-        mark: what the chat template writes for an image.
-        becomes: what the processor of the model makes of it, with the placeholder once.
+        mark: what the chat template writes for it.
+        becomes: what the processor of the model makes of that, with the placeholder once.
         asks: what that puts before a question, with `mark`, and behind it, where it has no chat template; ``{bos}``
             stands for the token that begins a text.
+        media: which of both.
 
     Returns:
-        The record, and how many ids stand before the image; where there is none, why.
+        The record, and how many ids stand before the placeholder; where there is none, why.
 
     Raises:
         RequestError: the template cannot be read or rendered.
@@ -79,7 +90,7 @@ def prompt_of(
         before, after = (part.replace("{bos}", _text(config.bos_token)) for part in asks)
         record = PromptRecord(before=before.replace(mark, becomes), after=after, image=image)
     else:
-        turn = _turn(checkpoint, config, image, mark, becomes)
+        turn = _turn(checkpoint, config, image, mark, becomes, media)
         if isinstance(turn, str):
             return turn
         record = turn
@@ -87,7 +98,7 @@ def prompt_of(
     token = next((text for text, i in reader.ids.items() if i == image), None)
     if token is not None and token not in becomes:
         raise RequestError(
-            f"config.json says that {image} is the id of an image, which the tokenizer reads as {token!r}, and "
+            f"config.json says that {image} is the id of {CALLED[media]}, which the tokenizer reads as {token!r}, and "
             f"a prompt has {becomes!r}",
             where=str(checkpoint.folder),
             fix="Its files belong to different models: download the folder again. Or export the encoder alone with "
@@ -99,13 +110,15 @@ def prompt_of(
     return record, ids.index(image)
 
 
-def _turn(checkpoint: Checkpoint, config: _Tokenizer, image: int, mark: str, becomes: str) -> PromptRecord | str:
+def _turn(
+    checkpoint: Checkpoint, config: _Tokenizer, image: int, mark: str, becomes: str, media: Media
+) -> PromptRecord | str:
     """What the chat template makes of a question, or why nothing; see `prompt_of`."""
     template = _template(checkpoint, config)
     if template is None:
         return "the folder has no chat template"
     marks = {"bos_token": _text(config.bos_token), "eos_token": _text(config.eos_token)}
-    first, second, padded = _rendered(checkpoint, template, marks)
+    first, second, padded = _rendered(checkpoint, template, marks, media)
     parts = _around(first, _QUESTIONS[0])
     if parts is None or parts != _around(second, _QUESTIONS[1]):
         return "its chat template changes the question"
@@ -141,12 +154,12 @@ def _template(checkpoint: Checkpoint, config: _Tokenizer) -> str | None:
     return config.chat_template
 
 
-def _rendered(checkpoint: Checkpoint, template: str, marks: dict[str, str]) -> list[str]:
+def _rendered(checkpoint: Checkpoint, template: str, marks: dict[str, str], media: Media) -> list[str]:
     try:
-        return rendered(template, _ASKED, marks["bos_token"], marks["eos_token"])
+        return rendered(template, _ASKED, marks["bos_token"], marks["eos_token"], media)
     except ValueError as error:
         raise RequestError(
-            f"the chat template fails on one question about one image: {first_line(error, 200)}",
+            f"the chat template fails on one question about {CALLED[media]}: {first_line(error, 200)}",
             where=str(checkpoint.folder),
             fix="Copy or download the folder again, or export the encoder alone with --parts encoder.",
         ) from None

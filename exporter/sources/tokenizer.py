@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
 FILE = "tokenizer.json"
+# What folders of Mistral have in its place.
+_TEKKEN = "tekken.json"
 
 
 def tokenizer_of(checkpoint: Checkpoint, vocabulary: int) -> tuple[bytes, dict[str, int]]:
@@ -29,17 +31,11 @@ def tokenizer_of(checkpoint: Checkpoint, vocabulary: int) -> tuple[bytes, dict[s
     path = checkpoint.folder / FILE
     written = path.is_file()
     if not written and not byte_level.can_be_made(checkpoint):
-        slow = all((checkpoint.folder / name).is_file() for name in byte_level.FILES)
-        how = (
-            f'Write one of its {" and ".join(byte_level.FILES)}: python -c "import transformers; '
-            f"transformers.AutoTokenizer.from_pretrained('{checkpoint.folder}').save_pretrained('{checkpoint.folder}')\"."
-            if slow
-            else "Copy the file of the model into the folder."
-        )
         raise RequestError(
             f"the folder has no {FILE}, which turns the model's ids into text",
             where=str(checkpoint.folder),
-            fix=f"{how} Or export the encoder alone: tokexport model {checkpoint.folder} --parts encoder ...",
+            fix=f"{_how_to_write(checkpoint)} Or export the encoder alone: tokexport model {checkpoint.folder} --parts "
+            "encoder ...",
         )
     try:
         content = read_bounded(path) if written else byte_level.made(checkpoint)
@@ -56,3 +52,19 @@ def tokenizer_of(checkpoint: Checkpoint, vocabulary: int) -> tuple[bytes, dict[s
             fix="The two files belong to different models: download the folder again.",
         )
     return content, known
+
+
+def _how_to_write(checkpoint: Checkpoint) -> str:
+    """What to type for a tokenizer.json of the files that the folder has instead."""
+    folder = checkpoint.folder
+    if (folder / _TEKKEN).is_file():
+        return (
+            f'Write one of its {_TEKKEN}: python -c "from transformers.integrations.mistral import '
+            f"convert_tekken_tokenizer as made; made('{folder / _TEKKEN}').save_pretrained('{folder}')\"."
+        )
+    if all((folder / name).is_file() for name in byte_level.FILES):
+        return (
+            f'Write one of its {" and ".join(byte_level.FILES)}: python -c "import transformers; '
+            f"transformers.AutoTokenizer.from_pretrained('{folder}').save_pretrained('{folder}')\"."
+        )
+    return "Copy the file of the model into the folder."

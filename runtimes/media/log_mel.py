@@ -56,6 +56,13 @@ def log_mel(waveforms: np.ndarray, record: LogMelRecord) -> np.ndarray:
     return np.ascontiguousarray(((logs + 4) / 4).transpose(0, 2, 1), np.float32)
 
 
+def silence(features: np.ndarray, record: LogMelRecord) -> float:
+    """Seconds of silence at the end of an encoder input, float32 [1, mels, frames]: frames in which nothing sounds."""
+    sounding = np.flatnonzero((features > features.min()).any((0, 1)))
+    still = features.shape[2] - (int(sounding[-1]) + 1 if sounding.size else 0)
+    return still * record.hop / record.sample_rate
+
+
 @lru_cache(maxsize=4)
 def mel_filters(sample_rate: int, n_fft: int, mels: int) -> np.ndarray:
     """Triangular filters between 0 and half the sample rate: float32 [n_fft // 2 + 1, mels]."""

@@ -1,4 +1,4 @@
-"""A vision-language model as transformers runs it, fed the tokens of a compressor: what its graphs are proved by."""
+"""A multimodal model as transformers runs it, fed the tokens of a compressor: what its graphs are proved by."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from ..decoders.language import LanguageDecoder
 from ..sources.source import Answered
 from .answering import Marks
 from .greedy_reference import Hook, greedy
+
+
+class _Absent(nn.Identity):
+    """Stands for an encoder that is not called; some models ask it where their inputs shall go."""
+
+    device = torch.device("cpu")
 
 
 class Reference:
@@ -34,7 +40,7 @@ class Reference:
         # `generate` takes the device of the first parameter for its own, and the encoder has no weights here.
         for name, part in list(whole.model.named_children()):
             if any(parameter.is_meta for parameter in part.parameters()):
-                setattr(whole.model, name, nn.Identity())
+                setattr(whole.model, name, _Absent())
         for name, _ in list(whole.model.named_parameters(recurse=False)):
             setattr(whole.model, name, None)
         self._take_embeddings()

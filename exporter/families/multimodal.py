@@ -1,0 +1,339 @@
+"""What models of transformers share that read the tokens of a picture or a sound among words: they differ in their
+encoders, and in where things lie.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from torch import nn
+from transformers import AutoModelForMultimodalLM
+
+from ...errors import RequestError
+from ...runtimes.bundle.manifest import GenerationRecord, ProcessorRecord, PromptRecord, TextRecord
+from ...runtimes.tokenizer_file import TokenizerFile
+from ..decoders.attention import NAME
+from ..decoders.language import LanguageDecoder, Positions
+from ..sources.chat import CALLED, Media, prompt_of
+from ..sources.configuration import built
+from ..sources.source import Answered, GraphSource, Source
+from ..sources.tokenizer import FILE, tokenizer_of
+from ..sources.weights import emptied, without_weights
+from .answering import Marks, a_word, check_placeholder, marks, unlike_greedy
+from .input_embeddings import text_graph
+from .multimodal_reference import Reference
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ..sources.checkpoint import Checkpoint
+
+_TOKENIZER = f"processor/{FILE}"
+# What a model is asked about in the proof.
+_QUESTIONS = {"image": "What is in the picture?", "audio": "What is said?"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the parts of a model lie, in transformers and in the folders that people have.
+
+    Attributes:
+        language: the language model inside of the whole one.
+        language_keys: prefixes of its weights; the first one that the folder has counts.
+        head_keys: prefixes of the output layer; where the folder has none, it is the transposed input embeddings.
+        media: what the tokens are of, as chat templates call it.
+        mark: what the chat template writes for it.
+        becomes: what the processor makes of that, with the placeholder once.
+        asks: what the processor of the model puts before a question, with `mark`, and behind it; None: the folder's
+            chat template says that. ``{bos}`` stands for the token that begins a text.
+        image_sees: see `LanguageDecoder`.
+        tiles: whether the model reads tiles beside a large picture, which are left out here.
+    """
+
+    language: str = "model.language_model"
+    language_keys: tuple[str, ...] = ("language_model.model", "language_model")
+    head_keys: tuple[str, ...] = ("language_model.lm_head", "lm_head")
+    media: Media = "image"
+    mark: str = "<image>"
+    becomes: str = "<image>"
+    asks: tuple[str, str] | None = None
+    image_sees: Literal["before", "image", "prompt"] = "before"
+    tiles: bool = False
+
+
+@dataclass
+class Multimodal(Source):
+    """A checkpoint folder: an encoder of images or sounds, and a language model that reads its tokens among words.
+
+    Attributes:
+        config: of the folder.
+        checkpoint: the folder, for the language model's weights, which are read on first use.
+        layout: see the class.
+        placeholder: id of the place of the image or sound in a prompt.
+        marks: the ids that end and fill; None where only the encoder is exported.
+        asked: how a question is asked; None: prompts are ids.
+        offset: ids before the image or sound.
+    """
+
+    config: Any = field(kw_only=True)
+    checkpoint: Checkpoint = field(kw_only=True)
+    layout: Layout = field(kw_only=True)
+    placeholder: int = field(kw_only=True)
+    marks: Marks | None = None
+    asked: PromptRecord | None = None
+    offset: int = 1
+
+    @property
+    def language_config(self) -> Any:
+        """Configuration of the language model."""
+        return self.config.get_text_config()
+
+    def positions(self) -> Positions:
+        """Of the uncompressed tokens."""
+        return Positions.in_a_row(self.tokens)
+
+    @property
+    def tokens(self) -> int:
+        """N, of the uncompressed encoder."""
+        assert self.encoder.grid is not None, "a family without a grid says its own"
+        return math.prod(self.encoder.grid)
+
+    # The language model
+
+    @cached_property
+    def decoder(self) -> LanguageDecoder:
+        """The language model with its weights, read on first use.
+
+        Raises:
+            RequestError: weights that do not belong to config.json.
+        """
+        assert self.marks is not None, "there are language graphs"
+        model, head = self._loaded()
+        text = self.language_config
+        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        return LanguageDecoder(
+            model=model,
+            head=head,
+            layers=text.num_hidden_layers,
+            heads=heads,
+            head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+            dim=text.hidden_size,
+            positions=self.positions(),
+            offset=self.offset,
+            prompt_length=self.checkpoint.lengths.prompt,
+            answer_length=self.checkpoint.lengths.answer,
+            pad=self.marks.pad,
+            image_sees=self.layout.image_sees,
+        )
+
+    def _loaded(self) -> tuple[nn.Module, nn.Linear]:
+        """The language model, with our attention, and its output layer."""
+        weights, text = self.checkpoint.weights, self.language_config
+        model: Any = self.whole(NAME).get_submodule(self.layout.language)
+        with without_weights():
+            head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
+        weights.load(model, self._prefix())
+        found = next((prefix for prefix in self.layout.head_keys if weights.has(prefix)), None)
+        if found is None:
+            head.weight = model.get_input_embeddings().weight
+        else:
+            weights.load(head, found)
+        return model.eval(), head
+
+    def whole(self, attention: str) -> nn.Module:
+        """The model of transformers, without weights."""
+        return shell(self.checkpoint, self.config, attention)
+
+    def _prefix(self) -> str:
+        """Of the weights of the language model; empty where the folder has none, for example only a vision tower."""
+        return prefix_of(self.checkpoint, self.layout)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The model in transformers' own code."""
+        whole = self.whole("eager")
+        return Reference(whole, self.layout.language, self.decoder)
+
+    def language(self, keep: int) -> list[GraphSource]:
+        """embed, prefill and decode for K = `keep`; the examples are a question and a word of an answer."""
+        if self.marks is None:
+            return []
+        barred = {self.placeholder, *self.marks.eos}
+        word = a_word(self.language_config.vocab_size, barred, self.checkpoint)
+        return self.decoder.graphs(keep, self.proof_prompt(), word)
+
+    def generation(self, keep: int) -> GenerationRecord | None:
+        """See `runtimes.bundle.manifest` for the contract; one capacity for each layer."""
+        if self.marks is None:
+            return None
+        text, lengths = self.language_config, self.checkpoint.lengths
+        return GenerationRecord(
+            image_span=(self.offset, keep),
+            tokens_in=self.tokens,
+            prompt_length=lengths.prompt,
+            kv_capacity=[lengths.prompt + keep + lengths.answer] * text.num_hidden_layers,
+            max_new_tokens=lengths.answer,
+            vocabulary=text.vocab_size,
+            bos=self.marks.bos,
+            pad=self.marks.pad,
+            eos=self.marks.eos,
+            prompt=self.asked,
+        )
+
+    def proof_prompt(self) -> list[int]:
+        """A question, or random ids where the folder does not say how to ask one."""
+        return self.prompts(1)[0] if self.marks else []
+
+    def prompts(self, n: int) -> list[list[int]]:
+        """Prompts as the model wants them asked."""
+        if self.asked is not None:
+            return [self._question] * n
+        return self._random(n, max(self.offset + 1, self.checkpoint.lengths.prompt // 4))
+
+    @cached_property
+    def _question(self) -> list[int]:
+        """The ids of a question; a tokenizer of many megabytes is read for it once."""
+        path = self.checkpoint.folder / FILE
+        reader = TokenizerFile(self.processor_files[_TOKENIZER], path, self.generation(1))
+        return reader.prompt(_QUESTIONS[self.layout.media])
+
+    def _random(self, n: int, length: int) -> list[list[int]]:
+        rng, vocabulary = np.random.default_rng(0), self.language_config.vocab_size
+        return [rng.integers(0, vocabulary, length).tolist() for _ in range(n)]
+
+    def own_answer(self, encoded: Mapping[str, np.ndarray], token_bias: np.ndarray, limit: int) -> Answered | None:
+        """See `Source`; by transformers."""
+        if self.marks is None:
+            return None
+        return self.reference.answer(encoded, token_bias, self.proof_prompt(), self.marks, limit)
+
+    def let_go(self) -> None:
+        """See `Source`."""
+        if "decoder" in self.__dict__:
+            emptied(self.decoder.model, self.decoder.head)
+            del self.decoder
+        self.__dict__.pop("reference", None)
+
+    def opened(self, text_seam: str) -> Self:
+        """This model, with its language graphs where they are wanted; see `add_language`.
+
+        Args:
+            text_seam: the seam whose tokens are in the space of the input embeddings.
+        """
+        self.text_seam = text_seam if self._prefix() else ""
+        if self.checkpoint.parts == "all":
+            self.add_language()
+        return self
+
+    def add_language(self) -> None:
+        """Read what the language graphs need but their weights.
+
+        Raises:
+            RequestError: no tokenizer, or one that does not belong to config.json; nothing ends an answer; a prompt is
+                longer than the graphs.
+            MissingError: tokenizers is not installed.
+        """
+        if not self._prefix():
+            self.notes = (*self.notes, "this folder has no language model: only its encoder is exported")
+            return
+        vocabulary = self.language_config.vocab_size
+        check_placeholder(self.checkpoint, self.placeholder, vocabulary, self.layout.media)
+        content, _ = tokenizer_of(self.checkpoint, vocabulary)
+        layout = self.layout
+        found = prompt_of(
+            self.checkpoint, content, self.placeholder, layout.mark, layout.becomes, layout.asks, layout.media
+        )
+        if isinstance(found, tuple):
+            self.asked, self.offset = found
+        else:
+            self.notes = (*self.notes, f"prompts are lists of ids, with {self.offset} before the tokens: {found}")
+        if note := unlike_greedy(self.checkpoint):
+            self.notes = (*self.notes, note)
+        self.processor = ProcessorRecord(kind="tokenizers", tokenizer=_TOKENIZER)
+        self.processor_files = {_TOKENIZER: content}
+        self.takes_lengths = True
+        self._check_lengths()
+        self.marks = marks(self.checkpoint, self.language_config, vocabulary)
+        length, lengths = len(self.proof_prompt()), self.checkpoint.lengths
+        if length > lengths.prompt:
+            raise RequestError(
+                f"a short question is {length} ids with this model's chat template, and the graphs would take "
+                f"{lengths.prompt}",
+                where=str(self.checkpoint.folder),
+                fix=f"Give --prompt-length {2 * length}, or more for longer questions.",
+            )
+
+    def _check_lengths(self) -> None:
+        """All that a sequence may hold must fit the positions that the model was made for."""
+        lengths, text = self.checkpoint.lengths, self.language_config
+        whole = lengths.prompt + lengths.answer + self.positions().advance
+        fewer = "Give a smaller --prompt-length or --answer-length"
+        for name, says, fix in (
+            ("max_position_embeddings", "max_position_embeddings of config.json is {}", f"{fewer}."),
+            (
+                "sliding_window",
+                "layers of this model see {} (sliding_window)",
+                f"{fewer}: within the window all layers see all.",
+            ),
+        ):
+            most = getattr(text, name, None)
+            if most is not None and whole > most:
+                raise RequestError(
+                    f"a prompt of {lengths.prompt} ids, {CALLED[self.layout.media]} of {self.tokens} tokens and an "
+                    f"answer of {lengths.answer} take {whole} positions, and {says.format(most)}",
+                    where=str(self.checkpoint.folder / "config.json"),
+                    fix=fix,
+                )
+
+    # The text of a question, for methods that read it
+
+    def text(self, length: int) -> GraphSource | None:
+        """The input embeddings of the language model: the projector maps the tokens into their space."""
+        record = self.text_record()
+        if not (self.text_seam and self._prefix()):
+            return None
+        with without_weights():
+            embedding = nn.Embedding(record.vocabulary, self.language_config.hidden_size)
+        self.checkpoint.weights.load(embedding, f"{self._prefix()}.embed_tokens")
+        return text_graph(embedding, record, length)
+
+    def text_record(self) -> TextRecord:
+        """The placeholder's id counts as special, like those that begin, end and pad a prompt."""
+        text: Any = self.language_config
+        special = [self.placeholder, text.pad_token_id, text.bos_token_id, text.eos_token_id]
+        found = {i for mark in special for i in (mark if isinstance(mark, list) else [mark]) if i is not None}
+        pad = self.placeholder if text.pad_token_id is None else text.pad_token_id
+        return TextRecord(vocabulary=text.vocab_size, pad=pad, blank=sorted(found))
+
+    def real_prompts(self, n: int, length: int) -> list[list[int]]:
+        """Prompts, or random ids where only their embeddings are exported."""
+        return self.prompts(n) if self.marks else self._random(n, max(1, 3 * length // 4))
+
+
+def prefix_of(checkpoint: Checkpoint, layout: Layout) -> str:
+    """Of the weights of the language model; empty where the folder has none."""
+    return next((one for one in layout.language_keys if checkpoint.weights.has(f"{one}.embed_tokens")), "")
+
+
+def shell(checkpoint: Checkpoint, config: Any, attention: str) -> Any:
+    """The whole model of transformers that config.json names, without weights.
+
+    Args:
+        checkpoint: the folder.
+        config: of it.
+        attention: name of a registered implementation.
+
+    Raises:
+        RequestError: transformers cannot build it.
+    """
+    config = copy.deepcopy(config)
+    config._attn_implementation = attention
+    path = checkpoint.folder / "config.json"
+    with without_weights():
+        return built(lambda: AutoModelForMultimodalLM.from_config(config).eval(), path)

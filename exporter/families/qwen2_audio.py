@@ -1,0 +1,58 @@
+"""Qwen2-Audio: an encoder like Whisper's over thirty seconds of log-mel, an average pool of two, and one matrix.
+
+    input_features [1, mels, 4 N] float32 -> tokens [1, N, D], N = 750, D of the language model
+
+transformers masks what lies behind a sound that is shorter than the window, and gives its language model fewer tokens.
+The graphs have one length: behind a shorter sound the model hears silence.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+from transformers import Qwen2AudioConfig
+
+from ..sources.configuration import Layers, Positions, Width, built, typed
+from .audio_language import AudioLanguage, Projected, opened
+from .multimodal import Layout, shell
+from .two_parts import Language
+
+if TYPE_CHECKING:
+    from ..sources.checkpoint import Checkpoint
+
+_LAYOUT = Layout(media="audio", mark="<|AUDIO|>", becomes="<|AUDIO|>")
+# Frames of the spectrogram that become a token: the second convolution and the pool take every other place.
+_STRIDE = 4
+
+
+class _Audio(BaseModel):
+    """What is read of the encoder."""
+
+    d_model: Width | None = None
+    encoder_layers: Layers | None = None
+    encoder_attention_heads: Width | None = None
+    encoder_ffn_dim: Width | None = None
+    num_mel_bins: Width | None = None
+    max_source_positions: Positions | None = None
+
+
+class _Config(BaseModel):
+    """What is read of config.json."""
+
+    audio_config: _Audio | None = None
+    text_config: Language | None = None
+    audio_token_index: int | None = None
+
+
+def open_family(checkpoint: Checkpoint) -> AudioLanguage:
+    """Open a Qwen2AudioForConditionalGeneration folder.
+
+    Raises:
+        RequestError: weights, a tokenizer or a feature extractor that do not belong to config.json.
+    """
+    path = checkpoint.folder / "config.json"
+    typed(_Config, checkpoint.config, path)
+    config = built(lambda: Qwen2AudioConfig.from_dict(checkpoint.config), path)
+    encoder = Projected(shell(checkpoint, config, "sdpa").model)
+    return opened(checkpoint, config, encoder, _LAYOUT, _STRIDE, masks=True)
