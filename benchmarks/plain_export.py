@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--prompt-length", type=int)
     asked = parser.parse_args()
     source = open_source(asked.folder, parts="all", lengths=lengths_of(asked.prompt_length, None))
-    for graph in (source.encoder, *source.language(source.tokens)):  # type: ignore[attr-defined]
+    for graph in (source.encoder, *source.language(source.tokens)):
         assert graph.module is not None
         positional, keywords = arguments(graph.module.eval(), graph.inputs)
         names = {"input_names": list(graph.inputs), "output_names": list(graph.outputs)}

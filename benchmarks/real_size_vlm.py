@@ -206,6 +206,7 @@ def main() -> None:
         row: dict[str, Any] = {
             "date": datetime.datetime.now().isoformat(timespec="minutes"),
             "load": round(os.getloadavg()[0], 1),
+            "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
             "weights_gb": round(sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e9, 2),
             "commands": commands(folder, scratch),
             "proof_npz_mb": round((scratch / FEWER / "proof.npz").stat().st_size / 1e6, 1),
