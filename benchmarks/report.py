@@ -10,7 +10,18 @@ from typing import Any
 from tokexport.exporter.evaluate.machine import machine
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("tokexport", "onnxruntime", "torch", "triton", "onnx", "onnx-ir", "numpy", "onnxslim", "onnxsim")
+PACKAGES = (
+    "tokexport",
+    "onnxruntime",
+    "torch",
+    "transformers",
+    "triton",
+    "onnx",
+    "onnx-ir",
+    "numpy",
+    "onnxslim",
+    "onnxsim",
+)
 
 
 def write(name: str, results: Any, command: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from method_tables import accuracy, best_asr, best_video, best_vlm, listening, tiny_asr, tiny_video, tiny_vlm
+from real_size_tables import whole_models
 from report import RESULTS
 from trained_tables import whisper_all, whisper_base, whisper_base_all, whisper_times, whisper_tiny
 
@@ -82,7 +83,18 @@ def fill(text: str, *made: Callable[[], str]) -> str:
     return text
 
 
-TABLES = (whisper_tiny, whisper_base, whisper_times, best_vlm, best_video, best_asr, speed, real_size, export)
+TABLES = (
+    whisper_tiny,
+    whisper_base,
+    whisper_times,
+    best_vlm,
+    best_video,
+    best_asr,
+    speed,
+    real_size,
+    whole_models,
+    export,
+)
 DOCUMENTED = (whisper_all, whisper_base_all, tiny_vlm, tiny_video, tiny_asr, accuracy, listening)
 
 
