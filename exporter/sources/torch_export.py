@@ -18,6 +18,7 @@ from .exported import exported
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    import torch
 
     from .source import GraphSource
 
@@ -83,14 +84,16 @@ def _export(graph: GraphSource, opset: int) -> ir.Model:
                 report=False,
                 verify=False,
                 verbose=False,
+                optimize=False,
             )
+            assert program is not None
+            _optimized(program)
     except Exception as error:
         cause = _cause(error)
         raise GraphError(
             f"torch.onnx cannot export the {graph.role} graph of {type(module).__name__}: {cause}",
             fix=_NO_OPERATOR if "No ONNX function" in cause else _NO_TRACE,
         ) from error
-    assert program is not None
     model = program.model
     _check_signature(model, graph)
     _free_names(model)
@@ -103,6 +106,19 @@ def _export(graph: GraphSource, opset: int) -> ir.Model:
         merged_rows, known = graph.merged_rows, graph.known
         write_seams(model, grid=graph.grid, placeholder=graph.placeholder, merged_rows=merged_rows, known=known)
     return model
+
+
+def _optimized(program: torch.onnx.ONNXProgram) -> None:
+    """Fold constants; weights that something else took the place of leave memory.
+
+    Patterns of onnxscript hold the last graph that they were tried on for good, and with it all it ever read.
+    """
+    read = list(program.model.graph.initializers.values())
+    program.optimize()
+    left = {id(value) for value in program.model.graph.initializers.values()}
+    for value in read:
+        if id(value) not in left:
+            value.const_value = None
 
 
 def _check_signature(model: ir.Model, graph: GraphSource) -> None:
