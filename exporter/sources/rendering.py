@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 # Of computing, after the imports; a template takes milliseconds.
-_SECONDS = 10
+_SECONDS = 5
 _BYTES = 2 << 30
 _LONGEST = 1 << 20
 

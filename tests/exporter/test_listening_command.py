@@ -132,6 +132,7 @@ def test_wrong_requests_get_one_paragraph(bundle: Path, tmp_path: Path, argument
     assert says in error and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_fp16_is_typed_and_proved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = ("model", "tiny-asr", "--method", "apet", "--keep", "50", "--precision", "fp16", "-o", "b", "--json")

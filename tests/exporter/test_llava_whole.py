@@ -167,7 +167,7 @@ def test_a_model_that_never_ends_is_refused(folder, tmp_path):
         ("{{ raise_exception('no') }}", "the chat template fails"),
         ("{% for i in range(9)", "the chat template fails"),
         ("{{ ''.__class__.__mro__ }}", "the chat template fails"),
-        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "more than 10 s"),
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "more than 5 s"),
         ("{% for i in range(99999) %}{{ 'x' * 99999 }}{% endfor %}", "more than 2 GiB"),
     ],
 )
@@ -251,6 +251,6 @@ def test_the_language_model_is_not_in_memory_while_its_graphs_are_proved(folder,
 
     monkeypatch.setattr(generation, "answer_probes", answers)
     monkeypatch.setattr("tokexport.exporter.proof.parity.check", checked)
-    tokexport.export(str(folder), tmp_path / "x", method="uniform", keep=[9, 18], prompt_length=24, answer_length=2)
+    tokexport.export(str(folder), tmp_path / "x", method="uniform", keep=9, prompt_length=24, answer_length=2)
     assert kept
-    assert bytes_held == [0, 0]
+    assert bytes_held == [0]
