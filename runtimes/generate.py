@@ -76,7 +76,7 @@ def go_on(
     run: Run, begun: Begun, limit: int, rules: Rules | None = None
 ) -> tuple[list[list[int]], np.ndarray, np.ndarray]:
     """The second half of `greedy_batch`, which needs decode alone."""
-    variant, record, state = begun.variant, begun.record, begun.state
+    variant, record, state = begun.variant, _record(begun.variant), begun.state
     rules = rules or Rules.of(record)
     answers: list[list[int]] = [[] for _ in begun.last]
     going = np.ones(len(answers), bool)
@@ -126,8 +126,8 @@ class Begun:
 
     Attributes:
         variant: of the manifest.
-        record: of its generation.
         state: what prefill returned.
+        caches: its keys and values, and those of each step.
         last: index of the last id of each prompt [B] int64.
         token_bias: [B, K] float32.
         kept_indices: [B, K] int64.
@@ -135,7 +135,6 @@ class Begun:
     """
 
     variant: Variant
-    record: GenerationRecord
     state: Mapping[str, np.ndarray]
     caches: KVCache
     last: np.ndarray
@@ -166,7 +165,7 @@ def begin(run: Run, variant: Variant, encoded: Mapping[str, np.ndarray], prompts
         embeds = run("embed", input_ids=input_ids, tokens=encoded["tokens"])["inputs_embeds"]
         read = {"inputs_embeds": embeds, "kept_indices": kept_indices}
     state = run("prefill", **read, token_bias=token_bias, last_index=last)
-    return Begun(variant, record, state, KVCache(state), last, token_bias, kept_indices, sizes)
+    return Begun(variant, state, KVCache(state), last, token_bias, kept_indices, sizes)
 
 
 def _record(variant: Variant) -> GenerationRecord:

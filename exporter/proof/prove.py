@@ -110,10 +110,10 @@ def prove(
         probes += language_probes(built.language, language_values(encoded[0][1]))
         wholes = whole_in_torch.wholes if whole_in_torch else []
         probes += answer_probes(source, variant, by_role, wholes) if source.proof_prompt() else []
-        # PyTorch has said all it has to: its weights and those of ONNX Runtime are never in memory together. The
-        # reference build of bf16 is in no file.
+        # Weights of PyTorch and of ONNX Runtime are never in memory together; bf16's reference build is in no file.
         if precision != "bf16":
-            built.let_go({role: load_model(file) for role, file in written.items()} if floats else models)
+            bundled = {role: load_model(file) for role, file in written.items()} if floats else models
+            built.let_go(bundled)
             source.let_go()
             give_back()
     judged = "fp32" if precision == "bf16" else precision
@@ -121,7 +121,7 @@ def prove(
     checks += check_answers(probes, variant, models, ort_runner, judged)
     weights: dict[str, Any] = {}
     if floats:
-        probes, found, weights = _with_weights(source, variant, by_role, (models, written), probes, min_agreement)
+        probes, found, weights = _with_weights(source, variant, by_role, (models, bundled), probes, min_agreement)
         checks += found
     read = variant.generation or inserted.sized or source.answer or plan.size_bias != "auto"
     notes += _remarks(source, inserted, parts, precision, unread=inserted.merges and not read)
@@ -139,7 +139,7 @@ def _with_weights(
     source: Source,
     variant: Variant,
     encoded: list[dict[str, np.ndarray]],
-    graphs: tuple[Mapping[Role, ir.Model], Mapping[Role, Path]],
+    graphs: tuple[Mapping[Role, ir.Model], Mapping[Role, ir.Model]],
     probes: list[Probe],
     least: float | None,
 ) -> tuple[list[Probe], list[Check], dict[str, Any]]:
@@ -149,22 +149,20 @@ def _with_weights(
         source: of the model.
         variant: of the manifest.
         encoded: the encoder's outputs by role, of each sample.
-        graphs: the float ones, and the files of those in the bundle.
+        graphs: the float ones, and those in the bundle.
         probes: of the proof so far.
         least: see `agreement`.
 
     Returns:
         The probes that the bundle's graphs are to be held against from now on, one check, and its figures.
     """
-    from ...graph_passes.ir_tools.model_io import load_model
     from ...runtimes.ort.graph import ort_runner
     from .agreement import agreement_probes, answers_again, check_agreement, figures
     from .generation import LANGUAGE
 
-    floats, written = graphs
+    floats, models = graphs
     assert variant.llm_weights is not None, "float graphs are given beside quantised ones"
     given = agreement_probes(source, variant, encoded, floats, ort_runner, variant.llm_weights.weights, least)
-    models = {role: load_model(file) for role, file in written.items()}
     found = check_agreement(given, variant, models, ort_runner)
     again = answers_again([probe for probe in probes if probe.part == ANSWERS], variant, models, ort_runner)
     kept = [probe for probe in probes if probe.part not in (*LANGUAGE, ANSWERS)]
