@@ -31,6 +31,13 @@ from .shared import OUT, WHOLE, common
     show_default=True,
     help="Share of tokens removed; repeatable.",
 )
+@click.option(
+    "--seam",
+    default="auto",
+    show_default=True,
+    shell_complete=completion.seams,
+    help="Where all methods go; `tokexport inspect` lists the seams of a file.",
+)
 @click.option("--seeds", type=WHOLE, default=3, show_default=True, help="How many sets of questions.")
 @click.option("--questions", type=WHOLE, default=1024, show_default=True, help="Questions in a set.")
 @click.option(

@@ -34,10 +34,15 @@ ROUNDS = 30
 
 @dataclass(frozen=True)
 class Model:
-    """A source with its uncompressed encoder graph."""
+    """A source with its uncompressed encoder graph.
+
+    Attributes:
+        where: the name of a seam, or ``auto``: that of the method.
+    """
 
     source: Source
     encoder: ir.Model
+    where: str = "auto"
 
     def seam(self, compressor: Compressor) -> Seam:
         """Where the method goes in this model: see `Source.seam_for`.
@@ -45,7 +50,7 @@ class Model:
         Raises:
             RequestError: the model has no such place.
         """
-        return resolve(self.encoder, "auto", self.source.seam_for(compressor))
+        return resolve(self.encoder, self.where, self.source.seam_for(compressor))
 
 
 class Bench:
@@ -53,11 +58,12 @@ class Bench:
 
     Args:
         source: with its language graphs, where it has them.
+        seam: where all methods go; ``auto``: each where its paper has it.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, seam: str = "auto") -> None:
         self.source = source
-        self.base = Model(source, graphs.encoder(source, "fp32")[0])
+        self.base = Model(source, graphs.encoder(source, "fp32")[0], seam)
         self._prepared: dict[Compressor, Model] = {}
         # A sweep goes through its numbers of tokens in turn.
         self.language = lru_cache(maxsize=2)(partial(Language.export, source))
@@ -76,7 +82,7 @@ class Bench:
         if source is self.source:
             return self.base
         if compressor not in self._prepared:
-            self._prepared[compressor] = Model(source, graphs.encoder(source, "fp32")[0])
+            self._prepared[compressor] = Model(source, graphs.encoder(source, "fp32")[0], self.base.where)
         return self._prepared[compressor]
 
     def refusal(self, compressor: Compressor, keep: int) -> str:

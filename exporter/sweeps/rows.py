@@ -68,6 +68,7 @@ class Plan:
             "name": bench.source.name,
             **judge.facts,
             "versions": {"tokexport": __version__, **versions()},
+            **({"seam": bench.base.where} if bench.base.where != "auto" else {}),
         }
         self._tokens = bench.base.seam(make("uniform")).tokens
 

@@ -48,6 +48,7 @@ def sweep(
     inputs: Path | None = None,
     prompt: str | None = None,
     parts: Parts = "all",
+    seam: str = "auto",
     advance: Advance = log_of,
 ) -> dict[str, Any]:
     """Judge methods at ratios, and write sweep.json and sweep.png.
@@ -62,6 +63,7 @@ def sweep(
         inputs: a folder of images, videos or sounds; agreement on it is judged instead of the model's questions.
         prompt: asked about each input.
         parts: with ``encoder`` no language model is read, and tokens are judged, not answers.
+        seam: where all methods go; ``auto``: each where its paper has it.
         advance: called after each cell.
 
     Returns:
@@ -78,7 +80,7 @@ def sweep(
     _check_numbers(ratios, seeds, questions)
     opened = open_source(source, parts=parts)
     _check_task(opened, asked, inputs, prompt)
-    bench = Bench(opened)
+    bench = Bench(opened, seam)
     judge: Judge = Folder(bench, inputs, prompt) if inputs else Questions(bench, questions, seeds)
     # Only now: a refused request must leave no folder.
     folder = Path(out) if out is not None else Path(f"{opened.name}-sweep")

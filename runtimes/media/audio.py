@@ -19,6 +19,8 @@ MOST_SAMPLES = 96_000_000
 _BLOCK = 1 << 16
 # Full scale is 1, which a decoder overshoots a little; 16-bit samples that were not divided reach thousands.
 LOUDEST = 16.0
+# Of the power of the channels; a cable with swapped wires leaves their rounding, other recordings a tenth and more.
+_CANCELLED = 1e-4
 # A WAV file whose length was not known when its header was written says one that is near 2^31 or 2^32.
 _LARGEST_WAV = 0x7FFF0000
 
@@ -47,7 +49,8 @@ def open_sound(path: Path | str, sample_rate: int, most: int, reader: str = "the
         reader: who takes so many, for the message.
 
     Raises:
-        RequestError: no such file, no sound, damaged, empty, or too long; by its header that is found at once.
+        RequestError: no such file, no sound, damaged, empty, or too long; by its header that is found at once. At its
+            end: the channels cancel each other.
         MissingError: soundfile or soxr is not installed.
     """
     try:
@@ -75,10 +78,10 @@ def open_sound(path: Path | str, sample_rate: int, most: int, reader: str = "the
             raise too_long(frames / rate, most, sample_rate, str(path), reader)
 
         def blocks() -> Iterator[np.ndarray]:
-            left, given = longest, False
+            left, given, mix = longest, False, _Mix()
             while True:
                 with _readable(path, soundfile.SoundFileError):
-                    part = sound.read(min(left, block), dtype="float32", always_2d=True).mean(1)
+                    part = mix.down(sound.read(min(left, block), dtype="float32", always_2d=True))
                     last = not len(part)
                     ready = part if stream is None else stream.resample_chunk(part, last=last)
                 given = given or len(ready) > 0
@@ -90,6 +93,7 @@ def open_sound(path: Path | str, sample_rate: int, most: int, reader: str = "the
                 if len(ready):
                     yield ready
                 if last:
+                    mix.check(path)
                     return
                 left -= len(part)
                 # The length in the header of a damaged file may be wrong, so what is read counts.
@@ -97,6 +101,27 @@ def open_sound(path: Path | str, sample_rate: int, most: int, reader: str = "the
                     raise too_long(longest / rate, most, sample_rate, str(path), reader)
 
         yield Blocks(frames / rate, blocks())
+
+
+class _Mix:
+    """Averages channels, and knows whether they left anything of each other."""
+
+    def __init__(self) -> None:
+        self._before = self._after = 0.0
+
+    def down(self, channels: np.ndarray) -> np.ndarray:
+        """float32 [samples, channels] -> float32 [samples]."""
+        one = channels.mean(1)
+        self._before += float(np.square(channels, dtype=np.float64).sum()) / channels.shape[1]
+        self._after += float(np.square(one, dtype=np.float64).sum())
+        return one
+
+    def check(self, path: Path | str) -> None:
+        if self._after < _CANCELLED * self._before:
+            raise RequestError(
+                f"the channels of {path} cancel each other: averaged, nothing of it can be heard",
+                fix=f"Take one of them, for example: sox {path} ONE.wav remix 1",
+            )
 
 
 def _is_whole(file: BinaryIO) -> bool:

@@ -95,6 +95,6 @@ def _of_image(media: Any, record: PreprocessRecord | None, bundle: Path) -> np.n
         raise RequestError(
             "the bundle does not say how a picture, a video or a sound becomes the encoder's input",
             where=str(bundle),
-            fix="Pass the encoder's input as an array.",
+            fix=f"Prepare it yourself, and give the array in Python: tokexport.load({str(bundle)!r}).encode(ARRAY).",
         )
     return pixel_values(media, record)

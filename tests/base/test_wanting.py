@@ -23,11 +23,11 @@ def test_one_command_brings_all_packages_of_both_kinds():
         [
             "could not import 'tensorrt_rtx': No module named 'tensorrt_rtx'",
             "apt-get install espeak-ng",
-            "C++ runtime: apt install cmake ninja-build catch2",
+            "C++ runtime: apt install cmake ninja-build doctest-dev",
             "the README's spoken sentence: there is no espeak-ng",
         ]
     )
-    assert command == "apt-get install -y catch2 cmake espeak-ng ninja-build && pip install tensorrt-rtx"
+    assert command == "apt-get install -y cmake doctest-dev espeak-ng ninja-build && pip install tensorrt-rtx"
 
 
 def test_nothing_is_said_of_a_run_without_skips_and_no_command_where_none_helps():

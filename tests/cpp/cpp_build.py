@@ -20,6 +20,7 @@ INSTALLED = BUILD / "installed"
 
 PACKAGES = {
     "nlohmann/json.hpp": "nlohmann-json3-dev",
+    "doctest/doctest.h": "doctest-dev",
     "openssl/evp.h": "libssl-dev",
     "CLI/CLI.hpp": "libcli11-dev",
     "png.h": "libpng-dev",
@@ -33,8 +34,7 @@ def lacking() -> list[str]:
     missing = [package for program, package in programs.items() if shutil.which(program) is None]
     if "g++" in missing:
         return missing
-    found = {"catch2": _has("catch2/catch.hpp") or _has("catch2/catch_test_macros.hpp")}
-    found |= {package: _has(header) for header, package in PACKAGES.items()}
+    found = {package: _has(header) for header, package in PACKAGES.items()}
     return missing + [package for package, there in found.items() if not there]
 
 

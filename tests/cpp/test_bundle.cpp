@@ -1,6 +1,6 @@
 #include <sys/stat.h>
 
-#include "catch.h"
+#include "says.h"
 #include "tokexport/bundle.h"
 #include "tokexport/errors.h"
 #include "tokexport/words.h"
@@ -194,7 +194,7 @@ TEST_CASE("keys that nobody knows are refused, but for a newer minor version") {
 
 TEST_CASE("values of the wrong kind are refused by their place") {
     const auto refused = [](const std::string& from, const std::string& to, const std::string& place) {
-        INFO(from << " -> " << to);
+        INFO(from, " -> ", to);
         CHECK_SAYS(changed(from, to), BundleError, place);
     };
     refused("\"size\": 3", "\"size\": -3", "at files.graphs/encoder.onnx.size");

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "catch.h"
+#include "says.h"
 #include "tokexport/choose.h"
 #include "tokexport/errors.h"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import tokexport
 from cpp_build import ROOT, Calls, arrays, build, outcome, run
 from PIL import Image
@@ -198,8 +199,10 @@ def test_the_tool_refuses_in_one_line(installed: Path, bundles: dict[str, Path],
     (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     whole = clip.read_bytes()
     (tmp_path / "half.wav").write_bytes(whole[: len(whole) // 2])
+    soundfile.write(tmp_path / "odd.wav", np.stack([read_sound(clip, 16000), -read_sound(clip, 16000)], 1), 16000)
     refused = {
         (bundles["listening"], "--audio", tmp_path / "half.wav"): (2, "is cut short"),
+        (bundles["listening"], "--audio", tmp_path / "odd.wav"): (2, "cancel each other"),
         (tmp_path / "nowhere", "--audio", clip): (2, "does not exist"),
         (bundles["apet"], "--image", tmp_path / "cut.png"): (2, "cannot be read as a PNG"),
         (bundles["listening"], "--audio", tmp_path / "cut.png"): (2, "cannot be read as sound"),

@@ -1,5 +1,5 @@
 // The sidecar of an engine and what is checked before TensorRT sees a plan; none of it needs TensorRT.
-#include "catch.h"
+#include "says.h"
 #include "tokexport/engine.h"
 #include "tokexport/errors.h"
 #include "toy_engine.h"
@@ -77,7 +77,7 @@ TEST_CASE("a damaged sidecar, or that of another engine, is refused") {
                                    {"{", ""},
                                    {"\"version\"", "\"versions\""},
                                    {"\"1.0\"", "3"}}) {
-        INFO(from << " -> " << to);
+        INFO(from, " -> ", to);
         engines.write(toy::with(kSidecar, from, to));
         CHECK_SAYS(engines.read(), BundleError, "the sidecar of an engine is damaged");
     }

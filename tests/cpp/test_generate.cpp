@@ -1,7 +1,7 @@
 // The contract of runtimes/bundle/manifest.py, against graphs that only write down what they were given.
 #include <cmath>
 
-#include "catch.h"
+#include "says.h"
 #include "tokexport/errors.h"
 #include "tokexport/generate.h"
 

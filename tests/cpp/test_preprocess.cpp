@@ -1,7 +1,7 @@
 // Sizes, crops and refusals by inspection; test_cpp_runtime.py compares values with Python's over random sizes.
 #include <cmath>
 
-#include "catch.h"
+#include "says.h"
 #include "tokexport/errors.h"
 #include "tokexport/media.h"
 

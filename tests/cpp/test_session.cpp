@@ -1,5 +1,5 @@
 // What a session checks before and after a graph runs, with graphs that give what the test wants.
-#include "catch.h"
+#include "says.h"
 #include "tokexport/errors.h"
 #include "tokexport/session.h"
 #include "toy.h"

@@ -1,7 +1,7 @@
 // The TensorRT backend over a TensorRT and a CUDA that only pretend (fake/): addresses, graphs, plugins and refusals.
 #include <cuda_runtime_api.h>
 
-#include "catch.h"
+#include "says.h"
 #include "tokexport/errors.h"
 #include "tokexport/session.h"
 #include "tokexport/tensorrt.h"

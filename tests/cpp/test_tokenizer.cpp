@@ -1,4 +1,4 @@
-#include "catch.h"
+#include "says.h"
 #include "tokexport/errors.h"
 #include "tokexport/tokenizer.h"
 #include "toy.h"
@@ -57,7 +57,7 @@ TEST_CASE("a damaged tokenizer, or one with a decoder that is not known, is refu
           {"\"vocab\"", "\"words\"", "field 'vocab' is missing"},
           {"\"content\": \"<s>\"", "\"token\": \"<s>\"", "at added_tokens.0: field 'content' is missing"},
           {"{\"version\"", "[\"version\"", "the tokenizer cannot be read"}}) {
-        INFO(from << " -> " << to);
+        INFO(from, " -> ", to);
         CHECK_SAYS(load(toy::with(kTokenizer, from, to)), BundleError, said);
     }
     CHECK_SAYS(Tokenizer::load("nowhere.json"), BundleError, "the tokenizer cannot be read: No such file");

@@ -1,4 +1,4 @@
-#include "catch.h"
+#include "says.h"
 #include "tokexport/errors.h"
 #include "tokexport/words.h"
 #include "toy.h"
@@ -47,7 +47,7 @@ TEST_CASE("a damaged vocabulary is refused") {
                                    {"{\"words\"", "[\"words\""},
                                    {"\"pad\": 0", "\"pad\": 0, \"more\": 1"},
                                    {": \"colour\"", ": 4"}}) {
-        INFO(from << " -> " << to);
+        INFO(from, " -> ", to);
         CHECK_SAYS(load(toy::with(kWords, from, to)), BundleError, "the vocabulary is damaged");
     }
     CHECK_SAYS(Words::load("nowhere.json"), BundleError, "the vocabulary is damaged");

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from PIL import Image
 
 pytest.importorskip("torch")
 
+from tokexport.errors import RequestError
 from tokexport.exporter.cli import main
 from tokexport.exporter.evaluate import bench as sweep_bench
 from tokexport.exporter.evaluate.judges import Folder, Questions
@@ -49,7 +52,7 @@ def bench() -> sweep_bench.Bench:
 @pytest.fixture
 def folder(tmp_path, monkeypatch, bench) -> Path:
     monkeypatch.setattr(
-        sweeping, "Bench", lambda source: bench if source.name == "tiny-vlm" else sweep_bench.Bench(source)
+        sweeping, "Bench", lambda source, seam: bench if source.name == "tiny-vlm" else sweep_bench.Bench(source, seam)
     )
     monkeypatch.setattr(sweep_bench, "ROUNDS", 2)
     monkeypatch.chdir(tmp_path)
@@ -198,6 +201,19 @@ def test_a_module_that_was_changed_is_measured_again(folder, monkeypatch):
 
     first, again, other = cells(1), cells(1), cells(2)
     assert first == again and not {*first} & {*other}
+
+
+def test_a_seam_of_the_users_choice_is_where_all_methods_go(bench):
+    inside = copy.copy(bench)
+    inside.base = dataclasses.replace(bench.base, where="encoder_layer:1")
+    names = {
+        seam: [cell.name for cell in sweep_rows.Plan(judged, Questions(judged, 16, 1)).uncompressed().runs[0]]
+        for seam, judged in {"auto": bench, "encoder_layer:1": inside}.items()
+    }
+    assert names["auto"] != names["encoder_layer:1"]
+    assert inside.base.seam(make("kcenter_merge")).name == "encoder_layer:1"
+    with pytest.raises(RequestError, match=r"seam 'encoder_layer:9' was not found.*--seam"):
+        dataclasses.replace(bench.base, where="encoder_layer:9").seam(make("kcenter_merge"))
 
 
 def test_times_are_of_one_machine_and_answers_of_any(folder, bench, monkeypatch):

@@ -76,6 +76,18 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, suffix: str, subtyp
         read_sound(file, 16000)
 
 
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_channels_that_cancel_each_other_are_refused_with_a_cure_that_cures(tmp_path: Path, rate: int) -> None:
+    file, one = tmp_path / "a.wav", tone(rate, seconds=2)
+    soundfile.write(file, np.stack([one, -one], 1), rate)
+    with pytest.raises(RequestError, match=rf"channels of {file} cancel.*sox {file} ONE.wav remix 1"):
+        read_sound(file, 16000)
+    # One of them alone, one beside silence, two that differ in time, and silence itself.
+    for channels in ([one], [one, one * 0], [one, np.roll(one, 7)], [one * 0, one * 0]):
+        soundfile.write(file, np.stack(channels, 1), rate)
+        read_sound(file, 16000)
+
+
 @pytest.mark.parametrize("length", [0xFFFFFFFF, 0x7FFFF000])
 def test_a_wav_file_that_was_written_to_a_pipe_is_whole(tmp_path: Path, length: int) -> None:
     soundfile.write(tmp_path / "a.wav", tone(16000), 16000)

@@ -11,6 +11,8 @@
 
 // 100 minutes at 16 kHz, as in runtimes/media/audio.py.
 constexpr std::size_t kMostSamples = 96000000;
+// Of the power of the channels, there too.
+constexpr double kCancelled = 1e-4;
 
 namespace {
 
@@ -56,16 +58,24 @@ Recording read_sound(const std::string& path) {
     const auto channels = static_cast<std::size_t>(info.channels);
     std::vector<float> frame(channels);
     Recording recording{info.samplerate, {}};
+    double before = 0, after = 0;
     // The length in the header of a damaged file may be wrong.
     while (sf_readf_float(file.get(), frame.data(), 1) == 1) {
         float sum = 0;
-        for (const float value : frame) sum += value;
+        for (const float value : frame) {
+            sum += value;
+            before += static_cast<double>(value) * value / static_cast<double>(channels);
+        }
         if (recording.samples.size() == kMostSamples)
             throw tokexport::RequestError(path + " has more than " + std::to_string(kMostSamples) + " samples", "",
                                           "Cut it into shorter pieces, best where nobody speaks.");
         recording.samples.push_back(sum / static_cast<float>(channels));
+        after += static_cast<double>(recording.samples.back()) * recording.samples.back();
     }
     if (sf_error(file.get()) != SF_ERR_NO_ERROR) throw cut_short(path);
     if (recording.samples.empty()) throw tokexport::RequestError(path + " holds no samples", "", "Record it again.");
+    if (after < kCancelled * before)
+        throw tokexport::RequestError("the channels of " + path + " cancel each other: averaged, nothing of it can be heard",
+                                      "", "Take one of them, for example: sox " + path + " ONE.wav remix 1");
     return recording;
 }
