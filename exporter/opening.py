@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -151,16 +152,32 @@ def open_checkpoint(
         raise RequestError(f"{unfit[0]} {unfit[1]}", where=str(folder / "config.json"), fix=unfit[2])
     if found is None:
         named = " ".join(config.architectures or []) or config.model_type or "nothing"
+        known = nearest(named, known_architectures(), kind="architectures")
         raise RequestError(
             f"no family for the architecture {named}",
             where=str(folder / "config.json"),
             fix="".join(f"{one}. " for one in added().skipped)
-            + f"Known: {', '.join(known_architectures())}. {files}For another model export its vision encoder to ONNX "
-            "and give that file, or give package.module:callable: the lines on stdout are one for this folder; save "
-            "them as mine.py and run tokexport model mine:tower ... .",
+            + f"{known} {files}For another model export its vision encoder to ONNX and give that file, or give "
+            "package.module:callable: the lines on stdout are one for this folder; save them as mine.py and run "
+            "tokexport model mine:tower ... .",
             example=example(checkpoint.folder, checkpoint.config),
         )
     need("torch", "transformers", "safetensors", to="open a checkpoint")
+    _check_model_type(config.model_type, folder / "config.json")
     source = found(checkpoint)
     source.origin = (folder,)
     return source
+
+
+def _check_model_type(name: str, path: Path) -> None:
+    """Refuse a config.json of a kind that the installed transformers does not know; one that says none is guessed."""
+    import transformers
+
+    if name and name not in transformers.CONFIG_MAPPING:
+        close = difflib.get_close_matches(name, transformers.CONFIG_MAPPING.keys(), n=3, cutoff=0.5)
+        raise RequestError(
+            f"transformers {transformers.__version__} knows no model_type {name!r}",
+            where=str(path),
+            fix=(f"Did you mean {' or '.join(close)}? " if close else "")
+            + "If it is right, a newer one may know it: pip install -U transformers.",
+        )

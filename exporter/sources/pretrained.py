@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import RequestError
 from .configuration import built
+from .weights import quantised
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -31,6 +32,10 @@ def pretrained(checkpoint: Checkpoint, kind: Any, config: Any, attention: str, *
     import torch
 
     where = str(checkpoint.folder)
+    if isinstance(how := checkpoint.config.get("quantization_config"), dict):
+        raise quantised(
+            f"config.json says that the weights are quantised by {how.get('quant_method')}", checkpoint.folder
+        )
     # Opened first: what is wrong with a file is then said by its name.
     assert checkpoint.weights.files, "a folder with weights has files"
     with _quiet():

@@ -103,6 +103,9 @@ class Weights:
                     # If the graph does use it after all, the proof fails.
                     state[name] = torch.full(empty.shape, torch.nan)
                     continue
+                packed = _beside(_plain(f"{begins}{name}", prefix) or name, found)
+                if packed:
+                    raise quantised(f"{begins}{name} is stored as {', '.join(packed)}", self.folder)
                 raise RequestError(
                     f"the checkpoint has no weight {begins}{name}",
                     where=str(self.folder),
@@ -115,6 +118,24 @@ class Weights:
                     fix="Download the folder again: config.json belongs to other weights.",
                 )
         module.load_state_dict(state, assign=True, strict=False)
+
+
+def _beside(name: str, found: dict[str, str]) -> list[str]:
+    """Keys that stand in the place of a missing ``x.weight``, such as ``x.qweight`` and ``x.scales``."""
+    stem = name.removesuffix("weight")
+    if stem == name or not stem.endswith("."):
+        return []
+    return sorted(key for plain, key in found.items() if plain.startswith(stem) and plain != f"{stem}bias")[:4]
+
+
+def quantised(what: str, where: Path) -> RequestError:
+    """Read without its scales such a weight would be another one."""
+    return RequestError(
+        f"{what}: quantised weights are not read",
+        where=str(where),
+        fix="Give the checkpoint that it was made of, in float32, float16 or bfloat16. `--llm-weights int8` or `int4` "
+        "quantises the language graphs.",
+    )
 
 
 def _plain(key: str, prefix: str) -> str | None:
@@ -178,8 +199,12 @@ def _tensor(tensors: Any, key: str, file: Path) -> torch.Tensor:
     import torch
 
     try:
-        found: torch.Tensor = tensors.get_tensor(key).to(torch.float32).contiguous()
-        return found
+        found: torch.Tensor = tensors.get_tensor(key)
+        if found.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
+            raise quantised(f"weight {key} is stored as {str(found.dtype).removeprefix('torch.')}", file)
+        return found.to(torch.float32).contiguous()
+    except RequestError:
+        raise
     except Exception as error:
         # safetensors and torch raise errors of many kinds.
         raise RequestError(

@@ -132,3 +132,36 @@ def test_absent_weights_that_should_not_be_used_are_nan_so_that_their_use_shows(
     absent = [value for key, value in state.items() if "post_layernorm" in key]
     assert absent and all(value.isnan().all() for value in absent)
     assert not any(value.isnan().any() for key, value in state.items() if "post_layernorm" not in key)
+
+
+LINEAR = "multi_modal_projector.linear_1"
+
+
+def packed(state, *names: str) -> None:
+    del state[f"{LINEAR}.weight"]
+    state |= {f"{LINEAR}.{name}": torch.zeros(4, 4, dtype=torch.int32) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.update({f"{LINEAR}.weight": state[f"{LINEAR}.weight"].to(torch.int8)}), "as int8"),
+        (
+            lambda state: state.update({f"{LINEAR}.weight": state[f"{LINEAR}.weight"].to(torch.float8_e4m3fn)}),
+            "as float8_e4m3fn",
+        ),
+        (lambda state: packed(state, "qweight", "scales"), rf"as {LINEAR}.qweight, {LINEAR}.scales"),
+        (lambda state: packed(state, "weight_packed"), "weight_packed"),
+    ],
+    ids=["bitsandbytes", "fp8", "gptq", "compressed-tensors"],
+)
+def test_quantised_weights_are_refused_by_name(tmp_path, tiny_llava_folder, change, message):
+    """Their scales are tensors of their own: the bare numbers would be another model, and its proof would be right."""
+    with pytest.raises(RequestError, match=rf"{message}.*quantised weights are not read.*--llm-weights"):
+        open_source(str(edited(tiny_llava_folder, tmp_path, change)))
+
+
+def test_a_missing_weight_whose_bias_is_there_is_missing(tmp_path, tiny_llava_folder):
+    folder = edited(tiny_llava_folder, tmp_path, lambda state: state.pop(f"{LINEAR}.weight"))
+    with pytest.raises(RequestError, match=rf"no weight {LINEAR}\.weight"):
+        open_source(str(folder))

@@ -66,6 +66,29 @@ def exported(request: pytest.FixtureRequest, folders: Any, tmp_path_factory: pyt
     return folder, tokexport.export(str(folder), out, method="kcenter_merge", keep=[TOKENS, 9])
 
 
+def changed(folder: Path, target: Path, **config: Any) -> Path:
+    """The folder with other values in config.json."""
+    made = shutil.copytree(folder, target)
+    path = made / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+    return made
+
+
+def test_a_quantised_tower_is_refused(folders: Any, tmp_path: Path) -> None:
+    how = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    with pytest.raises(RequestError, match=r"quantised by bitsandbytes: quantised weights are not read"):
+        open_source(str(changed(folders("ViTModel"), tmp_path / "vit", quantization_config=how)))
+
+
+def test_a_model_type_that_transformers_does_not_know_has_its_nearest(folders: Any, tmp_path: Path) -> None:
+    folder = changed(folders("ViTModel"), tmp_path / "vit", model_type="vitt")
+    with pytest.raises(RequestError, match=r"no model_type .vitt.*Did you mean vit.*pip install -U"):
+        open_source(str(folder))
+    folder = changed(folders("ViTModel"), tmp_path / "other", architectures=["LlavaForConditionalGeneratoin"])
+    with pytest.raises(RequestError, match=r"Did you mean LlavaForConditionalGeneration"):
+        open_source(str(folder))
+
+
 def own_result(folder: Path, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pixels, last hidden states and result of transformers' own processor and model."""
     import torch
