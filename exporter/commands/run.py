@@ -12,7 +12,7 @@ import click
 
 from ...errors import RequestError
 from .. import progress, render, tables
-from .shared import OUT, POSITIVE, Prompt, check_kind, common, one_input, one_prompt, prompt_ids
+from .shared import OUT, POSITIVE, Prompt, check_kind, common, media_options, one_input, one_prompt, prompt_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,9 +26,7 @@ _SHOWN = 8
 
 @click.command(short_help="Ask a bundle a question, or have it transcribe a sound.")
 @click.argument("bundle", type=OUT)
-@click.option("--image", type=OUT, help="An image file.")
-@click.option("--video", type=OUT, help="An animated GIF, WebP or PNG file, or a folder of pictures, one a frame.")
-@click.option("--audio", type=OUT, help="A sound file, for a model that hears.")
+@media_options
 @click.option("--prompt", help="A question about the input; for a recogniser, words that its transcript begins with.")
 @prompt_ids
 @click.option("--runtime", type=click.Choice(["ort", "tensorrt"]), default="ort", show_default=True)
@@ -40,9 +38,9 @@ _SHOWN = 8
 @common
 def run(
     bundle: Path,
-    image: Path | None,
-    video: Path | None,
-    audio: Path | None,
+    image: tuple[Path, ...],
+    video: tuple[Path, ...],
+    audio: tuple[Path, ...],
     prompt: str | None,
     ids: tuple[int, ...],
     runtime: str,

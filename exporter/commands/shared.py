@@ -136,14 +136,34 @@ def check_kind(record: Preprocess | None, bundle: Path, option: str) -> None:
     )
 
 
-def one_input(given: Mapping[str, Path | None]) -> tuple[str, Path]:
+def media_options(command: F) -> F:
+    """The options that name the input, for `one_input`."""
+    for name, text in reversed(_MEDIA.items()):
+        command = click.option(f"--{name}", type=OUT, multiple=True, help=text)(command)
+    return command
+
+
+_MEDIA = {
+    "image": "An image file.",
+    "video": "An animated GIF, WebP or PNG file, or a folder of pictures, one a frame.",
+    "audio": "A sound file, for a model that hears.",
+}
+
+
+def one_input(given: Mapping[str, Sequence[Path]]) -> tuple[str, Path]:
     """The option that names the input, and its value; `given` has all of them, by name without the dashes.
 
     Raises:
         RequestError: none of them, or several.
     """
-    found = {f"--{name}": media for name, media in given.items() if media is not None}
+    found = [(f"--{name}", one) for name, several in given.items() for one in several]
+    if len(found) > 1 and len({option for option, _ in found}) == 1:
+        raise RequestError(
+            f"{found[0][0]} is given {len(found)} times, and a bundle reads one input at a time",
+            fix="Ask about each of them in a call of its own.",
+        )
     if len(found) != 1:
-        which = f"{' and '.join(found)} are" if found else f"none of {', '.join(f'--{name}' for name in given)} is"
+        named = " and ".join(dict.fromkeys(option for option, _ in found))
+        which = f"{named} are" if found else f"none of {', '.join(f'--{name}' for name in given)} is"
         raise RequestError(f"{which} given", fix="Give the one that the model takes.")
-    return next(iter(found.items()))
+    return found[0]

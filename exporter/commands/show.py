@@ -9,14 +9,12 @@ import click
 
 from ...errors import RequestError
 from .. import render
-from .shared import OUT, check_kind, common, one_input, one_prompt, prompt_ids
+from .shared import OUT, check_kind, common, media_options, one_input, one_prompt, prompt_ids
 
 
 @click.command(short_help="Draw the tokens that a bundle keeps of your own input.")
 @click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=OUT)
-@click.option("--image", type=OUT, help="An image file.")
-@click.option("--video", type=OUT, help="An animated GIF, WebP or PNG file, or a folder of pictures, one a frame.")
-@click.option("--audio", type=OUT, help="A sound file, for a speech model.")
+@media_options
 @click.option(
     "--prompt", default="", help="A question: an SVG file shows the answer to it; some methods keep tokens by it."
 )
@@ -24,7 +22,12 @@ from .shared import OUT, check_kind, common, one_input, one_prompt, prompt_ids
 @click.option("-o", "--out", type=OUT, help="A .png or an .svg file; .svg for several bundles.  [default: kept.png]")
 @common
 def show(
-    bundles: tuple[Path, ...], out: Path | None, prompt: str, ids: tuple[int, ...], as_json: bool, **given: Path | None
+    bundles: tuple[Path, ...],
+    out: Path | None,
+    prompt: str,
+    ids: tuple[int, ...],
+    as_json: bool,
+    **given: tuple[Path, ...],
 ) -> None:
     """Draw the tokens that BUNDLE keeps of a picture, a video or a sound of your own.
 
