@@ -86,7 +86,7 @@ class Weights:
         """
         import torch
 
-        found = {_plain(key, prefix): key for key in self.file_of if _plain(key, prefix)}
+        found = {plain: key for key in self.file_of if (plain := _plain(key, prefix))}
         begins = f"{prefix}." if prefix else ""
         wanted = {_plain(f"{begins}{name}", prefix): name for name in module.state_dict()}
         state: dict[str, torch.Tensor] = {}
