@@ -22,7 +22,7 @@ pytest.importorskip("transformers")
 
 QUESTION = "What is in w17 w18 ?"
 IMAGE, END = tiny_qwen_vl.IDS[tiny_qwen_vl.IMAGE], tiny_qwen_vl.IDS[tiny_qwen_vl.END]
-LENGTHS = {"prompt_length": 32, "answer_length": 20}
+LENGTHS = ("--prompt-length", "32", "--answer-length", "20")
 
 
 KINDS = ("Qwen2VL", "Qwen2_5_VL", "Qwen3VL")
@@ -97,15 +97,23 @@ def test_tokens_stand_at_their_row_and_column_and_text_behind_the_larger_side(ea
 
 
 @pytest.fixture(scope="module")
-def bundle(each: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All 36 tokens, in another order of their choosing: what the folder's own model must answer too."""
-    out = tmp_path_factory.mktemp("bundles") / "whole"
-    tokexport.export(str(each), out, method="uniform", keep=36, size_bias="off", verify=False, **LENGTHS)
-    return out
+def made(each: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the command says of a quarter of the 36 tokens and of all, which the folder's own model must answer too."""
+    out = tmp_path_factory.mktemp("bundles") / "b"
+    arguments = ["--method", "kcenter_merge", "--keep", "9", "--keep", "36", *LENGTHS, "-o", str(out), "--json"]
+    result = CliRunner().invoke(main, ["model", str(each), *arguments])
+    assert result.exit_code == 0, result.output
+    return {**json.loads(result.stdout), "out": out}
+
+
+@pytest.fixture(scope="module")
+def whole(made: dict[str, Any]) -> Any:
+    """The bundle with all tokens."""
+    return tokexport.load(made["out"], variant="kcenter_merge-keep36")
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_without_compression_it_answers_as_transformers_does(each, bundle, model, number):
+def test_without_compression_it_answers_as_transformers_does(each, whole, model, number):
     import torch
     import transformers
 
@@ -114,27 +122,23 @@ def test_without_compression_it_answers_as_transformers_does(each, bundle, model
     turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
     ids = tokenizer(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))["input_ids"]
     place = ids.index(IMAGE)
-    whole = torch.tensor([[*ids[:place], *[IMAGE] * 36, *ids[place + 1 :]]])
+    full = torch.tensor([[*ids[:place], *[IMAGE] * 36, *ids[place + 1 :]]])
     said = model.generate(
-        input_ids=whole,
-        attention_mask=torch.ones_like(whole),
-        mm_token_type_ids=(whole == IMAGE).int(),
+        input_ids=full,
+        attention_mask=torch.ones_like(full),
+        mm_token_type_ids=(full == IMAGE).int(),
         **given,
         max_new_tokens=20,
         do_sample=False,
         eos_token_id=END,
-    )[0, whole.shape[1] :].tolist()
+    )[0, full.shape[1] :].tolist()
     assert len(set(said)) > 3
-    session = tokexport.load(bundle)
-    assert session.variant.generation.image_span[0] == place
-    assert session.generate(picture, QUESTION).ids == [i for i in said if i != END]
+    assert whole.variant.generation.image_span == (place, 36)
+    assert whole.generate(picture, QUESTION).ids == [i for i in said if i != END]
 
 
-def test_the_command_proves_what_it_says_against_transformers(each, tmp_path):
-    arguments = ("--method", "kcenter_merge", "--ratio", "0.75", "--prompt-length", "32", "--answer-length", "20")
-    result = CliRunner().invoke(main, ["model", str(each), *arguments, "-o", str(tmp_path / "b"), "--json"])
-    assert result.exit_code == 0, result.output
-    data = json.loads(result.stdout)
+def test_the_command_proves_what_it_says_against_transformers(made):
+    data = made
     checks = {check["part"]: check for check in data["proof"]["checks"]}
     assert {"compressor", "head", "embed", "prefill", "decode", "generation"} <= checks.keys()
     assert data["compression"][0]["size_bias"] and data["compression"][0]["tokens_out"] == 9
@@ -142,10 +146,10 @@ def test_the_command_proves_what_it_says_against_transformers(each, tmp_path):
     assert any("96 x 96 pixels, which are 36 tokens" in note for note in data["notes"])
 
 
-def test_wrong_rows_and_columns_change_the_answer(each, bundle):
+def test_wrong_rows_and_columns_change_the_answer(each, whole):
     """The proof would see it: the folder's model reads its tokens where they stood."""
     source, none = open_source(str(each), parts="all"), np.zeros((1, 36), np.float32)
-    encoded = tokexport.load(bundle).encode(source.real_inputs(1)[0]["pixel_values"])
+    encoded = whole.encode(source.real_inputs(1)[0]["pixel_values"])
     own = source.own_answer(encoded, none, 20)
     moved = source.own_answer({**encoded, "kept_indices": encoded["kept_indices"][:, ::-1].copy()}, none, 20)
     assert np.abs(own.scores[0] - moved.scores[0]).max() > 1e-3
