@@ -93,12 +93,20 @@ def _wave(content: bytes) -> np.ndarray:
     return (np.fft.irfft(kept, samples) * samples / len(sound)).astype(np.float32)
 
 
-def _cut(sound: np.ndarray) -> list[np.ndarray]:
-    """Parts of at most `FULL` samples, cut where the last 8 s are most silent."""
+def pieces(spoken: list[Clip], seconds: int) -> list[Clip]:
+    """Clips of at most so many seconds: windows that speech fills, cut where it pauses, without those put together."""
+    long = [clip for clip in spoken if clip.full and not clip.text]
+    cut = {clip.name: _cut(clip.sound, seconds * RATE, seconds * RATE // 2) for clip in long}
+    numbered = [(f"{name}-{at}", part) for name, parts in cut.items() for at, part in enumerate(parts)]
+    return [Clip(name, part) for name, part in numbered if len(part) > RATE]
+
+
+def _cut(sound: np.ndarray, most: int = FULL, last: int = 8 * RATE) -> list[np.ndarray]:
+    """Parts of at most `most` samples, cut where the `last` samples of them are most silent."""
     parts = []
-    while len(sound) > FULL:
-        frames = np.abs(sound[FULL - 8 * RATE : FULL]).reshape(-1, RATE // 10).mean(1)
-        at = FULL - 8 * RATE + int(frames.argmin()) * (RATE // 10) + RATE // 20
+    while len(sound) > most:
+        frames = np.abs(sound[most - last : most]).reshape(-1, RATE // 10).mean(1)
+        at = most - last + int(frames.argmin()) * (RATE // 10) + RATE // 20
         parts.append(sound[:at])
         sound = sound[at:]
     return [*parts, sound]

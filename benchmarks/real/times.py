@@ -5,7 +5,8 @@
 All read the same weights in float32, greedily, on the same clip, in turns: compare the ratios. A window of 30 s is read
 by all but the bundles whose name says another. openai-whisper and faster-whisper take part where Python finds them
 (`pip install --target FOLDER openai-whisper faster-whisper`, and --peers FOLDER). The words that a bundle changes are
-counted over the short clips, against the first bundle's; over windows that speech fills see quality.py.
+counted over short clips and pieces of long recordings, of ten seconds at most, against the first bundle's; over windows
+that speech fills see quality.py.
 
 With --work the figures are each program's own time on one thread, which others on the machine disturb little.
 """
@@ -27,7 +28,7 @@ import checkpoint
 import numpy as np
 import packages
 from peers import PEERS, Listener, Transformers
-from speech import RATE, Clip, clips
+from speech import RATE, Clip, clips, pieces
 from tokexport import export, load
 from tokexport.exporter.timing import interleaved
 from tokexport.runtimes.choose import Rules
@@ -180,7 +181,7 @@ def main() -> None:
     found = listeners(asked.model, sound, asked.rows, threads=threads, reuse=asked.reuse)
     load_before = os.getloadavg()[0]
     table = measured(found, sound, asked.rounds, time.process_time if asked.work else time.perf_counter)
-    for name, row in changed(found, [clip for clip in spoken if not clip.full]).items():
+    for name, row in changed(found, [*(clip for clip in spoken if not clip.full), *pieces(spoken, 10)]).items():
         table[name] |= row
         print(f"{name}: {json.dumps(table[name])}")
     result = {
