@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import tiny_checkpoints
 
@@ -19,16 +20,23 @@ SOUND_CHAT = (
 )
 
 
-def _extractor(folder: Path, seconds: int) -> None:
-    """Write the feature extractor of a window of so many seconds."""
+def _saved(folder: Path, config: Any, seconds: int) -> Path:
+    """Write a model of `config` that answers, and the feature extractor of a window of so many seconds."""
+    from transformers import AutoModelForMultimodalLM
+
+    model = AutoModelForMultimodalLM.from_config(config)
+    tiny_checkpoints.enliven(model)
+    tiny_checkpoints.louder(model.model.language_model)
+    model.save_pretrained(folder)
     said = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 80, "sampling_rate": 16000}
     said |= {"chunk_length": seconds, "hop_length": 160, "n_fft": 400, "padding_value": 0.0}
     (folder / "preprocessor_config.json").write_text(json.dumps({**said, "return_attention_mask": True}))
+    return folder
 
 
 def qwen2_audio(folder: Path, *, tokens: int = 50, vocabulary: int = 96) -> Path:
     """A Qwen2-Audio whose window is 0.04 s for each of its tokens, over a Qwen2."""
-    from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+    from transformers import Qwen2AudioConfig
 
     config = Qwen2AudioConfig(
         audio_config={
@@ -44,19 +52,14 @@ def qwen2_audio(folder: Path, *, tokens: int = 50, vocabulary: int = 96) -> Path
         audio_token_index=vocabulary - 1,
         tie_word_embeddings=False,
     )
-    model = Qwen2AudioForConditionalGeneration(config)
-    tiny_checkpoints.enliven(model)
-    tiny_checkpoints.louder(model.model.language_model)
-    model.save_pretrained(folder)
-    _extractor(folder, tokens // 25)
     around = ("<|audio_bos|>", "<|audio_eos|>", "<|im_start|>", "<|im_end|>")
-    tiny_checkpoints.chat_tokenizer(folder, vocabulary, "<|AUDIO|>", SOUND_CHAT, around)
+    tiny_checkpoints.chat_tokenizer(_saved(folder, config, tokens // 25), vocabulary, "<|AUDIO|>", SOUND_CHAT, around)
     return folder
 
 
 def voxtral(folder: Path, *, tokens: int = 25, vocabulary: int = 96) -> Path:
     """A Voxtral whose window is 0.08 s for each of its tokens, four places of the encoder, over a Llama."""
-    from transformers import VoxtralConfig, VoxtralForConditionalGeneration
+    from transformers import VoxtralConfig
 
     config = VoxtralConfig(
         audio_config={
@@ -72,10 +75,6 @@ def voxtral(folder: Path, *, tokens: int = 25, vocabulary: int = 96) -> Path:
         audio_token_id=vocabulary - 1,
         tie_word_embeddings=False,
     )
-    model = VoxtralForConditionalGeneration(config)
-    tiny_checkpoints.enliven(model)
-    tiny_checkpoints.louder(model.model.language_model)
-    model.save_pretrained(folder)
-    _extractor(folder, 2 * tokens // 25)
-    tiny_checkpoints.chat_tokenizer(folder, vocabulary, "[AUDIO]", None, ("[INST]", "[BEGIN_AUDIO]", "[/INST]"))
+    around = ("[INST]", "[BEGIN_AUDIO]", "[/INST]")
+    tiny_checkpoints.chat_tokenizer(_saved(folder, config, 2 * tokens // 25), vocabulary, "[AUDIO]", None, around)
     return folder

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ...runtimes.bundle.manifest import LogMelRecord
 from ..sources.sound import log_mel_of
-from ..sources.source import GraphSource
+from .joined import encoder_of, joined
 from .multimodal import Layout, Multimodal
 from .spoken import heard
 
@@ -71,24 +70,6 @@ def opened(
     frames = 2 * audio.max_source_positions
     record = log_mel_of(checkpoint, audio.num_mel_bins, frames)
     seconds = record.samples / record.sample_rate
-    source = AudioLanguage(
-        kind="checkpoint",
-        name=checkpoint.name,
-        modality="audio",
-        encoder=GraphSource(
-            role="encoder",
-            module=encoder.eval(),
-            inputs={"input_features": torch.zeros(1, audio.num_mel_bins, frames)},
-            outputs=("tokens",),
-            grid=(frames // stride,),
-        ),
-        files=checkpoint.weights.files,
-        auto_seam=dict.fromkeys(("encoder_output", "projector_input", "projector_output"), "projector_output"),
-        preprocess=record,
-        notes=(f"a sound is read as one of {seconds:g} s: {_MASKED if masks else _PADDED}",),
-        config=config,
-        checkpoint=checkpoint,
-        layout=layout,
-        placeholder=config.audio_token_id,
-    )
-    return source.opened("projector_output")
+    graph = encoder_of(encoder, "input_features", (1, audio.num_mel_bins, frames), (frames // stride,))
+    note = f"a sound is read as one of {seconds:g} s: {_MASKED if masks else _PADDED}"
+    return joined(AudioLanguage, checkpoint, config, graph, layout, record, (note,))
