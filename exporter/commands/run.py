@@ -12,7 +12,7 @@ import click
 
 from ...errors import RequestError
 from .. import progress, render, tables
-from .shared import OUT, POSITIVE, Prompt, check_kind, common, one_input, one_prompt, prompt_ids
+from .shared import OUT, POSITIVE, Prompt, check_kind, common, once, one_input, one_prompt, prompt_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,9 +26,15 @@ _SHOWN = 8
 
 @click.command(short_help="Ask a bundle a question, or have it transcribe a sound.")
 @click.argument("bundle", type=OUT)
-@click.option("--image", type=OUT, help="An image file.")
-@click.option("--video", type=OUT, help="An animated GIF, WebP or PNG file, or a folder of pictures, one a frame.")
-@click.option("--audio", type=OUT, help="A sound file, for a model that hears.")
+@click.option("--image", type=OUT, multiple=True, callback=once, help="An image file.")
+@click.option(
+    "--video",
+    type=OUT,
+    multiple=True,
+    callback=once,
+    help="An animated GIF, WebP or PNG file, or a folder of pictures, one a frame.",
+)
+@click.option("--audio", type=OUT, multiple=True, callback=once, help="A sound file, for a model that hears.")
 @click.option("--prompt", help="A question about the input; for a recogniser, words that its transcript begins with.")
 @prompt_ids
 @click.option("--runtime", type=click.Choice(["ort", "tensorrt"]), default="ort", show_default=True)
@@ -69,7 +75,10 @@ def run(
     generation = session.variant.generation
     answers, transcribes = generation is not None, generation is not None and generation.attention == "cross"
     asked = one_prompt(prompt, ids)
-    if not transcribes and not ids and not (prompt or "").strip() and (answers or prompt is not None):
+    # Where nothing stands behind a prompt, it is what the answer begins with, and may be empty.
+    continued = generation is not None and generation.prompt is not None and not generation.prompt.after
+    silent = not ids and not (prompt or "").strip()
+    if not transcribes and silent and not continued and (answers or prompt is not None):
         raise RequestError("the prompt is empty", fix=_ask(session))
     if not answers:
         _encode(session, media, asked, option, as_json)

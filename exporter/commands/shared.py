@@ -136,6 +136,20 @@ def check_kind(record: Preprocess | None, bundle: Path, option: str) -> None:
     )
 
 
+def once(_: click.Context, option: click.Parameter, given: tuple[Path, ...]) -> Path | None:
+    """The value of an option that may be given once; None without one.
+
+    Raises:
+        RequestError: it was given several times.
+    """
+    if len(given) > 1:
+        raise RequestError(
+            f"{option.opts[0]} was given {len(given)} times, and a bundle takes one at a time",
+            fix="Give one of them, and ask about each.",
+        )
+    return given[0] if given else None
+
+
 def one_input(given: Mapping[str, Path | None]) -> tuple[str, Path]:
     """The option that names the input, and its value; `given` has all of them, by name without the dashes.
 
