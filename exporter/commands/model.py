@@ -71,7 +71,8 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
     type=NUMBER,
     multiple=True,
     metavar="SECONDS",
-    help="Sound that the encoder of a recogniser takes, shorter than its own window; repeatable: one variant each.",
+    help="Sound that the encoder takes: of a recogniser, shorter than its own window; of Qwen3-ASR and "
+    "Granite-Speech, up to 300, by default 30; repeatable: one variant each.",
 )
 @click.option(
     "--prompt-length",

@@ -38,9 +38,9 @@ _SHOWN = 8
 @common
 def run(
     bundle: Path,
-    image: tuple[Path, ...],
-    video: tuple[Path, ...],
-    audio: tuple[Path, ...],
+    image: Path | None,
+    video: Path | None,
+    audio: Path | None,
     prompt: str | None,
     ids: tuple[int, ...],
     runtime: str,
@@ -67,7 +67,10 @@ def run(
     generation = session.variant.generation
     answers, transcribes = generation is not None, generation is not None and generation.attention == "cross"
     asked = one_prompt(prompt, ids)
-    if not transcribes and not ids and not (prompt or "").strip() and (answers or prompt is not None):
+    # Where nothing stands behind a prompt, it is what the answer begins with, and may be empty.
+    continued = generation is not None and generation.prompt is not None and not generation.prompt.after
+    silent = not ids and not (prompt or "").strip()
+    if not transcribes and silent and not continued and (answers or prompt is not None):
         raise RequestError("the prompt is empty", fix=_ask(session))
     if not answers:
         _encode(session, media, asked, option, as_json)

@@ -136,10 +136,24 @@ def check_kind(record: Preprocess | None, bundle: Path, option: str) -> None:
     )
 
 
+def once(_: click.Context, option: click.Parameter, given: tuple[Path, ...]) -> Path | None:
+    """The value of an option that may be given once; None without one.
+
+    Raises:
+        RequestError: it was given several times.
+    """
+    if len(given) > 1:
+        raise RequestError(
+            f"{option.opts[0]} was given {len(given)} times, and a bundle takes one at a time",
+            fix="Give one of them, and ask about each.",
+        )
+    return given[0] if given else None
+
+
 def media_options(command: F) -> F:
     """The options that name the input, for `one_input`."""
     for name, text in reversed(_MEDIA.items()):
-        command = click.option(f"--{name}", type=OUT, multiple=True, help=text)(command)
+        command = click.option(f"--{name}", type=OUT, multiple=True, callback=once, help=text)(command)
     return command
 
 
@@ -150,20 +164,14 @@ _MEDIA = {
 }
 
 
-def one_input(given: Mapping[str, Sequence[Path]]) -> tuple[str, Path]:
+def one_input(given: Mapping[str, Path | None]) -> tuple[str, Path]:
     """The option that names the input, and its value; `given` has all of them, by name without the dashes.
 
     Raises:
         RequestError: none of them, or several.
     """
-    found = [(f"--{name}", one) for name, several in given.items() for one in several]
-    if len(found) > 1 and len({option for option, _ in found}) == 1:
-        raise RequestError(
-            f"{found[0][0]} is given {len(found)} times, and a bundle reads one input at a time",
-            fix="Ask about each of them in a call of its own.",
-        )
+    found = {f"--{name}": media for name, media in given.items() if media is not None}
     if len(found) != 1:
-        named = " and ".join(dict.fromkeys(option for option, _ in found))
-        which = f"{named} are" if found else f"none of {', '.join(f'--{name}' for name in given)} is"
+        which = f"{' and '.join(found)} are" if found else f"none of {', '.join(f'--{name}' for name in given)} is"
         raise RequestError(f"{which} given", fix="Give the one that the model takes.")
-    return found[0]
+    return next(iter(found.items()))

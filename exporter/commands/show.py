@@ -27,7 +27,7 @@ def show(
     prompt: str,
     ids: tuple[int, ...],
     as_json: bool,
-    **given: tuple[Path, ...],
+    **given: Path | None,
 ) -> None:
     """Draw the tokens that BUNDLE keeps of a picture, a video or a sound of your own.
 

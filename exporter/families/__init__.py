@@ -34,6 +34,9 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "qwen2_audio": ("Qwen2AudioForConditionalGeneration",),
     "voxtral": ("VoxtralForConditionalGeneration",),
+    "qwen3_asr": ("Qwen3ASRForConditionalGeneration",),
+    "glmasr": ("GlmAsrForConditionalGeneration",),
+    "granite_speech": ("GraniteSpeechForConditionalGeneration", "GraniteSpeechPlusForConditionalGeneration"),
     "whisper": ("WhisperForConditionalGeneration", "WhisperModel"),
     "moonshine": ("MoonshineForConditionalGeneration", "MoonshineModel"),
     "tower": (

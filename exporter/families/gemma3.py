@@ -15,9 +15,10 @@ from transformers import Gemma3Config
 
 from ...errors import RequestError
 from ..sources.configuration import built, typed
+from .multimodal import Layout, shell
 from .square import Projected, square
 from .two_parts import TwoParts
-from .visual import Layout, VisionLanguage, shell
+from .visual import VisionLanguage
 
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint

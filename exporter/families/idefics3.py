@@ -16,9 +16,10 @@ from transformers import AutoConfig
 
 from ..decoders.attention import UNMASKED
 from ..sources.configuration import built, typed
+from .multimodal import Layout, shell
 from .square import square
 from .two_parts import TwoParts
-from .visual import Layout, VisionLanguage, shell
+from .visual import VisionLanguage
 
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint

@@ -15,9 +15,10 @@ from transformers import AutoConfig
 
 from ...errors import RequestError
 from ..sources.configuration import Pixels, built, typed
+from .multimodal import Layout, shell
 from .square import square
 from .two_parts import Tower, TwoParts
-from .visual import Layout, VisionLanguage, shell
+from .visual import VisionLanguage
 
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint

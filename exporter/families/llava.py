@@ -23,8 +23,9 @@ from ..sources.own_module import example
 from ..sources.source import GraphSource
 from ..sources.weights import without_weights
 from . import pixtral
+from .multimodal import Layout
 from .two_parts import Language, Tower, TwoParts
-from .visual import Layout, VisionLanguage
+from .visual import VisionLanguage, colours
 
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
@@ -141,7 +142,6 @@ def open_family(checkpoint: Checkpoint) -> VisionLanguage:
     side = vision.image_size // vision.patch_size
     # Strategy "full" keeps CLS as the first token: then the tokens form no grid.
     whole = module.prefix == TOWERS[vision.model_type]
-    mean, std = (preprocess.mean, preprocess.std) if preprocess else (_CLIP_MEAN, _CLIP_STD)
     source = LlavaSource(
         kind="checkpoint",
         name=checkpoint.name,
@@ -160,7 +160,6 @@ def open_family(checkpoint: Checkpoint) -> VisionLanguage:
         checkpoint=checkpoint,
         layout=Layout(),
         placeholder=config.image_token_id,
-        mean=mean,
-        std=std,
+        **colours(preprocess, _CLIP_MEAN, _CLIP_STD),
     )
     return source.opened("projector_output")

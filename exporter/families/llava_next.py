@@ -27,9 +27,11 @@ from ..decoders.attention import UNMASKED
 from ..sources.configuration import Pixels, built, typed
 from ..sources.images import preprocess_of
 from ..sources.synthetic import image
+from .joined import encoder_of, joined
 from .llava import TOWERS, UNUSED, Config, LlavaEncoder, check_tower
-from .square import Counted, joined
-from .visual import Layout, shell
+from .multimodal import Layout, shell
+from .square import Counted
+from .visual import colours
 
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
@@ -175,18 +177,18 @@ def open_family(checkpoint: Checkpoint) -> TiledSource:
         f"a picture is read as one of {shape.size[0]} x {shape.size[1]} pixels, whole and in {shape.grid[0]} x "
         f"{shape.grid[1]} tiles, {count} tokens; others are stretched to that shape"
     )
+    graph = encoder_of(encoder, "pixel_values", (1, 1 + shape.tiles, 3, side, side), known=count)
     return joined(
+        TiledSource,
         checkpoint,
         config,
-        encoder,
-        (1, 1 + shape.tiles, 3, side, side),
-        preprocess,
+        graph,
         Layout(),
+        preprocess,
         (note,),
-        TiledSource,
-        known=count,
         image_size=shape.size,
         shape=shape,
+        **colours(preprocess),
     )
 
 

@@ -52,6 +52,8 @@ class Layout:
         becomes: what the processor makes of that, with the placeholder once.
         asks: what the processor of the model puts before a question, with `mark`, and behind it; None: the folder's
             chat template says that. ``{bos}`` stands for the token that begins a text.
+        written: whether a user's turn is one text with `mark` in front of the question; else a list of both.
+        question: what the proof asks; empty: what is seen, or said.
         image_sees: see `LanguageDecoder`.
         tiles: whether the model reads tiles beside a large picture, which are left out here.
     """
@@ -63,6 +65,8 @@ class Layout:
     mark: str = "<image>"
     becomes: str = "<image>"
     asks: tuple[str, str] | None = None
+    written: bool = False
+    question: str = ""
     image_sees: Literal["before", "image", "prompt"] = "before"
     tiles: bool = False
 
@@ -201,7 +205,7 @@ class Multimodal(Source):
         """The ids of a question; a tokenizer of many megabytes is read for it once."""
         path = self.checkpoint.folder / FILE
         reader = TokenizerFile(self.processor_files[_TOKENIZER], path, self.generation(1))
-        return reader.prompt(_QUESTIONS[self.layout.media])
+        return reader.prompt(self.layout.question or _QUESTIONS[self.layout.media])
 
     def _random(self, n: int, length: int) -> list[list[int]]:
         rng, vocabulary = np.random.default_rng(0), self.language_config.vocab_size
@@ -247,7 +251,14 @@ class Multimodal(Source):
         content, _ = tokenizer_of(self.checkpoint, vocabulary)
         layout = self.layout
         found = prompt_of(
-            self.checkpoint, content, self.placeholder, layout.mark, layout.becomes, layout.asks, layout.media
+            self.checkpoint,
+            content,
+            self.placeholder,
+            layout.mark,
+            layout.becomes,
+            layout.asks,
+            layout.media,
+            written=layout.written,
         )
         if isinstance(found, tuple):
             self.asked, self.offset = found
@@ -258,7 +269,7 @@ class Multimodal(Source):
         self.processor = ProcessorRecord(kind="tokenizers", tokenizer=_TOKENIZER)
         self.processor_files = {_TOKENIZER: content}
         self.takes_lengths = True
-        self._check_lengths()
+        self.check_lengths()
         self.marks = marks(self.checkpoint, self.language_config, vocabulary)
         length, lengths = len(self.proof_prompt()), self.checkpoint.lengths
         if length > lengths.prompt:
@@ -269,8 +280,8 @@ class Multimodal(Source):
                 fix=f"Give --prompt-length {2 * length}, or more for longer questions.",
             )
 
-    def _check_lengths(self) -> None:
-        """All that a sequence may hold must fit the positions that the model was made for."""
+    def check_lengths(self) -> None:
+        """All that a sequence may hold must fit the positions that the model was made for, or RequestError."""
         lengths, text = self.checkpoint.lengths, self.language_config
         whole = lengths.prompt + lengths.answer + self.positions().advance
         fewer = "Give a smaller --prompt-length or --answer-length"

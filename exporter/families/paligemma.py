@@ -20,9 +20,10 @@ from transformers import PaliGemmaConfig
 from ..decoders.attention import UNMASKED
 from ..sources.configuration import Width, built, typed
 from ..sources.weights import without_weights
+from .multimodal import Layout, shell
 from .square import Projected, square
 from .two_parts import Language, TwoParts
-from .visual import Layout, VisionLanguage, shell
+from .visual import VisionLanguage
 
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint

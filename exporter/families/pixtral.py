@@ -26,9 +26,11 @@ from ..sources.configuration import Pixels, built, typed
 from ..sources.images import preprocess_of
 from ..sources.tokenizer import FILE, tokenizer_of
 from ..sources.weights import without_weights
-from .square import SIDE, Counted, joined
+from .joined import encoder_of, joined
+from .multimodal import Layout, prefix_of, shell
+from .square import SIDE, Counted
 from .two_parts import TwoParts
-from .visual import Layout, prefix_of, shell
+from .visual import colours
 
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
@@ -137,17 +139,9 @@ def open_family(checkpoint: Checkpoint) -> Counted:
     preprocess = preprocess_of(checkpoint, size, squeezed=True)
     count = rows[0] * (rows[1] + 1) - 1
     note = f"every image is stretched to {size[0]} x {size[1]} pixels, which are {count} tokens"
+    graph = encoder_of(encoder, "pixel_values", (1, 3, *size), known=count)
     return joined(
-        checkpoint,
-        config,
-        encoder,
-        (1, 3, *size),
-        preprocess,
-        _LAYOUT,
-        (note,),
-        Counted,
-        known=count,
-        image_size=size,
+        Counted, checkpoint, config, graph, _LAYOUT, preprocess, (note,), image_size=size, **colours(preprocess)
     )
 
 

@@ -55,4 +55,4 @@ def open_family(checkpoint: Checkpoint) -> AudioLanguage:
     typed(_Config, checkpoint.config, path)
     config = built(lambda: Qwen2AudioConfig.from_dict(checkpoint.config), path)
     encoder = Projected(shell(checkpoint, config, "sdpa").model)
-    return opened(checkpoint, config, encoder, _LAYOUT, _STRIDE, masks=True)
+    return opened(checkpoint, config, encoder, _LAYOUT, _STRIDE, "masked")

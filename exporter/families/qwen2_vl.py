@@ -30,16 +30,18 @@ from ...errors import RequestError
 from ..decoders.language import LanguageDecoder, Positions
 from ..sources.configuration import Layers, Pixels, Vocabulary, Width, built, typed
 from ..sources.images import preprocess_of
-from ..sources.source import GraphSource
 from ..sources.weights import without_weights
+from .joined import encoder_of, joined
+from .multimodal import Layout
 from .qwen_encoder import QwenEncoder
 from .square import SIDE
-from .visual import Layout, VisionLanguage
+from .visual import VisionLanguage, colours
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ..sources.checkpoint import Checkpoint
+    from ..sources.source import GraphSource
 
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _PLACEHOLDER = "<|image_pad|>"
@@ -213,44 +215,32 @@ def open_family(checkpoint: Checkpoint) -> QwenSource:
     token = vision.patch_size * vision.spatial_merge_size
     tokens = (size[0] // token, size[1] // token)
     preprocess = preprocess_of(checkpoint, size, squeezed=True)
-    mean, std = (preprocess.mean, preprocess.std) if preprocess else (_MEAN, _STD)
-    source = QwenSource(
-        kind="checkpoint",
-        name=checkpoint.name,
-        modality="image",
-        encoder=_encoder(visual, tokens),
-        files=checkpoint.weights.files,
-        # Before the merger four neighbours are one token, so none can be removed.
-        auto_seam=dict.fromkeys(("encoder_output", "projector_input", "projector_output"), "projector_output"),
-        preprocess=preprocess,
-        notes=(f"every image is stretched to {size[0]} x {size[1]} pixels, which are {math.prod(tokens)} tokens",),
+    note = f"every image is stretched to {size[0]} x {size[1]} pixels, which are {math.prod(tokens)} tokens"
+    return joined(
+        QwenSource,
+        checkpoint,
+        config,
+        # Before its merger four neighbours are one token, so none can be removed.
+        _encoder(visual, tokens),
+        Layout(language_keys=("language_model", "model"), mark=_PLACEHOLDER, becomes=_PLACEHOLDER),
+        preprocess,
+        (note,),
+        # With further channels, tokens are no longer in the space of words.
+        "" if further else "projector_output",
         image_size=size,
-        config=config,
-        checkpoint=checkpoint,
-        layout=Layout(language_keys=("language_model", "model"), mark=_PLACEHOLDER, becomes=_PLACEHOLDER),
-        placeholder=config.image_token_id,
-        mean=mean,
-        std=std,
         further=further,
         visual=visual,
         step=_step(vision) // token,
+        **colours(preprocess, _MEAN, _STD),
     )
-    # With further channels, tokens are no longer in the space of words.
-    return source.opened("" if further else "projector_output")
 
 
 def _encoder(visual: Any, grid: tuple[int, int]) -> GraphSource:
     """For pictures of so many tokens, over the weights of the vision tower."""
     vision, merge = visual.config, visual.spatial_merge_size
     patches = (grid[0] * merge, grid[1] * merge)
-    size = [side * vision.patch_size for side in patches]
-    return GraphSource(
-        role="encoder",
-        module=QwenEncoder(visual, patches).eval(),
-        inputs={"pixel_values": torch.zeros(1, vision.in_channels, *size)},
-        outputs=("tokens",),
-        grid=grid,
-    )
+    shape = (1, vision.in_channels, *(side * vision.patch_size for side in patches))
+    return encoder_of(QwenEncoder(visual, patches), "pixel_values", shape, grid)
 
 
 def _step(vision: Any) -> int:

@@ -5,21 +5,17 @@ behind a pixel shuffle or a pool.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from ..sources.images import preprocess_of
-from ..sources.source import GraphSource
-from .visual import HALVES, Layout, VisionLanguage
+from .joined import encoder_of, joined
+from .visual import VisionLanguage, colours
 
 if TYPE_CHECKING:
-    from ...runtimes.bundle.media_records import PreprocessRecord
     from ..sources.checkpoint import Checkpoint
-
-
-Made = TypeVar("Made", bound=VisionLanguage)
+    from .multimodal import Layout
 
 # Of the side of the square that images become, where a model takes any size and its folder allows it: one at which
 # models read text of a page's headlines, with a number of tokens (256 of 28 pixels each way) that small devices hold.
@@ -73,64 +69,5 @@ def square(
     """
     preprocess = preprocess_of(checkpoint, (size, size), squeezed=True)
     note = f"a picture is read at {size} x {size}{', without the tiles of larger ones' * layout.tiles}"
-    shape, grid = (1, 3, size, size), (side, side)
-    return joined(checkpoint, config, encoder, shape, preprocess, layout, (note,), kind, grid=grid)
-
-
-def joined(
-    checkpoint: Checkpoint,
-    config: Any,
-    encoder: nn.Module,
-    pixel_values: tuple[int, ...],
-    preprocess: PreprocessRecord | None,
-    layout: Layout,
-    notes: tuple[str, ...],
-    kind: type[Made],
-    *,
-    grid: tuple[int, int] | None = None,
-    known: int = 0,
-    **more: Any,
-) -> Made:
-    """The source of a model that joins what its tower gives, so that tokens may go behind its projector alone.
-
-    Args:
-        checkpoint: the folder.
-        config: of it.
-        encoder: with its weights.
-        pixel_values: their shape.
-        preprocess: of pictures.
-        layout: of the model.
-        notes: see `Source`.
-        kind: of source.
-        grid: of the tokens, where they fill one.
-        known: see `GraphSource`.
-        more: fields of `kind`.
-
-    Raises:
-        RequestError: see `VisionLanguage.add_language`.
-    """
-    source = kind(
-        kind="checkpoint",
-        name=checkpoint.name,
-        modality="image",
-        encoder=GraphSource(
-            role="encoder",
-            module=encoder.eval(),
-            inputs={"pixel_values": torch.zeros(pixel_values)},
-            outputs=("tokens",),
-            grid=grid,
-            known=known,
-        ),
-        files=checkpoint.weights.files,
-        auto_seam=dict.fromkeys(("encoder_output", "projector_input", "projector_output"), "projector_output"),
-        preprocess=preprocess,
-        notes=notes,
-        config=config,
-        checkpoint=checkpoint,
-        layout=layout,
-        placeholder=config.image_token_id,
-        mean=preprocess.mean if preprocess else HALVES,
-        std=preprocess.std if preprocess else HALVES,
-        **more,
-    )
-    return source.opened("projector_output")
+    graph = encoder_of(encoder, "pixel_values", (1, 3, size, size), (side, side))
+    return joined(kind, checkpoint, config, graph, layout, preprocess, (note,), **colours(preprocess))

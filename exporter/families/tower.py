@@ -35,7 +35,7 @@ from ..sources.source import GraphSource, Source
 from ..sources.synthetic import image
 from .rotary_rows import rows_at
 from .tower_kinds import KINDS, Kind
-from .visual import HALVES
+from .visual import colours
 
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
@@ -178,8 +178,7 @@ def open_family(checkpoint: Checkpoint) -> TowerSource:
         answer=kind.gives,
         omitted=_NO_TEXT if said.text_config is not None else "",
         notes=(*notes, *((f"a picture is stretched to {size[0]} x {size[1]}",) if kind.squeezed else ())),
-        mean=preprocess.mean if preprocess else HALVES,
-        std=preprocess.std if preprocess else HALVES,
+        **colours(preprocess),
     )
 
 

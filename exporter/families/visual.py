@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..sources.synthetic import image
-from .multimodal import Layout as Layout
 from .multimodal import Multimodal
-from .multimodal import prefix_of as prefix_of
-from .multimodal import shell as shell
+
+if TYPE_CHECKING:
+    from ...runtimes.bundle.media_records import PreprocessRecord
+
+Channels = tuple[float, float, float]
 
 # Of the pixels, where the folder says nothing.
 HALVES = (0.5, 0.5, 0.5)
+
+
+def colours(preprocess: PreprocessRecord | None, mean: Channels = HALVES, std: Channels = HALVES) -> dict[str, Any]:
+    """`mean` and `std` of the pixels, by channel: the folder's, or where it says nothing these."""
+    return {"mean": preprocess.mean, "std": preprocess.std} if preprocess else {"mean": mean, "std": std}
 
 
 @dataclass
@@ -25,8 +33,8 @@ class VisionLanguage(Multimodal):
         std: likewise.
     """
 
-    mean: tuple[float, ...] = HALVES
-    std: tuple[float, ...] = HALVES
+    mean: Channels = HALVES
+    std: Channels = HALVES
 
     def real_inputs(self, n: int) -> list[dict[str, np.ndarray]]:
         """`n` drawn pictures, normalised as the checkpoint's photographs are."""

@@ -20,6 +20,8 @@ from .multimodal import Layout, shell
 from .two_parts import Language
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..sources.checkpoint import Checkpoint
 
 # mistral-common asks so, which writes no template into the folder.
@@ -69,13 +71,28 @@ def open_family(checkpoint: Checkpoint) -> AudioLanguage:
     typed(_Config, checkpoint.config, path)
     config = built(lambda: VoxtralConfig.from_dict(checkpoint.config), path)
     audio: Any = config.audio_config
-    stacked, left = divmod(audio.intermediate_size, audio.hidden_size)
-    if left or audio.max_source_positions % stacked:
+    places = stacked(audio, audio.max_source_positions, path)
+    encoder = Stacked(shell(checkpoint, config, "sdpa").model, audio.intermediate_size)
+    return opened(checkpoint, config, encoder, _LAYOUT, 2 * places, "heard")
+
+
+def stacked(audio: Any, positions: int, path: Path) -> int:
+    """How many places become one.
+
+    Args:
+        audio: configuration of the encoder.
+        positions: of it.
+        path: of config.json.
+
+    Raises:
+        RequestError: they do not become whole tokens.
+    """
+    count, left = divmod(audio.intermediate_size, audio.hidden_size)
+    if left or positions % count:
         raise RequestError(
-            f"{audio.max_source_positions} places of {audio.hidden_size} channels do not stack to whole tokens of "
+            f"{positions} places of {audio.hidden_size} channels do not stack to whole tokens of "
             f"{audio.intermediate_size}",
             where=str(path),
             fix="Copy or download this file again.",
         )
-    encoder = Stacked(shell(checkpoint, config, "sdpa").model, audio.intermediate_size)
-    return opened(checkpoint, config, encoder, _LAYOUT, 2 * stacked, masks=False)
+    return count

@@ -65,6 +65,8 @@ def prompt_of(
     becomes: str,
     asks: tuple[str, str] | None = None,
     media: Media = "image",
+    *,
+    written: bool = False,
 ) -> tuple[PromptRecord, int] | str:
     """How a question about one image or sound is asked.
 
@@ -77,6 +79,7 @@ def prompt_of(
         asks: what that puts before a question, with `mark`, and behind it, where it has no chat template; ``{bos}``
             stands for the token that begins a text.
         media: which of both.
+        written: whether templates of this model take one text with `mark` in it, and no list of parts.
 
     Returns:
         The record, and how many ids stand before the placeholder; where there is none, why.
@@ -90,7 +93,7 @@ def prompt_of(
         before, after = (part.replace("{bos}", _text(config.bos_token)) for part in asks)
         record = PromptRecord(before=before.replace(mark, becomes), after=after, image=image)
     else:
-        turn = _turn(checkpoint, config, image, mark, becomes, media)
+        turn = _turn(checkpoint, config, image, mark, becomes, media, written=written)
         if isinstance(turn, str):
             return turn
         record = turn
@@ -111,14 +114,14 @@ def prompt_of(
 
 
 def _turn(
-    checkpoint: Checkpoint, config: _Tokenizer, image: int, mark: str, becomes: str, media: Media
+    checkpoint: Checkpoint, config: _Tokenizer, image: int, mark: str, becomes: str, media: Media, *, written: bool
 ) -> PromptRecord | str:
     """What the chat template makes of a question, or why nothing; see `prompt_of`."""
     template = _template(checkpoint, config)
     if template is None:
         return "the folder has no chat template"
     marks = {"bos_token": _text(config.bos_token), "eos_token": _text(config.eos_token)}
-    first, second, padded = _rendered(checkpoint, template, marks, media)
+    first, second, padded = _rendered(checkpoint, template, marks, media, mark if written else "")
     parts = _around(first, _QUESTIONS[0])
     if parts is None or parts != _around(second, _QUESTIONS[1]):
         return "its chat template changes the question"
@@ -154,9 +157,9 @@ def _template(checkpoint: Checkpoint, config: _Tokenizer) -> str | None:
     return config.chat_template
 
 
-def _rendered(checkpoint: Checkpoint, template: str, marks: dict[str, str], media: Media) -> list[str]:
+def _rendered(checkpoint: Checkpoint, template: str, marks: dict[str, str], media: Media, written: str) -> list[str]:
     try:
-        return rendered(template, _ASKED, marks["bos_token"], marks["eos_token"], media)
+        return rendered(template, _ASKED, marks["bos_token"], marks["eos_token"], media, written)
     except ValueError as error:
         raise RequestError(
             f"the chat template fails on one question about {CALLED[media]}: {first_line(error, 200)}",

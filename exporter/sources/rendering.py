@@ -3,7 +3,8 @@
 A template comes with a checkpoint. The sandbox of transformers lets it call nothing, but it may still loop without end
 or write gigabytes, which only the end of a process stops.
 
-As a program it reads {"template", "questions", "marks", "media"} from stdin, and writes {"rendered"} or {"error"}.
+As a program it reads {"template", "marks", "questions", "media", "written"} from stdin, and writes {"rendered"} or
+{"error"}.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _LONGEST = 1 << 20
 
 
 @functools.lru_cache(maxsize=16)
-def rendered(template: str, questions: tuple[str, ...], bos: str, eos: str, media: str = "image") -> list[str]:
+def rendered(
+    template: str, questions: tuple[str, ...], bos: str, eos: str, media: str = "image", written: str = ""
+) -> list[str]:
     """One turn of a user with an image or a sound and a question, up to where the answer begins, for each question.
 
     Args:
@@ -32,12 +35,14 @@ def rendered(template: str, questions: tuple[str, ...], bos: str, eos: str, medi
         bos: ``bos_token`` of the tokenizer.
         eos: ``eos_token``.
         media: what stands before the question, image or audio.
+        written: what stands for it, where a template takes a text, and no list of parts.
 
     Raises:
         ValueError: it fails, or takes too long or too much; says how.
     """
     marks = {"bos_token": bos, "eos_token": eos}
-    request = json.dumps({"template": template, "questions": questions, "marks": marks, "media": media})
+    asked = {"questions": questions, "media": media, "written": written}
+    request = json.dumps({"template": template, "marks": marks, **asked})
     done = subprocess.run(
         [sys.executable, "-m", __name__], input=request, capture_output=True, text=True, check=False, errors="replace"
     )
@@ -51,15 +56,15 @@ def rendered(template: str, questions: tuple[str, ...], bos: str, eos: str, medi
     return found
 
 
-def _render(template: str, questions: Sequence[str], marks: Mapping[str, str], media: str) -> list[str]:
+def _render(template: str, marks: Mapping[str, str], questions: Sequence[str], media: str, written: str) -> list[str]:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     turns = []
     for question in questions:
         # Templates know a sound by its type, or by the key of its address.
         part = {"type": media, **({"audio_url": ""} if media == "audio" else {})}
-        content: list[dict[str, Any]] = [part, {"type": "text", "text": question}]
-        turns.append([{"role": "user", "content": content}])
+        parts: list[dict[str, Any]] = [part, {"type": "text", "text": question}]
+        turns.append([{"role": "user", "content": written + question if written else parts}])
     _limit()
     made: list[str] = render_jinja_template(turns, chat_template=template, add_generation_prompt=True, **marks)[0]
     return made
@@ -90,7 +95,7 @@ def main() -> None:
     """The program; see the module docstring."""
     request = json.loads(sys.stdin.read())
     try:
-        made = _render(request["template"], request["questions"], request["marks"], request["media"])
+        made = _render(**request)
         longest = max(map(len, made))
         if longest > _LONGEST:
             raise ValueError(f"it makes {longest} characters of one question")

@@ -118,7 +118,7 @@ class Source(ABC):
         plain: the model that this one was `prepared` from, with the weights for all other methods.
         takes_lengths: whether prompts and answers may have other lengths than the default.
         image_size: [height, width] of its pictures, where another may be asked for; else None.
-        window: seconds of sound that the encoder takes, where they are fewer than the model's own.
+        window: seconds of sound that the encoder takes, where they are not the model's own.
         notes: what a user must know of the model, such as what was left out.
     """
 
@@ -211,14 +211,14 @@ class Source(ABC):
         return None
 
     def windowed(self, seconds: float) -> Source:
-        """This model with an encoder for shorter sounds, over the same weights.
+        """This model with an encoder for sounds of another length, over the same weights.
 
         Raises:
             RequestError: its encoder takes no sound, or none of that length.
         """
         raise RequestError(
             f"{self.name} has no window of sound that could be shorter",
-            fix="Leave --window out: it is for recognisers such as Whisper.",
+            fix="Leave --window out: it is for recognisers such as Whisper, and for Qwen3-ASR and Granite-Speech.",
         )
 
     def language(self, keep: int) -> list[GraphSource]:

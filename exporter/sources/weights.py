@@ -59,7 +59,7 @@ class Weights:
                         )
                 return file_of
             if (self.folder / name).is_file():
-                with _open(self.folder / name) as tensors:
+                with opened_tensors(self.folder / name) as tensors:
                     return dict.fromkeys(tensors.keys(), name)
         raise RequestError(
             "the folder has a config.json, but no weights",
@@ -94,9 +94,9 @@ class Weights:
             keys = {plain: key for plain, key in found.items() if self.file_of[key] == file.name and plain in wanted}
             if not keys:
                 continue
-            with _open(file) as tensors:
+            with opened_tensors(file) as tensors:
                 for plain, key in keys.items():
-                    state[wanted[plain]] = _tensor(tensors, key, file)
+                    state[wanted[plain]] = tensor_of(tensors, key, file)
         for name, empty in module.state_dict().items():
             if name not in state:
                 if name.startswith(optional):
@@ -194,8 +194,8 @@ class _Pickled:
         return self._state[key]
 
 
-def _tensor(tensors: Any, key: str, file: Path) -> torch.Tensor:
-    """A tensor of an open file, as float32."""
+def tensor_of(tensors: Any, key: str, file: Path) -> torch.Tensor:
+    """A tensor of an open file, as float32; RequestError where it cannot be read."""
     import torch
 
     try:
@@ -215,7 +215,8 @@ def _tensor(tensors: Any, key: str, file: Path) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def _open(file: Path) -> Iterator[Any]:
+def opened_tensors(file: Path) -> Iterator[Any]:
+    """A file of weights, with `keys` and `get_tensor`; RequestError where it cannot be read."""
     with open_regular(file) as stream:
         if stream.read(len(_LFS)) == _LFS:
             raise RequestError(

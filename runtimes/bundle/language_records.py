@@ -56,7 +56,7 @@ class PromptRecord(Strict):
 
     Attributes:
         before: with the placeholder of the image, once.
-        after: up to where the answer begins.
+        after: up to where the answer begins; empty where a question is what the answer begins with.
         image: id of the placeholder.
         add_special_tokens: whether the tokenizer adds its own ids around them, such as `bos`.
         strips: whether white space around a question is left out.

@@ -119,6 +119,8 @@ class LogMelRecord(Strict):
         hop: samples from one frame to the next.
         mels: filters, the height of the encoder's input.
         frames: the width of the encoder's input; the longest sound has frames * hop samples.
+        window: samples of the Hann window, in the middle of n_fft; None: n_fft.
+        scale: of the filters: ``htk``, of height one; None: Slaney's, of area one.
     """
 
     kind: Literal["log_mel"]
@@ -127,6 +129,8 @@ class LogMelRecord(Strict):
     hop: int = Field(ge=1, le=LARGEST)
     mels: int = Field(ge=1, le=LARGEST)
     frames: int = Field(ge=1, le=LARGEST)
+    window: Annotated[int, Field(ge=1, le=LONGEST_WINDOW)] | None = None
+    scale: Literal["htk"] | None = None
 
     @property
     def samples(self) -> int:
@@ -137,6 +141,8 @@ class LogMelRecord(Strict):
     def _long_enough(self) -> LogMelRecord:
         if self.samples <= self.n_fft // 2:
             raise ValueError(f"{self.samples} samples cannot be mirrored at the ends for windows of {self.n_fft}")
+        if self.window is not None and self.window > self.n_fft:
+            raise ValueError(f"a window of {self.window} samples is longer than n_fft, {self.n_fft}")
         # Windows overlap, and are all in memory at once.
         wide = max(self.n_fft, self.mels)
         if self.samples > MOST_VALUES or self.frames * wide > MOST_VALUES or self.mels * self.n_fft > MOST_VALUES:

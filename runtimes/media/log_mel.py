@@ -2,6 +2,10 @@
 
 1. Windows of n_fft samples, hop samples apart, centred on their frame, the ends mirrored; a periodic Hann window.
 2. Power spectrum, then mel filters on Slaney's scale, each of area one.
+
+Other models have a Hann window in the middle of n_fft samples, or filters of height one on HTK's scale:
+2595 log10(1 + f / 700) mels.
+
 3. log10, clamped to at most 8 below the largest value of the whole input, then (x + 4) / 4.
 
 The frame after the last sample is dropped. (Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak
@@ -24,6 +28,10 @@ _RANGE = 8.0
 _HERTZ_PER_MEL = 200 / 3
 _KNEE = 1000.0
 _LOG_STEP = np.log(6.4) / 27
+
+# HTK: linear at first, logarithmic from about 700 Hz on.
+_HTK_MELS = 2595.0
+_HTK_HERTZ = 700.0
 
 
 def input_features(waveform: np.ndarray, record: LogMelRecord) -> np.ndarray:
@@ -48,9 +56,9 @@ def log_mel(waveforms: np.ndarray, record: LogMelRecord) -> np.ndarray:
     edge = record.n_fft // 2
     padded = np.pad(np.asarray(waveforms, np.float32), ((0, 0), (edge, edge)), mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, record.n_fft, axis=1)[:, :: record.hop]
-    spectrum = np.fft.rfft(windows[:, : record.frames] * _hann(record.n_fft), axis=2)
+    spectrum = np.fft.rfft(windows[:, : record.frames] * _hann(record.n_fft, record.window or record.n_fft), axis=2)
     power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
-    mel = power @ mel_filters(record.sample_rate, record.n_fft, record.mels)
+    mel = power @ mel_filters(record.sample_rate, record.n_fft, record.mels, htk=record.scale == "htk")
     logs = np.log10(np.maximum(mel, _FLOOR))
     logs = np.maximum(logs, logs.max((1, 2), keepdims=True) - _RANGE)
     return np.ascontiguousarray(((logs + 4) / 4).transpose(0, 2, 1), np.float32)
@@ -64,24 +72,37 @@ def silence(features: np.ndarray, record: LogMelRecord) -> float:
 
 
 @lru_cache(maxsize=4)
-def mel_filters(sample_rate: int, n_fft: int, mels: int) -> np.ndarray:
-    """Triangular filters between 0 and half the sample rate: float32 [n_fft // 2 + 1, mels]."""
+def mel_filters(sample_rate: int, n_fft: int, mels: int, *, htk: bool = False) -> np.ndarray:
+    """Triangular filters between 0 and half the sample rate, Slaney's or HTK's: float32 [n_fft // 2 + 1, mels]."""
     bins = np.linspace(0, sample_rate / 2, n_fft // 2 + 1)
-    corners = _hertz(np.linspace(_mel(0.0), _mel(sample_rate / 2), mels + 2))
+    to_mel, to_hertz = (_htk_mel, _htk_hertz) if htk else (_mel, _hertz)
+    corners = to_hertz(np.linspace(to_mel(0.0), to_mel(sample_rate / 2), mels + 2))
     low, middle, high = corners[:-2], corners[1:-1], corners[2:]
     rising = (bins[:, None] - low) / (middle - low)
     falling = (high - bins[:, None]) / (high - middle)
-    return (np.maximum(0, np.minimum(rising, falling)) * 2 / (high - low)).astype(np.float32)
+    height = 1 if htk else 2 / (high - low)
+    return (np.maximum(0, np.minimum(rising, falling)) * height).astype(np.float32)
 
 
 @lru_cache(maxsize=4)
-def _hann(length: int) -> np.ndarray:
-    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)).astype(np.float32)
+def _hann(n_fft: int, length: int) -> np.ndarray:
+    """In the middle of n_fft."""
+    before = (n_fft - length) // 2
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+    return np.pad(window, (before, n_fft - length - before)).astype(np.float32)
 
 
 def _mel(hertz: float) -> float:
     knee = _KNEE / _HERTZ_PER_MEL
     return hertz / _HERTZ_PER_MEL if hertz < _KNEE else float(knee + np.log(hertz / _KNEE) / _LOG_STEP)
+
+
+def _htk_mel(hertz: float) -> float:
+    return _HTK_MELS * float(np.log10(1 + hertz / _HTK_HERTZ))
+
+
+def _htk_hertz(mels: np.ndarray) -> np.ndarray:
+    return _HTK_HERTZ * (10 ** (mels / _HTK_MELS) - 1)
 
 
 def _hertz(mels: np.ndarray) -> np.ndarray:

@@ -154,9 +154,21 @@ def test_a_bundle_that_takes_videos_opens_and_says_what_to_pass(cpp: Calls, bund
         cpp.image("preprocess", np.zeros((16, 16, 3), np.uint8), manifest=manifest(record, bundles["apet"]))
 
 
-@pytest.mark.parametrize(("n_fft", "mels"), [(400, 80), (512, 128), (401, 20), (74, 5)])
-def test_log_mel_agrees_with_numpy(cpp: Calls, bundles: dict[str, Path], n_fft: int, mels: int) -> None:
-    record = LogMelRecord(kind="log_mel", sample_rate=16000, n_fft=n_fft, hop=160, mels=mels, frames=40)
+@pytest.mark.parametrize(
+    ("n_fft", "mels", "more"),
+    [
+        (400, 80, {}),
+        (512, 128, {}),
+        (401, 20, {}),
+        (74, 5, {}),
+        (512, 80, {"window": 400, "scale": "htk"}),
+        (401, 20, {"window": 300}),
+    ],
+)
+def test_log_mel_agrees_with_numpy(
+    cpp: Calls, bundles: dict[str, Path], n_fft: int, mels: int, more: dict[str, Any]
+) -> None:
+    record = LogMelRecord(kind="log_mel", sample_rate=16000, n_fft=n_fft, hop=160, mels=mels, frames=40, **more)
     rng = np.random.default_rng(3)
     sounds = [rng.normal(0, 0.1, length).astype(np.float32) for length in (1, 900, 6400)]
     for sound in [*sounds, read_sound(CLIPS[1], 16000)[:6400], np.zeros(500, np.float32)]:

@@ -167,7 +167,13 @@ def test_a_log_mel_record_survives_its_own_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"kind": "smell"}, "smell"), ({"mels": 0}, "mels"), ({"frames": 1}, "160 samples cannot")]
+    ("change", "message"),
+    [
+        ({"kind": "smell"}, "smell"),
+        ({"mels": 0}, "mels"),
+        ({"frames": 1}, "160 samples cannot"),
+        ({"window": 401}, "a window of 401 samples"),
+    ],
 )
 def test_a_log_mel_record_must_fit_together(change: dict[str, Any], message: str) -> None:
     sound = {"kind": "log_mel", "sample_rate": 16000, "n_fft": 400, "hop": 160, "mels": 80, "frames": 3000}

@@ -65,6 +65,20 @@ def test_speech_is_that_of_the_extractor() -> None:
         np.testing.assert_allclose(input_features(clip.waveform(), record), theirs, atol=1e-4)
 
 
+@pytest.mark.parametrize("window", [400, 401, 512])
+def test_windows_inside_of_n_fft_and_filters_of_htk_are_those_of_torch(window: int) -> None:
+    torch = pytest.importorskip("torch")
+    filters = pytest.importorskip("transformers.audio_utils").mel_filter_bank(257, 80, 0.0, 8000.0, RATE)
+    sound = tone(700) * 0.3 + np.random.default_rng(0).standard_normal(RATE).astype(np.float32) * 0.01
+    shape = torch.hann_window(window)
+    spectrum = torch.stft(torch.from_numpy(sound), 512, 160, window, shape, return_complex=True)
+    mel = torch.from_numpy(filters.T).float() @ spectrum[:, :-1].abs() ** 2
+    logs = mel.clip(min=1e-10).log10()
+    theirs = (torch.maximum(logs, logs.max() - 8) + 4) / 4
+    record = SECOND.model_copy(update={"n_fft": 512, "window": window, "scale": "htk"})
+    np.testing.assert_allclose(input_features(sound, record)[0], theirs, atol=1e-4)
+
+
 @pytest.mark.parametrize("hertz", [200, 1000, 3000, 7000])
 def test_a_tone_is_loudest_in_the_filter_of_its_pitch(hertz: int) -> None:
     filters = mel_filters(RATE, 400, 80)

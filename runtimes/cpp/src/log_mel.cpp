@@ -15,11 +15,16 @@ constexpr double kFloor = 1e-10, kRange = 8.0;
 constexpr double kHertzPerMel = 200.0 / 3, kKnee = 1000.0, kKneeMel = kKnee / kHertzPerMel;
 const double kLogStep = std::log(6.4) / 27;
 
-double mel_of(double hertz) {
+// HTK: linear at first, logarithmic from about 700 Hz on.
+constexpr double kHtkMels = 2595.0, kHtkHertz = 700.0;
+
+double mel_of(double hertz, bool htk) {
+    if (htk) return kHtkMels * std::log10(1 + hertz / kHtkHertz);
     return hertz < kKnee ? hertz / kHertzPerMel : kKneeMel + std::log(hertz / kKnee) / kLogStep;
 }
 
-double hertz_of(double mel) {
+double hertz_of(double mel, bool htk) {
+    if (htk) return kHtkHertz * (std::pow(10, mel / kHtkMels) - 1);
     return mel < kKneeMel ? kHertzPerMel * mel : kKnee * std::exp(kLogStep * (mel - kKneeMel));
 }
 
@@ -29,12 +34,12 @@ struct Filter {
     std::vector<float> weights;
 };
 
-// Between 0 and half the sample rate, each of area one.
+// Between 0 and half the sample rate.
 std::vector<Filter> mel_filters(const LogMelRecord& record) {
     const int bins = record.n_fft / 2 + 1;
     std::vector<double> corners(static_cast<std::size_t>(record.mels) + 2);
-    const double top = mel_of(record.sample_rate / 2.0);
-    for (std::size_t i = 0; i < corners.size(); ++i) corners[i] = hertz_of(top * i / (record.mels + 1));
+    const double top = mel_of(record.sample_rate / 2.0, record.htk);
+    for (std::size_t i = 0; i < corners.size(); ++i) corners[i] = hertz_of(top * i / (record.mels + 1), record.htk);
     std::vector<Filter> filters(static_cast<std::size_t>(record.mels));
     for (int m = 0; m < record.mels; ++m) {
         const double low = corners[m], middle = corners[m + 1], high = corners[m + 2];
@@ -44,16 +49,19 @@ std::vector<Filter> mel_filters(const LogMelRecord& record) {
             const double height = std::min((hertz - low) / (middle - low), (high - hertz) / (high - middle));
             if (!(height > 0)) continue;
             if (filter.weights.empty()) filter.first = static_cast<std::size_t>(bin);
-            filter.weights.push_back(static_cast<float>(height * 2 / (high - low)));
+            filter.weights.push_back(static_cast<float>(record.htk ? height : height * 2 / (high - low)));
         }
     }
     return filters;
 }
 
-std::vector<double> hann(int length) {
-    std::vector<double> window(static_cast<std::size_t>(length));
+// In the middle of n_fft.
+std::vector<double> hann(const LogMelRecord& record) {
+    const int length = record.window == 0 ? record.n_fft : record.window;
+    std::vector<double> window(static_cast<std::size_t>(record.n_fft));
+    const int before = (record.n_fft - length) / 2;
     for (int i = 0; i < length; ++i)
-        window[i] = static_cast<float>(0.5 - 0.5 * std::cos(2 * std::acos(-1.0) * i / length));
+        window[before + i] = static_cast<float>(0.5 - 0.5 * std::cos(2 * std::acos(-1.0) * i / length));
     return window;
 }
 
@@ -80,7 +88,7 @@ Tensor input_features(const Sound& sound, const LogMelRecord& record) {
     // In float64: a float32 transform adds what is 1e-7 of the loudest bin to the quietest ones.
     const Fourier fourier(record.n_fft);
     const auto filters = mel_filters(record);
-    const auto shape = hann(record.n_fft);
+    const auto shape = hann(record);
     std::vector<double> window(shape.size()), power(shape.size() / 2 + 1);
     std::vector<float> logs(static_cast<std::size_t>(record.mels) * record.frames,
                             static_cast<float>(std::log10(kFloor)));

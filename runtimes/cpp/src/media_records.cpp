@@ -73,8 +73,13 @@ LogMelRecord log_mel_of(const Field& field, Fields& fields) {
     const auto whole = [&](const char* key, std::int64_t least, std::int64_t most) {
         return static_cast<int>(fields.at(key).integer(least, most));
     };
-    const LogMelRecord record{whole("sample_rate", 1, kInt), whole("n_fft", 2, kLongestWindow), whole("hop", 1, kInt),
-                              whole("mels", 1, kInt), whole("frames", 1, kInt)};
+    LogMelRecord record{whole("sample_rate", 1, kInt), whole("n_fft", 2, kLongestWindow), whole("hop", 1, kInt),
+                        whole("mels", 1, kInt), whole("frames", 1, kInt)};
+    if (const auto window = fields.optional("window")) {
+        record.window = static_cast<int>(window->integer(1, kLongestWindow));
+        window->must(record.window <= record.n_fft, "it is longer than n_fft, " + std::to_string(record.n_fft));
+    }
+    if (const auto scale = fields.optional("scale")) record.htk = scale->one_of({"htk"}) == "htk";
     field.must(record.samples() > record.n_fft / 2, std::to_string(record.samples()) +
                                                         " samples cannot be mirrored at the ends for windows of " +
                                                         std::to_string(record.n_fft));

@@ -106,6 +106,8 @@ struct VideoRecord {
 
 struct LogMelRecord {
     int sample_rate, n_fft, hop, mels, frames;
+    int window = 0;    // samples of the Hann window, in the middle of n_fft; 0: n_fft
+    bool htk = false;  // filters of height one on HTK's scale; else Slaney's, of area one
 
     // The longest sound, in samples.
     std::int64_t samples() const { return static_cast<std::int64_t>(frames) * hop; }
