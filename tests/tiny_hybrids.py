@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import tiny_checkpoints
 
 VOCABULARY = 96
+
+
+def patches(pixels: Any, side: int) -> dict[str, Any]:
+    """Pictures [B, 3, H, W] as an LFM2-VL takes them, without padding."""
+    import torch
+
+    found = pixels.unflatten(3, (-1, side)).unflatten(2, (-1, side))
+    rows, columns = found.shape[2], found.shape[4]
+    values = found.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+    return {
+        "pixel_values": values,
+        "spatial_shapes": torch.tensor([[rows, columns]] * len(values)),
+        "pixel_attention_mask": torch.ones(values.shape[:2], dtype=torch.int32),
+    }
 
 
 def lfm2_vl(folder: Path, *, side: int = 48) -> Path:

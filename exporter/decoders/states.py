@@ -130,7 +130,7 @@ class DeltaNet(nn.Module):
         mixed = self.act(F.conv1d(columns, self.conv1d.weight, self.conv1d.bias, groups=channels)).transpose(1, 2)
         _, key_dim, value_dim = self.shape
         query, key, value = mixed.split(self.widths, -1)
-        query, key = (_normalised(self._heads(x, key_dim)) for x in (query, key))
+        query, key = (normalised(self._heads(x, key_dim)) for x in (query, key))
         value = value.unflatten(-1, (-1, value_dim)).transpose(1, 2)
         beta = self.in_proj_b(hidden_states).sigmoid()
         decay = -self.A_log.exp() * F.softplus(self.in_proj_a(hidden_states) + self.dt_bias)
@@ -150,7 +150,8 @@ class DeltaNet(nn.Module):
         return x.expand(-1, -1, -1, self.groups, -1).flatten(2, 3).transpose(1, 2)
 
 
-def _normalised(x: Tensor) -> Tensor:
+def normalised(x: Tensor) -> Tensor:
+    """Of norm 1, by channels."""
     return x * torch.rsqrt((x * x).sum(-1, keepdim=True) + 1e-6)
 
 
@@ -163,8 +164,10 @@ def one_step(
     return query @ state, state
 
 
-def in_chunks(query: Tensor, key: Tensor, value: Tensor, decay: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-    """`one_step` for each of L tokens from S = 0, `CHUNK` at once.
+def in_chunks(
+    query: Tensor, key: Tensor, value: Tensor, decay: Tensor, beta: Tensor, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`one_step` for each of L tokens, `CHUNK` at once.
 
     What the tokens of a chunk write depends on each other by a triangular matrix, whose inverse is made of those of its
     halves: six products whatever the values are, and as exact as one row after the other.
@@ -175,6 +178,7 @@ def in_chunks(query: Tensor, key: Tensor, value: Tensor, decay: Tensor, beta: Te
         value: [B, H, L, e].
         decay: [B, H, L], g, at most 0.
         beta: likewise, b.
+        state: S of what lies before; None: 0.
 
     Returns:
         [B, H, L, e], and S [B, H, d, e].
@@ -191,7 +195,9 @@ def in_chunks(query: Tensor, key: Tensor, value: Tensor, decay: Tensor, beta: Te
     values, reads = inverse @ (value * beta[..., None]), inverse @ (written * grown)
     seen, query = query @ key.transpose(3, 4) * between, query * grown
     key = key * (total[..., -1:] - total).exp()[..., None]
-    state, said = key.new_zeros(*key.shape[:2], key.shape[4], value.shape[4]), []
+    if state is None:
+        state = key.new_zeros(*key.shape[:2], key.shape[4], value.shape[4])
+    said = []
     for chunk in range(query.shape[2]):
         new = values[:, :, chunk] - reads[:, :, chunk] @ state
         said.append(query[:, :, chunk] @ state + seen[:, :, chunk] @ new)
