@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 from tokexport.exporter.decoders.states import in_chunks, normalised
 from tokexport.exporter.zoo.decoding import MASKED
@@ -30,7 +29,7 @@ from training import adamw, cosine_rate, save
 
 # Its layers that are linear attentions; as in Qwen3.5 the last one of a group attends.
 LINEAR = (0, 1)
-KERNEL, SCENES, STEPS, RATE, SEED = 4, 16, 1500, 2e-3, 0x4B1D
+KERNEL, SCENES, STEPS, RATE, SEED = 4, 16, 500, 2e-3, 0x4B1D
 
 
 class LinearLayer(DecoderLayer):
@@ -69,8 +68,8 @@ State = tuple[Tensor, Tensor]
 def repeated(value: Tensor, decay: Tensor, beta: Tensor, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The update that is `times` updates with a key of norm 1, one after the other.
 
-    Of S <- e^g S (I - b k k^T) + b v k^T, n times, the first factor is e^(n g) (I - (1 - (1 - b)^n) k k^T), and the second
-    b (1 - x^n) / (1 - x) v k^T with x = e^g (1 - b): a geometric series.
+    Of S <- e^g S (I - b k k^T) + b v k^T, n times, the first factor is e^(n g) (I - (1 - (1 - b)^n) k k^T), and the
+    second b (1 - x^n) / (1 - x) v k^T with x = e^g (1 - b): a geometric series.
 
     Args:
         value: v [B, H, n, e].
@@ -182,7 +181,7 @@ def train(out: Path) -> None:
             print(
                 f"step {step}: loss {loss:.3f}, words right {right:.3f}, {time.monotonic() - began:.0f} s", flush=True
             )
-        if step % 250 == 249:
+        if step % 100 == 99:
             save(hybrid, out)
     save(hybrid, out)
 

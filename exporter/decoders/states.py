@@ -9,6 +9,7 @@ what it carries is told apart here: columns are those up to the last id, and pad
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,11 @@ from .attention import Kept
 CARRYING = ("conv", "linear_attention")
 # Tokens that are computed at once; a power of two.
 CHUNK = 64
+
+# It advises kernels for GPUs whenever it runs a layer without: what is exported, and its reference, are plain on purpose.
+logging.getLogger("transformers.integrations.hub_kernels").addFilter(
+    lambda record: "falling back to its reference" not in record.getMessage()
+)
 
 Shapes = dict[int, dict[str, tuple[int, ...]]]
 
