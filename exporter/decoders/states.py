@@ -26,7 +26,7 @@ CARRYING = ("conv", "linear_attention")
 # Tokens that are computed at once; a power of two.
 CHUNK = 64
 
-# It advises kernels for GPUs whenever it runs a layer without: what is exported, and its reference, are plain on purpose.
+# It advises kernels for GPUs where it runs a layer without: what is exported, and its reference, are plain on purpose.
 logging.getLogger("transformers.integrations.hub_kernels").addFilter(
     lambda record: "falling back to its reference" not in record.getMessage()
 )
