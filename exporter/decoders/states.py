@@ -118,8 +118,9 @@ class DeltaNet(nn.Module):
 
     def __init__(self, own: Any) -> None:
         super().__init__()
-        for name, part in own.named_children():
-            setattr(self, name, part)
+        self.conv1d: nn.Conv1d = own.conv1d
+        self.in_proj_qkv, self.in_proj_z, self.in_proj_b = own.in_proj_qkv, own.in_proj_z, own.in_proj_b
+        self.in_proj_a, self.norm, self.out_proj = own.in_proj_a, own.norm, own.out_proj
         self.dt_bias, self.A_log = own.dt_bias, own.A_log
         self.layer_idx, self.act = own.layer_idx, ACT2FN[own.activation]
         self.widths = [own.key_dim, own.key_dim, own.value_dim]

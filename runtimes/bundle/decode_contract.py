@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .manifest import GraphRecord
+from typing import Any, Protocol
 
 # Begins the name of an input of decode that is a state.
 STATE = "state_"
 
-Graphs = Mapping[Any, "GraphRecord"]
+
+class Tensor(Protocol):
+    """A `TensorRecord`."""
+
+    @property
+    def dtype(self) -> str:
+        """Of numpy, or bfloat16."""
+
+    @property
+    def shape(self) -> list[int]:
+        """Its axes."""
+
+
+class Graph(Protocol):
+    """A `GraphRecord`."""
+
+    @property
+    def inputs(self) -> Mapping[str, Tensor]:
+        """By role name."""
+
+    @property
+    def outputs(self) -> Mapping[str, Tensor]:
+        """Likewise."""
+
+
+# By role.
+Graphs = Mapping[Any, Graph]
 
 
 def check_caches(graphs: Graphs, schema: str) -> None:
@@ -22,7 +45,9 @@ def check_caches(graphs: Graphs, schema: str) -> None:
     """
     whole = schema.startswith("1.")
     decode = graphs.get("decode")
-    for name in decode.inputs if decode else ():
+    if decode is None:
+        return
+    for name in decode.inputs:
         if not name.startswith("past_"):
             continue
         past, wanted = decode.inputs[name], name.replace("past_", "present_" if whole else "new_", 1)
@@ -42,7 +67,9 @@ def check_states(graphs: Graphs) -> None:
         ValueError: one does not.
     """
     decode, prefill = graphs.get("decode"), graphs.get("prefill")
-    for name, state in decode.inputs.items() if decode else ():
+    if decode is None:
+        return
+    for name, state in decode.inputs.items():
         if not name.startswith(STATE):
             continue
         for role, graph, wanted in (("prefill", prefill, name), ("decode", decode, f"new_{name}")):
