@@ -157,3 +157,16 @@ def test_models_all_of_whose_layers_attend_are_as_before():
     assert attends(plain) == attends(SimpleNamespace(num_hidden_layers=2)) == [True, True]
     assert masks(plain, mask, torch.ones(1, 2)) is mask
     assert prepare(SimpleNamespace(layers=[object(), object()], config=plain)) == {}
+
+
+@pytest.mark.slow
+def test_tensorrt_rtx_builds_the_graphs(decoder, tmp_path):
+    pytest.importorskip("tensorrt_rtx")
+    from tokexport.exporter.sources.torch_export import export_graph
+    from tokexport.graph_passes.ir_tools.model_io import save_model
+    from tokexport.runtimes.tensorrt import rtx
+
+    for graph in decoder.graphs(KEEP, [1, 2], 5)[1:]:
+        save_model(export_graph(graph), tmp_path / f"{graph.role}.onnx", f"{graph.role}.data")
+        built = rtx.build(tmp_path / f"{graph.role}.onnx")
+        assert built.ok, "\n".join(map(str, built.errors))
