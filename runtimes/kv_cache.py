@@ -20,6 +20,10 @@ class Buffer(Protocol):
 
     def write(self, new: Any, at: np.ndarray) -> None:
         """Write `new` [B, H, 1, d], an output of the same runtime, into row b at slot at[b]; `at` [B] int64."""
+        ...
+
+    def replace(self, new: Any) -> None:
+        """Write `new`, of the same shape, over all of it: it holds a state."""
 
 
 class KVCache:
@@ -29,18 +33,20 @@ class KVCache:
         prefilled: outputs of prefill by role name. Its caches become the buffers that are written.
 
     Attributes:
-        inputs: of decode: past_key_<i>, past_value_<i>, and cross_key_<i>, cross_value_<i> where there are any.
+        inputs: of decode: past_key_<i>, past_value_<i>, and where there are any cross_key_<i>, cross_value_<i>, and
+            state_<kind>_<i>.
     """
 
     def __init__(self, prefilled: Mapping[str, Any]) -> None:
         self.inputs = {
             name.replace("present_", "past_", 1): value
             for name, value in prefilled.items()
-            if name.startswith(("present_", "cross_"))
+            if name.startswith(("present_", "cross_", "state_"))
         }
 
     def keep(self, decoded: Mapping[str, Any], at: np.ndarray) -> None:
-        """Keep what decode returned of a token: slices new_* for slot at[b] of row b, or whole caches present_*.
+        """Keep what decode returned of a token: slices new_* for slot at[b] of row b, or whole caches present_*; states
+        new_state_* take the place of those before.
 
         Args:
             decoded: outputs of decode by role name.
@@ -53,6 +59,8 @@ class KVCache:
             rest = name.removeprefix("past_")
             if f"present_{rest}" in decoded:
                 self.inputs[name] = decoded[f"present_{rest}"]
+            elif name.startswith("state_"):
+                _replace(buffer, decoded[f"new_{name}"])
             elif f"new_{rest}" in decoded:
                 _write(name, buffer, decoded[f"new_{rest}"], at)
 
@@ -69,3 +77,10 @@ def _write(name: str, buffer: Any, new: Any, at: np.ndarray) -> None:
         buffer[np.arange(len(at)), :, at] = new[:, :, 0]
     else:
         buffer.write(new, at)
+
+
+def _replace(buffer: Any, new: Any) -> None:
+    if isinstance(buffer, np.ndarray):
+        np.copyto(buffer, new)
+    else:
+        buffer.replace(new)

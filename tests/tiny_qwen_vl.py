@@ -36,6 +36,19 @@ def _tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(marks))
 
 
+# Architecture -> what its language model has besides, and needs.
+_HEADS = {"head_dim": 16}
+# Two heads of values for one of keys; half of the channels of a head of attention rotate.
+_LINEAR = {
+    "head_dim": 32,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 12,
+}
+_LANGUAGE = {"Qwen3VL": _HEADS, "Qwen3_5": _LINEAR}
+
 # Architecture -> its patches, and what of its vision tower differs from the others.
 _TOWERS: dict[str, tuple[int, dict[str, Any]]] = {
     "Qwen2VL": (8, {"embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2}),
@@ -46,6 +59,7 @@ _TOWERS: dict[str, tuple[int, dict[str, Any]]] = {
         8,
         {"hidden_size": 32, "out_hidden_size": 32, "num_position_embeddings": 25, "deepstack_visual_indexes": [0, 1]},
     ),
+    "Qwen3_5": (8, {"hidden_size": 32, "out_hidden_size": 32, "num_position_embeddings": 25}),
 }
 
 
@@ -61,11 +75,16 @@ def qwen_vl(folder: Path, kind: str = "Qwen2VL", *, side: int = 96, **config: An
         "num_key_value_heads": 1,
         "vocab_size": VOCABULARY,
         "max_position_embeddings": 512,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "mrope_section": [2, 3, 3],
+            **({"partial_rotary_factor": 0.5} if kind == "Qwen3_5" else {}),
+        },
         "bos_token_id": IDS["<|endoftext|>"],
         "eos_token_id": IDS[END],
         "pad_token_id": IDS["<|endoftext|>"],
-        **({"head_dim": 16} if kind == "Qwen3VL" else {}),
+        **_LANGUAGE.get(kind, {}),
         **config,
     }
     patch, differs = _TOWERS[kind]
@@ -80,6 +99,10 @@ def qwen_vl(folder: Path, kind: str = "Qwen2VL", *, side: int = 96, **config: An
     model = getattr(transformers, f"{kind}ForConditionalGeneration")(made)
     tiny_checkpoints.enliven(model)
     tiny_checkpoints.louder(model.model.language_model)
+    for name, weight in model.named_parameters():
+        if name.endswith("A_log"):
+            # So that linear attentions forget slowly: the picture is many tokens back.
+            weight.data -= 3
     model.tie_weights()
     model.save_pretrained(folder)
     processor = {

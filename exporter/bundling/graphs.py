@@ -248,10 +248,10 @@ def _record(plan: Plan, built: Built, step: sequence.Step, done: Inserted) -> Co
 
 def manifest(source: Source, variants: list[Variant], parity: dict[str, Any]) -> Manifest:
     """The manifest of a bundle, to be committed."""
-    from ...runtimes.bundle.manifest import SCHEMA, WEIGHTS_SCHEMA, Manifest
+    from ...runtimes.bundle.manifest import Manifest
 
     return Manifest(
-        schema=WEIGHTS_SCHEMA if any(variant.llm_weights for variant in variants) else SCHEMA,
+        schema=max(variant.oldest_schema for variant in variants),
         tokexport=__version__,
         source=source.record(),
         files={},
@@ -317,7 +317,7 @@ def _roles(source: Source, role: str, model: ir.Model, inserted: Inserted) -> tu
 
 
 def _typed_io(model: ir.Model) -> list[str]:
-    """What half-precision graphs pass to each other: a text, tokens, embeddings and the KV caches."""
+    """What half-precision graphs pass to each other: a text, tokens, embeddings and KV caches; states stay float32."""
     caches = ("past_", "present_", "new_key_", "new_value_", "cross_")
     ends = [value.name or "" for value in (*model.graph.inputs, *model.graph.outputs)]
     return [name for name in ends if name in (TEXT, "tokens", "inputs_embeds") or name.startswith(caches)]

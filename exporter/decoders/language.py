@@ -6,7 +6,7 @@ The model's own forward does the rest (rotary tables, norms, softcaps), so nothi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..sources.source import GraphSource
 from ..zoo.decoding import MASKED, causal_mask
-from .attention import Kept
+from .states import Carried, Shapes, masks
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class LanguageDecoder:
         pad: fills a prompt up to P.
         image_sees: what a token of the image attends to besides the words before it: the tokens ``before`` it, the
             whole ``image``, or the whole ``prompt``, whose words then see it whole too.
+        states: what the layers carry that do not attend; see `states.prepare`, which has prepared the model.
         further: n, where tokens are [B, K, (1 + n) D], and all but the first D channels are added behind the first n
             layers. `model` then adds them in `_deepstack_process`, [B, L, D].
     """
@@ -77,7 +78,23 @@ class LanguageDecoder:
     answer_length: int
     pad: int
     image_sees: Literal["before", "image", "prompt"] = "before"
+    states: Shapes = field(default_factory=dict)
     further: int = 0
+
+    @property
+    def attending(self) -> list[int]:
+        """The layers that have keys and values."""
+        return [layer for layer in range(self.layers) if layer not in self.states]
+
+    @property
+    def caches(self) -> list[str]:
+        """Names of keys and values."""
+        return [f"{kind}_{layer}" for layer in self.attending for kind in ("key", "value")]
+
+    @property
+    def carried(self) -> dict[str, tuple[int, ...]]:
+        """Name of each state -> its shape without B."""
+        return {f"{kind}_{layer}": shape for layer, kinds in self.states.items() for kind, shape in kinds.items()}
 
     @property
     def width(self) -> int:
@@ -99,7 +116,7 @@ class LanguageDecoder:
 
     def graphs(self, keep: int, prompt: Sequence[int], word: int) -> list[GraphSource]:
         """embed, prefill and decode for K = `keep`; the examples are a `prompt`, and a `word` after it."""
-        names = [f"{kind}_{layer}" for layer in range(self.layers) for kind in ("key", "value")]
+        names, states = self.caches, self.carried
         padding = [self.pad] * (self.prompt_length - len(prompt))
         bias, last = torch.zeros(1, keep), len(prompt) - 1 + keep
         tokens = self.positions.rows.shape[1]
@@ -120,7 +137,7 @@ class LanguageDecoder:
                     "token_bias": bias,
                     "last_index": torch.tensor([last]),
                 },
-                outputs=("logits", *(f"present_{name}" for name in names)),
+                outputs=("logits", *(f"present_{name}" for name in names), *(f"state_{name}" for name in states)),
             ),
             GraphSource(
                 role="decode",
@@ -131,8 +148,9 @@ class LanguageDecoder:
                     "token_bias": bias,
                     # A tensor for each: torch.export takes one that is given twice for one input.
                     **{f"past_{name}": torch.zeros(past) for name in names},
+                    **{f"state_{name}": torch.zeros(1, *shape) for name, shape in states.items()},
                 },
-                outputs=("logits", *(f"new_{name}" for name in names)),
+                outputs=("logits", *(f"new_{name}" for name in names), *(f"new_state_{name}" for name in states)),
             ),
         ]
 
@@ -157,7 +175,8 @@ class Embed(nn.Module):
 
 class Prefill(nn.Module):
     """inputs_embeds [B, P + K, D], kept_indices [B, K] int64, token_bias [B, K] float32, last_index [B] int64 -> logits
-    [B, V] at last_index, then present_key_i, present_value_i [B, G, P + K + spare, d] of every layer; works for any K.
+    [B, V] at last_index, then present_key_i, present_value_i [B, G, P + K + spare, d] of every layer that attends, and
+    state_<kind>_i of the others; works for any K.
 
     The caches are zero after P + K.
     """
@@ -170,13 +189,15 @@ class Prefill(nn.Module):
         self, inputs_embeds: Tensor, kept_indices: Tensor, token_bias: Tensor, last_index: Tensor
     ) -> tuple[Tensor, ...]:
         """See the class."""
-        sizes, cache = self.sizes, Kept()
+        sizes, cache = self.sizes, Carried(last_index=last_index)
+        real = (torch.arange(inputs_embeds.shape[1]) <= last_index[:, None]).to(inputs_embeds.dtype)
         bias = F.pad(token_bias, (sizes.offset, sizes.prompt_length - sizes.offset))
+        mask = sizes.mask(kept_indices.shape[1], last_index)
         embeds, *further = inputs_embeds.split(sizes.dim, -1)
         named = {"deepstack_visual_embeds": further} if further else {}
         hidden = self.model(
             inputs_embeds=embeds,
-            attention_mask=sizes.mask(kept_indices.shape[1], last_index) + bias[:, None, None],
+            attention_mask=masks(self.model.config, mask + bias[:, None, None], real),
             position_ids=_axes(sizes.positions.with_text(kept_indices, sizes.offset, sizes.prompt_length)),
             past_key_values=cache,
             use_cache=True,
@@ -184,12 +205,13 @@ class Prefill(nn.Module):
         ).last_hidden_state
         last = hidden.gather(1, last_index[:, None, None].expand(-1, -1, hidden.shape[2]))
         present = [F.pad(part, (0, 0, 0, sizes.answer_length)) for part in cache.in_order()]
-        return self.head(last[:, 0]), *present
+        return self.head(last[:, 0]), *present, *(cache.made[name] for name in sizes.carried)
 
 
 class Decode(nn.Module):
     """input_ids [B, 1] int64, write_index [B] int64, token_bias [B, K] float32, past_key_i, past_value_i
-    [B, G, capacity, d] of every layer -> logits [B, V], then new_key_i, new_value_i [B, G, 1, d] of every layer.
+    [B, G, capacity, d] of every layer that attends, state_<kind>_i of the others -> logits [B, V], then new_key_i,
+    new_value_i [B, G, 1, d], and new_state_<kind>_i in the place of what was given.
 
     Slots of the past from write_index on are not seen.
     """
@@ -203,19 +225,21 @@ class Decode(nn.Module):
         self, input_ids: Tensor, write_index: Tensor, token_bias: Tensor, *caches: Tensor
     ) -> tuple[Tensor, ...]:
         """See the class."""
-        sizes, cache, index = self.sizes, Kept(), write_index[:, None]
+        sizes, index = self.sizes, write_index[:, None]
+        caches, states = caches[: len(sizes.caches)], dict(zip(sizes.carried, caches[len(sizes.caches) :], strict=True))
+        cache = Carried(states)
         seen = torch.where(torch.arange(sizes.capacity(self.keep))[None] < index, 0.0, MASKED)
-        behind = sizes.capacity(self.keep) - self.keep - sizes.offset
+        mask = seen + F.pad(token_bias, (sizes.offset, sizes.capacity(self.keep) - self.keep - sizes.offset))
         position = (index + (sizes.positions.advance - self.keep)).expand(len(sizes.positions.rows), -1, -1)
         hidden = self.model(
             inputs_embeds=self.embedding(input_ids),
-            attention_mask=(seen + F.pad(token_bias, (sizes.offset, behind)))[:, None, None],
+            attention_mask=masks(self.model.config, mask[:, None, None], None),
             position_ids=_axes(position),
             past_key_values=cache,
             use_cache=True,
-            past=dict(enumerate(zip(caches[::2], caches[1::2], strict=True))),
+            past=dict(zip(sizes.attending, zip(caches[::2], caches[1::2], strict=True), strict=True)),
         ).last_hidden_state
-        return self.head(hidden[:, 0]), *cache.in_order()
+        return self.head(hidden[:, 0]), *cache.in_order(), *(cache.made[name] for name in sizes.carried)
 
 
 def _axes(positions: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from ...runtimes.bundle.manifest import GenerationRecord, ProcessorRecord, Promp
 from ...runtimes.tokenizer_file import TokenizerFile
 from ..decoders.attention import NAME
 from ..decoders.language import LanguageDecoder, Positions
+from ..decoders.states import attends, prepare
 from ..sources.chat import CALLED, Media, prompt_of
 from ..sources.configuration import built
 from ..sources.source import Answered, GraphSource, Source
@@ -134,6 +135,7 @@ class Multimodal(Source):
             answer_length=self.checkpoint.lengths.answer,
             pad=self.marks.pad,
             image_sees=self.layout.image_sees,
+            states=prepare(model),
         )
 
     def _loaded(self) -> tuple[nn.Module, nn.Linear]:
@@ -173,7 +175,7 @@ class Multimodal(Source):
         return self.decoder.graphs(keep, self.proof_prompt(), word)
 
     def generation(self, keep: int) -> GenerationRecord | None:
-        """See `runtimes.bundle.manifest` for the contract; one capacity for each layer."""
+        """See `runtimes.bundle.manifest` for the contract; one capacity for each layer, 0 for those with a state."""
         if self.marks is None:
             return None
         text, lengths = self.language_config, self.checkpoint.lengths
@@ -181,7 +183,7 @@ class Multimodal(Source):
             image_span=(self.offset, keep),
             tokens_in=self.tokens,
             prompt_length=lengths.prompt,
-            kv_capacity=[lengths.prompt + keep + lengths.answer] * text.num_hidden_layers,
+            kv_capacity=[(lengths.prompt + keep + lengths.answer) * attending for attending in attends(text)],
             max_new_tokens=lengths.answer,
             vocabulary=text.vocab_size,
             bos=self.marks.bos,

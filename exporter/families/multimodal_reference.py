@@ -70,7 +70,7 @@ class Reference:
         marks: Marks,
         limit: int,
     ) -> Answered:
-        """What greedy `generate` says; `token_bias` [1, K] is added to the mask of every self-attention."""
+        """What greedy `generate` says; `token_bias` [1, K] is added to the mask of every attention."""
         sizes, kept = self._decoder, torch.from_numpy(encoded["kept_indices"].astype(np.int64))
         words = self._language.get_input_embeddings()(torch.tensor([[*prompt]]))
         whole = torch.from_numpy(encoded["tokens"].astype(np.float32))
@@ -95,7 +95,8 @@ class Reference:
             image = F.pad(torch.ones(1, kept.shape[1]), (sizes.offset, len(prompt) - sizes.offset)) > 0
             return args, {**named, "visual_pos_masks": image, "deepstack_visual_embeds": [x[0] for x in further]}
 
-        hooks: list[tuple[nn.Module, Hook]] = [(layer.self_attn, biased) for layer in self._language.layers]
+        attentions = [layer.self_attn for layer in self._language.layers if hasattr(layer, "self_attn")]
+        hooks: list[tuple[nn.Module, Hook]] = [(attention, biased) for attention in attentions]
         if further:
             hooks.append((self._language, deepened))
         inputs = {

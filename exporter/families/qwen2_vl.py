@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: a ViT whose queries and keys rotate by row and column, and a merger of patches.
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5: a ViT whose queries and keys rotate by row and column, a merger of patches.
 
     pixel_values [1, 3, H, W] float32 -> tokens [1, N, (1 + n) D], N = (H / 2 patch) (W / 2 patch)
 
@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
-from transformers import Qwen2_5_VLConfig, Qwen2VLConfig, Qwen3VLConfig
+from transformers import Qwen2_5_VLConfig, Qwen2VLConfig, Qwen3_5Config, Qwen3VLConfig
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VisionTransformerPretrainedModel,
     Qwen2_5_VLModel,
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel, Qwen2VLModel
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5Model, Qwen3_5VisionModel
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel, Qwen3VLVisionModel
 
 from ...errors import RequestError
@@ -55,6 +56,7 @@ _KINDS: dict[str, tuple[Any, Any, Any]] = {
         Qwen2_5_VLModel,
     ),
     "Qwen3VLForConditionalGeneration": (Qwen3VLConfig, Qwen3VLVisionModel, Qwen3VLModel),
+    "Qwen3_5ForConditionalGeneration": (Qwen3_5Config, Qwen3_5VisionModel, Qwen3_5Model),
 }
 
 _Area = Annotated[int, Field(ge=1, le=1 << 32)]
@@ -88,6 +90,11 @@ class _Text(BaseModel):
     vocab_size: Vocabulary | None = None
     num_hidden_layers: Layers | None = None
     use_sliding_window: bool | None = None
+    linear_num_key_heads: Width | None = None
+    linear_num_value_heads: Width | None = None
+    linear_key_head_dim: Width | None = None
+    linear_value_head_dim: Width | None = None
+    linear_conv_kernel_dim: Annotated[int, Field(ge=2, le=64)] | None = None
 
 
 class _Config(_Text):
@@ -166,9 +173,10 @@ class QwenSource(VisionLanguage):
     def decoder(self) -> LanguageDecoder:
         """The language model, without what it does by masks or in place."""
         made = replace(super().decoder, further=self.further)
+        model: Any = made.model
         if self.further:
-            model: Any = made.model
             model._deepstack_process = _added
+        if self.config.architectures[0].startswith("Qwen3"):
             model.rotary_emb.recomposition_frequencies = MethodType(_interleaved, model.rotary_emb)
         return made
 

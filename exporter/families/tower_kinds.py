@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from .siglip2 import Patches
 
 
 def _as_it_is(model: Any, size: tuple[int, int]) -> None:
@@ -83,27 +84,8 @@ def _stretched(model: Any, size: tuple[int, int]) -> None:
     embeddings.position_embeddings = nn.Parameter(positions, requires_grad=False)
 
 
-class _Square(nn.Module):
-    """Of SigLIP 2: pixels to patches with their positions, where transformers takes patches of pictures of any shape.
-
-    Args:
-        own: transformers' module, whose linear layer becomes a convolution: a patch is rows, columns, channels there.
-    """
-
-    def __init__(self, own: Any) -> None:
-        super().__init__()
-        side, weight = own.patch_size, own.patch_embedding.weight
-        self.weight = nn.Parameter(weight.unflatten(1, (side, side, -1)).permute(0, 3, 1, 2), requires_grad=False)
-        self.bias, self.positions = own.patch_embedding.bias, own.position_embedding.weight
-
-    def forward(self, pixel_values: Tensor, *_: Any) -> Tensor:
-        """[1, C, S, S] -> [1, N, D]."""
-        x = F.conv2d(pixel_values, self.weight, self.bias, stride=self.weight.shape[2:])
-        return x.flatten(2).transpose(1, 2) + self.positions
-
-
 def _squared(model: Any, size: tuple[int, int]) -> None:
-    model.embeddings = _Square(model.embeddings)
+    model.embeddings = Patches(model.embeddings)
 
 
 def _unmasked(model: Any, pixel_values: Tensor) -> tuple[Tensor, Tensor]:

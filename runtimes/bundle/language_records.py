@@ -79,7 +79,7 @@ class GenerationRecord(Strict):
             cross.
         tokens_in: N, the length of the span before compression, from which text positions after the image count.
         prompt_length: P, the fixed length of the text, image span excluded.
-        kv_capacity: key/value slots per layer.
+        kv_capacity: key/value slots per layer; 0 for one that carries a state.
         max_new_tokens: at most this many tokens may be generated.
         vocabulary: V.
         suppress: ids that are never chosen.

@@ -65,8 +65,12 @@ last_index + 1, over the padding.
 That is schema 2. In bundles of schema 1.x, which are still read and run, decode returns whole caches instead,
 present_key_<i> and present_value_<i> [B, H, capacity_i, d], with the token written at write_index.
 
-Schema 2.1 adds `llm_weights` to a variant: the matrices that its language graphs multiply with are int8 or int4. Inputs
-and outputs are those of float graphs.
+Schema 2.1 adds `llm_weights` to a variant: the matrices of its language graphs are int8 or int4.
+Schema 2.2 adds states, of the layers of hybrid models that do not attend; their kv_capacity is 0. Prefill gives
+state_<kind>_<i>, decode takes it, and returns new_state_<kind>_<i> of the same shape, by which the caller replaces it
+whole. A state is [B, ...] float32 in every precision, and has read what lies up to last_index: padding does not change
+it. Kinds are ``conv``, the last columns that a convolution read, and ``linear``, the matrices of a linear attention.
+`token_bias` does not reach these layers: for them a merged token is one token.
 """
 
 from __future__ import annotations
@@ -78,6 +82,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from ...errors import invalid
+from .decode_contract import check_caches, check_states, has_states
 from .export_records import Parity
 from .language_records import LONGEST_PROMPT, GenerationRecord, TextRecord
 from .language_records import PromptRecord as PromptRecord
@@ -91,10 +96,10 @@ from .media_records import WaveformRecord as WaveformRecord
 from .strict import LARGEST, BundlePath, FileName, Size, Strict
 
 SCHEMA = "2.0"
-# Of bundles with `Variant.llm_weights`. Others say 2.0, so that every reader of that checks them strictly.
-WEIGHTS_SCHEMA = "2.1"
+# Of bundles with `Variant.llm_weights`, and of those with states. Others say 2.0: all its readers check them strictly.
+WEIGHTS_SCHEMA, STATES_SCHEMA = "2.1", "2.2"
 # Schemas that are read: major version -> its newest minor version.
-READ = {1: 0, 2: 1}
+READ = {1: 0, 2: 2}
 MANIFEST = "manifest.json"
 # The prefix of hidden files and folders inside a bundle or beside it; then those of a pending replacement, and of the
 # staging folder.
@@ -213,6 +218,13 @@ class Variant(Strict):
     preprocess: Preprocess | None = None
     llm_weights: WeightsRecord | None = None
 
+    @property
+    def oldest_schema(self) -> str:
+        """That says all of it."""
+        if has_states(self.graphs):
+            return STATES_SCHEMA
+        return WEIGHTS_SCHEMA if self.llm_weights else SCHEMA
+
     @model_validator(mode="after")
     def _text_is_whole(self) -> Variant:
         if ("text" in self.graphs) != (self.text is not None):
@@ -301,18 +313,9 @@ class Manifest(Strict):
 
     @model_validator(mode="after")
     def _decode_follows_the_contract(self) -> Manifest:
-        whole = self.schema_.startswith("1.")
-        decoders = [variant.graphs["decode"] for variant in self.variants if "decode" in variant.graphs]
-        caches = [(graph, name) for graph in decoders for name in graph.inputs if name.startswith("past_")]
-        for graph, name in caches:
-            past, wanted = graph.inputs[name], name.replace("past_", "present_" if whole else "new_", 1)
-            if wanted not in graph.outputs:
-                raise ValueError(f"the graph `decode` has no {wanted!r}, which schema {self.schema_} asks for")
-            found, shape = graph.outputs[wanted], past.shape if whole else [*past.shape[:2], 1, *past.shape[3:]]
-            if (found.dtype, found.shape) != (past.dtype, shape):
-                raise ValueError(
-                    f"{wanted!r} of the graph `decode` is {found.dtype} {found.shape}, and not {past.dtype} {shape}"
-                )
+        for variant in self.variants:
+            check_caches(variant.graphs, self.schema_)
+            check_states(variant.graphs)
         return self
 
     def preprocess_of(self, variant: Variant) -> Preprocess | None:

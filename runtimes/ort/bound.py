@@ -68,8 +68,8 @@ class BoundSteps:
         return self._bound[role]
 
     def _memory(self, name: str, tensor: TensorRecord) -> np.ndarray:
-        """An array for a tensor; one for what prefill makes as present_* or cross_* and decode reads."""
+        """An array for a tensor; one for what prefill makes as present_*, cross_* or state_* and decode reads."""
         array = np.empty(tensor.shape, tensor.dtype)
-        if not name.startswith(("present_", "past_", "cross_")):
+        if not name.startswith(("present_", "past_", "cross_", "state_")):
             return array
         return self._caches.setdefault(name.replace("present_", "past_", 1), array)

@@ -41,6 +41,10 @@ class OnDevice:
             to, source = (row * heads * capacity + slot) * width, row * heads * width
             self.cuda.copy_rows((self.memory, to, capacity * width), (new.memory, source, width), width, heads)
 
+    def replace(self, new: OnDevice) -> None:
+        """Write a state over this one in stream order; see `runtimes.kv_cache.Buffer`."""
+        self.cuda.copy(self.memory, new.memory)
+
 
 class _Tensor:
     """An input or output of an engine. A buffer is allocated when it is first used: caches have none on the host."""

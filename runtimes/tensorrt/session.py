@@ -22,8 +22,8 @@ from .failures import translate
 from .graph import EngineGraph, OnDevice
 from .plugins import found, load_plugins
 
-# Caches, and what is written into them.
-STAY = ("present_", "new_", "cross_")
+# Caches and states, and what is written into them.
+STAY = ("present_", "new_", "cross_", "state_")
 
 
 class TensorRTSession(Session):
@@ -65,7 +65,7 @@ class TensorRTSession(Session):
     def steps(self) -> Run:
         """Runs graphs with their KV caches left on the device: only ids and logits are copied to and from the host.
 
-        Prefill's buffers are those that decode reads, and into which its slices are copied.
+        Prefill's buffers are those that decode reads, and into which its slices and states are copied.
         """
 
         def run(role: str, /, **inputs: Any) -> Mapping[str, Any]:

@@ -151,14 +151,14 @@ TEST_CASE("no path leaves the folder") {
 TEST_CASE("schema versions") {
     CHECK(changed("\"1.0\"", "\"1.7\"").schema == "1.7");
     CHECK(changed("\"1.0\"", "\"2.0\"").schema == "2.0");
-    // 2.1 is known here, so its unknown keys are refused; those of 2.2 are not.
+    // 2.2 is known here, so its unknown keys are refused; those of 2.3 are not.
     const std::string weights = R"("toy-0.5", "llm_weights": {"weights": "int4", "form": "MatMulNBits"})";
     const auto with_key = [&](const std::string& schema, const std::string& key) {
         return parse(with(with(toy::kManifest, "\"toy-0.5\"", key), "\"1.0\"", schema));
     };
     CHECK(with_key("\"2.1\"", weights).variants.size() == 1);
-    CHECK(with_key("\"2.2\"", R"("toy-0.5", "later": 1)").variants.size() == 1);
-    CHECK_SAYS(with_key("\"2.1\"", R"("toy-0.5", "later": 1)"), BundleError, "later");
+    CHECK(with_key("\"2.3\"", R"("toy-0.5", "later": 1)").variants.size() == 1);
+    CHECK_SAYS(with_key("\"2.2\"", R"("toy-0.5", "later": 1)"), BundleError, "later");
     CHECK_SAYS(changed("\"1.0\"", "\"3.0\""), BundleError, "reads 1.x and 2.x (manifest.json). Build a newer tokexport");
     CHECK_SAYS(changed("\"1.0\"", "\"0.9\""), BundleError, "Export it again");
     for (const char* version : {"\"1\"", "\"1.x\"", "\"-1.0\"", "\"1.0.0\"", "\"99999999999.0\"", "1.0", "null"})
@@ -184,6 +184,23 @@ TEST_CASE("decode follows the contract of its schema") {
                "has no 'present_key_0', which schema 1.0 asks for");
     CHECK_SAYS(with_decode("\"2.0\"", "new_key_0", "[1, 2, 9, 4]"), BundleError,
                "is float32 [1, 2, 9, 4], and not float32 [1, 2, 1, 4]");
+}
+
+TEST_CASE("a state is given by prefill, and replaced by decode, as decode takes it") {
+    const auto with_state = [](const std::string& name, const std::string& shape) {
+        const std::string graph = R"("graphs": {"decode": {"forms": {"portable": "graphs/encoder.onnx"}, "precision": "fp32",
+          "inputs": {"input_ids": {"name": "i", "dtype": "int64", "shape": [1, 1]},
+                     "write_index": {"name": "w", "dtype": "int64", "shape": [1]},
+                     "token_bias": {"name": "b", "dtype": "float32", "shape": [1, 2]},
+                     "state_conv_0": {"name": "s", "dtype": "float32", "shape": [1, 8, 2]}},
+          "outputs": {"logits": {"name": "l", "dtype": "float32", "shape": [1, 10]},
+                      ")" + name + R"(": {"name": "n", "dtype": "float32", "shape": )" + shape + "}}}, ";
+        return parse(with(with(toy::kManifest, "\"graphs\": {", graph), "\"1.0\"", "\"2.2\""));
+    };
+    CHECK(with_state("new_state_conv_0", "[1, 8, 2]").variants.size() == 1);
+    CHECK_SAYS(with_state("new_state_conv_1", "[1, 8, 2]"), BundleError, "there is no 'new_state_conv_0' of the graph");
+    CHECK_SAYS(with_state("new_state_conv_0", "[1, 8, 1]"), BundleError,
+               "is float32 [1, 8, 1], and decode takes float32 [1, 8, 2]");
 }
 
 TEST_CASE("keys that nobody knows are refused, but for a newer minor version") {

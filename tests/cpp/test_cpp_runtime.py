@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import tokexport
+import toy_bundle
 from cpp_build import ROOT, Calls, arrays, build, outcome, run
 from PIL import Image
 from tokexport.errors import BundleError, GraphError, MissingError, RequestError
@@ -86,6 +87,14 @@ def test_sounds_are_written_down_as_in_python(cpp: Calls, bundles: dict[str, Pat
         answer = cpp.sound("generate", samples, bundle=bundles["listening"], keep=True)
         assert answer == session.generate(samples).to_json()
         assert len(answer["ids"]) > 2
+
+
+def test_states_are_replaced_as_in_python(cpp: Calls, tmp_path: Path) -> None:
+    path = toy_bundle.write(tmp_path / "hybrid", schema="2.2", **toy_bundle.STATEFUL)
+    session, pixels = tokexport.load(path, threads=1), np.full((5, 9, 3), 200, np.uint8)
+    for prompt in ("b a", "a", "a b c d"):
+        answer = cpp.image("generate", pixels, bundle=path, prompt=prompt, keep=True)
+        assert answer == session.generate(pixels, prompt).to_json() and len(answer["ids"]) > 1
 
 
 def test_max_new_tokens(cpp: Calls, bundles: dict[str, Path]) -> None:

@@ -20,6 +20,7 @@ struct Call {
 struct Scripted {
     std::vector<int> ids;
     bool cross = false;
+    bool hybrid = false;
     std::vector<Call> calls = {};
 
     Tensors operator()(const std::string& role, Tensors inputs) {
@@ -30,6 +31,8 @@ struct Scripted {
         Tensors outputs = {{"logits", Tensor::of({1, kVocabulary}, logits)},
                            {"present_key_0", Tensor::of<float>({1}, {static_cast<float>(++written)})}};
         if (cross && role == "prefill") outputs["cross_key_0"] = Tensor::of<float>({1}, {7});
+        const std::string state = role == "prefill" ? "state_conv_1" : "new_state_conv_1";
+        if (hybrid) outputs[state] = Tensor::of<float>({1}, {10 * static_cast<float>(written)});
         return outputs;
     }
 
@@ -54,6 +57,14 @@ std::int64_t integer(const Call& call, const std::string& name) { return *call.i
 float number(const Call& call, const std::string& name) { return *call.inputs.at(name).values<float>(); }
 
 }  // namespace
+
+TEST_CASE("a state is replaced at every step") {
+    Scripted graphs{{3, 4, 5, kEos}, false, true};
+    greedy(std::ref(graphs), variant(), encoded(), {1, 5, 5});
+    REQUIRE(graphs.calls.size() == 4);
+    CHECK(number(graphs.calls[2], "state_conv_1") == 10);
+    CHECK(number(graphs.calls[3], "state_conv_1") == 20);
+}
 
 TEST_CASE("self-attention: embed, prefill, decode") {
     Scripted graphs{{3, 4, kEos}};

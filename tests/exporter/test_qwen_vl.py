@@ -26,16 +26,18 @@ LENGTHS = ("--prompt-length", "32", "--answer-length", "20")
 
 
 KINDS = ("Qwen2VL", "Qwen2_5_VL", "Qwen3VL")
+# Its encoder is that of Qwen3-VL without further channels.
+HYBRID = "Qwen3_5"
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Of pictures of 96 x 96 pixels: 12 x 12 patches, 6 x 6 tokens."""
     root = tmp_path_factory.mktemp("checkpoints")
-    return {kind: tiny_qwen_vl.qwen_vl(root / kind, kind) for kind in KINDS}
+    return {kind: tiny_qwen_vl.qwen_vl(root / kind, kind) for kind in (*KINDS, HYBRID)}
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=[*KINDS, pytest.param(HYBRID, marks=pytest.mark.slow)])
 def each(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Path:
     return folders[request.param]
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_checkpoints
+import tiny_hybrids
 import tokexport
 from tokexport.errors import RequestError
 from tokexport.exporter.opening import open_source
@@ -15,14 +16,26 @@ from tokexport.exporter.opening import open_source
 pytest.importorskip("transformers")
 
 QUESTION = "What is in w17 w18 ?"
-FAMILIES = ("smolvlm", "idefics3", "internvl", "gemma3", "paligemma")
+FAMILIES = ("smolvlm", "idefics3", "internvl", "gemma3", "paligemma", pytest.param("lfm2_vl", marks=pytest.mark.slow))
 TOKENS, IMAGE = 16, 95
 
 
 def made(name: str, folder: Path) -> Path:
     if name == "idefics3":
         return tiny_checkpoints.smolvlm(folder, kind=name)
+    if name == "lfm2_vl":
+        return tiny_hybrids.lfm2_vl(folder)
     return getattr(tiny_checkpoints, name)(folder)
+
+
+def _pixels(folder: Path, pixels: np.ndarray) -> dict[str, Any]:
+    """A picture as the model of a folder takes it."""
+    import torch
+
+    given = torch.from_numpy(pixels)
+    if folder.name == "tiny-lfm2_vl":
+        return tiny_hybrids.patches(given, 6)
+    return {"pixel_values": given[:, None] if folder.name in ("tiny-smolvlm", "tiny-idefics3") else given}
 
 
 def _kinds(folder: Path, ids: Any) -> dict[str, Any]:
@@ -71,7 +84,7 @@ def test_without_compression_it_answers_as_transformers_does(folder, exported, n
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     said = model.generate(
         input_ids=torch.tensor([whole]),
-        pixel_values=torch.from_numpy(pixels[:, None] if folder.name in ("tiny-smolvlm", "tiny-idefics3") else pixels),
+        **_pixels(folder, pixels),
         **_kinds(folder, torch.tensor([whole])),
         attention_mask=torch.ones(1, len(whole), dtype=torch.long),
         max_new_tokens=16,

@@ -120,6 +120,30 @@ def decoding(schema: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize(
+    ("role", "name", "change", "wrong"),
+    [
+        ("decode", "new_state_conv_0", None, "decode` has no 'new_state_conv_0', and decode takes 'state_conv_0'"),
+        ("prefill", "state_conv_0", None, "prefill` has no 'state_conv_0'"),
+        ("decode", "new_state_conv_0", {"shape": [1, 2]}, r"is float32 \[1, 2\], and decode takes float32 \[1, 1\]"),
+        ("prefill", "state_conv_0", {"dtype": "float16"}, r"is float16 \[1, 1\], and decode takes float32"),
+    ],
+)
+def test_a_state_is_given_and_replaced_as_it_is_taken(role: str, name: str, change: Any, wrong: str) -> None:
+    texts = toy_bundle.STATEFUL
+    graphs = {each: toy_bundle.record(toy_bundle.model(text), f"{each}.onnx") for each, text in texts.items()}
+    manifest = toy_bundle.manifest(graphs, schema="2.2")
+    assert manifest.variants[0].oldest_schema == "2.2" and toy_bundle.variant({}).oldest_schema == "2.0"
+    found = json.loads(manifest.to_json())
+    outputs = found["variants"][0]["graphs"][role]["outputs"]
+    if change is None:
+        del outputs[name]
+    else:
+        outputs[name] |= change
+    with pytest.raises(ValidationError, match=wrong):
+        Manifest.model_validate(found)
+
+
 @pytest.mark.parametrize(("schema", "other", "wanted"), [("1.0", "2.0", "new_key_0"), ("2.3", "1.0", "present_key_0")])
 def test_the_schema_says_what_decode_returns(schema: str, other: str, wanted: str) -> None:
     assert Manifest.model_validate(decoding(schema)).schema_ == schema

@@ -267,6 +267,23 @@ def test_caches_are_bound_once_and_each_step_writes_its_slice_into_them(session:
     np.testing.assert_array_equal(buffers["past_key_0"].ravel(), [1, 0, 0, 3, 4, 0, 0, 0, 0, 0, 0])
 
 
+@pytest.mark.parametrize("bound", [True, False])
+def test_states_are_replaced_at_every_step(
+    tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch, bound: bool
+) -> None:
+    hybrid = load(toy_bundle.write(tmp_path / "hybrid", schema="2.2", **toy_bundle.STATEFUL), threads=1)
+    assert isinstance(hybrid, OrtSession) and isinstance(hybrid.steps(), BoundSteps)
+    if not bound:
+        monkeypatch.setattr(OrtSession, "steps", lambda self: self.run)
+    for prompt in ("b a", "a b c d", "b a"):
+        assert hybrid.generate(IMAGE, prompt).ids == session.generate(IMAGE, prompt).ids
+    steps = hybrid.steps()
+    state, new = np.full((1, 1), 3, np.float32), np.zeros((1, 1, 11, 1), np.float32)
+    fed = {"input_ids": np.array([[4]]), "write_index": np.array([6]), "token_bias": np.zeros((1, 2), np.float32)}
+    made = steps("decode", **fed, past_key_0=new, past_value_0=new, state_conv_0=state)
+    assert made["logits"].argmax() == 5 and made["new_state_conv_0"] == 4 and state == 3
+
+
 def test_caches_that_are_not_those_bound_are_read_all_the_same(session: Session) -> None:
     bias, cache = np.zeros((1, 2), np.float32), np.arange(11, dtype=np.float32).reshape(1, 1, 11, 1)
     fed = {"input_ids": np.array([[4]]), "write_index": np.array([6]), "token_bias": bias}

@@ -159,6 +159,22 @@ def test_a_slice_goes_into_every_head_of_its_row_at_its_slot_up_to_the_last(gpu:
     np.testing.assert_array_equal(cache.memory.array(np.float16, expected.shape), expected)
 
 
+def test_states_stay_on_the_device_and_are_replaced_there(gpu: Any, made: Path, tmp_path: Path) -> None:
+    folder = toy_bundle.write(tmp_path / "hybrid", schema="2.2", **toy_bundle.STATEFUL)
+    build_engines(open_bundle(folder))
+    session = opened(folder)
+    for prompt in ("b a", "a", "a b c d"):
+        assert session.generate(IMAGE, prompt).ids == load(made, threads=1).generate(IMAGE, prompt).ids
+    calls, before = len(gpu.CALLS), dict(session.graph("decode").launches)
+    session.generate(IMAGE, "b a")
+    # Bound in one way from the first step on: a step copies its state over the one before.
+    after = session.graph("decode").launches
+    assert after["direct"] == before["direct"] == 1
+    steps = sum(after.values()) - sum(before.values())
+    assert steps and gpu.CALLS[calls:].count("copy") == steps
+    assert gpu.CALLS[calls:].count("download") == 4 + 1 + 1 + steps
+
+
 def test_engines_of_a_bundle_of_schema_1_answer_the_same(gpu: Any, made: Path, tmp_path: Path) -> None:
     folder = toy_bundle.write(tmp_path / "old", schema="1.0")
     build_engines(open_bundle(folder))

@@ -99,6 +99,18 @@ DECODE = f"""toy (int64[1,1] input_ids, int64[1] write_index, float[1,{K}] token
 }}"""
 
 
+# The same answers where decode reads no key, but the id before as a state, which a hybrid's layers carry.
+STATEFUL = {
+    "prefill": PREFILL.replace("present_value_0)\n", "present_value_0,\n  float[1,1] state_conv_0)\n").replace(
+        "  weight = Exp", "  state_conv_0 = Unsqueeze (last, one)\n  weight = Exp"
+    ),
+    "decode": DECODE.replace("past_value_0)\n", "past_value_0, float[1,1] state_conv_0)\n")
+    .replace("new_value_0)\n", "new_value_0, float[1,1] new_state_conv_0)\n")
+    .replace("  previous = Gather (cache, before)", "  previous = Squeeze (state_conv_0, one)")
+    .replace("  id = Cast", "  new_state_conv_0 = Cast <to = 1> (input_ids)\n  id = Cast"),
+}
+
+
 def whole(decode: str, capacity: int = CAPACITY) -> str:
     """A decode graph that returns its slices, made one of schema 1: it returns whole caches."""
     cache = f"float[1,1,{capacity},1]"

@@ -90,8 +90,9 @@ std::int64_t most_likely(const Tensors& state, const std::string& role, const Ge
 
 bool begins(const std::string& text, const std::string& with) { return text.compare(0, with.size(), with) == 0; }
 
-// Keys and values of what was read and said. `decode` returns only those of the new token, which are written into
-// buffers that stay; under contract 1 it returns all of them.
+// Keys and values of what was read and said, and the states of layers that do not attend. `decode` returns only the keys
+// and values of the new token, which are written into buffers that stay; under contract 1 it returns all of them. States
+// it returns whole.
 class Cache {
   public:
     // Takes the cache out of what prefill returned.
@@ -100,12 +101,12 @@ class Cache {
         if (decode != variant.graphs.end())
             for (const auto& output : decode->second.outputs) whole_ = whole_ && !begins(output.first, "new_");
         for (auto& [name, tensor] : state)
-            if (begins(name, "cross_")) cross_[name] = std::move(tensor);
+            if (begins(name, "cross_") || begins(name, "state_")) kept_[name] = std::move(tensor);
         take_present(state);
     }
 
     Tensors inputs() {
-        Tensors found = cross_;
+        Tensors found = kept_;
         if (whole_)
             found.merge(past_);
         else
@@ -115,8 +116,12 @@ class Cache {
 
     // Takes what decode returned for the token at `slot`.
     void update(Tensors& state, std::int64_t slot) {
-        for (const auto& [name, slice] : state) {
+        for (auto& [name, slice] : state) {
             if (!begins(name, "new_")) continue;
+            if (begins(name, "new_state_")) {
+                kept_[name.substr(4)] = std::move(slice);
+                continue;
+            }
             const auto past = past_.find("past_" + name.substr(4));
             if (past == past_.end())
                 throw GraphError("decode returns " + name + ", and prefill has no such cache", "output of decode",
@@ -132,7 +137,7 @@ class Cache {
             if (begins(name, "present_")) past_["past_" + name.substr(8)] = std::move(tensor);
     }
 
-    Tensors past_, cross_;
+    Tensors past_, kept_;
     bool whole_ = true;  // decode returns all of the cache, and may have these buffers for its own
 };
 

@@ -189,6 +189,27 @@ void check_contract(const Field& field, const Variant& variant, const std::strin
     }
 }
 
+// Prefill gives each state as decode takes it, and decode returns what takes its place.
+void check_states(const Field& field, const Variant& variant) {
+    const auto decode = variant.graphs.find("decode");
+    if (decode == variant.graphs.end()) return;
+    const auto check = [&](const char* role, const std::string& name, const TensorRecord& state) {
+        const auto graph = variant.graphs.find(role);
+        if (graph == variant.graphs.end()) return;
+        const auto found = graph->second.outputs.find(name);
+        const std::string of = "'" + name + "' of the graph `" + role + "`";
+        field.must(found != graph->second.outputs.end(), "there is no " + of + ", which is a state of decode");
+        field.must(found->second.dtype == state.dtype && found->second.shape == state.shape,
+                   of + " is " + text_of(found->second.dtype, found->second.shape) + ", and decode takes " +
+                       text_of(state.dtype, state.shape));
+    };
+    for (const auto& [name, state] : decode->second.inputs) {
+        if (name.rfind("state_", 0) != 0) continue;
+        check("prefill", name, state);
+        check("decode", "new_" + name, state);
+    }
+}
+
 Variant variant_of(const Field& field) {
     Fields fields(field);
     Variant variant;
@@ -251,6 +272,7 @@ Manifest manifest_of(const Field& field) {
     for (const Field& variant : variants.list()) {
         manifest.variants.push_back(variant_of(variant));
         check_contract(variant, manifest.variants.back(), manifest.schema);
+        check_states(variant, manifest.variants.back());
     }
     variants.must(!manifest.variants.empty(), "there is none");
     const SpeechRecord* first = nullptr;

@@ -1,0 +1,90 @@
+"""What the inputs and outputs of decode must be, for caches and for states; see manifest.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+# Begins the name of an input of decode that is a state.
+STATE = "state_"
+
+
+class Tensor(Protocol):
+    """A `TensorRecord`."""
+
+    @property
+    def dtype(self) -> str:
+        """Of numpy, or bfloat16."""
+
+    @property
+    def shape(self) -> list[int]:
+        """Its axes."""
+
+
+class Graph(Protocol):
+    """A `GraphRecord`."""
+
+    @property
+    def inputs(self) -> Mapping[str, Tensor]:
+        """By role name."""
+
+    @property
+    def outputs(self) -> Mapping[str, Tensor]:
+        """Likewise."""
+
+
+# By role.
+Graphs = Mapping[Any, Graph]
+
+
+def check_caches(graphs: Graphs, schema: str) -> None:
+    """Under schema 2 decode returns new keys and values alone, under 1.x whole caches.
+
+    Raises:
+        ValueError: it returns something else.
+    """
+    whole = schema.startswith("1.")
+    decode = graphs.get("decode")
+    if decode is None:
+        return
+    for name in decode.inputs:
+        if not name.startswith("past_"):
+            continue
+        past, wanted = decode.inputs[name], name.replace("past_", "present_" if whole else "new_", 1)
+        if wanted not in decode.outputs:
+            raise ValueError(f"the graph `decode` has no {wanted!r}, which schema {schema} asks for")
+        found, shape = decode.outputs[wanted], past.shape if whole else [*past.shape[:2], 1, *past.shape[3:]]
+        if (found.dtype, found.shape) != (past.dtype, shape):
+            raise ValueError(
+                f"{wanted!r} of the graph `decode` is {found.dtype} {found.shape}, and not {past.dtype} {shape}"
+            )
+
+
+def check_states(graphs: Graphs) -> None:
+    """Prefill gives each state as decode takes it, and decode returns what takes its place.
+
+    Raises:
+        ValueError: one does not.
+    """
+    decode, prefill = graphs.get("decode"), graphs.get("prefill")
+    if decode is None:
+        return
+    for name, state in decode.inputs.items():
+        if not name.startswith(STATE):
+            continue
+        for role, graph, wanted in (("prefill", prefill, name), ("decode", decode, f"new_{name}")):
+            if graph is None:
+                continue
+            if wanted not in graph.outputs:
+                raise ValueError(f"the graph `{role}` has no {wanted!r}, and decode takes {name!r}")
+            found = graph.outputs[wanted]
+            if (found.dtype, found.shape) != (state.dtype, state.shape):
+                raise ValueError(
+                    f"{wanted!r} of the graph `{role}` is {found.dtype} {found.shape}, and decode takes "
+                    f"{state.dtype} {state.shape}"
+                )
+
+
+def has_states(graphs: Graphs) -> bool:
+    """Whether decode takes any."""
+    return "decode" in graphs and any(name.startswith(STATE) for name in graphs["decode"].inputs)

@@ -1,0 +1,172 @@
+"""What layers that do not attend carry: against transformers' own layers and cache, on sequences without padding."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from tokexport.exporter.decoders.attention import NAME  # noqa: E402
+from tokexport.exporter.decoders.language import Decode, LanguageDecoder, Positions, Prefill  # noqa: E402
+from tokexport.exporter.decoders.states import CHUNK, attends, in_chunks, masks, one_step, prepare  # noqa: E402
+
+KEEP, PROMPT, ANSWER, VOCABULARY = 3, 6, 4, 11
+
+
+def parts(length: int, alike: float) -> tuple[Any, ...]:
+    """Queries, keys, values, decays, betas; with `alike` near 1 keys are nearly one, and nothing is forgotten."""
+    generator = torch.Generator().manual_seed(0)
+    make = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    keys = (1 - alike) * make(2, 2, length, 8) + alike * make(1, 1, 1, 8)
+    beta = alike + (1 - alike) * torch.rand(2, 2, length, generator=generator)
+    decay = (alike - 1) * torch.rand(2, 2, length, generator=generator)
+    return make(2, 2, length, 8), keys / keys.norm(dim=-1, keepdim=True), make(2, 2, length, 6), decay, beta
+
+
+@pytest.mark.parametrize("length", [5, CHUNK, 2 * CHUNK + 7])
+@pytest.mark.parametrize("alike", [0.0, 0.999])
+def test_chunks_are_one_token_after_the_other(length, alike):
+    given = parts(length, alike)
+    state, said = torch.zeros(2, 2, 8, 6), []
+    for at in range(length):
+        out, state = one_step(*(x[:, :, at : at + 1] for x in given), state)
+        said.append(out)
+    out, last = in_chunks(*given)
+    torch.testing.assert_close(out, torch.cat(said, 2), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(last, state, atol=2e-5, rtol=1e-4)
+
+
+def lfm2() -> Any:
+    from transformers import Lfm2Config, Lfm2Model
+
+    kinds = ["conv", "full_attention", "conv"]
+    return Lfm2Model(
+        Lfm2Config(
+            vocab_size=VOCABULARY,
+            hidden_size=16,
+            intermediate_size=16,
+            block_multiple_of=8,
+            num_hidden_layers=3,
+            layer_types=kinds,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            conv_bias=True,
+            attn_implementation=NAME,
+        )
+    )
+
+
+def qwen3_5() -> Any:
+    from transformers import Qwen3_5TextConfig, Qwen3_5TextModel
+
+    return Qwen3_5TextModel(
+        Qwen3_5TextConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=3,
+            layer_types=["linear_attention", "full_attention", "linear_attention"],
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+            linear_num_key_heads=1,
+            linear_num_value_heads=2,
+            linear_key_head_dim=4,
+            linear_value_head_dim=6,
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0},
+            attn_implementation=NAME,
+        )
+    )
+
+
+@pytest.fixture(scope="module", params=[lfm2, qwen3_5])
+def model(request: pytest.FixtureRequest) -> Any:
+    import tiny_checkpoints
+
+    made = request.param()
+    tiny_checkpoints.enliven(made, 1)
+    return made.eval()
+
+
+@pytest.fixture(scope="module")
+def decoder(model: Any) -> LanguageDecoder:
+    import copy
+
+    own = copy.deepcopy(model)
+    return LanguageDecoder(
+        model=own,
+        head=torch.nn.Linear(16, VOCABULARY),
+        layers=3,
+        heads=1,
+        head_dim=8,
+        dim=16,
+        positions=Positions.in_a_row(KEEP),
+        offset=1,
+        prompt_length=PROMPT,
+        answer_length=ANSWER,
+        pad=0,
+        states=prepare(own),
+    )
+
+
+@pytest.mark.parametrize("length", [1, 3, PROMPT])
+def test_padding_changes_no_state_and_no_word(model, decoder, length):
+    """A prompt of 1 to P ids and the tokens, padded, then two words: what transformers says without any padding."""
+    from transformers import DynamicCache
+
+    generator = torch.Generator().manual_seed(length)
+    embeds = torch.randn(1, PROMPT + KEEP, 16, generator=generator)
+    last = length + KEEP - 1
+    with torch.no_grad():
+        logits, *found = Prefill(decoder)(embeds, torch.arange(KEEP)[None], torch.zeros(1, KEEP), torch.tensor([last]))
+        model.config._attn_implementation = "eager"
+        cache = DynamicCache(config=model.config)
+        whole = model(inputs_embeds=embeds[:, : last + 1], past_key_values=cache, use_cache=True)
+        torch.testing.assert_close(logits, decoder.head(whole.last_hidden_state[:, -1]), atol=1e-4, rtol=1e-4)
+        caches, states = found[: len(decoder.caches)], found[len(decoder.caches) :]
+        for step, word in enumerate((5, 7)):
+            index = torch.tensor([last + 1 + step])
+            logits, *new = Decode(decoder, KEEP)(torch.tensor([[word]]), index, torch.zeros(1, KEEP), *caches, *states)
+            said = model(input_ids=torch.tensor([[word]]), past_key_values=cache, use_cache=True)
+            torch.testing.assert_close(logits, decoder.head(said.last_hidden_state[:, -1]), atol=1e-4, rtol=1e-4)
+            for buffer, part in zip(caches, new):
+                buffer[:, :, index] = part
+            states = new[len(caches) :]
+    assert [tuple(state.shape[1:]) for state in states] == list(decoder.carried.values())
+
+
+def test_a_state_does_not_know_what_pads(decoder):
+    """Whatever stands behind the last id, and also where a prompt is shorter than a convolution."""
+    generator = torch.Generator().manual_seed(9)
+    embeds = torch.randn(2, PROMPT + KEEP, 16, generator=generator)
+    embeds[1, :2] = embeds[0, :2]
+    with torch.no_grad():
+        found = Prefill(decoder)(embeds, torch.arange(KEEP).expand(2, -1), torch.zeros(2, KEEP), torch.tensor([1, 1]))
+    states = found[-len(decoder.carried) :]
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in states)
+    assert all(state.abs().max() > 1e-3 for state in states)
+
+
+def test_models_all_of_whose_layers_attend_are_as_before():
+    plain = SimpleNamespace(num_hidden_layers=2, layer_types=["sliding_attention", "full_attention"])
+    mask = torch.zeros(1, 1, 2, 2)
+    assert attends(plain) == attends(SimpleNamespace(num_hidden_layers=2)) == [True, True]
+    assert masks(plain, mask, torch.ones(1, 2)) is mask
+    assert prepare(SimpleNamespace(layers=[object(), object()], config=plain)) == {}
+
+
+@pytest.mark.slow
+def test_tensorrt_rtx_builds_the_graphs(decoder, tmp_path):
+    pytest.importorskip("tensorrt_rtx")
+    from tokexport.exporter.sources.torch_export import export_graph
+    from tokexport.graph_passes.ir_tools.model_io import save_model
+    from tokexport.runtimes.tensorrt import rtx
+
+    for graph in decoder.graphs(KEEP, [1, 2], 5)[1:]:
+        save_model(export_graph(graph), tmp_path / f"{graph.role}.onnx", f"{graph.role}.data")
+        built = rtx.build(tmp_path / f"{graph.role}.onnx")
+        assert built.ok, "\n".join(map(str, built.errors))
