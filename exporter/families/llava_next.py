@@ -181,7 +181,7 @@ def open_family(checkpoint: Checkpoint) -> TiledSource:
         encoder,
         (1, 1 + shape.tiles, 3, side, side),
         preprocess,
-        Layout(),
+        Layout(joins="it puts the tokens of its tiles together row by row"),
         (note,),
         TiledSource,
         known=count,

@@ -54,6 +54,7 @@ class Layout:
             chat template says that. ``{bos}`` stands for the token that begins a text.
         image_sees: see `LanguageDecoder`.
         tiles: whether the model reads tiles beside a large picture, which are left out here.
+        joins: see `Source.joins`.
     """
 
     language: str = "model.language_model"
@@ -65,6 +66,7 @@ class Layout:
     asks: tuple[str, str] | None = None
     image_sees: Literal["before", "image", "prompt"] = "before"
     tiles: bool = False
+    joins: str = ""
 
 
 @dataclass
@@ -93,6 +95,11 @@ class Multimodal(Source):
     def language_config(self) -> Any:
         """Configuration of the language model."""
         return self.config.get_text_config()
+
+    @property
+    def joins(self) -> str:
+        """See `Source`."""
+        return self.layout.joins
 
     def positions(self) -> Positions:
         """Of the uncompressed tokens."""

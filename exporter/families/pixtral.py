@@ -33,7 +33,7 @@ from .visual import Layout, prefix_of, shell
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
 
-_LAYOUT = Layout(mark="[IMG]", becomes="[IMG][IMG_END]")
+_LAYOUT = Layout(mark="[IMG]", becomes="[IMG][IMG_END]", joins="it ends every row of tokens with a word")
 _BREAK = "[IMG_BREAK]"
 
 

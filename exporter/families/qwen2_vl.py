@@ -43,6 +43,12 @@ if TYPE_CHECKING:
 
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _PLACEHOLDER = "<|image_pad|>"
+_LAYOUT = Layout(
+    language_keys=("language_model", "model"),
+    mark=_PLACEHOLDER,
+    becomes=_PLACEHOLDER,
+    joins="its merger makes one token of several neighbours",
+)
 
 # Architecture -> its configuration, vision tower and model.
 _KINDS: dict[str, tuple[Any, Any, Any]] = {
@@ -227,7 +233,7 @@ def open_family(checkpoint: Checkpoint) -> QwenSource:
         image_size=size,
         config=config,
         checkpoint=checkpoint,
-        layout=Layout(language_keys=("language_model", "model"), mark=_PLACEHOLDER, becomes=_PLACEHOLDER),
+        layout=_LAYOUT,
         placeholder=config.image_token_id,
         mean=mean,
         std=std,
