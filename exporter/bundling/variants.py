@@ -64,8 +64,8 @@ def check_places(source: Source, steps: Iterable[Step]) -> None:
         seam = source.seam_for(step.compressor) if step.seam == "auto" else step.seam
         if seam == "encoder_output" or seam.startswith("encoder_layer:"):
             raise RequestError(
-                f"seam {seam} of {source.name} is not valid: behind it {source.joins}, by their places, and where tokens "
-                "are missing the others stand elsewhere",
+                f"seam {seam} of {source.name} is not valid: {source.joins}, by their places, so none may be "
+                "missing in front of that",
                 fix="Take --seam projector_output, which is behind that; in a recipe write it into the step.",
             )
 
