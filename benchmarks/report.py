@@ -21,6 +21,7 @@ PACKAGES = (
     "numpy",
     "onnxslim",
     "onnxsim",
+    "tensorrt-rtx",
 )
 
 

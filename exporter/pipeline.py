@@ -154,6 +154,7 @@ def _opened(
     opened = open_source(
         source, parts=parts, input_shapes=input_shapes, drop_outputs=drop_outputs, lengths=lengths, image_size=size
     )
+    variants.check_places(opened, steps)
     opened = opened.prepared(steps[-1].compressor)
     check_length(opened, steps[-1].compressor)
     if parts == "all" and opened.language(1) and not (opened.text_seam and len(steps) == 1):

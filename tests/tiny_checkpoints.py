@@ -383,12 +383,13 @@ def gemma3(folder: Path, *, size: int = 48, vocabulary: int = 96) -> Path:
     return folder
 
 
-def paligemma(folder: Path, *, size: int = 48, vocabulary: int = 96) -> Path:
-    """A PaliGemma of the second version whose picture is 4 x 4 tokens; one layer of its Gemma 2 slides."""
+def paligemma(folder: Path, *, size: int = 48, vocabulary: int = 96, kind: str = "gemma2") -> Path:
+    """A PaliGemma whose picture is 4 x 4 tokens; of the second version, and one layer of its Gemma 2 slides."""
     from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     layers = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 512, "query_pre_attn_scalar": 8}
+    second: dict[str, Any] = {**layers, "final_logit_softcapping": 2.0} if kind == "gemma2" else {}
     config = PaliGemmaConfig(
         vision_config={
             **vision,
@@ -397,7 +398,7 @@ def paligemma(folder: Path, *, size: int = 48, vocabulary: int = 96) -> Path:
             "patch_size": 12,
             "vision_use_head": False,
         },
-        text_config=answering(vocabulary, "gemma2", **layers, final_logit_softcapping=2.0).to_dict(),
+        text_config=answering(vocabulary, kind, **second).to_dict(),
         projection_dim=32,
         hidden_size=32,
         image_token_index=vocabulary - 1,

@@ -24,6 +24,7 @@ _TEXT = {
     "num_attention_heads": 1,
     **_IDS,
 }
+_SIGLIP_TEXT = {**_TEXT, "projection_size": 32}
 
 # Architecture -> what its configuration has beside the defaults.
 TOWERS: dict[str, dict[str, Any]] = {
@@ -32,9 +33,11 @@ TOWERS: dict[str, dict[str, Any]] = {
     "CLIPModel": {"vision_config": _WHOLE, "text_config": _TEXT, "projection_dim": 24},
     "CLIPVisionModelWithProjection": {**_WHOLE, "projection_dim": 24},
     "CLIPVisionModel": _WHOLE,
-    "SiglipModel": {"vision_config": _WHOLE, "text_config": {**_TEXT, "projection_size": 32}},
+    "SiglipModel": {"vision_config": _WHOLE, "text_config": _SIGLIP_TEXT},
     "SiglipVisionModel": _WHOLE,
-    "Siglip2Model": {"vision_config": _PATCHED, "text_config": {**_TEXT, "projection_size": 32}},
+    "CLIPForImageClassification": {"vision_config": _WHOLE, "text_config": _TEXT, **_NAMES},
+    "SiglipForImageClassification": {"vision_config": _WHOLE, "text_config": _SIGLIP_TEXT, **_NAMES},
+    "Siglip2Model": {"vision_config": _PATCHED, "text_config": _SIGLIP_TEXT},
     "Siglip2VisionModel": _PATCHED,
     "Dinov2Model": _DINO,
     "Dinov2WithRegistersModel": {**_DINO, "num_register_tokens": 3},

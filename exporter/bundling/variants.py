@@ -54,6 +54,22 @@ def requests(
     return [(Step(compressor, one, count, place),) for one, count in budgets(ratio, keep)], ""
 
 
+def check_places(source: Source, steps: Iterable[Step]) -> None:
+    """Refuse a seam in front of what the model `joins`, before anything is exported.
+
+    Raises:
+        RequestError: a step names one, or ``auto`` means one.
+    """
+    for step in steps if source.joins else ():
+        seam = source.seam_for(step.compressor) if step.seam == "auto" else step.seam
+        if seam == "encoder_output" or seam.startswith("encoder_layer:"):
+            raise RequestError(
+                f"seam {seam} of {source.name} is not valid: {source.joins}, by their places, so none may be "
+                "missing in front of that",
+                fix="Take --seam projector_output, which is behind that; in a recipe write it into the step.",
+            )
+
+
 def files(compressors: Iterable[Compressor], recipe: str | Path | None = None) -> list[Path]:
     """The user's files that a request reads: weights of compressors, and the recipe."""
     weights = [one.weights for one in compressors if isinstance(one, ReadsWeights) and one.weights]

@@ -49,6 +49,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "CLIPVisionModel",
         "SiglipModel",
         "SiglipVisionModel",
+        "CLIPForImageClassification",
+        "SiglipForImageClassification",
         "Siglip2Model",
         "Siglip2VisionModel",
         "Dinov2Model",

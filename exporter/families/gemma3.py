@@ -28,6 +28,7 @@ _LAYOUT = Layout(
     becomes="\n\n<start_of_image><image_soft_token><end_of_image>\n\n",
     image_sees="image",
     tiles=True,
+    joins="its average pool makes one token of several neighbours",
 )
 
 

@@ -30,6 +30,7 @@ _LAYOUT = Layout(
     head_keys=("lm_head",),
     becomes="<fake_token_around_image><global-img><image><fake_token_around_image>",
     tiles=True,
+    joins="its pixel shuffle makes one token of several neighbours",
 )
 
 

@@ -23,7 +23,12 @@ from .visual import VisionLanguage
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
 
-_LAYOUT = Layout(mark="<IMG_CONTEXT>", becomes="<img><IMG_CONTEXT></img>", tiles=True)
+_LAYOUT = Layout(
+    mark="<IMG_CONTEXT>",
+    becomes="<img><IMG_CONTEXT></img>",
+    tiles=True,
+    joins="its pixel shuffle makes one token of several neighbours",
+)
 _Side = Pixels | Annotated[list[Pixels], Field(min_length=2, max_length=2)]
 
 

@@ -103,10 +103,8 @@ class LlavaSource(VisionLanguage):
 
     @property
     def tokens(self) -> int:
-        """N: those of the grid, and CLS where it is kept."""
-        vision = self.config.vision_config
-        whole = (vision.image_size // vision.patch_size) ** 2 + TOWERS[vision.model_type]
-        return whole - self.encoder.module.prefix  # type: ignore[union-attr]
+        """N: those of the grid, or all that are known where CLS is kept."""
+        return self.encoder.known or super().tokens
 
 
 def check_tower(checkpoint: Checkpoint, vision: Any) -> None:
@@ -140,7 +138,7 @@ def open_family(checkpoint: Checkpoint) -> VisionLanguage:
     checkpoint.weights.load(module.multi_modal_projector, "multi_modal_projector")
     preprocess = preprocess_of(checkpoint, (vision.image_size, vision.image_size))
     side = vision.image_size // vision.patch_size
-    # Strategy "full" keeps CLS as the first token: then the tokens form no grid.
+    # Strategy "full" keeps CLS as the first token, one like any other to the language model: the tokens form no grid.
     whole = module.prefix == TOWERS[vision.model_type]
     source = LlavaSource(
         kind="checkpoint",
@@ -152,6 +150,7 @@ def open_family(checkpoint: Checkpoint) -> VisionLanguage:
             inputs={"pixel_values": torch.zeros(1, vision.num_channels, vision.image_size, vision.image_size)},
             outputs=("tokens",),
             grid=(side, side) if whole else None,
+            known=0 if whole else side**2 + TOWERS[vision.model_type] - module.prefix,
         ),
         files=checkpoint.weights.files,
         auto_seam={name: name for name in ("encoder_output", "projector_input", "projector_output")},

@@ -183,7 +183,7 @@ def open_family(checkpoint: Checkpoint) -> TiledSource:
         checkpoint,
         config,
         graph,
-        Layout(),
+        Layout(joins="it puts the tokens of its tiles together row by row"),
         preprocess,
         (note,),
         image_size=shape.size,

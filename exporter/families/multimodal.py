@@ -57,6 +57,7 @@ class Layout:
         question: what the proof asks; empty: what is seen, or said.
         image_sees: see `LanguageDecoder`.
         tiles: whether the model reads tiles beside a large picture, which are left out here.
+        joins: see `Source.joins`.
     """
 
     language: str = "model.language_model"
@@ -70,6 +71,7 @@ class Layout:
     question: str = ""
     image_sees: Literal["before", "image", "prompt"] = "before"
     tiles: bool = False
+    joins: str = ""
 
 
 @dataclass
@@ -98,6 +100,11 @@ class Multimodal(Source):
     def language_config(self) -> Any:
         """Configuration of the language model."""
         return self.config.get_text_config()
+
+    @property
+    def joins(self) -> str:
+        """See `Source`."""
+        return self.layout.joins
 
     def positions(self) -> Positions:
         """Of the uncompressed tokens."""

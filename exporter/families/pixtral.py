@@ -35,7 +35,7 @@ from .visual import colours
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
 
-_LAYOUT = Layout(mark="[IMG]", becomes="[IMG][IMG_END]")
+_LAYOUT = Layout(mark="[IMG]", becomes="[IMG][IMG_END]", joins="it ends every row of tokens with a word")
 _BREAK = "[IMG_BREAK]"
 
 

@@ -21,7 +21,12 @@ from .two_parts import Language
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
 
-_LAYOUT = Layout(media="audio", mark="<|AUDIO|>", becomes="<|AUDIO|>")
+_LAYOUT = Layout(
+    media="audio",
+    mark="<|AUDIO|>",
+    becomes="<|AUDIO|>",
+    joins="its average pool makes one token of two neighbours",
+)
 # Frames of the spectrogram that become a token: the second convolution and the pool take every other place.
 _STRIDE = 4
 

@@ -46,6 +46,12 @@ if TYPE_CHECKING:
 
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _PLACEHOLDER = "<|image_pad|>"
+_LAYOUT = Layout(
+    language_keys=("language_model", "model"),
+    mark=_PLACEHOLDER,
+    becomes=_PLACEHOLDER,
+    joins="its merger makes one token of several neighbours",
+)
 
 # Architecture -> its configuration, vision tower and model.
 _KINDS: dict[str, tuple[Any, Any, Any]] = {
@@ -230,7 +236,7 @@ def open_family(checkpoint: Checkpoint) -> QwenSource:
         config,
         # Before its merger four neighbours are one token, so none can be removed.
         _encoder(visual, tokens),
-        Layout(language_keys=("language_model", "model"), mark=_PLACEHOLDER, becomes=_PLACEHOLDER),
+        _LAYOUT,
         preprocess,
         (note,),
         # With further channels, tokens are no longer in the space of words.

@@ -151,12 +151,12 @@ def open_family(checkpoint: Checkpoint) -> TowerSource:
     if config is not whole and hasattr(whole, "projection_dim"):
         config.projection_dim = whole.projection_dim
     _check(config, path)
-    model, notes = _read(checkpoint, kind, config)
+    model, notes = _read(checkpoint, kind, whole if kind.gives == "logits" else config)
     size, patch = _size(checkpoint, kind, config), _pair(config.patch_size)
     kind.fit(model, size)
     preprocess = preprocess_of(checkpoint, size, squeezed=kind.squeezed)
     prefix = kind.cls + getattr(config, "num_register_tokens", 0)
-    labels = _labels(said, config, path) if kind.gives == "logits" else None
+    labels = _labels(said, whole, path) if kind.gives == "logits" else None
     seam = f"encoder_layer:{math.ceil(config.num_hidden_layers / 3) - 1}"
     return TowerSource(
         kind="checkpoint",
@@ -176,7 +176,7 @@ def open_family(checkpoint: Checkpoint) -> TowerSource:
         processor=ProcessorRecord(labels=_LABELS if labels else None),
         processor_files={_LABELS: json.dumps(labels, ensure_ascii=False).encode()} if labels else {},
         answer=kind.gives,
-        omitted=_NO_TEXT if said.text_config is not None else "",
+        omitted=_NO_TEXT if said.text_config is not None and not labels else "",
         notes=(*notes, *((f"a picture is stretched to {size[0]} x {size[1]}",) if kind.squeezed else ())),
         **colours(preprocess),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -62,6 +63,12 @@ def _of_cls(model: Any, pixel_values: Tensor, **options: bool) -> tuple[Tensor, 
     return states, model.classifier(states[:, 0])
 
 
+def _of_mean(model: Any, pixel_values: Tensor, *, cls: int, **options: bool) -> tuple[Tensor, Tensor]:
+    """Classes by the mean of the patches."""
+    states = model.vision_model(pixel_values, **options).last_hidden_state
+    return states, model.classifier(states[:, cls:].mean(dim=1))
+
+
 def _of_cls_and_mean(model: Any, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
     """Classes by CLS beside the mean of the patches, without registers."""
     states = model.base_model(pixel_values).last_hidden_state
@@ -105,6 +112,12 @@ KINDS = {
     "CLIPVisionModel": Kind("CLIPVisionModel", _pooled, stretches=True),
     "SiglipModel": Kind("SiglipVisionModel", _pooled, cls=0, stretches=True),
     "SiglipVisionModel": Kind("SiglipVisionModel", _pooled, cls=0, stretches=True),
+    "CLIPForImageClassification": Kind(
+        "CLIPForImageClassification", partial(_of_mean, cls=1), "logits", stretches=True
+    ),
+    "SiglipForImageClassification": Kind(
+        "SiglipForImageClassification", partial(_of_mean, cls=0), "logits", cls=0, stretches=True
+    ),
     "Siglip2Model": _SIGLIP2,
     "Siglip2VisionModel": _SIGLIP2,
     **{

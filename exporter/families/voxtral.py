@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
 
 # mistral-common asks so, which writes no template into the folder.
-_LAYOUT = Layout(media="audio", mark="[AUDIO]", becomes="[AUDIO]", asks=("{bos}[INST][BEGIN_AUDIO][AUDIO]", "[/INST]"))
+_LAYOUT = Layout(
+    media="audio",
+    mark="[AUDIO]",
+    becomes="[AUDIO]",
+    asks=("{bos}[INST][BEGIN_AUDIO][AUDIO]", "[/INST]"),
+    joins="its projector makes one token of several neighbours",
+)
 
 
 class _Audio(BaseModel):

@@ -192,6 +192,14 @@ class Source(ABC):
         return self
 
     @property
+    def joins(self) -> str:
+        """What this model does behind its encoder's layers that needs every token at its place, as a clause.
+
+        Empty where tokens may be removed between the layers, or where the graph alone decides that.
+        """
+        return ""
+
+    @property
     def whole_preprocess(self) -> Preprocess | None:
         """`preprocess` of the model that this one is a window of; its own where it is none."""
         return self.preprocess

@@ -65,7 +65,7 @@ class Facts:
         batch, length, dim = shape if len(shape) == 3 else (1, *shape)
         assert length is not None and dim is not None and value.dtype is not None
         before = self.walk.ancestors(value)
-        prefix, suffix = self.prefixes.learned(value)
+        prefix, suffix = (0, 0) if length == self.known else self.prefixes.learned(value)
         why = why or (f"{suffix} learned token(s) are appended after the tokens" if suffix else "")
         tokens = length - prefix
         grid = grid or self.grid(before, tokens)

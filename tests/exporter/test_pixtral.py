@@ -100,6 +100,11 @@ def test_row_ends_stand_among_the_tokens_and_the_last_in_the_prompt(folder, mode
     assert torch.allclose(found, span, atol=1e-5) and span.std(0).min() > 0.01
 
 
+def test_in_front_of_the_row_ends_no_token_may_go(folder, tmp_path):
+    with pytest.raises(RequestError, match="is not valid: it ends every row of tokens with a word"):
+        tokexport.export(str(folder), tmp_path / "b", method="topk", keep=8, seam="encoder_layer:0")
+
+
 @pytest.mark.parametrize(
     ("asked", "size"), [(None, (96, 96)), ((30, 50), (36, 60)), ((96, 48), (96, 48)), ((192, 80), (96, 48))]
 )

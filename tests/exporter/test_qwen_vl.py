@@ -166,6 +166,7 @@ def test_tokens_cannot_be_removed_before_they_are_whole(folders, tmp_path, kind,
     result = CliRunner().invoke(main, ["model", str(folders[kind]), *arguments])
     assert result.exit_code == 2 and not (tmp_path / "b").exists()
     assert "fewer tokens" in result.stderr or "is not valid" in result.stderr
+    assert ("its merger makes one token" in " ".join(result.stderr.split())) == (seam == "encoder_output")
 
 
 @pytest.mark.parametrize("layout", ["newer keys", "flat config.json"])

@@ -147,6 +147,7 @@ def test_a_model_of_one_size_takes_no_other(tmp_path):
 
 def test_in_front_of_the_packing_no_token_may_go(folder, tmp_path):
     result = command(folder, tmp_path, "--seam", "encoder_output")
+    assert "puts the tokens of its tiles together" in " ".join(result.stderr.split())
     assert result.exit_code == 2 and not (tmp_path / "b").exists()
 
 

@@ -106,9 +106,10 @@ def own_result(folder: Path, picture: np.ndarray) -> tuple[np.ndarray, np.ndarra
     if architecture.startswith("Siglip2"):
         inputs = patched(inputs["pixel_values"])
     model = getattr(transformers, architecture).from_pretrained(folder, dtype=torch.float32)
+    base = getattr(model, "vision_model", model.base_model)
     with torch.no_grad():
         found = model.get_image_features(**inputs) if hasattr(model, "get_image_features") else model(**inputs)
-        states = found.last_hidden_state if "last_hidden_state" in found else model.base_model(**inputs)[0]
+        states = found.last_hidden_state if "last_hidden_state" in found else base(**inputs)[0]
     result = next(found[name] for name in ("logits", "image_embeds", "pooler_output") if name in found)
     return pixels, states.detach().numpy(), result.numpy()
 

@@ -106,9 +106,11 @@ def test_a_sequence_longer_than_a_sliding_window_is_refused(tmp_path):
         tokexport.export(str(folder), tmp_path / "b", method="topk", keep=8, prompt_length=400, answer_length=100)
 
 
-def test_in_front_of_the_pixel_shuffle_no_token_may_go(folder, tmp_path):
+@pytest.mark.parametrize("seam", ["encoder_output", "encoder_layer:0", "encoder_layer:1/2"])
+def test_in_front_of_the_pixel_shuffle_no_token_may_go_and_nothing_is_exported_to_say_so(folder, tmp_path, seam):
     if folder.name == "tiny-paligemma":
         pytest.skip("it has none")
-    with pytest.raises(RequestError, match="encoder_output"):
-        tokexport.export(str(folder), tmp_path / "b", method="topk", keep=8, seam="encoder_output")
-    assert not (tmp_path / "b").exists()
+    steps = []
+    with pytest.raises(RequestError, match=f"{seam} of .* is not valid: its (pixel shuffle|average pool)"):
+        tokexport.export(str(folder), tmp_path / "b", method="topk", keep=8, seam=seam, step=steps.append)
+    assert not (tmp_path / "b").exists() and steps == ["opening the model"]

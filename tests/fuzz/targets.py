@@ -240,20 +240,54 @@ def _checkpoint(folder: Path, right: Path, names: tuple[str, ...]) -> Case:
     return case
 
 
+def _sharded(folder: Path) -> None:
+    """The weights of a checkpoint as a file that an index names."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    save_file(tensors, folder / "a.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "a.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@target
+def families(folder: Path) -> Case:
+    """A folder of any family, one of whose files that say how it is read is changed."""
+    import torch
+    from tiny_families import FAMILIES, key
+    from tokexport.exporter.opening import open_source
+
+    contents: dict[Path, dict[str, bytes]] = {}
+    torch.set_num_threads(1)
+
+    def case(rng: random.Random) -> None:
+        family = rng.choice(FAMILIES)
+        made = folder / key(family)
+        if made not in contents:
+            family.make(made)
+            _sharded(made)
+            contents[made] = {file.name: file.read_bytes() for file in made.glob("*.json")}
+        name = rng.choice(list(contents[made]))
+        for other, content in contents[made].items():
+            (made / other).write_bytes(content)
+        (made / name).write_bytes(text_of(json.loads(contents[made][name]), rng))
+        source = open_source(str(made), parts="all")
+        source.language(1)
+        source.real_inputs(1)
+
+    return case
+
+
 @target
 def llava(folder: Path) -> Case:
     """A LLaVA checkpoint with shards, one of whose files is changed."""
     import torch
-    from safetensors.torch import load_file, save_file
     from tiny_checkpoints import llava as make
 
     right = folder / "right"
     make(right)
-    tensors = load_file(right / "model.safetensors")
-    (right / "model.safetensors").unlink()
-    save_file(tensors, right / "a.safetensors")
-    index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "a.safetensors")}
-    (right / "model.safetensors.index.json").write_text(json.dumps(index))
+    _sharded(right)
     processor = {
         "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 3, "do_center_crop": True, "do_pad": False,
         "size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}, "rescale_factor": 1 / 255,

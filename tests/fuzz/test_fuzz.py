@@ -7,6 +7,7 @@ from run import run
 from targets import TARGETS
 
 NEEDS = {
+    "families": "transformers",
     "llava": "transformers",
     "whisper": "transformers",
     "proof": "torch",
@@ -14,10 +15,14 @@ NEEDS = {
     "tokenizer": "tokenizers",
     "transcript": "soundfile",
 }
-CASES = {"llava": 40, "whisper": 40, "proof": 40, "manifest": 100}
+CASES = {"families": 400, "llava": 40, "whisper": 40, "proof": 40, "manifest": 100}
 
 
-@pytest.mark.parametrize("name", TARGETS)
+# Forty folders take their time.
+EACH = [pytest.param(name, marks=pytest.mark.slow) if name == "families" else name for name in TARGETS]
+
+
+@pytest.mark.parametrize("name", EACH)
 def test_changed_inputs_are_read_or_refused(name: str) -> None:
     pytest.importorskip(NEEDS.get(name, "numpy"))
     # The number of cases is fixed, not the time: a slow machine reads the same ones.

@@ -31,6 +31,12 @@ def test_scopes_of_llava() -> None:
     )
 
 
+def test_where_all_tokens_are_known_none_is_a_prefix() -> None:
+    seams = {seam.name: seam for seam in write_seams(exported("llava"), known=17)}
+    assert (seams["encoder_output"].prefix, seams["encoder_output"].tokens) == (0, 17)
+    assert (seams["projector_input"].prefix, seams["projector_input"].tokens) == (0, 16)
+
+
 @pytest.mark.parametrize("opset", [18, 23])
 def test_scopes_of_whisper_end_at_the_final_norm(opset: int) -> None:
     seams = by_name(exported("whisper", opset))
