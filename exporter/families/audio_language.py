@@ -13,7 +13,8 @@ from ...errors import RequestError
 from ...runtimes.bundle.manifest import LogMelRecord
 from ..sources.sound import log_mel_of
 from .joined import encoder_of, joined
-from .multimodal import Layout, Multimodal
+from .layout import Layout
+from .multimodal import Multimodal
 from .spoken import heard
 
 if TYPE_CHECKING:

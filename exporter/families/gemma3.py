@@ -15,7 +15,7 @@ from transformers import Gemma3Config
 
 from ...errors import RequestError
 from ..sources.configuration import built, typed
-from .multimodal import Layout, shell
+from .layout import Layout, shell
 from .square import Projected, square
 from .two_parts import TwoParts
 from .visual import VisionLanguage

@@ -15,7 +15,7 @@ from transformers import GlmAsrConfig
 
 from ..sources.configuration import Layers, Positions, Width, built, typed
 from .audio_language import AudioLanguage, opened
-from .multimodal import Layout, shell
+from .layout import Layout, shell
 from .two_parts import Language
 from .voxtral import Stacked, stacked
 

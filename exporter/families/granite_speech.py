@@ -25,7 +25,7 @@ from ..sources.configuration import Layers, Width, built, typed
 from ..sources.sound import granite_log_mel_of
 from .audio_language import AudioLanguage, load, spoken_to
 from .joined import encoder_of
-from .multimodal import Layout, shell
+from .layout import Layout, shell
 from .two_parts import Language
 
 if TYPE_CHECKING:

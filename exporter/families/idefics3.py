@@ -16,7 +16,7 @@ from transformers import AutoConfig
 
 from ..decoders.attention import UNMASKED
 from ..sources.configuration import built, typed
-from .multimodal import Layout, shell
+from .layout import Layout, shell
 from .square import square
 from .two_parts import TwoParts
 from .visual import VisionLanguage

@@ -15,7 +15,7 @@ from transformers import AutoConfig
 
 from ...errors import RequestError
 from ..sources.configuration import Pixels, built, typed
-from .multimodal import Layout, shell
+from .layout import Layout, shell
 from .square import square
 from .two_parts import Tower, TwoParts
 from .visual import VisionLanguage

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from ..sources.source import GraphSource
-from .multimodal import Layout, Multimodal
+from .layout import Layout
+from .multimodal import Multimodal
 
 if TYPE_CHECKING:
     from ...runtimes.bundle.media_records import Preprocess

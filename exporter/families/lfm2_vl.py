@@ -23,10 +23,11 @@ from ..decoders.attention import UNMASKED
 from ..sources.configuration import Pixels, built, typed
 from ..sources.images import preprocess_of
 from ..sources.source import GraphSource
+from .joined import encoder_of, joined
+from .layout import Layout, shell
 from .siglip2 import Patches
-from .square import joined
 from .two_parts import Language, Tower, TwoParts
-from .visual import Layout, VisionLanguage, shell
+from .visual import VisionLanguage, colours
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +35,11 @@ if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
 
 _LAYOUT = Layout(
-    language_keys=("language_model",), head_keys=("lm_head",), becomes="<|image_start|><image><|image_end|>", tiles=True
+    language_keys=("language_model",),
+    head_keys=("lm_head",),
+    becomes="<|image_start|><image><|image_end|>",
+    tiles=True,
+    joins="its pixel unshuffle makes one token of several neighbours",
 )
 _Few = Annotated[int, Field(ge=1, le=16)]
 _Tokens = Annotated[int, Field(ge=1, le=1 << 16)]
@@ -147,21 +152,22 @@ def open_family(checkpoint: Checkpoint) -> Lfm2VLSource:
     checkpoint.weights.load(model.multi_modal_projector, "multi_modal_projector")
     token = config.vision_config.patch_size * config.downsample_factor
     grid = (height // token, width // token)
+    preprocess = preprocess_of(checkpoint, size, squeezed=True)
+    note = (
+        f"every picture is stretched to {height} x {width} pixels, which are {math.prod(grid)} tokens, without the "
+        "tiles of larger ones"
+    )
     return joined(
+        Lfm2VLSource,
         checkpoint,
         config,
-        Lfm2VLEncoder(model, grid),
-        (1, 3, *size),
-        preprocess_of(checkpoint, size, squeezed=True),
+        encoder_of(Lfm2VLEncoder(model, grid), "pixel_values", (1, 3, *size), grid),
         _LAYOUT,
-        (
-            f"every picture is stretched to {height} x {width} pixels, which are {math.prod(grid)} tokens, without the "
-            "tiles of larger ones",
-        ),
-        Lfm2VLSource,
-        grid=grid,
+        preprocess,
+        (note,),
         image_size=size,
         model=model,
+        **colours(preprocess),
     )
 
 

@@ -28,8 +28,8 @@ from ..sources.configuration import Pixels, built, typed
 from ..sources.images import preprocess_of
 from ..sources.synthetic import image
 from .joined import encoder_of, joined
+from .layout import Layout, shell
 from .llava import TOWERS, UNUSED, Config, LlavaEncoder, check_tower
-from .multimodal import Layout, shell
 from .square import Counted
 from .visual import colours
 

@@ -20,7 +20,7 @@ from transformers import PaliGemmaConfig
 from ..decoders.attention import UNMASKED
 from ..sources.configuration import Width, built, typed
 from ..sources.weights import without_weights
-from .multimodal import Layout, shell
+from .layout import Layout, shell
 from .square import Projected, square
 from .two_parts import Language, TwoParts
 from .visual import VisionLanguage

@@ -27,7 +27,7 @@ from ..sources.images import preprocess_of
 from ..sources.tokenizer import FILE, tokenizer_of
 from ..sources.weights import without_weights
 from .joined import encoder_of, joined
-from .multimodal import Layout, prefix_of, shell
+from .layout import Layout, prefix_of, shell
 from .square import SIDE, Counted
 from .two_parts import TwoParts
 from .visual import colours

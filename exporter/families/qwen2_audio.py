@@ -15,7 +15,7 @@ from transformers import Qwen2AudioConfig
 
 from ..sources.configuration import Layers, Positions, Width, built, typed
 from .audio_language import AudioLanguage, Projected, opened
-from .multimodal import Layout, shell
+from .layout import Layout, shell
 from .two_parts import Language
 
 if TYPE_CHECKING:

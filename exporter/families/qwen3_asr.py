@@ -22,7 +22,7 @@ from ..sources.configuration import Layers, Positions, Width, built, typed
 from ..sources.sound import chunked_log_mel_of
 from .audio_language import AudioLanguage, Projected, load, spoken_to
 from .joined import encoder_of
-from .multimodal import Layout, shell
+from .layout import Layout, shell
 from .two_parts import Language
 
 if TYPE_CHECKING:
