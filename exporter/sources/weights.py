@@ -88,7 +88,8 @@ class Weights:
 
         found = {plain: key for key in self.file_of if (plain := _plain(key, prefix))}
         begins = f"{prefix}." if prefix else ""
-        wanted = {_plain(f"{begins}{name}", prefix): name for name in module.state_dict()}
+        own = module.state_dict()
+        wanted = {_plain(f"{begins}{name}", prefix): name for name in own}
         state: dict[str, torch.Tensor] = {}
         for file in self.files:
             keys = {plain: key for plain, key in found.items() if self.file_of[key] == file.name and plain in wanted}
@@ -96,8 +97,9 @@ class Weights:
                 continue
             with opened_tensors(file) as tensors:
                 for plain, key in keys.items():
-                    state[wanted[plain]] = tensor_of(tensors, key, file)
-        for name, empty in module.state_dict().items():
+                    counted = not own[wanted[plain]].is_floating_point()
+                    state[wanted[plain]] = tensor_of(tensors, key, file, counted=counted)
+        for name, empty in own.items():
             if name not in state:
                 if name.startswith(optional):
                     # If the graph does use it after all, the proof fails.
@@ -194,13 +196,17 @@ class _Pickled:
         return self._state[key]
 
 
-def tensor_of(tensors: Any, key: str, file: Path) -> torch.Tensor:
-    """A tensor of an open file, as float32; RequestError where it cannot be read."""
+def tensor_of(tensors: Any, key: str, file: Path, *, counted: bool = False) -> torch.Tensor:
+    """A tensor of an open file, as float32; of whole numbers where it is `counted`, such as batches or positions.
+
+    Raises:
+        RequestError: it cannot be read, or is quantised.
+    """
     import torch
 
     try:
         found: torch.Tensor = tensors.get_tensor(key)
-        if found.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
+        if not counted and found.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
             raise quantised(f"weight {key} is stored as {str(found.dtype).removeprefix('torch.')}", file)
         return found.to(torch.float32).contiguous()
     except RequestError:
