@@ -53,7 +53,12 @@ BUNDLES: dict[str, tuple[dict[str, Any], int]] = {
     "uncompressed, int8 weights": ({"method": "uniform", "keep": 1500, "llm_weights": "int8"}, 30),
     "uncompressed, int4 weights": ({"method": "uniform", "keep": 1500, "llm_weights": "int4"}, 30),
     "a_tome, 50% inside, window 15 s, int8 weights": ({**_INSIDE, "window": 15, "llm_weights": "int8"}, 15),
+    "uncompressed, window 20 s": ({"method": "uniform", "keep": 1000, "window": 20}, 20),
     "a_tome, 50% inside, window 20 s, int8 weights": ({**_INSIDE, "window": 20, "llm_weights": "int8"}, 20),
+    "a_tome, 60% inside, window 20 s, int8 weights": (
+        {**_INSIDE, "ratio": 0.6, "window": 20, "llm_weights": "int8"},
+        20,
+    ),
 }
 
 
