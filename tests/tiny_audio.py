@@ -45,9 +45,11 @@ def _saved(folder: Path, config: Any, seconds: int, seed: int = 3, **extractor: 
     model = AutoModelForMultimodalLM.from_config(config)
     tiny_checkpoints.enliven(model)
     tiny_checkpoints.louder(model.model.language_model, seed)
+    generator = torch.Generator().manual_seed(seed)
     for part in model.modules():
         if isinstance(part, torch.nn.BatchNorm1d):
-            part.running_mean.normal_(0, 0.1), part.running_var.uniform_(0.5, 2)
+            part.running_mean.normal_(0, 0.1, generator=generator)
+            part.running_var.uniform_(0.5, 2, generator=generator)
     model.save_pretrained(folder)
     said = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 80, "sampling_rate": 16000}
     said |= {"chunk_length": seconds, "hop_length": 160, "n_fft": 400, "padding_value": 0.0}
