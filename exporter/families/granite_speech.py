@@ -91,7 +91,8 @@ class Blocks(NamedTuple):
 class Attention(nn.Module):
     """Of a conformer block: every place sees those of its block, also by their distance.
 
-    transformers' own makes its mask in the graph, and writes it in place.
+    transformers' own makes its mask in the graph, and writes it in place; and what becomes of a mask in PyTorch's
+    attention, when it is exported, looks for rows in which nothing is seen, of which there are none.
     """
 
     def __init__(self, own: Any) -> None:
@@ -108,10 +109,11 @@ class Attention(nn.Module):
         # Not by `chunk`, of whose parts the exported graph does not say that they are of this module.
         parts = (query, both[..., : query.shape[-1]], both[..., query.shape[-1] :])
         query, key, value = (y.reshape(number, size, self.heads, -1).transpose(1, 2) for y in parts)
-        bias = torch.einsum("bhcd,crd->bhcr", query, self.rel_pos_emb(distances)) * self.scale
+        near = torch.einsum("bhcd,crd->bhcr", query, self.rel_pos_emb(distances))
+        scores = (query @ key.transpose(2, 3) + near) * self.scale
         if behind is not None:
-            bias = bias.masked_fill(behind, -math.inf)
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=self.scale)
+            scores = scores.masked_fill(behind, -math.inf)
+        out = scores.softmax(-1) @ value
         return self.to_out(out.transpose(1, 2).reshape(1, number * size, -1)[:, :places])
 
 

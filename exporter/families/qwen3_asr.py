@@ -9,6 +9,7 @@ zeros, which its mask leaves out.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
@@ -79,18 +80,20 @@ class Attention(nn.Module):
     def __init__(self, own: Any) -> None:
         super().__init__()
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = own.q_proj, own.k_proj, own.v_proj, own.out_proj
-        self.heads = own.num_heads
+        self.heads, self.scale = own.num_heads, own.scaling
 
     def forward(self, hidden_states: Tensor, cu_seqlens: Tensor, **_: Any) -> Tensor:
-        """[N, D], and bool [windows, 1, 1, size], which of their places are tokens -> [N, D]."""
+        """[N, D], and bool [windows, 1, 1, size], which places are none -> [N, D]."""
         windows, size, tokens = len(cu_seqlens), cu_seqlens.shape[-1], len(hidden_states)
         x = F.pad(hidden_states, (0, 0, 0, windows * size - tokens))
         query, key, value = (
             project(x).reshape(windows, size, self.heads, -1).transpose(1, 2)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        seen = cu_seqlens if windows * size > tokens else None
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+        scores = query @ key.transpose(2, 3) * self.scale
+        if windows * size > tokens:
+            scores = scores.masked_fill(cu_seqlens, -math.inf)
+        out = scores.softmax(-1) @ value
         return self.out_proj(out.transpose(1, 2).flatten(2).flatten(0, 1)[:tokens])
 
 
@@ -102,7 +105,7 @@ class Qwen3ASREncoder(nn.Module):
         chunks: of a sound.
     """
 
-    seen: Tensor
+    behind: Tensor
 
     def __init__(self, model: Any, chunks: int) -> None:
         super().__init__()
@@ -116,7 +119,7 @@ class Qwen3ASREncoder(nn.Module):
         size = audio.n_window_infer // (2 * audio.n_window) * _EACH
         windows = -(-self.tokens // size)
         places = torch.arange(windows * size).reshape(windows, 1, 1, size)
-        self.register_buffer("seen", places < self.tokens, persistent=False)
+        self.register_buffer("behind", places >= self.tokens, persistent=False)
 
     def forward(self, input_features: Tensor) -> Tensor:
         """[1, mels, frames] float32 -> [1, N, D]."""
@@ -127,7 +130,7 @@ class Qwen3ASREncoder(nn.Module):
         x = tower.conv_out(x.permute(0, 3, 1, 2).flatten(2))
         x = (x + tower.positional_embedding.positional_embedding[:_EACH]).flatten(0, 1)
         for layer in tower.layers:
-            (x,) = layer(x, self.seen)
+            (x,) = layer(x, self.behind)
         return self.multi_modal_projector(tower.ln_post(x).unsqueeze(0))
 
 

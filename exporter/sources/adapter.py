@@ -34,7 +34,13 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
     "target_parameters": ([],),
     "alora_invocation_tokens": ([],),
     "use_qalora": (False,),
+    "use_bdlora": (False,),
+    "layer_replication": ([],),
     "arrow_config": (),
+    "kasa_config": (),
+    "megatron_config": (),
+    "monteclora_config": (),
+    "velora_config": (),
 }
 
 

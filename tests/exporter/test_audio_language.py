@@ -115,7 +115,7 @@ def asked(family: str, folder: Path) -> Any:
         return {**tokenizer([text], return_tensors="pt"), "input_features": tiny_audio.granite_features(wave)}
 
     model = AutoModelForMultimodalLM.from_pretrained(folder, dtype=torch.float32)
-    if family == "granite_speech":
+    if family == "granite_speech" and not model._hf_peft_config_loaded:
         tiny_audio.adapted(model.model.language_model, folder)
 
     def answer(wave: np.ndarray) -> list[int]:
