@@ -31,9 +31,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools/training"))
 from lessons_tiny_vlm import IGNORED, SLOT, pack
 from train_tiny_vlm import packed_layout
 
-QUESTIONS, SEED, SEEDS = 1024, 5, 5
-KEPT = (36, 16)
-MERGING = ("kcenter_merge", "dpc_knn", "tome:metric=tokens", "pool")
+QUESTIONS, SEED, SEEDS = 1024, 5, 3
+KEPT = (36,)
+MERGING = ("kcenter_merge", "tome:metric=tokens", "pool")
 WAYS = ("none", "attention", "linear", "both")
 SCENES = 64
 
