@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from family_tables import families
 from method_tables import accuracy, best_asr, best_video, best_vlm, listening, tiny_asr, tiny_video, tiny_vlm
 from real_size_tables import whole_models
 from report import RESULTS
@@ -94,6 +95,7 @@ TABLES = (
     real_size,
     whole_models,
     export,
+    families,
 )
 DOCUMENTED = (whisper_all, whisper_base_all, tiny_vlm, tiny_video, tiny_asr, accuracy, listening)
 

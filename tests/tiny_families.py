@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tiny_audio import qwen2_audio, voxtral
+from tiny_audio import glmasr, granite_speech, granite_speech_plus, qwen2_audio, qwen3_asr, voxtral
 from tiny_checkpoints import gemma3, internvl, moonshine, paligemma, smolvlm, whisper, whole_llava
+from tiny_hybrids import lfm2_vl
 from tiny_qwen_vl import qwen_vl
 from tiny_tiles import llava_next, llava_onevision, pixtral
 from tiny_towers import TOWERS, tower
@@ -57,6 +58,8 @@ FAMILIES = (
     Family("Qwen2-VL", "Qwen2VLForConditionalGeneration", qwen_vl),
     Family("Qwen2.5-VL", "Qwen2_5_VLForConditionalGeneration", partial(qwen_vl, kind="Qwen2_5_VL")),
     Family("Qwen3-VL", "Qwen3VLForConditionalGeneration", partial(qwen_vl, kind="Qwen3VL")),
+    Family("Qwen3.5", "Qwen3_5ForConditionalGeneration", partial(qwen_vl, kind="Qwen3_5")),
+    Family("LFM2-VL", "Lfm2VlForConditionalGeneration", lfm2_vl),
     Family("PaliGemma", "PaliGemmaForConditionalGeneration", partial(paligemma, kind="gemma")),
     Family("PaliGemma 2", "PaliGemmaForConditionalGeneration", paligemma),
     Family("Gemma 3", "Gemma3ForConditionalGeneration", gemma3),
@@ -64,6 +67,10 @@ FAMILIES = (
     Family("Pixtral", "LlavaForConditionalGeneration", partial(pixtral, kind="llava")),
     Family("Qwen2-Audio", "Qwen2AudioForConditionalGeneration", qwen2_audio),
     Family("Voxtral", "VoxtralForConditionalGeneration", voxtral),
+    Family("Qwen3-ASR", "Qwen3ASRForConditionalGeneration", qwen3_asr),
+    Family("GLM-ASR", "GlmAsrForConditionalGeneration", glmasr),
+    Family("Granite-Speech", "GraniteSpeechForConditionalGeneration", granite_speech),
+    Family("Granite-Speech Plus", "GraniteSpeechPlusForConditionalGeneration", granite_speech_plus),
     Family("Whisper", "WhisperForConditionalGeneration", whisper),
     Family("Whisper without a head", "WhisperModel", partial(whisper, headless=True)),
     Family("Moonshine", "MoonshineForConditionalGeneration", moonshine),

@@ -176,7 +176,7 @@ def open_family(checkpoint: Checkpoint) -> TowerSource:
         processor=ProcessorRecord(labels=_LABELS if labels else None),
         processor_files={_LABELS: json.dumps(labels, ensure_ascii=False).encode()} if labels else {},
         answer=kind.gives,
-        omitted=_NO_TEXT if said.text_config is not None and not labels else "",
+        omitted=_NO_TEXT if said.text_config is not None and kind.gives == "embedding" else "",
         notes=(*notes, *((f"a picture is stretched to {size[0]} x {size[1]}",) if kind.squeezed else ())),
         **colours(preprocess),
     )

@@ -86,6 +86,8 @@ def test_llava_takes_the_hidden_states_that_its_config_names(tmp_path, config):
     assert (source.encoder.grid is None) == (
         config.get("tower") != "siglip" and "vision_feature_select_strategy" in config
     )
+    count = torch_tokens(source, x).shape[1]
+    assert source.tokens == count and source.encoder.known == (0 if source.encoder.grid else count)
 
 
 def test_llava_in_float16_is_opened_in_float32(tmp_path):

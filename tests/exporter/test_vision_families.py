@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import tokexport
 from tokexport.errors import RequestError
 from tokexport.exporter.opening import open_source
 
+torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 QUESTION = "What is in w17 w18 ?"
@@ -73,7 +75,6 @@ def test_all_parts_and_the_answers_are_proved(exported):
 
 @pytest.mark.parametrize("number", range(2))
 def test_without_compression_it_answers_as_transformers_does(folder, exported, number):
-    import torch
     from transformers import AutoModelForImageTextToText
 
     pixels = open_source(str(folder)).real_inputs(2)[number]["pixel_values"]
@@ -91,6 +92,26 @@ def test_without_compression_it_answers_as_transformers_does(folder, exported, n
         do_sample=False,
     )[0, len(whole) :].tolist()
     assert len(set(said)) > 1 and session.generate(pixels, QUESTION).ids == [i for i in said if i != 2]
+
+
+@pytest.mark.parametrize("make", [tiny_checkpoints.gemma3, tiny_checkpoints.whole_llava])
+def test_a_cap_of_logits_that_the_class_of_transformers_does_not_read_is_not_read_here(tmp_path, make):
+    """Gemma's own class caps its logits; those of Gemma 3 with pictures, and of a LLaVA over Gemma 2, do not."""
+    folder = make(tmp_path / "capped", **({"kind": "gemma2"} if make is tiny_checkpoints.whole_llava else {}))
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["final_logit_softcapping"] = 0.5
+    (folder / "config.json").write_text(json.dumps(config))
+    source: Any = open_source(str(folder), parts="all")
+    tokens = np.random.default_rng(0).standard_normal((1, source.tokens, 32)).astype(np.float32)
+    kept = np.arange(source.tokens)[None]
+    own = source.own_answer({"tokens": tokens, "kept_indices": kept}, np.zeros_like(kept, np.float32), 1).scores[0]
+    graphs = {graph.role: graph for graph in source.language(source.tokens)}
+    given = graphs["prefill"].inputs
+    with torch.no_grad():
+        embeds = graphs["embed"].module(graphs["embed"].inputs["input_ids"], torch.from_numpy(tokens))
+        ours = graphs["prefill"].module(embeds, torch.from_numpy(kept), given["token_bias"], given["last_index"])[0]
+    assert np.abs(own).max() > 1
+    np.testing.assert_allclose(ours[0], own, atol=1e-4)
 
 
 def test_a_picture_of_any_shape_is_read_at_the_towers_size(folder, exported):
