@@ -197,6 +197,8 @@ def _make(
     verify: bool,
 ) -> list[_Made]:
     """Write what the model reads text by, and build, write, prove and measure every variant."""
+    from ..graph_passes.ir_tools.model_io import load_model
+
     made: list[_Made] = []
     for path, content in plans[0].source.processor_files.items():
         writer.add_file(path, content)
@@ -210,6 +212,9 @@ def _make(
         if verify:
             _prove(writer, one, step, weights)
             _measure(writer.folder, one, step)
+        else:
+            forms = {role: graph.forms["portable"] for role, graph in one.entry.graphs.items()}
+            runnable.let_go(plan.source, {role: load_model(writer.folder / file) for role, file in forms.items()})
         made.append(one)
     return made
 

@@ -73,9 +73,9 @@ def greedy_batch(
 
 
 def go_on(
-    run: Run, begun: Begun, limit: int, rules: Rules | None = None
+    run: Run, begun: Begun, limit: int, rules: Rules | None = None, scored: list[np.ndarray] | None = None
 ) -> tuple[list[list[int]], np.ndarray, np.ndarray]:
-    """The second half of `greedy_batch`, which needs decode alone."""
+    """The second half of `greedy_batch`, which needs decode alone; `scored` receives the logits [B, V] of each step."""
     variant, record, state = begun.variant, _record(begun.variant), begun.state
     rules = rules or Rules.of(record)
     answers: list[list[int]] = [[] for _ in begun.last]
@@ -83,6 +83,8 @@ def go_on(
     for step in range(limit):
         role: Role = "decode" if step else "prefill"
         scores = _scores(state["logits"], len(answers), record, role)
+        if scored is not None:
+            scored.append(scores)
         tokens = choose(scores, going, answers, rules, role, _of_nan(variant, role))
         going &= ~np.isin(tokens, record.eos)
         for row in np.flatnonzero(going):
@@ -111,9 +113,13 @@ def forced(
     Raises:
         RequestError, GraphError: as `greedy`.
     """
-    record = _record(variant)
-    limit_of(record, len(text))
-    begun = begin(run, variant, encoded, [prompt])
+    limit_of(_record(variant), len(text))
+    return go_along(run, begin(run, variant, encoded, [prompt]), text)
+
+
+def go_along(run: Run, begun: Begun, text: Sequence[int]) -> np.ndarray:
+    """The second half of `forced`, which needs decode alone; `text` is as long as `forced` allows."""
+    record = _record(begun.variant)
     logits = [_scores(begun.state["logits"], 1, record, "prefill")]
     for step, word in enumerate(text[:-1]):
         logits.append(_scores(begun.follow(run, np.array([word]), step)["logits"], 1, record, "decode"))

@@ -93,9 +93,10 @@ class Built:
     text: GraphSource | None = None
     floats: dict[Role, ir.Model] = field(default_factory=dict)
 
-    def let_go(self, written: Mapping[Role, ir.Model]) -> None:
-        """Forget the modules of the language graphs, and take the graphs from where they were `written`."""
+    def let_go(self, source: Source, written: Mapping[Role, ir.Model]) -> None:
+        """Forget the language model of `source`, and take its graphs from where they were `written`."""
         self.language.clear()
+        source.let_go()
         for graphs in (self.models, self.floats):
             for role, before in graphs.items():
                 # Patterns of onnxscript hold the last graph that they were tried on for good: its weights go first.

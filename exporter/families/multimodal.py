@@ -195,7 +195,9 @@ class Multimodal(Source):
         if "decoder" in self.__dict__:
             emptied(self.decoder.model, self.decoder.head)
             del self.decoder
-        self.__dict__.pop("reference", None)
+        if reference := self.__dict__.pop("reference", None):
+            # It shares the weights, and it is in cycles, which Python may look for minutes later.
+            emptied(reference.model)
 
     def opened(self, text_seam: str) -> Self:
         """This model, with its language graphs where they are wanted; see `add_language`.

@@ -125,7 +125,9 @@ class Recogniser(Source):
         if "decoder" in self.__dict__:
             emptied(self.decoder.decoder, self.decoder.head)
             del self.decoder
-        self.__dict__.pop("reference", None)
+        if reference := self.__dict__.pop("reference", None):
+            # See `Multimodal.let_go`; of the encoder it has parameters of its own, over the same weights.
+            emptied(reference.model)
         if self.whole:
             self.whole.let_go()
 

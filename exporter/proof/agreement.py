@@ -9,8 +9,7 @@ words among pictures, a passage of English.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +17,10 @@ import numpy as np
 
 from ...errors import GraphError
 from ...runtimes.choose import Rules
-from ...runtimes.generate import forced, greedy
+from ...runtimes.generate import go_along, go_on
 from ...runtimes.tokenizer_file import TokenizerFile
 from ..progress import Progress
-from .generation import by_role, stored
+from .generation import Arrays, Runner, all_begun, stored
 from .metrics import Check
 from .probes import AGREEMENT, ANSWERS, Probe
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from ...graph_passes.precision.blocks import Weights
     from ...runtimes.bundle.manifest import GenerationRecord, Role, Variant
-    from ...runtimes.generate import Run
+    from ...runtimes.generate import Begun, Run
     from ..sources.source import Source
 
 # Least agreement where --min-agreement says nothing.
@@ -41,18 +40,6 @@ PASSAGE = Path(__file__).with_name("passage.txt")
 _LONGEST, _DISTINCT = 64, 16
 # Prompts about each input, where the model has several: their answers are short.
 _PROMPTS = 12
-
-Arrays = Mapping[str, np.ndarray]
-Runner = Callable[["ir.Model"], Callable[[Arrays], dict[str, np.ndarray]]]
-
-
-@dataclass(frozen=True)
-class _Text:
-    """Ids behind a prompt about one encoded input."""
-
-    encoded: Arrays
-    prompt: list[int]
-    ids: list[int]
 
 
 def agreement_probes(
@@ -77,12 +64,19 @@ def agreement_probes(
     """
     record = variant.generation
     assert record is not None, "there are language graphs"
-    run, method = by_role(models, runner), {"least": LEAST[weights] if least is None else least, "weights": weights}
+    method = {"least": LEAST[weights] if least is None else least, "weights": weights}
+    inputs = [{name: one[name] for name in ("tokens", "kept_indices", "sizes")} for one in encoded]
+    prompts, limit = _prompts(source, record), min(_LONGEST, record.max_new_tokens)
+    passage = _passage(source, record)[:limit]
+    texts: list[tuple[Arrays, list[int], list[int]]] = [(one, prompt, []) for one in inputs for prompt in prompts]
+    texts += [(inputs[0], prompts[0], passage)] if len(set(passage)) >= _DISTINCT else []
+    begun, run = all_begun((text[:2] for text in texts), variant, models, runner)
     probes = []
-    for text in _texts(source, variant, encoded, run, record):
-        likeliest, own = _expected(run, variant, record, text)
-        expected = {"ids": np.array(text.ids, np.int64), "likeliest": likeliest, "own": own}
-        probes.append(Probe(AGREEMENT, "decode", dict(text.encoded), expected, {"prompt": text.prompt, **method}))
+    for (one, prompt, ids), at_first in zip(texts, begun):
+        ids, scores = (ids, _along(run, at_first, ids)) if ids else _answer(run, at_first, limit)
+        likeliest, own = _expected(scores, ids)
+        expected = {"ids": np.array(ids, np.int64), "likeliest": likeliest, "own": own}
+        probes.append(Probe(AGREEMENT, "decode", dict(one), expected, {"prompt": prompt, **method}))
     return probes
 
 
@@ -94,12 +88,12 @@ def answers_again(
 
     record = variant.generation
     assert record is not None, "there are language graphs"
-    run, found = by_role(models, runner), []
-    for probe in probes:
+    asked, found = list(probes), []
+    begun, run = all_begun(((probe.inputs, probe.method["prompt"]) for probe in asked), variant, models, runner)
+    for probe, at_first in zip(asked, begun):
         how = {**probe.method, "own_picks": False}
         limit = min(how["limit"], record.max_new_tokens)
-        ids = _answer(run, variant, record, probe.inputs, how["prompt"], limit)
-        scores = _scores(run, variant, record, _Text(probe.inputs, how["prompt"], ids))
+        ids, scores = _answer(run, at_first, limit)
         found.append(Probe(ANSWERS, "decode", dict(probe.inputs), stored(Answered(ids, scores), limit), how))
     return found
 
@@ -123,11 +117,13 @@ def check_agreement(
     mine, record = [probe for probe in probes if probe.part == AGREEMENT], variant.generation
     if not mine or record is None:
         return []
-    run, same, own, theirs = by_role(models, runner), [], [], []
-    for probe in mine:
+    step(f"{AGREEMENT}: prompts")
+    begun, run = all_begun(((probe.inputs, probe.method["prompt"]) for probe in mine), variant, models, runner)
+    same, own, theirs = [], [], []
+    for probe, at_first in zip(mine, begun):
         step(f"{AGREEMENT}: word by word")
-        text = _Text(probe.inputs, probe.method["prompt"], _ids(probe, record))
-        found, likely = _expected(run, variant, record, text)
+        ids = _ids(probe, record)
+        found, likely = _expected(_along(run, at_first, ids), ids)
         same.append(found == probe.expected["likeliest"])
         own.append(likely)
         theirs.append(probe.expected["own"])
@@ -159,18 +155,10 @@ def _perplexity(own: np.ndarray) -> float:
     return float(np.exp(min(80.0, -own.astype(np.float64).mean())))
 
 
-def _texts(
-    source: Source, variant: Variant, encoded: Sequence[Arrays], run: Run, record: GenerationRecord
-) -> list[_Text]:
+def _prompts(source: Source, record: GenerationRecord) -> list[list[int]]:
+    """Different ones, about each input."""
     asked = [source.proof_prompt()] if source.proof_prompt() else source.real_prompts(_PROMPTS, record.prompt_length)
-    prompts = [list(prompt) for prompt in dict.fromkeys(map(tuple, asked or [[record.bos]]))]
-    limit = min(_LONGEST, record.max_new_tokens)
-    inputs = [{name: one[name] for name in ("tokens", "kept_indices", "sizes")} for one in encoded]
-    texts = [
-        _Text(one, prompt, _answer(run, variant, record, one, prompt, limit)) for one in inputs for prompt in prompts
-    ]
-    passage = _passage(source, record)[:limit]
-    return [*texts, *([_Text(inputs[0], prompts[0], passage)] if len(set(passage)) >= _DISTINCT else [])]
+    return [list(prompt) for prompt in dict.fromkeys(map(tuple, asked or [[record.bos]]))]
 
 
 def _passage(source: Source, record: GenerationRecord) -> list[int]:
@@ -181,27 +169,35 @@ def _passage(source: Source, record: GenerationRecord) -> list[int]:
     return TokenizerFile(source.processor_files[name], Path(name)).tokenize(PASSAGE.read_text().strip())
 
 
-def _answer(
-    run: Run, variant: Variant, record: GenerationRecord, encoded: Arrays, prompt: Sequence[int], limit: int
-) -> list[int]:
-    """A greedy answer, with what ends it."""
-    said, _, _ = greedy(run, variant, encoded, prompt, limit)
-    return said if len(said) == limit else [*said, record.eos[0]]
+def _answer(run: Run, begun: Begun, limit: int) -> tuple[list[int], np.ndarray]:
+    """A greedy answer with what ends it, and its scores; see `_allowed`."""
+    logits: list[np.ndarray] = []
+    (said,), _, _ = go_on(run, begun, limit, scored=logits)
+    record = begun.variant.generation
+    assert record is not None, "an answer was begun"
+    ids = said if len(said) == limit else [*said, record.eos[0]]
+    return ids, _allowed(np.concatenate(logits), ids, record)
 
 
-def _scores(run: Run, variant: Variant, record: GenerationRecord, text: _Text) -> np.ndarray:
-    """Logits [n, V] float32 at each word of a text, -inf where it may not be chosen."""
-    logits, rules = forced(run, variant, text.encoded, text.prompt, text.ids), Rules.of(record)
-    rows = [rules.apply(logits[at : at + 1], [text.ids[:at]]) for at in range(len(logits))]
-    return np.concatenate(rows)
+def _along(run: Run, begun: Begun, ids: list[int]) -> np.ndarray:
+    """The scores of a given text; see `_allowed`."""
+    record = begun.variant.generation
+    assert record is not None, "an answer was begun"
+    return _allowed(go_along(run, begun, ids), ids, record)
 
 
-def _expected(run: Run, variant: Variant, record: GenerationRecord, text: _Text) -> tuple[np.ndarray, np.ndarray]:
+def _allowed(logits: np.ndarray, ids: list[int], record: GenerationRecord) -> np.ndarray:
+    """Logits [n, V] float32 at each of n words of a text, -inf where it may not be chosen."""
+    rules = Rules.of(record)
+    return np.concatenate([rules.apply(logits[at : at + 1], [ids[:at]]) for at in range(len(logits))])
+
+
+def _expected(scores: np.ndarray, ids: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """The likeliest id at each word of a text [n] int64, and the log-probability of its own [n] float32."""
-    scores = _scores(run, variant, record, text).astype(np.float64)
+    scores = scores.astype(np.float64)
     scores -= scores.max(1, keepdims=True)
     scores -= np.log(np.exp(scores).sum(1, keepdims=True))
-    likely = scores[np.arange(len(text.ids)), text.ids]
+    likely = scores[np.arange(len(ids)), ids]
     return scores.argmax(1), np.maximum(likely, -1e3).astype(np.float32)
 
 

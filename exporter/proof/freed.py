@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 
 
 def give_back() -> None:
-    """Hand back what was freed: glibc keeps it, in pieces that the next part of a proof may not fit into."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    """Hand back what was freed: glibc keeps it, in pieces that the next part of a proof may not fit into.
+
+    Other systems' allocators have no such call, and some cannot be asked for one.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim:
         trim(0)

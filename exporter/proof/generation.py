@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import GraphError
-from ...runtimes.generate import Run, begin, go_on
+from ...runtimes.generate import Begun, Run, begin, go_on
 from ..progress import Progress
 from .freed import give_back
 from .metrics import GATES, Check
@@ -36,6 +36,8 @@ _LIKELIEST = 8
 LANGUAGE: tuple[Role, ...] = ("embed", "prefill", "decode")
 
 Arrays = Mapping[str, np.ndarray]
+# Of a runtime.
+Runner = Callable[["ir.Model"], Callable[[Arrays], dict[str, np.ndarray]]]
 
 
 @dataclass
@@ -85,7 +87,7 @@ def check_answers(
     probes: Iterable[Probe],
     variant: Variant,
     models: Mapping[Role, ir.Model],
-    runner: Callable[[ir.Model], Callable[[Arrays], dict[str, np.ndarray]]],
+    runner: Runner,
     precision: str,
     step: Progress = lambda text: None,
 ) -> list[Check]:
@@ -109,13 +111,8 @@ def check_answers(
     answers = [probe for probe in probes if probe.part == ANSWERS]
     if record is None or not answers:
         return []
-    # Prefill and decode hold the same weights, each for itself: all answers are begun before the first goes on.
-    run = by_role({role: model for role, model in models.items() if role != "decode"}, runner)
     step(f"{ANSWERS}: prompts")
-    begun = [begin(run, variant, probe.inputs, [probe.method["prompt"]]) for probe in answers]
-    del run
-    give_back()
-    run = by_role({"decode": models["decode"]}, runner)
+    begun, run = all_begun(((probe.inputs, probe.method["prompt"]) for probe in answers), variant, models, runner)
     for number, (probe, one) in enumerate(zip(answers, begun)):
         step(f"{ANSWERS}: token by token")
         wanted, how = _answered(probe, record.vocabulary), probe.method
@@ -138,11 +135,23 @@ def check_answers(
     ]
 
 
-def by_role(
-    models: Mapping[Role, ir.Model], runner: Callable[[ir.Model], Callable[[Arrays], dict[str, np.ndarray]]]
-) -> Run:
-    """The language graphs, as generation runs them."""
-    runs = {str(role): runner(models[role]) for role in LANGUAGE if role in models}
+def all_begun(
+    asked: Iterable[tuple[Arrays, Sequence[int]]], variant: Variant, models: Mapping[Role, ir.Model], runner: Runner
+) -> tuple[list[Begun], Run]:
+    """Begin answers about encoded inputs, each to a prompt; and what they go on with, which runs decode.
+
+    Prefill and decode hold the same weights, each for itself: the one is gone before the other is opened.
+    """
+    run = _by_role(("embed", "prefill"), models, runner)
+    begun = [begin(run, variant, encoded, [prompt]) for encoded, prompt in asked]
+    del run
+    give_back()
+    return begun, _by_role(("decode",), models, runner)
+
+
+def _by_role(roles: Sequence[Role], models: Mapping[Role, ir.Model], runner: Runner) -> Run:
+    """Of these language graphs those that there are, as generation runs them."""
+    runs = {str(role): runner(models[role]) for role in roles if role in models}
 
     def run(role: str, /, **inputs: np.ndarray) -> Arrays:
         return runs[role](inputs)

@@ -90,6 +90,11 @@ def prove(
         _check_types(files.values())
     else:
         models = {role: load_model(file) for role, file in files.items()}
+        bundled = {role: load_model(file) for role, file in written.items()} if floats else models
+        # The weights of PyTorch and of ONNX Runtime are in memory together only for the encoder; bf16's reference build
+        # is in no file.
+        built.let_go(source, bundled)
+        give_back()
     samples = with_text(source.real_inputs(SAMPLES), models["encoder"], source)
     whole = ort_runner(models["encoder"])
     encoded = [(sample, whole(sample)) for sample in samples]
@@ -106,14 +111,13 @@ def prove(
     bounded = "head" in parts and all(step.seam.module for step in inserted.steps)
     whole_in_torch = end_to_end(source.encoder, inserted, encoded) if bounded else None
     by_role = _by_role(variant, encoded)
-    if built.language:
-        probes += language_probes(built.language, language_values(encoded[0][1]))
+    if variant.generation:
+        language = built.language or source.language(inserted.keep)
+        probes += language_probes(language, language_values(encoded[0][1]))
         wholes = whole_in_torch.wholes if whole_in_torch else []
         probes += answer_probes(source, variant, by_role, wholes) if source.proof_prompt() else []
-        # Weights of PyTorch and of ONNX Runtime are never in memory together; bf16's reference build is in no file.
         if precision != "bf16":
-            bundled = {role: load_model(file) for role, file in written.items()} if floats else models
-            built.let_go(bundled)
+            del language
             source.let_go()
             give_back()
     judged = "fp32" if precision == "bf16" else precision
@@ -123,6 +127,7 @@ def prove(
     if floats:
         probes, found, weights = _with_weights(source, variant, by_role, (models, bundled), probes, min_agreement)
         checks += found
+    give_back()
     read = variant.generation or inserted.sized or source.answer or plan.size_bias != "auto"
     notes += _remarks(source, inserted, parts, precision, unread=inserted.merges and not read)
     proof = {

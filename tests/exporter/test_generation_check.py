@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tokexport.exporter.proof.agreement import answers_again
 from tokexport.exporter.proof.generation import answer_probes, check_answers
 from tokexport.exporter.sources.source import Answered
 from tokexport.runtimes.bundle.manifest import CompressionRecord, SeamRecord, Variant
@@ -82,6 +83,26 @@ OWN = {
     "sizes": np.array([[1, 3]], np.float32),
 }
 SCORES = [[0, 0, 9, 0], [0, 9, 0, 0], [0, 0, 0, 9]]
+
+
+def test_an_answer_and_its_scores_are_made_in_one_pass():
+    ran = []
+
+    def runner(role):
+        def run(inputs):
+            cache = np.zeros((1, 1, 8, 2), np.float32)
+            names = ("new_key_0", "new_value_0") if role == "decode" else ("present_key_0", "present_value_0")
+            ran.append(role)
+            values = cache[:, :, :1] if role == "decode" else cache
+            return {"logits": np.array([SCORES[len(ran) - 1]], np.float32)} | dict.fromkeys(names, values)
+
+        return run
+
+    probes = answer_probes(Said([0, 0, 0], SCORES), variant(), [OWN], [])
+    (again,) = answers_again(probes, variant(), {"prefill": "prefill", "decode": "decode"}, runner)
+    assert ran == ["prefill", "decode", "decode"]
+    assert list(again.expected["ids"]) == [2, 1, 3]
+    assert again.expected["near"][:, 0].tolist() == [2, 1, 3] and again.expected["scores"][:, 0].tolist() == [9, 9, 9]
 
 
 def test_equal_answers_pass_with_their_end():

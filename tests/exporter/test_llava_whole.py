@@ -15,7 +15,9 @@ from click.testing import CliRunner
 from tokexport.errors import RequestError
 from tokexport.exporter.cli import main
 from tokexport.exporter.evaluate.question_set import prompts_of
+from tokexport.exporter.families.multimodal import Multimodal
 from tokexport.exporter.opening import open_source
+from tokexport.exporter.proof import encoder_probes, parity
 
 pytest.importorskip("transformers")
 
@@ -28,17 +30,51 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def proved() -> list[str]:
+    """What the export of `made` did, in its order."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def made(folder: Path, proved: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the command says of a quarter of the 36 tokens and of all, which the folder's own model must answer too."""
+
+    def told(function: Any) -> Any:
+        return lambda *given: proved.append(function.__name__) or function(*given)
+
     out = tmp_path_factory.mktemp("bundles") / "b"
     lengths = ("--prompt-length", "24", "--answer-length", "20")
     asked = ["--method", "kcenter_merge", "--keep", "9", "--keep", "36", *lengths, "-o", str(out), "--json"]
-    return {**json.loads(command(["model", str(folder), *asked])), "out": out}
+    with pytest.MonkeyPatch.context() as patched:
+        for where, name in (
+            (Multimodal, "let_go"),
+            (encoder_probes, "encoder_probes"),
+            (parity, "language_probes"),
+            (parity, "check"),
+        ):
+            patched.setattr(where, name, told(getattr(where, name)))
+        return {**json.loads(command(["model", str(folder), *asked])), "out": out}
 
 
 @pytest.fixture(scope="module")
 def bundle(made: dict[str, Any]) -> Path:
     return made["out"]
+
+
+@pytest.mark.usefixtures("bundle")
+def test_the_language_model_is_in_memory_only_while_pytorch_runs_it(proved):
+    """Of a large model it is most of the weights, and a runtime has its own copy."""
+    assert proved == ["let_go", "encoder_probes", "language_probes", "let_go", "check"] * 2
+
+
+def test_what_is_let_go_holds_no_weights(folder):
+    """Whatever still holds these modules, for good or until Python looks for cycles, holds none of their weights."""
+    source = open_source(str(folder), parts="all")
+    modules = source.decoder.model, source.decoder.head, source.reference.model
+    held = [weight for module in modules for weight in module.parameters()]
+    assert sum(weight.numel() for weight in held) > 10_000
+    source.let_go()
+    assert not sum(weight.numel() for weight in held)
 
 
 def command(arguments: list[str], code: int = 0) -> str:
