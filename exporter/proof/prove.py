@@ -80,7 +80,7 @@ def prove(
     from ...runtimes.ort.graph import ort_runner
     from .encoder_probes import encoder_probes
     from .end_to_end import end_to_end
-    from .generation import answer_probes, check_answers
+    from .generation import check_answers
     from .parity import check, language_probes
 
     source, inserted, models = plan.source, built.inserted, built.models
@@ -112,12 +112,9 @@ def prove(
     whole_in_torch = end_to_end(source.encoder, inserted, encoded) if bounded else None
     by_role = _by_role(variant, encoded)
     if variant.generation:
-        language = built.language or source.language(inserted.keep)
-        probes += language_probes(language, language_values(encoded[0][1]))
         wholes = whole_in_torch.wholes if whole_in_torch else []
-        probes += answer_probes(source, variant, by_role, wholes) if source.proof_prompt() else []
+        probes += _of_language(plan, built, variant, by_role, language_values(encoded[0][1]), wholes)
         if precision != "bf16":
-            del language
             source.let_go()
             give_back()
     judged = "fp32" if precision == "bf16" else precision
@@ -130,14 +127,21 @@ def prove(
     give_back()
     read = variant.generation or inserted.sized or source.answer or plan.size_bias != "auto"
     notes += _remarks(source, inserted, parts, precision, unread=inserted.merges and not read)
-    proof = {
-        "runtime": "onnxruntime-cpu",
-        "precision": precision,
-        "samples": SAMPLES,
-        "checks": [found.to_json() for found in checks],
-        "notes": list(notes),
-    }
+    told = [found.to_json() for found in checks]
+    proof = {"runtime": "onnxruntime-cpu", "precision": precision, "samples": SAMPLES, "checks": told}
+    proof["notes"] = list(notes)
     return Proved(proof, whole_in_torch.error if whole_in_torch else None, encoded, probes, weights)
+
+
+def _of_language(
+    plan: Plan, built: Built, variant: Variant, by_role: Any, values: dict[str, np.ndarray], wholes: list[Any]
+) -> list[Probe]:
+    """What PyTorch makes of the language graphs and of answers; it holds their modules no longer than that."""
+    from .generation import answer_probes
+    from .parity import language_probes
+
+    probes = language_probes(built.language or plan.source.language(built.inserted.keep), values)
+    return probes + (answer_probes(plan.source, variant, by_role, wholes) if plan.source.proof_prompt() else [])
 
 
 def _with_weights(
