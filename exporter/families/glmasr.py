@@ -22,7 +22,12 @@ from .voxtral import Stacked, stacked
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
 
-_LAYOUT = Layout(media="audio", mark="<|pad|>", becomes="<|pad|>")
+_LAYOUT = Layout(
+    media="audio",
+    mark="<|pad|>",
+    becomes="<|pad|>",
+    joins="its projector makes one token of several neighbours",
+)
 
 
 class _Audio(BaseModel):

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from ..sources.source import GraphSource
 
 _MARK = "<|audio|>"
-_LAYOUT = Layout(media="audio", mark=_MARK, becomes=_MARK, written=True)
+_LAYOUT = Layout(
+    media="audio", mark=_MARK, becomes=_MARK, written=True, joins="its queries read a window of tokens each"
+)
 
 
 class _Encoder(BaseModel):

@@ -220,3 +220,14 @@ def test_a_prompt_may_be_empty_where_an_answer_begins_with_it(folders):
 def test_several_sounds_are_refused():
     refused = CliRunner().invoke(main, ["run", "bundle", "--audio", "a.wav", "--audio", "b.wav", "--prompt", "Both?"])
     assert refused.exit_code == 2 and "--audio was given 2 times, and a bundle takes one" in str(refused.output)
+
+
+@pytest.mark.parametrize(
+    ("family", "why"),
+    [("granite_speech", "a window of tokens"), ("qwen3_asr", "within windows"), ("glmasr", "neighbours")],
+)
+def test_a_seam_inside_is_refused_before_the_export(folders, tmp_path, family, why):
+    asked = ["--method", "kcenter_merge", "--ratio", "0.5", "--seam", "encoder_layer:0", "-o", str(tmp_path / "b")]
+    result = CliRunner().invoke(main, ["model", str(folders(family)), *asked])
+    assert result.exit_code == 2 and why in " ".join(result.stderr.split())
+    assert "--seam projector_output" in result.stderr
