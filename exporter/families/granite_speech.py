@@ -23,6 +23,7 @@ from ...errors import RequestError
 from ..sources import adapter
 from ..sources.configuration import Layers, Width, built, typed
 from ..sources.sound import granite_log_mel_of
+from ..zoo.decoding import MASKED
 from .audio_language import AudioLanguage, load, spoken_to
 from .joined import encoder_of
 from .layout import Layout, shell
@@ -114,7 +115,7 @@ class Attention(nn.Module):
         near = torch.einsum("bhcd,crd->bhcr", query, self.rel_pos_emb(distances))
         scores = (query @ key.transpose(2, 3) + near) * self.scale
         if behind is not None:
-            scores = scores.masked_fill(behind, -math.inf)
+            scores = scores.masked_fill(behind, MASKED)
         out = scores.softmax(-1) @ value
         return self.to_out(out.transpose(1, 2).reshape(1, number * size, -1)[:, :places])
 

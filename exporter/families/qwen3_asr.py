@@ -9,7 +9,6 @@ zeros, which its mask leaves out.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
@@ -21,6 +20,7 @@ from transformers import Qwen3ASRConfig
 from ...errors import RequestError
 from ..sources.configuration import Layers, Positions, Width, built, typed
 from ..sources.sound import chunked_log_mel_of
+from ..zoo.decoding import MASKED
 from .audio_language import AudioLanguage, Projected, load, spoken_to
 from .joined import encoder_of
 from .layout import Layout, shell
@@ -93,7 +93,7 @@ class Attention(nn.Module):
         )
         scores = query @ key.transpose(2, 3) * self.scale
         if windows * size > tokens:
-            scores = scores.masked_fill(cu_seqlens, -math.inf)
+            scores = scores.masked_fill(cu_seqlens, MASKED)
         out = scores.softmax(-1) @ value
         return self.out_proj(out.transpose(1, 2).flatten(2).flatten(0, 1)[:tokens])
 
