@@ -33,6 +33,17 @@ def tiny_asr() -> str:
     return _all("tiny-asr")
 
 
+def hybrid() -> str:
+    """What merging costs a hybrid, by where a merged token counts as all that it stands for."""
+    rows = json.loads((RESULTS / "hybrid_sizes.json").read_text())["results"]["answers right"]
+    ways = [f"hybrid, {way}" for way in ("none", "attention", "linear", "both")]
+    columns = [*ways, "tiny-vlm, none", "tiny-vlm, attention"]
+    lines = ["| kept of 144 | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
+    for name, row in rows.items():
+        lines.append(f"| {name} | " + " | ".join(f"{row[key]:.3f}" if key in row else "" for key in columns) + " |")
+    return "\n".join(lines)
+
+
 def best_vlm() -> str:
     """The ten best on pictures, and the baselines."""
     return _best("tiny-vlm")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from family_tables import families
-from method_tables import accuracy, best_asr, best_video, best_vlm, listening, tiny_asr, tiny_video, tiny_vlm
+from method_tables import accuracy, best_asr, best_video, best_vlm, hybrid, listening, tiny_asr, tiny_video, tiny_vlm
 from real_size_tables import whole_models
 from report import RESULTS
 from trained_tables import whisper_all, whisper_base, whisper_base_all, whisper_times, whisper_tiny
@@ -97,7 +97,7 @@ TABLES = (
     export,
     families,
 )
-DOCUMENTED = (whisper_all, whisper_base_all, tiny_vlm, tiny_video, tiny_asr, accuracy, listening)
+DOCUMENTED = (whisper_all, whisper_base_all, tiny_vlm, tiny_video, tiny_asr, accuracy, listening, hybrid)
 
 
 def write() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,6 +39,22 @@ def test_chunks_are_one_token_after_the_other(length, alike):
     out, last = in_chunks(*given)
     torch.testing.assert_close(out, torch.cat(said, 2), atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(last, state, atol=2e-5, rtol=1e-4)
+
+
+def test_one_update_is_n_updates(monkeypatch):
+    """What benchmarks/hybrid_sizes.py measures: a merged token of a linear layer, counted as all that it stands for."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    from hybrid_model import repeated
+
+    query, key, value, decay, beta = parts(1, 0.0)
+    before = torch.randn(2, 2, 8, 6, generator=torch.Generator().manual_seed(1))
+    state = before
+    for _ in range(5):
+        out, state = one_step(query, key, value, decay, beta, state)
+    value, decay, beta = repeated(value, decay, beta, torch.full((2, 1, 1), 5.0))
+    once, wanted = one_step(query, key, value, decay, beta, before)
+    torch.testing.assert_close(once, out, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(wanted, state, atol=1e-5, rtol=1e-4)
 
 
 def lfm2() -> Any:
