@@ -99,8 +99,7 @@ def export(
         assume_no_padding: masks that depend on an input mask nothing, as the manifest then says; else they are refused.
         input_shapes: of an ONNX file, input name -> sizes, for inputs with dynamic axes other than the batch.
         drop_outputs: of an ONNX file, outputs that are left out, such as lengths that would keep the old count.
-        window: seconds of sound that the encoder takes instead of its own, where its family allows others; several: a
-            variant each.
+        window: seconds of sound that the encoder takes, where its family leaves a choice; several: a variant each.
         prompt_length: ids of a prompt that a vision-language checkpoint takes; None: 128.
         answer_length: tokens that it generates at most; likewise.
         image_size: height and width, or ``HEIGHTxWIDTH``, of a checkpoint's pictures; None: what its family takes.
