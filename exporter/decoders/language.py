@@ -64,6 +64,7 @@ class LanguageDecoder:
         states: what the layers carry that do not attend; see `states.prepare`, which has prepared the model.
         further: n, where tokens are [B, K, (1 + n) D], and all but the first D channels are added behind the first n
             layers. `model` then adds them in `_deepstack_process`, [B, L, D].
+        as_zero: an id that the model reads as id 0: that of the place of a sound, where an answer says it.
     """
 
     model: nn.Module
@@ -80,6 +81,13 @@ class LanguageDecoder:
     image_sees: Literal["before", "image", "prompt"] = "before"
     states: Shapes = field(default_factory=dict)
     further: int = 0
+    as_zero: int | None = None
+
+    @property
+    def embedding(self) -> nn.Module:
+        """Ids int64 -> words."""
+        own: nn.Module = self.model.get_input_embeddings()  # type: ignore[operator]
+        return own if self.as_zero is None else WithZero(own, self.as_zero)
 
     @property
     def attending(self) -> list[int]:
@@ -124,7 +132,7 @@ class LanguageDecoder:
         return [
             GraphSource(
                 role="embed",
-                module=Embed(self.model.get_input_embeddings(), self.offset).eval(),  # type: ignore[operator]
+                module=Embed(self.embedding, self.offset).eval(),
                 inputs={"input_ids": torch.tensor([[*prompt, *padding]]), "tokens": torch.zeros(1, keep, self.width)},
                 outputs=("inputs_embeds",),
             ),
@@ -153,6 +161,18 @@ class LanguageDecoder:
                 outputs=("logits", *(f"new_{name}" for name in names), *(f"new_state_{name}" for name in states)),
             ),
         ]
+
+
+class WithZero(nn.Module):
+    """An embedding that reads one id as id 0."""
+
+    def __init__(self, own: nn.Module, as_zero: int) -> None:
+        super().__init__()
+        self.own, self.as_zero = own, as_zero
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """See the class."""
+        return self.own(input_ids.masked_fill(input_ids == self.as_zero, 0))
 
 
 class Embed(nn.Module):
@@ -219,7 +239,7 @@ class Decode(nn.Module):
     def __init__(self, decoder: LanguageDecoder, keep: int) -> None:
         super().__init__()
         self.model, self.head, self.sizes, self.keep = decoder.model, decoder.head, decoder, keep
-        self.embedding = decoder.model.get_input_embeddings()  # type: ignore[operator]
+        self.embedding = decoder.embedding
 
     def forward(
         self, input_ids: Tensor, write_index: Tensor, token_bias: Tensor, *caches: Tensor

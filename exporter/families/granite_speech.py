@@ -37,7 +37,12 @@ if TYPE_CHECKING:
 
 _MARK = "<|audio|>"
 _LAYOUT = Layout(
-    media="audio", mark=_MARK, becomes=_MARK, written=True, joins="its queries read a window of tokens each"
+    media="audio",
+    mark=_MARK,
+    becomes=_MARK,
+    written=True,
+    joins="its queries read a window of tokens each",
+    mark_is_zero=True,
 )
 
 

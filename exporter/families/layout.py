@@ -34,6 +34,7 @@ class Layout:
         image_sees: see `LanguageDecoder`.
         tiles: whether the model reads tiles beside a large picture, which are left out here.
         joins: see `Source.joins`.
+        mark_is_zero: whether the model reads the id of a mark that it said itself as id 0.
     """
 
     language: str = "model.language_model"
@@ -48,6 +49,7 @@ class Layout:
     image_sees: Literal["before", "image", "prompt"] = "before"
     tiles: bool = False
     joins: str = ""
+    mark_is_zero: bool = False
 
 
 def prefix_of(checkpoint: Checkpoint, layout: Layout) -> str:

@@ -107,6 +107,7 @@ class Multimodal(Source):
             pad=self.marks.pad,
             image_sees=self.layout.image_sees,
             states=prepare(model),
+            as_zero=self.placeholder if self.layout.mark_is_zero else None,
         )
 
     def _loaded(self) -> tuple[nn.Module, nn.Linear]:
