@@ -96,18 +96,11 @@ def prove(
         built.let_go(source, bundled)
         give_back()
     samples = with_text(source.real_inputs(SAMPLES), models["encoder"], source)
-    whole = ort_runner(models["encoder"])
-    encoded = [(sample, whole(sample)) for sample in samples]
-    # It holds buffers for attention over all tokens, and nothing below runs it.
-    del whole
-    give_back()
+    encoded = _encoded(models["encoder"], samples)
     probes = encoder_probes(source.encoder, models["encoder"], inserted, samples, ort_runner)
     give_back()
     parts = {probe.part for probe in probes}
-    if built.text:
-        (ids,) = built.text.inputs.values()
-        for one in proof_ids(source, SAMPLES, ids.shape[1]):
-            probes += language_probes([built.text], {"input_ids": one})
+    probes += _of_text(source, built)
     bounded = "head" in parts and all(step.seam.module for step in inserted.steps)
     whole_in_torch = end_to_end(source.encoder, inserted, encoded) if bounded else None
     by_role = _by_role(variant, encoded)
@@ -142,6 +135,29 @@ def _of_language(
 
     probes = language_probes(built.language or plan.source.language(built.inserted.keep), values)
     return probes + (answer_probes(plan.source, variant, by_role, wholes) if plan.source.proof_prompt() else [])
+
+
+def _encoded(encoder: ir.Model, samples: list[dict[str, np.ndarray]]) -> list[Encoded]:
+    """Each sample, and what the compressed encoder gives for it."""
+    from ...runtimes.ort.graph import ort_runner
+
+    run = ort_runner(encoder)
+    encoded = [(sample, run(sample)) for sample in samples]
+    # It holds buffers for attention over all tokens, and nothing else runs it.
+    del run
+    give_back()
+    return encoded
+
+
+def _of_text(source: Source, built: Built) -> list[Probe]:
+    """Probes of the graph text, where there is one."""
+    from .parity import language_probes
+
+    if not built.text:
+        return []
+    (ids,) = built.text.inputs.values()
+    prompts = proof_ids(source, SAMPLES, ids.shape[1])
+    return [probe for one in prompts for probe in language_probes([built.text], {"input_ids": one})]
 
 
 def _with_weights(
