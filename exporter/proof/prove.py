@@ -81,7 +81,7 @@ def prove(
     from .encoder_probes import encoder_probes
     from .end_to_end import end_to_end
     from .generation import check_answers
-    from .parity import check, language_probes
+    from .parity import check
 
     source, inserted, models = plan.source, built.inserted, built.models
     written = {role: folder / graph.forms["portable"] for role, graph in variant.graphs.items()}
