@@ -55,8 +55,12 @@ BUNDLES: dict[str, tuple[dict[str, Any], int]] = {
     "a_tome, 50% inside, window 15 s, int8 weights": ({**_INSIDE, "window": 15, "llm_weights": "int8"}, 15),
     "uncompressed, window 20 s": ({"method": "uniform", "keep": 1000, "window": 20}, 20),
     "a_tome, 50% inside, window 20 s, int8 weights": ({**_INSIDE, "window": 20, "llm_weights": "int8"}, 20),
-    "a_tome, 60% inside, window 20 s, int8 weights": (
-        {**_INSIDE, "ratio": 0.6, "window": 20, "llm_weights": "int8"},
+    "a_tome, 50% behind the second layer, window 20 s, int8 weights": (
+        {**_INSIDE, "seam": "encoder_layer:1", "window": 20, "llm_weights": "int8"},
+        20,
+    ),
+    "dpc_knn, 50% inside, window 20 s, int8 weights": (
+        {"method": "dpc_knn", "ratio": 0.5, "seam": "encoder_layer:0", "window": 20, "llm_weights": "int8"},
         20,
     ),
 }
