@@ -89,7 +89,8 @@ def test_a_config_without_weights(tmp_path, tiny_llava_folder):
 def test_an_unknown_architecture_lists_the_known(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llava", "architectures": ["LlavaLlamaForCausalLM"]}')
     said = message(RequestError, str(tmp_path))
-    assert "LlavaLlamaForCausalLM" in said and "LlavaForConditionalGeneration, LlavaNextForConditionalGeneration" in said
+    assert "LlavaLlamaForCausalLM" in said
+    assert "LlavaForConditionalGeneration, LlavaNextForConditionalGeneration" in said
 
 
 def copy(folder: Path, target: Path) -> Path:
