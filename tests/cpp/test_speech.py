@@ -297,6 +297,7 @@ def test_a_whisper_folder_is_heard_as_in_python(cpp: Calls, tiny_whisper_folder:
     assert len(said) > 10
 
 
+@pytest.mark.slow
 def test_a_moonshine_folder_is_heard_as_in_python(cpp: Calls, installed: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     soundfile = pytest.importorskip("soundfile")

@@ -157,7 +157,8 @@ def test_wrong_positions_change_the_answer(folder, bundle):
     assert np.abs(own.scores[0] - moved.scores[0]).max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", [pytest.param("qwen3", marks=pytest.mark.slow), "gemma2"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["qwen3", "gemma2"])
 def test_other_language_models(kind, tmp_path):
     folder = tiny_checkpoints.whole_llava(tmp_path / kind, kind=kind)
     made = tokexport.export(

@@ -109,6 +109,7 @@ def test_a_slot_inside_the_encoder_turns_by_the_position_it_inherits(folder, mod
     np.testing.assert_allclose(encoded["tokens"], wanted.numpy(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_recipe_removes_inside_the_encoder_and_behind_it(folder, model, tmp_path):
     recipe = tmp_path / "twice.toml"
     step = '[[steps]]\nmethod = "{}"\nratio = "1/2"\nseam = "{}"\n'

@@ -23,7 +23,7 @@ ROWS = {"mistral3": (3, 4), "llava": (6, 8)}
 SIZE, IMAGE, BREAK, END = (36, 48), 95, 11, 12
 
 
-@pytest.fixture(scope="module", params=ROWS)
+@pytest.fixture(scope="module", params=["mistral3", pytest.param("llava", marks=pytest.mark.slow)])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_tiles.pixtral(tmp_path_factory.mktemp("checkpoints") / request.param, request.param)
 

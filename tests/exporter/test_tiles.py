@@ -24,7 +24,7 @@ QUESTION = "What is in w17 w18 ?"
 TOKENS = {"llava_next": 16 + 8 * 9, "llava_onevision": 16 + 4 * 5}
 
 
-@pytest.fixture(scope="module", params=TOKENS)
+@pytest.fixture(scope="module", params=["llava_next", pytest.param("llava_onevision", marks=pytest.mark.slow)])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return getattr(tiny_tiles, request.param)(tmp_path_factory.mktemp("checkpoints") / request.param)
 

@@ -141,7 +141,7 @@ def test_compressed_it_is_proved_against_transformers_token_by_token(whole):
     assert "token by token" in (out / "report.html").read_text()
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("precision", ["fp16", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_it_is_proved_in_half_precision(tiny_whisper_folder, tmp_path, precision):
     ask = ["model", str(tiny_whisper_folder), "--method", "uniform", "--keep", "40", "--precision", precision, "--json"]
     result = CliRunner().invoke(main, [*ask, "-o", str(tmp_path / "w")])

@@ -84,7 +84,9 @@ def test_an_encoder_builds(tiny_llava_encoder_onnx: Path, form: Any, tmp_path: P
 
 
 @pytest.mark.parametrize("form", EACH)
-@pytest.mark.parametrize(("modality", "name"), [("image", ENCODERS[0]), ("audio", ENCODERS[2])])
+@pytest.mark.parametrize(
+    ("modality", "name"), [("image", ENCODERS[0]), pytest.param("audio", ENCODERS[2], marks=pytest.mark.slow)]
+)
 def test_every_method_builds(
     modality: str, name: str, form: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

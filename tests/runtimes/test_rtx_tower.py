@@ -43,7 +43,9 @@ def tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tower.onnx"
 
 
-@pytest.mark.parametrize("form", ["portable", pytest.param("inlined", marks=pytest.mark.slow), "plugin"])
+@pytest.mark.parametrize(
+    "form", [*(pytest.param(form, marks=pytest.mark.slow) for form in ("portable", "inlined")), "plugin"]
+)
 def test_the_compressed_tower_builds(tower: Path, form: Any, tmp_path: Path) -> None:
     model = compress(tower, "apet", ratio="0.85", form=form)
     assert list(model.graph.outputs[0].shape or ()) == [1, 86, 4096]
