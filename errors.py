@@ -72,11 +72,16 @@ def nearest(name: str, known: Iterable[str], *, kind: str) -> str:
         A sentence such as ``Did you mean apet? Known methods: apet, topk.``
     """
     names = sorted(known)
-    alike = {re.sub(r"[^a-z0-9]", "", other.lower()): other for other in reversed(names)}
-    same = alike.get(re.sub(r"[^a-z0-9]", "", str(name).lower()))
-    close = [same] if same else difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(close)}? " if close else ""
-    return f"{hint}Known {kind}: {_listed(names)}."
+    return f"{alike(name, names)}Known {kind}: {_listed(names)}."
+
+
+def alike(name: str, known: Iterable[str]) -> str:
+    """Say which known names are close to a wrong one, as ``Did you mean apet? ``; nothing where none is."""
+    names = sorted(known)
+    same = {re.sub(r"[^a-z0-9]", "", other.lower()): other for other in reversed(names)}
+    found = same.get(re.sub(r"[^a-z0-9]", "", str(name).lower()))
+    close = [found] if found else difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(close)}? " if close else ""
 
 
 def shortened(text: str, most: int = 1200) -> str:

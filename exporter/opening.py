@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import RequestError, nearest
+from ..errors import RequestError, alike, nearest
 from .families import added, family_of, known_architectures, refused
 from .sources.checkpoint import Checkpoint, Lengths
 from .sources.configuration import Named, typed
@@ -174,10 +173,9 @@ def _check_model_type(name: str, path: Path) -> None:
     import transformers
 
     if name and name not in transformers.CONFIG_MAPPING:
-        close = difflib.get_close_matches(name, transformers.CONFIG_MAPPING.keys(), n=3, cutoff=0.5)
+        near = alike(name, transformers.CONFIG_MAPPING.keys())
         raise RequestError(
             f"transformers {transformers.__version__} knows no model_type {name!r}",
             where=str(path),
-            fix=(f"Did you mean {' or '.join(close)}? " if close else "")
-            + "If it is right, a newer one may know it: pip install -U transformers.",
+            fix=f"{near}If it is right, a newer one may know it: pip install -U transformers.",
         )

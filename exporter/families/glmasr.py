@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, Field
 from transformers import GlmAsrConfig
 
-from ..sources.configuration import Layers, Positions, Width, built, typed
+from ..sources.configuration import Positions, built, typed
 from .audio_language import AudioLanguage, opened
 from .layout import Layout, shell
-from .two_parts import Language
+from .two_parts import Hearing, Language
 from .voxtral import Stacked, stacked
 
 if TYPE_CHECKING:
@@ -30,14 +30,9 @@ _LAYOUT = Layout(
 )
 
 
-class _Audio(BaseModel):
+class _Audio(Hearing):
     """What is read of the encoder."""
 
-    hidden_size: Width | None = None
-    intermediate_size: Width | None = None
-    num_hidden_layers: Layers | None = None
-    num_attention_heads: Width | None = None
-    num_mel_bins: Width | None = None
     max_position_embeddings: Positions | None = None
 
 

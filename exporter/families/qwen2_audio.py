@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 from transformers import Qwen2AudioConfig
 
-from ..sources.configuration import Layers, Positions, Width, built, typed
+from ..sources.configuration import Positions, built, typed
 from .audio_language import AudioLanguage, Projected, opened
 from .layout import Layout, shell
-from .two_parts import Language
+from .two_parts import Language, WhisperLike
 
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
@@ -31,14 +31,9 @@ _LAYOUT = Layout(
 _STRIDE = 4
 
 
-class _Audio(BaseModel):
+class _Audio(WhisperLike):
     """What is read of the encoder."""
 
-    d_model: Width | None = None
-    encoder_layers: Layers | None = None
-    encoder_attention_heads: Width | None = None
-    encoder_ffn_dim: Width | None = None
-    num_mel_bins: Width | None = None
     max_source_positions: Positions | None = None
 
 

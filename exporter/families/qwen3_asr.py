@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from transformers import Qwen3ASRConfig
 
 from ...errors import RequestError
-from ..sources.configuration import Layers, Positions, Width, built, typed
+from ..sources.configuration import Positions, Width, built, typed
 from ..sources.sound import chunked_log_mel_of
 from ..zoo.decoding import MASKED
 from .audio_language import AudioLanguage, Projected, load, spoken_to
 from .joined import encoder_of
 from .layout import Layout, shell
-from .two_parts import Language
+from .two_parts import Language, WhisperLike
 
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
@@ -49,14 +49,9 @@ _EACH = 13
 _Half = Annotated[int, Field(ge=1, le=1 << 12)]
 
 
-class _Audio(BaseModel):
+class _Audio(WhisperLike):
     """What is read of the encoder."""
 
-    d_model: Width | None = None
-    encoder_layers: Layers | None = None
-    encoder_attention_heads: Width | None = None
-    encoder_ffn_dim: Width | None = None
-    num_mel_bins: Width | None = None
     output_dim: Width | None = None
     downsample_hidden_size: Width | None = None
     max_position_embeddings: Positions | None = None

@@ -27,6 +27,26 @@ class Language(BaseModel):
     num_hidden_layers: Layers | None = None
 
 
+class Hearing(BaseModel):
+    """Of an encoder of sounds, by the names of language models."""
+
+    hidden_size: Width | None = None
+    intermediate_size: Width | None = None
+    num_hidden_layers: Layers | None = None
+    num_attention_heads: Width | None = None
+    num_mel_bins: Width | None = None
+
+
+class WhisperLike(BaseModel):
+    """Of an encoder of sounds, by Whisper's names."""
+
+    d_model: Width | None = None
+    encoder_layers: Layers | None = None
+    encoder_attention_heads: Width | None = None
+    encoder_ffn_dim: Width | None = None
+    num_mel_bins: Width | None = None
+
+
 class TwoParts(BaseModel):
     """Of both."""
 

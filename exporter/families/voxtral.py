@@ -14,10 +14,10 @@ from torch import Tensor
 from transformers import VoxtralConfig
 
 from ...errors import RequestError
-from ..sources.configuration import Layers, Positions, Width, built, typed
+from ..sources.configuration import Positions, built, typed
 from .audio_language import AudioLanguage, Projected, opened
 from .layout import Layout, shell
-from .two_parts import Language
+from .two_parts import Hearing, Language
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,14 +34,9 @@ _LAYOUT = Layout(
 )
 
 
-class _Audio(BaseModel):
+class _Audio(Hearing):
     """What is read of the encoder."""
 
-    hidden_size: Width | None = None
-    intermediate_size: Width | None = None
-    num_hidden_layers: Layers | None = None
-    num_attention_heads: Width | None = None
-    num_mel_bins: Width | None = None
     max_source_positions: Positions | None = None
 
 
