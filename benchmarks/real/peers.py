@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,7 @@ class Transformers(Listener):
 class FasterWhisper(Listener):
     """faster-whisper (CTranslate2), from the checkpoint by CTranslate2's own converter."""
 
-    def __init__(self, folder: Path, sound: np.ndarray, threads: int) -> None:
+    def __init__(self, folder: Path, sound: np.ndarray, threads: int, weights: str = "float32") -> None:
         from ctranslate2.converters import TransformersConverter
         from faster_whisper import WhisperModel
         from transformers import WhisperFeatureExtractor
@@ -79,7 +81,7 @@ class FasterWhisper(Listener):
         if not (converted / "model.bin").is_file():
             copied = ["tokenizer.json", "preprocessor_config.json"]
             TransformersConverter(str(folder), copy_files=copied).convert(str(converted), force=True)
-        self.model = WhisperModel(str(converted), device="cpu", compute_type="float32", cpu_threads=threads)
+        self.model = WhisperModel(str(converted), device="cpu", compute_type=weights, cpu_threads=threads)
         extractor = WhisperFeatureExtractor.from_pretrained(folder)
         self.mel = extractor(sound, sampling_rate=16_000, return_tensors="np").input_features[0]
         settings = json.loads((folder / "generation_config.json").read_text())
@@ -154,10 +156,11 @@ class OpenAIWhisper(Listener):
         return str(said["text"])
 
 
-# Name on the package index -> module that must be there, and class.
-PEERS: dict[str, tuple[str, type[FasterWhisper] | type[OpenAIWhisper]]] = {
-    "faster-whisper": ("faster_whisper", FasterWhisper),
-    "openai-whisper": ("whisper", OpenAIWhisper),
+# Name -> the package that must be there, its module, and what makes it of a checkpoint, a clip and a number of threads.
+PEERS: dict[str, tuple[str, str, Callable[[Path, np.ndarray, int], Listener]]] = {
+    "faster-whisper": ("faster-whisper", "faster_whisper", FasterWhisper),
+    "faster-whisper, int8 weights": ("faster-whisper", "faster_whisper", partial(FasterWhisper, weights="int8")),
+    "openai-whisper": ("openai-whisper", "whisper", OpenAIWhisper),
 }
 _RENAMED = (
     ("layers.", "blocks."),

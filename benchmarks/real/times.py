@@ -40,6 +40,7 @@ from words import differing, words
 RESULTS = Path(__file__).parents[1] / "results"
 CLIP = "beckett"
 LIMIT = 200  # tokens
+PAUSE = 0.1  # seconds
 UNCOMPRESSED = "uncompressed"
 _INSIDE = {"method": "a_tome", "ratio": 0.5, "seam": "encoder_layer:0", "params": {"metric": "tokens"}}
 # Name -> what `export` is told, and the seconds of its window.
@@ -109,13 +110,13 @@ def listeners(
     }
     if rows is None or "transformers" in rows:
         found["transformers"] = transformers
-    for name, (module, peer) in PEERS.items():
+    for name, (package, module, peer) in PEERS.items():
         if rows is not None and name not in rows:
             continue
         if find_spec(module):
             found[name] = peer(folder, sound, threads)
         else:
-            print(f"{name} is not installed, and takes no part: pip install {name}")
+            print(f"{name} is not installed, and takes no part: pip install {package}")
     return found
 
 
@@ -131,7 +132,9 @@ def measured(
         "whole": lambda one: one.text(sound),
     }
     steps = {
-        step: interleaved({name: partial(task, one) for name, one in found.items()}, rounds, warmup=1, clock=clock)
+        step: interleaved(
+            {name: partial(task, one) for name, one in found.items()}, rounds, warmup=1, pause=PAUSE, clock=clock
+        )
         for step, task in tasks.items()
     }
     steps["token"] = {

@@ -54,6 +54,8 @@ class OrtSession(Session):
         self._options = self._ort.SessionOptions()
         # Its warnings are about nodes that its own optimizer removes; errors are raised as exceptions.
         self._options.log_severity_level = 3
+        # Each graph has its own threads, which would spin for a while after it ran, on the cores of the next graph.
+        self._options.add_session_config_entry("session.force_spinning_stop", "1")
         if threads is not None:
             self._options.intra_op_num_threads = threads
         if inter_threads is not None:

@@ -29,6 +29,12 @@ def session(folder: Path) -> Session:
     return load(folder, threads=1)
 
 
+def test_the_threads_of_a_graph_rest_when_it_has_run(session: Session) -> None:
+    assert isinstance(session, OrtSession)
+    options = session.session("encoder").get_session_options()
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+
+
 PIXELS = np.zeros((1, 3, 4, 4), np.float32)
 IMAGE = Image.new("RGB", (9, 5), "red")
 

@@ -139,6 +139,8 @@ class OrtBackend : public Backend {
         // Its warnings are about nodes that its own optimizer removes; errors are thrown as exceptions.
         env_ = Ort::Env(ORT_LOGGING_LEVEL_ERROR, "tokexport");
         settings_ = Ort::SessionOptions();
+        // Each graph has threads of its own, which would spin for some time after it ran, on the cores of the next graph.
+        settings_.AddConfigEntry("session.force_spinning_stop", "1");
         if (options_.threads > 0) settings_.SetIntraOpNumThreads(options_.threads);
         for (const std::string& provider : options_.providers) add(provider);
     }
