@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import sys
 import threading
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 from ...errors import GraphError, MissingError
 from .calling import arguments
 from .exported import exported
+from .torch_shortcuts import shortcuts
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -29,8 +29,6 @@ _NO_TRACE = (
     "Control flow that depends on the values of tensors has to move out of forward; "
     "torch.export.export(module, inputs) shows the line."
 )
-
-_registries: dict[Any, Any] = {}
 
 
 def need(*modules: str, to: str) -> None:
@@ -72,7 +70,7 @@ def _export(graph: GraphSource, opset: int) -> ir.Model:
     module = graph.module.eval()
     positional, keywords = arguments(module, graph.inputs)
     try:
-        with _quiet(), _one_registry(), torch.no_grad():
+        with _quiet(), shortcuts(), torch.no_grad():
             program = torch.onnx.export(
                 module,
                 positional,
@@ -186,35 +184,6 @@ class _OtherThreads:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
-
-
-@contextlib.contextmanager
-def _one_registry() -> Iterator[None]:
-    """Let exports share torch's table of operators, which it makes anew for each: that takes longer than a small graph.
-
-    A torch that keeps the table elsewhere goes on as it does.
-    """
-    try:
-        from torch.onnx._internal.exporter._registration import ONNXRegistry
-
-        make, own_way = ONNXRegistry.from_torchlib, vars(ONNXRegistry)["from_torchlib"]
-    except (ImportError, AttributeError, KeyError):
-        yield
-        return
-
-    def shared(*arguments: Any, **options: Any) -> Any:
-        key = (arguments, tuple(sorted(options.items())))
-        if key not in _registries:
-            _registries[key] = make(*arguments, **options)
-        own = copy.copy(_registries[key])
-        own.functions = {name: list(found) for name, found in own.functions.items()}
-        return own
-
-    ONNXRegistry.from_torchlib = staticmethod(shared)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        ONNXRegistry.from_torchlib = own_way  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager

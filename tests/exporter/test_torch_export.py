@@ -75,18 +75,6 @@ def test_the_same_module_gives_the_same_bytes(summed):
     assert again == ir.to_proto(model).SerializeToString(deterministic=True)
 
 
-def test_the_table_of_operators_is_made_once_and_torch_keeps_its_own_way(monkeypatch):
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
-
-    made, make = [], vars(ONNXRegistry)["from_torchlib"]
-    counting = classmethod(lambda cls, *a, **options: made.append(options) or make.__func__(cls, *a, **options))
-    monkeypatch.setattr(ONNXRegistry, "from_torchlib", counting)
-    monkeypatch.setattr(torch_export, "_registries", {})
-    first, second = (ir.to_proto(export_graph(source(torch.nn.ReLU().eval()))) for _ in range(2))
-    assert len(made) == 1 and first.SerializeToString() == second.SerializeToString()
-    assert vars(ONNXRegistry)["from_torchlib"] is counting
-
-
 def test_weights_stay_in_the_storage_of_the_module():
     module = torch.nn.Linear(64, 64)
     model = export_graph(source(module, x=torch.randn(1, 3, 64)))
