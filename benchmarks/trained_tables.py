@@ -66,7 +66,7 @@ def whisper_times() -> str:
 
 def _clock(found: dict[str, Any]) -> str:
     clock = "its own time on one thread" if found["clock"] == "own time" else f"{found['threads']} threads"
-    return clock + (f", load {found['load']:g} beside it" if found["load"] > 1 else "")
+    return clock + (f", {found['load']:g} cores used by others" if found["load"] > 0.2 else "")
 
 
 def _times() -> dict[str, dict[str, float]]:

@@ -168,6 +168,13 @@ def changed(found: dict[str, Listener], spoken: list[Clip]) -> dict[str, dict[st
     return table
 
 
+def _used() -> float:
+    """Seconds of computing that all other processes of a Linux machine have used so far."""
+    line = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    user, nice, system, _, _, *interrupts = (int(field) for field in line[:8])
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK") - time.process_time()
+
+
 def main() -> None:
     """Measure, print, and keep results/real_times_MODEL.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -191,8 +198,9 @@ def main() -> None:
     spoken = clips()
     sound = next(clip.sound for clip in spoken if clip.name == CLIP)
     found = listeners(asked.model, sound, asked.rows, threads=threads, reuse=asked.reuse)
-    load_before = os.getloadavg()[0]
+    before = _used(), time.perf_counter()
     table = measured(found, sound, asked.rounds, time.process_time if asked.work else time.perf_counter)
+    others = (_used() - before[0]) / (time.perf_counter() - before[1])
     for name, row in changed(found, [*(clip for clip in spoken if not clip.full), *pieces(spoken, 10)]).items():
         table[name] |= row
         print(f"{name}: {json.dumps(table[name])}")
@@ -200,7 +208,7 @@ def main() -> None:
         "seconds": round(len(sound) / RATE, 1),
         "threads": threads,
         "clock": "own time" if asked.work else "wall",
-        "load": round(load_before, 1),
+        "load": round(others, 1),
         "rows": table,
     }
     kept = RESULTS / f"real_times_{asked.model}.json"

@@ -7,7 +7,8 @@ input, at B = 1 as in a bundle. What reads a text is run from the seam on for ea
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from ...graph_passes.compressors import OUTPUTS, Compressor, make
 from ...graph_passes.compressors.blocks.texts import TEXT
 from ...graph_passes.insertion.insert import Inserted, insert
 from ...runtimes.media.encoder_input import encoder_input
-from ...runtimes.ort.graph import ort_runner
+from ...runtimes.ort.graph import Run, ort_runner
 from ...runtimes.tokenizer_file import TokenizerFile
 from ...runtimes.words import Words
 from ..proof.parity import between, value_names
@@ -30,6 +31,27 @@ if TYPE_CHECKING:
 
     from ...graph_passes.seams.seam import Seam
     from ..sources.source import Question, Source
+
+
+@dataclass(frozen=True)
+class _Tail:
+    """An encoder with a compressor, and the part of it downstream.
+
+    Attributes:
+        whole: the encoder.
+        before: the tokens that the compressor reads.
+        after: those that it gives.
+        result: those that the encoder gives.
+        run: `after`, and `before` where there is a prefix, -> `result`; None: they are the same.
+        inputs: of the part.
+    """
+
+    whole: ir.Model
+    before: str
+    after: str
+    result: str
+    run: Run | None
+    inputs: frozenset[str]
 
 
 class QuestionSet:
@@ -50,6 +72,7 @@ class QuestionSet:
         self._main = next(iter(source.encoder.inputs))
         self._seen: dict[tuple[str, str], list[np.ndarray]] = {}
         self._texts: dict[int, ir.Model] = {}
+        self._tails: dict[tuple[str, int], _Tail] = {}
         vocabulary = source.processor.vocabulary
         self._words = Words.from_json(json.loads(source.processor_files[vocabulary])) if vocabulary else None
         self.prompts = prompts_of(source, prompts, self._words)
@@ -103,19 +126,18 @@ class QuestionSet:
         shared = kept.ndim == 1
         kept = np.tile(kept, (len(self.inputs), 1)) if shared else kept
         at = np.arange(len(self.inputs)) if shared else self.of
-        model = self.encoder.clone()
-        inserted = insert(model, seam, make("uniform"), kept.shape[1], size_bias=False)
-        name = compressor_node(model, inserted).outputs[0].name or ""
-        heads = self._read(model, seam, {"tokens": inserted.tokens_in})[inserted.tokens_in]
+        tail = self._tail(seam, kept.shape[1])
+        heads = self._read(tail.whole, seam, {"tokens": tail.before})[tail.before]
         combine = merged if merge else selected
         made = [combine(_with_batch(heads[number])[0, seam.prefix :], rows) for number, rows in zip(at, kept)]
         gathered = [content[None] for content, _, _ in made]
-        own = outputs(model, inserted)["tokens"]
-        feeds = {name: gathered}
+        feeds = {tail.after: gathered}
         if seam.prefix:
-            feeds[inserted.tokens_in] = [heads[number] for number in at]
+            feeds[tail.before] = [heads[number] for number in at]
         # Without a prefix the compressor's tokens may be the encoder's result.
-        tokens = gathered if own == name else [result[own] for result in self._run(between(model, feeds, [own]), feeds)]
+        tokens = gathered
+        if tail.run is not None:
+            tokens = [result[tail.result] for result in self._each(tail.run, tail.inputs, feeds)]
         sizes, assignment = (np.stack(part) for part in list(zip(*made))[1:])
         of = self.of if shared else np.arange(len(kept))
         return Encoded(np.concatenate([_with_batch(one) for one in tokens]), kept, sizes, assignment, of)
@@ -137,6 +159,20 @@ class QuestionSet:
             for what, name in new.items():
                 self._seen[seam.tensor, what] = [result[name] for result in found]
         return {name: self._seen[seam.tensor, what] for what, name in names.items()}
+
+    def _tail(self, seam: Seam, keep: int) -> _Tail:
+        """What follows a compressor that keeps so many at a seam; choices that differ in nothing else share it."""
+        key = seam.tensor, keep
+        if key not in self._tails:
+            whole = self.encoder.clone()
+            inserted = insert(whole, seam, make("uniform"), keep, size_bias=False)
+            before, after = inserted.tokens_in, compressor_node(whole, inserted).outputs[0].name or ""
+            result = outputs(whole, inserted)["tokens"]
+            part = between(whole, [after, *([before] if seam.prefix else [])], [result]) if result != after else None
+            run = ort_runner(part, threads=1) if part else None
+            inputs = value_names(part.graph.inputs) if part else frozenset()
+            self._tails[key] = _Tail(whole, before, after, result, run, frozenset(inputs))
+        return self._tails[key]
 
     def _asked(self, feeds: Mapping[str, list[np.ndarray]], text: ir.Model) -> dict[str, list[np.ndarray]]:
         """What stands at a seam for each question, with its text."""
@@ -174,9 +210,13 @@ class QuestionSet:
         return [*outputs(model, inserted).values(), *([self.source.answer] if self.source.answer else [])]
 
     def _run(self, model: ir.Model, feeds: Mapping[str, list[np.ndarray]]) -> list[dict[str, np.ndarray]]:
-        run = ort_runner(model, threads=1)
+        return self._each(ort_runner(model, threads=1), value_names(model.graph.inputs), feeds)
+
+    def _each(
+        self, run: Run, inputs: Collection[str], feeds: Mapping[str, list[np.ndarray]]
+    ) -> list[dict[str, np.ndarray]]:
         rows, count = dict(feeds), len(next(iter(feeds.values())))
-        if self._main in value_names(model.graph.inputs) and self._main not in rows:
+        if self._main in inputs and self._main not in rows:
             # Where a path goes around the cut, the rest of the encoder reads its input again.
             rows[self._main] = self.inputs if count == len(self.inputs) else [self.inputs[at] for at in self.of]
         return side_by_side(lambda i: run({name: values[i] for name, values in rows.items()}), range(count))

@@ -129,6 +129,18 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
 
+class RMSNorm(nn.Module):
+    """Zhang and Sennrich 2019, written out: an ONNX opset before 23 has no operator for nn.RMSNorm."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., dim] -> the same, of root mean square 1 times the weight."""
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5) * self.weight
+
+
 class DecoderLayer(nn.Module):
     """Llama block: RMSNorm, rotary attention under an additive mask, SwiGLU."""
 
@@ -136,7 +148,7 @@ class DecoderLayer(nn.Module):
         super().__init__()
         dim = config.dim
         self.heads = config.heads
-        self.norm1, self.norm2 = nn.RMSNorm(dim, eps=1e-5), nn.RMSNorm(dim, eps=1e-5)
+        self.norm1, self.norm2 = RMSNorm(dim), RMSNorm(dim)
         self.q_proj, self.k_proj = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
         self.v_proj, self.out_proj = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
         self.gate, self.up = nn.Linear(dim, config.mlp, bias=False), nn.Linear(dim, config.mlp, bias=False)
@@ -172,7 +184,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(config.vocab, config.dim)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
-        self.norm = nn.RMSNorm(config.dim, eps=1e-5)
+        self.norm = RMSNorm(config.dim)
         # A table, not cos(position * frequency) in the graph: that product loses its precision in float16.
         half = config.head_dim // 2
         frequency = config.rope_theta ** (-torch.arange(half, dtype=torch.float64) / half)
