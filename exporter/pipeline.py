@@ -68,6 +68,7 @@ def export(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     drop_outputs: Sequence[str] = (),
     window: float | Sequence[float] | None = None,
+    images: int | None = None,
     prompt_length: int | None = None,
     answer_length: int | None = None,
     image_size: str | tuple[int, int] | None = None,
@@ -100,7 +101,8 @@ def export(
         input_shapes: of an ONNX file, input name -> sizes, for inputs with dynamic axes other than the batch.
         drop_outputs: of an ONNX file, outputs that are left out, such as lengths that would keep the old count.
         window: seconds of sound that the encoder takes, where its family leaves a choice; several: a variant each.
-        prompt_length: ids of a prompt that a vision-language checkpoint takes; None: 128.
+        images: that a prompt of a vision-language checkpoint may have; None: 1.
+        prompt_length: ids of a prompt that it takes, besides; None: 128.
         answer_length: tokens that it generates at most; likewise.
         image_size: height and width, or ``HEIGHTxWIDTH``, of a checkpoint's pictures; None: what its family takes.
         verify: prove every part; a failed proof is a `GateError`.
@@ -118,7 +120,7 @@ def export(
     asked, name = variants.requests(method, ratio, keep, seam, recipe, params)
     fit = device_fit.choose(device, precision)
     step("opening the model")
-    held = lengths_of(prompt_length, answer_length), image_size_of(image_size)
+    held = lengths_of(prompt_length, answer_length, images), image_size_of(image_size)
     opened = _opened(source, parts, asked[0], input_shapes, drop_outputs, *held)
     fit = device_fit.of_half_file(fit, opened, precision, verify=verify)
     _check_gate(min_accuracy, opened, possible=parts == "all" and verify and fit.precision != "bf16")
