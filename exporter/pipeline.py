@@ -86,8 +86,7 @@ def export(
         source: built-in name (None: tiny-vlm), checkpoint folder, ONNX file, or ``package.module:callable``.
         out: bundle folder; None: ``./<source>-<method>-<ratio>``, or ``./<source>-<recipe>``.
         method: compressor; `tokexport.methods()` lists them.
-        ratio: share of tokens removed, exact. Several make one bundle with a variant for each, over one copy of the
-            weights; the first is the one that is opened where no variant is named.
+        ratio: share of tokens removed, exact; several make a variant each over the same weights, the first by default.
         keep: tokens kept, instead of `ratio`; several likewise.
         seam: where; ``auto``, the default, takes the place of the method's paper.
         recipe: several compressors in sequence, instead of method, budget and seam: a name or a TOML file.
@@ -102,8 +101,7 @@ def export(
         drop_outputs: of an ONNX file, outputs that are left out, such as lengths that would keep the old count.
         window: seconds of sound that the encoder takes, where its family leaves a choice; several: a variant each.
         images: that a prompt of a vision-language checkpoint may have; None: 1.
-        prompt_length: ids of a prompt that it takes, besides; None: 128.
-        answer_length: tokens that it generates at most; likewise.
+        prompt_length, answer_length: ids of a prompt besides, and tokens that it generates at most; None: 128.
         image_size: height and width, or ``HEIGHTxWIDTH``, of a checkpoint's pictures; None: what its family takes.
         verify: prove every part; a failed proof is a `GateError`.
         force: also replace a folder of files that tokexport did not write, unless it holds a file that is named here.

@@ -128,7 +128,7 @@ class LanguageDecoder:
     def spread(self, token_bias: Tensor, length: int, places: Places | None) -> Tensor:
         """The bias of the tokens, and 0 for words, of each place in a sequence of L = `length`: [B, L]."""
         if places:
-            return places.woven(token_bias.new_zeros(1, 1).expand(len(token_bias), length), token_bias)
+            return torch.where(places.inside, token_bias.gather(1, places.tokens()), 0.0)
         return F.pad(token_bias, (self.offset, length - token_bias.shape[1] - self.offset))
 
     def rotated(self, kept: Tensor, places: Places | None) -> Tensor:

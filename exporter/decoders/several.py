@@ -46,6 +46,10 @@ class Places:
         of_image = words + (self.begun - 1) * self.keep + place - self.start
         return torch.where(self.inside, of_image, (place - self.begun * self.keep).clamp(0, words - 1))
 
+    def tokens(self) -> Tensor:
+        """[B, L] int64: which of the tokens of all images stands there; of no meaning where none does."""
+        return (self.rows(1) - 1).clamp(min=0)
+
     def woven(self, words: Tensor, images: Tensor) -> Tensor:
         """Values of words [B, P, ...] and of the tokens of images [B, I K, ...], in their places [B, L, ...]."""
         rows = self.rows(words.shape[1])
@@ -60,7 +64,7 @@ class Places:
             advance: by how many positions an image moves what is behind it.
         """
         place = torch.arange(self.begun.shape[1])[None]
-        rows = (self.rows(1) - 1).clamp(min=0).expand(len(of_tokens), -1, -1)
+        rows = self.tokens().expand(len(of_tokens), -1, -1)
         begins = self.start + (self.begun - 1) * (advance - self.keep)
         of_words = place + self.begun * (advance - self.keep)
         return torch.where(self.inside, begins + of_tokens.gather(2, rows), of_words)
