@@ -53,9 +53,10 @@ def open_source(
     of_file = bool(input_shapes or drop_outputs)
     source = _open_file(text, input_shapes, drop_outputs) if of_file else _open(text, parts, lengths, image_size)
     if lengths is not None and not source.takes_lengths:
+        why = ": its questions are about one picture" if source.kind == "builtin" and lengths.images > 1 else ""
         raise RequestError(
-            f"--prompt-length and --answer-length are about the language graphs of vision-language checkpoints, and "
-            f"{source.name} gives none of them",
+            "--prompt-length, --answer-length and --images are about the language graphs of vision-language "
+            f"checkpoints, and {source.name} gives none of them{why}",
             fix="Leave them out.",
         )
     if image_size is not None and source.image_size is None:

@@ -68,6 +68,7 @@ def export(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     drop_outputs: Sequence[str] = (),
     window: float | Sequence[float] | None = None,
+    images: int | None = None,
     prompt_length: int | None = None,
     answer_length: int | None = None,
     image_size: str | tuple[int, int] | None = None,
@@ -85,8 +86,7 @@ def export(
         source: built-in name (None: tiny-vlm), checkpoint folder, ONNX file, or ``package.module:callable``.
         out: bundle folder; None: ``./<source>-<method>-<ratio>``, or ``./<source>-<recipe>``.
         method: compressor; `tokexport.methods()` lists them.
-        ratio: share of tokens removed, exact. Several make one bundle with a variant for each, over one copy of the
-            weights; the first is the one that is opened where no variant is named.
+        ratio: share of tokens removed, exact; several make a variant each over the same weights, the first by default.
         keep: tokens kept, instead of `ratio`; several likewise.
         seam: where; ``auto``, the default, takes the place of the method's paper.
         recipe: several compressors in sequence, instead of method, budget and seam: a name or a TOML file.
@@ -100,8 +100,8 @@ def export(
         input_shapes: of an ONNX file, input name -> sizes, for inputs with dynamic axes other than the batch.
         drop_outputs: of an ONNX file, outputs that are left out, such as lengths that would keep the old count.
         window: seconds of sound that the encoder takes, where its family leaves a choice; several: a variant each.
-        prompt_length: ids of a prompt that a vision-language checkpoint takes; None: 128.
-        answer_length: tokens that it generates at most; likewise.
+        images: that a prompt of a vision-language checkpoint may have; None: 1.
+        prompt_length, answer_length: ids of a prompt besides, and tokens that it generates at most; None: 128.
         image_size: height and width, or ``HEIGHTxWIDTH``, of a checkpoint's pictures; None: what its family takes.
         verify: prove every part; a failed proof is a `GateError`.
         force: also replace a folder of files that tokexport did not write, unless it holds a file that is named here.
@@ -118,7 +118,7 @@ def export(
     asked, name = variants.requests(method, ratio, keep, seam, recipe, params)
     fit = device_fit.choose(device, precision)
     step("opening the model")
-    held = lengths_of(prompt_length, answer_length), image_size_of(image_size)
+    held = lengths_of(prompt_length, answer_length, images), image_size_of(image_size)
     opened = _opened(source, parts, asked[0], input_shapes, drop_outputs, *held)
     fit = device_fit.of_half_file(fit, opened, precision, verify=verify)
     _check_gate(min_accuracy, opened, possible=parts == "all" and verify and fit.precision != "bf16")

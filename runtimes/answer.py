@@ -46,7 +46,7 @@ class Answer:
         text: the answer; empty where the bundle has no text processor.
         ids: of the answer, without prompt and `eos`.
         kept_indices: [K] int64, the position that each visual slot inherits; of a sound that was read in several
-            pieces, those of each piece, counted from its own beginning, one after the other.
+            pieces, or of several images, those of each, counted from its own beginning, one after the other.
         sizes: [K] float32, how many input tokens each slot stands for; likewise.
         finished: false where the token limit cut the answer off.
         notes: what a reader of the answer should know: the limit was reached, its end repeats itself, the sound is

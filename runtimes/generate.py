@@ -12,6 +12,7 @@ from ..errors import GraphError, RequestError
 from .answer import Answer as Answer
 from .bundle.manifest import GenerationRecord, Role, Variant
 from .choose import Rules, choose
+from .images import count_of, placed, widened
 from .kv_cache import KVCache
 
 
@@ -36,13 +37,14 @@ def greedy(
     Args:
         run: for the roles embed (not with cross-attention), prefill and decode.
         variant: of the manifest, with its generation record.
-        encoded: the encoder's outputs by role: tokens [1, K, D], and kept_indices and sizes where it compresses.
-        prompt: ids, `bos` included, not padded.
+        encoded: the encoder's outputs by role: tokens [1, K, D], and kept_indices and sizes where it compresses. Of a
+            bundle for several images what `images.joined` makes of those of each.
+        prompt: ids, `bos` included, not padded; of such a bundle with the placeholder of each image.
         max_new_tokens: at most this many; None: as many as the KV cache holds.
         rules: which tokens may be chosen; None: those of the generation record.
 
     Returns:
-        ids of the answer, kept_indices [K] int64, sizes [K] float32.
+        ids of the answer, kept_indices [K] int64, sizes [K] float32; of n images n K of both.
 
     Raises:
         RequestError: the prompt is too long or too short, or max_new_tokens is outside 1 to the bundle's limit.
@@ -135,7 +137,7 @@ class Begun:
         state: what prefill returned.
         caches: its keys and values, and those of each step.
         last: index of the last id of each prompt [B] int64.
-        token_bias: [B, K] float32.
+        reads: inputs of decode that stay the same: token_bias [B, K] float32; of several images also image_starts.
         kept_indices: [B, K] int64.
         sizes: [B, K] float32.
     """
@@ -144,14 +146,14 @@ class Begun:
     state: Mapping[str, np.ndarray]
     caches: KVCache
     last: np.ndarray
-    token_bias: np.ndarray
+    reads: dict[str, np.ndarray]
     kept_indices: np.ndarray
     sizes: np.ndarray
 
     def follow(self, run: Run, ids: np.ndarray, step: int) -> Mapping[str, np.ndarray]:
         """What decode returns for the id number `step` of each answer, `ids` [B] int64."""
         at = self.last + step + 1
-        given = {"input_ids": ids[:, None].astype(np.int64), "write_index": at, "token_bias": self.token_bias}
+        given = {"input_ids": ids[:, None].astype(np.int64), "write_index": at, **self.reads}
         state = run("decode", **given, **self.caches.inputs)
         self.caches.keep(state, at)
         return state
@@ -159,19 +161,25 @@ class Begun:
 
 def begin(run: Run, variant: Variant, encoded: Mapping[str, np.ndarray], prompts: Sequence[Sequence[int]]) -> Begun:
     """The first half of `greedy_batch`, which needs embed and prefill alone."""
-    record = _record(variant)
+    record, places = _record(variant), {}
+    if record.images:
+        apart = [placed(prompt, record, count_of(record, encoded)) for prompt in prompts]
+        prompts = [words for words, _ in apart]
+        places = {"image_starts": np.array([starts for _, starts in apart], np.int64)}
     input_ids = np.array([_padded(prompt, record) for prompt in prompts], np.int64)
     kept_indices, sizes = _kept(variant, record, encoded)
     token_bias = np.log(sizes) if _has_size_bias(variant) else np.zeros_like(sizes)
     last = np.array([len(prompt) - 1 for prompt in prompts], np.int64)
     if record.attention == "cross":
-        read = {"input_ids": input_ids, "tokens": encoded["tokens"]}
+        read, same = {"input_ids": input_ids, "tokens": encoded["tokens"]}, {"token_bias": token_bias}
     else:
-        last += record.image_span[1]
-        embeds = run("embed", input_ids=input_ids, tokens=encoded["tokens"])["inputs_embeds"]
-        read = {"inputs_embeds": embeds, "kept_indices": kept_indices}
-    state = run("prefill", **read, token_bias=token_bias, last_index=last)
-    return Begun(variant, state, KVCache(state), last, token_bias, kept_indices, sizes)
+        last += kept_indices.shape[1]
+        tokens = widened(encoded["tokens"], record)
+        embeds = run("embed", input_ids=input_ids, tokens=tokens, **places)["inputs_embeds"]
+        read = {"inputs_embeds": embeds, "kept_indices": widened(kept_indices, record)}
+        same = {"token_bias": widened(token_bias, record), **places}
+    state = run("prefill", **read, **same, last_index=last)
+    return Begun(variant, state, KVCache(state), last, same, kept_indices, sizes)
 
 
 def _record(variant: Variant) -> GenerationRecord:
@@ -216,7 +224,7 @@ def padded(prompt: Sequence[int], length: int, pad: int, vocabulary: int) -> lis
 def _padded(prompt: Sequence[int], record: GenerationRecord) -> list[int]:
     """The ids of a prompt, padded to P."""
     ids = padded(prompt, record.prompt_length, record.pad, record.vocabulary)
-    if len(prompt) < record.image_span[0]:
+    if not record.images and len(prompt) < record.image_span[0]:
         raise RequestError(
             f"the prompt has {len(prompt)} ids, and {record.image_span[0]} stand before the image",
             fix="Begin the prompt with `bos` and the ids that the model expects before the image.",
@@ -227,18 +235,21 @@ def _padded(prompt: Sequence[int], record: GenerationRecord) -> list[int]:
 def _kept(
     variant: Variant, record: GenerationRecord, encoded: Mapping[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """kept_indices [B, K] int64 and sizes [B, K] float32: the encoder's outputs, or all tokens without compression."""
-    kept = record.image_span[1]
+    """kept_indices [B, K] int64 and sizes [B, K] float32: the encoder's outputs, or all tokens without compression.
+
+    Of n images they are [B, n K].
+    """
+    kept, images = record.image_span[1], count_of(record, encoded) if record.images else 1
     found = [name for name in ("kept_indices", "sizes") if name in encoded]
     if not found and kept == record.tokens_in:
         rows = len(encoded["tokens"])
-        return np.tile(np.arange(kept, dtype=np.int64), (rows, 1)), np.ones((rows, kept), np.float32)
+        return np.tile(np.arange(kept, dtype=np.int64), (rows, images)), np.ones((rows, images * kept), np.float32)
     if len(found) < 2:
         missing = "sizes" if "kept_indices" in encoded else "kept_indices"
         raise GraphError(f"the encoder of {variant.name} has no output {missing}", fix="Export the bundle again.")
     for name in found:
         shape = encoded[name].shape
-        if shape != (len(encoded["tokens"]), kept):
+        if shape != (len(encoded["tokens"]), images * kept):
             raise GraphError(
                 f"{name} is {list(shape)}, and image_span keeps {kept} tokens of each input",
                 where=f"output {name} of the encoder of {variant.name}",

@@ -17,10 +17,12 @@ from .bundle.reader import Bundle
 from .classes import labels_of
 from .examples import question
 from .generate import Run, greedy, limit_of, padded
+from .images import check_count, joined
 from .media.encoder_input import encoder_input
 from .media.log_mel import silence
 from .speech import Asked, check
 from .text import Text, text_of
+from .tokenizer_file import TokenizerFile
 from .transcribe import Listening, transcribe
 
 if TYPE_CHECKING:
@@ -132,7 +134,7 @@ class Session(ABC):
 
     def generate(
         self,
-        media: Media,
+        media: Media | list[Media] | tuple[Media, ...],
         prompt: str | Sequence[int] = "",
         max_new_tokens: int | None = None,
         *,
@@ -147,9 +149,11 @@ class Session(ABC):
         piece, each by the shortest window of the bundle that holds it, unless the session has a named variant.
 
         Args:
-            media: see `encode`.
+            media: see `encode`; a list of images, in their order, where the bundle was exported for several: as many as
+                that, or fewer.
             prompt: text, or ids with `bos` where the bundle has no text processor; for a recogniser, words that the
-                transcript begins with, or the ids of its whole prompt.
+                transcript begins with, or the ids of its whole prompt. Ids for a bundle of several images hold the
+                `placeholder` of its generation record once for each.
             max_new_tokens: at most this many, for each piece of a sound; None: the bundle's own limit.
             language: of a recogniser with several: a code, such as ``en``; None: the one that it hears.
             task: of a recogniser with several: ``transcribe`` or ``translate``.
@@ -157,8 +161,8 @@ class Session(ABC):
             listening: told the seconds that were read and those there are, behind each piece of a long sound.
 
         Raises:
-            RequestError: no language graphs, a prompt that is too long, an unknown word, a bad image or sound; a
-                language, task or times that the model lacks.
+            RequestError: no language graphs, a prompt that is too long, an unknown word, a bad image or sound, more
+                images than the bundle takes; a language, task or times that the model lacks.
             GraphError: the graphs return NaN.
         """
         if self.variant.generation is None:
@@ -167,11 +171,19 @@ class Session(ABC):
             )
         generation = self.variant.generation
         asked = check(Asked(language, task, timestamps), generation, str(self.bundle.path))
+        given = media if isinstance(media, (list, tuple)) else [media]
+        check_count(generation, len(given))
         if generation.speech:
-            return transcribe(self, media, prompt, max_new_tokens, asked, listening)
-        ids = self.ids(prompt)
-        media, notes = self._heard(media)
-        encoded = self.encode(media, ids if self.reads_text else None)
+            return transcribe(self, given[0], prompt, max_new_tokens, asked, listening)
+        ids = self.ids(prompt, len(given))
+        if len(given) > 1:
+            # Before the first goes through the encoder, so that a file that is not there is told at once.
+            given = [encoder_input(one, self.preprocess, self.bundle.path) for one in given]
+        heard = [self._heard(one) for one in given]
+        notes = [note for _, said in heard for note in said]
+        words = [i for i in ids if i != generation.placeholder] if self.reads_text else None
+        read = [self.encode(one, words) for one, _ in heard]
+        encoded = joined(read) if generation.images else read[0]
         answer, kept, sizes = greedy(self.steps(), self.variant, encoded, ids, max_new_tokens)
         limit = limit_of(generation, max_new_tokens)
         notes += [f"the limit of {limit} tokens cut the answer off"] if len(answer) >= limit else []
@@ -211,8 +223,8 @@ class Session(ABC):
             )
         return self.words
 
-    def ids(self, prompt: str | Sequence[int]) -> list[int]:
-        """The ids of a prompt, `bos` included; RequestError where it cannot be read."""
+    def ids(self, prompt: str | Sequence[int], images: int = 1) -> list[int]:
+        """The ids of a prompt about so many images, `bos` included; RequestError where it cannot be read."""
         if isinstance(prompt, str):
             processor, asked = self.text_processor(), self.variant.generation
             own = self.bundle.manifest.source.kind == "checkpoint" and asked is not None and asked.attention == "self"
@@ -224,7 +236,9 @@ class Session(ABC):
                     fix="Give the whole prompt as ids of the model's tokenizer, without those of the image or sound: "
                     "--prompt-ids 1,15043, or in Python generate(FILE, [1, 15043]).",
                 )
-            return processor.prompt(prompt)
+            return (
+                processor.prompt(prompt, images) if isinstance(processor, TokenizerFile) else processor.prompt(prompt)
+            )
         try:
             return [operator.index(i) for i in prompt]
         except TypeError:

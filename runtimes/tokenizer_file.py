@@ -83,8 +83,12 @@ class TokenizerFile:
         ids: list[int] = self._calling(lambda: self._tokenizer.encode(text, add_special_tokens=False).ids)
         return ids
 
-    def prompt(self, text: str) -> list[int]:
+    def prompt(self, text: str, images: int = 1) -> list[int]:
         """The ids of a question as the model wants it asked, without that of the image; else `bos` and those of a text.
+
+        Args:
+            text: the question.
+            images: that it is about. Where the model takes several, the ids are with those of their places.
 
         Raises:
             RequestError: the bundle names no `bos`, or the question holds one of the model's special tokens.
@@ -104,16 +108,18 @@ class TokenizerFile:
                     f"the prompt holds {special}, which is no text for this model but a mark of its own",
                     fix="Leave it out, or pass the whole prompt as a list of ids.",
                 )
-        whole = f"{asked.before}{text.strip() if asked.strips else text}{asked.after}"
+        whole = f"{asked.in_front(images)}{text.strip() if asked.strips else text}{asked.after}"
         ids = self.marked(whole, add_special_tokens=asked.add_special_tokens)
-        offset = self._generation.image_span[0]
-        if ids.count(asked.image) != 1 or ids.index(asked.image) != offset:
+        several, offset = self._generation.images is not None, self._generation.image_span[0]
+        if ids.count(asked.image) != images or not (several or ids.index(asked.image) == offset):
             raise BundleError(
-                f"the image is not behind {offset} ids of this prompt, as in the graphs",
+                f"this prompt has {ids.count(asked.image)} places for {images} images"
+                if several
+                else f"the image is not behind {offset} ids of this prompt, as in the graphs",
                 where=str(self._path),
                 fix="The graphs and the tokenizer are not of one model: export the bundle again.",
             )
-        return [i for i in ids if i != asked.image]
+        return ids if several else [i for i in ids if i != asked.image]
 
     def marked(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """The ids of a text in which special tokens are what they say; BundleError where the file cannot read it."""

@@ -75,6 +75,12 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
     "Granite-Speech, up to 300, by default 30; repeatable: one variant each.",
 )
 @click.option(
+    "--images",
+    type=WHOLE,
+    metavar="N",
+    help="Images that a prompt of a vision-language checkpoint may have; fewer may be given.  [default: 1]",
+)
+@click.option(
     "--prompt-length",
     type=WHOLE,
     metavar="IDS",

@@ -12,7 +12,7 @@ import click
 
 from ...errors import RequestError
 from .. import progress, render, tables
-from .shared import OUT, POSITIVE, Prompt, check_kind, common, media_options, one_input, one_prompt, prompt_ids
+from .shared import OUT, POSITIVE, Prompt, check_kind, common, media_options, one_input, one_prompt, only, prompt_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ _SHOWN = 8
 
 @click.command(short_help="Ask a bundle a question, or have it transcribe a sound.")
 @click.argument("bundle", type=OUT)
-@media_options
+@media_options(images=True)
 @click.option("--prompt", help="A question about the input; for a recogniser, words that its transcript begins with.")
 @prompt_ids
 @click.option("--runtime", type=click.Choice(["ort", "tensorrt"]), default="ort", show_default=True)
@@ -38,7 +38,7 @@ _SHOWN = 8
 @common
 def run(
     bundle: Path,
-    image: Path | None,
+    image: tuple[Path, ...],
     video: Path | None,
     audio: Path | None,
     prompt: str | None,
@@ -51,18 +51,21 @@ def run(
     max_new_tokens: int | None,
     as_json: bool,
 ) -> None:
-    """Ask BUNDLE a question about an image, a video or a sound, or have it transcribe one.
+    """Ask BUNDLE a question about an image or several, a video or a sound, or have it transcribe one.
 
     A bundle without language graphs encodes its input and shows the tokens kept; an image tower gives its classes or
     embedding. A long sound is read piece by piece.
     --runtime tensorrt runs the engines that `tokexport build` wrote into the bundle.
     """
+    from ...runtimes.images import check_count
     from ...runtimes.load import load
     from ...runtimes.speech import Asked, check
 
-    option, media = one_input({"image": image, "video": video, "audio": audio})
+    option, media = one_input({"image": image, "video": (video,) if video else (), "audio": (audio,) if audio else ()})
     session = load(bundle, runtime, variant=variant)
     check_kind(session.preprocess, bundle, option)
+    if session.variant.generation:
+        check_count(session.variant.generation, len(media))
     check(Asked(language, task, timestamps), session.variant.generation, str(bundle))
     generation = session.variant.generation
     answers, transcribes = generation is not None, generation is not None and generation.attention == "cross"
@@ -73,11 +76,11 @@ def run(
     if not transcribes and silent and not continued and (answers or prompt is not None):
         raise RequestError("the prompt is empty", fix=_ask(session))
     if not answers:
-        _encode(session, media, asked, option, as_json)
+        _encode(session, only(option, media), asked, option, as_json)
         return
     with _listening() as listening:
         answer = session.generate(
-            media,
+            media if len(media) > 1 else media[0],
             asked or "",
             max_new_tokens=max_new_tokens,
             language=language,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ...runtimes.bundle.manifest import Preprocess
 
 F = TypeVar("F", bound=Callable[..., Any])
+M = TypeVar("M")
 OUT = click.Path(path_type=Path)
 
 
@@ -142,19 +143,31 @@ def once(_: click.Context, option: click.Parameter, given: tuple[Path, ...]) -> 
     Raises:
         RequestError: it was given several times.
     """
+    return only(option.opts[0], given) if given else None
+
+
+def only(option: str, given: tuple[Path, ...]) -> Path:
+    """The one value of an option; RequestError where it was given several times."""
     if len(given) > 1:
         raise RequestError(
-            f"{option.opts[0]} was given {len(given)} times, and a bundle takes one at a time",
+            f"{option} was given {len(given)} times, and a bundle takes one at a time",
             fix="Give one of them, and ask about each.",
         )
-    return given[0] if given else None
+    return given[0]
 
 
-def media_options(command: F) -> F:
-    """The options that name the input, for `one_input`."""
-    for name, text in reversed(_MEDIA.items()):
-        command = click.option(f"--{name}", type=OUT, multiple=True, callback=once, help=text)(command)
-    return command
+def media_options(*, images: bool = False) -> Callable[[F], F]:
+    """The options that name the input, for `one_input`; with `images` there may be several of these, as a tuple."""
+
+    def with_options(command: F) -> F:
+        for name, text in reversed(_MEDIA.items()):
+            several = images and name == "image"
+            said = f"{text[:-1]}; repeatable, in their order, where a prompt may have several." if several else text
+            callback = None if several else once
+            command = click.option(f"--{name}", type=OUT, multiple=True, callback=callback, help=said)(command)
+        return command
+
+    return with_options
 
 
 _MEDIA = {
@@ -164,13 +177,13 @@ _MEDIA = {
 }
 
 
-def one_input(given: Mapping[str, Path | None]) -> tuple[str, Path]:
+def one_input(given: Mapping[str, M | None]) -> tuple[str, M]:
     """The option that names the input, and its value; `given` has all of them, by name without the dashes.
 
     Raises:
         RequestError: none of them, or several.
     """
-    found = {f"--{name}": media for name, media in given.items() if media is not None}
+    found = {f"--{name}": media for name, media in given.items() if media}
     if len(found) != 1:
         which = f"{' and '.join(found)} are" if found else f"none of {', '.join(f'--{name}' for name in given)} is"
         raise RequestError(f"{which} given", fix="Give the one that the model takes.")

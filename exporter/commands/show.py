@@ -14,7 +14,7 @@ from .shared import OUT, check_kind, common, media_options, one_input, one_promp
 
 @click.command(short_help="Draw the tokens that a bundle keeps of your own input.")
 @click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=OUT)
-@media_options
+@media_options()
 @click.option(
     "--prompt", default="", help="A question: an SVG file shows the answer to it; some methods keep tokens by it."
 )

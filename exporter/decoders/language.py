@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..sources.source import GraphSource
 from ..zoo.decoding import MASKED, causal_mask
+from .several import Places
 from .states import Carried, Shapes, masks
 
 
@@ -65,6 +66,9 @@ class LanguageDecoder:
         further: n, where tokens are [B, K, (1 + n) D], and all but the first D channels are added behind the first n
             layers. `model` then adds them in `_deepstack_process`, [B, L, D].
         as_zero: an id that the model reads as id 0: that of the place of a sound, where an answer says it.
+        images: I, how many the graphs have room for. With several, K is of each, tokens, kept_indices and token_bias
+            are of all of them, one after the other, and every graph takes image_starts [B, I] (see `several`); `offset`
+            is then of no meaning.
     """
 
     model: nn.Module
@@ -82,6 +86,7 @@ class LanguageDecoder:
     states: Shapes = field(default_factory=dict)
     further: int = 0
     as_zero: int | None = None
+    images: int = 1
 
     @property
     def embedding(self) -> nn.Module:
@@ -109,41 +114,71 @@ class LanguageDecoder:
         """Channels of a token."""
         return (1 + self.further) * self.dim
 
-    def mask(self, keep: int, last_index: Tensor) -> Tensor:
-        """Of prefill for K = `keep`, added to the logits [1 or B, 1, P + K, P + K]; a prompt [B] ends at last_index."""
-        mask, image = causal_mask(self.prompt_length + keep), slice(self.offset, self.offset + keep)
+    def mask(self, keep: int, last_index: Tensor, places: Places | None = None) -> Tensor:
+        """Of prefill for K = `keep`, added to the logits [1 or B, 1, L, L]; a prompt [B] ends at last_index."""
+        mask, image = causal_mask(self.prompt_length + self.images * keep), slice(self.offset, self.offset + keep)
         if self.image_sees == "image":
+            if places:
+                return torch.where(places.same_image(), 0.0, mask)
             mask[..., image, image] = 0
         if self.image_sees == "prompt":
             return torch.where(torch.arange(mask.shape[-1]) <= last_index[:, None, None, None], 0.0, mask)
         return mask
 
+    def spread(self, token_bias: Tensor, length: int, places: Places | None) -> Tensor:
+        """The bias of the tokens, and 0 for words, of each place in a sequence of L = `length`: [B, L]."""
+        if places:
+            return torch.where(places.inside, token_bias.gather(1, places.tokens()), 0.0)
+        return F.pad(token_bias, (self.offset, length - token_bias.shape[1] - self.offset))
+
+    def rotated(self, kept: Tensor, places: Places | None) -> Tensor:
+        """[R, B, L] of prefill, for the kept tokens [B, I K] of images."""
+        if places:
+            return places.positions(self.positions.rows[:, kept], self.positions.advance)
+        return self.positions.with_text(kept, self.offset, self.prompt_length)
+
     def capacity(self, keep: int) -> int:
         """Of the caches, for K = `keep`."""
-        return self.prompt_length + keep + self.answer_length
+        return self.prompt_length + self.images * keep + self.answer_length
 
-    def graphs(self, keep: int, prompt: Sequence[int], word: int) -> list[GraphSource]:
-        """embed, prefill and decode for K = `keep`; the examples are a `prompt`, and a `word` after it."""
-        names, states = self.caches, self.carried
+    def graphs(self, keep: int, prompt: Sequence[int], word: int, starts: Sequence[int] = ()) -> list[GraphSource]:
+        """embed, prefill and decode for K = `keep`.
+
+        Args:
+            keep: K.
+            prompt: an example, without the places of images.
+            word: that may follow it.
+            starts: where each of I images begins in the sequence of the prompt, with several.
+        """
+        names, states, every = self.caches, self.carried, self.images * keep
         padding = [self.pad] * (self.prompt_length - len(prompt))
-        bias, last = torch.zeros(1, keep), len(prompt) - 1 + keep
+        bias, last = torch.zeros(1, every), len(prompt) - 1 + every
         tokens = self.positions.rows.shape[1]
         past = (1, self.heads, self.capacity(keep), self.head_dim)
+
+        def places() -> dict[str, Tensor]:
+            return {"image_starts": torch.tensor([[*starts]])} if self.images > 1 else {}
+
         return [
             GraphSource(
                 role="embed",
-                module=Embed(self.embedding, self.offset).eval(),
-                inputs={"input_ids": torch.tensor([[*prompt, *padding]]), "tokens": torch.zeros(1, keep, self.width)},
+                module=Embed(self.embedding, self.offset, keep).eval(),
+                inputs={
+                    "input_ids": torch.tensor([[*prompt, *padding]]),
+                    "tokens": torch.zeros(1, every, self.width),
+                    **places(),
+                },
                 outputs=("inputs_embeds",),
             ),
             GraphSource(
                 role="prefill",
                 module=Prefill(self).eval(),
                 inputs={
-                    "inputs_embeds": torch.zeros(1, self.prompt_length + keep, self.width),
-                    "kept_indices": torch.linspace(0, tokens - 1, keep).long()[None],
+                    "inputs_embeds": torch.zeros(1, self.prompt_length + every, self.width),
+                    "kept_indices": torch.linspace(0, tokens - 1, keep).long().repeat(self.images)[None],
                     "token_bias": bias,
                     "last_index": torch.tensor([last]),
+                    **places(),
                 },
                 outputs=("logits", *(f"present_{name}" for name in names), *(f"state_{name}" for name in states)),
             ),
@@ -154,6 +189,7 @@ class LanguageDecoder:
                     "input_ids": torch.tensor([[word]]),
                     "write_index": torch.tensor([last + 1]),
                     "token_bias": bias,
+                    **places(),
                     # A tensor for each: torch.export takes one that is given twice for one input.
                     **{f"past_{name}": torch.zeros(past) for name in names},
                     **{f"state_{name}": torch.zeros(1, *shape) for name, shape in states.items()},
@@ -176,29 +212,32 @@ class WithZero(nn.Module):
 
 
 class Embed(nn.Module):
-    """input_ids [B, P] int64, tokens [B, K, D] -> inputs_embeds [B, P + K, D]; the tokens stand behind `offset` ids.
+    """input_ids [B, P] int64, tokens [B, I K, D], of several images image_starts [B, I] int64 -> inputs_embeds
+    [B, P + I K, D]; the tokens of one image stand behind `offset` ids.
 
     Where tokens have further channels, those of words are zero.
     """
 
-    def __init__(self, embedding: nn.Module, offset: int) -> None:
+    def __init__(self, embedding: nn.Module, offset: int, keep: int) -> None:
         super().__init__()
-        self.embedding, self.offset = embedding, offset
+        self.embedding, self.offset, self.keep = embedding, offset, keep
 
-    def forward(self, input_ids: Tensor, tokens: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, tokens: Tensor, image_starts: Tensor | None = None) -> Tensor:
         """See the class."""
         words = self.embedding(input_ids)
         if further := tokens.shape[2] - words.shape[2]:
             words = F.pad(words, (0, further))
+        if image_starts is not None:
+            return Places.of(image_starts, self.keep, words.shape[1] + tokens.shape[1]).woven(words, tokens)
         return torch.cat([words[:, : self.offset], tokens, words[:, self.offset :]], 1)
 
 
 class Prefill(nn.Module):
-    """inputs_embeds [B, P + K, D], kept_indices [B, K] int64, token_bias [B, K] float32, last_index [B] int64 -> logits
-    [B, V] at last_index, then present_key_i, present_value_i [B, G, P + K + spare, d] of every layer that attends, and
-    state_<kind>_i of the others; works for any K.
+    """inputs_embeds [B, L, D], kept_indices [B, I K] int64, token_bias [B, I K] float32, last_index [B] int64, of
+    several images image_starts [B, I] int64 -> logits [B, V] at last_index, then present_key_i, present_value_i
+    [B, G, L + spare, d] of every layer that attends, and state_<kind>_i of the others; L = P + I K, for any K.
 
-    The caches are zero after P + K.
+    The caches are zero after L.
     """
 
     def __init__(self, decoder: LanguageDecoder) -> None:
@@ -206,19 +245,25 @@ class Prefill(nn.Module):
         self.model, self.head, self.sizes = decoder.model, decoder.head, decoder
 
     def forward(
-        self, inputs_embeds: Tensor, kept_indices: Tensor, token_bias: Tensor, last_index: Tensor
+        self,
+        inputs_embeds: Tensor,
+        kept_indices: Tensor,
+        token_bias: Tensor,
+        last_index: Tensor,
+        image_starts: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """See the class."""
-        sizes, cache = self.sizes, Carried(last_index=last_index)
-        real = (torch.arange(inputs_embeds.shape[1]) <= last_index[:, None]).to(inputs_embeds.dtype)
-        bias = F.pad(token_bias, (sizes.offset, sizes.prompt_length - sizes.offset))
-        mask = sizes.mask(kept_indices.shape[1], last_index)
+        sizes, cache, length = self.sizes, Carried(last_index=last_index), inputs_embeds.shape[1]
+        keep = kept_indices.shape[1] // sizes.images
+        places = None if image_starts is None else Places.of(image_starts, keep, length)
+        real = (torch.arange(length) <= last_index[:, None]).to(inputs_embeds.dtype)
+        mask = sizes.mask(keep, last_index, places) + sizes.spread(token_bias, length, places)[:, None, None]
         embeds, *further = inputs_embeds.split(sizes.dim, -1)
         named = {"deepstack_visual_embeds": further} if further else {}
         hidden = self.model(
             inputs_embeds=embeds,
-            attention_mask=masks(self.model.config, mask + bias[:, None, None], real),
-            position_ids=_axes(sizes.positions.with_text(kept_indices, sizes.offset, sizes.prompt_length)),
+            attention_mask=masks(self.model.config, mask, real),
+            position_ids=_axes(sizes.rotated(kept_indices, places)),
             past_key_values=cache,
             use_cache=True,
             **named,
@@ -229,9 +274,9 @@ class Prefill(nn.Module):
 
 
 class Decode(nn.Module):
-    """input_ids [B, 1] int64, write_index [B] int64, token_bias [B, K] float32, past_key_i, past_value_i
-    [B, G, capacity, d] of every layer that attends, state_<kind>_i of the others -> logits [B, V], then new_key_i,
-    new_value_i [B, G, 1, d], and new_state_<kind>_i in the place of what was given.
+    """input_ids [B, 1] int64, write_index [B] int64, token_bias [B, I K] float32, of several images image_starts [B, I]
+    int64, past_key_i, past_value_i [B, G, capacity, d] of every layer that attends, state_<kind>_i of the others ->
+    logits [B, V], then new_key_i, new_value_i [B, G, 1, d], and new_state_<kind>_i in the place of what was given.
 
     Slots of the past from write_index on are not seen.
     """
@@ -242,15 +287,20 @@ class Decode(nn.Module):
         self.embedding = decoder.embedding
 
     def forward(
-        self, input_ids: Tensor, write_index: Tensor, token_bias: Tensor, *caches: Tensor
+        self, input_ids: Tensor, write_index: Tensor, token_bias: Tensor, *further: Tensor
     ) -> tuple[Tensor, ...]:
         """See the class."""
         sizes, index = self.sizes, write_index[:, None]
+        starts, caches = (further[0], further[1:]) if sizes.images > 1 else (None, further)
         caches, states = caches[: len(sizes.caches)], dict(zip(sizes.carried, caches[len(sizes.caches) :], strict=True))
-        cache = Carried(states)
-        seen = torch.where(torch.arange(sizes.capacity(self.keep))[None] < index, 0.0, MASKED)
-        mask = seen + F.pad(token_bias, (sizes.offset, sizes.capacity(self.keep) - self.keep - sizes.offset))
-        position = (index + (sizes.positions.advance - self.keep)).expand(len(sizes.positions.rows), -1, -1)
+        cache, length = Carried(states), sizes.capacity(self.keep)
+        places, position = None, index + (sizes.positions.advance - self.keep)
+        if starts is not None:
+            places, count = Places.of(starts, self.keep, length), (starts < index).sum(1, keepdim=True)
+            position = index + count * (sizes.positions.advance - self.keep)
+        seen = torch.where(torch.arange(length)[None] < index, 0.0, MASKED)
+        mask = seen + sizes.spread(token_bias, length, places)
+        position = position.expand(len(sizes.positions.rows), -1, -1)
         hidden = self.model(
             inputs_embeds=self.embedding(input_ids),
             attention_mask=masks(self.model.config, mask[:, None, None], None),

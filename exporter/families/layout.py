@@ -35,6 +35,7 @@ class Layout:
         tiles: whether the model reads tiles beside a large picture, which are left out here.
         joins: see `Source.joins`.
         mark_is_zero: whether the model reads the id of a mark that it said itself as id 0.
+        alone: why a prompt has one image, as a clause; empty where it may have several.
     """
 
     language: str = "model.language_model"
@@ -50,6 +51,7 @@ class Layout:
     tiles: bool = False
     joins: str = ""
     mark_is_zero: bool = False
+    alone: str = ""
 
 
 def prefix_of(checkpoint: Checkpoint, layout: Layout) -> str:

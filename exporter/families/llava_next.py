@@ -183,7 +183,10 @@ def open_family(checkpoint: Checkpoint) -> TiledSource:
         checkpoint,
         config,
         graph,
-        Layout(joins="it puts the tokens of its tiles together row by row"),
+        Layout(
+            joins="it puts the tokens of its tiles together row by row",
+            alone="this model reads no tiles of several pictures" if hasattr(config, "vision_aspect_ratio") else "",
+        ),
         preprocess,
         (note,),
         image_size=shape.size,

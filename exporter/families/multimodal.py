@@ -15,6 +15,7 @@ from torch import nn
 
 from ...errors import RequestError
 from ...runtimes.bundle.manifest import GenerationRecord, ProcessorRecord, PromptRecord, TextRecord
+from ...runtimes.images import placed
 from ...runtimes.tokenizer_file import TokenizerFile
 from ..decoders.attention import NAME
 from ..decoders.language import LanguageDecoder, Positions
@@ -26,7 +27,7 @@ from ..sources.weights import emptied, without_weights
 from .answering import Marks, a_word, check_placeholder, marks, unlike_greedy
 from .input_embeddings import text_graph
 from .layout import Layout, prefix_of, shell
-from .multimodal_reference import Reference
+from .multimodal_reference import Reference, parted
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -70,6 +71,11 @@ class Multimodal(Source):
         """See `Source`."""
         return self.layout.joins
 
+    @property
+    def images(self) -> int:
+        """See `Source`; I."""
+        return self.checkpoint.lengths.images
+
     def positions(self) -> Positions:
         """Of the uncompressed tokens."""
         return Positions.in_a_row(self.tokens)
@@ -108,6 +114,7 @@ class Multimodal(Source):
             image_sees=self.layout.image_sees,
             states=prepare(model),
             as_zero=self.placeholder if self.layout.mark_is_zero else None,
+            images=self.images,
         )
 
     def _loaded(self) -> tuple[nn.Module, nn.Linear]:
@@ -144,52 +151,71 @@ class Multimodal(Source):
             return []
         barred = {self.placeholder, *self.marks.eos}
         word = a_word(self.language_config.vocab_size, barred, self.checkpoint)
-        return self.decoder.graphs(keep, self.proof_prompt(), word)
+        prompt, record = self.proof_prompt(), self.generation(keep)
+        starts: list[int] = []
+        if self.images > 1 and record:
+            prompt, starts = placed(prompt, record, self.images)
+        return self.decoder.graphs(keep, prompt, word, starts)
 
     def generation(self, keep: int) -> GenerationRecord | None:
         """See `runtimes.bundle.manifest` for the contract; one capacity for each layer, 0 for those with a state."""
         if self.marks is None:
             return None
-        text, lengths = self.language_config, self.checkpoint.lengths
+        text, lengths, images = self.language_config, self.checkpoint.lengths, self.images
         return GenerationRecord(
             image_span=(self.offset, keep),
             tokens_in=self.tokens,
             prompt_length=lengths.prompt,
-            kv_capacity=[(lengths.prompt + keep + lengths.answer) * attending for attending in attends(text)],
+            kv_capacity=[(lengths.prompt + images * keep + lengths.answer) * attending for attending in attends(text)],
             max_new_tokens=lengths.answer,
             vocabulary=text.vocab_size,
             bos=self.marks.bos,
             pad=self.marks.pad,
             eos=self.marks.eos,
             prompt=self.asked,
+            images=images if images > 1 else None,
+            placeholder=self.placeholder if images > 1 else None,
         )
 
-    def proof_prompt(self) -> list[int]:
+    def proof_prompt(self, images: int | None = None) -> list[int]:
         """A question, or random ids where the folder does not say how to ask one."""
-        return self.prompts(1)[0] if self.marks else []
+        return self.prompts(1, images or self.images)[0] if self.marks else []
 
-    def prompts(self, n: int) -> list[list[int]]:
-        """Prompts as the model wants them asked."""
+    def prompts(self, n: int, images: int = 1) -> list[list[int]]:
+        """Prompts as the model wants them asked; where it takes several images, with the places of so many."""
         if self.asked is not None:
-            return [self._question] * n
-        return self._random(n, max(self.offset + 1, self.checkpoint.lengths.prompt // 4))
+            return [self._questions[images - 1]] * n
+        found = self._random(n, max(self.offset + self.images, self.checkpoint.lengths.prompt // 4))
+        if self.images > 1:
+            for ids in found:
+                ids[:] = [i for i in ids if i != self.placeholder]
+                for number in range(images):
+                    # With a word behind each.
+                    ids.insert(self.offset + 2 * number, self.placeholder)
+        return found
 
     @cached_property
-    def _question(self) -> list[int]:
-        """The ids of a question; a tokenizer of many megabytes is read for it once."""
+    def _questions(self) -> list[list[int]]:
+        """The ids of a question about one image, two, ...; a tokenizer of many megabytes is read for them once."""
         path = self.checkpoint.folder / FILE
         reader = TokenizerFile(self.processor_files[_TOKENIZER], path, self.generation(1))
-        return reader.prompt(self.layout.question or _QUESTIONS[self.layout.media])
+        asked = self.layout.question or _QUESTIONS[self.layout.media]
+        return [reader.prompt(asked, images) for images in range(1, self.images + 1)]
 
     def _random(self, n: int, length: int) -> list[list[int]]:
         rng, vocabulary = np.random.default_rng(0), self.language_config.vocab_size
         return [rng.integers(0, vocabulary, length).tolist() for _ in range(n)]
 
-    def own_answer(self, encoded: Mapping[str, np.ndarray], token_bias: np.ndarray, limit: int) -> Answered | None:
+    def own_answer(
+        self, encoded: Mapping[str, np.ndarray], token_bias: np.ndarray, limit: int, images: int | None = None
+    ) -> Answered | None:
         """See `Source`; by transformers."""
         if self.marks is None:
             return None
-        return self.reference.answer(encoded, token_bias, self.proof_prompt(), self.marks, limit)
+        prompt, place = self.proof_prompt(images), self.offset
+        # The words before the first image, between them and behind the last.
+        words = [prompt[:place], prompt[place:]] if self.images == 1 else parted(prompt, self.placeholder)
+        return self.reference.answer(encoded, token_bias, words, self.marks, limit)
 
     def let_go(self) -> None:
         """See `Source`."""
@@ -224,6 +250,7 @@ class Multimodal(Source):
             return
         vocabulary = self.language_config.vocab_size
         check_placeholder(self.checkpoint, self.placeholder, vocabulary, self.layout.media)
+        self.check_images()
         content, _ = tokenizer_of(self.checkpoint, vocabulary)
         layout = self.layout
         found = prompt_of(
@@ -235,6 +262,7 @@ class Multimodal(Source):
             layout.asks,
             layout.media,
             written=layout.written,
+            images=self.images,
         )
         if isinstance(found, tuple):
             self.asked, self.offset = found
@@ -248,19 +276,32 @@ class Multimodal(Source):
         self.check_lengths()
         self.marks = marks(self.checkpoint, self.language_config, vocabulary)
         length, lengths = len(self.proof_prompt()), self.checkpoint.lengths
+        length -= self.images if self.images > 1 else 0
         if length > lengths.prompt:
+            about = f" about {self.images} images" if self.images > 1 else ""
             raise RequestError(
-                f"a short question is {length} ids with this model's chat template, and the graphs would take "
+                f"a short question{about} is {length} ids with this model's chat template, and the graphs would take "
                 f"{lengths.prompt}",
                 where=str(self.checkpoint.folder),
                 fix=f"Give --prompt-length {2 * length}, or more for longer questions.",
             )
 
+    def check_images(self) -> None:
+        """Raise `RequestError` where a prompt cannot have as many images as were asked for."""
+        hears = self.layout.media == "audio"
+        why = "it hears sounds, and reads no pictures" if hears else self.layout.alone
+        if self.images > 1 and why:
+            raise RequestError(
+                f"--images {self.images} cannot be had of {self.name}: {why}",
+                where=str(self.checkpoint.folder / "config.json"),
+                fix="Leave --images out, and ask about each.",
+            )
+
     def check_lengths(self) -> None:
         """All that a sequence may hold must fit the positions that the model was made for, or RequestError."""
         lengths, text = self.checkpoint.lengths, self.language_config
-        whole = lengths.prompt + lengths.answer + self.positions().advance
-        fewer = "Give a smaller --prompt-length or --answer-length"
+        whole, images = lengths.prompt + lengths.answer + self.images * self.positions().advance, self.images
+        fewer = "Give a smaller --prompt-length or --answer-length" + ", or fewer --images" * (self.images > 1)
         for name, says, fix in (
             ("max_position_embeddings", "max_position_embeddings of config.json is {}", f"{fewer}."),
             (
@@ -271,9 +312,10 @@ class Multimodal(Source):
         ):
             most = getattr(text, name, None)
             if most is not None and whole > most:
+                called = CALLED[self.layout.media] if images == 1 else f"{images} images"
                 raise RequestError(
-                    f"a prompt of {lengths.prompt} ids, {CALLED[self.layout.media]} of {self.tokens} tokens and an "
-                    f"answer of {lengths.answer} take {whole} positions, and {says.format(most)}",
+                    f"a prompt of {lengths.prompt} ids, {called} of {self.tokens} tokens and an answer of "
+                    f"{lengths.answer} take {whole} positions, and {says.format(most)}",
                     where=str(self.checkpoint.folder / "config.json"),
                     fix=fix,
                 )
@@ -300,4 +342,7 @@ class Multimodal(Source):
 
     def real_prompts(self, n: int, length: int) -> list[list[int]]:
         """Prompts, or random ids where only their embeddings are exported."""
-        return self.prompts(n) if self.marks else self._random(n, max(1, 3 * length // 4))
+        if not self.marks:
+            return self._random(n, max(1, 3 * length // 4))
+        prompts = self.prompts(n)
+        return prompts if self.images == 1 else [[i for i in ids if i != self.placeholder] for ids in prompts]

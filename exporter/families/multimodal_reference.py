@@ -54,45 +54,65 @@ class Reference:
 
         self.model.prepare_inputs_for_generation = prepared
 
-    def _kinds(self, length: int, keep: int) -> dict[str, Tensor]:
-        """What sees tokens behind it, for models that ask: that of the image is 1, or of the whole prompt 0."""
+    def _kinds(self, image: Tensor) -> dict[str, Tensor]:
+        """What sees tokens behind it, for models that ask: that of an image is 1, or of the whole prompt 0."""
         if self._decoder.image_sees == "before":
             return {}
-        place = torch.arange(length)[None] - self._decoder.offset
-        image = (place >= 0) & (place < keep)
-        return {"token_type_ids": image.long() if self._decoder.image_sees == "image" else torch.zeros_like(place)}
+        sees = self._decoder.image_sees == "image"
+        return {"token_type_ids": image.long() if sees else torch.zeros_like(image, dtype=torch.long)}
+
+    def _positions(self, words: Sequence[Sequence[int]], kept: Tensor) -> Tensor:
+        """[R, B, L], counted from word to word and from image to image."""
+        own, at, found = self._decoder.positions, 0, []
+        for number, ids in enumerate(words):
+            found.append((at + torch.arange(len(ids))).expand(len(own.rows), len(kept), -1))
+            at += len(ids)
+            if number + 1 < len(words):
+                found.append(own.rows[:, kept.chunk(len(words) - 1, 1)[number]] + at)
+                at += own.advance
+        return torch.cat(found, -1)
 
     def answer(
         self,
         encoded: Mapping[str, np.ndarray],
         token_bias: np.ndarray,
-        prompt: Sequence[int],
+        prompt: Sequence[Sequence[int]],
         marks: Marks,
         limit: int,
     ) -> Answered:
-        """What greedy `generate` says; `token_bias` [1, K] is added to the mask of every attention."""
-        sizes, kept = self._decoder, torch.from_numpy(encoded["kept_indices"].astype(np.int64))
-        words = self._language.get_input_embeddings()(torch.tensor([[*prompt]]))
+        """What greedy `generate` says.
+
+        Args:
+            encoded: of I images, tokens [1, I K, D] and kept_indices [1, I K].
+            token_bias: [1, I K], added to the mask of every attention.
+            prompt: the ids before the first image, those between it and the next, ..., and those behind the last.
+            marks: of the model.
+            limit: at most so many ids.
+        """
+        kept = torch.from_numpy(encoded["kept_indices"].astype(np.int64))
+        embedding = self._language.get_input_embeddings()
+        words = [embedding(torch.tensor([[*ids]], dtype=torch.long)) for ids in prompt]
         whole = torch.from_numpy(encoded["tokens"].astype(np.float32))
-        tokens, *further = whole.split(words.shape[2], -1)
-        embeds = torch.cat([words[:, : sizes.offset], tokens, words[:, sizes.offset :]], 1)
-        positions = sizes.positions.with_text(kept, sizes.offset, len(prompt))
-        bias = torch.from_numpy(np.asarray(token_bias, np.float32))[:, None, None]
+        tokens, *further = whole.split(words[0].shape[2], -1)
+        embeds = _woven(words, tokens)
+        positions = self._positions(prompt, kept)
+        nothing = [torch.zeros(1, len(ids)) for ids in prompt]
+        image = _woven(nothing, torch.ones(1, kept.shape[1])) > 0
+        bias = _woven(nothing, torch.from_numpy(np.asarray(token_bias, np.float32)))
 
         def biased(
             _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
         ) -> tuple[tuple[Any, ...], dict[str, Any]]:
             mask = named["attention_mask"]
             assert mask is not None, "eager attention has a mask"
-            behind = mask.shape[-1] - sizes.offset - bias.shape[-1]
-            return args, {**named, "attention_mask": mask + F.pad(bias, (sizes.offset, behind))}
+            added = F.pad(bias, (0, mask.shape[-1] - bias.shape[-1]))[:, None, None]
+            return args, {**named, "attention_mask": mask + added}
 
         def deepened(
             _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
         ) -> tuple[tuple[Any, ...], dict[str, Any]]:
             if named["inputs_embeds"].shape[1] == 1:
                 return args, named
-            image = F.pad(torch.ones(1, kept.shape[1]), (sizes.offset, len(prompt) - sizes.offset)) > 0
             return args, {**named, "visual_pos_masks": image, "deepstack_visual_embeds": [x[0] for x in further]}
 
         attentions = [layer.self_attn for layer in self._language.layers if hasattr(layer, "self_attn")]
@@ -103,6 +123,23 @@ class Reference:
             "inputs_embeds": embeds,
             "attention_mask": torch.ones(embeds.shape[:2], dtype=torch.long),
             "position_ids": positions[0] if len(positions) == 1 else positions,
-            **self._kinds(embeds.shape[1], kept.shape[1]),
+            **self._kinds(image),
         }
         return greedy(self.model.generate, hooks, marks, limit, inputs=inputs)
+
+
+def parted(prompt: Sequence[int], placeholder: int) -> list[list[int]]:
+    """The ids before the first placeholder, between it and the next, ..., and behind the last."""
+    parts: list[list[int]] = [[]]
+    for i in prompt:
+        if i == placeholder:
+            parts.append([])
+        else:
+            parts[-1].append(i)
+    return parts
+
+
+def _woven(words: Sequence[Tensor], images: Tensor) -> Tensor:
+    """[1, L, ...] of parts of words [1, n, ...], with the images between them, [1, I K, ...] together."""
+    parts = [part for pair in zip(words, images.chunk(len(words) - 1, 1)) for part in pair]
+    return torch.cat([*parts, words[-1]], 1)

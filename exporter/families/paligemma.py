@@ -28,7 +28,9 @@ from .visual import VisionLanguage
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
 
-_LAYOUT = Layout(asks=("<image>{bos}", "\n"), image_sees="prompt")
+_LAYOUT = Layout(
+    asks=("<image>{bos}", "\n"), image_sees="prompt", alone="this model sees a prompt whole, with one picture in front"
+)
 
 
 class _Text(Language):

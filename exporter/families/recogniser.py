@@ -165,11 +165,13 @@ class Recogniser(Source):
             speech=said.speech,
         )
 
-    def proof_prompt(self) -> list[int]:
+    def proof_prompt(self, images: int | None = None) -> list[int]:
         """See `Settings.prompt`."""
         return self.settings.prompt() if self.settings else []
 
-    def own_answer(self, encoded: Mapping[str, np.ndarray], token_bias: np.ndarray, limit: int) -> Answered | None:
+    def own_answer(
+        self, encoded: Mapping[str, np.ndarray], token_bias: np.ndarray, limit: int, images: int | None = None
+    ) -> Answered | None:
         """See `Source`; by transformers."""
         if self.settings is None:
             return None

@@ -18,6 +18,7 @@ import numpy as np
 from ...errors import GraphError
 from ...runtimes.choose import Rules
 from ...runtimes.generate import go_along, go_on
+from ...runtimes.images import count_of
 from ...runtimes.tokenizer_file import TokenizerFile
 from ..progress import Progress
 from .generation import Arrays, Runner, all_begun, stored
@@ -56,7 +57,7 @@ def agreement_probes(
     Args:
         source: of the model.
         variant: of the manifest.
-        encoded: the encoder's outputs by role, for each sample.
+        encoded: the encoder's outputs by role, for each sample; see `in_prompts`.
         models: the float graphs by role.
         runner: the runtime.
         weights: those of the graphs that will be compared.
@@ -66,10 +67,11 @@ def agreement_probes(
     assert record is not None, "there are language graphs"
     method = {"least": LEAST[weights] if least is None else least, "weights": weights}
     inputs = [{name: one[name] for name in ("tokens", "kept_indices", "sizes")} for one in encoded]
-    prompts, limit = _prompts(source, record), min(_LONGEST, record.max_new_tokens)
+    prompts, limit = [_prompts(source, record, one) for one in inputs], min(_LONGEST, record.max_new_tokens)
     passage = _passage(source, record)[:limit]
-    texts: list[tuple[Arrays, list[int], list[int]]] = [(one, prompt, []) for one in inputs for prompt in prompts]
-    texts += [(inputs[0], prompts[0], passage)] if len(set(passage)) >= _DISTINCT else []
+    texts: list[tuple[Arrays, list[int], list[int]]] = []
+    texts += [(one, prompt, []) for one, asked in zip(inputs, prompts) for prompt in asked]
+    texts += [(inputs[0], prompts[0][0], passage)] if len(set(passage)) >= _DISTINCT else []
     begun, run = all_begun((text[:2] for text in texts), variant, models, runner)
     probes = []
     for (one, prompt, ids), at_first in zip(texts, begun):
@@ -155,9 +157,11 @@ def _perplexity(own: np.ndarray) -> float:
     return float(np.exp(min(80.0, -own.astype(np.float64).mean())))
 
 
-def _prompts(source: Source, record: GenerationRecord) -> list[list[int]]:
-    """Different ones, about each input."""
-    asked = [source.proof_prompt()] if source.proof_prompt() else source.real_prompts(_PROMPTS, record.prompt_length)
+def _prompts(source: Source, record: GenerationRecord, encoded: Arrays) -> list[list[int]]:
+    """Different ones, about one input, or about several images that were encoded."""
+    images = (count_of(record, encoded),) if record.images else ()
+    proved = source.proof_prompt(*images)
+    asked = [proved] if proved else source.real_prompts(_PROMPTS, record.prompt_length)
     return [list(prompt) for prompt in dict.fromkeys(map(tuple, asked or [[record.bos]]))]
 
 

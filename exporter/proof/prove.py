@@ -80,7 +80,7 @@ def prove(
     from ...runtimes.ort.graph import ort_runner
     from .encoder_probes import encoder_probes
     from .end_to_end import end_to_end
-    from .generation import check_answers
+    from .generation import check_answers, in_prompts
     from .parity import check
 
     source, inserted, models = plan.source, built.inserted, built.models
@@ -103,10 +103,10 @@ def prove(
     probes += _of_text(source, built)
     bounded = "head" in parts and all(step.seam.module for step in inserted.steps)
     whole_in_torch = end_to_end(source.encoder, inserted, encoded) if bounded else None
-    by_role = _by_role(variant, encoded)
+    by_role = in_prompts(variant.generation, _by_role(variant, encoded))
     if variant.generation:
-        wholes = whole_in_torch.wholes if whole_in_torch else []
-        probes += _of_language(plan, built, variant, by_role, language_values(encoded[0][1]), wholes)
+        wholes = in_prompts(variant.generation, whole_in_torch.wholes if whole_in_torch else [])
+        probes += _of_language(plan, built, variant, by_role, language_values(by_role[0]), wholes)
         if precision != "bf16":
             source.let_go()
             give_back()

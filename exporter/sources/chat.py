@@ -67,8 +67,9 @@ def prompt_of(
     media: Media = "image",
     *,
     written: bool = False,
+    images: int = 1,
 ) -> tuple[PromptRecord, int] | str:
-    """How a question about one image or sound is asked.
+    """How a question about one image or sound, or about several images, is asked.
 
     Args:
         checkpoint: the folder.
@@ -80,9 +81,10 @@ def prompt_of(
             stands for the token that begins a text.
         media: which of both.
         written: whether templates of this model take one text with `mark` in it, and no list of parts.
+        images: as many as a question may be about.
 
     Returns:
-        The record, and how many ids stand before the placeholder; where there is none, why.
+        The record, and how many ids stand before the one placeholder; where there is none, why.
 
     Raises:
         RequestError: the template cannot be read or rendered.
@@ -91,9 +93,10 @@ def prompt_of(
     config: _Tokenizer = typed(_Tokenizer, checkpoint.optional(path.name)[1], path)
     if asks is not None:
         before, after = (part.replace("{bos}", _text(config.bos_token)) for part in asks)
-        record = PromptRecord(before=before.replace(mark, becomes), after=after, image=image)
+        fronts = [before.replace(mark, becomes * count) for count in range(1, images + 1)]
+        record = PromptRecord(before=fronts[0], after=after, image=image, several=fronts[1:] or None)
     else:
-        turn = _turn(checkpoint, config, image, mark, becomes, media, written=written)
+        turn = _turn(checkpoint, config, image, mark, becomes, media, images, written=written)
         if isinstance(turn, str):
             return turn
         record = turn
@@ -107,34 +110,53 @@ def prompt_of(
             fix="Its files belong to different models: download the folder again. Or export the encoder alone with "
             "--parts encoder.",
         )
-    ids = reader.marked(f"{record.before}{_QUESTIONS[0]}{record.after}", add_special_tokens=record.add_special_tokens)
-    if ids.count(image) != 1:
-        return f"the tokenizer does not read {becomes} as one placeholder"
-    return record, ids.index(image)
+    found: list[list[int]] = []
+    for count in range(1, images + 1):
+        text = f"{record.in_front(count)}{_QUESTIONS[0]}{record.after}"
+        found.append(reader.marked(text, add_special_tokens=record.add_special_tokens))
+        if found[-1].count(image) != count:
+            return f"the tokenizer does not read {becomes} as one placeholder"
+    return record, found[0].index(image)
 
 
 def _turn(
-    checkpoint: Checkpoint, config: _Tokenizer, image: int, mark: str, becomes: str, media: Media, *, written: bool
+    checkpoint: Checkpoint,
+    config: _Tokenizer,
+    image: int,
+    mark: str,
+    becomes: str,
+    media: Media,
+    images: int,
+    *,
+    written: bool,
 ) -> PromptRecord | str:
     """What the chat template makes of a question, or why nothing; see `prompt_of`."""
     template = _template(checkpoint, config)
     if template is None:
         return "the folder has no chat template"
     marks = {"bos_token": _text(config.bos_token), "eos_token": _text(config.eos_token)}
-    first, second, padded = _rendered(checkpoint, template, marks, media, mark if written else "")
-    parts = _around(first, _QUESTIONS[0])
-    if parts is None or parts != _around(second, _QUESTIONS[1]):
-        return "its chat template changes the question"
-    before, after = parts
-    if before.count(mark) != 1 or mark in after:
-        return f"its chat template does not put one {mark} in front of the question"
+    turns, stripped = [], []
+    every = _rendered(checkpoint, template, marks, media, mark if written else "", images)
+    for count in range(1, images + 1):
+        first, second, padded = every[len(_ASKED) * (count - 1) : len(_ASKED) * count]
+        parts = _around(first, _QUESTIONS[0])
+        if parts is None or parts != _around(second, _QUESTIONS[1]):
+            return "its chat template changes the question"
+        if parts[0].count(mark) != count or mark in parts[1]:
+            return f"its chat template does not put {'one' if count == 1 else count} {mark} in front of the question"
+        turns.append(parts)
+        stripped.append(_around(padded, _QUESTIONS[0]) == parts)
+    if len({after for _, after in turns}) > 1:
+        return "its chat template goes on in another way behind a question about several images"
+    (before, after), *further = turns
     begins = bool(marks["bos_token"]) and before.startswith(marks["bos_token"])
     return PromptRecord(
         before=before.replace(mark, becomes),
         after=after,
         image=image,
+        several=[front.replace(mark, becomes) for front, _ in further] or None,
         add_special_tokens=not begins,
-        strips=_around(padded, _QUESTIONS[0]) == parts,
+        strips=all(stripped),
     )
 
 
@@ -157,12 +179,15 @@ def _template(checkpoint: Checkpoint, config: _Tokenizer) -> str | None:
     return config.chat_template
 
 
-def _rendered(checkpoint: Checkpoint, template: str, marks: dict[str, str], media: Media, written: str) -> list[str]:
+def _rendered(
+    checkpoint: Checkpoint, template: str, marks: dict[str, str], media: Media, written: str, images: int
+) -> list[str]:
     try:
-        return rendered(template, _ASKED, marks["bos_token"], marks["eos_token"], media, written)
+        return rendered(template, _ASKED, marks["bos_token"], marks["eos_token"], media, written, images)
     except ValueError as error:
+        about = CALLED[media] if images == 1 else f"up to {images} images"
         raise RequestError(
-            f"the chat template fails on one question about {CALLED[media]}: {first_line(error, 200)}",
+            f"the chat template fails on one question about {about}: {first_line(error, 200)}",
             where=str(checkpoint.folder),
             fix="Copy or download the folder again, or export the encoder alone with --parts encoder.",
         ) from None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import RequestError
-from ...runtimes.bundle.language_records import LONGEST_PROMPT
+from ...runtimes.bundle.language_records import LONGEST_PROMPT, MOST_IMAGES
 from .configuration import read_json
 from .weights import Weights
 
@@ -19,28 +19,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lengths:
-    """What the language graphs hold beside an image.
+    """What the language graphs hold.
 
     Attributes:
         prompt: ids of a prompt, which is padded to it.
         answer: tokens that are generated at most.
+        images: that a prompt may have.
     """
 
     prompt: int = 128
     answer: int = 128
+    images: int = 1
 
 
-def lengths_of(prompt: int | None, answer: int | None) -> Lengths | None:
+# Field -> the option that sets it, and the most that it may be.
+_OPTIONS = {
+    "prompt": ("--prompt-length", LONGEST_PROMPT),
+    "answer": ("--answer-length", LONGEST_PROMPT),
+    "images": ("--images", MOST_IMAGES),
+}
+
+
+def lengths_of(prompt: int | None, answer: int | None, images: int | None = None) -> Lengths | None:
     """What was asked for; None where nothing was.
 
     Raises:
         RequestError: one is no whole number of 1 or more.
     """
-    given = {name: value for name, value in (("prompt", prompt), ("answer", answer)) if value is not None}
+    asked = {"prompt": prompt, "answer": answer, "images": images}
+    given = {name: value for name, value in asked.items() if value is not None}
     for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LONGEST_PROMPT:
+        option, most = _OPTIONS[name]
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
             raise RequestError(
-                f"--{name}-length {value!r} is no whole number from 1 to {LONGEST_PROMPT}",
+                f"{option} {value!r} is no whole number from 1 to {most}",
                 fix=f"Leave it out for {getattr(Lengths(), name)}.",
             )
     return Lengths(**given) if given else None

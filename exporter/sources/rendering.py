@@ -3,13 +3,14 @@
 A template comes with a checkpoint. The sandbox of transformers lets it call nothing, but it may still loop without end
 or write gigabytes, which only the end of a process stops.
 
-As a program it reads {"template", "marks", "questions", "media", "written"} from stdin, and writes {"rendered"} or
-{"error"}.
+As a program it reads {"template", "marks", "questions", "media", "written", "images"} from stdin, and writes
+{"rendered"} or {"error"}.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import subprocess
 import sys
@@ -25,9 +26,15 @@ _LONGEST = 1 << 20
 
 @functools.lru_cache(maxsize=16)
 def rendered(
-    template: str, questions: tuple[str, ...], bos: str, eos: str, media: str = "image", written: str = ""
+    template: str,
+    questions: tuple[str, ...],
+    bos: str,
+    eos: str,
+    media: str = "image",
+    written: str = "",
+    images: int = 1,
 ) -> list[str]:
-    """One turn of a user with an image or a sound and a question, up to where the answer begins, for each question.
+    """One turn of a user with a sound or images and a question, up to where the answer begins, for each question.
 
     Args:
         template: of a checkpoint, in Jinja.
@@ -36,12 +43,13 @@ def rendered(
         eos: ``eos_token``.
         media: what stands before the question, image or audio.
         written: what stands for it, where a template takes a text, and no list of parts.
+        images: with 2 or more, the questions are asked with one of it, then again with two, up to so many.
 
     Raises:
         ValueError: it fails, or takes too long or too much; says how.
     """
     marks = {"bos_token": bos, "eos_token": eos}
-    asked = {"questions": questions, "media": media, "written": written}
+    asked = {"questions": questions, "media": media, "written": written, "images": images}
     request = json.dumps({"template": template, "marks": marks, **asked})
     done = subprocess.run(
         [sys.executable, "-m", __name__], input=request, capture_output=True, text=True, check=False, errors="replace"
@@ -56,15 +64,17 @@ def rendered(
     return found
 
 
-def _render(template: str, marks: Mapping[str, str], questions: Sequence[str], media: str, written: str) -> list[str]:
+def _render(
+    template: str, marks: Mapping[str, str], questions: Sequence[str], media: str, written: str, images: int
+) -> list[str]:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     turns = []
-    for question in questions:
-        # Templates know a sound by its type, or by the key of its address.
-        part = {"type": media, **({"audio_url": ""} if media == "audio" else {})}
-        parts: list[dict[str, Any]] = [part, {"type": "text", "text": question}]
-        turns.append([{"role": "user", "content": written + question if written else parts}])
+    # Templates know a sound by its type, or by the key of its address.
+    part = {"type": media, **({"audio_url": ""} if media == "audio" else {})}
+    for count, question in itertools.product(range(1, images + 1), questions):
+        parts: list[dict[str, Any]] = [*[part] * count, {"type": "text", "text": question}]
+        turns.append([{"role": "user", "content": written * count + question if written else parts}])
     _limit()
     made: list[str] = render_jinja_template(turns, chat_template=template, add_generation_prompt=True, **marks)[0]
     return made

@@ -150,6 +150,11 @@ class Source(ABC):
         """The modality; where it is not set, guessed from the rank of the encoder's input, or None."""
         return self.modality or _BY_RANK.get(len(next(iter(self.encoder.inputs.values())).shape))
 
+    @property
+    def images(self) -> int:
+        """That a prompt of the language graphs may have."""
+        return 1
+
     @cached_property
     def sha256(self) -> str | None:
         """Hash of the one file, or of the hashes of several in the order of their names; None without files.
@@ -237,17 +242,21 @@ class Source(ABC):
         """The manifest's generation record for K kept tokens; None where `language` returns no graphs."""
         return None
 
-    def proof_prompt(self) -> list[int]:
-        """The ids of the prompt that `own_answer` continues."""
+    def proof_prompt(self, images: int | None = None) -> list[int]:
+        """The ids of the prompt that `own_answer` continues; None: with as many images as a prompt may have."""
         return []
 
-    def own_answer(self, encoded: Mapping[str, np.ndarray], token_bias: np.ndarray, limit: int) -> Answered | None:
+    def own_answer(
+        self, encoded: Mapping[str, np.ndarray], token_bias: np.ndarray, limit: int, images: int | None = None
+    ) -> Answered | None:
         """What the model's own code, greedy, answers to `proof_prompt`; None where that code is our graphs'.
 
         Args:
-            encoded: what the encoder and its compressor give: tokens [1, K, D], kept_indices [1, K].
-            token_bias: [1, K] float32.
+            encoded: what the encoder and its compressor give: tokens [1, K, D], kept_indices [1, K]; with several
+                images those of each, one after the other.
+            token_bias: [1, K] float32; likewise.
             limit: at most so many ids.
+            images: see `proof_prompt`.
         """
         return None
 

@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from .strict import LARGEST, Size, Strict
+from .strict import LARGEST, BundlePath, Size, Strict
 
 # More than any language model reads; prompts are padded to their length.
 LONGEST_PROMPT = 1 << 20
+# More than the context of any language model holds beside a question.
+MOST_IMAGES = 64
 
 
 class SpeechRecord(Strict):
@@ -56,6 +58,7 @@ class PromptRecord(Strict):
 
     Attributes:
         before: with the placeholder of the image, once.
+        several: the same for two images, for three, and so on; absent where a prompt takes one.
         after: up to where the answer begins; empty where a question is what the answer begins with.
         image: id of the placeholder.
         add_special_tokens: whether the tokenizer adds its own ids around them, such as `bos`.
@@ -65,8 +68,13 @@ class PromptRecord(Strict):
     before: str
     after: str
     image: int = Field(ge=0)
+    several: list[str] | None = None
     add_special_tokens: bool = False
     strips: bool = False
+
+    def in_front(self, images: int) -> str:
+        """`before`, for so many images."""
+        return self.before if images == 1 else (self.several or [])[images - 2]
 
 
 class GenerationRecord(Strict):
@@ -76,7 +84,7 @@ class GenerationRecord(Strict):
         attention: how the decoder reads the tokens: ``self``, as a part of its sequence, or ``cross``, by
             cross-attention.
         image_span: [offset, K] in the compressed sequence: offset ids precede the image. [0, K] where `attention` is
-            cross.
+            cross. With several images K is of each, and `offset` of the first one of a prompt with one.
         tokens_in: N, the length of the span before compression, from which text positions after the image count.
         prompt_length: P, the fixed length of the text, image span excluded.
         kv_capacity: key/value slots per layer; 0 for one that carries a state.
@@ -86,6 +94,8 @@ class GenerationRecord(Strict):
         begin_suppress: ids that are not chosen as the first of an answer.
         speech: how a transcript is begun; None: with `bos`.
         prompt: how a question is asked; None: with `bos` in front of it.
+        images: how many a prompt may have, 2 or more; absent: one. Schema 2.3.
+        placeholder: with `images`: the id that stands in a prompt for each.
     """
 
     attention: Literal["self", "cross"] = "self"
@@ -102,6 +112,23 @@ class GenerationRecord(Strict):
     begin_suppress: list[int] = Field(default_factory=list)
     speech: SpeechRecord | None = None
     prompt: PromptRecord | None = None
+    images: Annotated[int, Field(ge=2, le=MOST_IMAGES)] | None = None
+    placeholder: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _images_are_placed(self) -> GenerationRecord:
+        if (self.images is None) != (self.placeholder is None):
+            raise ValueError("`images` and `placeholder` go together, and one is missing")
+        if self.images and self.attention == "cross":
+            raise ValueError(f"a prompt of {self.images} images has places for none of them in cross-attention")
+        if self.prompt and len(self.prompt.several or ()) != (self.images or 1) - 1:
+            raise ValueError(
+                f"`prompt` says how 1 to {1 + len(self.prompt.several or ())} images are asked about, and a prompt may "
+                f"have {self.images or 1}"
+            )
+        if self.images and self.prompt and self.prompt.image != self.placeholder:
+            raise ValueError(f"the image of `prompt` is id {self.prompt.image}, and not {self.placeholder}")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> GenerationRecord:
@@ -117,6 +144,7 @@ class GenerationRecord(Strict):
             )
         named = (self.bos, self.pad, *self.eos, *self.suppress, *self.begin_suppress)
         spoken = [*(self.speech.ids() if self.speech else ()), *([self.prompt.image] if self.prompt else ())]
+        spoken += [] if self.placeholder is None else [self.placeholder]
         outside = [i for i in (*named, *spoken) if not 0 <= i < self.vocabulary]
         if outside:
             raise ValueError(f"special id {outside[0]} is outside the vocabulary of {self.vocabulary}")
@@ -144,6 +172,35 @@ class TextRecord(Strict):
         if self.pad not in self.blank:
             raise ValueError(f"pad {self.pad} is not among the blank ids {self.blank}, and would count as a word")
         return self
+
+
+class ProcessorRecord(Strict):
+    """How text becomes ids, and ids text.
+
+    Attributes:
+        kind: ``words`` (one id per word), ``tokenizers`` (a tokenizer.json of Hugging Face's library) or ``none``.
+        vocabulary: of ``words``: its file.
+        tokenizer: of ``tokenizers``: its file.
+        labels: of an encoder that gives ``logits``: a file with the names of the classes, a list in JSON.
+    """
+
+    kind: Literal["words", "tokenizers", "none"] = "none"
+    vocabulary: BundlePath | None = None
+    tokenizer: BundlePath | None = None
+    labels: BundlePath | None = None
+
+    @model_validator(mode="after")
+    def _has_its_file(self) -> ProcessorRecord:
+        if self.kind == "words" and self.vocabulary is None:
+            raise ValueError("a words processor needs its vocabulary file")
+        if self.kind == "tokenizers" and self.tokenizer is None:
+            raise ValueError("a tokenizers processor needs its tokenizer file")
+        return self
+
+    @property
+    def files(self) -> list[str]:
+        """What it reads."""
+        return [file for file in (self.vocabulary, self.tokenizer, self.labels) if file]
 
 
 class WeightsRecord(Strict):

@@ -71,6 +71,13 @@ state_<kind>_<i>, decode takes it, and returns new_state_<kind>_<i> of the same 
 whole. A state is [B, ...] float32 in every precision, and has read what lies up to last_index: padding does not change
 it. Kinds are ``conv``, the last columns that a convolution read, and ``linear``, the matrices of a linear attention.
 `token_bias` does not reach these layers: for them a merged token is one token.
+
+Schema 2.3 adds prompts with up to I = `images` of the generation record. The encoder runs for each, and embed, prefill
+and decode take its outputs for all, one image after the other (K becomes I K above; in the place of those that are not
+there any finite values), and a further input image_starts [B, I] int64: where the tokens of each image begin in the
+compressed sequence, ascending; for one that is not there the largest capacity. Any ids may stand between images. Text
+has moved by N - K for each image before it, and the slots of an image count from where it begins in the uncompressed
+sequence. The last word of n prompt ids about i images, their places left out, is at n + i K - 1.
 """
 
 from __future__ import annotations
@@ -85,6 +92,7 @@ from ...errors import invalid
 from .decode_contract import check_caches, check_states, has_states
 from .export_records import Parity
 from .language_records import LONGEST_PROMPT, GenerationRecord, TextRecord
+from .language_records import ProcessorRecord as ProcessorRecord
 from .language_records import PromptRecord as PromptRecord
 from .language_records import SpeechRecord as SpeechRecord
 from .language_records import WeightsRecord as WeightsRecord
@@ -96,10 +104,11 @@ from .media_records import WaveformRecord as WaveformRecord
 from .strict import LARGEST, BundlePath, FileName, Size, Strict
 
 SCHEMA = "2.0"
-# Of bundles with `Variant.llm_weights`, and of those with states. Others say 2.0: all its readers check them strictly.
-WEIGHTS_SCHEMA, STATES_SCHEMA = "2.1", "2.2"
+# Of bundles with `Variant.llm_weights`, of those with states, and of those whose prompts may have several images. All
+# others say 2.0: its readers check them strictly.
+WEIGHTS_SCHEMA, STATES_SCHEMA, IMAGES_SCHEMA = "2.1", "2.2", "2.3"
 # Schemas that are read: major version -> its newest minor version.
-READ = {1: 0, 2: 2}
+READ = {1: 0, 2: 3}
 MANIFEST = "manifest.json"
 # The prefix of hidden files and folders inside a bundle or beside it; then those of a pending replacement, and of the
 # staging folder.
@@ -221,6 +230,8 @@ class Variant(Strict):
     @property
     def oldest_schema(self) -> str:
         """That says all of it."""
+        if self.generation and self.generation.images:
+            return IMAGES_SCHEMA
         if has_states(self.graphs):
             return STATES_SCHEMA
         return WEIGHTS_SCHEMA if self.llm_weights else SCHEMA
@@ -239,6 +250,8 @@ class Variant(Strict):
             raise ValueError("the graph `encoder` has no output `tokens`, which generation reads")
         for role, (inputs, outputs) in _NEEDED.items():
             graph = self.graphs.get(role)  # type: ignore[call-overload]
+            if role != "text" and self.generation and self.generation.images:
+                inputs = (*inputs, "image_starts")
             lacking = (
                 [] if graph is None else [*({*inputs} - graph.inputs.keys()), *({*outputs} - graph.outputs.keys())]
             )
@@ -249,35 +262,6 @@ class Variant(Strict):
             if len(shape) != 2 or not 1 <= shape[1] <= LONGEST_PROMPT:
                 raise ValueError(f"input_ids of the graph `text` is {shape}, and not [1, L]")
         return self
-
-
-class ProcessorRecord(Strict):
-    """How text becomes ids, and ids text.
-
-    Attributes:
-        kind: ``words`` (one id per word), ``tokenizers`` (a tokenizer.json of Hugging Face's library) or ``none``.
-        vocabulary: of ``words``: its file.
-        tokenizer: of ``tokenizers``: its file.
-        labels: of an encoder that gives ``logits``: a file with the names of the classes, a list in JSON.
-    """
-
-    kind: Literal["words", "tokenizers", "none"] = "none"
-    vocabulary: BundlePath | None = None
-    tokenizer: BundlePath | None = None
-    labels: BundlePath | None = None
-
-    @model_validator(mode="after")
-    def _has_its_file(self) -> ProcessorRecord:
-        if self.kind == "words" and self.vocabulary is None:
-            raise ValueError("a words processor needs its vocabulary file")
-        if self.kind == "tokenizers" and self.tokenizer is None:
-            raise ValueError("a tokenizers processor needs its tokenizer file")
-        return self
-
-    @property
-    def files(self) -> list[str]:
-        """What it reads."""
-        return [file for file in (self.vocabulary, self.tokenizer, self.labels) if file]
 
 
 class Manifest(Strict):

@@ -104,15 +104,23 @@ Json answer(const Json& call) {
     if (what == "choose") return allowed(call);
     if (what == "tokenize") return Words::load(call.at("vocabulary").get<std::string>()).tokenize(call.at("text"));
     if (what == "open") return session(call).bundle().manifest().files.size();
-    const Held held(call);
-    if (what == "encode" && call.contains("prompt"))
-        return write(call, session(call).encode(held.media, call["prompt"].get<std::string>()));
-    if (what == "encode") return write(call, session(call).encode(held.media));
     GenerateOptions options;
     if (call.contains("max_new_tokens")) options.max_new_tokens = call["max_new_tokens"].get<std::int64_t>();
     options.language = call.value("language", "");
     options.task = call.value("task", "");
     options.timestamps = call.value("timestamps", false);
+    if (call.contains("several")) {
+        std::vector<Held> held;
+        held.reserve(call["several"].size());
+        std::vector<Media> media;
+        for (const Json& one : call["several"]) held.emplace_back(one);
+        for (const Held& one : held) media.push_back(one.media);
+        return json_of(session(call).generate(media, call.at("prompt_ids").get<Ids>(), options));
+    }
+    const Held held(call);
+    if (what == "encode" && call.contains("prompt"))
+        return write(call, session(call).encode(held.media, call["prompt"].get<std::string>()));
+    if (what == "encode") return write(call, session(call).encode(held.media));
     if (call.contains("prompt_ids"))
         return json_of(session(call).generate(held.media, call["prompt_ids"].get<Ids>(), options));
     return json_of(session(call).generate(held.media, call.value("prompt", ""), options));

@@ -89,6 +89,15 @@ class Calls:
         where = self._write(pixels)
         return self(what, pixels=where, width=width, height=height, channels=channels, **arguments)
 
+    def images(self, what: str, pictures: list[np.ndarray], **arguments: Any) -> Any:
+        """A call about several pictures of 8-bit pixels."""
+        several = []
+        for number, pixels in enumerate(pictures):
+            height, width, channels = pixels.shape
+            path = str(self._write(pixels, f"picture{number}"))
+            several.append({"pixels": path, "width": width, "height": height, "channels": channels})
+        return self(what, several=several, **arguments)
+
     def sound(self, what: str, samples: np.ndarray, rate: int = 16000, **arguments: Any) -> Any:
         """A call about a waveform, float32 [samples]."""
         return self(what, samples=self._write(samples.astype(np.float32)), rate=rate, **arguments)
@@ -98,8 +107,8 @@ class Calls:
         self._process.communicate()
         return self._process.returncode
 
-    def _write(self, array: np.ndarray) -> Path:
-        path = self._scratch / "medium"
+    def _write(self, array: np.ndarray, name: str = "medium") -> Path:
+        path = self._scratch / name
         path.write_bytes(np.ascontiguousarray(array).tobytes())
         return path
 

@@ -66,6 +66,40 @@ TEST_CASE("a state is replaced at every step") {
     CHECK(number(graphs.calls[3], "state_conv_1") == 20);
 }
 
+TEST_CASE("several images: every graph is told where they begin, and one that is not there is zeros") {
+    Scripted graphs{{3, kEos}};
+    Variant several = variant();
+    several.generation->images = 3;
+    several.generation->placeholder = 4;
+    const Tensors two = {{"tokens", Tensor::of<float>({1, 4, 1}, {5, 6, 7, 8})},
+                         {"kept_indices", Tensor::of<std::int64_t>({1, 4}, {1, 3, 0, 2})},
+                         {"sizes", Tensor::of<float>({1, 4}, {3, 1, 1, 3})}};
+    const Answer answer = greedy(std::ref(graphs), several, two, {1, 4, 5, 4, 5});
+    CHECK(answer.kept_indices == std::vector<std::int64_t>{1, 3, 0, 2});
+    REQUIRE(graphs.calls.size() == 3);
+    const Call &embed = graphs.calls[0], &prefill = graphs.calls[1], &decode = graphs.calls[2];
+    const auto integers = [](const Call& call, const std::string& name) {
+        const Tensor& tensor = call.inputs.at(name);
+        return Ids(tensor.values<std::int64_t>(), tensor.values<std::int64_t>() + tensor.count());
+    };
+    CHECK(integers(embed, "input_ids") == Ids{1, 5, 5, 0, 0});
+    CHECK(embed.inputs.at("tokens").floats() == std::vector<float>{5, 6, 7, 8, 0, 0});
+    CHECK(integers(prefill, "kept_indices") == Ids{1, 3, 0, 2, 0, 0});
+    CHECK(integer(prefill, "last_index") == 2 + 4);
+    CHECK(integer(decode, "write_index") == 3 + 4);
+    for (const Call* call : {&embed, &prefill, &decode}) CHECK(integers(*call, "image_starts") == Ids{1, 4, 14});
+    for (const Call* call : {&prefill, &decode}) {
+        const std::vector<float> bias = call->inputs.at("token_bias").floats();
+        CHECK(bias[0] == doctest::Approx(std::log(3)));
+        CHECK(bias[3] == doctest::Approx(std::log(3)));
+        CHECK(bias.size() == 6);
+        CHECK(bias[5] == 0);
+    }
+    CHECK_SAYS(greedy(std::ref(graphs), several, two, {1, 4, 5}), RequestError, "has 1 places of images (id 4)");
+    several.generation->images = 1;
+    CHECK_SAYS(greedy(std::ref(graphs), several, two, {1, 5}), GraphError, "image_span keeps 2");
+}
+
 TEST_CASE("self-attention: embed, prefill, decode") {
     Scripted graphs{{3, 4, kEos}};
     const Answer answer = greedy(std::ref(graphs), variant(), encoded(), {1, 5, 5});

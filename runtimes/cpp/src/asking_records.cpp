@@ -30,10 +30,18 @@ SpeechRecord speech_of(const Field& field, std::int64_t vocabulary) {
     return record;
 }
 
-void check_prompt(const Field& field, std::int64_t vocabulary) {
+void check_prompt(const Field& field, const GenerationRecord& record) {
     Fields fields(field);
     for (const char* text : {"before", "after"}) fields.at(text).text();
-    fields.at("image").integer(0, vocabulary - 1);
+    const std::int64_t image = fields.at("image").integer(0, record.vocabulary - 1);
+    field.must(record.images == 1 || image == record.placeholder, "its image is not `placeholder`");
+    std::int64_t asked = 1;
+    if (const auto several = fields.optional("several"))
+        for (const Field& before : several->list()) {
+            before.text();
+            ++asked;
+        }
+    field.must(asked == record.images, "it does not say how each number of images is asked about");
     for (const char* flag : {"add_special_tokens", "strips"})
         if (const auto found = fields.find(flag)) found->boolean();
     fields.done();

@@ -13,6 +13,6 @@ SpeechRecord speech_of(const Field& field, std::int64_t vocabulary);
 bool heard_alike(const SpeechRecord& one, const SpeechRecord& other);
 
 // How a question becomes ids. This library takes the ids of a prompt, so it keeps none of it.
-void check_prompt(const Field& field, std::int64_t vocabulary);
+void check_prompt(const Field& field, const GenerationRecord& record);
 
 }  // namespace tokexport

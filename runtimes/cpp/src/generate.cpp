@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "images.h"
 #include "tokexport/errors.h"
 
 namespace tokexport {
@@ -12,7 +13,7 @@ std::string how_long(const Ids& prompt) { return "the prompt has " + std::to_str
 
 Tensor input_ids(const Ids& prompt, const GenerationRecord& record) {
     const Tensor ids = padded(prompt, record.prompt_length, record.pad, record.vocabulary);
-    if (static_cast<std::int64_t>(prompt.size()) < record.offset)
+    if (record.images == 1 && static_cast<std::int64_t>(prompt.size()) < record.offset)
         throw RequestError(how_long(prompt) + ", and " + std::to_string(record.offset) + " stand before the image", "",
                            "Begin the prompt with `bos` and what the model expects before the image.");
     return ids;
@@ -36,15 +37,16 @@ const Tensor& slots(const Tensors& encoded, const std::string& name, std::int64_
 }
 
 // kept_indices and sizes: the encoder's, or all tokens where it keeps them all.
-void read_kept(const GenerationRecord& record, const Tensors& encoded, Answer& answer) {
+void read_kept(const GenerationRecord& record, std::int64_t images, const Tensors& encoded, Answer& answer) {
+    const std::int64_t kept = images * record.kept;
     if (!encoded.count("kept_indices") && !encoded.count("sizes") && record.kept == record.tokens_in) {
-        for (std::int64_t i = 0; i < record.kept; ++i) answer.kept_indices.push_back(i);
-        answer.sizes.assign(static_cast<std::size_t>(record.kept), 1.0f);
+        for (std::int64_t i = 0; i < kept; ++i) answer.kept_indices.push_back(i % record.kept);
+        answer.sizes.assign(static_cast<std::size_t>(kept), 1.0f);
         return;
     }
-    const Tensor& indices = slots(encoded, "kept_indices", record.kept);
+    const Tensor& indices = slots(encoded, "kept_indices", kept);
     answer.kept_indices.assign(indices.values<std::int64_t>(), indices.values<std::int64_t>() + indices.count());
-    answer.sizes = slots(encoded, "sizes", record.kept).floats();
+    answer.sizes = slots(encoded, "sizes", kept).floats();
     for (std::size_t i = 0; i < answer.sizes.size(); ++i)
         if (!std::isfinite(answer.sizes[i]) || answer.sizes[i] <= 0)
             throw GraphError("sizes[" + std::to_string(i) + "] is " + std::to_string(answer.sizes[i]) +
@@ -142,16 +144,19 @@ class Cache {
 };
 
 Tensors prefill(const Run& run, const GenerationRecord& record, const Tensors& encoded, const Tensor& ids,
-                const Answer& answer, const Tensor& bias, std::int64_t last) {
+                const Answer& answer, const Tensors& same, std::int64_t last) {
     const Tensor& tokens = output(encoded, "encoder", "tokens");
-    Tensors inputs = {{"token_bias", bias}, {"last_index", Tensor::of<std::int64_t>({1}, {last})}};
+    Tensors inputs = same;
+    inputs["last_index"] = Tensor::of<std::int64_t>({1}, {last});
     if (record.cross) {
         inputs["input_ids"] = ids;
         inputs["tokens"] = tokens;
     } else {
-        inputs["inputs_embeds"] =
-            output(run("embed", {{"input_ids", ids}, {"tokens", tokens}}), "embed", "inputs_embeds");
-        inputs["kept_indices"] = Tensor::of({1, record.kept}, answer.kept_indices);
+        Tensors read = {{"input_ids", ids}, {"tokens", widened(tokens, record)}};
+        if (const auto starts = same.find("image_starts"); starts != same.end()) read.insert(*starts);
+        inputs["inputs_embeds"] = output(run("embed", std::move(read)), "embed", "inputs_embeds");
+        const auto kept = static_cast<std::int64_t>(answer.kept_indices.size());
+        inputs["kept_indices"] = widened(Tensor::of({1, kept}, answer.kept_indices), record);
     }
     return run("prefill", std::move(inputs));
 }
@@ -188,12 +193,18 @@ Answer greedy(const Run& run, const Variant& variant, const Tensors& encoded, co
     const GenerationRecord& record = *variant.generation;
     const Rules rules = asked ? *asked : Rules::of(record);
     const auto limit = static_cast<std::size_t>(limit_of(record, max_new_tokens));
-    const Tensor ids = input_ids(prompt, record);
+    const std::int64_t images = record.images > 1 ? count_of(record, encoded) : 1;
+    const Placed apart = record.images > 1 ? placed(prompt, record, images) : Placed{prompt, {}};
+    const Tensor ids = input_ids(apart.words, record);
     Answer answer;
-    read_kept(record, encoded, answer);
+    read_kept(record, images, encoded, answer);
     const Tensor bias = bias_of(variant, answer.sizes);
-    const std::int64_t last = static_cast<std::int64_t>(prompt.size()) - 1 + (record.cross ? 0 : record.kept);
-    Tensors state = prefill(run, record, encoded, ids, answer, bias, last);
+    // What prefill and every step read.
+    Tensors same = {{"token_bias", record.cross ? bias : widened(bias, record)}};
+    if (!apart.starts.empty()) same["image_starts"] = Tensor::of({1, record.images}, apart.starts);
+    const std::int64_t slots = record.cross ? 0 : images * record.kept;
+    const std::int64_t last = static_cast<std::int64_t>(apart.words.size()) - 1 + slots;
+    Tensors state = prefill(run, record, encoded, ids, answer, same, last);
     Cache cache(variant, state);
     for (std::size_t step = 0;; ++step) {
         const std::int64_t token = most_likely(state, step ? "decode" : "prefill", record, answer.ids, rules);
@@ -207,7 +218,7 @@ Answer greedy(const Run& run, const Variant& variant, const Tensors& encoded, co
         Tensors inputs = cache.inputs();
         inputs["input_ids"] = Tensor::of<std::int64_t>({1, 1}, {token});
         inputs["write_index"] = Tensor::of<std::int64_t>({1}, {slot});
-        inputs["token_bias"] = bias;
+        inputs.insert(same.begin(), same.end());
         state = run("decode", std::move(inputs));
         cache.update(state, slot);
     }

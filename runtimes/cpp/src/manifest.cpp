@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::int64_t kInt = INT32_MAX;
 constexpr std::int64_t kLongestPrompt = std::int64_t{1} << 20;
+constexpr std::int64_t kMostImages = 64;
 constexpr std::size_t kMostAxes = 16;
 
 using Names = std::vector<std::string>;
@@ -124,7 +125,12 @@ GenerationRecord generation_of(const Field& field) {
     record.suppress = ids("suppress");
     record.begin_suppress = ids("begin_suppress");
     if (const auto speech = fields.optional("speech")) record.speech = speech_of(*speech, record.vocabulary);
-    if (const auto prompt = fields.optional("prompt")) check_prompt(*prompt, record.vocabulary);
+    const auto images = fields.optional("images"), placeholder = fields.optional("placeholder");
+    field.must(images.has_value() == placeholder.has_value(), "`images` and `placeholder` go together");
+    if (images) record.images = images->integer(2, kMostImages);
+    if (placeholder) record.placeholder = placeholder->integer(0, record.vocabulary - 1);
+    field.must(!images || !record.cross, "a prompt has no places for images in cross-attention");
+    if (const auto prompt = fields.optional("prompt")) check_prompt(*prompt, record);
     fields.done();
     return record;
 }
@@ -167,6 +173,8 @@ void check_roles(const Field& field, const Variant& variant) {
             field.must(graph->second.inputs.count(name) > 0, what + name + "'");
         for (const std::string& name : needed.outputs)
             field.must(graph->second.outputs.count(name) > 0, what + name + "'");
+        const bool several = variant.generation && variant.generation->images > 1 && graph->first != "text";
+        field.must(!several || graph->second.inputs.count("image_starts") > 0, what + "image_starts'");
     }
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "images.h"
 #include "repeats.h"
 #include "speech.h"
 #include "tokexport/errors.h"
@@ -169,17 +170,27 @@ Answer Session::generate(const Media& media, const std::string& prompt, const Ge
 }
 
 Answer Session::generate(const Media& media, const Ids& prompt, const GenerateOptions& options) {
+    return generate(std::vector<Media>{media}, prompt, options);
+}
+
+Answer Session::generate(const std::vector<Media>& media, const Ids& prompt, const GenerateOptions& options) {
     const GenerateOptions asked = checked_options(options);
-    if (variant().generation->speech) {
+    const GenerationRecord& record = *variant().generation;
+    check_count(record, static_cast<std::int64_t>(media.size()));
+    if (record.speech) {
         for (const std::string& name : asked_for(asked))
             throw RequestError("ids are a whole prompt, so " + name + " has no use beside them", "",
                                "Leave " + name + " out.");
-        return transcribed(media, {}, prompt, asked);
+        return transcribed(media[0], {}, prompt, asked);
     }
     const auto run_role = [this](const std::string& role, Tensors inputs) { return run(role, std::move(inputs)); };
-    const Tensors encoded = reads_text() ? encode(media, prompt) : encode(media);
+    Ids words = prompt;
+    words.erase(std::remove(words.begin(), words.end(), record.placeholder), words.end());
+    std::vector<Tensors> read;
+    for (const Media& one : media) read.push_back(reads_text() ? encode(one, words) : encode(one));
+    const Tensors encoded = record.images > 1 ? joined(read) : read[0];
     Answer answer = greedy(run_role, variant(), encoded, prompt, asked.max_new_tokens);
-    const std::int64_t limit = limit_of(*variant().generation, asked.max_new_tokens);
+    const std::int64_t limit = limit_of(record, asked.max_new_tokens);
     answer.finished = static_cast<std::int64_t>(answer.ids.size()) < limit;
     if (!answer.finished)
         answer.notes.push_back("the limit of " + std::to_string(limit) + " tokens cut the answer off");

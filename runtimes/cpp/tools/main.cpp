@@ -17,7 +17,8 @@
 namespace {
 
 struct Request {
-    std::string bundle, image, audio, prompt, variant, runtime = "onnxruntime", language, task;
+    std::vector<std::string> images;
+    std::string bundle, audio, prompt, variant, runtime = "onnxruntime", language, task;
     tokexport::Ids prompt_ids;
     std::int64_t max_new_tokens = 0;
     bool check = false, json = false, timestamps = false;
@@ -40,7 +41,7 @@ tokexport::Session open(const Request& request) {
     return {std::move(bundle), backend(request), request.variant};
 }
 
-tokexport::Answer ask(const Request& request, tokexport::Session& session, const tokexport::Media& media) {
+tokexport::Answer ask(const Request& request, tokexport::Session& session, const std::vector<tokexport::Media>& media) {
     tokexport::GenerateOptions options;
     if (request.max_new_tokens != 0) options.max_new_tokens = request.max_new_tokens;
     options.language = request.language;
@@ -50,16 +51,23 @@ tokexport::Answer ask(const Request& request, tokexport::Session& session, const
         std::cerr << "heard " << std::lround(seconds) << " of " << std::lround(all) << " s\n";
     };
     if (!request.prompt_ids.empty()) return session.generate(media, request.prompt_ids, options);
-    return session.generate(media, request.prompt, options);
+    if (media.size() > 1)
+        throw tokexport::RequestError("several pictures are asked about by ids", "",
+                                      "Give --prompt-ids, with the id of the place of each picture in them.");
+    return session.generate(media[0], request.prompt, options);
 }
 
 tokexport::Answer answer(const Request& request, tokexport::Session& session) {
-    if (!request.image.empty()) {
-        const Picture picture = read_png(request.image);
-        return ask(request, session, tokexport::Image{picture.rgba.data(), picture.width, picture.height, 4});
+    if (!request.images.empty()) {
+        std::vector<Picture> pictures;
+        for (const std::string& path : request.images) pictures.push_back(read_png(path));
+        std::vector<tokexport::Media> media;
+        for (const Picture& one : pictures)
+            media.push_back(tokexport::Image{one.rgba.data(), one.width, one.height, 4});
+        return ask(request, session, media);
     }
     const Recording sound = read_sound(request.audio);
-    return ask(request, session, tokexport::Sound{sound.samples.data(), sound.samples.size(), sound.sample_rate});
+    return ask(request, session, {tokexport::Sound{sound.samples.data(), sound.samples.size(), sound.sample_rate}});
 }
 
 void print(const tokexport::Answer& found) {
@@ -75,7 +83,8 @@ int main(int argc, char** argv) {
     CLI::App app{"Answers a question about a picture, or transcribes a sound."};
     app.add_option("bundle", request.bundle, "folder of the bundle")->required();
     auto* media = app.add_option_group("medium")->require_option(1);
-    media->add_option("--image", request.image, "a PNG file");
+    media->add_option("--image", request.images, "a PNG file; again for each further picture of a prompt")
+        ->allow_extra_args(false);
     media->add_option("--audio", request.audio, "a sound file at the sample rate of the bundle");
     app.add_option("--prompt", request.prompt, "the question; for a recogniser, how the transcript begins");
     app.add_option("--prompt-ids", request.prompt_ids, "the whole prompt as ids, where the bundle reads no words here")

@@ -25,8 +25,9 @@ std::int64_t limit_of(const GenerationRecord& record, std::optional<std::int64_t
 
 // Answers a prompt about one encoded input, taking the most likely token each time; ties go to the lowest id.
 //   run             for the roles embed (not with cross-attention), prefill and decode
-//   encoded         the encoder's outputs by role: tokens [1, K, D], and kept_indices and sizes where it compresses
-//   prompt          ids, `bos` included, not padded
+//   encoded         the encoder's outputs by role: tokens [1, K, D], and kept_indices and sizes where it compresses; of a
+//                   bundle for several images those of each, one after the other: [1, n K, ...]
+//   prompt          ids, `bos` included, not padded; of such a bundle with the placeholder of each image
 //   max_new_tokens  at most this many; none: as many as the KV cache holds
 //   rules           which tokens may be chosen; none: those of the generation record
 // RequestError: the prompt is too long or too short, an id is outside the vocabulary, max_new_tokens outside its limit.

@@ -63,6 +63,8 @@ struct GenerationRecord {
     std::vector<std::int64_t> suppress = {};        // ids that are never chosen
     std::vector<std::int64_t> begin_suppress = {};  // ids that are not chosen as the first of an answer
     std::optional<SpeechRecord> speech = {};        // none: a prompt begins with `bos`
+    std::int64_t images = 1;                        // I, as many as a prompt may have
+    std::int64_t placeholder = -1;                  // with several: the id that stands in a prompt for each
 };
 
 // The inputs of the graph `text`.

@@ -57,6 +57,10 @@ class Session {
     // The same for ids: with `bos`, or the whole prompt of a recogniser.
     Answer generate(const Media& media, const Ids& prompt, const GenerateOptions& options = {});
 
+    // The same about several images, in their order, of a bundle that was exported for as many or more: the prompt holds
+    // the `placeholder` of the generation record once for each. RequestError also: the bundle takes fewer.
+    Answer generate(const std::vector<Media>& media, const Ids& prompt, const GenerateOptions& options = {});
+
     // The notes of the loaded graphs: "decode: no CUDA graph: it was switched off".
     std::vector<std::string> notes() const;
 
