@@ -217,7 +217,7 @@ class Prefill(nn.Module):
         named = {"deepstack_visual_embeds": further} if further else {}
         hidden = self.model(
             inputs_embeds=embeds,
-            attention_mask=masks(self.model.config, mask + bias[:, None, None], real),
+            attention_mask=masks(self.model.config, mask + bias[:, None, None], real, bias),
             position_ids=_axes(sizes.positions.with_text(kept_indices, sizes.offset, sizes.prompt_length)),
             past_key_values=cache,
             use_cache=True,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,35 @@ class _Absent(nn.Identity):
     """Stands for an encoder that is not called; some models ask it where their inputs shall go."""
 
     device = torch.device("cpu")
+
+
+@contextlib.contextmanager
+def repeating(language: Any, times: Tensor) -> Iterator[None]:
+    """Inside, the linear attentions of a language model write each token of a prompt as often as it counts.
+
+    They do it one update after the other, in transformers' own code, and give what the last one says.
+
+    Args:
+        language: of transformers; nothing is done where none of its layers is one.
+        times: [L] int64, at least 1.
+    """
+    linear = [layer.linear_attn for layer in language.layers if hasattr(layer, "linear_attn")]
+    if not linear or bool((times == 1).all()):
+        yield
+        return
+    code: Any = sys.modules[type(linear[0]).__module__]
+    own = code.torch_chunk_gated_delta_rule
+    place, last = torch.arange(len(times)).repeat_interleave(times), times.cumsum(0) - 1
+
+    def rule(*parts: Tensor, g: Tensor, beta: Tensor, **named: Any) -> tuple[Tensor, Any]:
+        out, state = own(*(part[:, place] for part in parts), g=g[:, place], beta=beta[:, place], **named)
+        return out[:, last], state
+
+    code.torch_chunk_gated_delta_rule = rule
+    try:
+        yield
+    finally:
+        code.torch_chunk_gated_delta_rule = own
 
 
 class Reference:
@@ -70,7 +101,11 @@ class Reference:
         marks: Marks,
         limit: int,
     ) -> Answered:
-        """What greedy `generate` says; `token_bias` [1, K] is added to the mask of every attention."""
+        """What greedy `generate` says.
+
+        `token_bias` [1, K] is added to the mask of every attention, and its e^x, whole numbers, is how often linear
+        attentions count a token.
+        """
         sizes, kept = self._decoder, torch.from_numpy(encoded["kept_indices"].astype(np.int64))
         words = self._language.get_input_embeddings()(torch.tensor([[*prompt]]))
         whole = torch.from_numpy(encoded["tokens"].astype(np.float32))
@@ -78,6 +113,7 @@ class Reference:
         embeds = torch.cat([words[:, : sizes.offset], tokens, words[:, sizes.offset :]], 1)
         positions = sizes.positions.with_text(kept, sizes.offset, len(prompt))
         bias = torch.from_numpy(np.asarray(token_bias, np.float32))[:, None, None]
+        times = F.pad(bias[0, 0, 0].exp().round().long(), (sizes.offset, len(prompt) - sizes.offset), value=1)
 
         def biased(
             _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
@@ -105,4 +141,5 @@ class Reference:
             "position_ids": positions[0] if len(positions) == 1 else positions,
             **self._kinds(embeds.shape[1], kept.shape[1]),
         }
-        return greedy(self.model.generate, hooks, marks, limit, inputs=inputs)
+        with repeating(self._language, times):
+            return greedy(self.model.generate, hooks, marks, limit, inputs=inputs)
