@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from tokexport.exporter.decoders.states import in_chunks, normalised
+from tokexport.exporter.decoders.states import counted, in_chunks, normalised
 from tokexport.exporter.zoo.decoding import MASKED
 from tokexport.exporter.zoo.tiny_vlm.layers import DecoderLayer, TinyVLMConfig
 from tokexport.exporter.zoo.tiny_vlm.model import TinyVLM, load, read
@@ -53,8 +53,8 @@ class LinearLayer(DecoderLayer):
         columns = torch.cat([before, columns], 2)
         mixed = F.silu(F.conv1d(columns, self.convolution, groups=columns.shape[1])).transpose(1, 2)
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in mixed.chunk(3, -1))
-        beta, decay = self.beta(y).sigmoid().transpose(1, 2), -F.softplus(self.decay(y)).transpose(1, 2)
-        value, decay, beta = repeated(value, decay, beta, repeats[:, None])
+        decay = -F.softplus(self.decay(y)).transpose(1, 2)
+        value, decay, beta = counted(value, decay, self.beta(y).transpose(1, 2), repeats[:, None])
         query, key = normalised(query) * query.shape[-1] ** -0.5, normalised(key)
         out, matrix = in_chunks(query, key, value, decay, beta, None if state is None else state[1])
         out = self.read_norm(out.transpose(1, 2)).flatten(2) * F.silu(self.output_gate(y))
@@ -63,27 +63,6 @@ class LinearLayer(DecoderLayer):
 
 # Columns and matrix of a linear layer, or key and value of one that attends.
 State = tuple[Tensor, Tensor]
-
-
-def repeated(value: Tensor, decay: Tensor, beta: Tensor, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The update that is `times` updates with a key of norm 1, one after the other.
-
-    Of S <- e^g S (I - b k k^T) + b v k^T, n times, the first factor is e^(n g) (I - (1 - (1 - b)^n) k k^T), and the
-    second b (1 - x^n) / (1 - x) v k^T with x = e^g (1 - b): a geometric series.
-
-    Args:
-        value: v [B, H, n, e].
-        decay: g [B, H, n].
-        beta: b likewise.
-        times: [B, 1, n], not only whole numbers.
-
-    Returns:
-        The three, changed.
-    """
-    left = decay + torch.log1p(-beta.clamp(max=1 - 1e-6))
-    written = beta * torch.expm1(left * times) / torch.expm1(left)
-    often = -torch.expm1(torch.log1p(-beta.clamp(max=1 - 1e-6)) * times)
-    return value * (written / often)[..., None], decay * times, often
 
 
 class Hybrid(nn.Module):

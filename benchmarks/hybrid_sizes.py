@@ -3,9 +3,10 @@
     python benchmarks/hybrid_sizes.py build/hybrid.safetensors       ten minutes of one core, with its training
 
 Right answers of the hybrid of `hybrid_model`, in full, to questions that no step of training has seen; the file is made
-where it is not there. A merged token of n counts as one everywhere (`none`), as n in attention by its bias log(n), as
-all exported graphs have it (`attention`), or also in the linear layers, by the update that is n updates (`both`), or
-there alone (`linear`). tiny-vlm, all of whose layers attend, answers the same questions beside it.
+where it is not there. A merged token of n counts as one everywhere (`none`), as n in attention alone, by its bias
+log(n) (`attention`), or also in the linear layers, by the update that is n updates (`both`), or there alone
+(`linear`). In `exported` a graph in ONNX Runtime reads the picture, with both, as exported graphs do. tiny-vlm, all of
+whose layers attend, answers the same questions beside it.
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hybrid_model
 import numpy as np
 import torch
 from hybrid_model import Hybrid, spread, trained
 from report import write
+from tokexport.exporter.sources.source import GraphSource
+from tokexport.exporter.sources.torch_export import export_graph
 from tokexport.exporter.zoo.tiny_vlm.evaluate import Compress, QuestionSet, by_method, question_set
 from tokexport.exporter.zoo.tiny_vlm.model import TinyVLM, load
 from tokexport.exporter.zoo.tiny_vlm.scenes import pixel_values
 from tokexport.exporter.zoo.tiny_vlm.text import BOS, WORDS
-from torch import Tensor
+from tokexport.runtimes.ort.graph import ort_runner
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools/training"))
@@ -34,7 +39,7 @@ from train_tiny_vlm import packed_layout
 QUESTIONS, SEED, SEEDS = 1024, 5, 3
 KEPT = (36,)
 MERGING = ("kcenter_merge", "tome:metric=tokens", "pool")
-WAYS = ("none", "attention", "linear", "both")
+WAYS = ("none", "attention", "linear", "both", "exported")
 SCENES = 64
 
 # ids [q, SLOT] of questions, the scene of each [q], then of s scenes tokens [s, K, D], kept_indices and sizes [s, K]:
@@ -50,6 +55,38 @@ def of_hybrid(hybrid: Hybrid, way: str) -> Logits:
         repeats = sizes if way in ("linear", "both") else torch.ones_like(sizes)
         carried, bias = hybrid.picture(tokens, kept, bias, repeats)
         return hybrid.words(ids, spread(carried, rows), bias[rows])
+
+    return logits
+
+
+class Picture(nn.Module):
+    """tokens [s, K, D], kept_indices [s, K] int64, token_bias [s, K] -> what two parts of every layer carry."""
+
+    def __init__(self, hybrid: Hybrid) -> None:
+        super().__init__()
+        self.hybrid = hybrid
+
+    def forward(self, tokens: Tensor, kept_indices: Tensor, token_bias: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        carried, _ = self.hybrid.picture(tokens, kept_indices, token_bias, token_bias.exp())
+        return tuple(part for layer in carried for part in layer)
+
+
+def of_exported(hybrid: Hybrid) -> Logits:
+    """The picture is read by an exported graph, for `SCENES` scenes of the count that is asked first."""
+    graphs: dict[int, Any] = {}
+
+    def logits(ids: Tensor, rows: Tensor, tokens: Tensor, kept: Tensor, sizes: Tensor) -> Tensor:
+        given = {"tokens": tokens, "kept_indices": kept, "token_bias": sizes.log()}
+        if tokens.shape[1] not in graphs:
+            layers = range(len(hybrid.model.decoder.layers))
+            outputs = tuple(f"state_{part}_{layer}" for layer in layers for part in "ab")
+            made = GraphSource(role="prefill", module=Picture(hybrid), inputs=given, outputs=outputs)
+            graphs[tokens.shape[1]] = ort_runner(export_graph(made))
+        made = graphs[tokens.shape[1]]({name: part.numpy() for name, part in given.items()})
+        parts = [torch.from_numpy(part) for part in made.values()]
+        bias = F.pad(given["token_bias"], (hybrid.model.config.offset, 0))
+        return hybrid.words(ids, spread(list(zip(parts[::2], parts[1::2])), rows), bias[rows])
 
     return logits
 
@@ -95,13 +132,15 @@ def main(path: Path) -> None:
     if not path.exists():
         hybrid_model.train(path)
     hybrid, plain = trained(path), load()
+    exported = of_exported(hybrid)
     asked = question_set(QUESTIONS, SEED)
     with torch.inference_mode():
         pixels = [torch.from_numpy(pixel_values(part)) for part in np.array_split(asked.pixels, 16)]
         features = torch.cat([plain.vision(part)[:, 1:] for part in pixels])
 
     def of(by: Compress | None, ways: tuple[str, ...]) -> dict[str, float]:
-        found = {f"hybrid, {way}": share(asked, features, hybrid.model, of_hybrid(hybrid, way), by) for way in ways}
+        read = {way: exported if way == "exported" else of_hybrid(hybrid, way) for way in ways}
+        found = {f"hybrid, {way}": share(asked, features, hybrid.model, read[way], by) for way in ways}
         for way in [way for way in ways if way in ("none", "attention")]:
             found[f"tiny-vlm, {way}"] = share(asked, features, plain, of_attention(plain, way), by)
         return {name: round(right, 4) for name, right in found.items()}

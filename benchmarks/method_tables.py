@@ -36,7 +36,7 @@ def tiny_asr() -> str:
 def hybrid() -> str:
     """What merging costs a hybrid, by where a merged token counts as all that it stands for."""
     rows = json.loads((RESULTS / "hybrid_sizes.json").read_text())["results"]["answers right"]
-    ways = [f"hybrid, {way}" for way in ("none", "attention", "linear", "both")]
+    ways = [f"hybrid, {way}" for way in ("none", "attention", "linear", "both", "exported")]
     columns = [*ways, "tiny-vlm, none", "tiny-vlm, attention"]
     lines = ["| kept of 144 | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
     for name, row in rows.items():

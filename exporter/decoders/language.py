@@ -257,12 +257,13 @@ class Prefill(nn.Module):
         keep = kept_indices.shape[1] // sizes.images
         places = None if image_starts is None else Places.of(image_starts, keep, length)
         real = (torch.arange(length) <= last_index[:, None]).to(inputs_embeds.dtype)
-        mask = sizes.mask(keep, last_index, places) + sizes.spread(token_bias, length, places)[:, None, None]
+        bias = sizes.spread(token_bias, length, places)
+        mask = sizes.mask(keep, last_index, places)
         embeds, *further = inputs_embeds.split(sizes.dim, -1)
         named = {"deepstack_visual_embeds": further} if further else {}
         hidden = self.model(
             inputs_embeds=embeds,
-            attention_mask=masks(self.model.config, mask, real),
+            attention_mask=masks(self.model.config, mask + bias[:, None, None], real, bias),
             position_ids=_axes(sizes.rotated(kept_indices, places)),
             past_key_values=cache,
             use_cache=True,

@@ -5,6 +5,9 @@
 
 A prompt is padded behind its last id. A key of padding is never attended to, but such a layer reads whatever comes, so
 what it carries is told apart here: columns are those up to the last id, and padding changes no matrix.
+
+A merged token of size n changes a matrix as n equal tokens would, by one update (`counted`). A convolution reads it
+once: it mixes neighbours, and of n equal tokens in a row its last output would be the token by itself.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from .attention import Kept
 CARRYING = ("conv", "linear_attention")
 # Tokens that are computed at once; a power of two.
 CHUNK = 64
+# Nearer to 0 a quotient of `counted` is taken for its limit; half precision can still tell it from 0.
+_SMALL = 1e-5
 
 # It advises kernels for GPUs where it runs a layer without: what is exported, and its reference, are plain on purpose.
 logging.getLogger("transformers.integrations.hub_kernels").addFilter(
@@ -59,18 +64,22 @@ def prepare(model: Any) -> Shapes:
     return shapes
 
 
-def masks(config: Any, attended: Tensor, real: Tensor | None) -> Any:
+def masks(config: Any, attended: Tensor, real: Tensor | None, bias: Tensor | None = None) -> Any:
     """What a language model takes for its mask: one of attention, or by the kind of layer where there are several.
 
     Args:
         config: of the model.
         attended: [B or 1, 1, n, m], added to the logits of attention.
         real: [B, L] float32, 1 for ids and tokens and 0 for padding; None: there is none.
+        bias: [B, L], log(size) of each; linear attention counts a token so often.
     """
     kinds = set(getattr(config, "layer_types", None) or ())
     if not kinds & set(CARRYING):
         return attended
-    return {kind: real if kind in CARRYING else attended for kind in kinds}
+    by_kind = {kind: real if kind in CARRYING else attended for kind in kinds}
+    if "linear_attention" in kinds and real is not None and bias is not None:
+        by_kind["linear_attention"] = real * bias.exp()
+    return by_kind
 
 
 class Carried(Kept):
@@ -130,7 +139,7 @@ class DeltaNet(nn.Module):
     def forward(
         self, hidden_states: Tensor, cache_params: Carried, attention_mask: Tensor | None = None, **_: Any
     ) -> Tensor:
-        """[B, L, D] -> [B, L, D]; `attention_mask` [B, L] is 0 for padding."""
+        """[B, L, D] -> [B, L, D]; `attention_mask` [B, L] is how often each token counts, 0 for padding."""
         channels, kernel = self.conv1d.in_channels, self.conv1d.kernel_size[0]
         columns = self.in_proj_qkv(hidden_states).transpose(1, 2)
         columns = cache_params.update_conv_state(columns, self.layer_idx, conv_kernel_size=kernel)
@@ -139,11 +148,13 @@ class DeltaNet(nn.Module):
         query, key, value = mixed.split(self.widths, -1)
         query, key = (normalised(self._heads(x, key_dim)) for x in (query, key))
         value = value.unflatten(-1, (-1, value_dim)).transpose(1, 2)
-        beta = self.in_proj_b(hidden_states).sigmoid()
-        decay = -self.A_log.exp() * F.softplus(self.in_proj_a(hidden_states) + self.dt_bias)
-        if attention_mask is not None:
-            beta, decay = beta * attention_mask[..., None], decay * attention_mask[..., None]
-        update = (query * key_dim**-0.5, key, value, decay.transpose(1, 2), beta.transpose(1, 2))
+        beta = self.in_proj_b(hidden_states).transpose(1, 2)
+        decay = (-self.A_log.exp() * F.softplus(self.in_proj_a(hidden_states) + self.dt_bias)).transpose(1, 2)
+        if attention_mask is None:
+            beta = beta.sigmoid()
+        else:
+            value, decay, beta = counted(value, decay, beta, attention_mask[:, None])
+        update = (query * key_dim**-0.5, key, value, decay, beta)
         name = f"linear_{self.layer_idx}"
         state = cache_params.given.get(name)
         out, cache_params.made[name] = in_chunks(*update) if state is None else one_step(*update, state)
@@ -160,6 +171,35 @@ class DeltaNet(nn.Module):
 def normalised(x: Tensor) -> Tensor:
     """Of norm 1, by channels."""
     return x * torch.rsqrt((x * x).sum(-1, keepdim=True) + 1e-6)
+
+
+def counted(value: Tensor, decay: Tensor, logit: Tensor, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The update of `one_step` that is `times` updates with a key of norm 1, one after the other.
+
+    Of S <- e^g S (I - b k k^T) + b v k^T, n times, the first factor is e^(n g) (I - (1 - (1 - b)^n) k k^T), and the
+    second b (1 - x^n) / (1 - x) v k^T with x = e^g (1 - b): a geometric series. For n = 1 nothing is changed, to the
+    bit, and for n = 0 nothing is written or forgotten.
+
+    Args:
+        value: v [B, H, L, e].
+        decay: g [B, H, L].
+        logit: likewise, b before its sigmoid.
+        times: n [B, 1, L], not only whole numbers.
+
+    Returns:
+        v, g and b of the update.
+    """
+    # log(1 - b), exact also where b is near 0 or 1.
+    kept = -F.softplus(logit)
+    often, written = _quotient(kept, times), _quotient(kept + decay, times)
+    return value * (written / often.clamp(min=_SMALL))[..., None], decay * times, logit.sigmoid() * often
+
+
+def _quotient(x: Tensor, times: Tensor) -> Tensor:
+    """(1 - e^(n x)) / (1 - e^x) for x below 0, by e^x - 1 = 2 t / (1 - t) with t = tanh(x / 2), exact near 0."""
+    half = (x * 0.5).clamp(max=-_SMALL)
+    whole, one = (half * times).tanh(), half.tanh()
+    return whole / (1 - whole) / (one / (1 - one))
 
 
 def one_step(

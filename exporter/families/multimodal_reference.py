@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,35 @@ class _Absent(nn.Identity):
     """Stands for an encoder that is not called; some models ask it where their inputs shall go."""
 
     device = torch.device("cpu")
+
+
+@contextlib.contextmanager
+def repeating(language: Any, times: Tensor) -> Iterator[None]:
+    """Inside, the linear attentions of a language model write each token of a prompt as often as it counts.
+
+    They do it one update after the other, in transformers' own code, and give what the last one says.
+
+    Args:
+        language: of transformers; nothing is done where none of its layers is one.
+        times: [L] int64, at least 1.
+    """
+    linear = [layer.linear_attn for layer in language.layers if hasattr(layer, "linear_attn")]
+    if not linear or bool((times == 1).all()):
+        yield
+        return
+    code: Any = sys.modules[type(linear[0]).__module__]
+    own = code.torch_chunk_gated_delta_rule
+    place, last = torch.arange(len(times)).repeat_interleave(times), times.cumsum(0) - 1
+
+    def rule(*parts: Tensor, g: Tensor, beta: Tensor, **named: Any) -> tuple[Tensor, Any]:
+        out, state = own(*(part[:, place] for part in parts), g=g[:, place], beta=beta[:, place], **named)
+        return out[:, last], state
+
+    code.torch_chunk_gated_delta_rule = rule
+    try:
+        yield
+    finally:
+        code.torch_chunk_gated_delta_rule = own
 
 
 class Reference:
@@ -84,7 +115,8 @@ class Reference:
 
         Args:
             encoded: of I images, tokens [1, I K, D] and kept_indices [1, I K].
-            token_bias: [1, I K], added to the mask of every attention.
+            token_bias: [1, I K], added to the mask of every attention; its e^x, whole numbers, is how often linear
+                attentions count a token.
             prompt: the ids before the first image, those between it and the next, ..., and those behind the last.
             marks: of the model.
             limit: at most so many ids.
@@ -99,6 +131,7 @@ class Reference:
         nothing = [torch.zeros(1, len(ids)) for ids in prompt]
         image = _woven(nothing, torch.ones(1, kept.shape[1])) > 0
         bias = _woven(nothing, torch.from_numpy(np.asarray(token_bias, np.float32)))
+        times = bias[0].exp().round().long()
 
         def biased(
             _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
@@ -125,7 +158,8 @@ class Reference:
             "position_ids": positions[0] if len(positions) == 1 else positions,
             **self._kinds(image),
         }
-        return greedy(self.model.generate, hooks, marks, limit, inputs=inputs)
+        with repeating(self._language, times):
+            return greedy(self.model.generate, hooks, marks, limit, inputs=inputs)
 
 
 def parted(prompt: Sequence[int], placeholder: int) -> list[list[int]]:

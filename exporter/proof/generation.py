@@ -20,8 +20,8 @@ import numpy as np
 from ...errors import GraphError
 from ...runtimes.generate import Begun, Run, begin, go_on
 from ...runtimes.images import count_of, joined
+from ..freed import give_back
 from ..progress import Progress
-from .freed import give_back
 from .metrics import GATES, Check
 from .probes import ANSWERS, Probe
 

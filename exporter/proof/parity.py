@@ -18,9 +18,9 @@ from ...errors import GraphError, MissingError, first_line
 from ...graph_passes.compressors import OUTPUTS, Case, Compressed, Compressor, make
 from ...graph_passes.compressors.base import Learned, weights
 from ..bundling.language import language_runs
+from ..freed import give_back
 from ..progress import Progress
 from ..sources.arrays import to_array, to_tensor
-from .freed import give_back
 from .metrics import LARGEST, Check, compare
 from .probes import WHOLE, Probe
 

@@ -12,9 +12,9 @@ import numpy as np
 from ...errors import GraphError, first_line
 from ...files import utf8_name
 from ..bundling.language import language_values
+from ..freed import give_back
 from ..sources.texts import proof_ids, with_text
 from . import probes as probe_file
-from .freed import give_back
 from .probes import ANSWERS
 
 if TYPE_CHECKING:

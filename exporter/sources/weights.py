@@ -13,6 +13,7 @@ from ...errors import RequestError, first_line
 from ...files import open_regular, utf8_name
 from ...runtimes.bundle.strict import one_part
 from .configuration import read_json, typed
+from .widened import Widened
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +75,9 @@ class Weights:
     def load(self, module: nn.Module, prefix: str, *, optional: tuple[str, ...] = ()) -> None:
         """Load the parameters of `module` (see `without_weights`) as float32, and read no other weights.
 
+        They are read one by one, and none needs to stay in memory: large ones are pages of the folder's own files, or
+        of a scratch file where they are stored in half precision.
+
         Args:
             module: the keys of its state dict are looked up under `prefix`.
             prefix: name of the submodule in the checkpoint, such as ``vision_tower``; empty for the model itself. A
@@ -82,7 +86,7 @@ class Weights:
             optional: submodules of `module` that the exported graph does not use; they may be missing.
 
         Raises:
-            RequestError: a weight is missing, or its shape is not that of config.json.
+            RequestError: a weight is missing, or its shape is not that of config.json; no room for the scratch file.
         """
         import torch
 
@@ -91,6 +95,7 @@ class Weights:
         own = module.state_dict()
         wanted = {_plain(f"{begins}{name}", prefix): name for name in own}
         state: dict[str, torch.Tensor] = {}
+        widened = Widened()
         for file in self.files:
             keys = {plain: key for plain, key in found.items() if self.file_of[key] == file.name and plain in wanted}
             if not keys:
@@ -98,7 +103,12 @@ class Weights:
             with opened_tensors(file) as tensors:
                 for plain, key in keys.items():
                     counted = not own[wanted[plain]].is_floating_point()
-                    state[wanted[plain]] = tensor_of(tensors, key, file, counted=counted)
+                    stored = stored_tensor(tensors, key, file, counted=counted)
+                    if widened.takes(stored):
+                        widened.add(wanted[plain], stored)
+                    else:
+                        state[wanted[plain]] = stored.to(torch.float32).contiguous()
+        state |= widened.mapped()
         for name, empty in own.items():
             if name not in state:
                 if name.startswith(optional):
@@ -196,8 +206,13 @@ class _Pickled:
         return self._state[key]
 
 
-def tensor_of(tensors: Any, key: str, file: Path, *, counted: bool = False) -> torch.Tensor:
-    """A tensor of an open file, as float32; of whole numbers where it is `counted`, such as batches or positions.
+def tensor_of(tensors: Any, key: str, file: Path) -> torch.Tensor:
+    """A tensor of an open file, as float32; raises as `stored_tensor`."""
+    return stored_tensor(tensors, key, file).float().contiguous()
+
+
+def stored_tensor(tensors: Any, key: str, file: Path, *, counted: bool = False) -> torch.Tensor:
+    """A tensor of an open file as it is stored; of whole numbers where it is `counted`, such as batches or positions.
 
     Raises:
         RequestError: it cannot be read, or is quantised.
@@ -208,7 +223,7 @@ def tensor_of(tensors: Any, key: str, file: Path, *, counted: bool = False) -> t
         found: torch.Tensor = tensors.get_tensor(key)
         if not counted and found.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
             raise quantised(f"weight {key} is stored as {str(found.dtype).removeprefix('torch.')}", file)
-        return found.to(torch.float32).contiguous()
+        return found
     except RequestError:
         raise
     except Exception as error:

@@ -70,7 +70,7 @@ Schema 2.2 adds states, of the layers of hybrid models that do not attend; their
 state_<kind>_<i>, decode takes it, and returns new_state_<kind>_<i> of the same shape, by which the caller replaces it
 whole. A state is [B, ...] float32 in every precision, and has read what lies up to last_index: padding does not change
 it. Kinds are ``conv``, the last columns that a convolution read, and ``linear``, the matrices of a linear attention.
-`token_bias` does not reach these layers: for them a merged token is one token.
+In prefill a linear attention counts a token e^token_bias times, by one update; a convolution reads it once.
 
 Schema 2.3 adds prompts with up to I = `images` of the generation record. The encoder runs for each, and embed, prefill
 and decode take its outputs for all, one image after the other (K becomes I K above; in the place of those that are not

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ pytest.importorskip("transformers")
 from safetensors.torch import load_file, save_file  # noqa: E402
 from tokexport.errors import RequestError  # noqa: E402
 from tokexport.exporter.opening import open_source  # noqa: E402
-from tokexport.exporter.sources import weights  # noqa: E402
+from tokexport.exporter.sources import weights, widened  # noqa: E402
 from tokexport.exporter.sources.source import Source  # noqa: E402
 
 
@@ -165,3 +166,53 @@ def test_a_missing_weight_whose_bias_is_there_is_missing(tmp_path, tiny_llava_fo
     folder = edited(tiny_llava_folder, tmp_path, lambda state: state.pop(f"{LINEAR}.weight"))
     with pytest.raises(RequestError, match=rf"no weight {LINEAR}\.weight"):
         open_source(str(folder))
+
+
+def halves(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
+    """Two layers in half precision, in two shards with their index; returned in float32."""
+    made = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Linear(7, 3)).to(dtype)
+    made.register_buffer("count", torch.tensor(3))
+    state = {f"part.{name}": tensor.contiguous() for name, tensor in made.state_dict().items()}
+    shards = {"a.safetensors": [*state][::2], "b.safetensors": [*state][1::2]}
+    for name, keys in shards.items():
+        save_file({key: state[key] for key in keys}, folder / name)
+    index = {"weight_map": {key: name for name, keys in shards.items() for key in keys}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return made.float()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_large_weights_in_half_precision_are_pages_of_a_file_that_has_no_name(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(widened, "LARGE", 28)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    written = []
+    add = widened.Widened.add
+    monkeypatch.setattr(
+        widened.Widened, "add", lambda self, name, *rest: (written.append(name), add(self, name, *rest))
+    )
+    own = halves(tmp_path, dtype)
+    found = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Linear(7, 3))
+    found.register_buffer("count", torch.tensor(0))
+    weights.Weights(tmp_path).load(found, "part")
+    # The last bias is small.
+    assert sorted(written) == ["0.bias", "0.weight", "1.weight"] and not [*scratch.iterdir()]
+    for name, tensor in own.state_dict().items():
+        assert torch.equal(found.state_dict()[name].to(tensor.dtype), tensor), name
+    with torch.no_grad():
+        # What one copy changes, as an adapter does, no other sees.
+        again = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Linear(7, 3))
+        weights.Weights(tmp_path).load(again, "part")
+        again[0].weight += 1
+    assert torch.equal(found[0].weight, own[0].weight) and torch.equal(again[0].weight, own[0].weight + 1)
+
+
+def test_a_scratch_file_that_cannot_be_written_is_told_with_what_to_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(widened, "LARGE", 28)
+    monkeypatch.setattr(widened, "scratch_folder", lambda: str(tmp_path / "none"))
+    halves(tmp_path, torch.float16)
+    with pytest.raises(RequestError, match="scratch file as float32, and cannot be: No such file") as refusal:
+        weights.Weights(tmp_path).load(torch.nn.Sequential(torch.nn.Linear(5, 7)), "part")
+    assert "export TMPDIR=" in refusal.value.fix

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +12,8 @@ pytest.importorskip("transformers")
 
 from tokexport.exporter.decoders.attention import NAME  # noqa: E402
 from tokexport.exporter.decoders.language import Decode, LanguageDecoder, Positions, Prefill  # noqa: E402
-from tokexport.exporter.decoders.states import CHUNK, attends, in_chunks, masks, one_step, prepare  # noqa: E402
+from tokexport.exporter.decoders.states import CHUNK, attends, counted, in_chunks, masks, one_step, prepare  # noqa: E402
+from tokexport.exporter.families.multimodal_reference import repeating  # noqa: E402
 
 KEEP, PROMPT, ANSWER, VOCABULARY = 3, 6, 4, 11
 
@@ -41,20 +41,32 @@ def test_chunks_are_one_token_after_the_other(length, alike):
     torch.testing.assert_close(last, state, atol=2e-5, rtol=1e-4)
 
 
-def test_one_update_is_n_updates(monkeypatch):
-    """What benchmarks/hybrid_sizes.py measures: a merged token of a linear layer, counted as all that it stands for."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    from hybrid_model import repeated
-
-    query, key, value, decay, beta = parts(1, 0.0)
+def updates(times: float, logit: Any) -> tuple[Any, Any]:
+    """What `counted` makes of one update, and whole numbers of updates one after the other, from one state."""
+    query, key, value, decay, _ = parts(1, 0.0)
     before = torch.randn(2, 2, 8, 6, generator=torch.Generator().manual_seed(1))
     state = before
-    for _ in range(5):
-        out, state = one_step(query, key, value, decay, beta, state)
-    value, decay, beta = repeated(value, decay, beta, torch.full((2, 1, 1), 5.0))
-    once, wanted = one_step(query, key, value, decay, beta, before)
-    torch.testing.assert_close(once, out, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(wanted, state, atol=1e-5, rtol=1e-4)
+    for _ in range(int(times)):
+        out, state = one_step(query, key, value, decay, logit.sigmoid(), state)
+    changed = counted(value, decay, logit, torch.full((2, 1, 1), times))
+    return one_step(query, key, *changed, before), (out, state)
+
+
+@pytest.mark.parametrize("times", [2.0, 5.0, 40.0])
+@pytest.mark.parametrize("logit", [-120.0, -12.0, -3.0, 0.0, 2.0, 30.0])
+def test_one_update_is_n_updates(times, logit):
+    """Also where one writes all, b = 1, or nothing."""
+    found, wanted = updates(times, torch.full((2, 2, 1), logit))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_once_is_what_it_was_and_never_is_nothing():
+    """To the bit: methods that merge nothing give what they gave."""
+    _, _, value, decay, _ = parts(7, 0.0)
+    logit = 4 * torch.randn(2, 2, 7, generator=torch.Generator().manual_seed(2))
+    once = counted(value, decay, logit, torch.ones(2, 1, 7))
+    assert all(torch.equal(x, y) for x, y in zip(once, (value, decay, logit.sigmoid())))
+    assert not any(x.any() for x in counted(value, decay, logit, torch.zeros(2, 1, 7)))
 
 
 def lfm2() -> Any:
@@ -154,6 +166,42 @@ def test_padding_changes_no_state_and_no_word(model, decoder, length):
                 buffer[:, :, index] = part
             states = new[len(caches) :]
     assert [tuple(state.shape[1:]) for state in states] == list(decoder.carried.values())
+
+
+@pytest.mark.parametrize("length", [1, 3, PROMPT])
+def test_a_merged_token_counts_in_linear_layers_as_all_that_it_stands_for(model, decoder, length):
+    """As transformers' own code does where it takes that token as often; a short convolution reads it once."""
+    from transformers import DynamicCache
+
+    embeds = torch.randn(1, PROMPT + KEEP, 16, generator=torch.Generator().manual_seed(length))
+    last, sizes = length + KEEP - 1, torch.tensor([3, 1, 6])
+    bias = torch.nn.functional.pad(sizes.float().log(), (decoder.offset, length - decoder.offset))
+    times = bias.exp().round().long()
+    rows = torch.arange(last + 1)
+    mask = torch.where(rows <= rows[:, None], bias, -1e9)[None, None]
+    kinds = set(model.config.layer_types)
+    with torch.no_grad():
+        logits, *found = Prefill(decoder)(
+            embeds, torch.arange(KEEP)[None], sizes.float().log()[None], torch.tensor([last])
+        )
+        model.config._attn_implementation = "eager"
+        cache = DynamicCache(config=model.config)
+        with repeating(model, times):
+            whole = model(
+                inputs_embeds=embeds[:, : last + 1],
+                attention_mask={kind: mask if kind == "full_attention" else None for kind in kinds},
+                past_key_values=cache,
+                use_cache=True,
+            )
+        once = model(inputs_embeds=embeds[:, : last + 1], use_cache=False)
+    wanted = decoder.head(whole.last_hidden_state[:, -1])
+    torch.testing.assert_close(logits, wanted, atol=1e-4, rtol=1e-4)
+    assert (decoder.head(once.last_hidden_state[:, -1]) - wanted).abs().max() > 1e-3
+    for name, state in zip(decoder.carried, found[len(decoder.caches) :]):
+        kind, layer = name.rsplit("_", 1)
+        kept = cache.layers[int(layer)]
+        own = kept.recurrent_states if kind == "linear" else kept.conv_states
+        torch.testing.assert_close(state, own[0][..., -state.shape[-1] :], atol=1e-4, rtol=1e-4)
 
 
 def test_a_state_does_not_know_what_pads(decoder):

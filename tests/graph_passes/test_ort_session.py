@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from tokexport.errors import GraphError, MissingError
+from tokexport.graph_passes.ir_tools import ort_session
 from tokexport.graph_passes.ir_tools.ort_session import open_session
 from toy_graph import Toy
 
@@ -47,3 +49,35 @@ def test_weights_in_several_folders(tmp_path: Path) -> None:
     models[0].graph.register_initializer(ir.Value(name="v", const_value=models[1].graph.initializers["w"].const_value))
     with pytest.raises(GraphError, match="2 folders"):
         open_session(models[0])
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("turned", [True, False])
+def test_weights_in_memory_are_read_where_they_are(packed: bool, turned: bool) -> None:
+    """Also transposed ones, as torch holds them; the model itself keeps its own."""
+    weight = np.random.default_rng(0).standard_normal((24, 24)).astype(np.float32)
+    t = Toy(1, 24)
+    model = t.model(t.op("MatMul", t.x, t.const("w", weight.T if turned else weight), name="y"))
+    tensor = ir.Tensor(weight.T if turned else weight)
+    model.graph.initializers["w"].const_value = tensor
+    _, held = ort_session._without_weights(model)
+    assert [np.shares_memory(array, weight) for array in held.values()] == [True]
+    session = open_session(model, packed=packed)
+    x = np.arange(24, dtype=np.float32)[None]
+    gc.collect()
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], x @ tensor.numpy(), rtol=1e-4, atol=1e-4)
+    assert model.graph.initializers["w"].const_value is tensor
+
+
+def test_weights_stay_as_long_as_their_session() -> None:
+    """ONNX Runtime has no more than an address; here what it would read after that is gone is another array."""
+    t = Toy(1, 24)
+    model = t.model(t.op("MatMul", t.x, t.const("w", np.ones((24, 24), np.float32)), name="y"))
+    model.graph.initializers["w"].const_value = ir.LazyTensor(
+        lambda: ir.Tensor(np.ones((24, 24), np.float32)), dtype=ir.DataType.FLOAT, shape=ir.Shape((24, 24))
+    )
+    session = open_session(model, packed=False)
+    del model, t
+    gc.collect()
+    others = [np.full((24, 24), 7, np.float32) for _ in range(64)]
+    assert (session.run(None, {"x": np.ones((1, 24), np.float32)})[0] == 24).all() and len(others) == 64

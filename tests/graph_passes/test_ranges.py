@@ -8,13 +8,17 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from tokexport.errors import RequestError
+from tokexport.graph_passes.precision import ranges
 from tokexport.graph_passes.precision.ranges import find_islands
 from toy_graph import Toy, block
 
 pytest.importorskip("onnxruntime")
 
 
-def test_ranges_bound_partial_sums_that_cancel() -> None:
+@pytest.mark.parametrize("weight_from", [1 << 20, 0])
+def test_ranges_bound_partial_sums_that_cancel(monkeypatch: pytest.MonkeyPatch, weight_from: int) -> None:
+    """Of large weights too, whose magnitudes are taken in one step."""
+    monkeypatch.setattr(ranges, "_WEIGHT", weight_from)
     t = Toy(1, 2048)
     signs = np.tile([[10.0], [-10.0]], (1024, 1))
     model = t.model(t.op("MatMul", t.x, t.const("w", signs), name="y"))

@@ -7,7 +7,7 @@ import sys
 
 
 def give_back() -> None:
-    """Hand back what was freed: glibc keeps it, in pieces that the next part of a proof may not fit into.
+    """Hand back what was freed: glibc keeps it, in pieces that what comes next may not fit into.
 
     Other systems' allocators have no such call, and some cannot be asked for one.
     """
