@@ -173,7 +173,7 @@ def _inject(step: Inserted, own: Values) -> tuple[dict[str, np.ndarray], Injecte
     sizes = own[step.composed_outputs["sizes"]] if step.sized else None
     fed |= {step.composed_outputs["sizes"]: sizes} if sizes is not None else {}
     name, kept = step.composed_outputs["kept_indices"], None
-    if step.seam.merged_rows:
+    if step.placed:
         fed[name], kept = own[name], to_tensor(own[name])
     return fed, Injected(step.seam, shorter, None if sizes is None else to_tensor(sizes), kept)
 

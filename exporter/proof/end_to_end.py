@@ -101,6 +101,7 @@ def _in_pytorch(
         whole = own if whole is None else compose(whole, own, merges=step.compressor.method.merges)
         # Slots may be wider than tokens, where there is no prefix.
         fewer = torch.cat([tokens[:, :prefix], own.tokens], 1) if prefix else own.tokens
-        injected = Injected(step.seam, fewer, whole.sizes if step.sized else None, whole.kept_indices)
+        kept = whole.kept_indices if step.placed else None
+        injected = Injected(step.seam, fewer, whole.sizes if step.sized else None, kept)
     assert whole is not None and injected is not None, "a sequence has steps"
     return whole, injected

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import GraphError
 from ..sources.calling import call
+from .torch_tables import tables_at
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +46,8 @@ class Injected:
         tokens: [B, prefix + K, D'].
         sizes: [B, K], whose logarithm is added to the logits of the attention downstream, and which weight means over
             the tokens; None: no size bias.
-        kept: [B, K] int64, their positions, for a module that has a method `at`; see `GraphSource.merged_rows`.
+        kept: [B, K] int64, their positions, for a module with tables of positions: it has a method `at` (see
+            `GraphSource.merged_rows`), or gives the tables to its layers; None: there are none downstream.
     """
 
     seam: Seam
@@ -223,7 +225,9 @@ def _injecting(module: nn.Module, injected: Injected | None, calls: list[dict[st
 
     place = replace(injected.seam, side="output") if injected.seam.placeholder else injected.seam
     at: Any = getattr(module, "at", None)
-    rows = at(injected.kept) if at and injected.kept is not None else nullcontext()
+    rows: Any = nullcontext()
+    if injected.kept is not None:
+        rows = at(injected.kept) if at else tables_at(module, injected.seam, injected.kept)
     with attention_tap(calls, bias, injected.seam.prefix), rows, _at(module, place, replaced):
         yield
 

@@ -88,6 +88,7 @@ def carry_out(model: ir.Model, plan: Insertion) -> Inserted:
         reads=dict(emitted.reads),
         biased=biased,
         weighed=weighed,
+        placed=any(edit.rows is not None for edit in plan.resize.edits),
         token_axes=tuple(plan.resize.axes.get(plan.until, ())) if plan.until is not None else (),
         before=before,
     )

@@ -43,6 +43,7 @@ class Inserted:
         reads: signal -> how it is read; not a text, which is an input of the graph.
         biased: names of the attention nodes downstream that now read log(sizes).
         weighed: a line on each mean over the tokens that is now weighted by the sizes.
+        placed: whether tables of positions downstream are read at kept_indices.
         token_axes: axes of the next step's tensor that run over the slots of this one.
         before: the previous step, or None.
     """
@@ -61,6 +62,7 @@ class Inserted:
     reads: dict[str, Read]
     biased: list[str] = field(default_factory=list)
     weighed: list[str] = field(default_factory=list)
+    placed: bool = False
     token_axes: tuple[int, ...] = ()
     before: Inserted | None = None
 

@@ -1,9 +1,11 @@
-"""A module with rotary tables, compressed inside its layers: the graph reads their rows, the module itself cannot."""
+"""A module with rotary tables, compressed inside its layers: graph and proof read the rows of the kept tokens."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 from tokexport.exporter.cli import main
 
@@ -39,19 +41,48 @@ def tower():
 """
 
 
-def test_the_graph_reads_rows_and_the_proof_says_what_it_cannot_do(tmp_path, monkeypatch):
+# Each hands its tables to the layers in another way.
+WAYS = {
+    "by position": MODULE,
+    "by keyword": MODULE.replace("layer(x, self.cos, self.sin)", "layer(x, cos=self.cos, sin=self.sin)"),
+    "as a pair": MODULE.replace("layer(x, self.cos, self.sin)", "layer(x, (self.cos, self.sin))").replace(
+        "def forward(self, x, cos, sin):", "def forward(self, x, tables):\n        cos, sin = tables"
+    ),
+    "held by the layers": MODULE.replace("layer(x, self.cos, self.sin)", "layer(x)")
+    .replace("def forward(self, x, cos, sin):", "def forward(self, x):\n        cos, sin = self.cos, self.sin")
+    .replace(
+        '        self.register_buffer("cos", angles.cos())\n        self.register_buffer("sin", angles.sin())\n',
+        '        for layer in self.layers:\n            layer.register_buffer("cos", angles.cos())\n'
+        '            layer.register_buffer("sin", angles.sin())\n',
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_layers_are_proved_on_the_rows_of_the_kept_tokens(way, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"rotary_{list(WAYS).index(way)}"
+    Path(f"{name}.py").write_text(WAYS[way])
+    common = ["model", f"{name}:tower", "--seam", "encoder_layer:0", "--keep", "6", "--method"]
+    done = CliRunner().invoke(main, [*common, "uniform", "-o", "b", "--json"])
+    assert done.exit_code == 0, done.output
+    checks = json.loads(done.stdout)["proof"]["checks"]
+    assert {"head", "compressor", "tail"} <= {check["part"] for check in checks if check["ok"]}
+
+
+def test_what_has_no_rows_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     Path("rotary.py").write_text(MODULE)
-    common = ["model", "rotary:tower", "--seam", "encoder_layer:0", "--keep", "6"]
-    refused = CliRunner().invoke(main, [*common, "--method", "uniform", "-o", "a"])
-    assert (
-        refused.exit_code == 2 and "does not run on fewer tokens" in refused.stderr and "--no-verify" in refused.stderr
-    )
-    done = CliRunner().invoke(main, [*common, "--method", "uniform", "--no-verify", "-o", "b"])
-    assert done.exit_code == 0, done.output
-    merged = CliRunner().invoke(main, [*common, "--method", "kcenter_merge", "-o", "c"])
+    own = MODULE.replace("x = layer(x, self.cos", "x = layer(x * torch.cat([self.cos, self.sin], 1), self.cos")
+    Path("rotary_own.py").write_text(own)
+    common = ["--seam", "encoder_layer:0", "--keep", "6", "--method"]
+    merged = CliRunner().invoke(main, ["model", "rotary:tower", *common, "kcenter_merge", "-o", "c"])
     assert merged.exit_code == 2 and "a merged slot has no single position" in merged.stderr
+    refused = CliRunner().invoke(main, ["model", "rotary_own:tower", *common, "uniform", "-o", "a"])
+    assert refused.exit_code == 2 and "does not run on fewer tokens" in refused.stderr
+    assert "--no-verify" in refused.stderr
 
 
 def test_every_token_kept_in_its_place_changes_nothing(tmp_path, monkeypatch):
