@@ -46,11 +46,14 @@ def open_session(model: ir.Model, threads: int | None = None, *, packed: bool = 
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     options.add_session_config_entry("session.disable_prepacking", "0" if packed else "1")
     light, held = _without_weights(model)
+    alone = {value.name for value in light.graph.initializers.values() if _is_matrix(value)}
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in held.values()]
     options.add_external_initializers(list(held), values)
     for name, value in zip(held, values):
-        # By the call above they stand in the graph, and by this one they are not copied.
-        options.add_initializer(name, value)
+        # By the call above they stand in the graph, and by this one they are not copied. Of what ONNX Runtime may turn
+        # to spare a Transpose beside it, it would then read the old order under the new shape.
+        if name in alone:
+            options.add_initializer(name, value)
     try:
         session = onnxruntime.InferenceSession(
             ir.to_proto(light).SerializeToString(),
@@ -92,6 +95,15 @@ def _without_weights(model: ir.Model) -> tuple[ir.Model, dict[str, np.ndarray]]:
             "held", 0, array.nbytes, tensor.dtype, shape=ir.Shape(array.shape), name=value.name or ""
         )
     return light, held
+
+
+def _is_matrix(value: ir.Value) -> bool:
+    """Whether it is read as a matrix or a table alone, if need be turned: optimizers leave such a one as it is."""
+    readers = [node for node, _ in value.uses()]
+    turned = [output for node in readers if node.op_type == "Transpose" for output in node.outputs]
+    others = [node for node in readers if node.op_type != "Transpose"]
+    others += [node for output in turned for node in output.consumers()]
+    return all(node.op_type in ("MatMul", "Gemm", "Gather") for node in others)
 
 
 def _turned(graph: ir.Graph, value: ir.Value) -> ir.Value:

@@ -2,7 +2,7 @@
 // seconds; the sanitizers watch. Anything else ends the program with the number of the case.
 #include <png.h>
 
-#include <chrono>
+#include <ctime>
 #include <functional>
 #include <iostream>
 #include <random>
@@ -137,7 +137,7 @@ int main(int argc, char** argv) {
         std::size_t refused = 0;
         for (std::size_t number = 0; number < cases; ++number) {
             Random random(seed + number);
-            const auto begin = std::chrono::steady_clock::now();
+            const std::clock_t begin = std::clock();
             try {
                 read(random);
             } catch (const Error&) {
@@ -146,8 +146,8 @@ int main(int argc, char** argv) {
                 std::cerr << name << ", seed " << seed + number << ": " << error.what() << "\n";
                 return 1;
             }
-            if (std::chrono::steady_clock::now() - begin > std::chrono::seconds(10)) {
-                std::cerr << name << ", seed " << seed + number << ": took more than ten seconds\n";
+            if (std::clock() - begin > 10 * CLOCKS_PER_SEC) {
+                std::cerr << name << ", seed " << seed + number << ": computed for more than ten seconds\n";
                 return 1;
             }
         }

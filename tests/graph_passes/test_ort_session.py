@@ -81,3 +81,14 @@ def test_weights_stay_as_long_as_their_session() -> None:
     gc.collect()
     others = [np.full((24, 24), 7, np.float32) for _ in range(64)]
     assert (session.run(None, {"x": np.ones((1, 24), np.float32)})[0] == 24).all() and len(others) == 64
+
+
+def test_a_weight_that_is_turned_beside_a_transpose_is_read_in_its_new_order() -> None:
+    """ONNX Runtime spares the Transpose by turning what is added."""
+    weight = np.random.default_rng(0).standard_normal((1, 24, 40)).astype(np.float32)
+    t = Toy(1, 40, 24)
+    turned = t.op("Transpose", t.x, perm=[0, 2, 1], name="turned")
+    model = t.model(t.op("Transpose", t.op("Add", turned, t.const("w", weight), name="sum"), perm=[0, 2, 1], name="y"))
+    x = np.random.default_rng(1).standard_normal((1, 40, 24)).astype(np.float32)
+    (got,) = open_session(model).run(None, {"x": x})
+    np.testing.assert_allclose(got, x + weight.transpose(0, 2, 1), rtol=1e-6)
