@@ -50,6 +50,7 @@ FOUND = (
     Spelling(opset=17, stem="image", prefix="parameter", position="table", norm="decomposed", post_norm=True,
              scale="logits", layers=2, drop="slice", projector=False, names="partial torchscript", method="topk",
              cut=0.85, gap=0.05),
+    Spelling(opset=17, stem="image", layout="NBD", layers=1, method="topk", seam="encoder_layer:0", cut=0.1, gap=-1.0),
 )  # fmt: skip
 
 

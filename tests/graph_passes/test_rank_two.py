@@ -37,15 +37,22 @@ def block(toy: Toy, x: ir.Value, *, reorder: bool = False) -> ir.Value:
     return toy.op("Add", x, toy.op("MatMul", toy.op("Relu", x), toy.weight(D, D)))
 
 
-def tower(*, cls: bool = False, rows: int = 0, reorder: bool = False, beside: bool = False) -> ir.Model:
-    """pixels [N, 6] -> features [n, D] -> y [n, 4]; or of a batch of `rows` pictures, joined on one axis."""
+def tower(
+    *, cls: bool = False, rows: int = 0, reorder: bool = False, beside: bool = False, cut: bool = False
+) -> ir.Model:
+    """pixels [N, 6] -> features [n, D] -> y [n, 4]; or of a batch of `rows` pictures, joined on one axis.
+
+    With `beside` the pixels are an output too; with `cut` features have no prefix, and what is beside them has it.
+    """
     toy = Toy()
     x = toy.op("MatMul", toy.input("pixels", *([rows] if rows else []), N, 6), toy.weight(6, D))
     x = toy.op("Reshape", x, toy.const([-1, D])) if rows else x
     x = toy.op("Concat", toy.weight(1, D), x, axis=0) if cls else x
     x = block(toy, block(toy, x), reorder=reorder)
+    whole = x
+    x = toy.op("Slice", x, toy.const([1]), toy.const([99]), toy.const([0])) if cut else x
     features = toy.op("Identity", x, name="features")
-    more = [toy.op("Sigmoid", toy.graph.inputs[0], name="beside")] if beside else []
+    more = [toy.op("Sigmoid", whole if cut else toy.graph.inputs[0], name="beside")] if beside or cut else []
     return toy.output(toy.op("MatMul", features, toy.weight(D, 4), name="y"), *more)
 
 
@@ -100,6 +107,11 @@ def test_features_beside_the_tokens_are_counted_on_their_first_axis() -> None:
         compress(tower(beside=True), "kcenter_merge", keep=5, seam="encoder_output")
 
 
+def test_features_beside_that_still_have_the_prefix_are_counted_too() -> None:
+    with pytest.raises(GraphError, match=r"'beside'.*would keep the old count"):
+        compress(tower(cls=True, cut=True), "kcenter_merge", keep=5, seam="tensor:features")
+
+
 def test_two_steps_in_a_row_and_inside_the_layers() -> None:
     model = tower(cls=True)
     steps = [Step(make("kcenter_merge"), None, 8, "encoder_output"), Step(make("uniform"), None, 3, "encoder_output")]
@@ -110,3 +122,11 @@ def test_two_steps_in_a_row_and_inside_the_layers() -> None:
     seam = replace(resolve(model, f"tensor:{inner.name}"), name="encoder_layer:0")
     assert insert(model, seam, make("kcenter_merge"), 6).biased
     assert run(model, pixels())[0].shape == (6, 4)
+
+
+def test_learned_tokens_behind_the_others_are_named() -> None:
+    toy = Toy()
+    x = toy.op("Concat", toy.op("MatMul", toy.input("pixels", N, 6), toy.weight(6, D)), toy.weight(2, D), axis=0)
+    features = toy.op("Identity", block(toy, block(toy, x)), name="features")
+    seam = by_name(toy.output(toy.op("MatMul", features, toy.weight(D, 4), name="y")))["encoder_output"]
+    assert not seam.valid and "2 learned token(s) are appended after the tokens" in seam.why
