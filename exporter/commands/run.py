@@ -64,10 +64,10 @@ def run(
     option, media = one_input({"image": image, "video": (video,) if video else (), "audio": (audio,) if audio else ()})
     session = load(bundle, runtime, variant=variant)
     check_kind(session.preprocess, bundle, option)
-    if session.variant.generation:
-        check_count(session.variant.generation, len(media))
-    check(Asked(language, task, timestamps), session.variant.generation, str(bundle))
     generation = session.variant.generation
+    if generation:
+        check_count(generation, len(media))
+    check(Asked(language, task, timestamps), generation, str(bundle))
     answers, transcribes = generation is not None, generation is not None and generation.attention == "cross"
     asked = one_prompt(prompt, ids)
     # Where nothing stands behind a prompt, it is what the answer begins with, and may be empty.

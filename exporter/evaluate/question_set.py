@@ -51,7 +51,7 @@ class _Tail:
     after: str
     result: str
     run: Run | None
-    inputs: frozenset[str]
+    inputs: Collection[str]
 
 
 class QuestionSet:
@@ -170,8 +170,8 @@ class QuestionSet:
             result = outputs(whole, inserted)["tokens"]
             part = between(whole, [after, *([before] if seam.prefix else [])], [result]) if result != after else None
             run = ort_runner(part, threads=1) if part else None
-            inputs = value_names(part.graph.inputs) if part else frozenset()
-            self._tails[key] = _Tail(whole, before, after, result, run, frozenset(inputs))
+            inputs = value_names(part.graph.inputs) if part else []
+            self._tails[key] = _Tail(whole, before, after, result, run, inputs)
         return self._tails[key]
 
     def _asked(self, feeds: Mapping[str, list[np.ndarray]], text: ir.Model) -> dict[str, list[np.ndarray]]:

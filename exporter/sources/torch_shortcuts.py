@@ -24,7 +24,7 @@ def shortcuts() -> Iterator[None]:
         from torch.onnx._internal.exporter._registration import ONNXRegistry
 
         make, own_make = ONNXRegistry.from_torchlib, vars(ONNXRegistry)["from_torchlib"]
-        decompose, _ = _fx_passes.decompose_with_registry, _decomp.get_onnx_implemented_overloads
+        decompose, overloads = _fx_passes.decompose_with_registry, _decomp.get_onnx_implemented_overloads
     except (ImportError, AttributeError, KeyError):
         yield
         return
@@ -38,8 +38,7 @@ def shortcuts() -> Iterator[None]:
         return own
 
     def decomposed(exported_program: torch.export.ExportedProgram, registry: Any) -> torch.export.ExportedProgram:
-        known = set(_decomp.get_onnx_implemented_overloads(registry))
-        known_alone = _in_known_operators(exported_program, known)
+        known_alone = _in_known_operators(exported_program, set(overloads(registry)))
         return exported_program if known_alone else decompose(exported_program, registry)
 
     ONNXRegistry.from_torchlib = staticmethod(shared)  # type: ignore[method-assign]
