@@ -229,3 +229,11 @@ def test_espeak_questions_are_the_same_for_the_same_seed() -> None:
     assert source.score([*answers[:2], ""], answers) == pytest.approx(
         1 - len(answers[2].split()) / sum(map(len, map(str.split, answers)))
     )
+
+
+@needs_espeak
+def test_utterances_are_spoken_once_whether_their_voices_are_named_or_not() -> None:
+    from tokexport.exporter.zoo.tiny_asr.evaluate import question_set
+    from tokexport.exporter.zoo.tiny_asr.speech import VOICES
+
+    assert question_set(2, 3) is question_set(2, 3, VOICES)

@@ -33,13 +33,18 @@ _SPEAKERS = 2
 KEPT = (100, 50, 30, 20)
 
 
-@lru_cache(maxsize=4)
 def question_set(n: int, seed: int, voices: tuple[str, ...] = VOICES) -> list[Utterance]:
     """`n` utterances that no training step has heard.
 
     Raises:
         MissingError: espeak-ng or soxr is not installed.
     """
+    return _spoken(n, seed, voices)
+
+
+# A default of the cached function would be another key than the same voices given.
+@lru_cache(maxsize=4)
+def _spoken(n: int, seed: int, voices: tuple[str, ...]) -> list[Utterance]:
     with ThreadPoolExecutor(_SPEAKERS) as speakers:
         return list(speakers.map(lambda index: utterance(_STREAM + (seed << 16), index, voices), range(n)))
 
