@@ -6,7 +6,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 OUT    ?= demo
 TESTS  ?=
 
-.PHONY: demo test tests test-slow generated fuzz test-gpu bench-gpu gpu-environment lint mutants bench bench-real showcase clean
+.PHONY: demo test tests test-slow generated fuzz test-gpu bench-gpu gpu-environment lint docs linkcheck mutants bench\
+  bench-real showcase clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -19,7 +20,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(PIP) install -q --no-build-isolation -c constraints.txt -e ".[export,ort,rtx,audio,junit,dev,peers]"
+	$(PIP) install -q --no-build-isolation -c constraints.txt -e ".[export,ort,rtx,audio,junit,dev,docs,peers]"
 	touch $@
 
 demo: $(VENV)/.demo
@@ -28,7 +29,7 @@ demo: $(VENV)/.demo
 
 # The linters need one core, and the tests wait for processes of their own: side by side they fill both.
 test: $(VENV)/.test
-	$(MAKE) --no-print-directory -j 2 lint tests
+	$(MAKE) --no-print-directory -j 2 lint tests docs
 
 tests: $(VENV)/.test
 	cd tests && $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(TESTS)
@@ -78,6 +79,14 @@ lint: $(VENV)/.test
 	$(BIN)/mypy -p tokexport
 	PYTHONPATH=build/types $(BIN)/lint-imports --no-logo --cache-dir build/import-linter
 
+# The site of docs/; a link that leads nowhere is an error.
+docs: $(VENV)/.test
+	$(BIN)/python -m sphinx -W -n -q --keep-going -b html docs build/site
+
+# The addresses outside it too, which needs the network.
+linkcheck: $(VENV)/.test
+	$(BIN)/python -m sphinx -W -q --keep-going -b linkcheck docs build/linkcheck
+
 # Each reader on changed inputs for some minutes; a finding prints the seed that shows it again.
 SECONDS_EACH ?= 120
 fuzz: $(VENV)/.test
@@ -100,7 +109,7 @@ bench-real: $(VENV)/.test
 	$(BIN)/python benchmarks/real/times.py $(MODEL) --peers build/peers
 	$(BIN)/python benchmarks/tables.py
 
-# Both sweeps, the overlay picture, and the README's tables of them.
+# Both sweeps, the overlay picture, and the tables of them.
 showcase: $(VENV)/.test
 	$(BIN)/python benchmarks/showcase.py
 

@@ -1,4 +1,4 @@
-"""The README's table of families."""
+"""The table of docs/families.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of sweeps: all methods and a closer look for docs/methods.md, the ten best for the README."""
+"""Tables of sweeps: all methods and a closer look for docs/methods.md, the ten best for docs/built-in-models.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The methods side by side on the built-in models: the tables of docs/methods.md and the ten best in the README.
+"""The methods side by side on the built-in models: the tables of docs/methods.md and docs/built-in-models.md.
 
     python benchmarks/methods.py              # measures what build/methods does not hold yet, then writes the tables
     python benchmarks/methods.py tiny-asr     # of this model

@@ -1,4 +1,4 @@
-"""The README's tables of whole models in real sizes."""
+"""The tables of whole models at real size in docs/benchmarks.md."""
 
 from __future__ import annotations
 

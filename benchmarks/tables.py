@@ -1,4 +1,4 @@
-"""Writes the tables of the README and of docs/methods.md from results/*.json: `python benchmarks/tables.py`."""
+"""Writes the tables of the README and of docs/, from results/*.json and devices/: `python benchmarks/tables.py`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 
 from family_tables import families
 from method_tables import accuracy, best_asr, best_video, best_vlm, hybrid, listening, tiny_asr, tiny_video, tiny_vlm
+from readme_tables import real_models
 from real_size_tables import whole_models
 from report import RESULTS
+from tokexport.devices import profiles
 from trained_tables import whisper_all, whisper_base, whisper_base_all, whisper_times, whisper_tiny
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,9 +76,25 @@ def export() -> str:
     return "\n".join(lines)
 
 
+def known_devices() -> str:
+    """Devices with what `tokexport devices` says of each."""
+    lines = [
+        "| name | device | compute capability | memory | GB/s | precision | TensorRT |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for found in profiles.known()[0]:
+        memory = f"{found.value('memory')} GiB {found.value('memory_kind')}"
+        stacks = ", ".join(f"{stack.tensorrt} ({stack.name})" for stack in found.stacks)
+        lines.append(
+            f"| `{found.name}` | {found.title} | {found.value('compute_capability')} | {memory} | "
+            f"{found.value('memory_bandwidth')} | {found.precision} | {stacks} |"
+        )
+    return "\n".join(lines)
+
+
 def fill(text: str, *made: Callable[[], str]) -> str:
-    """`text` with every table between ``<!-- name -->`` and ``<!-- end -->`` replaced; by default with `TABLES`."""
-    for table in made or TABLES:
+    """`text` with every table between ``<!-- name -->`` and ``<!-- end -->`` replaced that one of `made` writes."""
+    for table in made:
         pattern = rf"(<!-- {table.__name__} -->\n).*?(<!-- end -->)"
         # No backslash of a table may be read as a group.
         rows = table().replace("\\", r"\\")
@@ -84,25 +102,25 @@ def fill(text: str, *made: Callable[[], str]) -> str:
     return text
 
 
-TABLES = (
-    whisper_tiny,
-    whisper_base,
-    whisper_times,
-    best_vlm,
-    best_video,
-    best_asr,
-    speed,
-    real_size,
-    whole_models,
-    export,
-    families,
-)
-DOCUMENTED = (whisper_all, whisper_base_all, tiny_vlm, tiny_video, tiny_asr, accuracy, listening, hybrid)
+# Page -> its tables. benchmarks/bench_methods.py writes one more into docs/methods.md.
+PAGES: dict[str, tuple[Callable[[], str], ...]] = {
+    "README.md": (real_models,),
+    "docs/whisper-results.md": (whisper_tiny, whisper_base, whisper_times),
+    "docs/built-in-models.md": (best_vlm, best_video, best_asr),
+    "docs/benchmarks.md": (speed, real_size, whole_models, export),
+    "docs/families.md": (families,),
+    "docs/devices.md": (known_devices,),
+    "docs/methods.md": (
+        *(whisper_all, whisper_base_all, tiny_vlm, tiny_video, tiny_asr),
+        *(accuracy, listening, hybrid),
+    ),
+}
 
 
 def write() -> None:
-    """Both pages."""
-    for page, made in ((ROOT / "README.md", TABLES), (ROOT / "docs/methods.md", DOCUMENTED)):
+    """All pages."""
+    for name, made in PAGES.items():
+        page = ROOT / name
         page.write_text(fill(page.read_text(), *made))
 
 

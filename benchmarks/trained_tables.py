@@ -1,4 +1,4 @@
-"""Tables of trained Whisper on human speech for the README, from results/real_*.json."""
+"""Tables of trained Whisper on human speech for docs/, from results/real_*.json."""
 
 from __future__ import annotations
 

@@ -291,7 +291,7 @@ def _read(path: Path) -> Recipe:
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
-        fix = "README.md describes the format; `tokexport methods --recipes` lists the built-in recipes."
+        fix = "docs/recipes.md describes the format; `tokexport methods --recipes` lists the built-in recipes."
         raise RequestError(_wrong(first), where=str(path), fix=fix) from None
     except ValueError as error:
         raise RequestError(f"the recipe is not TOML: {error}", where=str(path)) from None

@@ -109,8 +109,9 @@ def test_an_export_that_fails_stops_the_script(found, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_readme_shows_the_same_commands():
-    (block,) = re.findall(r"```console\n(.*?)```", (RECIPES / "README.md").read_text(), re.DOTALL)
+def test_the_page_about_them_shows_the_same_commands():
+    page = RECIPES.parents[1] / "docs/ci.md"
+    (block,) = re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
     assert tuple(block.splitlines()) == github().commands == gitlab().commands
 
 
