@@ -10,7 +10,7 @@ from typing import Any
 
 from family_tables import families
 from method_tables import accuracy, best_asr, best_video, best_vlm, hybrid, listening, tiny_asr, tiny_video, tiny_vlm
-from readme_tables import real_models
+from readme_tables import picture, real_models
 from real_size_tables import whole_models
 from report import RESULTS
 from tokexport.devices import profiles
@@ -104,7 +104,7 @@ def fill(text: str, *made: Callable[[], str]) -> str:
 
 # Page -> its tables. benchmarks/bench_methods.py writes one more into docs/methods.md.
 PAGES: dict[str, tuple[Callable[[], str], ...]] = {
-    "README.md": (real_models,),
+    "README.md": (picture, real_models),
     "docs/whisper-results.md": (whisper_tiny, whisper_base, whisper_times),
     "docs/built-in-models.md": (best_vlm, best_video, best_asr),
     "docs/benchmarks.md": (speed, real_size, whole_models, export),
