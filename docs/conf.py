@@ -25,7 +25,6 @@ version = release = re.findall(r'"(.+)"', (ROOT / "version.py").read_text())[-1]
 extensions = ["myst_parser", "sphinxcontrib.mermaid"]
 myst_heading_anchors = 4
 myst_fence_as_directive = ["mermaid"]
-exclude_patterns = []
 nitpicky = True
 # A shell session is shown as it is; lexers have nothing to add to it.
 highlight_language = "text"
