@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -129,9 +130,14 @@ def build(
         wanted = plan.source.seam_for(one.compressor)
         if one.seam == "auto" and done.seam.name != wanted:
             notes.append(f"{wanted}, the seam of {done.method}, cannot be used here: {done.seam.name} was used instead")
+    notes += [
+        f"the tokens that {done.method} compressed are put back at their places behind the encoder's last layer"
+        for done in inserted.steps
+        if done.rebuilt
+    ]
     notes += [f"encoder: no plugin form, because {no_plugin(method).what}" for method in without_plugin(model)]
     text = text_of(plan.source, plan.compressor)
-    language = plan.source.language(inserted.keep) if plan.parts == "all" else []
+    language = plan.source.language(inserted.leaving) if plan.parts == "all" else []
     _check_width(model, inserted, language)
     models: dict[Role, ir.Model] = {"encoder": model}
     samples = _language_samples(language, model, plan.source) if precision == "fp16" and language else {}
@@ -219,24 +225,34 @@ def write(writer: BundleWriter, plan: Plan, built: Built, precision: Precision, 
         name=plan.name,
         compression=[_record(plan, built, step, done) for step, done in zip(plan.steps, inserted.steps)],
         graphs=graphs,
-        generation=source.generation(inserted.keep) if built.language else None,
+        generation=source.generation(inserted.leaving) if built.language else None,
         text=source.text_record() if built.text else None,
         preprocess=source.preprocess if source.window is not None else None,
     )
 
 
 def _record(plan: Plan, built: Built, step: sequence.Step, done: Inserted) -> CompressionRecord:
-    from ...runtimes.bundle.manifest import CompressionRecord, SeamRecord
+    from ...runtimes.bundle.manifest import CompressionRecord, RebuiltRecord, SeamRecord
 
-    seam, biased = done.seam, bool(done.sized or (done.merges and built.language))
+    seam, source = done.seam, plan.source
+    read = done.merges and bool(built.language) and done in built.inserted.counted
+    if done.rebuilt:
+        grid = source.encoder.grid
+        known = grid is not None and math.prod(grid) == done.rebuilt.leaving
+        rebuilt = RebuiltRecord(
+            tensor=done.rebuilt.tokens, tokens=done.rebuilt.leaving, grid=list(grid) if grid and known else None
+        )
+    else:
+        rebuilt = None
     return CompressionRecord(
         method=done.method,
         params=done.params,
         ratio=step.budget if step.keep is None else str(1 - Fraction(done.keep, seam.tokens)),
         tokens_in=seam.tokens,
         tokens_out=done.keep,
-        size_bias=plan.size_bias == "auto" and biased,
+        size_bias=plan.size_bias == "auto" and (done.sized or read),
         assume_no_padding=plan.assume_no_padding or None,
+        rebuilt=rebuilt,
         seam=SeamRecord(
             kind=seam.name,
             graph="encoder",

@@ -73,7 +73,7 @@ def measure(plan: Plan, built: Built, folder: Path, variant: Variant, questions:
     source, inserted = plan.source, built.inserted
     asked = source.questions(questions, SEED)
     models = {role: load_model(folder / graph.forms["portable"]) for role, graph in variant.graphs.items()}
-    language = Language(models, source.generation(inserted.keep))  # type: ignore[arg-type]
+    language = Language(models, source.generation(inserted.leaving))  # type: ignore[arg-type]
     question_set = QuestionSet.of_questions(source, built.uncompressed, asked)
     bias = plan.size_bias == "auto"
     encoded = question_set.whole(models["encoder"], inserted, size_bias=bias, text=models.get("text"))

@@ -3,7 +3,9 @@
 With several compressors in sequence the parts are named head, compressor, between, compressor, tail. Each part is fed
 what the graph itself computes upstream of it; a `between` without nodes is left out. What one compressor passes to the
 next is part ``sequence``: the composed positions, sizes and assignment, and the gathered signals. These are integers,
-counts and copies, compared bit for bit.
+counts and copies, compared bit for bit. Tokens that are put back at their places behind the last layer are part
+``rebuild``, from what the graph computes in front of each compressor and behind it; the layers in between are a
+`between` too, and what follows begins with the rebuilt tokens.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from ...errors import GraphError
 from ...graph_passes.compressors import Case, Compressed, Compressor, parameters
 from ...graph_passes.compressors.blocks.texts import TEXT
 from ...graph_passes.insertion.compose import COMPOSED, compose, gathered
-from ..sources.arrays import to_tensor, to_tensors
+from ...graph_passes.insertion.rebuild import rebuilt
+from ..sources.arrays import to_array, to_tensor, to_tensors
 from . import torch_parts
 from .parity import Runner, between, run_reference, value_names
 from .probes import Probe
@@ -25,8 +28,9 @@ from .torch_parts import Injected
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    import torch
 
-    from ...graph_passes.insertion.inserted import Inserted
+    from ...graph_passes.insertion.inserted import Inserted, Rebuilt
     from ..sources.source import GraphSource
 
 # Every value of one run of the graph that a probe may need, by name.
@@ -50,6 +54,7 @@ def encoder_probes(
     read = [name for step in steps for name in (step.tokens_in, *into[step.node_name], step.tokens_out)]
     read += [name for step in steps for name in (*step.node_outputs.values(), *step.composed_outputs.values())]
     read += [name for step in steps for how in step.reads.values() for name in (how.source, *how.through)]
+    read += [name for step in steps if step.rebuilt for name in (step.rebuilt.slots, step.rebuilt.tokens)]
     inputs, results = value_names(model.graph.inputs), value_names(model.graph.outputs)
     run = runner(between(model, inputs, dict.fromkeys(name for name in read if name not in inputs)))
     judged = [name for name in results if name not in inserted.outputs.values()]
@@ -61,13 +66,20 @@ def encoder_probes(
         fed: dict[str, np.ndarray] = inputs_of_module
         for number, step in enumerate(steps):
             probes.append(_compressor(graph, step, into[step.node_name], own))
-            if step.before is not None:
+            if step.before is not None and step.follows:
                 probes.append(_sequence(graph, step, step.before, own))
             if graph.module is not None and step.seam.module and (step.before is None or step.before.seam.module):
                 expected = _expected_at(graph, steps, number, into[step.node_name], inputs_of_module, injected)
                 if expected:
                     probes.append(Probe("between" if number else "head", graph.role, fed, expected))
             fed, injected = _inject(step, own)
+            if step.rebuilt is not None:
+                if graph.module is not None and step.seam.module:
+                    head = torch_parts.head(graph.module, to_tensors(inputs_of_module), step.rebuilt.seam, (), injected)
+                    made = head.tokens if step.rebuilt.seam.rank == 3 else head.tokens[0]
+                    probes.append(Probe("between", graph.role, fed, {step.rebuilt.slots: made.numpy()}))
+                probes.append(_rebuild(graph, step, step.rebuilt, own))
+                fed, injected = _rebuilt_again(step.rebuilt, own)
         # Without a prefix the compressor's tokens may themselves be the graph's output, and are proved already.
         wrapped = inserted.seam.prefix or inserted.seam.rank == 2
         ends = [name for name in judged if wrapped or name != inserted.tokens_out]
@@ -134,6 +146,30 @@ def _sequence(graph: GraphSource, step: Inserted, before: Inserted, own: Values)
         fed |= {name: own[name] for name in (how.source, *how.through)}
         expected[how.value] = signal.numpy().astype(own[how.source].dtype)
     return Probe("sequence", graph.role, fed, expected)
+
+
+def _rebuild(graph: GraphSource, done: Inserted, at: Rebuilt, own: Values) -> Probe:
+    """What the tokens in front of each compressor become behind the last layer."""
+    fed = {at.slots: own[at.slots]}
+    whole = _batched(own[at.slots], at)
+    for step in reversed(done.group):
+        names = (step.tokens_in, step.node_outputs["tokens"], step.node_outputs["assignment"])
+        fed |= {name: own[name] for name in names}
+        tokens, slots, assignment = names
+        whole = rebuilt(
+            _batched(own[tokens], at), to_tensor(own[slots]), whole, to_tensor(own[assignment]), at.seam.prefix
+        )
+    expected = to_array(whole if at.seam.rank == 3 else whole[0])
+    return Probe("rebuild", graph.role, fed, {at.tokens: expected})
+
+
+def _rebuilt_again(at: Rebuilt, own: Values) -> tuple[dict[str, np.ndarray], Injected]:
+    """What the graph is fed behind the rebuilt tokens, and the same injected into the module."""
+    return {at.tokens: own[at.tokens]}, Injected(at.seam, _batched(own[at.tokens], at).float())
+
+
+def _batched(array: np.ndarray, at: Rebuilt) -> torch.Tensor:
+    return to_tensor(array) if at.seam.rank == 3 else to_tensor(array)[None]
 
 
 def _expected_at(

@@ -8,7 +8,7 @@ weights what is pooled.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,10 @@ class Injected:
     tokens: torch.Tensor
     sizes: torch.Tensor | None = None
     kept: torch.Tensor | None = None
+
+
+class _Read(Exception):
+    """The seam was read: what follows need not run, and may not take as many tokens."""
 
 
 @contextmanager
@@ -114,7 +118,7 @@ def head(
     signals: tuple[str, ...],
     injected: Injected | None = None,
 ) -> Head:
-    """Run `module`, with other tokens `injected` upstream of the seam, and read the seam.
+    """Run `module` up to the seam, with other tokens `injected` upstream of it, and read it.
 
     Raises:
         GraphError: the module never reached the seam, or it has no scaled_dot_product_attention to read a signal from
@@ -130,6 +134,7 @@ def head(
     def read(tokens: torch.Tensor) -> None:
         found.append((tokens if seam.rank == 3 else tokens[None]).detach().clone())
         before.extend(calls)
+        raise _Read
 
     attention_modules = {seam.signals[name].module for name in signals if name in seam.signals} - {""}
     with torch.no_grad(), _injecting(module, injected, calls), _at(module, seam, read), ExitStack() as hooks:
@@ -137,7 +142,8 @@ def head(
             # A tower may run layers after the one whose states it returns: its last attention is then not the seam's.
             handle = module.get_submodule(path).register_forward_hook(lambda *_: own.extend(calls[-1:]))
             hooks.callback(handle.remove)
-        call(module, inputs)
+        with suppress(_Read):
+            call(module, inputs)
     _check_bias(injected, before)
     if not found:
         raise GraphError(f"the PyTorch module never ran {seam.module!r}", where=f"seam {seam.name}")

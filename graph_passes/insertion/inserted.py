@@ -25,6 +25,23 @@ class Read:
 
 
 @dataclass(frozen=True)
+class Rebuilt:
+    """Where tokens that were compressed inside an encoder are put back at their places; see `rebuild`.
+
+    Attributes:
+        seam: behind the last layer, where the tokens are the slots.
+        slots: name of the value there, [B, prefix + K, D] or [prefix + K, D].
+        tokens: name of the value with all tokens again, [B, prefix + N, D] or [prefix + N, D].
+        leaving: how many tokens leave the encoder, where no further step compresses them.
+    """
+
+    seam: Seam
+    slots: str
+    tokens: str
+    leaving: int
+
+
+@dataclass(frozen=True)
 class Inserted:
     """What `insert` did.
 
@@ -45,6 +62,7 @@ class Inserted:
         weighed: a line on each mean over the tokens that is now weighted by the sizes.
         placed: whether tables of positions downstream are read at kept_indices.
         token_axes: axes of the next step's tensor that run over the slots of this one.
+        rebuilt: where its tokens, and those of the steps before it inside the encoder, are put back; or None.
         before: the previous step, or None.
     """
 
@@ -64,6 +82,7 @@ class Inserted:
     weighed: list[str] = field(default_factory=list)
     placed: bool = False
     token_axes: tuple[int, ...] = ()
+    rebuilt: Rebuilt | None = None
     before: Inserted | None = None
 
     @property
@@ -84,7 +103,9 @@ class Inserted:
     @property
     def adjoins(self) -> bool:
         """Whether it reads the tokens of the previous step directly."""
-        return self.before is not None and self.tokens_in == self.before.tokens_out
+        if self.before is None:
+            return False
+        return self.tokens_in == (self.before.rebuilt.tokens if self.before.rebuilt else self.before.tokens_out)
 
     @property
     def steps(self) -> list[Inserted]:
@@ -92,6 +113,26 @@ class Inserted:
         return [*(self.before.steps if self.before else []), self]
 
     @property
+    def follows(self) -> bool:
+        """Whether what it outputs is composed with what the previous step did: tokens were not rebuilt in between."""
+        return self.before is not None and self.before.rebuilt is None
+
+    @property
+    def group(self) -> list[Inserted]:
+        """The steps up to this one between which no tokens were rebuilt, in the order in which tokens pass them."""
+        return [*(self.before.group if self.before is not None and self.follows else []), self]
+
+    @property
     def merges(self) -> bool:
-        """Whether several tokens of the first step can be merged into one slot."""
-        return any(step.compressor.method.merges for step in self.steps)
+        """Whether several tokens of the first step of its group can be merged into one slot."""
+        return any(step.compressor.method.merges for step in self.group)
+
+    @property
+    def leaving(self) -> int:
+        """The number of tokens that leave the encoder behind this last step."""
+        return self.keep if self.rebuilt is None else self.rebuilt.leaving
+
+    @property
+    def counted(self) -> list[Inserted]:
+        """The steps whose slots leave the encoder behind this last step; none where its tokens were rebuilt."""
+        return [] if self.rebuilt is not None else self.group

@@ -104,11 +104,11 @@ from .media_records import WaveformRecord as WaveformRecord
 from .strict import LARGEST, BundlePath, FileName, Size, Strict
 
 SCHEMA = "2.0"
-# Of bundles with `Variant.llm_weights`, of those with states, and of those whose prompts may have several images. All
-# others say 2.0: its readers check them strictly.
-WEIGHTS_SCHEMA, STATES_SCHEMA, IMAGES_SCHEMA = "2.1", "2.2", "2.3"
+# Of bundles with `Variant.llm_weights`, of those with states, of those whose prompts may have several images, and of
+# those whose tokens are rebuilt. All others say 2.0: its readers check them strictly.
+WEIGHTS_SCHEMA, STATES_SCHEMA, IMAGES_SCHEMA, REBUILT_SCHEMA = "2.1", "2.2", "2.3", "2.4"
 # Schemas that are read: major version -> its newest minor version.
-READ = {1: 0, 2: 3}
+READ = {1: 0, 2: 4}
 MANIFEST = "manifest.json"
 # The prefix of hidden files and folders inside a bundle or beside it; then those of a pending replacement, and of the
 # staging folder.
@@ -163,12 +163,28 @@ class SeamRecord(Strict):
     prefix: Annotated[int, Field(ge=0, le=LARGEST)] = 0
 
 
+class RebuiltRecord(Strict):
+    """Where compressed tokens are put back at their places, behind the encoder's last layer.
+
+    Attributes:
+        tensor: the value with all of them.
+        tokens: that leave the encoder, where no further step compresses them.
+        grid: of these; absent where it is not known.
+    """
+
+    tensor: str
+    tokens: Size
+    grid: list[Size] | None = None
+
+
 class CompressionRecord(Strict):
     """One compressor: its method, parameters, and the tokens before and after it.
 
     Attributes:
         assume_no_padding: inputs must fill the whole length: a mask of the graph was taken for one that masks nothing.
             Absent where nothing was assumed.
+        rebuilt: where its tokens, and those of the steps before it, are put back at their places: kept_indices, sizes
+            and assignment are then about the tokens behind that. Absent where they are not. Schema 2.4.
     """
 
     method: str
@@ -178,6 +194,7 @@ class CompressionRecord(Strict):
     tokens_out: Size
     size_bias: bool
     assume_no_padding: bool | None = None
+    rebuilt: RebuiltRecord | None = None
     seam: SeamRecord
 
 
@@ -228,8 +245,19 @@ class Variant(Strict):
     llm_weights: WeightsRecord | None = None
 
     @property
+    def grid(self) -> tuple[int, ...] | None:
+        """Of the tokens that kept_indices and assignment are about; None where it is not known."""
+        found = self.compression[0].seam.grid
+        for before, record in zip((None, *self.compression), (*self.compression, None)):
+            if before is not None and before.rebuilt:
+                found = record.seam.grid if record is not None else before.rebuilt.grid
+        return tuple(found) if found else None
+
+    @property
     def oldest_schema(self) -> str:
         """That says all of it."""
+        if any(record.rebuilt for record in self.compression):
+            return REBUILT_SCHEMA
         if self.generation and self.generation.images:
             return IMAGES_SCHEMA
         if has_states(self.graphs):
