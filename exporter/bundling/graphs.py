@@ -238,9 +238,11 @@ def _record(plan: Plan, built: Built, step: sequence.Step, done: Inserted) -> Co
     read = done.merges and bool(built.language) and done in built.inserted.counted
     if done.rebuilt:
         grid = source.encoder.grid
-        known = grid is not None and math.prod(grid) == done.rebuilt.leaving
+        known = grid is not None and math.prod(grid) == done.leaving
         rebuilt = RebuiltRecord(
-            tensor=done.rebuilt.tokens, tokens=done.rebuilt.leaving, grid=list(grid) if grid and known else None
+            tensors=[one.tokens for one in done.rebuilt if one.steps],
+            tokens=done.leaving,
+            grid=list(grid) if grid and known else None,
         )
     else:
         rebuilt = None

@@ -19,18 +19,17 @@ from ...errors import GraphError
 from ...graph_passes.compressors import Case, Compressed, Compressor, parameters
 from ...graph_passes.compressors.blocks.texts import TEXT
 from ...graph_passes.insertion.compose import COMPOSED, compose, gathered
-from ...graph_passes.insertion.rebuild import rebuilt
-from ..sources.arrays import to_array, to_tensor, to_tensors
+from ..sources.arrays import to_tensor, to_tensors
 from . import torch_parts
 from .parity import Runner, between, run_reference, value_names
 from .probes import Probe
+from .rebuilt_parts import again, rebuilt_probes
 from .torch_parts import Injected
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-    import torch
 
-    from ...graph_passes.insertion.inserted import Inserted, Rebuilt
+    from ...graph_passes.insertion.inserted import Inserted
     from ..sources.source import GraphSource
 
 # Every value of one run of the graph that a probe may need, by name.
@@ -54,7 +53,7 @@ def encoder_probes(
     read = [name for step in steps for name in (step.tokens_in, *into[step.node_name], step.tokens_out)]
     read += [name for step in steps for name in (*step.node_outputs.values(), *step.composed_outputs.values())]
     read += [name for step in steps for how in step.reads.values() for name in (how.source, *how.through)]
-    read += [name for step in steps if step.rebuilt for name in (step.rebuilt.slots, step.rebuilt.tokens)]
+    read += [name for step in steps for at in step.rebuilt for name in (at.slots, at.tokens)]
     inputs, results = value_names(model.graph.inputs), value_names(model.graph.outputs)
     run = runner(between(model, inputs, dict.fromkeys(name for name in read if name not in inputs)))
     judged = [name for name in results if name not in inserted.outputs.values()]
@@ -64,6 +63,7 @@ def encoder_probes(
         inputs_of_module = {name: array for name, array in sample.items() if name != TEXT or name in graph.inputs}
         injected: Injected | None = None
         fed: dict[str, np.ndarray] = inputs_of_module
+        behind: dict[str, tuple[dict[str, np.ndarray], Injected]] = {}
         for number, step in enumerate(steps):
             probes.append(_compressor(graph, step, into[step.node_name], own))
             if step.before is not None and step.follows:
@@ -73,22 +73,16 @@ def encoder_probes(
                 if expected:
                     probes.append(Probe("between" if number else "head", graph.role, fed, expected))
             fed, injected = _inject(step, own)
-            if step.rebuilt is not None:
-                if graph.module is not None and step.seam.module:
-                    head = torch_parts.head(graph.module, to_tensors(inputs_of_module), step.rebuilt.seam, (), injected)
-                    made = head.tokens if step.rebuilt.seam.rank == 3 else head.tokens[0]
-                    probes.append(Probe("between", graph.role, fed, {step.rebuilt.slots: made.numpy()}))
-                probes.append(_rebuild(graph, step, step.rebuilt, own))
-                fed, injected = _rebuilt_again(step.rebuilt, own)
+            behind[step.node_name] = fed, injected
+            if step.rebuilt:
+                probes += rebuilt_probes(graph, step, behind, own, inputs_of_module)
+                fed, injected = again(step, own)
         # Without a prefix the compressor's tokens may themselves be the graph's output, and are proved already.
         wrapped = inserted.seam.prefix or inserted.seam.rank == 2
         ends = [name for name in judged if wrapped or name != inserted.tokens_out]
         if ends and graph.module is not None and inserted.seam.module:
             assert injected is not None, "a sequence has steps"
-            module_inputs = to_tensors(inputs_of_module)
-            made = torch_parts.tail(
-                graph.module, module_inputs, injected.seam, injected.tokens, injected.sizes, injected.kept
-            )
+            made = torch_parts.tail(graph.module, to_tensors(inputs_of_module), injected)
             expected = {name: value.numpy() for name, value in zip(judged, made, strict=True) if name in ends}
             probes.append(Probe("tail", graph.role, fed, expected))
     return probes
@@ -146,30 +140,6 @@ def _sequence(graph: GraphSource, step: Inserted, before: Inserted, own: Values)
         fed |= {name: own[name] for name in (how.source, *how.through)}
         expected[how.value] = signal.numpy().astype(own[how.source].dtype)
     return Probe("sequence", graph.role, fed, expected)
-
-
-def _rebuild(graph: GraphSource, done: Inserted, at: Rebuilt, own: Values) -> Probe:
-    """What the tokens in front of each compressor become behind the last layer."""
-    fed = {at.slots: own[at.slots]}
-    whole = _batched(own[at.slots], at)
-    for step in reversed(done.group):
-        names = (step.tokens_in, step.node_outputs["tokens"], step.node_outputs["assignment"])
-        fed |= {name: own[name] for name in names}
-        tokens, slots, assignment = names
-        whole = rebuilt(
-            _batched(own[tokens], at), to_tensor(own[slots]), whole, to_tensor(own[assignment]), at.seam.prefix
-        )
-    expected = to_array(whole if at.seam.rank == 3 else whole[0])
-    return Probe("rebuild", graph.role, fed, {at.tokens: expected})
-
-
-def _rebuilt_again(at: Rebuilt, own: Values) -> tuple[dict[str, np.ndarray], Injected]:
-    """What the graph is fed behind the rebuilt tokens, and the same injected into the module."""
-    return {at.tokens: own[at.tokens]}, Injected(at.seam, _batched(own[at.tokens], at).float())
-
-
-def _batched(array: np.ndarray, at: Rebuilt) -> torch.Tensor:
-    return to_tensor(array) if at.seam.rank == 3 else to_tensor(array)[None]
 
 
 def _expected_at(

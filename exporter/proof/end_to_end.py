@@ -11,12 +11,12 @@ import numpy as np
 from ...graph_passes.compressors import OUTPUTS, Case, Compressed
 from ...graph_passes.compressors.blocks.texts import TEXT
 from ...graph_passes.insertion.compose import compose, gathered
-from ...graph_passes.insertion.rebuild import rebuilt
 from ..sources.arrays import to_tensor, to_tensors
 from . import torch_parts
 from .encoder_probes import direct
 from .metrics import compare
 from .parity import run_reference
+from .rebuilt_parts import in_pytorch
 from .torch_parts import Injected
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def end_to_end(graph: GraphSource, inserted: Inserted, encoded: Sequence[tuple[S
         kept = [set(map(int, row)) for row in whole.kept_indices]
         own = [set(map(int, row)) for row in got[inserted.outputs["kept_indices"]]]
         overlaps += [len(a & b) / inserted.leaving for a, b in zip(kept, own)]
-        outputs = torch_parts.tail(graph.module, feeds, injected.seam, injected.tokens, injected.sizes, injected.kept)
+        outputs = torch_parts.tail(graph.module, feeds, injected)
         names = [name for name in got if name not in inserted.outputs.values()]
         found = [compare("end to end", name, value.numpy(), got[name], "bf16") for name, value in zip(names, outputs)]
         cosines += [one.cosine for one in found]
@@ -78,7 +78,7 @@ def _in_pytorch(
     signals: list[dict[str, torch.Tensor]] = []
     results: list[Compressed[torch.Tensor]] = []
     whole: Compressed[torch.Tensor] | None = None
-    before: list[torch.Tensor] = []
+    made: dict[str, tuple[torch.Tensor, Compressed[torch.Tensor], Injected]] = {}
     for number, step in enumerate(steps):
         if injected is not None and step.adjoins:
             tokens = injected.tokens
@@ -102,18 +102,14 @@ def _in_pytorch(
         results.append(own)
         alone = whole is None or not step.follows
         whole = own if alone else compose(whole, own, merges=step.compressor.method.merges)  # type: ignore[arg-type]
-        before.append(tokens)
         # Slots may be wider than tokens, where there is no prefix.
         fewer = torch.cat([tokens[:, :prefix], own.tokens], 1) if prefix else own.tokens
         kept = whole.kept_indices if step.placed else None
         injected = Injected(step.seam, fewer, whole.sizes if step.sized else None, kept)
-        if step.rebuilt is not None:
+        made[step.node_name] = tokens, own, injected
+        if step.rebuilt:
             assert graph.module is not None
-            after = torch_parts.head(graph.module, feeds, step.rebuilt.seam, (), injected).tokens
-            for earlier, made in reversed(list(zip(before, results))[-len(step.group) :]):
-                after = rebuilt(earlier, made.tokens, after, made.assignment, prefix)
-            injected = Injected(step.rebuilt.seam, after)
-            whole = _itself(step.rebuilt.leaving)
+            injected, whole = in_pytorch(graph.module, feeds, step, made), _itself(step.leaving)
     assert whole is not None and injected is not None, "a sequence has steps"
     return whole, injected
 

@@ -119,13 +119,8 @@ def prove(
         checks += found
     give_back()
     read = variant.generation or inserted.sized or source.answer or plan.size_bias != "auto"
-    notes += _remarks(
-        source,
-        inserted,
-        parts,
-        precision,
-        unread=any(step.compressor.method.merges for step in inserted.counted) and not read,
-    )
+    merged = any(step.compressor.method.merges for step in inserted.counted)
+    notes += _remarks(source, inserted, parts, precision, unread=merged and not read)
     told = [found.to_json() for found in checks]
     proof = {"runtime": "onnxruntime-cpu", "precision": precision, "samples": SAMPLES, "checks": told}
     proof["notes"] = list(notes)

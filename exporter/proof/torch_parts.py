@@ -48,12 +48,18 @@ class Injected:
             the tokens; None: no size bias.
         kept: [B, K] int64, their positions, for a module with tables of positions: it has a method `at` (see
             `GraphSource.merged_rows`), or gives the tables to its layers; None: there are none downstream.
+        further: tokens that replace its own at other seams, upstream of this one.
     """
 
     seam: Seam
     tokens: torch.Tensor
     sizes: torch.Tensor | None = None
     kept: torch.Tensor | None = None
+    further: tuple[Injected, ...] = ()
+
+    def instead(self, _: torch.Tensor) -> torch.Tensor:
+        """The tokens in the rank of what they replace."""
+        return self.tokens if self.seam.rank == 3 else self.tokens[0]
 
 
 class _Read(Exception):
@@ -157,36 +163,24 @@ def head(
     return Head(found[0], {name: _signal(name, read_from[-1], seam) for name in signals})
 
 
-def tail(
-    module: nn.Module,
-    inputs: Mapping[str, torch.Tensor],
-    seam: Seam,
-    tokens: torch.Tensor,
-    sizes: torch.Tensor | None,
-    kept: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, ...]:
-    """Run `module` with `tokens` [B, prefix + K, D'] instead of its own, or its placeholder's, at the seam.
+def tail(module: nn.Module, inputs: Mapping[str, torch.Tensor], injected: Injected) -> tuple[torch.Tensor, ...]:
+    """Run `module` with other tokens instead of its own, or its placeholder's, at a seam.
 
     Args:
         module: the whole encoder, as it was before compression.
         inputs: of the module, by name, in order.
-        seam: where to inject them.
-        tokens: the prefix and the compressor's output.
-        sizes: [B, K]; their logarithm is added to the logits of every attention downstream of the seam. None: no size
-            bias.
-        kept: see `Injected`.
+        injected: the prefix and the compressor's output, and where.
 
     Returns:
         The module's outputs.
 
     Raises:
-        GraphError: there are `sizes`, but no scaled_dot_product_attention downstream of the seam to add them to. Or the
+        GraphError: there are sizes, but no scaled_dot_product_attention downstream of the seam to add them to. Or the
             module does not run on fewer tokens.
     """
     import torch
 
     calls: list[dict[str, Any]] = []
-    injected = Injected(seam, tokens, sizes, kept)
     with torch.no_grad(), _injecting(module, injected, calls):
         try:
             result = call(module, inputs)
@@ -194,7 +188,7 @@ def tail(
             raise GraphError(
                 "the PyTorch module does not run on fewer tokens, as where it has a table of positions, so what lies "
                 f"downstream cannot be proved: {' '.join(str(error).split())[:120]}",
-                where=f"seam {seam.name}",
+                where=f"seam {injected.seam.name}",
                 fix="Choose a seam downstream of that, or add --no-verify.",
             ) from error
     _check_bias(injected, calls)
@@ -227,14 +221,17 @@ def _injecting(module: nn.Module, injected: Injected | None, calls: list[dict[st
         if injected.sizes is not None:
             prefix = injected.sizes.new_zeros(injected.sizes.shape[0], injected.seam.prefix)
             bias.append(torch.cat([prefix, injected.sizes.log()], 1))
-        return injected.tokens if injected.seam.rank == 3 else injected.tokens[0]
+        return injected.instead(_)
 
     place = replace(injected.seam, side="output") if injected.seam.placeholder else injected.seam
     at: Any = getattr(module, "at", None)
     rows: Any = nullcontext()
     if injected.kept is not None:
         rows = at(injected.kept) if at else tables_at(module, injected.seam, injected.kept)
-    with attention_tap(calls, bias, injected.seam.prefix), rows, _at(module, place, replaced):
+    with attention_tap(calls, bias, injected.seam.prefix), rows, ExitStack() as places:
+        for one in injected.further:
+            places.enter_context(_at(module, one.seam, one.instead))
+        places.enter_context(_at(module, place, replaced))
         yield
 
 

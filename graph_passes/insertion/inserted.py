@@ -26,18 +26,23 @@ class Read:
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """Where tokens that were compressed inside an encoder are put back at their places; see `rebuild`.
+    """Where tokens that were compressed inside an encoder leave its layers and are put back at their places.
+
+    See `rebuild`.
 
     Attributes:
-        seam: behind the last layer, where the tokens are the slots.
+        seam: behind the layer, where the tokens are the slots.
         slots: name of the value there, [B, prefix + K, D] or [prefix + K, D].
-        tokens: name of the value with all tokens again, [B, prefix + N, D] or [prefix + N, D].
+        tokens: name of the value with all tokens again, [B, prefix + N, D] or [prefix + N, D]: that of `slots` where
+            these are all tokens.
+        steps: nodes of the compressors upstream, in the order in which tokens pass them.
         leaving: how many tokens leave the encoder, where no further step compresses them.
     """
 
     seam: Seam
     slots: str
     tokens: str
+    steps: tuple[str, ...]
     leaving: int
 
 
@@ -62,7 +67,8 @@ class Inserted:
         weighed: a line on each mean over the tokens that is now weighted by the sizes.
         placed: whether tables of positions downstream are read at kept_indices.
         token_axes: axes of the next step's tensor that run over the slots of this one.
-        rebuilt: where its tokens, and those of the steps before it inside the encoder, are put back; or None.
+        rebuilt: where its tokens, and those of the steps before it inside the encoder, are put back, in the order of
+            the layers.
         before: the previous step, or None.
     """
 
@@ -82,7 +88,7 @@ class Inserted:
     weighed: list[str] = field(default_factory=list)
     placed: bool = False
     token_axes: tuple[int, ...] = ()
-    rebuilt: Rebuilt | None = None
+    rebuilt: tuple[Rebuilt, ...] = ()
     before: Inserted | None = None
 
     @property
@@ -105,7 +111,7 @@ class Inserted:
         """Whether it reads the tokens of the previous step directly."""
         if self.before is None:
             return False
-        return self.tokens_in == (self.before.rebuilt.tokens if self.before.rebuilt else self.before.tokens_out)
+        return self.tokens_in == (self.before.rebuilt[-1].tokens if self.before.rebuilt else self.before.tokens_out)
 
     @property
     def steps(self) -> list[Inserted]:
@@ -115,7 +121,7 @@ class Inserted:
     @property
     def follows(self) -> bool:
         """Whether what it outputs is composed with what the previous step did: tokens were not rebuilt in between."""
-        return self.before is not None and self.before.rebuilt is None
+        return self.before is not None and not self.before.rebuilt
 
     @property
     def group(self) -> list[Inserted]:
@@ -130,9 +136,9 @@ class Inserted:
     @property
     def leaving(self) -> int:
         """The number of tokens that leave the encoder behind this last step."""
-        return self.keep if self.rebuilt is None else self.rebuilt.leaving
+        return self.rebuilt[-1].leaving if self.rebuilt else self.keep
 
     @property
     def counted(self) -> list[Inserted]:
         """The steps whose slots leave the encoder behind this last step; none where its tokens were rebuilt."""
-        return [] if self.rebuilt is not None else self.group
+        return [] if self.rebuilt else self.group

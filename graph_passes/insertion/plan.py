@@ -150,6 +150,7 @@ def _no_rows(compressor: Compressor, seam: Seam, after: Inserted | None) -> str:
 
 
 def output_names(model: ir.Model, outputs: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """What becomes an output -> its name, checked; see `insert`."""
     if isinstance(outputs, str) or not isinstance(outputs, Iterable):
         raise RequestError(f"outputs {outputs!r} is not a list of names", fix="Write for example outputs=['sizes'].")
     names = dict(outputs) if isinstance(outputs, Mapping) else {name: name for name in outputs}

@@ -9,13 +9,15 @@ with `tokens` in front of the compressor, its `slots`, and what the last layer m
 into one slot stay different, and a dropped one goes past the layers. ToMe for Stable Diffusion (Bolya and Hoffman 2023,
 2303.17604, section 3) does this around each attention; IPCV (2512.18747) between shallow layers and the projector.
 
-While compressors are inserted the graph is open there: it ends at the last layer's output, and what follows reads an
-input of its own. So every check downstream of a seam ends there too.
+Features of earlier layers that go on beside the others (DeepStack) are rebuilt likewise, where they leave the layers.
+
+While compressors are inserted the graph is open there: it ends at those layers' outputs, and what follows reads inputs
+of its own. So every check downstream of a seam ends there too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -37,58 +39,77 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Exit:
+    """Where tokens leave the layers of an open graph.
+
+    Attributes:
+        seam: behind the layer, as it was without compressors.
+        end: the layer's output.
+        further: the input that what follows it reads meanwhile.
+    """
+
+    seam: Seam
+    end: ir.Value
+    further: ir.Value
+
+
+@dataclass(frozen=True)
 class Opening:
     """An open graph.
 
     Attributes:
-        end: the last layer's output.
-        further: the input that what follows it reads meanwhile.
+        exits: in the order of the layers; the last one is behind the last layer.
         outputs: of the whole graph.
     """
 
-    end: ir.Value
-    further: ir.Value
+    exits: tuple[Exit, ...]
     outputs: tuple[ir.Value, ...]
 
+    @property
+    def end(self) -> ir.Value:
+        """The last layer's output."""
+        return self.exits[-1].end
 
-def last_layer(model: ir.Model) -> Seam:
-    """The seam behind the encoder's last layer, whether tokens may be selected there or not.
+
+def open_behind(model: ir.Model) -> Opening:
+    """Let the graph end where tokens leave the encoder's layers, in place; `close` undoes that.
 
     Raises:
         RequestError: no layers were found in this graph.
+        GraphError: it ends there anyway.
     """
+    graph = model.graph
+    values = values_by_name(graph)
     layers = [seam for seam in find_seams(model) if seam.name.startswith("encoder_layer:")]
     if not layers:
         raise RequestError(
             "tokens can only be rebuilt behind the last layer of an encoder, and none were found in this graph",
-            where=f"graph {model.graph.name or 'main'}",
-            fix="Layers are known in graphs that tokexport exports. Leave --rebuild out.",
+            where=f"graph {graph.name or 'main'}",
+            fix="Layers are known in graphs that tokexport exports. Leave rebuild out.",
         )
-    return max(layers, key=lambda seam: int(seam.name.partition(":")[2]))
-
-
-def open_behind(model: ir.Model, last: Seam) -> Opening:
-    """Let the graph end at the output of its `last_layer`, in place; `rebuild` closes it.
-
-    Raises:
-        GraphError: it ends there anyway.
-    """
-    graph = model.graph
-    end = values_by_name(graph)[last.tensor]
-    if end.is_graph_output():
+    layers.sort(key=lambda seam: int(seam.name.partition(":")[2]))
+    last = values[layers[-1].tensor]
+    if last.is_graph_output():
         raise GraphError(
             "the graph ends at the encoder's last layer: nothing follows that would need every token at its place",
-            where=f"graph {graph.name or 'main'}, tensor {last.tensor}",
-            fix="Leave --rebuild out.",
+            where=f"graph {graph.name or 'main'}, tensor {last.name}",
+            fix="Leave rebuild out.",
         )
-    further = ir.Value(name=unique_name(f"{last.tensor}.rebuilt", {*values_by_name(graph)}), type=end.type)
-    further.shape = end.shape
-    for node, index in tuple(end.uses()):
-        node.replace_input_with(index, further)
-    opening = Opening(end, further, tuple(graph.outputs))
-    behind = _downstream(further)
-    graph.inputs.append(further)
-    graph.outputs[:] = [end, *(output for output in opening.outputs if output not in behind)]
+    within = Walk(model).ancestors(last)
+    exits = []
+    for seam in layers:
+        end = values[seam.tensor]
+        leaving = [(node, index) for node, index in end.uses() if node not in within]
+        if leaving:
+            further = ir.Value(name=unique_name(f"{seam.tensor}.rebuilt", {*values}), type=end.type, shape=end.shape)
+            for node, index in leaving:
+                node.replace_input_with(index, further)
+            exits.append(Exit(seam, end, further))
+    opening = Opening(tuple(exits), tuple(graph.outputs))
+    behind = _downstream(exit.further for exit in exits)
+    graph.inputs.extend(exit.further for exit in exits)
+    graph.outputs.clear()
+    graph.outputs.extend([opening.end, *(x for x in opening.outputs if x not in behind)])
     return opening
 
 
@@ -102,22 +123,19 @@ def inside(model: ir.Model, name: str) -> Seam:
     if seam is None or seam.valid or "downstream" not in seam.why:
         return resolve(model, name)
     copy = model.clone()
-    open_behind(copy, last_layer(copy))
+    open_behind(copy)
     walk = Walk(copy)
     value = walk.value(seam.tensor)
     why = moved_downstream(walk, value) if value is not None else seam.why
     return replace(seam, valid=True, why="") if not why else resolve(model, name)
 
 
-def close(
-    model: ir.Model, opening: Opening, last: Seam, done: Inserted, outputs: Mapping[str, str] | None = None
-) -> Inserted:
+def close(model: ir.Model, opening: Opening, done: Inserted, outputs: Mapping[str, str] | None = None) -> Inserted:
     """Rebuild the tokens behind the steps up to `done`, in place: each undoes what its compressor did, last first.
 
     Args:
         model: open.
         opening: of it.
-        last: the seam behind the last layer, as it was without compressors.
         done: the last step inside.
         outputs: kept_indices, sizes, assignment -> name of a graph output that is added for it, where no step follows:
             it says that each token that leaves the encoder stands for itself.
@@ -125,30 +143,55 @@ def close(
     Returns:
         `done`, with what was rebuilt.
     """
-    graph, end, further = model.graph, opening.end, opening.further
+    graph = model.graph
+    upstream = [(exit, _upstream(model, exit, done)) for exit in opening.exits]
+    names = [_close(graph, exit, steps) for exit, steps in upstream]
+    graph.outputs.clear()
+    graph.outputs.extend(opening.outputs)
+    leaving = _itself(graph, outputs or {}, opening.exits[-1].seam)
+    made = [
+        Rebuilt(
+            seam=replace(exit.seam, tokens=steps[-1].keep, valid=True, why="", grid=None) if steps else exit.seam,
+            slots=exit.end.name or "",
+            tokens=name,
+            steps=tuple(step.node_name for step in steps),
+            leaving=leaving,
+        )
+        for (exit, steps), name in zip(upstream, names)
+    ]
+    return replace(done, rebuilt=tuple(made), outputs=dict(outputs or {}))
+
+
+def _upstream(model: ir.Model, exit: Exit, done: Inserted) -> list[Inserted]:
+    """The steps whose slots leave the layers there."""
+    ancestors = {node.name for node in Walk(model).ancestors(exit.end)}
+    return [step for step in done.group if step.node_name in ancestors]
+
+
+def _close(graph: ir.Graph, exit: Exit, steps: Sequence[Inserted]) -> str:
+    """Let what follows read the tokens, rebuilt where there are steps; returns the name of their value."""
+    end, further, seam = exit.end, exit.further, exit.seam
     values = values_by_name(graph)
     b = Builder(f"{further.name}.")
-    whole = _batched(b, end, last)
-    for step in reversed(done.group):
-        tokens, slots, assignment = (
-            values[name] for name in (step.tokens_in, step.node_outputs["tokens"], step.node_outputs["assignment"])
-        )
-        whole = _undone(b, _batched(b, tokens, last), slots, whole, assignment, last.prefix)
-    if last.rank == 2:
-        whole = b.op("Squeeze", whole, [0])
-    producer = end.producer()
-    assert producer is not None, "a layer is computed"
-    graph.insert_after(producer, b.nodes)
+    whole = end
+    if steps:
+        whole = _batched(b, end, seam)
+        for step in reversed(steps):
+            tokens, slots, assignment = (
+                values[name] for name in (step.tokens_in, step.node_outputs["tokens"], step.node_outputs["assignment"])
+            )
+            whole = _undone(b, _batched(b, tokens, seam), slots, whole, assignment, seam.prefix)
+        if seam.rank == 2:
+            whole = b.op("Squeeze", whole, [0])
+        producer = end.producer()
+        assert producer is not None, "a layer is computed"
+        graph.insert_after(producer, b.nodes)
     for node, index in tuple(further.uses()):
         node.replace_input_with(index, whole)
     graph.inputs.remove(further)
-    whole.name, whole.type, whole.shape = further.name, further.type, further.shape
-    graph.outputs.clear()
-    graph.outputs.extend(opening.outputs)
-    leaving = _itself(graph, outputs or {}, last)
-    seam = replace(last, tokens=done.keep, valid=True, why="", grid=None)
-    made = Rebuilt(seam, end.name or "", whole.name or "", leaving)
-    return replace(done, rebuilt=made, outputs=dict(outputs or {}))
+    if steps:
+        whole.name, whole.type, whole.shape = further.name, further.type, further.shape
+    return whole.name or ""
 
 
 def rebuilt(
@@ -222,10 +265,10 @@ def _itself(graph: ir.Graph, outputs: Mapping[str, str], last: Seam) -> int:
     return count
 
 
-def _downstream(value: ir.Value) -> set[ir.Value]:
-    """All that is computed from a value."""
+def _downstream(values: Iterable[ir.Value]) -> set[ir.Value]:
+    """All that is computed from any of these values."""
     found: set[ir.Value] = set()
-    todo = [value]
+    todo = list(values)
     while todo:
         for node in todo.pop().consumers():
             new = [output for output in node.outputs if output not in found]

@@ -39,7 +39,7 @@ from ..seams.seam import Seam
 from .insert import carry_out
 from .inserted import Inserted
 from .plan import EXTRA_OUTPUTS, output_names, plan_insertion
-from .rebuild import close, inside, last_layer, open_behind
+from .rebuild import close, inside, open_behind
 
 _LAYER = re.compile(r"encoder_layer:(\d{1,9})(?:/(\d{1,9}))?")
 
@@ -152,16 +152,15 @@ def insert_steps(
         for group in _groups(steps):
             places, last = seams[first : first + len(group)], first + len(group) == len(steps)
             wanted = outputs if last else ()
-            behind = last_layer(clone) if group[-1].rebuild else None
-            opening = open_behind(clone, behind) if behind is not None else None
+            opening = open_behind(clone) if group[-1].rebuild else None
             if opening is not None:
                 _check_inside(clone, places[-1], opening.end)
             if done is not None:
                 places = [_behind(clone, places[0], done), *places[1:]]
             _check_graph(clone, places[0], assume_no_padding)
             made = _inserted(clone, group, places, () if opening else wanted, size_bias, done, len(steps) > 1)
-            if opening is not None and behind is not None:
-                made = close(clone, opening, behind, made, output_names(clone, wanted))
+            if opening is not None:
+                made = close(clone, opening, made, output_names(clone, wanted))
             done, first = made, first + len(group)
         assert done is not None, "a sequence has steps"
         return done
@@ -194,11 +193,10 @@ def _behind(model: ir.Model, seam: Seam, done: Inserted) -> Seam:
     Raises:
         RequestError: it is not downstream of that.
     """
-    assert done.rebuilt is not None, "groups of steps end where tokens are rebuilt"
-    walk = Walk(model)
-    if seam.tensor == done.rebuilt.slots:
-        return replace(seam, tensor=done.rebuilt.tokens)
-    value, start = walk.value(seam.tensor), walk.value(done.rebuilt.tokens)
+    walk, last = Walk(model), done.rebuilt[-1]
+    if seam.tensor == last.slots:
+        return replace(seam, tensor=last.tokens)
+    value, start = walk.value(seam.tensor), walk.value(last.tokens)
     if value is None or start is None or value.producer() not in walk.descendants(start):
         raise RequestError(
             f"seam {seam.name} is not behind the encoder's last layer, where the tokens of {done.method} are rebuilt",

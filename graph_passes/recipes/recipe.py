@@ -127,9 +127,8 @@ class Entry(_Strict):
     def step(self, settings: Mapping[str, Any]) -> Step:
         """The step, with some parameters overridden."""
         shares = {name: Fraction(share) for name, share in self.shares.items() if name not in settings}
-        return Step(
-            make(self.method, {**self.params, **settings}), self.ratio, self.keep, self.seam, shares, self.rebuild
-        )
+        compressor = make(self.method, {**self.params, **settings})
+        return Step(compressor, self.ratio, self.keep, self.seam, shares, self.rebuild)
 
 
 class Recipe(_Strict):

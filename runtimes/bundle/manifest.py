@@ -164,15 +164,15 @@ class SeamRecord(Strict):
 
 
 class RebuiltRecord(Strict):
-    """Where compressed tokens are put back at their places, behind the encoder's last layer.
+    """Where compressed tokens are put back at their places, behind the layers of the encoder.
 
     Attributes:
-        tensor: the value with all of them.
+        tensors: the values with all of them, one for each layer whose output goes on.
         tokens: that leave the encoder, where no further step compresses them.
         grid: of these; absent where it is not known.
     """
 
-    tensor: str
+    tensors: list[str] = Field(min_length=1)
     tokens: Size
     grid: list[Size] | None = None
 
