@@ -247,11 +247,12 @@ def _itself(graph: ir.Graph, outputs: Mapping[str, str], last: Seam) -> int:
     assert count is not None, "a closed graph is static"
     if not outputs:
         return count
-    if given is None or given.producer() is None:
+    producer = given.producer() if given is not None else None
+    if given is None or producer is None:
         raise GraphError(
             "no output of this graph has tokens, so nothing behind the encoder's layers needs them at their places",
             where=f"graph {graph.name or 'main'}",
-            fix="Leave --rebuild out.",
+            fix="Leave rebuild out.",
         )
     b = Builder(f"{given.name}.itself.")
     place = np.arange(count)
@@ -261,7 +262,7 @@ def _itself(graph: ir.Graph, outputs: Mapping[str, str], last: Seam) -> int:
         value.name, value.dtype = wanted, ir.DataType.FLOAT if name == "sizes" else ir.DataType.INT64
         value.shape = ir.Shape([dims(given)[0], count])  # type: ignore[index]
         graph.outputs.append(value)
-    graph.insert_after(given.producer(), b.nodes)
+    graph.insert_after(producer, b.nodes)
     return count
 
 
