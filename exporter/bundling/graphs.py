@@ -222,12 +222,26 @@ def write(writer: BundleWriter, plan: Plan, built: Built, precision: Precision, 
         )
     return Variant(
         name=plan.name,
-        compression=[compression_record(plan, built, step, done) for step, done in zip(plan.steps, inserted.steps)],
+        compression=[
+            compression_record(
+                source,
+                step,
+                done,
+                size_bias=plan.size_bias == "auto" and _reads_sizes(built, done),
+                assume_no_padding=plan.assume_no_padding,
+            )
+            for step, done in zip(plan.steps, inserted.steps)
+        ],
         graphs=graphs,
         generation=source.generation(inserted.leaving) if built.language else None,
         text=source.text_record() if built.text else None,
         preprocess=source.preprocess if source.window is not None else None,
     )
+
+
+def _reads_sizes(built: Built, done: Inserted) -> bool:
+    """Whether attention in the encoder or in the language graphs reads the sizes of its slots."""
+    return done.sized or (bool(built.language) and done.merges and done in built.inserted.counted)
 
 
 def manifest(source: Source, variants: list[Variant], parity: dict[str, Any]) -> Manifest:

@@ -15,24 +15,32 @@ if TYPE_CHECKING:
     from ...graph_passes.insertion.sequence import Step
     from ...runtimes.bundle.manifest import CompressionRecord, RebuiltRecord
     from ..sources.source import Source
-    from .graphs import Built, Plan
 
 
-def compression_record(plan: Plan, built: Built, step: Step, done: Inserted) -> CompressionRecord:
-    """What the manifest says of one compressor."""
+def compression_record(
+    source: Source, step: Step, done: Inserted, *, size_bias: bool, assume_no_padding: bool
+) -> CompressionRecord:
+    """What the manifest says of one compressor.
+
+    Args:
+        source: of the model.
+        step: as it was asked for.
+        done: as it was inserted.
+        size_bias: whether attention reads log(sizes).
+        assume_no_padding: see `Plan`.
+    """
     from ...runtimes.bundle.manifest import CompressionRecord, SeamRecord
 
     seam = done.seam
-    read = done.merges and bool(built.language) and done in built.inserted.counted
     return CompressionRecord(
         method=done.method,
         params=done.params,
         ratio=step.budget if step.keep is None else str(1 - Fraction(done.keep, seam.tokens)),
         tokens_in=seam.tokens,
         tokens_out=done.keep,
-        size_bias=plan.size_bias == "auto" and (done.sized or read),
-        assume_no_padding=plan.assume_no_padding or None,
-        rebuilt=_rebuilt(plan.source, done) if done.rebuilt else None,
+        size_bias=size_bias,
+        assume_no_padding=assume_no_padding or None,
+        rebuilt=_rebuilt(source, done) if done.rebuilt else None,
         seam=SeamRecord(
             kind=seam.name,
             graph="encoder",
