@@ -144,7 +144,8 @@ def close(model: ir.Model, opening: Opening, done: Inserted, outputs: Mapping[st
         `done`, with what was rebuilt.
     """
     graph = model.graph
-    upstream = [(exit, _upstream(model, exit, done)) for exit in opening.exits]
+    steps = [_upstream(model, exit, done) for exit in opening.exits]
+    upstream = list(zip(opening.exits, steps))
     names = [_close(graph, exit, steps) for exit, steps in upstream]
     graph.outputs.clear()
     graph.outputs.extend(opening.outputs)

@@ -152,11 +152,11 @@ def insert_steps(
         for group in _groups(steps):
             places, last = seams[first : first + len(group)], first + len(group) == len(steps)
             wanted = outputs if last else ()
+            if done is not None:
+                places = [_behind(clone, places[0], done), *places[1:]]
             opening = open_behind(clone) if group[-1].rebuild else None
             if opening is not None:
                 _check_inside(clone, places[-1], opening.end)
-            if done is not None:
-                places = [_behind(clone, places[0], done), *places[1:]]
             _check_graph(clone, places[0], assume_no_padding)
             made = _inserted(clone, group, places, () if opening else wanted, size_bias, done, len(steps) > 1)
             if opening is not None:
