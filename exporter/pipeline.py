@@ -58,6 +58,7 @@ def export(
     ratio: Ratio | Sequence[Ratio] | None = None,
     keep: int | Sequence[int] | None = None,
     seam: str | None = None,
+    rebuild: bool = False,
     recipe: str | Path | None = None,
     params: Mapping[str, Any] | None = None,
     precision: Precision | None = None,
@@ -89,6 +90,7 @@ def export(
         ratio: share of tokens removed, exact; several make a variant each over the same weights, the first by default.
         keep: tokens kept, instead of `ratio`; several likewise.
         seam: where; ``auto``, the default, takes the place of the method's paper.
+        rebuild: put tokens that were compressed inside the encoder back at their places behind its last layer.
         recipe: several compressors in sequence, instead of method, budget and seam: a name or a TOML file.
         params: of the method. Of a recipe's steps: ``KEY`` for all that have it, ``N.KEY`` for step N.
         precision: fp32, fp16 or bf16, as types in the graph; None: fp32, or what is recommended for `device`.
@@ -115,7 +117,7 @@ def export(
         RequestError, GraphError, BundleError: exit 2, nothing written. MissingError: exit 3.
         GateError: exit 1; the result is in ``<out>.failed``.
     """
-    asked, name = variants.requests(method, ratio, keep, seam, recipe, params)
+    asked, name = variants.requests(method, ratio, keep, seam, recipe, params, rebuild)
     fit = device_fit.choose(device, precision)
     step("opening the model")
     held = lengths_of(prompt_length, answer_length, images), image_size_of(image_size)

@@ -28,6 +28,7 @@ class Options(TypedDict, total=False):
 
     keep: int | None
     seam: str | None
+    rebuild: bool
     recipe: str | Path | None
     params: Mapping[str, Any] | None
     form: Form
@@ -71,6 +72,7 @@ def compress(
     *,
     keep: int | None = None,
     seam: str | None = None,
+    rebuild: bool = False,
     recipe: str | Path | None = None,
     params: Mapping[str, Any] | None = None,
     form: Form = "portable",
@@ -92,6 +94,7 @@ def compress(
         ratio: share of tokens removed; ``"8/9"`` is read exactly.
         keep: tokens kept instead.
         seam: ``auto`` (the paper's; the default), a seam that `tokexport inspect` lists, or ``tensor:<value name>``.
+        rebuild: put tokens that were compressed inside an encoder back at their places behind its last layer.
         recipe: several compressors in sequence, instead of all arguments above: a name or a TOML file (see `recipes`).
         params: parameters of the method; defaults are the paper's. Of a recipe's steps: ``KEY`` for all that have it,
             ``N.KEY`` for step N.
@@ -121,7 +124,7 @@ def compress(
     from .forms import no_plugin, to_inlined, to_plugin
     from .insertion.sequence import insert_steps, places
 
-    steps = _steps(method, ratio, keep, seam, recipe, params)
+    steps = _steps(method, ratio, keep, seam, recipe, params, rebuild)
     without_plugin = [step.compressor.method for step in steps if not step.compressor.method.plugin_form]
     if form == "plugin" and without_plugin:
         raise no_plugin(without_plugin[0].name)
@@ -149,18 +152,19 @@ def _steps(
     seam: str | None,
     recipe: str | Path | None,
     params: Mapping[str, Any] | None,
+    rebuild: bool,
 ) -> Sequence[Step]:
     """The steps of the recipe, or the one step that the other arguments ask for."""
     if recipe is not None:
         from .recipes import load, refuse_with_recipe
 
-        refuse_with_recipe(method=method, ratio=ratio, keep=keep, seam=seam)
+        refuse_with_recipe(method=method, ratio=ratio, keep=keep, seam=seam, rebuild=rebuild or None)
         return load(recipe).made(params)
     from .insertion.sequence import Step
 
     if method is None:
         raise RequestError(NO_METHOD[0], fix=NO_METHOD[1])
-    return (Step(make(method, params), ratio, keep, "auto" if seam is None else seam),)
+    return (Step(make(method, params), ratio, keep, "auto" if seam is None else seam, rebuild=rebuild),)
 
 
 def _prepared(graph: ir.Model, input_shapes: Mapping[str, Sequence[int]], drop_outputs: Sequence[str]) -> ir.Model:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from ...errors import RequestError
-from ...graph_passes.compressors import OUTPUTS, Compressor
+from ...graph_passes.compressors import Compressor
 from ...graph_passes.compressors.blocks.texts import TEXT
 from ...graph_passes.forms import no_plugin, without_plugin
 from ...graph_passes.insertion import sequence
 from ...version import __version__
 from ..sources.onnx_file import OnnxSource
 from ..sources.texts import check_place, text_of, with_text
+from .records import compression_record, graph_roles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ...graph_passes.insertion.insert import Inserted
     from ...graph_passes.seams.seam import Seam
-    from ...runtimes.bundle.manifest import CompressionRecord, GraphRecord, Manifest, Precision, Role, Variant
+    from ...runtimes.bundle.manifest import GraphRecord, Manifest, Precision, Role, Variant
     from ...runtimes.bundle.writer import BundleWriter
     from ..progress import Progress
     from ..sources.source import GraphSource, Source
@@ -129,9 +129,14 @@ def build(
         wanted = plan.source.seam_for(one.compressor)
         if one.seam == "auto" and done.seam.name != wanted:
             notes.append(f"{wanted}, the seam of {done.method}, cannot be used here: {done.seam.name} was used instead")
+    notes += [
+        f"the tokens that {done.method} compressed are put back at their places behind the encoder's last layer"
+        for done in inserted.steps
+        if done.rebuilt
+    ]
     notes += [f"encoder: no plugin form, because {no_plugin(method).what}" for method in without_plugin(model)]
     text = text_of(plan.source, plan.compressor)
-    language = plan.source.language(inserted.keep) if plan.parts == "all" else []
+    language = plan.source.language(inserted.leaving) if plan.parts == "all" else []
     _check_width(model, inserted, language)
     models: dict[Role, ir.Model] = {"encoder": model}
     samples = _language_samples(language, model, plan.source) if precision == "fp16" and language else {}
@@ -210,41 +215,33 @@ def write(writer: BundleWriter, plan: Plan, built: Built, precision: Precision, 
         graphs[role] = writer.add_graph(
             role,
             model,
-            _roles(source, role, model, inserted),
+            graph_roles(source, role, model, inserted),
             precision,
             variant="" if first else plan.name,
             data=data,
         )
     return Variant(
         name=plan.name,
-        compression=[_record(plan, built, step, done) for step, done in zip(plan.steps, inserted.steps)],
+        compression=[
+            compression_record(
+                source,
+                step,
+                done,
+                size_bias=plan.size_bias == "auto" and _reads_sizes(built, done),
+                assume_no_padding=plan.assume_no_padding,
+            )
+            for step, done in zip(plan.steps, inserted.steps)
+        ],
         graphs=graphs,
-        generation=source.generation(inserted.keep) if built.language else None,
+        generation=source.generation(inserted.leaving) if built.language else None,
         text=source.text_record() if built.text else None,
         preprocess=source.preprocess if source.window is not None else None,
     )
 
 
-def _record(plan: Plan, built: Built, step: sequence.Step, done: Inserted) -> CompressionRecord:
-    from ...runtimes.bundle.manifest import CompressionRecord, SeamRecord
-
-    seam, biased = done.seam, bool(done.sized or (done.merges and built.language))
-    return CompressionRecord(
-        method=done.method,
-        params=done.params,
-        ratio=step.budget if step.keep is None else str(1 - Fraction(done.keep, seam.tokens)),
-        tokens_in=seam.tokens,
-        tokens_out=done.keep,
-        size_bias=plan.size_bias == "auto" and biased,
-        assume_no_padding=plan.assume_no_padding or None,
-        seam=SeamRecord(
-            kind=seam.name,
-            graph="encoder",
-            tensor=seam.tensor,
-            grid=list(seam.grid) if seam.grid else None,
-            prefix=seam.prefix,
-        ),
-    )
+def _reads_sizes(built: Built, done: Inserted) -> bool:
+    """Whether attention in the encoder or in the language graphs reads the sizes of its slots."""
+    return done.sized or (bool(built.language) and done.merges and done in built.inserted.counted)
 
 
 def manifest(source: Source, variants: list[Variant], parity: dict[str, Any]) -> Manifest:
@@ -303,22 +300,6 @@ def _language_samples(
         for graph, fed, _ in language_runs(graphs, language_values(joined(images))):
             samples.setdefault(graph.role, []).append(fed)
     return samples
-
-
-def _roles(source: Source, role: str, model: ir.Model, inserted: Inserted) -> tuple[dict[str, str], dict[str, str]]:
-    """Role -> tensor name, of inputs and outputs.
-
-    An ONNX file of the user keeps its names; its first output is the tokens.
-    """
-    given = [value.name or "" for value in model.graph.inputs if value.name not in model.graph.initializers]
-    outputs = {value.name or "": value.name or "" for value in model.graph.outputs}
-    if role == "encoder" and source.model_path is not None and "tokens" not in outputs:
-        first = next(name for name in outputs if name not in inserted.outputs.values())
-        outputs = {"tokens": first, **{role: name for role, name in outputs.items() if name != first}}
-    if role == "encoder":
-        renamed = {name: role for role, name in inserted.outputs.items() if role in OUTPUTS}
-        outputs = {renamed.get(key, key): name for key, name in outputs.items()}
-    return {name: name for name in given}, outputs
 
 
 def _typed_io(model: ir.Model) -> list[str]:

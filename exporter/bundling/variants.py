@@ -36,6 +36,7 @@ def requests(
     seam: str | None,
     recipe: str | Path | None,
     params: Mapping[str, Any] | None,
+    rebuild: bool = False,
 ) -> tuple[list[tuple[Step, ...]], str]:
     """The steps of each variant that was asked for, and the name of the recipe, where one was.
 
@@ -44,29 +45,33 @@ def requests(
             recipe.
     """
     if recipe is not None:
-        refuse_with_recipe(method=method, ratio=ratio, keep=keep, seam=seam)
+        refuse_with_recipe(method=method, ratio=ratio, keep=keep, seam=seam, rebuild=rebuild or None)
         found = load(recipe)
         return [found.made(params)], found.name
     if method is None:
         raise RequestError(NO_METHOD[0], fix=NO_METHOD[1])
     compressor = make(method, params)
     place = "auto" if seam is None else seam
-    return [(Step(compressor, one, count, place),) for one, count in budgets(ratio, keep)], ""
+    return [(Step(compressor, one, count, place, rebuild=rebuild),) for one, count in budgets(ratio, keep)], ""
 
 
-def check_places(source: Source, steps: Iterable[Step]) -> None:
+def check_places(source: Source, steps: Sequence[Step]) -> None:
     """Refuse a seam in front of what the model `joins`, before anything is exported.
 
     Raises:
         RequestError: a step names one, or ``auto`` means one.
     """
-    for step in steps if source.joins else ():
+    for number, step in enumerate(steps if source.joins else ()):
         seam = source.seam_for(step.compressor) if step.seam == "auto" else step.seam
-        if seam == "encoder_output" or seam.startswith("encoder_layer:"):
+        inside = seam.startswith("encoder_layer:")
+        if inside and any(later.rebuild for later in steps[number:]):
+            continue
+        if inside or seam == "encoder_output":
             raise RequestError(
                 f"seam {seam} of {source.name} is not valid: {source.joins}, by their places, so none may be "
                 "missing in front of that",
-                fix="Take --seam projector_output, which is behind that; in a recipe write it into the step.",
+                fix="Take --seam projector_output, which is behind that, or --seam encoder_layer:1/4 --rebuild, which "
+                "puts them back in front of it; in a recipe write it into the step.",
             )
 
 

@@ -39,6 +39,11 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
     help="Where the compressor goes; `tokexport inspect` lists the seams of a file.  [default: auto]",
 )
 @click.option(
+    "--rebuild",
+    is_flag=True,
+    help="With --seam encoder_layer:I: put all tokens back at their places behind the encoder's last layer.",
+)
+@click.option(
     "--set",
     "pairs",
     multiple=True,

@@ -19,12 +19,14 @@
 the method, or of a recipe's last step. For `resolution`, the encoder that nothing was put into reads a smaller picture:
 see `exporter.evaluate.resolution`. The oracle is what selecting by content alone can reach: no ceiling where a
 model reads the ground as well as what stands on it, as tiny-vlm does. That of merging is `merged`, weighed by
-log(size).
+log(size). Where tokens that are compressed inside the encoder are rebuilt, there are only `random` and `uniform`, in
+the place of every compressor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +75,7 @@ def measure(plan: Plan, built: Built, folder: Path, variant: Variant, questions:
     source, inserted = plan.source, built.inserted
     asked = source.questions(questions, SEED)
     models = {role: load_model(folder / graph.forms["portable"]) for role, graph in variant.graphs.items()}
-    language = Language(models, source.generation(inserted.keep))  # type: ignore[arg-type]
+    language = Language(models, source.generation(inserted.leaving))  # type: ignore[arg-type]
     question_set = QuestionSet.of_questions(source, built.uncompressed, asked)
     bias = plan.size_bias == "auto"
     encoded = question_set.whole(models["encoder"], inserted, size_bias=bias, text=models.get("text"))
@@ -83,6 +85,17 @@ def measure(plan: Plan, built: Built, folder: Path, variant: Variant, questions:
     uncompressed = known.figure(
         {**same, "figure": "uncompressed"}, lambda: source.uncompressed_accuracy(questions, SEED)
     )
+    found = {
+        "questions": len(asked),
+        "seed": SEED,
+        "metric": source.metric,
+        "compressed": compressed,
+        "stderr": error,
+        "uncompressed": uncompressed,
+        "share": compressed / uncompressed,
+    }
+    if inserted.rebuilt:
+        return found | {"baselines": _rebuilt(plan, built, question_set, language, asked)}
     # The seam of the last step, in the graph without any step: baselines take all tokens there.
     seam = resolve(built.uncompressed, inserted.seam.name)
     if source.plain is not None:
@@ -98,15 +111,25 @@ def measure(plan: Plan, built: Built, folder: Path, variant: Variant, questions:
         "encoder": known.graph_hash(question_set.encoder),
         "language": {role: known.graph_hash(model) for role, model in sorted(models.items()) if role in READ},
     }
+    return found | {"baselines": known.figure(of, lambda: baselines(question_set, seam, language, asked))}
+
+
+def _rebuilt(
+    plan: Plan, built: Built, question_set: QuestionSet, language: Language, asked: Sequence[Question]
+) -> dict[str, Any]:
+    """The same where tokens are rebuilt: as many random and evenly spread ones inside, the others rebuilt too."""
+    from ..bundling import graphs
+
+    def share(method: Compressor) -> float:
+        model = built.uncompressed.clone()
+        steps = tuple(replace(step, compressor=method, shares={}) for step in plan.steps)
+        encoded = question_set.whole(model, graphs.compress(replace(plan, steps=steps), model))
+        return graded(question_set.source, question_set.answer(encoded, language), asked)[0]
+
+    chances = [share(Random(seed)) for seed in range(SEEDS)]
     return {
-        "questions": len(asked),
-        "seed": SEED,
-        "metric": source.metric,
-        "compressed": compressed,
-        "stderr": error,
-        "uncompressed": uncompressed,
-        "share": compressed / uncompressed,
-        "baselines": known.figure(of, lambda: baselines(question_set, seam, language, asked)),
+        "random": {"mean": float(np.mean(chances)), "deviation": float(np.std(chances)), "seeds": SEEDS},
+        "uniform": {"accuracy": share(Uniform())},
     }
 
 

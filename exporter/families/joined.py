@@ -19,7 +19,13 @@ Made = TypeVar("Made", bound=Multimodal)
 
 
 def encoder_of(
-    module: nn.Module, name: str, shape: tuple[int, ...], grid: tuple[int, ...] | None = None, known: int = 0
+    module: nn.Module,
+    name: str,
+    shape: tuple[int, ...],
+    grid: tuple[int, ...] | None = None,
+    known: int = 0,
+    *,
+    merged_rows: bool = False,
 ) -> GraphSource:
     """The graph of an encoder of one input.
 
@@ -29,6 +35,7 @@ def encoder_of(
         shape: of it.
         grid: of the tokens, where they fill one.
         known: see `GraphSource`.
+        merged_rows: likewise; where the module hands its tables to its layers, it needs no method `at`.
     """
     return GraphSource(
         role="encoder",
@@ -37,6 +44,7 @@ def encoder_of(
         outputs=("tokens",),
         grid=grid,
         known=known,
+        merged_rows=merged_rows,
     )
 
 

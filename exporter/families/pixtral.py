@@ -79,6 +79,29 @@ class RowsEncoder(nn.Module):
         return self.multi_modal_projector(torch.cat([states[layer] for layer in self.layers], -1))
 
 
+class Turned(nn.Module):
+    """How patches of one image rotate, as the tower's own module computes it for them, in tables.
+
+    Args:
+        own: that module.
+        patches: rows and columns.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, own: Any, patches: tuple[int, int]) -> None:
+        super().__init__()
+        places = torch.cartesian_prod(*(torch.arange(side) for side in patches))
+        with torch.no_grad():
+            for name, table in zip(("cos", "sin"), own(torch.zeros(1), places), strict=True):
+                self.register_buffer(name, table, persistent=False)
+
+    def forward(self, *_: Tensor) -> tuple[Tensor, Tensor]:
+        """Two tables [patches, d]."""
+        return self.cos, self.sin
+
+
 class Rows(nn.Module):
     """The projector; see `RowsEncoder`."""
 
@@ -136,10 +159,16 @@ def open_family(checkpoint: Checkpoint) -> Counted:
     encoder = RowsEncoder(model, size, rows[1], _end(checkpoint, config))
     checkpoint.weights.load(encoder.vision_tower, "vision_tower")
     checkpoint.weights.load(encoder.multi_modal_projector.projector, "multi_modal_projector")
+    tower, patch = encoder.vision_tower, config.vision_config.patch_size
+    tower.patch_positional_embedding = Turned(tower.patch_positional_embedding, (size[0] // patch, size[1] // patch))
+    # The proof takes what stands behind the layers for downstream of them (see `torch_tables`).
+    layers = tower.transformer
+    del tower.transformer
+    tower.transformer = layers
     preprocess = preprocess_of(checkpoint, size, squeezed=True)
     count = rows[0] * (rows[1] + 1) - 1
     note = f"every image is stretched to {size[0]} x {size[1]} pixels, which are {count} tokens"
-    graph = encoder_of(encoder, "pixel_values", (1, 3, *size), known=count)
+    graph = encoder_of(encoder, "pixel_values", (1, 3, *size), known=count, merged_rows=True)
     return joined(
         Counted, checkpoint, config, graph, _LAYOUT, preprocess, (note,), image_size=size, **colours(preprocess)
     )

@@ -254,7 +254,7 @@ def _encoder(visual: Any, grid: tuple[int, int]) -> GraphSource:
     vision, merge = visual.config, visual.spatial_merge_size
     patches = (grid[0] * merge, grid[1] * merge)
     shape = (1, vision.in_channels, *(side * vision.patch_size for side in patches))
-    return encoder_of(QwenEncoder(visual, patches), "pixel_values", shape, grid)
+    return encoder_of(QwenEncoder(visual, patches), "pixel_values", shape, grid, merged_rows=True)
 
 
 def _step(vision: Any) -> int:

@@ -3,7 +3,9 @@
 With several compressors in sequence the parts are named head, compressor, between, compressor, tail. Each part is fed
 what the graph itself computes upstream of it; a `between` without nodes is left out. What one compressor passes to the
 next is part ``sequence``: the composed positions, sizes and assignment, and the gathered signals. These are integers,
-counts and copies, compared bit for bit.
+counts and copies, compared bit for bit. Tokens that are put back at their places behind the last layer are part
+``rebuild``, from what the graph computes in front of each compressor and behind it; the layers in between are a
+`between` too, and what follows begins with the rebuilt tokens.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from ..sources.arrays import to_tensor, to_tensors
 from . import torch_parts
 from .parity import Runner, between, run_reference, value_names
 from .probes import Probe
+from .rebuilt_parts import again, rebuilt_probes
 from .torch_parts import Injected
 
 if TYPE_CHECKING:
@@ -50,6 +53,7 @@ def encoder_probes(
     read = [name for step in steps for name in (step.tokens_in, *into[step.node_name], step.tokens_out)]
     read += [name for step in steps for name in (*step.node_outputs.values(), *step.composed_outputs.values())]
     read += [name for step in steps for how in step.reads.values() for name in (how.source, *how.through)]
+    read += [name for step in steps for at in step.rebuilt for name in (at.slots, at.tokens)]
     inputs, results = value_names(model.graph.inputs), value_names(model.graph.outputs)
     run = runner(between(model, inputs, dict.fromkeys(name for name in read if name not in inputs)))
     judged = [name for name in results if name not in inserted.outputs.values()]
@@ -59,24 +63,26 @@ def encoder_probes(
         inputs_of_module = {name: array for name, array in sample.items() if name != TEXT or name in graph.inputs}
         injected: Injected | None = None
         fed: dict[str, np.ndarray] = inputs_of_module
+        behind: dict[str, tuple[dict[str, np.ndarray], Injected]] = {}
         for number, step in enumerate(steps):
             probes.append(_compressor(graph, step, into[step.node_name], own))
-            if step.before is not None:
+            if step.before is not None and step.follows:
                 probes.append(_sequence(graph, step, step.before, own))
             if graph.module is not None and step.seam.module and (step.before is None or step.before.seam.module):
                 expected = _expected_at(graph, steps, number, into[step.node_name], inputs_of_module, injected)
                 if expected:
                     probes.append(Probe("between" if number else "head", graph.role, fed, expected))
             fed, injected = _inject(step, own)
+            behind[step.node_name] = fed, injected
+            if step.rebuilt:
+                probes += rebuilt_probes(graph, step, behind, own, inputs_of_module)
+                fed, injected = again(step, own)
         # Without a prefix the compressor's tokens may themselves be the graph's output, and are proved already.
         wrapped = inserted.seam.prefix or inserted.seam.rank == 2
         ends = [name for name in judged if wrapped or name != inserted.tokens_out]
         if ends and graph.module is not None and inserted.seam.module:
             assert injected is not None, "a sequence has steps"
-            module_inputs = to_tensors(inputs_of_module)
-            made = torch_parts.tail(
-                graph.module, module_inputs, injected.seam, injected.tokens, injected.sizes, injected.kept
-            )
+            made = torch_parts.tail(graph.module, to_tensors(inputs_of_module), injected)
             expected = {name: value.numpy() for name, value in zip(judged, made, strict=True) if name in ends}
             probes.append(Probe("tail", graph.role, fed, expected))
     return probes

@@ -16,6 +16,7 @@ from . import torch_parts
 from .encoder_probes import direct
 from .metrics import compare
 from .parity import run_reference
+from .rebuilt_parts import in_pytorch
 from .torch_parts import Injected
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ def end_to_end(graph: GraphSource, inserted: Inserted, encoded: Sequence[tuple[S
         whole, injected = _in_pytorch(graph, inserted, sample, feeds)
         kept = [set(map(int, row)) for row in whole.kept_indices]
         own = [set(map(int, row)) for row in got[inserted.outputs["kept_indices"]]]
-        overlaps += [len(a & b) / inserted.keep for a, b in zip(kept, own)]
-        outputs = torch_parts.tail(graph.module, feeds, injected.seam, injected.tokens, injected.sizes, injected.kept)
+        overlaps += [len(a & b) / inserted.leaving for a, b in zip(kept, own)]
+        outputs = torch_parts.tail(graph.module, feeds, injected)
         names = [name for name in got if name not in inserted.outputs.values()]
         found = [compare("end to end", name, value.numpy(), got[name], "bf16") for name, value in zip(names, outputs)]
         cosines += [one.cosine for one in found]
@@ -77,6 +78,7 @@ def _in_pytorch(
     signals: list[dict[str, torch.Tensor]] = []
     results: list[Compressed[torch.Tensor]] = []
     whole: Compressed[torch.Tensor] | None = None
+    made: dict[str, tuple[torch.Tensor, Compressed[torch.Tensor], Injected]] = {}
     for number, step in enumerate(steps):
         if injected is not None and step.adjoins:
             tokens = injected.tokens
@@ -98,10 +100,23 @@ def _in_pytorch(
         reference = run_reference(step.compressor, case, tokens[:, prefix:].numpy(), read)
         own = Compressed(*(to_tensor(getattr(reference, name)) for name in OUTPUTS))
         results.append(own)
-        whole = own if whole is None else compose(whole, own, merges=step.compressor.method.merges)
+        alone = whole is None or not step.follows
+        whole = own if alone else compose(whole, own, merges=step.compressor.method.merges)  # type: ignore[arg-type]
         # Slots may be wider than tokens, where there is no prefix.
         fewer = torch.cat([tokens[:, :prefix], own.tokens], 1) if prefix else own.tokens
         kept = whole.kept_indices if step.placed else None
         injected = Injected(step.seam, fewer, whole.sizes if step.sized else None, kept)
+        made[step.node_name] = tokens, own, injected
+        if step.rebuilt:
+            assert graph.module is not None
+            injected, whole = in_pytorch(graph.module, feeds, step, made), _itself(step.leaving)
     assert whole is not None and injected is not None, "a sequence has steps"
     return whole, injected
+
+
+def _itself(count: int) -> Compressed[torch.Tensor]:
+    """Tokens that each stand for themselves."""
+    import torch
+
+    place = torch.arange(count)[None]
+    return Compressed(place, place, torch.ones(1, count), place)

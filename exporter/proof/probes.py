@@ -42,8 +42,8 @@ class Probe:
     """One part of one graph on one input.
 
     Attributes:
-        part: head, compressor, between, sequence or tail of the encoder (see `encoder_probes`), the role of a whole
-            graph (text, embed, prefill, decode), or one of `WHOLE`.
+        part: head, compressor, between, sequence, rebuild or tail of the encoder (see `encoder_probes`), the role of a
+            whole graph (text, embed, prefill, decode), or one of `WHOLE`.
         role: of the graph that contains it.
         inputs: value name -> array fed there; the part is extracted between these values and `expected`.
         expected: value name -> array that PyTorch computed.

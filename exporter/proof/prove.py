@@ -119,7 +119,8 @@ def prove(
         checks += found
     give_back()
     read = variant.generation or inserted.sized or source.answer or plan.size_bias != "auto"
-    notes += _remarks(source, inserted, parts, precision, unread=inserted.merges and not read)
+    merged = any(step.compressor.method.merges for step in inserted.counted)
+    notes += _remarks(source, inserted, parts, precision, unread=merged and not read)
     told = [found.to_json() for found in checks]
     proof = {"runtime": "onnxruntime-cpu", "precision": precision, "samples": SAMPLES, "checks": told}
     proof["notes"] = list(notes)
@@ -133,7 +134,7 @@ def _of_language(
     from .generation import answer_probes
     from .parity import language_probes
 
-    probes = language_probes(built.language or plan.source.language(built.inserted.keep), values)
+    probes = language_probes(built.language or plan.source.language(built.inserted.leaving), values)
     return probes + (answer_probes(plan.source, variant, by_role, wholes) if plan.source.proof_prompt() else [])
 
 

@@ -8,7 +8,7 @@ weights what is pooled.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +48,22 @@ class Injected:
             the tokens; None: no size bias.
         kept: [B, K] int64, their positions, for a module with tables of positions: it has a method `at` (see
             `GraphSource.merged_rows`), or gives the tables to its layers; None: there are none downstream.
+        further: tokens that replace its own at other seams, upstream of this one.
     """
 
     seam: Seam
     tokens: torch.Tensor
     sizes: torch.Tensor | None = None
     kept: torch.Tensor | None = None
+    further: tuple[Injected, ...] = ()
+
+    def instead(self, _: torch.Tensor) -> torch.Tensor:
+        """The tokens in the rank of what they replace."""
+        return self.tokens if self.seam.rank == 3 else self.tokens[0]
+
+
+class _Read(Exception):
+    """The seam was read: what follows need not run, and may not take as many tokens."""
 
 
 @contextmanager
@@ -114,7 +124,7 @@ def head(
     signals: tuple[str, ...],
     injected: Injected | None = None,
 ) -> Head:
-    """Run `module`, with other tokens `injected` upstream of the seam, and read the seam.
+    """Run `module` up to the seam, with other tokens `injected` upstream of it, and read it.
 
     Raises:
         GraphError: the module never reached the seam, or it has no scaled_dot_product_attention to read a signal from
@@ -130,6 +140,7 @@ def head(
     def read(tokens: torch.Tensor) -> None:
         found.append((tokens if seam.rank == 3 else tokens[None]).detach().clone())
         before.extend(calls)
+        raise _Read
 
     attention_modules = {seam.signals[name].module for name in signals if name in seam.signals} - {""}
     with torch.no_grad(), _injecting(module, injected, calls), _at(module, seam, read), ExitStack() as hooks:
@@ -137,7 +148,8 @@ def head(
             # A tower may run layers after the one whose states it returns: its last attention is then not the seam's.
             handle = module.get_submodule(path).register_forward_hook(lambda *_: own.extend(calls[-1:]))
             hooks.callback(handle.remove)
-        call(module, inputs)
+        with suppress(_Read):
+            call(module, inputs)
     _check_bias(injected, before)
     if not found:
         raise GraphError(f"the PyTorch module never ran {seam.module!r}", where=f"seam {seam.name}")
@@ -151,36 +163,24 @@ def head(
     return Head(found[0], {name: _signal(name, read_from[-1], seam) for name in signals})
 
 
-def tail(
-    module: nn.Module,
-    inputs: Mapping[str, torch.Tensor],
-    seam: Seam,
-    tokens: torch.Tensor,
-    sizes: torch.Tensor | None,
-    kept: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, ...]:
-    """Run `module` with `tokens` [B, prefix + K, D'] instead of its own, or its placeholder's, at the seam.
+def tail(module: nn.Module, inputs: Mapping[str, torch.Tensor], injected: Injected) -> tuple[torch.Tensor, ...]:
+    """Run `module` with other tokens instead of its own, or its placeholder's, at a seam.
 
     Args:
         module: the whole encoder, as it was before compression.
         inputs: of the module, by name, in order.
-        seam: where to inject them.
-        tokens: the prefix and the compressor's output.
-        sizes: [B, K]; their logarithm is added to the logits of every attention downstream of the seam. None: no size
-            bias.
-        kept: see `Injected`.
+        injected: the prefix and the compressor's output, and where.
 
     Returns:
         The module's outputs.
 
     Raises:
-        GraphError: there are `sizes`, but no scaled_dot_product_attention downstream of the seam to add them to. Or the
+        GraphError: there are sizes, but no scaled_dot_product_attention downstream of the seam to add them to. Or the
             module does not run on fewer tokens.
     """
     import torch
 
     calls: list[dict[str, Any]] = []
-    injected = Injected(seam, tokens, sizes, kept)
     with torch.no_grad(), _injecting(module, injected, calls):
         try:
             result = call(module, inputs)
@@ -188,7 +188,7 @@ def tail(
             raise GraphError(
                 "the PyTorch module does not run on fewer tokens, as where it has a table of positions, so what lies "
                 f"downstream cannot be proved: {' '.join(str(error).split())[:120]}",
-                where=f"seam {seam.name}",
+                where=f"seam {injected.seam.name}",
                 fix="Choose a seam downstream of that, or add --no-verify.",
             ) from error
     _check_bias(injected, calls)
@@ -221,14 +221,17 @@ def _injecting(module: nn.Module, injected: Injected | None, calls: list[dict[st
         if injected.sizes is not None:
             prefix = injected.sizes.new_zeros(injected.sizes.shape[0], injected.seam.prefix)
             bias.append(torch.cat([prefix, injected.sizes.log()], 1))
-        return injected.tokens if injected.seam.rank == 3 else injected.tokens[0]
+        return injected.instead(_)
 
     place = replace(injected.seam, side="output") if injected.seam.placeholder else injected.seam
     at: Any = getattr(module, "at", None)
     rows: Any = nullcontext()
     if injected.kept is not None:
         rows = at(injected.kept) if at else tables_at(module, injected.seam, injected.kept)
-    with attention_tap(calls, bias, injected.seam.prefix), rows, _at(module, place, replaced):
+    with attention_tap(calls, bias, injected.seam.prefix), rows, ExitStack() as places:
+        for one in injected.further:
+            places.enter_context(_at(module, one.seam, one.instead))
+        places.enter_context(_at(module, place, replaced))
         yield
 
 

@@ -146,6 +146,7 @@ def _method(plan: Plan, manifest: Manifest) -> list[str]:
     for one in (variant.compression[0] for variant in manifest.variants):
         words += ["--ratio", one.ratio] if step.keep is None else ["--keep", str(one.tokens_out)]
     words += ["--seam", step.seam] if step.seam != "auto" else []
+    words += ["--rebuild"] if step.rebuild else []
     default = parameters(type(step.compressor)())
     changed = {key: value for key, value in parameters(step.compressor).items() if value != default[key]}
     return words + [word for key, value in changed.items() for word in ("--set", f"{key}={value}")]

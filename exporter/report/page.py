@@ -49,8 +49,7 @@ def add(
         return
     runs, asks = result.precision != "bf16", result.accuracy is not None
     looks, why = collect(plan, built, writer.folder, encoded, runs=runs, asks=asks)
-    grid = manifest.variants[0].compression[0].seam.grid
-    shape = tuple(grid) if grid else None
+    shape = manifest.variants[0].grid
     figures = [
         figure(number, look, pixels_of(look.input, manifest.preprocess_of(manifest.variants[0]), shape), shape)
         for number, look in enumerate(looks)

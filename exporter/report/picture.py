@@ -102,8 +102,7 @@ def _seen(session: Session, media: Path, prompt: str | Sequence[int]) -> _Seen:
 
     record = session.preprocess
     array = encoder_input(media, record, session.bundle.path)
-    grid = session.variant.compression[0].seam.grid
-    shape = tuple(grid) if grid else None
+    shape = session.variant.grid
     pixels = pixels_of(array, record, shape)
     if pixels is None or shape is None:
         raise RequestError(

@@ -22,6 +22,7 @@ PARTS = {
     "head": "the encoder before the compressor, against PyTorch",
     "compressor": "the compressor against its reference, fed the head's own tokens",
     "between": "the encoder between two compressors against PyTorch, fed the first one's own output",
+    "rebuild": "the tokens put back at their places behind the encoder's last layer",
     "sequence": "positions, sizes and assignment of several compressors composed, bit for bit",
     "tail": "the encoder after the compressor against PyTorch, fed the compressor's own output",
     "text": "the embeddings of a question as the compressor reads them, against PyTorch",

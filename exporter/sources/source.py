@@ -44,8 +44,8 @@ class GraphSource:
             it, the module and its graph can be run and split before the compressor is inserted. Empty where there is
             none.
         merged_rows: whether a merged slot may have the position of the token whose place it inherits, where layers read
-            a table of positions. The module then has a method `at`, a context in which its layers take tokens for those
-            at the positions [1, K] that it was given.
+            a table of positions. The module then hands it to its layers, or has a method `at`, a context in which they
+            take tokens for those at the positions [1, K] that it was given.
         known: N, where tokens that stand for no place of the input are among the others, as the ends of rows are; 0:
             the graph shows where such tokens stand.
     """

@@ -25,6 +25,28 @@ class Read:
 
 
 @dataclass(frozen=True)
+class Rebuilt:
+    """Where tokens that were compressed inside an encoder leave its layers and are put back at their places.
+
+    See `rebuild`.
+
+    Attributes:
+        seam: behind the layer, where the tokens are the slots.
+        slots: name of the value there, [B, prefix + K, D] or [prefix + K, D].
+        tokens: name of the value with all tokens again, [B, prefix + N, D] or [prefix + N, D]: that of `slots` where
+            these are all tokens.
+        steps: nodes of the compressors upstream, in the order in which tokens pass them.
+        leaving: how many tokens leave the encoder, where no further step compresses them.
+    """
+
+    seam: Seam
+    slots: str
+    tokens: str
+    steps: tuple[str, ...]
+    leaving: int
+
+
+@dataclass(frozen=True)
 class Inserted:
     """What `insert` did.
 
@@ -45,6 +67,8 @@ class Inserted:
         weighed: a line on each mean over the tokens that is now weighted by the sizes.
         placed: whether tables of positions downstream are read at kept_indices.
         token_axes: axes of the next step's tensor that run over the slots of this one.
+        rebuilt: where its tokens, and those of the steps before it inside the encoder, are put back, in the order of
+            the layers.
         before: the previous step, or None.
     """
 
@@ -64,6 +88,7 @@ class Inserted:
     weighed: list[str] = field(default_factory=list)
     placed: bool = False
     token_axes: tuple[int, ...] = ()
+    rebuilt: tuple[Rebuilt, ...] = ()
     before: Inserted | None = None
 
     @property
@@ -84,7 +109,9 @@ class Inserted:
     @property
     def adjoins(self) -> bool:
         """Whether it reads the tokens of the previous step directly."""
-        return self.before is not None and self.tokens_in == self.before.tokens_out
+        if self.before is None:
+            return False
+        return self.tokens_in == (self.before.rebuilt[-1].tokens if self.before.rebuilt else self.before.tokens_out)
 
     @property
     def steps(self) -> list[Inserted]:
@@ -92,6 +119,26 @@ class Inserted:
         return [*(self.before.steps if self.before else []), self]
 
     @property
+    def follows(self) -> bool:
+        """Whether what it outputs is composed with what the previous step did: tokens were not rebuilt in between."""
+        return self.before is not None and not self.before.rebuilt
+
+    @property
+    def group(self) -> list[Inserted]:
+        """The steps up to this one between which no tokens were rebuilt, in the order in which tokens pass them."""
+        return [*(self.before.group if self.before is not None and self.follows else []), self]
+
+    @property
     def merges(self) -> bool:
-        """Whether several tokens of the first step can be merged into one slot."""
-        return any(step.compressor.method.merges for step in self.steps)
+        """Whether several tokens of the first step of its group can be merged into one slot."""
+        return any(step.compressor.method.merges for step in self.group)
+
+    @property
+    def leaving(self) -> int:
+        """The number of tokens that leave the encoder behind this last step."""
+        return self.rebuilt[-1].leaving if self.rebuilt else self.keep
+
+    @property
+    def counted(self) -> list[Inserted]:
+        """The steps whose slots leave the encoder behind this last step; none where its tokens were rebuilt."""
+        return [] if self.rebuilt else self.group

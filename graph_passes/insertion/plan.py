@@ -100,7 +100,7 @@ def plan_insertion(
         RequestError, GraphError: as `insert`.
     """
     ensure_opset(model)
-    names = _output_names(model, outputs)
+    names = output_names(model, outputs)
     tokens = _seam_value(model, seam)
     for name in compressor.signals():
         check_signal(model, seam, name, text_length(compressor))
@@ -149,7 +149,8 @@ def _no_rows(compressor: Compressor, seam: Seam, after: Inserted | None) -> str:
     return "one step of several cannot read it: take one method alone" if after is not None else ""
 
 
-def _output_names(model: ir.Model, outputs: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+def output_names(model: ir.Model, outputs: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """What becomes an output -> its name, checked; see `insert`."""
     if isinstance(outputs, str) or not isinstance(outputs, Iterable):
         raise RequestError(f"outputs {outputs!r} is not a list of names", fix="Write for example outputs=['sizes'].")
     names = dict(outputs) if isinstance(outputs, Mapping) else {name: name for name in outputs}

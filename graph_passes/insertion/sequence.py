@@ -7,6 +7,10 @@ order in which tokens pass them.
 
 Outputs and size bias are about the tokens of the first step (see `compose`). Inside the encoder, attention after a
 step, up to the next one, gets the logarithm of how many of these tokens were merged into each slot.
+
+Where a step says so, the tokens are rebuilt behind the encoder's last layer (see `rebuild`). The steps after it begin
+anew: outputs and sizes are about the tokens that the first of them reads, or where there is none about all that leave
+the encoder.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import onnx_ir as ir
 from ...errors import GraphError, RequestError, TokexportError
 from ..budget import ratio_text, tokens_kept
 from ..compressors.base import Compressor, Widens
+from ..compressors.blocks.texts import TEXT
 from ..ir_tools.model_io import ensure_opset
 from ..ir_tools.transaction import all_or_nothing
 from ..ir_tools.walk import Walk, dims
@@ -33,7 +38,8 @@ from ..seams.padding import refuse_padding
 from ..seams.seam import Seam
 from .insert import carry_out
 from .inserted import Inserted
-from .plan import EXTRA_OUTPUTS, plan_insertion
+from .plan import EXTRA_OUTPUTS, output_names, plan_insertion
+from .rebuild import close, inside, open_behind
 
 _LAYER = re.compile(r"encoder_layer:(\d{1,9})(?:/(\d{1,9}))?")
 
@@ -48,6 +54,8 @@ class Step:
         keep: tokens that it keeps; None with `ratio`.
         seam: ``auto`` (that of the method's paper), a seam's name, or ``encoder_layer:<share>``.
         shares: parameters that count tokens -> their share of K; the product is rounded.
+        rebuild: whether its tokens, and those of the steps before it, are put back at their places behind the encoder's
+            last layer.
     """
 
     compressor: Compressor
@@ -55,6 +63,7 @@ class Step:
     keep: int | None
     seam: str = "auto"
     shares: Mapping[str, Fraction] = field(default_factory=dict)
+    rebuild: bool = False
 
     @property
     def budget(self) -> str:
@@ -90,7 +99,23 @@ def places(
     Raises:
         RequestError, GraphError: as `seams.resolve`; and a share of layers in a graph whose layers were not found.
     """
-    return [resolve(model, _named(model, step.seam), seam_for(step.compressor)) for step in steps]
+    found = []
+    for group in _groups(steps):
+        for step in group:
+            named = _named(model, step.seam)
+            explicit = group[-1].rebuild and named != "auto"
+            found.append(inside(model, named) if explicit else resolve(model, named, seam_for(step.compressor)))
+    return found
+
+
+def _groups(steps: Sequence[Step]) -> list[list[Step]]:
+    """The steps, parted behind each whose tokens are rebuilt."""
+    groups: list[list[Step]] = [[]]
+    for step in steps:
+        groups[-1].append(step)
+        if step.rebuild:
+            groups.append([])
+    return groups if groups[-1] else groups[:-1]
 
 
 def insert_steps(
@@ -121,15 +146,64 @@ def insert_steps(
     """
     with all_or_nothing(model) as clone:
         ensure_opset(clone)
-        walk = Walk(clone)
-        if not assume_no_padding:
-            refuse_padding(walk, seams[0].tensor)
-        refuse_joined_rows(walk, seams[0].tensor)
-        refuse_outputs_beside(walk, seams[0].tensor, seams[0].tokens, seams[0].prefix)
-        for number, step in enumerate(steps):
-            if len(steps) > 1:
-                _refuse_alone(number, step)
-        return _inserted(clone, steps, seams, outputs, size_bias)
+        for number, step in enumerate(steps if len(steps) > 1 else ()):
+            _refuse_alone(number, step)
+        done, first = None, 0
+        for group in _groups(steps):
+            places, last = seams[first : first + len(group)], first + len(group) == len(steps)
+            wanted = outputs if last else ()
+            if done is not None:
+                places = [_behind(clone, places[0], done), *places[1:]]
+            opening = open_behind(clone) if group[-1].rebuild else None
+            if opening is not None:
+                _check_inside(clone, places[-1], opening.end)
+            _check_graph(clone, places[0], assume_no_padding)
+            made = _inserted(clone, group, places, () if opening else wanted, size_bias, done, len(steps) > 1)
+            if opening is not None:
+                made = close(clone, opening, made, output_names(clone, wanted))
+            done, first = made, first + len(group)
+        assert done is not None, "a sequence has steps"
+        return done
+
+
+def _check_graph(model: ir.Model, seam: Seam, assume_no_padding: bool) -> None:
+    """What a graph must not have around the first seam of a group of steps."""
+    walk = Walk(model)
+    if not assume_no_padding:
+        refuse_padding(walk, seam.tensor)
+    refuse_joined_rows(walk, seam.tensor)
+    refuse_outputs_beside(walk, seam.tensor, seam.tokens, seam.prefix)
+
+
+def _check_inside(model: ir.Model, seam: Seam, end: ir.Value) -> None:
+    """Refuse to rebuild the tokens of a seam that is not between the layers of the encoder."""
+    walk = Walk(model)
+    value = walk.value(seam.tensor)
+    if value is None or value is end or value.producer() not in walk.ancestors(end):
+        raise RequestError(
+            f"seam {seam.name} has no layer of the encoder behind it, so nothing was computed for fewer tokens",
+            where=f"tensor {seam.tensor}",
+            fix="Tokens are rebuilt of a step inside: --seam encoder_layer:1/4, or leave rebuild out.",
+        )
+
+
+def _behind(model: ir.Model, seam: Seam, done: Inserted) -> Seam:
+    """A seam of the graph without compressors, where the tokens of the steps up to `done` were rebuilt in front of it.
+
+    Raises:
+        RequestError: it is not downstream of that.
+    """
+    walk, last = Walk(model), done.rebuilt[-1]
+    if seam.tensor == last.slots:
+        return replace(seam, tensor=last.tokens)
+    value, start = walk.value(seam.tensor), walk.value(last.tokens)
+    if value is None or start is None or value.producer() not in walk.descendants(start):
+        raise RequestError(
+            f"seam {seam.name} is not behind the encoder's last layer, where the tokens of {done.method} are rebuilt",
+            where=f"tensor {seam.tensor}",
+            fix="Write rebuild into the last step inside the encoder, and the steps from front to back.",
+        )
+    return seam
 
 
 def follow(model: ir.Model, seam: Seam, before: Seam, after: Inserted) -> Seam:
@@ -169,14 +243,20 @@ def _inserted(
     seams: Sequence[Seam],
     outputs: Sequence[str] | Mapping[str, str],
     size_bias: bool,
+    before: Inserted | None,
+    several: bool,
 ) -> Inserted:
+    """Insert steps between which nothing is rebuilt, after those up to `before`."""
     done: Inserted | None = None
+    offset = len(before.steps) if before is not None else 0
     for number, (step, seam) in enumerate(zip(steps, seams)):
         last = number == len(steps) - 1
         try:
+            if before is not None and done is None:
+                _refuse_signals(step)
             place = seam if done is None else follow(model, seam, seams[number - 1], done)
             keep = step.kept(place.tokens)
-            if len(steps) > 1 and keep == place.tokens:
+            if several and keep == place.tokens:
                 raise RequestError(f"it keeps all {keep} tokens, so it does nothing", fix="Leave the step out.")
             plan = plan_insertion(
                 model,
@@ -190,9 +270,21 @@ def _inserted(
             )
             done = carry_out(model, plan)
         except TokexportError as error:
-            raise (error if len(steps) == 1 else _of_step(number, step, error)) from None
-    assert done is not None, "a sequence has steps"
+            raise (_of_step(offset + number, step, error) if several else error) from None
+        if number == 0 and before is not None:
+            done = replace(done, before=before)
+    assert done is not None, "a group has steps"
     return done
+
+
+def _refuse_signals(step: Step) -> None:
+    """Attention and keys are over the slots inside the encoder, and not over the tokens that were rebuilt of them."""
+    read = [name for name in step.compressor.signals() if name != TEXT]
+    if read:
+        raise RequestError(
+            f"{step.compressor.method.name} reads {read[0]}, which upstream of the rebuilt tokens is of fewer slots",
+            fix="Take a method that reads the tokens alone behind a step with rebuild.",
+        )
 
 
 def layers_up_to(seam: str, layers: int) -> int:

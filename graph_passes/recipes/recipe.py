@@ -14,6 +14,8 @@
     params = { merge = "mean" }   # optional: of the method
     shares = { contextual = "1/2" }  # optional: parameters that are counts, as a share of the tokens that are kept
 
+A step inside the encoder may have `rebuild = true`: its tokens are put back at their places behind the last layer.
+
 A recipe that follows a paper also has `source`, `approximate` (what differs) and `budget`: the tokens that enter the
 language model, and the average over layers. "192 tokens" means the first in some papers and the second in others, so
 both are given, for a named model, and both are computed from the steps when the file is read.
@@ -103,6 +105,7 @@ class Entry(_Strict):
     keep: int | None = None
     params: dict[str, Any] = {}
     shares: dict[str, str] = {}
+    rebuild: bool = False
 
     @model_validator(mode="after")
     def _makes_a_step(self) -> Entry:
@@ -124,7 +127,8 @@ class Entry(_Strict):
     def step(self, settings: Mapping[str, Any]) -> Step:
         """The step, with some parameters overridden."""
         shares = {name: Fraction(share) for name, share in self.shares.items() if name not in settings}
-        return Step(make(self.method, {**self.params, **settings}), self.ratio, self.keep, self.seam, shares)
+        compressor = make(self.method, {**self.params, **settings})
+        return Step(compressor, self.ratio, self.keep, self.seam, shares, self.rebuild)
 
 
 class Recipe(_Strict):

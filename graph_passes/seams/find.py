@@ -32,6 +32,10 @@ from .structure import moved_downstream
 
 __all__ = ["describe", "find_seams", "refresh_seams", "resolve", "write_seams"]
 
+_REBUILD = (
+    " Or put the tokens back at their places behind the encoder's last layer: --rebuild (rebuild=True), in a recipe "
+    "rebuild = true."
+)
 # Where `auto` goes when the paper's seam is absent or not valid: first downstream of it, then upstream.
 FALLBACK = ("encoder_output", "projector_input", "projector_output")
 
@@ -182,7 +186,7 @@ def _usable(model: ir.Model, seam: Seam, others: list[Seam]) -> Seam:
         raise RequestError(
             f"selecting at seam {seam.name!r} is not valid: {seam.why}",
             where=where,
-            fix=f"Seams where it is: {', '.join(usable)}.",
+            fix=f"Seams where it is: {', '.join(usable)}.{_REBUILD if seam.name.startswith('encoder_layer:') else ''}",
         )
     raise GraphError(
         f"seam {seam.name!r} cannot be used: {seam.why}",

@@ -78,6 +78,10 @@ there any finite values), and a further input image_starts [B, I] int64: where t
 compressed sequence, ascending; for one that is not there the largest capacity. Any ids may stand between images. Text
 has moved by N - K for each image before it, and the slots of an image count from where it begins in the uncompressed
 sequence. The last word of n prompt ids about i images, their places left out, is at n + i K - 1.
+
+Schema 2.4 adds `rebuilt` of a compression record: inside the encoder its graph computes with fewer tokens, and all of
+them leave its layers. A runtime reads nothing of it: kept_indices, sizes and assignment are about what leaves the
+encoder, as ever.
 """
 
 from __future__ import annotations
@@ -89,6 +93,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from ...errors import invalid
+from .compression_records import CompressionRecord as CompressionRecord
+from .compression_records import RebuiltRecord as RebuiltRecord
+from .compression_records import SeamRecord as SeamRecord
 from .decode_contract import check_caches, check_states, has_states
 from .export_records import Parity
 from .language_records import LONGEST_PROMPT, GenerationRecord, TextRecord
@@ -101,14 +108,15 @@ from .media_records import Preprocess as Preprocess
 from .media_records import PreprocessRecord as PreprocessRecord
 from .media_records import VideoRecord as VideoRecord
 from .media_records import WaveformRecord as WaveformRecord
-from .strict import LARGEST, BundlePath, FileName, Size, Strict
+from .strict import LARGEST, BundlePath, FileName, Strict
+from .strict import Role as Role
 
 SCHEMA = "2.0"
-# Of bundles with `Variant.llm_weights`, of those with states, and of those whose prompts may have several images. All
-# others say 2.0: its readers check them strictly.
-WEIGHTS_SCHEMA, STATES_SCHEMA, IMAGES_SCHEMA = "2.1", "2.2", "2.3"
+# Of bundles with `Variant.llm_weights`, of those with states, of those whose prompts may have several images, and of
+# those whose tokens are rebuilt. All others say 2.0: its readers check them strictly.
+WEIGHTS_SCHEMA, STATES_SCHEMA, IMAGES_SCHEMA, REBUILT_SCHEMA = "2.1", "2.2", "2.3", "2.4"
 # Schemas that are read: major version -> its newest minor version.
-READ = {1: 0, 2: 3}
+READ = {1: 0, 2: 4}
 MANIFEST = "manifest.json"
 # The prefix of hidden files and folders inside a bundle or beside it; then those of a pending replacement, and of the
 # staging folder.
@@ -126,7 +134,6 @@ _NEEDED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Form = Literal["portable", "plugin", "inlined"]
-Role = Literal["encoder", "embed", "prefill", "decode", "text"]
 DType = Literal["float32", "float16", "bfloat16", "float64", "int64", "int32", "int8", "uint8", "bool"]
 
 
@@ -151,34 +158,6 @@ class TensorRecord(Strict):
     name: str
     dtype: DType
     shape: Annotated[list[Annotated[int, Field(ge=-1, le=LARGEST)]], Field(max_length=16)]
-
-
-class SeamRecord(Strict):
-    """The seam at which the compressor is inserted."""
-
-    kind: str
-    graph: Role
-    tensor: str
-    grid: list[Size] | None = None
-    prefix: Annotated[int, Field(ge=0, le=LARGEST)] = 0
-
-
-class CompressionRecord(Strict):
-    """One compressor: its method, parameters, and the tokens before and after it.
-
-    Attributes:
-        assume_no_padding: inputs must fill the whole length: a mask of the graph was taken for one that masks nothing.
-            Absent where nothing was assumed.
-    """
-
-    method: str
-    params: dict[str, Any] = Field(default_factory=dict)
-    ratio: str
-    tokens_in: Size
-    tokens_out: Size
-    size_bias: bool
-    assume_no_padding: bool | None = None
-    seam: SeamRecord
 
 
 class GraphRecord(Strict):
@@ -228,8 +207,19 @@ class Variant(Strict):
     llm_weights: WeightsRecord | None = None
 
     @property
+    def grid(self) -> tuple[int, ...] | None:
+        """Of the tokens that kept_indices and assignment are about; None where it is not known."""
+        found = self.compression[0].seam.grid
+        for before, record in zip((None, *self.compression), (*self.compression, None)):
+            if before is not None and before.rebuilt:
+                found = record.seam.grid if record is not None else before.rebuilt.grid
+        return tuple(found) if found else None
+
+    @property
     def oldest_schema(self) -> str:
         """That says all of it."""
+        if any(record.rebuilt for record in self.compression):
+            return REBUILT_SCHEMA
         if self.generation and self.generation.images:
             return IMAGES_SCHEMA
         if has_states(self.graphs):

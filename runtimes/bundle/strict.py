@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
@@ -39,6 +39,7 @@ def one_part(name: str) -> str:
     return name
 
 
+Role = Literal["encoder", "embed", "prefill", "decode", "text"]
 Size = Annotated[int, Field(ge=1, le=LARGEST)]
 BundlePath = Annotated[str, AfterValidator(inside)]
 FileName = Annotated[str, AfterValidator(one_part)]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tokexport.errors import GraphError
 from tokexport.exporter.proof import torch_parts
+from tokexport.exporter.proof.torch_parts import Injected
 from tokexport.graph_passes.seams.seam import Seam, Signal
 from torch import nn
 from torch.nn import functional as F
@@ -95,7 +96,7 @@ def test_keys_drop_the_prefix(toy, x):
 
 def test_tail_puts_other_tokens_in_place(toy, x):
     fewer = torch.randn(2, 1 + 2, D, generator=torch.Generator().manual_seed(2))
-    (got,) = torch_parts.tail(toy, {"x": x}, seam("layers.0"), fewer, None)
+    (got,) = torch_parts.tail(toy, {"x": x}, Injected(seam("layers.0"), fewer))
     assert torch.allclose(got, toy.projector(toy.layers[1](fewer)[:, 1:]))
 
 
@@ -103,11 +104,11 @@ def test_tail_adds_log_size_to_the_logits_behind_the_seam_only(toy, x):
     """A token of size 3 must weigh what three equal tokens weigh."""
     fewer = torch.randn(2, 1 + 2, D, generator=torch.Generator().manual_seed(3))
     sizes = torch.tensor([[3.0, 1.0]]).expand(2, -1)
-    (got,) = torch_parts.tail(toy, {"x": x}, seam("layers.0"), fewer, sizes)
+    (got,) = torch_parts.tail(toy, {"x": x}, Injected(seam("layers.0"), fewer, sizes))
     repeated = torch.cat([fewer[:, :2], fewer[:, 1:2], fewer[:, 1:2], fewer[:, 2:]], 1)
     expected = toy.layers[1](repeated)[:, [1, 4]]
     assert torch.allclose(got, toy.projector(expected), atol=1e-6)
-    assert not torch.allclose(got, torch_parts.tail(toy, {"x": x}, seam("layers.0"), fewer, None)[0], atol=1e-3)
+    assert not torch.allclose(got, torch_parts.tail(toy, {"x": x}, Injected(seam("layers.0"), fewer))[0], atol=1e-3)
 
 
 def test_a_signal_is_read_where_the_graph_reads_it_though_a_later_layer_ran(toy, x):
@@ -173,4 +174,4 @@ def test_a_mean_over_merged_tokens_counts_what_they_stand_for():
 def test_an_attention_that_cannot_take_the_bias_is_refused(x):
     plain = nn.Sequential(nn.Linear(D, D), nn.Linear(D, D))
     with pytest.raises(GraphError, match="--size-bias off"):
-        torch_parts.tail(plain, {"x": x}, seam("0"), x, torch.ones(2, N))
+        torch_parts.tail(plain, {"x": x}, Injected(seam("0"), x, torch.ones(2, N)))

@@ -15,6 +15,7 @@ from tokexport.errors import RequestError
 from tokexport.exporter.cli import main
 from tokexport.exporter.opening import open_source
 from tokexport.exporter.proof import torch_parts
+from tokexport.exporter.proof.torch_parts import Injected
 from tokexport.exporter.zoo.tiny_vlm import model as zoo
 from tokexport.graph_passes.compressors import make
 from tokexport.graph_passes.seams.seam import Seam
@@ -177,5 +178,5 @@ def test_the_tail_in_torch_is_fed_behind_the_placeholder():
     found = torch_parts.head(wide, pixels, seam, ())
     assert torch.allclose(found.tokens, wide.vision(pixels["pixel_values"])[:, 1:], atol=1e-6)
     slots = torch.rand(1, 36, 384)
-    (result,) = torch_parts.tail(wide, pixels, seam, slots, None)
+    (result,) = torch_parts.tail(wide, pixels, Injected(seam, slots))
     assert torch.equal(result, wide.projector(slots).detach())

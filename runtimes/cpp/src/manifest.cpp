@@ -91,6 +91,7 @@ CompressionRecord compression_of(const Field& field) {
                                   fields.at("size_bias").boolean(),  seam_of(fields.at("seam"))};
     if (const auto params = fields.find("params")) compression.params = params->json();
     fields.ignore("assume_no_padding");
+    fields.ignore("rebuilt");
     fields.done();
     return compression;
 }
