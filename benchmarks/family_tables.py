@@ -18,7 +18,7 @@ _REASON = re.compile(r" is not valid: (.+?), by their places")
 
 def cells(row: dict[str, Any]) -> dict[str, str]:
     """Column of `COLUMNS` -> what a row of results/families.json says there."""
-    here, inside = row["here"], row["inside"]
+    here = row["here"]
     if here["status"] != "ok":
         return dict.fromkeys(COLUMNS, f"{here['status']}: {here['reason']}")
     unbuilt = [f"{graph}: {one['why']}" for graph, one in row["rtx"].items() if not one["ok"]]
@@ -26,9 +26,16 @@ def cells(row: dict[str, Any]) -> dict[str, str]:
         "encoder": _proved(here, "head", "compressor", "tail"),
         "whole": _proved(here, "embed", "prefill", "decode"),
         "answers agree": _proved(here, "generation"),
-        "inside the encoder": "ok" if inside["status"] == "ok" else f"{inside['status']}: {_reason(inside['reason'])}",
+        "inside the encoder": _inside(row["inside"]),
         "TensorRT-RTX builds": "; ".join(unbuilt) or f"all {len(row['rtx'])}",
     }
+
+
+def _inside(done: dict[str, Any]) -> str:
+    """Whether tokens can be compressed there, and whether all of them leave the layers."""
+    if done["status"] != "ok":
+        return f"{done['status']}: {_reason(done['reason'])}"
+    return "ok, rebuilt" if "rebuild" in done["checks"] else "ok"
 
 
 def _proved(done: dict[str, Any], *parts: str) -> str:

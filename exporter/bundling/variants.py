@@ -56,22 +56,23 @@ def requests(
 
 
 def check_places(source: Source, steps: Sequence[Step]) -> None:
-    """Refuse a seam in front of what the model `joins`, before anything is exported.
+    """Refuse a seam in front of what the model `joins`, or between layers with `windows`, before the export.
 
     Raises:
         RequestError: a step names one, or ``auto`` means one.
     """
-    for number, step in enumerate(steps if source.joins else ()):
+    for number, step in enumerate(steps):
         seam = source.seam_for(step.compressor) if step.seam == "auto" else step.seam
         inside = seam.startswith("encoder_layer:")
-        if inside and any(later.rebuild for later in steps[number:]):
-            continue
-        if inside or seam == "encoder_output":
+        rebuilt = inside and any(later.rebuild for later in steps[number:])
+        why = source.windows if inside and source.windows else "" if rebuilt else source.joins
+        if why and (inside or seam == "encoder_output"):
+            where, back = "in front of that", ", or --seam encoder_layer:1/4 --rebuild, which puts them back there"
+            if inside and source.windows:
+                where, back = "between them", ""
             raise RequestError(
-                f"seam {seam} of {source.name} is not valid: {source.joins}, by their places, so none may be "
-                "missing in front of that",
-                fix="Take --seam projector_output, which is behind that, or --seam encoder_layer:1/4 --rebuild, which "
-                "puts them back in front of it; in a recipe write it into the step.",
+                f"seam {seam} of {source.name} is not valid: {why}, by their places, so none may be missing {where}",
+                fix=f"Take --seam projector_output, which is behind that{back}; in a recipe write it into the step.",
             )
 
 

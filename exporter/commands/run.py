@@ -139,8 +139,9 @@ def _encode(session: Session, media: Path, prompt: Prompt | None, option: str, a
     for note in session.notes():
         click.echo(f"note: {note}", err=True)
     record = session.variant.compression
+    rebuilt = any(one.rebuilt for one in record)
     data: dict[str, Any] = {
-        "tokens_in": record[0].tokens_in,
+        "tokens_in": encoded["assignment"].shape[1] if rebuilt else record[0].tokens_in,
         "shape": list(encoded["tokens"].shape),
         **{name: encoded[name][0].tolist() for name in ("kept_indices", "sizes") if name in encoded},
         **({"classes": likeliest(encoded["logits"], session.labels)} if "logits" in encoded else {}),

@@ -34,6 +34,7 @@ class Layout:
         image_sees: see `LanguageDecoder`.
         tiles: whether the model reads tiles beside a large picture, which are left out here.
         joins: see `Source.joins`.
+        windows: see `Source.windows`.
         mark_is_zero: whether the model reads the id of a mark that it said itself as id 0.
         alone: why a prompt has one image, as a clause; empty where it may have several.
     """
@@ -50,6 +51,7 @@ class Layout:
     image_sees: Literal["before", "image", "prompt"] = "before"
     tiles: bool = False
     joins: str = ""
+    windows: str = ""
     mark_is_zero: bool = False
     alone: str = ""
 

@@ -234,9 +234,8 @@ def open_family(checkpoint: Checkpoint) -> QwenSource:
         QwenSource,
         checkpoint,
         config,
-        # Before its merger four neighbours are one token, so none can be removed.
         _encoder(visual, tokens),
-        _LAYOUT,
+        replace(_LAYOUT, windows="its layers see windows of neighbours" if hasattr(vision, "window_size") else ""),
         preprocess,
         (note,),
         # With further channels, tokens are no longer in the space of words.

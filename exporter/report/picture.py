@@ -52,7 +52,7 @@ def write(out: Path, bundles: Sequence[Path], media: Path, prompt: str | Sequenc
     found = [
         {
             "bundle": str(session.bundle.path),
-            "method": session.variant.compression[0].method,
+            "method": _methods(session),
             "tokens": one.picks.tokens,
             "kept": len(one.picks.kept),
             "summary": summary(one.picks),
@@ -124,10 +124,18 @@ def _drawn(sessions: Sequence[Session], seen: Sequence[_Seen], media: Path, prom
         picks = drawn.look.picks
         said = f": “{drawn.look.said}”" if drawn.look.said is not None else ""
         kept = f"{len(picks.kept)} of {picks.tokens} tokens{said}"
-        panels.append((session.variant.compression[0].method, kept, drawn, int(apart)))
+        panels.append((_methods(session), kept, drawn, int(apart)))
     if len(figures) == 1 and len(figures[0].panels) == 3:
         panels.append(("What is left", "in pixels, mean of each slot", figures[0], 2))
     return _compose(panels, asked)
+
+
+def _methods(session: Session) -> str:
+    """What the picture shows the result of: the steps behind the last rebuilt tokens, or those in front of them."""
+    records = session.variant.compression
+    rebuilt = [number for number, record in enumerate(records) if record.rebuilt]
+    shown = records[rebuilt[-1] + 1 :] if rebuilt else records
+    return " + ".join(record.method for record in shown) or f"{records[-1].method}, rebuilt"
 
 
 def _compose(panels: list[tuple[str, str, Figure, int]], prompt: str) -> str:

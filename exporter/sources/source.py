@@ -119,6 +119,7 @@ class Source(ABC):
         takes_lengths: whether prompts and answers may have other lengths than the default.
         image_size: [height, width] of its pictures, where another may be asked for; else None.
         window: seconds of sound that the encoder takes, where they are not the model's own.
+        windows: what the encoder's layers do that needs every token at its place, as a clause; empty where nothing.
         notes: what a user must know of the model, such as what was left out.
     """
 
@@ -143,6 +144,7 @@ class Source(ABC):
     takes_lengths: bool = False
     image_size: tuple[int, int] | None = None
     window: float | None = None
+    windows: str = ""
     notes: tuple[str, ...] = ()
 
     @property

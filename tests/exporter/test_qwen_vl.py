@@ -303,3 +303,19 @@ def test_sliding_windows_are_refused(folder, tmp_path):
     sliding = {**text, "use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}
     with pytest.raises(RequestError, match="use_sliding_window"):
         open_source(str(copied(folder, tmp_path, config={"text_config": sliding})))
+
+
+def test_between_layers_with_windows_no_token_may_go(folders, tmp_path):
+    with pytest.raises(RequestError, match=r"its layers see windows.*missing between them.*--seam projector_output"):
+        tokexport.export(
+            str(folders["Qwen2_5_VL"]), tmp_path / "b", method="tome", keep=72, seam="encoder_layer:0", rebuild=True
+        )
+
+
+@pytest.mark.slow
+def test_features_of_an_early_layer_are_rebuilt_with_those_of_the_last(folders, tmp_path):
+    done = tokexport.export(
+        str(folders["Qwen3VL"]), tmp_path / "b", method="tome", keep=72, seam="encoder_layer:0", rebuild=True
+    )
+    assert len(done.compression[0]["rebuilt"]["tensors"]) > 1
+    assert all(check["ok"] for check in done.proof["checks"])
