@@ -86,7 +86,7 @@ def export(
     Args:
         source: built-in name (None: tiny-vlm), checkpoint folder, ONNX file, or ``package.module:callable``.
         out: bundle folder; None: ``./<source>-<method>-<ratio>``, or ``./<source>-<recipe>``.
-        method: compressor; `tokexport.methods()` lists them.
+        method: `tokexport.methods()` lists them.
         ratio: share of tokens removed, exact; several make a variant each over the same weights, the first by default.
         keep: tokens kept, instead of `ratio`; several likewise.
         seam: where; ``auto``, the default, takes the place of the method's paper.
@@ -94,16 +94,14 @@ def export(
         recipe: several compressors in sequence, instead of method, budget and seam: a name or a TOML file.
         params: of the method. Of a recipe's steps: ``KEY`` for all that have it, ``N.KEY`` for step N.
         precision: fp32, fp16 or bf16, as types in the graph; None: fp32, or what is recommended for `device`.
-        device: the device it is for, ``NAME`` or ``NAME@TENSORRT`` (`devices.profiles.target`): what it cannot run is
-            refused, and what was chosen for it is in the notes and in the manifest.
+        device: ``NAME`` or ``NAME@TENSORRT`` (`devices.profiles.target`): refuses what it cannot run, notes what it chose.
         parts: ``encoder`` leaves the language graphs and the graph text out.
         size_bias: ``auto`` adds log(sizes) to all attention over merged tokens, and weights means over them by sizes.
         assume_no_padding: masks that depend on an input mask nothing, as the manifest then says; else they are refused.
         input_shapes: of an ONNX file, input name -> sizes, for inputs with dynamic axes other than the batch.
-        drop_outputs: of an ONNX file, outputs that are left out, such as lengths that would keep the old count.
+        drop_outputs: of an ONNX file, outputs that are left out, as lengths are that would keep the old count.
         window: seconds of sound that the encoder takes, where its family leaves a choice; several: a variant each.
-        images: that a prompt of a vision-language checkpoint may have; None: 1.
-        prompt_length, answer_length: ids of a prompt besides, and tokens that it generates at most; None: 128.
+        images, prompt_length, answer_length: of prompts; ids besides; tokens of an answer at most; None: 1, 128, 128.
         image_size: height and width, or ``HEIGHTxWIDTH``, of a checkpoint's pictures; None: what its family takes.
         verify: prove every part; a failed proof is a `GateError`.
         force: also replace a folder of files that tokexport did not write, unless it holds a file that is named here.
@@ -119,8 +117,8 @@ def export(
     """
     asked, name = variants.requests(method, ratio, keep, seam, recipe, params, rebuild)
     fit = device_fit.choose(device, precision)
-    step("opening the model")
     held = lengths_of(prompt_length, answer_length, images), image_size_of(image_size)
+    step("opening the model")
     opened = _opened(source, parts, asked[0], input_shapes, drop_outputs, *held)
     fit = device_fit.of_half_file(fit, opened, precision, verify=verify)
     _check_gate(min_accuracy, opened, possible=parts == "all" and verify and fit.precision != "bf16")
