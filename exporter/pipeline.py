@@ -94,7 +94,7 @@ def export(
         recipe: several compressors in sequence, instead of method, budget and seam: a name or a TOML file.
         params: of the method. Of a recipe's steps: ``KEY`` for all that have it, ``N.KEY`` for step N.
         precision: fp32, fp16 or bf16, as types in the graph; None: fp32, or what is recommended for `device`.
-        device: ``NAME`` or ``NAME@TENSORRT`` (`devices.profiles.target`): refuses what it cannot run, notes what it chose.
+        device: ``NAME`` or ``NAME@TENSORRT`` (`devices.profiles.target`): what it cannot run is refused.
         parts: ``encoder`` leaves the language graphs and the graph text out.
         size_bias: ``auto`` adds log(sizes) to all attention over merged tokens, and weights means over them by sizes.
         assume_no_padding: masks that depend on an input mask nothing, as the manifest then says; else they are refused.

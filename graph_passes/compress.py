@@ -93,7 +93,8 @@ def compress(
         method: `tokexport.methods()` lists them; kcenter_merge loses least where the built-in models are measured.
         ratio: share of tokens removed; ``"8/9"`` is read exactly.
         keep: tokens kept instead.
-        seam: ``auto`` (the paper's; the default), a seam that `tokexport inspect` lists, or ``tensor:<value name>``.
+        seam: ``auto`` (the paper's; the default), a seam that `tokexport inspect` lists, ``tensor:<value name>``, or
+            ``encoder_layer:*`` for an equal part of the tokens behind every layer of the encoder but the last.
         rebuild: put tokens that were compressed inside an encoder back at their places behind its last layer.
         recipe: several compressors in sequence, instead of all arguments above: a name or a TOML file (see `recipes`).
         params: parameters of the method; defaults are the paper's. Of a recipe's steps: ``KEY`` for all that have it,
@@ -122,6 +123,7 @@ def compress(
     if size_bias not in ("auto", "off"):
         raise RequestError(f"size_bias {size_bias!r} is unknown", fix="Use auto or off.")
     from .forms import no_plugin, to_inlined, to_plugin
+    from .insertion.schedule import spread
     from .insertion.sequence import insert_steps, places
 
     steps = _steps(method, ratio, keep, seam, recipe, params, rebuild)
@@ -130,6 +132,7 @@ def compress(
         raise no_plugin(without_plugin[0].name)
     graph, convert_back = _open(model)
     graph = _prepared(graph, input_shapes or {}, drop_outputs)
+    steps = spread(graph, steps)
     insert_steps(
         graph,
         steps,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from ...errors import RequestError
 from ...graph_passes.compressors import Compressor
 from ...graph_passes.compressors.blocks.texts import TEXT
 from ...graph_passes.forms import no_plugin, without_plugin
-from ...graph_passes.insertion import sequence
+from ...graph_passes.insertion import schedule, sequence
 from ...version import __version__
 from ..sources.onnx_file import OnnxSource
 from ..sources.texts import check_place, text_of, with_text
@@ -82,6 +82,7 @@ class Built:
         language: the modules of embed, prefill and decode.
         notes: fp32 islands and what else a user must know.
         text: the module of text; None where the compressor reads none, or the source has no such graph.
+        steps: of `inserted`: those of the plan, or of their schedule.
         floats: by role, the graphs that those with quantised weights in `models` were made of.
     """
 
@@ -91,6 +92,7 @@ class Built:
     language: list[GraphSource]
     notes: list[str]
     text: GraphSource | None = None
+    steps: tuple[sequence.Step, ...] = ()
     floats: dict[Role, ir.Model] = field(default_factory=dict)
 
     def let_go(self, source: Source, written: Mapping[Role, ir.Model]) -> None:
@@ -124,8 +126,9 @@ def build(
     uncompressed, notes = exported[0], [*plan.source.notes, *exported[1]]
     model = uncompressed.clone()
     step(f"inserting {', '.join(one.compressor.method.name for one in plan.steps)}")
-    inserted = compress(plan, model)
-    for one, done in zip(plan.steps, inserted.steps):
+    steps = schedule.spread(uncompressed, plan.steps)
+    inserted = compress(replace(plan, steps=steps), model)
+    for one, done in zip(steps, inserted.steps):
         wanted = plan.source.seam_for(one.compressor)
         if one.seam == "auto" and done.seam.name != wanted:
             notes.append(f"{wanted}, the seam of {done.method}, cannot be used here: {done.seam.name} was used instead")
@@ -145,7 +148,7 @@ def build(
         opset = plan.language_opset if graph.role != "text" else None
         models[graph.role], said = _typed(_export(graph, opset), precision, samples.get(graph.role))
         notes += [f"{graph.role}: {note}" for note in said]
-    return Built(models, uncompressed, inserted, language, notes, text)
+    return Built(models, uncompressed, inserted, language, notes, text, steps)
 
 
 def _check_width(model: ir.Model, inserted: Inserted, language: list[GraphSource]) -> None:
@@ -230,7 +233,7 @@ def write(writer: BundleWriter, plan: Plan, built: Built, precision: Precision, 
                 size_bias=plan.size_bias == "auto" and _reads_sizes(built, done),
                 assume_no_padding=plan.assume_no_padding,
             )
-            for step, done in zip(plan.steps, inserted.steps)
+            for step, done in zip(built.steps, inserted.steps)
         ],
         graphs=graphs,
         generation=source.generation(inserted.leaving) if built.language else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
@@ -156,15 +157,18 @@ def _named(name: str, step: Progress) -> Callable[[str], None]:
 def _check(plans: Sequence[Plan], encoder: Any) -> None:
     """Check the budgets of all variants before the first one is built and proved."""
     from ...graph_passes.compressors import Case
+    from ...graph_passes.insertion.schedule import spread
 
     seen: dict[int, str] = {}
     for plan in plans:
-        (seam,), (step,) = graphs.place(plan, encoder), plan.steps
-        keep = step.kept(seam.tokens)
+        steps = spread(encoder, plan.steps)
+        seam = graphs.place(replace(plan, steps=steps), encoder)[0]
+        keep = plan.steps[0].kept(seam.tokens)
         if keep in seen:
             raise RequestError(
                 f"{seen[keep]} and {plan.name} both keep {keep} of {seam.tokens} tokens",
                 fix="Leave one of them out.",
             )
         seen[keep] = plan.name
-        plan.compressor.check(Case(seam.tokens, seam.dim, keep, seam.dtype, seam.grid))
+        if len(steps) == 1:
+            plan.compressor.check(Case(seam.tokens, seam.dim, keep, seam.dtype, seam.grid))

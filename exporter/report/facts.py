@@ -35,6 +35,10 @@ _GIVEN = {
 def facts(plan: Plan, manifest: Manifest, precision: str) -> list[tuple[str, str]]:
     """(name, value) of everything that was chosen."""
     records, device = manifest.variants[0].compression, manifest.variants[0].device
+    if len(records) > len(plan.steps):
+        # A schedule: one step as it was asked for, with what all of its layers leave.
+        spread = len(records) - len(plan.steps) + 1
+        records = [records[0].model_copy(update={"tokens_out": records[spread - 1].tokens_out}), *records[spread:]]
     steps = [_step(step, record, plan) for step, record in zip(plan.steps, records)]
     if len(steps) > 1:
         steps = [[(f"{number}. {name}", value) for name, value in step] for number, step in enumerate(steps, 1)]

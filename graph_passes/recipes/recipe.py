@@ -14,6 +14,7 @@
     params = { merge = "mean" }   # optional: of the method
     shares = { contextual = "1/2" }  # optional: parameters that are counts, as a share of the tokens that are kept
 
+A step at `seam = "encoder_layer:*"` removes an equal part of its ratio behind every layer but the last.
 A step inside the encoder may have `rebuild = true`: its tokens are put back at their places behind the last layer.
 
 A recipe that follows a paper also has `source`, `approximate` (what differs) and `budget`: the tokens that enter the
@@ -38,6 +39,7 @@ from ...errors import RequestError, nearest
 from ...files import parse_toml, read_bounded
 from ..budget import check_budget, parse_ratio, tokens_kept
 from ..compressors import compressor_class, make
+from ..insertion.schedule import EVERY, kept_at
 from ..insertion.sequence import Step, layers_up_to
 
 _STEP = re.compile(r"(\d{1,9})\.(.+)")
@@ -180,6 +182,9 @@ class Recipe(_Strict):
             return Fraction(counts[-1])
         # Layer i computes with the tokens left by the last step that follows an earlier layer.
         ends = [layers_up_to(entry.seam, budget.layers) for entry in self.steps]
+        if self.steps[0].seam == EVERY:
+            each = kept_at(budget.tokens, counts[0], budget.layers)
+            ends, counts = [*range(1, budget.layers), *ends[1:]], [*each, *counts[1:]]
         seen = [
             next((left for end, left in reversed(list(zip(ends, counts))) if end <= layer), budget.tokens)
             for layer in range(budget.layers)

@@ -13,6 +13,7 @@ from tokexport.errors import GraphError, RequestError
 from tokexport.graph_passes.compress import compress
 from tokexport.graph_passes.compressors import Case, make
 from tokexport.graph_passes.insertion.compose import compose
+from tokexport.graph_passes.insertion.schedule import spread
 from tokexport.graph_passes.insertion.sequence import Step, insert_steps, places
 from tokexport.graph_passes.seams.find import find_seams
 
@@ -172,6 +173,35 @@ def test_a_step_behind_begins_anew(tower, exported):
         assert got[name].tolist() == getattr(small, name).tolist(), name
     assert done.leaving == 3 and [step.method for step in done.counted] == ["tome"]
     assert done.before is not None and done.before.rebuilt and not done.follows
+
+
+def test_a_schedule_removes_an_equal_part_behind_every_layer_but_the_last(tower, exported):
+    asked = [Step(make("tome", {"metric": "tokens"}), "1/2", None, "encoder_layer:*", rebuild=True)]
+    steps = spread(exported, asked)
+    assert [(step.seam, step.keep, step.rebuild) for step in steps] == [
+        ("encoder_layer:0", 14, False),
+        ("encoder_layer:1", 11, False),
+        ("encoder_layer:2", 8, True),
+    ]
+    model = compress(exported, "tome", "1/2", seam="encoder_layer:*", params={"metric": "tokens"}, rebuild=True)
+    expected = by_hand(tower, pixels(), [(i, "tome", {"metric": "tokens"}, keep) for i, keep in enumerate((14, 11, 8))])
+    np.testing.assert_allclose(toy_vit.run(model, {"pixels": pixels()})["tokens"], expected, atol=1e-5)
+
+
+def test_layers_at_which_no_token_is_due_have_no_step(exported):
+    asked = [Step(make("topk", {"score": "norm"}), None, 14, "encoder_layer:*", rebuild=True)]
+    assert [(step.seam, step.keep) for step in spread(exported, asked)] == [
+        ("encoder_layer:1", 15),
+        ("encoder_layer:2", 14),
+    ]
+
+
+def test_schedules_that_cannot_be(exported):
+    every = Step(make("topk", {"score": "norm"}), None, 8, "encoder_layer:*")
+    with pytest.raises(RequestError, match="step 2 is at encoder_layer:"):
+        spread(exported, [inside(), every])
+    with pytest.raises(RequestError, match="none were found in this graph"):
+        spread(toy_vit.toy_vit(), [every])
 
 
 def test_the_graph_that_was_given_is_not_changed(exported):
