@@ -178,10 +178,12 @@ def _inject(step: Inserted, own: Values) -> tuple[dict[str, np.ndarray], Injecte
         shorter = torch.cat([whole[:, : step.seam.prefix], shorter], 1)
     sizes = own[step.composed_outputs["sizes"]] if step.sized else None
     fed |= {step.composed_outputs["sizes"]: sizes} if sizes is not None else {}
-    name, kept = step.composed_outputs["kept_indices"], None
+    kept, among = None, step.group[0].seam.tokens
     if step.placed:
-        fed[name], kept = own[name], to_tensor(own[name])
-    return fed, Injected(step.seam, shorter, None if sizes is None else to_tensor(sizes), kept)
+        # Each step takes rows of those that the one before took.
+        fed |= {name: own[name] for name in (one.node_outputs["kept_indices"] for one in step.group if one.placed)}
+        kept = to_tensor(own[step.composed_outputs["kept_indices"]])
+    return fed, Injected(step.seam, shorter, None if sizes is None else to_tensor(sizes), kept, among)
 
 
 def _card(compressor: Compressor, case: Case) -> dict[str, Any]:

@@ -105,7 +105,8 @@ def _in_pytorch(
         # Slots may be wider than tokens, where there is no prefix.
         fewer = torch.cat([tokens[:, :prefix], own.tokens], 1) if prefix else own.tokens
         kept = whole.kept_indices if step.placed else None
-        injected = Injected(step.seam, fewer, whole.sizes if step.sized else None, kept)
+        among = step.group[0].seam.tokens
+        injected = Injected(step.seam, fewer, whole.sizes if step.sized else None, kept, among)
         made[step.node_name] = tokens, own, injected
         if step.rebuilt:
             assert graph.module is not None

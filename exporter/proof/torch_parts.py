@@ -48,6 +48,7 @@ class Injected:
             the tokens; None: no size bias.
         kept: [B, K] int64, their positions, for a module with tables of positions: it has a method `at` (see
             `GraphSource.merged_rows`), or gives the tables to its layers; None: there are none downstream.
+        among: N, which `kept` counts, where that is not the number of tokens at the seam; else 0.
         further: tokens that replace its own at other seams, upstream of this one.
     """
 
@@ -55,6 +56,7 @@ class Injected:
     tokens: torch.Tensor
     sizes: torch.Tensor | None = None
     kept: torch.Tensor | None = None
+    among: int = 0
     further: tuple[Injected, ...] = ()
 
     def instead(self, _: torch.Tensor) -> torch.Tensor:
@@ -227,7 +229,7 @@ def _injecting(module: nn.Module, injected: Injected | None, calls: list[dict[st
     at: Any = getattr(module, "at", None)
     rows: Any = nullcontext()
     if injected.kept is not None:
-        rows = at(injected.kept) if at else tables_at(module, injected.seam, injected.kept)
+        rows = at(injected.kept) if at else tables_at(module, injected.seam, injected.kept, injected.among)
     with attention_tap(calls, bias, injected.seam.prefix), rows, ExitStack() as places:
         for one in injected.further:
             places.enter_context(_at(module, one.seam, one.instead))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def tables_at(module: nn.Module, seam: Seam, kept: torch.Tensor) -> Iterator[None]:
+def tables_at(module: nn.Module, seam: Seam, kept: torch.Tensor, among: int = 0) -> Iterator[None]:
     """Inside, modules downstream of a seam take of [..., prefix + N, d] or [..., N, d] the rows of the tokens there.
 
     Of [..., N, N] they take rows and columns. Tables that a module makes for itself while it runs are not reached.
@@ -27,11 +27,13 @@ def tables_at(module: nn.Module, seam: Seam, kept: torch.Tensor) -> Iterator[Non
         module: the whole encoder.
         seam: where tokens were removed.
         kept: [1, K] int64, positions.
+        among: N, where tokens were removed upstream of the seam too; 0: those of the seam.
     """
     import torch
 
-    tables = {seam.tokens: kept[0]}
-    tables[seam.prefix + seam.tokens] = torch.cat([torch.arange(seam.prefix), seam.prefix + kept[0]])
+    count = among or seam.tokens
+    tables = {count: kept[0]}
+    tables[seam.prefix + count] = torch.cat([torch.arange(seam.prefix), seam.prefix + kept[0]])
 
     def rows(value: Any) -> Any:
         for axis in (-2, -1) if _is_square(value) else (-2,):

@@ -116,7 +116,7 @@ def plan_insertion(
     replaced, prefix = replaced_value(model, seam, compressor, case), seam.prefix
     end = values_by_name(model.graph)[until] if until else None
     counts = prefix + case.tokens, prefix + case.keep
-    no_rows = _no_rows(compressor, seam, after)
+    no_rows = _no_rows(compressor, seam)
     resize = plan_downstream(model, replaced, seam.axis, *counts, prefix=prefix, no_rows=no_rows)
     weigh = size_bias and (compressor.method.merges or (after is not None and after.merges))
     return Insertion(
@@ -139,14 +139,12 @@ def plan_insertion(
     )
 
 
-def _no_rows(compressor: Compressor, seam: Seam, after: Inserted | None) -> str:
+def _no_rows(compressor: Compressor, seam: Seam) -> str:
     """Why tables of positions cannot be read at the kept tokens; empty where they can."""
     combines = compressor.method.merges and not seam.merged_rows
     if combines or isinstance(compressor, (Learned, Widens)) or not compressor.method.positions:
         return "a merged slot has no single position: take a method that selects tokens, or a seam downstream of it"
-    if seam.batch != 1:
-        return "each row of the batch keeps other tokens: export the model with one row"
-    return "one step of several cannot read it: take one method alone" if after is not None else ""
+    return "" if seam.batch == 1 else "each row of the batch keeps other tokens: export the model with one row"
 
 
 def output_names(model: ir.Model, outputs: Sequence[str] | Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from ..ir_tools.builder import Builder
 from .axis import Axis
-from .state import Edit
+from .state import ROWS_KEY, Edit
 
 
 class Rows:
@@ -30,6 +30,7 @@ class Rows:
             if indices is None:
                 indices = self._indices[axis] = self._places(b, axis)
             taken = b.op("Gather", table, indices, axis=position)
+            b.nodes[-1].metadata_props[ROWS_KEY] = "1"
             taken.type, taken.shape = table.type, ir.Shape([int(size) for size in edit.array])
             self.graph.insert_before(edit.node, b.nodes)
             self._made[table, position] = taken

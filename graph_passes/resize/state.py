@@ -16,6 +16,9 @@ from ...errors import GraphError
 from .axis import Axes, Axis
 from .sizes import Sizes
 
+# Marks a Gather of the rows of a table, among the metadata of the node.
+ROWS_KEY = "tokexport.rows"
+
 
 @dataclass
 class Edit:
@@ -128,8 +131,7 @@ class Downstream:
                     text = f"shape of {value.name} axis {position} from {axis.size} to {axis.kept}"
                     self.edit(node, index, np.array(shape, np.int64), text, source)
                     return
-        # Rows that an earlier step took.
-        why = f"; {self.no_rows}" if self.no_rows and ".rows_" in (value.name or "") else ""
+        why = f"; {self.no_rows}" if self.no_rows and is_rows(value) else ""
         what = f"{value.name} has {axis.size} entries on axis {position}, one per token"
         self.refuse(node, f"{what}, but is not computed from them{why}")
 
@@ -141,7 +143,7 @@ class Downstream:
         shape = self.sizes.dims(value)
         if self.no_rows or uniform or shape is None or not axis.plain or (node, index) in self.edits:
             return False
-        if node.op_type != "Mul" or not _of_parameters(value):
+        if node.op_type != "Mul" or not (_of_parameters(value) or is_rows(value)):
             return False
         sizes = [axis.kept if i == position else size for i, size in enumerate(shape)]
         text = f"rows of {value.name} on axis {position} are those of the kept tokens"
@@ -181,6 +183,12 @@ class Downstream:
             where=", ".join(part for part in (f"graph {self.model.graph.name}", scope and f"scope {scope}") if part),
             fix=fix or "Choose a seam further downstream (`tokexport inspect SOURCE` lists them).",
         )
+
+
+def is_rows(value: ir.Value) -> bool:
+    """Whether a value is the rows that an earlier step took of a table."""
+    node = value.producer()
+    return node is not None and ROWS_KEY in node.metadata_props
 
 
 def _of_parameters(value: ir.Value) -> bool:
