@@ -94,14 +94,14 @@ def compress(
         ratio: share of tokens removed; ``"8/9"`` is read exactly.
         keep: tokens kept instead.
         seam: ``auto`` (the paper's; the default), a seam that `tokexport inspect` lists, ``tensor:<value name>``, or
-            ``encoder_layer:*`` for an equal part of the tokens behind every layer of the encoder but the last.
+            ``encoder_layer:*`` for an equal part behind every layer but the last.
         rebuild: put tokens that were compressed inside an encoder back at their places behind its last layer.
         recipe: several compressors in sequence, instead of all arguments above: a name or a TOML file (see `recipes`).
         params: parameters of the method; defaults are the paper's. Of a recipe's steps: ``KEY`` for all that have it,
             ``N.KEY`` for step N.
         form: ``portable`` (a node with its function), ``plugin`` (for TensorRT) or ``inlined`` (standard operators).
-        outputs: which of kept_indices [B, K] int64, sizes [B, K] float32, assignment [B, N] int64 become outputs of
-            the graph; a mapping gives them other names.
+        outputs: which of kept_indices [B, K] int64, sizes [B, K] float32, assignment [B, N] int64 the graph outputs; a
+            mapping gives them other names.
         size_bias: ``auto`` adds log(sizes) to the attention downstream of a seam inside the encoder, and weights means
             over merged tokens by their sizes; ``off`` does neither.
         assume_no_padding: a mask in the graph that depends on an input never masks a token; without it such a graph is
@@ -114,8 +114,7 @@ def compress(
 
     Raises:
         RequestError: neither a method nor a recipe, neither a ratio nor a count; an unknown method, seam, parameter or
-            keyword; a count outside the method's domain, or the plugin form of a
-            method that neither has a plugin nor is fixed.
+            keyword; a count outside the method's domain, or the plugin form of a method without one.
         GraphError: the model cannot be read, or does not work with fewer tokens.
     """
     if form not in ("portable", "plugin", "inlined"):
