@@ -54,10 +54,10 @@ def extract(model: ir.Model, tensors: Sequence[str]) -> tuple[ir.Model, ir.Model
                 where=f"graph {graph.name}",
                 fix="Shape inference stops at an operator it does not know: add value_info for this tensor.",
             )
-    head = _part(model, list(graph.inputs), at, f"{graph.name or 'graph'}_head")
-    needed = _inputs_needed(graph, at)
+    head = part(model, list(graph.inputs), at, f"{graph.name or 'graph'}_head")
+    needed = inputs_needed(graph, graph.outputs, at)
     tail_inputs = at + [value for value in graph.inputs if value in needed and value not in at]
-    return head, _part(model, tail_inputs, list(graph.outputs), f"{graph.name or 'graph'}_tail")
+    return head, part(model, tail_inputs, list(graph.outputs), f"{graph.name or 'graph'}_tail")
 
 
 def values_by_name(graph: ir.Graph) -> dict[str, ir.Value]:
@@ -68,10 +68,10 @@ def values_by_name(graph: ir.Graph) -> dict[str, ir.Value]:
     return values
 
 
-def _inputs_needed(graph: ir.Graph, at: Collection[ir.Value]) -> set[ir.Value]:
-    """The graph inputs that `graph.outputs` need when the walk back stops at `at`."""
+def inputs_needed(graph: ir.Graph, outputs: Collection[ir.Value], at: Collection[ir.Value]) -> set[ir.Value]:
+    """The inputs of `graph` that `outputs` need when the walk back stops at `at`."""
     stops, seen, needed = set(at), set(), set()
-    stack = list(graph.outputs)
+    stack = list(outputs)
     while stack:
         value = stack.pop()
         if value in seen or value in stops:
@@ -101,7 +101,15 @@ def _reads(node: ir.Node) -> list[ir.Value]:
     return values
 
 
-def _part(model: ir.Model, inputs: list[ir.Value], outputs: list[ir.Value], name: str) -> ir.Model:
+def part(model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], name: str) -> ir.Model:
+    """The nodes between values of the main graph, as a model of that name; weights are shared, never copied.
+
+    Args:
+        model: it is not changed.
+        inputs: all that the walk back from `outputs` comes to: values, and the inputs of the graph that it reaches.
+        outputs: of the part, each with type and shape.
+        name: of the part's graph.
+    """
     graph = ir.convenience.extract(model.graph, inputs, outputs)
     graph.name = name
     used = _functions_used(model, graph)

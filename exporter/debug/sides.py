@@ -1,0 +1,125 @@
+"""What `tokexport debug` compares: anything that runs and gives its values by name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import RequestError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+Arrays = dict[str, np.ndarray]
+Feeds = Mapping[str, np.ndarray]
+Run = Callable[[Feeds], Arrays]
+Shape = tuple[int | None, ...] | None
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value that a side can show.
+
+    Attributes:
+        name: unique within the side.
+        op: the operator, or the class of the PyTorch module; empty where neither is known.
+        node: what computes it: a node, or the path of a module.
+        scope: path of the PyTorch module that it belongs to; empty where that is not known.
+        shape: None where the rank is not known, and in it for an axis of unknown length.
+    """
+
+    name: str
+    op: str = ""
+    node: str = ""
+    scope: str = ""
+    shape: Shape = None
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a side takes.
+
+    Attributes:
+        dtype: numpy's; of half-precision graphs float32, which is rounded on the way in.
+        shape: as of `Value`.
+        limit: integers are smaller than this, because they index a table; 0: nothing is known.
+    """
+
+    dtype: np.dtype
+    shape: Shape
+    limit: int = 0
+
+
+@dataclass
+class Side(ABC):
+    """One of the two that are compared.
+
+    Attributes:
+        text: what was typed.
+        runs: what runs it, for people.
+        inputs: by name.
+        outputs: names of values, in order.
+        values: in the order in which they are computed; those that follow from weights alone are left out.
+        precision: fp32, fp16 or bf16.
+        model: the graph, where there is one.
+        examples: inputs that it brought along.
+        notes: what a user must know of it.
+        makes: whether parts of a graph can be run as it runs.
+    """
+
+    text: str
+    runs: str
+    inputs: dict[str, Input] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    values: tuple[Value, ...] = ()
+    precision: str = "fp32"
+    model: ir.Model | None = None
+    examples: Arrays | None = None
+    notes: list[str] = field(default_factory=list)
+    makes: bool = False
+
+    @abstractmethod
+    def read(self, feeds: Feeds, names: Collection[str]) -> Arrays:
+        """Run it and return these values; to look at a value may keep what fuses operators from fusing across it.
+
+        Args:
+            feeds: every input by name, of the dtype and shape that it takes.
+            names: of `values` or `outputs`.
+        """
+
+    def run(self, feeds: Feeds) -> Arrays:
+        """The outputs, as it computes them when nobody looks inside."""
+        return self.read(feeds, self.outputs)
+
+    def maker(self, model: ir.Model) -> Run:
+        """A graph, or a part of one, as this side runs its own; only where `makes`."""
+        raise NotImplementedError
+
+    def value(self, name: str) -> Value:
+        """The record of a value, by name."""
+        return self.by_name.get(name) or Value(name)
+
+    @property
+    def by_name(self) -> dict[str, Value]:
+        """All `values`."""
+        return {value.name: value for value in self.values}
+
+
+# Makes a part of a graph run as the side it was cut from runs.
+Maker = Callable[["ir.Model"], Run]
+
+
+def refuse_shapes(text: str, shapes: Mapping[str, object]) -> None:
+    """Refuse sizes of inputs for a side that has no graph to fix.
+
+    Raises:
+        RequestError: there are some.
+    """
+    if shapes:
+        raise RequestError(
+            f"--input-shape is about ONNX files, and {text} is none", fix="Leave it out, or give --inputs FILE.npz."
+        )
