@@ -158,7 +158,9 @@ def _explain(
         result["first"] = {**_row(first, found.checks[found.first]), "b": _place(other), "how": how}
         step("looking for the smallest part that fails")
         piece = smallest(a, b, feeds, matches, found, threshold)
-    options = _options(request, threshold)
+    if a.model is None and b.model is None:
+        result["notes"].append("neither side has a graph that could be cut: give the .onnx file of one")
+    options = _options(request)
     graph = b.model or a.model
     if b.makes and graph is not None and (not found.first or (piece is None and b.model is None)):
         piece = _recut(a, b, feeds, matches, threshold, result, step)
@@ -204,7 +206,7 @@ def _recut(
     return piece
 
 
-def _options(request: Request, threshold: Threshold) -> str:
+def _options(request: Request) -> str:
     """What makes a run of the part judge as this one did."""
     asked = [("--cosine", request.cosine), ("--norm", request.norm)]
     return "".join(f" {name} {value:g}" for name, value in asked if value is not None)
