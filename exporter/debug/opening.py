@@ -51,7 +51,9 @@ def roles(a: str, b: str, asked: str | None) -> list[str]:
     bundles = [open_bundle(Path(text).expanduser()) for text in (a, b) if is_bundle(text)]
     if not bundles:
         if asked:
-            raise RequestError(f"--role {asked} names a graph of a bundle, and neither {a} nor {b} is one")
+            raise RequestError(
+                f"--role {asked} names a graph of a bundle, and neither {a} nor {b} is one", fix="Leave it out."
+            )
         return [""]
     have: list[str] = [
         role for role in bundles[0].variant().graphs if all(role in other.variant().graphs for other in bundles)
@@ -59,7 +61,10 @@ def roles(a: str, b: str, asked: str | None) -> list[str]:
     if asked and asked not in have:
         raise RequestError(f"there is no graph {asked!r} to compare", fix=nearest(asked, have, kind="graphs"))
     if not have:
-        raise RequestError(f"{a} and {b} have no graph of the same role", fix="`tokexport inspect` shows their graphs.")
+        raise RequestError(
+            f"{a} and {b} have no graph of the same role",
+            fix="Name one of an .onnx file, or export both with the same --parts.",
+        )
     if asked:
         return [asked]
     return have if len(bundles) == 2 else have[:1]
@@ -96,8 +101,9 @@ def open_side(text: str, role: str, how: How) -> Side:
 
 
 def _of_bundle(bundle: Bundle, role: str, how: How) -> Side:
-    path = bundle.model_path(role)
-    side = open_onnx(path, {}, how.given, text=f"{bundle.path} {role}", level=how.level, provider=how.provider)
+    with bundle.reading(role) as path:
+        text = f"{bundle.path} {role}"
+        side = open_onnx(path, {}, how.given, text=text, level=how.level, provider=how.provider)
     if len(bundle.manifest.variants) > 1:
         side.notes.append(f"{bundle.path}: variant {bundle.variant().name}, its default")
     return side
