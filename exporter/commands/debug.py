@@ -62,9 +62,10 @@ def compared(data: dict[str, Any]) -> None:
         if graph["role"]:
             click.echo(f"graph {graph['role']}")
         _graph(data, graph)
-    verdict = "agree" if data["ok"] else "DIFFER"
-    if fixed := [graph["islands"]["file"] for graph in data["graphs"] if graph["islands"] and graph["islands"]["file"]]:
-        verdict += f"; {', '.join(fixed)} agrees"
+    fixed = [graph["islands"]["file"] for graph in data["graphs"] if graph["islands"] and graph["islands"]["file"]]
+    verdict = "agree" if data["ok"] and not fixed else "DIFFER"
+    if fixed:
+        verdict += f"; {', '.join(fixed)} {'agrees' if data['ok'] else 'DIFFERS too'}"
     tables.wrapped("", f"{data['a']} and {data['b']} {verdict}", "green" if data["ok"] else "red")
 
 

@@ -63,7 +63,7 @@ def roles(a: str, b: str, asked: str | None) -> list[str]:
     if not have:
         raise RequestError(
             f"{a} and {b} have no graph of the same role",
-            fix="Name one of an .onnx file, or export both with the same --parts.",
+            fix="Export both with the same --parts.",
         )
     if asked:
         return [asked]

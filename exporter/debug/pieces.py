@@ -128,17 +128,17 @@ def _borders(model: ir.Model, first: str, agree: Collection[str]) -> Iterator[li
     """Where the part may begin: at the nearest values that agree, then at those before them, at last at the inputs."""
     left, skip = set(agree), 0
     while True:
-        border = _border(model, first, left)
+        border, _ = border_of(model, first, left)
         yield border
         if not border:
             return
         for _ in range(1 << skip):
-            left -= set(_border(model, first, left))
+            left -= set(border_of(model, first, left)[0])
         skip += 1
 
 
-def _border(model: ir.Model, first: str, stops: Collection[str]) -> list[str]:
-    """The values of `stops` that a walk back from `first` comes to, in the order of the graph."""
+def border_of(model: ir.Model, first: str, stops: Collection[str]) -> tuple[list[str], list[ir.Node]]:
+    """A walk back from `first`: the values of `stops` that it comes to, and the nodes on the way, in graph order."""
     values = values_by_name(model.graph)
     found, seen, todo = set[str](), set[ir.Node](), [values[first]]
     while todo:
@@ -151,7 +151,7 @@ def _border(model: ir.Model, first: str, stops: Collection[str]) -> list[str]:
                 found.add(value.name or "")
             elif value is not None:
                 todo.append(value)
-    return [name for name in values if name in found]
+    return [name for name in values if name in found], [node for node in model.graph if node in seen]
 
 
 def twin(other: Side, piece: Piece, pairs: dict[str, str]) -> ir.Model | None:

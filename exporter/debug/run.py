@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import RequestError
+from ...errors import RequestError, reason
 from ..proof.metrics import Check
+from . import islands
 from .bisect import Reference, narrow
 from .causes import causes
 from .compare import Threshold, compare
 from .inputs import Given, from_file, given, partners
 from .matching import Matches, match
+from .onnx_side import OnnxSide
 from .opening import How, open_side, roles
 from .pieces import Piece, smallest, twin
 from .scan import Scan, scan
@@ -178,6 +181,33 @@ def _explain(
             "files": files,
             "command": command,
         }
+    if isinstance(b, OnnxSide) and b.precision != "fp32":
+        result["islands"] = _cured(request, a, b, feeds, matches, threshold, result, step)
+
+
+def _cured(
+    request: Request,
+    a: Side,
+    b: OnnxSide,
+    feeds: Given,
+    matches: Matches,
+    threshold: Threshold,
+    result: dict[str, Any],
+    step: Step,
+) -> dict[str, Any]:
+    """The islands that cure a half-precision B; written, and `result` is ok, where that was asked for."""
+    assert b.model is not None
+    found = islands.find(a, b, feeds, matches, threshold, step)
+    file, path = "", request.fix
+    if found.nodes and path is not None:
+        step(f"writing {path}")
+        try:
+            agrees = islands.written(found, path, b, a, feeds, matches, threshold)
+        except OSError as error:
+            raise RequestError(f"{path} cannot be written: {reason(error)}", fix="Name another file.") from None
+        file, result["ok"] = str(path), agrees
+    command = f"the same command with --fix {shlex.quote(Path(request.b).with_suffix('.fixed.onnx').name)}"
+    return islands.to_json(found, b.model, file, command)
 
 
 def _recut(
