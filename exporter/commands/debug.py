@@ -17,7 +17,7 @@ _LEVELS = ("none", "basic", "extended", "all")
 
 @click.command(short_help="Find where two models that should agree differ first.")
 @click.argument("a", shell_complete=completion.sources)
-@click.option("--against", "b", required=True, metavar="B", shell_complete=completion.sources, help="What is compared.")
+@click.option("--against", "b", metavar="B", shell_complete=completion.sources, help="What is compared with A.")
 @click.option("--inputs", type=OUT, metavar="FILE.npz", help="Arrays by the names of inputs.  [default: seeded random]")
 @input_shape
 @click.option("--seed", type=WHOLE, default=0, show_default=True, help="Of random inputs.")
@@ -29,11 +29,12 @@ _LEVELS = ("none", "basic", "extended", "all")
 @click.option("--provider", default="CPUExecutionProvider", metavar="NAME", help="ONNX Runtime's provider for B.")
 @click.option("--layers", is_flag=True, help="Compare and list all values, also where outputs agree.")
 @click.option("--fix", type=OUT, metavar="FILE.onnx", help="Write a half-precision B with the fp32 islands it needs.")
+@click.option("--record", type=OUT, metavar="FILE.npz", help="Write A's values, to compare on another machine.")
 @click.option("-o", "--out", type=OUT, default=Path("tokexport-debug"), show_default=True,
               help="Folder for the smallest part that fails.")  # fmt: skip
 @common
 @tables.wide_option
-def debug(as_json: bool, shapes: tuple[str, ...], **request: Any) -> None:
+def debug(as_json: bool, shapes: tuple[str, ...], b: str | None, record: Path | None, **request: Any) -> None:
     """Compare A with B, and find the first value that differs and the smallest graph that still fails.
 
     A and B are any two of: an ONNX file, a PyTorch module (package.module:callable, a checkpoint, a
@@ -42,18 +43,35 @@ def debug(as_json: bool, shapes: tuple[str, ...], **request: Any) -> None:
     \b
     tokexport debug model.onnx --against model.fp16.onnx
     tokexport debug mine:tower --against tower.onnx
-    tokexport debug model.onnx --against model.engine
+    tokexport debug model.onnx --against model.engine    or tensorrt, which builds it
 
     Exit code 1 where outputs differ by more than the threshold.
     """
-    from ..debug.run import Request
+    from ..debug.explain import Request
     from ..debug.run import debug as run
+    from ..debug.run import record_values
 
+    if b is None and record is None:
+        raise click.UsageError("Missing option '--against': B, which is compared with A.")
+    asked = Request(b=b or "", shapes=sizes(shapes), **request)
     with progress() as step:
-        result = run(Request(shapes=sizes(shapes), **request), step)
+        if record is not None:
+            written = record_values(asked, record, step)
+            if b is None or not as_json:
+                render.result(written, as_json, recorded)
+        if b is None:
+            return
+        result = run(asked, step)
     render.result(result, as_json, compared)
     if not result["ok"]:
         sys.exit(1)
+
+
+def recorded(data: dict[str, Any]) -> None:
+    """Print the result of --record."""
+    count = f"{data['values']} value{'' if data['values'] == 1 else 's'}"
+    tables.wrapped(f"{data['file']}: ", f"{count} of A, with its inputs ({data['inputs']})")
+    click.echo(f"compare there: tokexport debug {data['file']} --against B")
 
 
 def compared(data: dict[str, Any]) -> None:
@@ -83,7 +101,7 @@ def _graph(data: dict[str, Any], graph: dict[str, Any]) -> None:
         _rows("value", graph["layers"])
     for note in graph["notes"]:
         tables.wrapped("note: ", note)
-    if not graph["ok"]:
+    if graph["first"] or not graph["ok"]:
         kinds = ", ".join(f"{count} by {how}" for how, count in graph["matched"].items())
         tables.wrapped("matched: ", f"{kinds or 'nothing'}; {graph['compared']} compared until the first difference")
     if graph["first"]:

@@ -115,18 +115,21 @@ class _Search:
 
     def fails(self, low: int, high: int) -> bool:
         """Whether the part between two cuts fails by itself."""
-        if self.built >= _MOST:
+        begin = self.at[low] if low >= 0 else ()
+        # A value that is only handed on is computed by nobody in the part.
+        end = tuple(name for name in self.at[high] if name not in begin)
+        if self.built >= _MOST or not end:
             return False
         self.built += 1
-        self.step(f"part {self.built}: {' '.join(self.at[low]) if low >= 0 else 'inputs'} to {' '.join(self.at[high])}")
-        inputs = self.reference(self.at[low]) if low >= 0 else {}
+        self.step(f"part {self.built}: {' '.join(begin) or 'inputs'} to {' '.join(end)}")
+        inputs = self.reference(begin) if begin else {}
         piece = run_piece(
             self.graph,
             "b",
             self.maker,
             inputs,  # type: ignore[arg-type]
             self.feeds,
-            self.reference(self.at[high]),  # type: ignore[arg-type]
+            self.reference(end),  # type: ignore[arg-type]
             self.threshold,
         )
         if not piece.check.ok:

@@ -83,4 +83,5 @@ def _not_finite(a: np.ndarray, b: np.ndarray, precision: str) -> str:
     reach = float(np.abs(a[at]).max())
     limit = _LARGEST.get(precision)
     why = f", beyond the {limit:g} of float16" if limit and reach > limit else ""
-    return f"{nan} NaN and {inf} inf in B, where A reaches {reach:.4g}{why}"
+    what = " and ".join(f"{count} {kind}" for count, kind in ((nan, "NaN"), (inf, "inf")) if count)
+    return f"{what} in B, where A reaches {reach:.4g}{why}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError, nearest
 from ...runtimes.bundle.reader import Bundle, open_bundle
+from .engine_side import WORDS, open_engine
 from .onnx_side import open_onnx
 from .recorded_side import open_recorded
 from .sides import Feeds, Side, refuse_shapes
@@ -70,13 +70,14 @@ def roles(a: str, b: str, asked: str | None) -> list[str]:
     return have if len(bundles) == 2 else have[:1]
 
 
-def open_side(text: str, role: str, how: How) -> Side:
+def open_side(text: str, role: str, how: How, other: Side | None = None) -> Side:
     """Open one side.
 
     Args:
         text: as typed: a bundle, an .onnx file, an engine, an .npz of recorded values, or what `tokexport model` takes.
         role: the graph of a bundle.
         how: how it is run.
+        other: A, where this is B; an engine may be built of it.
 
     Raises:
         TokexportError: as the openers of its kind.
@@ -90,10 +91,8 @@ def open_side(text: str, role: str, how: How) -> Side:
     if suffix == ".npz":
         refuse_shapes(text, how.shapes)
         return open_recorded(path)
-    if suffix in ENGINES or re.fullmatch("tensorrt|rtx", text):
-        from .engine_side import open_engine
-
-        return open_engine(text)
+    if suffix in ENGINES or text in WORDS:
+        return open_engine(text, other)
     from .module_side import open_module_side
 
     refuse_shapes(text, how.shapes)

@@ -52,7 +52,7 @@ def open_recorded(path: Path) -> RecordedSide:
 
 
 def record(path: Path, inputs: Feeds, outputs: Feeds, values: Mapping[str, np.ndarray]) -> None:
-    """Write what `open_recorded` reads."""
+    """Write what `open_recorded` reads: in the order of computation, so outputs are last."""
     named = {f"{INPUT}{name}": array for name, array in inputs.items()}
-    named |= {f"{OUTPUT}{name}": array for name, array in outputs.items()}
-    np.savez(path, **named, **values)  # type: ignore[arg-type]
+    last = {f"{OUTPUT}{name}": array for name, array in outputs.items()}
+    np.savez(path, **named, **values, **last)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from .recorded_side import record
 _ONE_FILE = 512 << 20
 
 
-def write(piece: Piece, folder: Path, name: str = "", options: str = "") -> tuple[list[str], str]:
+def write(piece: Piece, folder: Path, name: str = "", options: str = "", built: str = "") -> tuple[list[str], str]:
     """Write a piece into a folder.
 
     Args:
@@ -25,6 +25,7 @@ def write(piece: Piece, folder: Path, name: str = "", options: str = "") -> tupl
         folder: it is made; files of the same names in it are replaced.
         name: of a role, which the names of the files begin with.
         options: of the command besides.
+        built: where the piece fails as an engine that is built of it, the word for that; then it stands on both sides.
 
     Returns:
         (the files, the graph that fails first; the command).
@@ -37,7 +38,12 @@ def write(piece: Piece, folder: Path, name: str = "", options: str = "") -> tupl
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _save(piece.model, failing)
-        if piece.twin is None:
+        if built:
+            inputs = folder / f"{begin}inputs.npz"
+            np.savez(inputs, **piece.inputs)  # type: ignore[arg-type]
+            options += f" --inputs {shlex.quote(str(inputs))}"
+            files, ends = [failing, inputs], (failing, Path(built))
+        elif piece.twin is None:
             expected = folder / f"{begin}expected.npz"
             record(expected, piece.inputs, piece.expected, {})
             files, ends = [failing, expected], (expected, failing)
