@@ -103,7 +103,7 @@ def _graph(data: dict[str, Any], graph: dict[str, Any]) -> None:
         tables.wrapped("note: ", note)
     if graph["first"] or not graph["ok"]:
         kinds = ", ".join(f"{count} by {how}" for how, count in graph["matched"].items())
-        tables.wrapped("matched: ", f"{kinds or 'nothing'}; {graph['compared']} compared until the first difference")
+        tables.wrapped("matched: ", f"{kinds or 'nothing'}")
     if graph["first"]:
         _first(graph["first"])
     if graph["piece"]:

@@ -12,6 +12,8 @@ from ..proof.metrics import Check
 # A row that is this small beside the largest number of its value is made of roundings: a hundred of float32, two of
 # float16, four of bfloat16.
 _NOISE = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 3e-2}
+# What is below this may be a mask, which a softmax turns into zeros.
+_MASK = -1e3
 # From where on float16 is infinite.
 _LARGEST = {"fp16": 65504.0}
 
@@ -43,7 +45,7 @@ def compare(name: str, a: np.ndarray, b: np.ndarray, threshold: Threshold) -> Ch
     """Compare B's value with A's.
 
     NaN and inf at the same places are equal, and so is a value that is the same number everywhere: a mask may be both.
-    Axes of length 1 may be there or not.
+    Where both are masked, only the rest is compared. Axes of length 1 may be there or not.
     """
     if a.shape != b.shape:
         without = [tuple(size for size in x.shape if size != 1) for x in (a, b)]
@@ -56,7 +58,8 @@ def compare(name: str, a: np.ndarray, b: np.ndarray, threshold: Threshold) -> Ch
     a, b = a.astype(np.float64), b.astype(np.float64)
     if (detail := _not_finite(a, b, threshold.precision)) != "":
         return Check("", name, False, 0.0, 0.0, metrics.LARGEST, detail=detail)
-    a, b = (np.where(np.isfinite(x), x, 0.0) for x in (a, b))
+    hidden = _masked(a, b) | ~np.isfinite(a)
+    a, b = (np.where(hidden, 0.0, x) for x in (a, b))
     largest = float(np.abs(a).max(initial=0.0))
     distance = float(np.abs(a - b).max(initial=0.0))
     small = distance <= _NOISE[threshold.precision] * largest
@@ -68,6 +71,16 @@ def compare(name: str, a: np.ndarray, b: np.ndarray, threshold: Threshold) -> Ch
     gate = (threshold.cosine, threshold.norm)
     found = metrics.compare("", name, a.reshape(rows), b.reshape(rows), threshold.precision, gate)
     return replace(found, ok=True, detail="") if small else found
+
+
+def _masked(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Where both have a mask: numbers so far below all others that these would not count beside them."""
+    below = a < _MASK
+    if not below.any() or below.all():
+        return np.zeros(a.shape, bool)
+    others = np.abs(a[~below & np.isfinite(a)]).max(initial=0.0)
+    far = min(_MASK, -30 * others)
+    return (a < far) & (b < far) if a[below].max() < far else np.zeros(a.shape, bool)
 
 
 def _not_finite(a: np.ndarray, b: np.ndarray, precision: str) -> str:

@@ -167,7 +167,7 @@ class _Search:
             side = self.side(chosen)
             there = side.by_name
             pairs = {ours: theirs for ours, theirs in self.matches.pairs.items() if theirs in there}
-            found = scan(self.a, side, self.given, Matches(pairs, self.matches.how), self.threshold)
+            found = scan(self.a, side, self.given, Matches(pairs, dict(self.matches.how)), self.threshold)
             if not found.first or self.worst(list(chosen)) is None:
                 break
             more = [key for key in self._at(found.first, found.checks) if key not in chosen]

@@ -8,7 +8,9 @@ by name       values of the same name and operator. Names that exporters count u
 by structure  in the order in which outputs need them, the longest common sequence of operators and shapes between two
               pairs that are matched already; then of operators alone.
 
-A pair by counted name or by structure is dropped where what its two nodes read is matched, and not with each other.
+A pair that is guessed (inside a module, by counted name, by structure) is dropped where what one of its nodes reads is
+matched with something that the other does not read; or nothing that they read is matched, and their shapes differ. A
+guess may still be wrong: `scan` drops what differs though everything that is computed from it agrees.
 """
 
 from __future__ import annotations
@@ -36,10 +38,12 @@ class Matches:
     Attributes:
         pairs: name in A -> name in B, in A's order of computation.
         how: name in A -> place, scope, name or structure.
+        guessed: names in A whose pair may be wrong.
     """
 
     pairs: dict[str, str] = field(default_factory=dict)
     how: dict[str, str] = field(default_factory=dict)
+    guessed: set[str] = field(default_factory=set)
 
     def counts(self) -> dict[str, int]:
         """How many there are of each kind."""
@@ -58,12 +62,15 @@ def match(a: Side, b: Side, inputs: dict[str, str]) -> Matches:
     found.add(_outputs(a, b), "place")
     found.add(_by_scope(a, b), "scope")
     found.add(_by_name(a, b, counted=False), "name")
-    found.add(_by_name(a, b, counted=True), "name", check=True)
+    found.add(_inside_scopes(a, b), "scope", guess=True)
+    found.add(_by_name(a, b, counted=True), "name", guess=True)
     for key in (_operator_and_shape, _operator):
-        found.add(_by_structure(a, b, found, key), "structure", check=True)
+        found.add(_by_structure(a, b, found, key), "structure", guess=True)
+        found.drop_inconsistent()
     order = {value.name: i for i, value in enumerate(a.values)}
     names = sorted(found.partner, key=lambda name: order.get(name, len(order)))
-    return Matches({name: found.partner[name] for name in names}, {name: found.how[name] for name in names})
+    pairs, how = ({name: table[name] for name in names} for table in (found.partner, found.how))
+    return Matches(pairs, how, found.guessed)
 
 
 class _Found:
@@ -71,24 +78,34 @@ class _Found:
 
     def __init__(self, a: Side, b: Side, inputs: dict[str, str]) -> None:
         self.inputs, self.partner, self.how = inputs, dict[str, str](), dict[str, str]()
-        self.taken, self._inputs_b = set[str](), {*inputs.values()}
+        self.taken, self.guessed, self._inputs_b = set[str](), set[str](), {*inputs.values()}
         self._reads_a, self._reads_b = reads(a), reads(b)
+        self._shape_a, self._shape_b = ({value.name: value.shape for value in side.values} for side in (a, b))
 
-    def add(self, pairs: Iterable[tuple[str, str]], how: str, *, check: bool = False) -> None:
+    def add(self, pairs: Iterable[tuple[str, str]], how: str, *, guess: bool = False) -> None:
         for a, b in pairs:
-            if a in self.partner or b in self.taken or (check and not self._plausible(a, b)):
+            if a in self.partner or b in self.taken:
                 continue
             self.partner[a], self.how[a] = b, how
             self.taken.add(b)
+            if guess:
+                self.guessed.add(a)
 
-    def _plausible(self, a: str, b: str) -> bool:
-        known = [self.partner.get(name) or self.inputs.get(name) for name in self._reads_a.get(a, ())]
-        partners, theirs = [name for name in known if name], self._reads_b.get(b, ())
-        return (
-            not partners
-            or any(name in theirs for name in partners)
-            or not any(name in self.taken or name in self._inputs_b for name in theirs)
-        )
+    def drop_inconsistent(self) -> None:
+        """Take guesses back until all that are left fit together."""
+        while wrong := [a for a in self.guessed if not self._consistent(a, self.partner[a])]:
+            for a in wrong:
+                self.taken.discard(self.partner.pop(a))
+                del self.how[a]
+            self.guessed.difference_update(wrong)
+
+    def _consistent(self, a: str, b: str) -> bool:
+        if a not in self._reads_a or b not in self._reads_b:
+            return True
+        known = (self.partner.get(name) or self.inputs.get(name) for name in self._reads_a[a])
+        partners = {name for name in known if name}
+        taken = {name for name in self._reads_b[b] if name in self.taken or name in self._inputs_b}
+        return partners == taken and (bool(partners) or self._shape_a.get(a) == self._shape_b.get(b))
 
 
 def reads(side: Side) -> dict[str, list[str]]:
@@ -114,6 +131,9 @@ def _by_scope(a: Side, b: Side) -> Iterable[tuple[str, str]]:
     for path, values in ours.items():
         if len(values) == 1 and len(theirs.get(path, ())) == 1:
             yield values[0], theirs[path][0]
+
+
+def _inside_scopes(a: Side, b: Side) -> Iterable[tuple[str, str]]:
     inside: list[dict[tuple[str, str], list[str]]] = [{}, {}]
     for side, groups in zip((a, b), inside):
         for value in side.values if side.model is not None else ():

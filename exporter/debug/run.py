@@ -119,11 +119,12 @@ def _one(request: Request, role: str, a: Side, b: Side, feeds: Given, step: Step
     if ok and not request.layers:
         return result
     step("comparing layer by layer")
-    found = scan(a, b, feeds, matches, threshold, whole=request.layers)
+    found = scan(a, b, feeds, matches, threshold)
+    result["matched"] = matches.counts()
     result["layers"] = [row(a.value(name), check) for name, check in found.checks.items()] if request.layers else []
-    result["compared"] = list(found.checks).index(found.first) + 1 if found.first else len(found.checks)
+    result["compared"] = len(found.checks)
     if not ok:
         explain(Case(request, role, a, b, feeds, matches, threshold, step), found, result)
-    elif found.first:
-        result["notes"].append(f"{found.first} differs inside, and the outputs agree nevertheless")
+    elif inside := [name for name, check in found.checks.items() if not check.ok]:
+        result["notes"].append(f"{inside[0]} differs inside, and the outputs agree nevertheless")
     return result

@@ -1,11 +1,16 @@
-"""Compares the values that both sides have, in A's order, some at a time: memory stays that of a few of them."""
+"""Compares the values that both sides have, some at a time: memory stays that of a few of them.
+
+The first difference is the first, in A's order, of those that lead to an output that differs, with nothing that agrees
+on the way: a value that differs while all that is computed from it agrees explains nothing.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ...graph_passes.ir_tools.extract import values_by_name
 from ..proof.metrics import Check
 from .compare import Threshold, compare
 from .inputs import Given
@@ -21,28 +26,50 @@ class Scan:
     """What comparing the matched values gave.
 
     Attributes:
-        checks: name in A -> how far B's is from it, as far as it was compared.
-        first: the first of A's values that is over the threshold; empty where none is.
+        checks: name in A -> how far B's is from it.
+        first: the first of A's values that explains an output that differs; empty where none does.
     """
 
     checks: dict[str, Check] = field(default_factory=dict)
     first: str = ""
 
 
-def scan(a: Side, b: Side, given: Given, matches: Matches, threshold: Threshold, *, whole: bool = False) -> Scan:
-    """Compare until the first difference; with `whole` all of them."""
-    result = Scan()
+def scan(a: Side, b: Side, given: Given, matches: Matches, threshold: Threshold) -> Scan:
+    """Compare all matched values; guessed pairs that turn out to be none are taken out of `matches`."""
+    checks: dict[str, Check] = {}
     for names in _batches(a, list(matches.pairs)):
         ours = a.read(given.a, names)
         theirs = b.read(given.b, [matches.pairs[name] for name in names])
         for name in names:
-            check = compare(name, ours[name], theirs[matches.pairs[name]], threshold)
-            result.checks[name] = check
-            if not check.ok and not result.first:
-                result.first = name
-        if result.first and not whole:
-            break
-    return result
+            checks[name] = compare(name, ours[name], theirs[matches.pairs[name]], threshold)
+    leading = _leading(a, b, matches, checks)
+    for name in [name for name in checks if not checks[name].ok and name not in leading and name in matches.guessed]:
+        del checks[name], matches.pairs[name], matches.how[name]
+    return Scan(checks, next((name for name in checks if name in leading), ""))
+
+
+def _leading(a: Side, b: Side, matches: Matches, checks: Mapping[str, Check]) -> set[str]:
+    """Values of A that differ and from which outputs that differ are computed, through none that agrees."""
+    graph = a if a.model is not None else b
+    names = {name: name for name in checks} if graph is a else {matches.pairs[name]: name for name in checks}
+    outputs = [name for name in graph.outputs if name in names and not checks[names[name]].ok]
+    if graph.model is None:
+        return {name for name in checks if not checks[name].ok}
+    values = values_by_name(graph.model.graph)
+    found, seen, todo = set[str](), set[str](), outputs
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        ours = names.get(name)
+        if ours is not None and checks[ours].ok:
+            continue
+        if ours is not None:
+            found.add(ours)
+        node = values[name].producer() if name in values else None
+        todo += [value.name for value in node.inputs if value is not None and value.name] if node is not None else []
+    return found
 
 
 def _batches(a: Side, names: list[str]) -> Iterator[list[str]]:

@@ -54,11 +54,14 @@ def test_a_planted_defect_is_found_by_one_command(defect: str, names: str, right
     model = layer(**spelled)  # type: ignore[arg-type]
     wrong = saved(model if names == "same names" else renamed(model), tmp_path / "wrong.onnx")
     graph = found(right, "--against", wrong, "-o", tmp_path / "out")
+    if defect == "missing mask" and names == "other names":
+        # What reads the mask there has no like here; the value after it has.
+        value, op = "weights", "Softmax"
     assert (graph["first"]["value"], graph["first"]["b"]["op"]) == (value, op)
     assert not graph["first"]["ok"] and graph["first"]["node"] == f"/{value}"
     assert any(cause in said for said in graph["piece"]["causes"]), graph["piece"]["causes"]
     # The part alone still fails, in the files and by the command that are named.
-    assert 1 <= graph["piece"]["nodes"] <= 3
+    assert 1 <= graph["piece"]["nodes"] <= 4
     assert all(Path(file).is_file() for file in graph["piece"]["files"])
     again = found(*shlex.split(graph["piece"]["command"])[2:], "-o", tmp_path / "again")
     assert not again["ok"] and again["first"]["cosine"] == pytest.approx(graph["piece"]["check"]["cosine"], abs=1e-6)
@@ -69,6 +72,7 @@ def test_what_a_person_reads_fits_a_terminal(right: Path, tmp_path: Path) -> Non
     said = typed(right, "--against", wrong, "-o", tmp_path / "out", code=1).stdout
     for part in (
         "first difference",
+        "matched: 21 by structure, 1 by place",
         "A: filled [1, 4, 4, 4], Where /filled",
         "smallest part of B that fails: 2 nodes, from values that agree",
         "cause: Less",
