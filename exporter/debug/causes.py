@@ -17,6 +17,19 @@ _SHORT = 8
 _ROUNDED = 5e-3
 
 
+_SPELLED: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("Reshape", "Transpose", "Cast", "Identity", "Squeeze", "Unsqueeze", "Flatten"), ()),
+    "Gemm": ("MatMul", "Add"),
+    "FusedMatMul": ("MatMul",),
+    "FusedGemm": ("MatMul", "Add"),
+    "FusedConv": ("Conv",),
+    "SkipLayerNormalization": ("Add", "LayerNormalization"),
+    "BiasGelu": ("Add", "Gelu"),
+    "QuickGelu": ("Gelu",),
+    "FastGelu": ("Gelu",),
+}
+
+
 def causes(a: ir.Model, b: ir.Model) -> list[str]:
     """A sentence for each thing that B's part does otherwise than A's; none where they are the same."""
     ours, theirs = _computing(a), _computing(b)
@@ -31,6 +44,14 @@ def causes(a: ir.Model, b: ir.Model) -> list[str]:
         found += [f"only A has {node.op_type} {keys[node]}" for node in ours[i:to_i]]
         found += [f"only B has {node.op_type} {keys[node]}" for node in theirs[j:to_j] if node.op_type != "Cast"]
     return found
+
+
+def likeness(a: ir.Model, b: ir.Model) -> float:
+    """The share of operators that two parts have in common, in their order, fused ones spelled out: 0 to 1."""
+    ours, theirs = (
+        [name for node in _computing(model) for name in _SPELLED.get(node.op_type, (node.op_type,))] for model in (a, b)
+    )
+    return SequenceMatcher(None, ours, theirs, autojunk=False).ratio()
 
 
 def _computing(model: ir.Model) -> list[ir.Node]:
@@ -50,7 +71,7 @@ def _computing(model: ir.Model) -> list[ir.Node]:
 
 def _differences(a: ir.Node, b: ir.Node) -> Iterator[str]:
     for name in sorted({*a.attributes, *b.attributes}):
-        one, other = (_plain(node.attributes.get(name)) for node in (a, b))
+        one, other = (_plain(node.attributes.get(name) or _default(node, name)) for node in (a, b))
         if one != other and name != "to":
             yield f"{name} is {one} in A and {other} in B"
     if len(a.inputs) != len(b.inputs):
@@ -62,6 +83,17 @@ def _differences(a: ir.Node, b: ir.Node) -> Iterator[str]:
     moved = [index for index, (x, y) in enumerate(zip(a.inputs, b.inputs)) if (x is None) != (y is None)]
     for index in moved:
         yield f"input {index} is {'left out in A' if a.inputs[index] is None else 'left out in B'}"
+
+
+def _default(node: ir.Node, name: str) -> ir.Attr | None:
+    """What an attribute is where it is not set."""
+    import onnx
+
+    try:
+        found = onnx.defs.get_schema(node.op_type, node.version or 18, node.domain).attributes[name].default_value
+    except (onnx.defs.SchemaError, KeyError):
+        return None
+    return ir.serde.deserialize_attribute(found) if found.name else None
 
 
 def _plain(attribute: ir.Attr | None) -> Any:

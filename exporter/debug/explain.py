@@ -12,7 +12,7 @@ from ...errors import RequestError, reason
 from ..proof.metrics import Check
 from . import islands
 from .bisect import Reference, narrow
-from .causes import causes
+from .causes import causes, likeness
 from .compare import Threshold
 from .engine_side import EngineSide
 from .inputs import Given
@@ -25,6 +25,10 @@ from .written import write
 
 if TYPE_CHECKING:
     from ...graph_passes.ir_tools.ort_session import Level
+
+
+# Of two parts that compute the same, one of them wrongly, so many operators are the same at least.
+_ALIKE = 0.6
 
 
 @dataclass(frozen=True)
@@ -90,11 +94,11 @@ def explain(case: Case, found: Scan, result: dict[str, Any]) -> None:
         result["notes"].append("neither side has a graph that could be cut: give the .onnx file of one")
     piece = None
     if found.first and not isinstance(b, EngineSide):
+        case.step("looking for the smallest part that fails")
+        piece = _first_that_is_one(case, found)
         first, other = a.value(found.first), b.value(matches.pairs[found.first])
         how = matches.how[found.first]
         result["first"] = {**row(first, found.checks[found.first]), "b": _place(other), "how": how}
-        case.step("looking for the smallest part that fails")
-        piece = smallest(a, b, case.given, matches, found, case.threshold)
     graph, parts = b.model or a.model, False
     if piece is None and b.makes and graph is not None:
         piece, parts = _by_parts(case, result), True
@@ -102,6 +106,17 @@ def explain(case: Case, found: Scan, result: dict[str, Any]) -> None:
         result["piece"] = _written(case, piece, parts=parts)
     if isinstance(b, OnnxSide) and b.precision != "fp32":
         result["islands"] = _cured(case, b, result)
+
+
+def _first_that_is_one(case: Case, found: Scan) -> Piece | None:
+    """The smallest part for the first difference; guessed pairs whose two parts have little in common are dropped."""
+    while True:
+        piece = smallest(case.a, case.b, case.given, case.matches, found, case.threshold)
+        guessed = found.first in case.matches.guessed and len(found.leading) > 1
+        if piece is None or piece.twin is None or not guessed or likeness(piece.twin, piece.model) >= _ALIKE:
+            return piece
+        wrong = found.leading.pop(0)
+        del found.checks[wrong], case.matches.pairs[wrong], case.matches.how[wrong]
 
 
 def _by_parts(case: Case, result: dict[str, Any]) -> Piece | None:

@@ -5,6 +5,8 @@ by scope      what leaves a module of the same path, where each side has one suc
               an operator, where both sides have as many of it.
 by name       values of the same name and operator. Names that exporters count up, as val_12, count only where the
               shapes agree too.
+by kind       of a module and a graph without module paths: linear layers, convolutions and norms, in the longest common
+              sequence of their kinds and sizes.
 by structure  in the order in which outputs need them, the longest common sequence of operators and shapes between two
               pairs that are matched already; then of operators alone.
 
@@ -22,10 +24,11 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
+from .kinds import by_kind
 from .sides import Side, Value
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
+    pass
 
 # What exporters call a value that they have no name for: val_12, onnx::Add_35, 128, /layers.0/Add_output_0 is none.
 _COUNTED = re.compile(r"(?:onnx::)?[A-Za-z]*(?:_[A-Za-z]+)*_?\d+")
@@ -37,7 +40,7 @@ class Matches:
 
     Attributes:
         pairs: name in A -> name in B, in A's order of computation.
-        how: name in A -> place, scope, name or structure.
+        how: name in A -> place, scope, name, kind or structure.
         guessed: names in A whose pair may be wrong.
     """
 
@@ -64,6 +67,8 @@ def match(a: Side, b: Side, inputs: dict[str, str]) -> Matches:
     found.add(_by_name(a, b, counted=False), "name")
     found.add(_inside_scopes(a, b), "scope", guess=True)
     found.add(_by_name(a, b, counted=True), "name", guess=True)
+    if "scope" not in found.how.values():
+        found.add(by_kind(a, b), "kind", guess=True)
     for key in (_operator_and_shape, _operator):
         found.add(_by_structure(a, b, found, key), "structure", guess=True)
         found.drop_inconsistent()
@@ -192,7 +197,7 @@ def _by_structure(a: Side, b: Side, found: _Found, key: Callable[[Value], Any]) 
     """Pairs in the gaps between pairs that both sides have in the same order."""
     if a.model is None or b.model is None:
         return
-    ours, theirs = in_order(a), in_order(b)
+    ours, theirs = a.in_order(), b.in_order()
     places = {value.name: i for i, value in enumerate(theirs)}
     before = (0, 0)
     anchors = [(i, places[found.partner[v.name]]) for i, v in enumerate(ours) if found.partner.get(v.name) in places]
@@ -206,21 +211,3 @@ def _by_structure(a: Side, b: Side, found: _Found, key: Callable[[Value], Any]) 
             for offset in range(block.size):
                 yield gap[block.a + offset].name, other[block.b + offset].name
         before = (i + 1, j + 1)
-
-
-def in_order(side: Side) -> list[Value]:
-    """The values in the order in which the outputs need them, which does not depend on the order in the file."""
-    assert side.model is not None
-    known, seen, order = side.by_name, set[Any](), list[Value]()
-    stack: list[tuple[ir.Value, bool]] = [(value, False) for value in reversed(side.model.graph.outputs)]
-    while stack:
-        value, done = stack.pop()
-        node = value.producer()
-        if done:
-            assert node is not None
-            order += [known[output.name] for output in node.outputs if output.name in known]
-        elif node is not None and node not in seen:
-            seen.add(node)
-            stack.append((value, True))
-            stack += [(read, False) for read in reversed(node.inputs) if read is not None]
-    return order

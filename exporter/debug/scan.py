@@ -27,11 +27,16 @@ class Scan:
 
     Attributes:
         checks: name in A -> how far B's is from it.
-        first: the first of A's values that explains an output that differs; empty where none does.
+        leading: A's values that differ and may explain an output that does, in A's order.
     """
 
     checks: dict[str, Check] = field(default_factory=dict)
-    first: str = ""
+    leading: list[str] = field(default_factory=list)
+
+    @property
+    def first(self) -> str:
+        """The first of `leading`; empty where there is none."""
+        return self.leading[0] if self.leading else ""
 
 
 def scan(a: Side, b: Side, given: Given, matches: Matches, threshold: Threshold) -> Scan:
@@ -45,7 +50,7 @@ def scan(a: Side, b: Side, given: Given, matches: Matches, threshold: Threshold)
     leading = _leading(a, b, matches, checks)
     for name in [name for name in checks if not checks[name].ok and name not in leading and name in matches.guessed]:
         del checks[name], matches.pairs[name], matches.how[name]
-    return Scan(checks, next((name for name in checks if name in leading), ""))
+    return Scan(checks, [name for name in checks if name in leading])
 
 
 def _leading(a: Side, b: Side, matches: Matches, checks: Mapping[str, Check]) -> set[str]:

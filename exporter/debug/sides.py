@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -94,6 +95,29 @@ class Side(ABC):
     def run(self, feeds: Feeds) -> Arrays:
         """The outputs, as it computes them when nobody looks inside."""
         return self.read(feeds, self.outputs)
+
+    @cached_property
+    def producers(self) -> dict[str, ir.Node]:
+        """The node of each value of the graph."""
+        nodes = self.model.graph if self.model is not None else ()
+        return {output.name: node for node in nodes for output in node.outputs if output.name}
+
+    def in_order(self) -> list[Value]:
+        """The values in the order in which outputs need them, which does not depend on the order in the file."""
+        if self.model is None:
+            return list(self.values)
+        known, seen, order = self.by_name, set[Any](), list[Value]()
+        stack: list[tuple[ir.Value, bool]] = [(value, False) for value in reversed(self.model.graph.outputs)]
+        while stack:
+            value, done = stack.pop()
+            node = value.producer()
+            if done and node is not None:
+                order += [known[output.name] for output in node.outputs if output.name in known]
+            elif node is not None and node not in seen:
+                seen.add(node)
+                stack.append((value, True))
+                stack += [(read, False) for read in reversed(node.inputs) if read is not None]
+        return order
 
     def maker(self, model: ir.Model) -> Run:
         """A graph, or a part of one, as this side runs its own; only where `makes`."""

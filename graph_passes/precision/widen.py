@@ -78,6 +78,9 @@ class _Widening:
                 self._back(value, half, outside)
         for node in self.inside:
             _retype(node)
+        for value in [value for value in self._floats if value.is_initializer() and not value.uses()]:
+            if not value.is_graph_output() and not value.is_graph_input():
+                self.graph.initializers.pop(value.name or "")
 
     def _float(self, value: ir.Value) -> ir.Value:
         """A value of half precision as float32: its weight, or a Cast of it."""

@@ -67,6 +67,18 @@ def test_a_planted_defect_is_found_by_one_command(defect: str, names: str, right
     assert not again["ok"] and again["first"]["cosine"] == pytest.approx(graph["piece"]["check"]["cosine"], abs=1e-6)
 
 
+def test_what_differs_on_the_way_to_an_agreement_is_not_the_cause(right: Path, tmp_path: Path) -> None:
+    model = layer()
+    for name, factor in (("q", 2.0), ("k", 0.5), ("out", 1.5)):
+        weight = model.graph.initializers[f"{name}.weight"]
+        weight.const_value = ir.tensor(weight.const_value.numpy() * np.float32(factor), name=weight.name)  # type: ignore
+    wrong = saved(model, tmp_path / "wrong.onnx")
+    graph = found(right, "--against", wrong, "--layers", "-o", tmp_path / "out")
+    # Scores are products of both: they agree, and so does all that follows up to the last product.
+    assert [row["value"] for row in graph["layers"] if not row["ok"]][:2] == ["q", "q_heads"]
+    assert graph["first"]["value"] == "out" and graph["piece"]["nodes"] == 1
+
+
 def test_what_a_person_reads_fits_a_terminal(right: Path, tmp_path: Path) -> None:
     wrong = saved(renamed(layer(length=TOKENS)), tmp_path / "wrong.onnx")
     said = typed(right, "--against", wrong, "-o", tmp_path / "out", code=1).stdout

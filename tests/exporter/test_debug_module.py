@@ -111,6 +111,19 @@ def test_a_module_agrees_with_its_export(folder: Path, tmp_path: Path) -> None:
     assert all(row["ok"] for row in graph["layers"])
 
 
+def test_a_file_that_lost_the_paths_is_matched_by_kinds_of_layers(folder: Path, tmp_path: Path) -> None:
+    for name, wrong in (("right", ""), ("wrong", "layers.1.norm")):
+        model = ir.load(exported(tmp_path / f"{name}.onnx", wrong=wrong))
+        for node in model.graph:
+            node.metadata_props.clear()
+        ir.save(model, tmp_path / f"{name}.onnx")
+    graph = found("debug_tower:tower", "--against", tmp_path / "right.onnx", "--layers", code=0)
+    # The last norm is the output.
+    assert graph["matched"] == {"kind": 6, "place": 1} and all(row["ok"] for row in graph["layers"])
+    graph = found("debug_tower:tower", "--against", tmp_path / "wrong.onnx", "-o", tmp_path / "out")
+    assert graph["first"]["value"] == "layers.1.norm" and graph["first"]["b"]["op"] == "LayerNormalization"
+
+
 @pytest.mark.parametrize("first", ["module", "file"])
 def test_the_first_module_that_differs_is_named(first: str, folder: Path, tmp_path: Path) -> None:
     wrong = exported(tmp_path / "wrong.onnx", wrong="layers.1.norm")
