@@ -24,9 +24,10 @@ _LEVELS = ("none", "basic", "extended", "all")
 @click.option("--role", metavar="NAME", help="A graph of a bundle.  [default: all that two bundles have, else encoder]")
 @click.option("--cosine", type=NUMBER, help="The least that passes.  [default: 0.9999; fp16 0.999, bf16 0.99]")
 @click.option("--norm", type=NUMBER, help="How far norms may be apart.  [default: 0.001; fp16 0.01, bf16 0.03]")
-@click.option("--level", type=click.Choice(_LEVELS), default="all", show_default=True,
-              help="ONNX Runtime's optimisations of B; A has none.")  # fmt: skip
-@click.option("--provider", default="CPUExecutionProvider", metavar="NAME", help="ONNX Runtime's provider for B.")
+@click.option(
+    "--level", type=click.Choice(_LEVELS), help="ONNX Runtime's optimisations of B; A has none.  [default: all]"
+)
+@click.option("--provider", metavar="NAME", help="ONNX Runtime's provider for B.  [default: CPUExecutionProvider]")
 @click.option("--layers", is_flag=True, help="Compare and list all values, also where outputs agree.")
 @click.option("--fix", type=OUT, metavar="FILE.onnx", help="Write a half-precision B with the fp32 islands it needs.")
 @click.option("--record", type=OUT, metavar="FILE.npz", help="Write A's values, to compare on another machine.")

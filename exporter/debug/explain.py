@@ -43,8 +43,8 @@ class Request:
         role: of a bundle; None: all that both have.
         cosine: the least that passes; None: that of the precision.
         norm: likewise, the largest distance of the norm ratio from 1.
-        level: ONNX Runtime's optimisations of B; A has none.
-        provider: the execution provider of B.
+        level: ONNX Runtime's optimisations of B; None: all. A has none.
+        provider: the execution provider of B; None: the CPU.
         layers: whether all values are compared, also where the outputs agree.
         out: folder for the smallest part that fails.
         fix: file for a half-precision B with the float32 islands that it needs; None: they are only found.
@@ -58,8 +58,8 @@ class Request:
     role: str | None = None
     cosine: float | None = None
     norm: float | None = None
-    level: Level = "all"
-    provider: str = "CPUExecutionProvider"
+    level: Level | None = None
+    provider: str | None = None
     layers: bool = False
     out: Path = Path("tokexport-debug")
     fix: Path | None = None
@@ -147,10 +147,8 @@ def _written(case: Case, piece: Piece, *, parts: bool) -> dict[str, Any]:
     request = case.request
     asked = [("--cosine", request.cosine), ("--norm", request.norm)]
     options = "".join(f" {name} {value:g}" for name, value in asked if value is not None)
-    if isinstance(case.b, OnnxSide) and request.level != "all":
-        options += f" --level {request.level}"
-    if isinstance(case.b, OnnxSide) and case.b.provider != OnnxSide.provider:
-        options += f" --provider {case.b.provider}"
+    options += f" --level {request.level}" if request.level else ""
+    options += f" --provider {request.provider}" if request.provider else ""
     built = case.b.builder if parts and isinstance(case.b, EngineSide) else ""
     files, command = write(piece, request.out, case.role, options, built)
     return {
@@ -170,6 +168,8 @@ def _cured(case: Case, b: OnnxSide, result: dict[str, Any]) -> dict[str, Any]:
     assert b.model is not None
     found = islands.find(case.a, b, case.given, case.matches, case.threshold, case.step)
     file, path = "", case.request.fix
+    if path is not None and case.role:
+        path = path.with_name(f"{path.stem}.{case.role}{path.suffix}")
     if found.nodes and path is not None:
         case.step(f"writing {path}")
         try:

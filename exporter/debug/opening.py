@@ -12,7 +12,7 @@ from ...runtimes.bundle.reader import Bundle, open_bundle
 from .engine_side import WORDS, open_engine
 from .onnx_side import open_onnx
 from .recorded_side import open_recorded
-from .sides import Feeds, Side, refuse_shapes
+from .sides import Feeds, Side
 
 if TYPE_CHECKING:
     from ...graph_passes.ir_tools.ort_session import Level
@@ -89,13 +89,11 @@ def open_side(text: str, role: str, how: How, other: Side | None = None) -> Side
     if suffix == ".onnx":
         return open_onnx(path, how.shapes, how.given, text=text, level=how.level, provider=how.provider)
     if suffix == ".npz":
-        refuse_shapes(text, how.shapes)
         return open_recorded(path)
     if suffix in ENGINES or text in WORDS:
         return open_engine(text, other)
     from .module_side import open_module_side
 
-    refuse_shapes(text, how.shapes)
     return open_module_side(text)
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError, reason
+from ...graph_passes.ir_tools.ort_session import CPU
 from .compare import Threshold, compare
 from .explain import Case, Request, explain, row
 from .inputs import Given, from_file, given, partners
 from .matching import match
+from .onnx_side import OnnxSide
 from .opening import How, open_side, roles
 from .recorded_side import record
 from .scan import scan
@@ -34,7 +36,9 @@ def debug(request: Request, step: Step = lambda text: None) -> dict[str, Any]:
         step(f"opening {request.a} {role}".rstrip())
         a = open_side(request.a, role, How(request.shapes, arrays or {}))
         step(f"opening {request.b} {role}".rstrip())
-        b = open_side(request.b, role, How(request.shapes, arrays or {}, request.level, request.provider), a)
+        sizes = arrays or a.examples or {}
+        b = open_side(request.b, role, How(request.shapes, sizes, request.level or "all", request.provider or CPU), a)
+        _refuse_unused(request, a, b)
         feeds = _given(request, a, b, arrays)
         found.append({"role": role, **_one(request, role, a, b, feeds, step)})
     return {"a": request.a, "b": request.b, "ok": all(one["ok"] for one in found), "graphs": found}
@@ -69,6 +73,28 @@ def record_values(request: Request, path: Path, step: Step = lambda text: None) 
     except OSError as error:
         raise RequestError(f"{path} cannot be written: {reason(error)}", fix="Name another file.") from None
     return {"file": str(path), "inputs": feeds.source, "values": len(outputs) + len(values)}
+
+
+def _refuse_unused(request: Request, a: Side, b: Side) -> None:
+    """Refuse options that are about another kind of side than those that were given.
+
+    Raises:
+        RequestError: there is one.
+    """
+    if request.shapes and not (isinstance(a, OnnxSide) or isinstance(b, OnnxSide)):
+        raise RequestError(
+            f"--input-shape is about ONNX files, and neither {a.text} nor {b.text} is one", fix="Leave it out."
+        )
+    for option, value in (("--level", request.level), ("--provider", request.provider)):
+        if value and not isinstance(b, OnnxSide):
+            raise RequestError(
+                f"{option} is about ONNX Runtime, and B, {b.text}, runs in {b.runs}", fix="Leave it out."
+            )
+    if request.fix and (not isinstance(b, OnnxSide) or b.precision == "fp32"):
+        raise RequestError(
+            f"--fix keeps parts of a half-precision ONNX graph in float32, and B, {b.text}, is none",
+            fix="Leave it out.",
+        )
 
 
 def _given(request: Request, a: Side, b: Side, arrays: Feeds | None) -> Given:
@@ -116,6 +142,8 @@ def _one(request: Request, role: str, a: Side, b: Side, feeds: Given, step: Step
     unmatched = [name for name in a.outputs if name not in ends]
     if unmatched:
         result["notes"].append(f"only A has the outputs {', '.join(unmatched)}; they were not compared")
+    if ok and request.fix:
+        result["notes"].append(f"{b.text} agrees as it is, so {request.fix} was not written")
     if ok and not request.layers:
         return result
     step("comparing layer by layer")

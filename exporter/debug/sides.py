@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import RequestError
-
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -135,15 +133,3 @@ class Side(ABC):
 
 # Makes a part of a graph run as the side it was cut from runs.
 Maker = Callable[["ir.Model"], Run]
-
-
-def refuse_shapes(text: str, shapes: Mapping[str, object]) -> None:
-    """Refuse sizes of inputs for a side that has no graph to fix.
-
-    Raises:
-        RequestError: there are some.
-    """
-    if shapes:
-        raise RequestError(
-            f"--input-shape is about ONNX files, and {text} is none", fix="Leave it out, or give --inputs FILE.npz."
-        )

@@ -84,6 +84,8 @@ def test_what_differs_on_the_way_to_an_agreement_is_not_the_cause(right: Path, t
     # Scores are products of both: they agree, and so does all that follows up to the last product.
     assert [row["value"] for row in graph["layers"] if not row["ok"]][:2] == ["q", "q_heads"]
     assert graph["first"]["value"] == "out" and graph["piece"]["nodes"] == 1
+    # Found by looking: no part had to be built for it.
+    assert graph["first"]["how"] == "name" and graph["notes"] == []
 
 
 def test_what_a_person_reads_fits_a_terminal(right: Path, tmp_path: Path) -> None:
@@ -209,6 +211,7 @@ def test_a_difference_that_builds_up_over_several_nodes(tmp_path: Path) -> None:
     graph = found(a, "--against", b, "-o", tmp_path / "out")
     # 1.0004 alone is within the threshold of 0.001, and so is its square: no part of fewer nodes fails by itself.
     assert graph["first"]["value"] == "step2x" and graph["piece"]["nodes"] == 3 and graph["piece"]["whole"]
+    assert graph["first"]["how"] == "name" and graph["notes"] == []
 
 
 def test_random_ids_are_rows_of_the_table_that_they_index(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 from click.testing import CliRunner, Result
 from tokexport.exporter.cli import main
-from toy_debug import layer, renamed, saved
+from toy_debug import CHANNELS, TOKENS, Graph, layer, renamed, saved
 
 pytest.importorskip("onnxruntime")
 # Products of this size do not fit float16, its weights do.
@@ -79,10 +79,31 @@ def test_the_graph_with_its_islands_is_written_and_agrees(right: Path, overflows
     np.testing.assert_array_equal(weights["up.weight.float32"], reference.numpy())  # type: ignore[union-attr]
 
 
+def test_what_can_read_an_infinity_is_no_island(tmp_path: Path) -> None:
+    def model() -> ir.Model:
+        g = Graph()
+        x = ir.val("x", ir.DataType.FLOAT, (1, TOKENS, CHANNELS))
+        up = g.matrix(x, "up", gain=GAIN)
+        # One for inf and for all that is large.
+        sign = g.op("Clip", up, g.weight("least", -1.0), g.weight("most", 1.0), name="sign")
+        down = g.op("Mul", up, g.weight("down.scale", 1 / GAIN), name="down")
+        return g.model([x], [g.op("Add", down, sign, name="y")])
+
+    a, b = saved(model(), tmp_path / "a.onnx"), saved(halved(model()), tmp_path / "b.onnx")
+    graph = found(a, "--against", b, "-o", tmp_path / "out")
+    assert [node["node"] for node in graph["islands"]["nodes"]] == ["/up", "/down"]
+
+
 def test_names_of_its_own(right: Path, tmp_path: Path) -> None:
     other = saved(renamed(halved(layer(gain=GAIN))), tmp_path / "other.onnx")
     graph = found(right, "--against", other, "-o", tmp_path / "out", "--fix", tmp_path / "fixed.onnx", code=0)
     assert [node["op"] for node in graph["islands"]["nodes"]] == ["MatMul", "Mul"]
+
+
+def test_nothing_is_written_where_nothing_differs(tmp_path: Path) -> None:
+    a, b = saved(layer(), tmp_path / "a.onnx"), saved(halved(layer()), tmp_path / "b.onnx")
+    graph = found(a, "--against", b, "--fix", tmp_path / "fixed.onnx", code=0)
+    assert any("was not written" in note for note in graph["notes"]) and not (tmp_path / "fixed.onnx").exists()
 
 
 def test_what_is_not_the_precision_has_no_islands(right: Path, tmp_path: Path) -> None:

@@ -143,11 +143,27 @@ def test_two_modules(folder: Path, tmp_path: Path) -> None:
     assert any("neither side has a graph" in note for note in graph["notes"])
 
 
-def test_sizes_are_of_files(folder: Path) -> None:
-    done = CliRunner().invoke(
-        main, ["debug", "debug_tower:tower", "--against", "x.onnx", "--input-shape", "hidden=1,5,8", "-q"]
-    )
-    assert done.exit_code == 2 and "is about ONNX files" in done.stderr
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (("--input-shape", "hidden=1,5,8"), "is about ONNX files"),
+        (("--level", "basic"), "is about ONNX Runtime"),
+        (("--fix", "x.onnx"), "half-precision ONNX graph"),
+    ],
+)
+def test_options_that_are_about_other_sides(option: tuple[str, str], said: str, folder: Path) -> None:
+    done = CliRunner().invoke(main, ["debug", "debug_tower:tower", "--against", "debug_tower:other", *option, "-q"])
+    assert done.exit_code == 2 and said in done.stderr
+
+
+def test_an_axis_without_a_length_has_that_of_the_example(folder: Path, tmp_path: Path) -> None:
+    model = ir.load(exported(tmp_path / "t.onnx"))
+    model.graph.inputs[0].shape = ir.Shape([1, "length", 8])
+    for node in model.graph:
+        for value in node.outputs:
+            value.shape = None
+    ir.save(model, tmp_path / "loose.onnx")
+    assert found("debug_tower:tower", "--against", tmp_path / "loose.onnx", code=0)["ok"]
 
 
 @pytest.mark.slow
