@@ -72,7 +72,7 @@ def open_engine(text: str, other: Side | None) -> EngineSide:
             f"{text} builds the graph of A, and A has none" if other is not None else f"{text} cannot be A",
             fix=f"Write: tokexport debug MODEL.onnx --against {text}",
         )
-    engines = _engines(text)
+    engines = _engines(text, other)
     if text in WORDS:
         assert other is not None and other.model is not None
         engine, runs = engines.build(other.model), f"{engines}, an engine of {other.text}"
@@ -96,17 +96,21 @@ def open_engine(text: str, other: Side | None) -> EngineSide:
     )
 
 
-def _engines(text: str) -> Engines:
+def _engines(text: str, other: Side | None) -> Engines:
     from ...runtimes.tensorrt.loose import LooseEngines
 
     try:
         return LooseEngines(WORDS.get(text))  # type: ignore[arg-type]
     except MissingError as error:
+        there = f"tokexport debug a.npz --against {text}"
+        a = "A" if other is None else other.text
+        elsewhere = (
+            "Or run the same command on a machine with TensorRT and its GPU."
+            if text in WORDS
+            else f"Or compare where it runs: here `tokexport debug {a} --record a.npz`, then there `{there}`."
+        )
         raise MissingError(
-            f"{text} cannot run here: {error.what}",
-            where=error.where,
-            fix=f"{error.fix.rstrip('.')}. Or compare where it runs: tokexport debug A --record a.npz here, then there "
-            f"tokexport debug a.npz --against {text}",
+            f"{text} cannot run here: {error.what}", where=error.where, fix=f"{error.fix.rstrip('.')}. {elsewhere}"
         ) from error
 
 

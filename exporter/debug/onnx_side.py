@@ -12,7 +12,8 @@ import onnx_ir as ir
 
 from ...errors import GraphError
 from ...graph_passes.forms import to_inlined
-from ...graph_passes.ir_tools.input_shapes import fix_inputs, fix_of, given_inputs, half_type
+from ...graph_passes.ir_tools.builder import DTYPE_NAMES
+from ...graph_passes.ir_tools.input_shapes import fix_inputs, fix_of, given_inputs
 from ...graph_passes.ir_tools.model_io import load_model
 from ...graph_passes.ir_tools.walk import Walk, dims, node_keys
 from ...graph_passes.precision.rounded import rounded
@@ -114,7 +115,7 @@ def of_model(
             )
     fix_inputs(model, wanted)
     walk = Walk(model)
-    half = half_type(model)
+    half = _half(model)
     notes = []
     if half and provider.startswith("CPU"):
         notes.append(f"{text}: ONNX Runtime's CPU has no {half} arithmetic: float32, and each value rounded to {half}")
@@ -133,6 +134,13 @@ def of_model(
         level=level,
         provider=provider,
     )
+
+
+def _half(model: ir.Model) -> str:
+    """The least precise type that a node computes in; empty without one of half precision."""
+    found = {value.dtype for node in model.graph for value in node.outputs}
+    least = next((half for half in (ir.DataType.BFLOAT16, ir.DataType.FLOAT16) if half in found), None)
+    return "" if least is None else DTYPE_NAMES[least]
 
 
 def _values(walk: Walk) -> list[Value]:

@@ -125,7 +125,7 @@ class Side(ABC):
         """The record of a value, by name."""
         return self.by_name.get(name) or Value(name)
 
-    @property
+    @cached_property
     def by_name(self) -> dict[str, Value]:
         """All `values`."""
         return {value.name: value for value in self.values}

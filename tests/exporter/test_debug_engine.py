@@ -74,7 +74,7 @@ class Engines:
 
 @pytest.fixture
 def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Engines]]:
-    monkeypatch.setattr(engine_side, "_engines", lambda text: Engines())
+    monkeypatch.setattr(engine_side, "_engines", lambda text, other: Engines())
     Engines.built = 0
     yield Engines
 
@@ -129,7 +129,9 @@ def test_an_engine_that_was_made_of_another_graph(tensorrt: Any, tmp_path: Path)
 
 def test_without_tensorrt_it_says_what_to_do(right: Path) -> None:
     said = typed(right, "--against", right.with_suffix(".engine"), code=3).stderr
-    assert "cannot run here" in said and "--record a.npz" in said
+    assert "cannot run here" in said and f"`tokexport debug {right} --record a.npz`" in said
+    said = typed(right, "--against", "tensorrt", code=3).stderr
+    assert "tensorrt cannot run here" in said and "same command on a machine with TensorRT" in said
     assert "tensorrt cannot be A" in typed("tensorrt", "--against", right, code=2).stderr
 
 
