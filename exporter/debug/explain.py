@@ -67,7 +67,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Case:
-    """Two sides that are being compared; `step` is called with what is being done."""
+    """Two sides that are being compared.
+
+    Attributes:
+        step: called with what is being done.
+        broken: whether B does not run to its outputs.
+    """
 
     request: Request
     role: str
@@ -77,6 +82,7 @@ class Case:
     matches: Matches
     threshold: Threshold
     step: Callable[[str], None]
+    broken: bool = False
 
 
 def explain(case: Case, found: Scan, result: dict[str, Any]) -> None:
@@ -100,11 +106,11 @@ def explain(case: Case, found: Scan, result: dict[str, Any]) -> None:
         how = matches.how[found.first]
         result["first"] = {**row(first, found.checks[found.first]), "b": _place(other), "how": how}
     graph, parts = b.model or a.model, False
-    if piece is None and b.makes and graph is not None:
+    if piece is None and b.makes and graph is not None and not case.broken:
         piece, parts = _by_parts(case, result), True
     if piece is not None:
         result["piece"] = _written(case, piece, parts=parts)
-    if isinstance(b, OnnxSide) and b.precision != "fp32":
+    if isinstance(b, OnnxSide) and b.precision != "fp32" and not case.broken:
         result["islands"] = _cured(case, b, result)
 
 

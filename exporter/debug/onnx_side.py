@@ -13,6 +13,7 @@ import onnx_ir as ir
 from ...errors import GraphError
 from ...graph_passes.forms import to_inlined
 from ...graph_passes.ir_tools.builder import DTYPE_NAMES
+from ...graph_passes.ir_tools.extract import between
 from ...graph_passes.ir_tools.input_shapes import fix_inputs, fix_of, given_inputs
 from ...graph_passes.ir_tools.model_io import load_model
 from ...graph_passes.ir_tools.walk import Walk, dims, node_keys
@@ -44,14 +45,11 @@ class OnnxSide(Side):
     def read(self, feeds: Feeds, names: Collection[str]) -> Arrays:
         """See `Side`."""
         assert self.model is not None
-        shown = self.model.clone()
-        found = {value.name: value for node in shown.graph for value in node.outputs}
-        found |= {value.name: value for value in shown.graph.inputs}
-        found |= {value.name: value for value in shown.graph.outputs}
-        if list(names) != [value.name for value in shown.graph.outputs]:
-            shown.graph.outputs.clear()
-            shown.graph.outputs.extend(found[name] for name in names)
-        return self.maker(shown)(feeds)
+        if tuple(names) == self.outputs:
+            return self.maker(self.model)(feeds)
+        # What comes after them is neither computed nor looked at: it may be what does not run.
+        shown = between(self.model, [], list(names))
+        return self.maker(shown)({value.name or "": feeds[value.name or ""] for value in shown.graph.inputs})
 
     def maker(self, model: ir.Model) -> Run:
         """A graph, or a part of one, as this side runs it."""

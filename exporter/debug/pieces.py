@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from ...graph_passes.ir_tools.extract import inputs_needed, part, values_by_name
+from ...graph_passes.ir_tools.extract import between, values_by_name
 from ..proof.metrics import Check
 from .compare import Threshold, compare
 from .inputs import Given
@@ -108,14 +108,7 @@ def piece_of(model: ir.Model, at: Arrays, outputs: list[str]) -> ir.Model:
     for name, array in at.items():
         if values[name].shape is None or not values[name].shape.is_static():  # type: ignore[union-attr]
             values[name].shape = ir.Shape(array.shape)
-    begin, end = [values[name] for name in at], [values[name] for name in outputs]
-    needed = inputs_needed(model.graph, end, begin)
-    inputs = begin + [value for value in model.graph.inputs if value in needed and value not in begin]
-    found = part(model, inputs, end, f"{model.graph.name or 'graph'}_piece")
-    # Of values that nothing on the way to the outputs reads, the part has no use.
-    for value in [value for value in found.graph.inputs if not value.uses() and not value.is_graph_output()]:
-        found.graph.inputs.remove(value)
-    return found
+    return between(model, list(at), outputs)
 
 
 def fitted(array: np.ndarray, value: ir.Value) -> np.ndarray:

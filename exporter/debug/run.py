@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...errors import RequestError, reason
+from ...errors import GraphError, RequestError, reason
 from ...graph_passes.ir_tools.ort_session import CPU
+from ..proof.metrics import LARGEST, Check
 from .compare import Threshold, compare
 from .explain import Case, Request, explain, row
 from .inputs import Given, from_file, given, partners
@@ -15,7 +16,7 @@ from .matching import match
 from .onnx_side import OnnxSide
 from .opening import How, open_side, roles
 from .recorded_side import record
-from .scan import scan
+from .scan import scan, scan_what_runs
 from .sides import Feeds, Side
 
 Step = Callable[[str], None]
@@ -122,8 +123,15 @@ def _one(request: Request, role: str, a: Side, b: Side, feeds: Given, step: Step
             fix="Outputs are matched by name, and by order where both have as many: rename them, or leave some out.",
         )
     step("comparing outputs")
-    ours, theirs = a.run(feeds.a), b.run(feeds.b)
-    outputs = {name: compare(name, ours[name], theirs[matches.pairs[name]], threshold) for name in ends}
+    ours, broken = a.run(feeds.a), None
+    try:
+        theirs = b.run(feeds.b)
+        outputs = {name: compare(name, ours[name], theirs[matches.pairs[name]], threshold) for name in ends}
+    except GraphError as error:
+        if not isinstance(b, OnnxSide):
+            raise
+        broken = error
+        outputs = {name: Check("", name, False, 0.0, 0.0, LARGEST, detail="B does not run") for name in ends}
     ok = all(check.ok for check in outputs.values())
     result: dict[str, Any] = {
         "ok": ok,
@@ -147,12 +155,16 @@ def _one(request: Request, role: str, a: Side, b: Side, feeds: Given, step: Step
     if ok and not request.layers:
         return result
     step("comparing layer by layer")
-    found = scan(a, b, feeds, matches, threshold)
+    found = (scan_what_runs if broken else scan)(a, b, feeds, matches, threshold)
+    if broken and not found.first:
+        raise broken
+    if broken:
+        result["notes"].append(f"B does not run: {broken.what}")
     result["matched"] = matches.counts()
     result["layers"] = [row(a.value(name), check) for name, check in found.checks.items()] if request.layers else []
     result["compared"] = len(found.checks)
     if not ok:
-        explain(Case(request, role, a, b, feeds, matches, threshold, step), found, result)
+        explain(Case(request, role, a, b, feeds, matches, threshold, step, broken is not None), found, result)
     elif inside := [name for name, check in found.checks.items() if not check.ok]:
         result["notes"].append(f"{inside[0]} differs inside, and the outputs agree nevertheless")
     return result

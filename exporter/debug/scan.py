@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ...errors import GraphError
 from ...graph_passes.ir_tools.extract import values_by_name
 from ..proof.metrics import Check
 from .compare import Threshold, compare
@@ -43,14 +44,34 @@ def scan(a: Side, b: Side, given: Given, matches: Matches, threshold: Threshold)
     """Compare all matched values; guessed pairs that turn out to be none are taken out of `matches`."""
     checks: dict[str, Check] = {}
     for names in _batches(a, list(matches.pairs)):
-        ours = a.read(given.a, names)
-        theirs = b.read(given.b, [matches.pairs[name] for name in names])
-        for name in names:
-            checks[name] = compare(name, ours[name], theirs[matches.pairs[name]], threshold)
+        checks |= _compared(a, b, given, matches, threshold, names)
     leading = _leading(a, b, matches, checks)
     for name in [name for name in checks if not checks[name].ok and name not in leading and name in matches.guessed]:
         del checks[name], matches.pairs[name], matches.how[name]
     return Scan(checks, [name for name in checks if name in leading])
+
+
+def scan_what_runs(a: Side, b: Side, given: Given, matches: Matches, threshold: Threshold) -> Scan:
+    """Compare the matched values up to the first that B cannot compute; all that differ among them may explain it."""
+    checks: dict[str, Check] = {}
+    todo = list(_batches(a, list(matches.pairs)))[::-1]
+    while todo:
+        names = todo.pop()
+        try:
+            checks |= _compared(a, b, given, matches, threshold, names)
+        except GraphError:
+            if len(names) == 1:
+                break
+            half = len(names) // 2
+            todo += [names[half:], names[:half]]
+    return Scan(checks, [name for name in checks if not checks[name].ok])
+
+
+def _compared(
+    a: Side, b: Side, given: Given, matches: Matches, threshold: Threshold, names: list[str]
+) -> dict[str, Check]:
+    ours, theirs = a.read(given.a, names), b.read(given.b, [matches.pairs[name] for name in names])
+    return {name: compare(name, ours[name], theirs[matches.pairs[name]], threshold) for name in names}
 
 
 def _leading(a: Side, b: Side, matches: Matches, checks: Mapping[str, Check]) -> set[str]:

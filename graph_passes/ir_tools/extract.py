@@ -54,10 +54,10 @@ def extract(model: ir.Model, tensors: Sequence[str]) -> tuple[ir.Model, ir.Model
                 where=f"graph {graph.name}",
                 fix="Shape inference stops at an operator it does not know: add value_info for this tensor.",
             )
-    head = part(model, list(graph.inputs), at, f"{graph.name or 'graph'}_head")
-    needed = inputs_needed(graph, graph.outputs, at)
+    head = _part(model, list(graph.inputs), at, f"{graph.name or 'graph'}_head")
+    needed = _inputs_needed(graph, graph.outputs, at)
     tail_inputs = at + [value for value in graph.inputs if value in needed and value not in at]
-    return head, part(model, tail_inputs, list(graph.outputs), f"{graph.name or 'graph'}_tail")
+    return head, _part(model, tail_inputs, list(graph.outputs), f"{graph.name or 'graph'}_tail")
 
 
 def values_by_name(graph: ir.Graph) -> dict[str, ir.Value]:
@@ -68,7 +68,26 @@ def values_by_name(graph: ir.Graph) -> dict[str, ir.Value]:
     return values
 
 
-def inputs_needed(graph: ir.Graph, outputs: Collection[ir.Value], at: Collection[ir.Value]) -> set[ir.Value]:
+def between(model: ir.Model, at: Sequence[str], outputs: Sequence[str]) -> ir.Model:
+    """The part from `at`, and the graph inputs that it needs besides, to `outputs`; `model` is not changed.
+
+    Args:
+        model: weights are shared with the part, never copied.
+        at: names of values of the main graph, with known types and shapes; those that the part does not read are none
+            of its inputs.
+        outputs: names of values.
+    """
+    values = values_by_name(model.graph)
+    begin, end = [values[name] for name in at], [values[name] for name in outputs]
+    needed = _inputs_needed(model.graph, end, begin)
+    inputs = begin + [value for value in model.graph.inputs if value in needed and value not in begin]
+    found = _part(model, inputs, end, f"{model.graph.name or 'graph'}_part")
+    for value in [value for value in found.graph.inputs if not value.uses() and not value.is_graph_output()]:
+        found.graph.inputs.remove(value)
+    return found
+
+
+def _inputs_needed(graph: ir.Graph, outputs: Collection[ir.Value], at: Collection[ir.Value]) -> set[ir.Value]:
     """The inputs of `graph` that `outputs` need when the walk back stops at `at`."""
     stops, seen, needed = set(at), set(), set()
     stack = list(outputs)
@@ -101,15 +120,7 @@ def _reads(node: ir.Node) -> list[ir.Value]:
     return values
 
 
-def part(model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], name: str) -> ir.Model:
-    """The nodes between values of the main graph, as a model of that name; weights are shared, never copied.
-
-    Args:
-        model: it is not changed.
-        inputs: all that the walk back from `outputs` comes to: values, and the inputs of the graph that it reaches.
-        outputs: of the part, each with type and shape.
-        name: of the part's graph.
-    """
+def _part(model: ir.Model, inputs: list[ir.Value], outputs: list[ir.Value], name: str) -> ir.Model:
     graph = ir.convenience.extract(model.graph, inputs, outputs)
     graph.name = name
     used = _functions_used(model, graph)

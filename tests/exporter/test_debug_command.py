@@ -74,6 +74,19 @@ def test_a_planted_defect_is_found_by_one_command(defect: str, names: str, right
     assert not again["ok"] and again["first"]["cosine"] == pytest.approx(graph["piece"]["check"]["cosine"], abs=1e-6)
 
 
+def test_a_graph_that_does_not_run_is_compared_up_to_where_it_stops(right: Path, tmp_path: Path) -> None:
+    model = layer()
+    turned = next(node for node in model.graph if node.outputs[0].name == "k_turned")
+    # Width by tokens by heads: no product with the queries.
+    turned.attributes["perm"] = ir.AttrInt64s("perm", [0, 3, 1, 2])
+    for node in model.graph:
+        node.outputs[0].shape = None
+    graph = found(right, "--against", saved(model, tmp_path / "wrong.onnx"), "-o", tmp_path / "out")
+    assert any(note.startswith("B does not run") for note in graph["notes"])
+    assert graph["first"]["value"] == "k_turned" and "instead of [1, 4, 2, 4]" in graph["first"]["detail"]
+    assert "perm is [0, 2, 3, 1] in A and [0, 3, 1, 2] in B" in graph["piece"]["causes"][0]
+
+
 def test_what_differs_on_the_way_to_an_agreement_is_not_the_cause(right: Path, tmp_path: Path) -> None:
     model = layer()
     for name, factor in (("q", 2.0), ("k", 0.5), ("out", 1.5)):
