@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph_passes.ir_tools.extract import between, values_by_name
+from ...graph_passes.ir_tools.walk import read_in_subgraphs
 from ..proof.metrics import Check
 from .compare import Threshold, compare
 from .inputs import Given
@@ -139,7 +140,7 @@ def border_of(model: ir.Model, first: str, stops: Collection[str]) -> tuple[list
         if node is None or node in seen:
             continue
         seen.add(node)
-        for value in node.inputs:
+        for value in (*node.inputs, *read_in_subgraphs(node)):
             if value is not None and value.name in stops:
                 found.add(value.name or "")
             elif value is not None:

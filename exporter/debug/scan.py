@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from ...errors import GraphError
 from ...graph_passes.ir_tools.extract import values_by_name
+from ...graph_passes.ir_tools.walk import read_in_subgraphs
 from ..proof.metrics import Check
 from .compare import Threshold, compare
 from .inputs import Given
@@ -94,7 +95,8 @@ def _leading(a: Side, b: Side, matches: Matches, checks: Mapping[str, Check]) ->
         if ours is not None:
             found.add(ours)
         node = values[name].producer() if name in values else None
-        todo += [value.name for value in node.inputs if value is not None and value.name] if node is not None else []
+        if node is not None:
+            todo += [x.name for x in (*node.inputs, *read_in_subgraphs(node)) if x is not None and x.name]
     return found
 
 

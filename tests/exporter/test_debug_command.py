@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from click.testing import CliRunner, Result
@@ -209,6 +210,27 @@ def test_an_axis_without_a_length(tmp_path: Path) -> None:
     assert found(path, "--against", path, "--inputs", tmp_path / "in.npz", code=0)["ok"]
     assert "neither takes" in typed(path, "--against", path, "--input-shape", "z=1", "--input-shape", "x=2,5,3",
                                     code=2).stderr  # fmt: skip
+
+
+def branching(factor: float, path: Path) -> Path:
+    """Its If reads a value of the graph around it."""
+    text = f"""<ir_version: 10, opset_import: ["" : 18]>
+    branching (float[1,4,8] x) => (float[1,4,8] y) <float two = {{2}}, float factor = {{{factor}}}> {{
+      scaled = Mul (x, factor)
+      sum = ReduceSum <keepdims = 0> (x)
+      right = Less (sum, two)
+      either = If (right) <
+        then_branch = then () => (float[1,4,8] a) {{ a = Mul (scaled, two) }},
+        else_branch = or () => (float[1,4,8] b) {{ b = Add (scaled, two) }}>
+      y = Add (either, x)
+    }}"""
+    return saved(ir.from_proto(onnx.parser.parse_model(text)), path)
+
+
+def test_what_only_a_branch_reads_is_found(tmp_path: Path) -> None:
+    a, b = branching(3, tmp_path / "a.onnx"), branching(4, tmp_path / "b.onnx")
+    graph = found(a, "--against", b, "-o", tmp_path / "out")
+    assert graph["first"]["value"] == "scaled" and graph["piece"]["nodes"] == 1
 
 
 def chain(factor: float, path: Path, steps: int = 8) -> Path:
