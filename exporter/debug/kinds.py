@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from difflib import SequenceMatcher
 
 import onnx_ir as ir
 
-from .sides import Shape, Side, Value
+from .sides import Side, Value, numbers
 
 _OF_MODULES = {"Linear": "linear", "Conv1d": "conv", "Conv2d": "conv", "Conv3d": "conv", "LayerNorm": "norm"}
 _OF_NODES = {"Gemm": "linear", "Conv": "conv", "FusedConv": "conv", "LayerNormalization": "norm"}
@@ -20,7 +19,7 @@ def by_kind(a: Side, b: Side) -> Iterator[tuple[str, str]]:
     if (a.model is None) == (b.model is None):
         return
     ours, theirs = ([(value, kind) for value in side.in_order() if (kind := _kind(side, value))] for side in (a, b))
-    keys = [[(kind, _size(value.shape)) for value, kind in values] for values in (ours, theirs)]
+    keys = [[(kind, numbers(value.shape)) for value, kind in values] for values in (ours, theirs)]
     for block in SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_matching_blocks():
         for i in range(block.size):
             yield ours[block.a + i][0].name, theirs[block.b + i][0].name
@@ -52,7 +51,3 @@ def _is_bias(node: ir.Node) -> bool:
 
 def _weight(value: ir.Value | None) -> bool:
     return value is not None and value.is_initializer()
-
-
-def _size(shape: Shape) -> int:
-    return -1 if shape is None or None in shape else math.prod(axis for axis in shape if axis is not None)

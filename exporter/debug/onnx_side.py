@@ -16,7 +16,7 @@ from ...graph_passes.ir_tools.builder import DTYPE_NAMES
 from ...graph_passes.ir_tools.extract import between
 from ...graph_passes.ir_tools.input_shapes import fix_inputs, fix_of, given_inputs
 from ...graph_passes.ir_tools.model_io import load_model
-from ...graph_passes.ir_tools.walk import Walk, dims, node_keys
+from ...graph_passes.ir_tools.walk import Walk, dims, has_subgraph, node_keys
 from ...graph_passes.precision.rounded import rounded
 from ...graph_passes.seams.scopes import Scopes
 from ...runtimes.ort.graph import ort_runner
@@ -138,8 +138,7 @@ def of_model(
 
 def _branches(model: ir.Model) -> bool:
     """Whether a node holds a graph."""
-    kinds = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-    return any(attribute.type in kinds for node in model.graph for attribute in node.attributes.values())
+    return any(has_subgraph(node) for node in model.graph)
 
 
 def _half(model: ir.Model) -> str:

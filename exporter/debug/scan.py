@@ -6,7 +6,6 @@ on the way: a value that differs while all that is computed from it agrees expla
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -17,7 +16,7 @@ from ..proof.metrics import Check
 from .compare import Threshold, compare
 from .inputs import Given
 from .matching import Matches
-from .sides import Side
+from .sides import Side, numbers
 
 # Of one side's values at a time, in float32; one whose size is not known counts as much as this.
 _BYTES, _UNKNOWN = 256 << 20, 16 << 20
@@ -103,9 +102,8 @@ def _leading(a: Side, b: Side, matches: Matches, checks: Mapping[str, Check]) ->
 def _batches(a: Side, names: list[str]) -> Iterator[list[str]]:
     known, batch, size = a.by_name, list[str](), 0
     for name in names:
-        shape = known[name].shape if name in known else None
-        axes = [axis for axis in shape or () if axis is not None]
-        bytes_ = 4 * math.prod(axes) if shape is not None and len(axes) == len(shape) else _UNKNOWN
+        count = numbers(known[name].shape) if name in known else None
+        bytes_ = _UNKNOWN if count is None else 4 * count
         if batch and size + bytes_ > _BYTES:
             yield batch
             batch, size = [], 0

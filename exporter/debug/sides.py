@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,12 @@ Arrays = dict[str, np.ndarray]
 Feeds = Mapping[str, np.ndarray]
 Run = Callable[[Feeds], Arrays]
 Shape = tuple[int | None, ...] | None
+
+
+def numbers(shape: Shape) -> int | None:
+    """How many numbers an array of that shape holds; None where that is not known."""
+    axes = [axis for axis in shape or () if axis is not None]
+    return math.prod(axes) if shape is not None and len(axes) == len(shape) else None
 
 
 @dataclass(frozen=True)

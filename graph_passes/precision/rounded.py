@@ -6,8 +6,6 @@ on a GPU does not there. Casts that stand in the graph are computed as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import onnx_ir as ir
 
@@ -44,7 +42,8 @@ def rounded(model: ir.Model) -> ir.Model:
         if value in wanted and not value.is_initializer():
             _round(graph, value, wanted[value])
     for node in list(graph):
-        _retype(node, wanted)
+        if node.outputs and node.outputs[0] in wanted:
+            retype_attributes(node)
         for output in node.outputs:
             if output in wanted and node.op_type not in _MOVES and node.op_type != "Constant":
                 _round(graph, output, wanted[output])
@@ -63,10 +62,8 @@ def _widened(tensor: ir.TensorProtocol, name: str) -> ir.LazyTensor:
     return ir.LazyTensor(convert, dtype=FLOAT, shape=ir.Shape(tensor.shape.numpy()), name=name)
 
 
-def _retype(node: ir.Node, wanted: Mapping[ir.Value, ir.DataType]) -> None:
-    """Attributes that set the type of an output: the output is float32 now."""
-    if not node.outputs or node.outputs[0] not in wanted:
-        return
+def retype_attributes(node: ir.Node) -> None:
+    """Set the attributes that say the type of a node's output to float32, which it is now."""
     for name in ("to", "dtype"):
         if name in node.attributes:
             node.attributes[name] = ir.AttrInt64(name, int(FLOAT))

@@ -10,8 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ..ir_tools.infer_shapes import infer_missing_shapes
-from ..ir_tools.walk import dims, node_keys
-from .rounded import HALVES
+from ..ir_tools.walk import dims, has_subgraph, node_keys
+from .rounded import HALVES, retype_attributes
 
 FLOAT = ir.DataType.FLOAT
 
@@ -50,7 +50,7 @@ def widen(
     result = model.clone()
     infer_missing_shapes(result)
     keys = node_keys(result.graph)
-    inside = [node for node in result.graph if keys.get(node) in nodes and not _holds_graph(node)]
+    inside = [node for node in result.graph if keys.get(node) in nodes and not has_subgraph(node)]
     edit = _Widening(result.graph, inside, weights or {})
     edit.run()
     return result, Cost(edit.casts, edit.weight_bytes, edit.value_bytes)
@@ -77,7 +77,8 @@ class _Widening:
             if outside or value.is_graph_output():
                 self._back(value, half, outside)
         for node in self.inside:
-            _retype(node)
+            if node.outputs and node.outputs[0].dtype == FLOAT:
+                retype_attributes(node)
         for value in [value for value in self._floats if value.is_initializer() and not value.uses()]:
             if not value.is_graph_output() and not value.is_graph_input():
                 self.graph.initializers.pop(value.name or "")
@@ -128,24 +129,6 @@ class _Widening:
                 self.graph.outputs[i] = back
 
 
-def _retype(node: ir.Node) -> None:
-    """Types of outputs that are set by an attribute."""
-    if not node.outputs or node.outputs[0].dtype != FLOAT:
-        return
-    for name in ("to", "dtype"):
-        if name in node.attributes:
-            node.attributes[name] = ir.AttrInt64(name, int(FLOAT))
-    value = node.attributes.get("value")
-    if value is not None and value.type == ir.AttributeType.TENSOR:
-        array = value.as_tensor().numpy().astype(np.float32)
-        node.attributes["value"] = ir.AttrTensor("value", ir.Tensor(array))
-
-
 def _size(value: ir.Value) -> int:
     shape = dims(value)
     return 0 if shape is None or None in shape else math.prod(size for size in shape if size is not None)
-
-
-def _holds_graph(node: ir.Node) -> bool:
-    kinds = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-    return any(attribute.type in kinds for attribute in node.attributes.values())
