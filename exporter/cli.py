@@ -15,6 +15,7 @@ from ..errors import TokexportError
 from ..version import __version__
 from . import interrupt, tables, wrong_words
 from .commands.build import build
+from .commands.debug import debug
 from .commands.devices import devices
 from .commands.doctor import doctor
 from .commands.inspect import inspect
@@ -132,5 +133,5 @@ def main() -> None:
     """
 
 
-for command in (model, verify, run, show, build, sweep, inspect, methods, devices, doctor, plugins):
+for command in (model, verify, run, show, build, sweep, debug, inspect, methods, devices, doctor, plugins):
     main.add_command(command)

@@ -15,6 +15,7 @@ _COMMANDS = {
     "build": ("compile", "engine", "trt", "tensorrt"),
     "inspect": ("seams", "info", "graph", "layers"),
     "methods": ("list", "ls", "compressors", "recipes"),
+    "debug": ("diff", "bisect", "reduce", "polygraphy", "localize"),
     "doctor": ("diagnose", "env", "version"),
 }
 _OPTIONS = {
@@ -32,7 +33,8 @@ _OPTIONS = {
     "--prompt": ("--question", "--text", "--query"),
     "--runtime": ("--backend", "--provider"),
     "--device": ("--gpu", "--target", "--arch"),
-    "--inputs": ("--data", "--dataset", "--images"),
+    "--inputs": ("--data", "--dataset", "--images", "--load-inputs"),
+    "--against": ("--reference", "--ref", "--with", "--other"),
 }
 
 

@@ -30,6 +30,10 @@ class Archive:
     def __init__(self, file: zipfile.ZipFile) -> None:
         self._file = file
 
+    def names(self) -> list[str]:
+        """Of all arrays."""
+        return [info.filename.removesuffix(".npy") for info in self._file.infolist()]
+
     def __getitem__(self, name: str) -> np.ndarray:
         """One array.
 

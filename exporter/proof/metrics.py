@@ -43,12 +43,20 @@ class Check:
         return asdict(self)
 
 
-def compare(part: str, tensor: str, reference: np.ndarray, got: np.ndarray, precision: str) -> Check:
+def compare(
+    part: str,
+    tensor: str,
+    reference: np.ndarray,
+    got: np.ndarray,
+    precision: str,
+    gate: tuple[float, float] | None = None,
+) -> Check:
     """Compare `got` with `reference` row by row.
 
     Cosine alone misses a wrong scale, and a norm alone a wrong direction. Rows whose norm is below a millionth of the
     largest are noise and count only in `max_abs`. A reference that is zero or constant fails, because agreement with
-    it would prove nothing.
+    it would prove nothing. A `gate`, (least cosine, largest distance of the norm ratio from 1), stands for that of the
+    precision.
     """
     if reference.shape != got.shape:
         detail = f"shape {list(got.shape)} instead of {list(reference.shape)}"
@@ -74,7 +82,7 @@ def compare(part: str, tensor: str, reference: np.ndarray, got: np.ndarray, prec
     cosine = float((dots / np.maximum(norm_a[real] * norm_b[real], 1e-300)).min())
     ratios = norm_b[real] / norm_a[real]
     norm_ratio = float(ratios[np.abs(ratios - 1).argmax()])
-    least, most = GATES[precision]
+    least, most = gate or GATES[precision]
     ok = cosine >= least and abs(norm_ratio - 1) <= most
     # A row that must be zero has no direction, so only its norm is judged.
     stray = float(norm_b[~real].max(initial=0.0))

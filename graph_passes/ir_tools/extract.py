@@ -55,7 +55,7 @@ def extract(model: ir.Model, tensors: Sequence[str]) -> tuple[ir.Model, ir.Model
                 fix="Shape inference stops at an operator it does not know: add value_info for this tensor.",
             )
     head = _part(model, list(graph.inputs), at, f"{graph.name or 'graph'}_head")
-    needed = _inputs_needed(graph, at)
+    needed = _inputs_needed(graph, graph.outputs, at)
     tail_inputs = at + [value for value in graph.inputs if value in needed and value not in at]
     return head, _part(model, tail_inputs, list(graph.outputs), f"{graph.name or 'graph'}_tail")
 
@@ -68,10 +68,29 @@ def values_by_name(graph: ir.Graph) -> dict[str, ir.Value]:
     return values
 
 
-def _inputs_needed(graph: ir.Graph, at: Collection[ir.Value]) -> set[ir.Value]:
-    """The graph inputs that `graph.outputs` need when the walk back stops at `at`."""
+def between(model: ir.Model, at: Sequence[str], outputs: Sequence[str]) -> ir.Model:
+    """The part from `at`, and the graph inputs that it needs besides, to `outputs`; `model` is not changed.
+
+    Args:
+        model: weights are shared with the part, never copied.
+        at: names of values of the main graph, with known types and shapes; those that the part does not read are none
+            of its inputs.
+        outputs: names of values.
+    """
+    values = values_by_name(model.graph)
+    begin, end = [values[name] for name in at], [values[name] for name in outputs]
+    needed = _inputs_needed(model.graph, end, begin)
+    inputs = begin + [value for value in model.graph.inputs if value in needed and value not in begin]
+    found = _part(model, inputs, end, f"{model.graph.name or 'graph'}_part")
+    for value in [value for value in found.graph.inputs if not value.uses() and not value.is_graph_output()]:
+        found.graph.inputs.remove(value)
+    return found
+
+
+def _inputs_needed(graph: ir.Graph, outputs: Collection[ir.Value], at: Collection[ir.Value]) -> set[ir.Value]:
+    """The inputs of `graph` that `outputs` need when the walk back stops at `at`."""
     stops, seen, needed = set(at), set(), set()
-    stack = list(graph.outputs)
+    stack = list(outputs)
     while stack:
         value = stack.pop()
         if value in seen or value in stops:

@@ -1,13 +1,13 @@
-"""Opens a graph in ONNX Runtime on the CPU: to measure ranges, and to run an extracted part for a proof."""
+"""Opens a graph in ONNX Runtime, by default on the CPU: to measure ranges, and to run an extracted part for a proof."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import onnx_ir as ir
 
-from ...errors import GraphError, MissingError, first_line
+from ...errors import GraphError, MissingError, first_line, nearest
 from ...files import utf8_name
 from .model_io import EXTERNAL_FROM_BYTES, external_tensors
 
@@ -15,7 +15,19 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
-def open_session(model: ir.Model, threads: int | None = None, *, packed: bool = True) -> onnxruntime.InferenceSession:
+Level = Literal["none", "basic", "extended", "all"]
+CPU = "CPUExecutionProvider"
+_LEVELS: dict[Level, str] = {
+    "none": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+
+
+def open_session(
+    model: ir.Model, threads: int | None = None, *, packed: bool = True, level: Level = "all", provider: str = CPU
+) -> onnxruntime.InferenceSession:
     """A session of `model`; external weights are read from their files, and those in memory where they are.
 
     Args:
@@ -23,20 +35,28 @@ def open_session(model: ir.Model, threads: int | None = None, *, packed: bool = 
         threads: inside one operator; None: one per core.
         packed: whether weights are copied into the order in which they are read fastest, and what depends on them alone
             is computed once; else the session holds no weight of its own.
+        level: which of ONNX Runtime's optimisations of the graph are on.
+        provider: the execution provider; the CPU takes what it cannot run.
 
     Raises:
-        MissingError: ONNX Runtime is not installed.
+        MissingError: ONNX Runtime is not installed, or has no such provider.
         GraphError: it refuses the graph, or external weights are in several folders.
     """
     try:
         import onnxruntime
     except ImportError as error:
         raise MissingError("onnxruntime is not installed", fix='pip install "tokexport[ort]"') from error
+    if provider not in onnxruntime.get_available_providers():
+        raise MissingError(
+            f"this ONNX Runtime has no execution provider {provider!r}",
+            fix=nearest(provider, onnxruntime.get_available_providers(), kind="providers here"),
+        )
     folders = {str(tensor.base_dir) for tensor in external_tensors(model)}
     if len(folders) > 1:
         raise GraphError(f"external weights are in {len(folders)} folders", fix="Save the model into one folder first.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[level])
     # Threads that spin while they wait take the cores from whatever else runs, torch's above all.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
@@ -58,7 +78,7 @@ def open_session(model: ir.Model, threads: int | None = None, *, packed: bool = 
         session = onnxruntime.InferenceSession(
             ir.to_proto(light).SerializeToString(),
             options,
-            providers=["CPUExecutionProvider"],
+            providers=[provider] if provider == CPU else [provider, CPU],
             disabled_optimizers=None if packed else ["ConstantFolding"],
         )
     except Exception as error:

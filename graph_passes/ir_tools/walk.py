@@ -37,7 +37,7 @@ class Walk:
         # In graph order a producer is always classified before its consumers, so nothing recurses.
         for node in self.nodes:
             inputs = [value for value in node.inputs if value is not None]
-            alone = not _has_subgraph(node)
+            alone = not has_subgraph(node)
             constant = alone and all(self.constant(value) for value in inputs)
             sized = node.domain in ("", "ai.onnx") and node.op_type in _SIZES
             learned = constant or sized or (alone and all(self.learned(value) for value in inputs))
@@ -202,6 +202,7 @@ def _tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     return None if value is None else value.const_value
 
 
-def _has_subgraph(node: ir.Node) -> bool:
+def has_subgraph(node: ir.Node) -> bool:
+    """Whether a node holds a graph, as If, Loop and Scan do."""
     kinds = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
     return bool(node.attributes) and any(attribute.type in kinds for attribute in node.attributes.values())

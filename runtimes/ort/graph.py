@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import GraphError, first_line
+from ...graph_passes.ir_tools.ort_session import CPU, Level, open_session
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
-def ort_runner(model: ir.Model, threads: int | None = None) -> Run:
+def ort_runner(model: ir.Model, threads: int | None = None, *, level: Level = "all", provider: str = CPU) -> Run:
     """Make `model` callable: arrays by input name -> arrays by output name; floats are cast to the graph's types.
 
     External weights are read from their own folder.
@@ -23,14 +24,14 @@ def ort_runner(model: ir.Model, threads: int | None = None) -> Run:
     Args:
         model: any graph.
         threads: inside one operator; None: one per core.
+        level: see `open_session`.
+        provider: likewise.
 
     Raises:
-        MissingError: ONNX Runtime is not installed.
+        MissingError: ONNX Runtime is not installed, or has no such provider.
         GraphError: ONNX Runtime rejects the graph, or external weights lie in several folders.
     """
-    from ...graph_passes.ir_tools.ort_session import open_session
-
-    session = open_session(model, threads)
+    session = open_session(model, threads, level=level, provider=provider)
     types = {value.name or "": value.dtype.numpy() for value in model.graph.inputs if value.dtype is not None}
     names = [output.name for output in session.get_outputs()]
 
