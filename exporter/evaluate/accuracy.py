@@ -126,10 +126,10 @@ def _rebuilt(
         encoded = question_set.whole(model, graphs.compress(replace(plan, steps=steps), model))
         return graded(question_set.source, question_set.answer(encoded, language), asked)[0]
 
-    chances = [share(Random(seed)) for seed in range(SEEDS)]
+    chances = [share(make("random", {"seed": seed})) for seed in range(SEEDS)]
     return {
         "random": {"mean": float(np.mean(chances)), "deviation": float(np.std(chances)), "seeds": SEEDS},
-        "uniform": {"accuracy": share(Uniform())},
+        "uniform": {"accuracy": share(make("uniform"))},
     }
 
 
