@@ -76,6 +76,23 @@ def export() -> str:
     return "\n".join(lines)
 
 
+def inside() -> str:
+    """Encoders with half of their tokens gone behind the first quarter."""
+    lines = [
+        "| two threads | behind layer | tokens | uncompressed | method | times as fast | compressor's share |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for tower, methods in results("inside").items():
+        for method, row in methods.items():
+            before, after = row["tokens"]
+            lines.append(
+                f"| {tower}{', rebuilt' if row['rebuilt'] else ''} | {int(row['seam'].partition(':')[2]) + 1} | {before} to "
+                f"{after} | {row['uncompressed_ms'] / 1e3:.2f} s | `{method}` | {row['times_faster']:.2f} | "
+                f"{row['share']:.1%} |"
+            )
+    return "\n".join(lines)
+
+
 def known_devices() -> str:
     """Devices with what `tokexport devices` says of each."""
     lines = [
@@ -107,7 +124,7 @@ PAGES: dict[str, tuple[Callable[[], str], ...]] = {
     "README.md": (picture, real_models),
     "docs/whisper-results.md": (whisper_tiny, whisper_base, whisper_times),
     "docs/built-in-models.md": (best_vlm, best_video, best_asr),
-    "docs/benchmarks.md": (speed, real_size, whole_models, export),
+    "docs/benchmarks.md": (speed, real_size, inside, whole_models, export),
     "docs/families.md": (families,),
     "docs/devices.md": (known_devices,),
     "docs/methods.md": (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from .look import Look
 from .overlay import Layout, paint, squares
 from .picks import Picks
 from .pixels import Pixels, slot_means
+from .stages import Stage
 
 _ROW = 250
 _STRIP, _BARS, _AXIS, _GAP = 84, 46, 20, 14
@@ -45,6 +47,7 @@ class Figure:
         bars: sizes are bars beside the tokens, not numbers in them.
         notes: remarks on this drawing.
         slots: (slot, its position, size) of each slot.
+        stages: (title, its panels) of each compressor, where there are several.
     """
 
     number: int
@@ -54,6 +57,7 @@ class Figure:
     notes: list[str] = field(default_factory=list)
     slots: list[tuple[int, str, str]] = field(default_factory=list)
     bars: bool = False
+    stages: list[tuple[str, list[Panel]]] = field(default_factory=list)
 
     @property
     def summary(self) -> str:
@@ -74,7 +78,9 @@ def summary(picks: Picks) -> str:
     return ", ".join(parts)
 
 
-def figure(number: int, look: Look, pixels: Pixels | None, grid: tuple[int, ...] | None) -> Figure:
+def figure(
+    number: int, look: Look, pixels: Pixels | None, grid: tuple[int, ...] | None, stages: Sequence[Stage] = ()
+) -> Figure:
     """Draw one look.
 
     Args:
@@ -82,6 +88,7 @@ def figure(number: int, look: Look, pixels: Pixels | None, grid: tuple[int, ...]
         look: the input and the picks.
         pixels: the input as a picture, None where it has none.
         grid: of the tokens, None where it is unknown.
+        stages: of the look.
     """
     notes: list[str] = []
     bars = pixels is not None and pixels.sound and grid is not None and len(grid) == 1
@@ -101,7 +108,14 @@ def figure(number: int, look: Look, pixels: Pixels | None, grid: tuple[int, ...]
             panels.insert(0, Panel("Input", "the input of the encoder", size, shown, defs))
             wide = pixels.sound
     notes += [pixels.note[:1].upper() + pixels.note[1:] + "."] if pixels is not None and pixels.note else []
-    return Figure(number, look, panels, wide, notes, _table(look.picks, grid), bars)
+    drawn = [(stage.title, _stage(number, look, pixels, stage)) for stage in stages]
+    return Figure(number, look, panels, wide, notes, _table(look.picks, grid), bars, drawn)
+
+
+def _stage(number: int, look: Look, pixels: Pixels | None, stage: Stage) -> list[Panel]:
+    """The panels behind one compressor; the picture below them is that of the figure."""
+    panels = figure(number, replace(look, picks=stage.picks), pixels, stage.grid).panels
+    return [replace(panel, defs="") for panel in panels if panel.title.startswith(("Kept", "What", "Input above"))]
 
 
 def _shown(number: int, pixels: Pixels, size: tuple[int, int] | None = None) -> tuple[tuple[int, int], str, str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .figures import figure
 from .look import collect
 from .pixels import pixels_of
+from .stages import stages
 from .view import View, view
 
 if TYPE_CHECKING:
@@ -49,10 +50,11 @@ def add(
         return
     runs, asks = result.precision != "bf16", result.accuracy is not None
     looks, why = collect(plan, built, writer.folder, encoded, runs=runs, asks=asks)
-    shape = manifest.variants[0].grid
+    shape, preprocess = manifest.variants[0].grid, manifest.preprocess_of(manifest.variants[0])
+    passed = stages(built.models["encoder"], built.inserted, looks)
     figures = [
-        figure(number, look, pixels_of(look.input, manifest.preprocess_of(manifest.variants[0]), shape), shape)
-        for number, look in enumerate(looks)
+        figure(number, look, pixels_of(look.input, preprocess, shape), shape, each)
+        for number, (look, each) in enumerate(zip(looks, passed))
     ]
     content = view(plan, manifest, result, figures, failure=failure, no_figures=why)
     writer.add_file(FILE, html(content).encode())

@@ -90,3 +90,10 @@ def test_accuracy_stands_beside_as_many_random_tokens_that_are_rebuilt_too(tmp_p
     accuracy = json.loads(done.stdout)["accuracy"]
     assert accuracy["compressed"] > 0.95 and {*accuracy["baselines"]} == {"random", "uniform"}
     assert accuracy["baselines"]["random"]["mean"] < 0.8 and accuracy["baselines"]["uniform"]["accuracy"] < 0.8
+
+
+def test_the_report_shows_what_is_left_behind_each_compressor(exported):
+    page = (Path(exported["bundle"]) / "report.html").read_text(encoding="utf-8")
+    assert "1. tome at encoder_layer:0: 64 → 32" in page and "2. kcenter_merge at projector_output: 16 → 8" in page
+    assert "Kept: 32 tokens" in page and "Kept: 8 tokens" in page
+    assert page.count('type="radio" name="stage-0"') == 2 and page.count("<symbol id='input-0'") == 1
