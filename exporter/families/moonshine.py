@@ -160,7 +160,7 @@ def open_family(checkpoint: Checkpoint) -> MoonshineSource:
         decoder_layers=config.decoder_num_hidden_layers,
     )
     if checkpoint.parts == "all":
-        source.add_language("max_position_embeddings", headless="MoonshineModel" in named)
+        source.add_language("max_position_embeddings", headless="MoonshineModel" if "MoonshineModel" in named else "")
     return source
 
 

@@ -177,20 +177,19 @@ class Recogniser(Source):
             return None
         return self.reference.answer(encoded["tokens"], token_bias, self.settings.prompt(), self.settings, limit)
 
-    def add_language(self, named: str, *, headless: bool) -> None:
+    def add_language(self, named: str, *, headless: str) -> None:
         """Read what the language graphs need but their weights.
 
         Args:
             named: the key of config.json that holds `positions`.
-            headless: the folder has no output layer, and so no language graphs.
+            headless: the architecture of a folder that has no output layer, and so no language graphs; else empty.
 
         Raises:
             RequestError: too few positions; no tokenizer, or one that does not belong to config.json; no settings.
             MissingError: tokenizers is not installed.
         """
         if headless:
-            (architecture,) = self.checkpoint.config["architectures"]
-            self.notes = (f"this folder is a {architecture}, which has no output layer: only its encoder is exported",)
+            self.notes = (f"this folder is a {headless}, which has no output layer: only its encoder is exported",)
             return
         if self.positions <= PROMPT:
             raise RequestError(

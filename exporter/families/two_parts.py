@@ -10,8 +10,9 @@ from ..sources.configuration import Layers, Pixels, Vocabulary, Width
 class Tower(BaseModel):
     """Of the vision tower; what is not there has the default of transformers."""
 
-    image_size: Pixels | None = None
-    patch_size: Pixels | None = None
+    # Where these are there, they are numbers: what divides by them would not find null.
+    image_size: Pixels = None  # type: ignore[assignment]
+    patch_size: Pixels = None  # type: ignore[assignment]
     hidden_size: Width | None = None
     intermediate_size: Width | None = None
     num_hidden_layers: Layers | None = None

@@ -162,5 +162,5 @@ def open_family(checkpoint: Checkpoint) -> WhisperSource:
         decoder_layers=config.decoder_layers,
     )
     if checkpoint.parts == "all":
-        source.add_language("max_target_positions", headless="WhisperModel" in named)
+        source.add_language("max_target_positions", headless="WhisperModel" if "WhisperModel" in named else "")
     return source

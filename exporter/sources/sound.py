@@ -25,6 +25,8 @@ _WINDOW = 30
 _OTHER = "The two files belong to different models: download the folder again."
 
 _Count = Annotated[int, Field(ge=1, le=1 << 20)]
+# Of a window of the Fourier transform.
+_Samples = Annotated[int, Field(ge=2, le=1 << 20)]
 
 
 class _Extractor(BaseModel):
@@ -35,7 +37,7 @@ class _Extractor(BaseModel):
     sampling_rate: _Count = _RATE
     hop_length: _Count = 160
     chunk_length: _Count | None = None
-    n_fft: _Count = 400
+    n_fft: _Samples = 400
     padding_value: FiniteFloat = 0.0
     dither: FiniteFloat = 0.0
 
@@ -101,7 +103,7 @@ class _MelSpec(BaseModel):
     """What the extractor of Granite writes and does not read."""
 
     sample_rate: _Count = _RATE
-    n_fft: _Count = 512
+    n_fft: _Samples = 512
     win_length: _Count = 400
     hop_length: _Count = 160
     n_mels: _Count = 80
@@ -114,7 +116,7 @@ class _Granite(BaseModel):
     feature_size: _Count | None = None
     n_mels: _Count = 80
     sampling_rate: _Count = _RATE
-    n_fft: _Count = 512
+    n_fft: _Samples = 512
     win_length: _Count = 400
     hop_length: _Count = 160
     padding_value: FiniteFloat = 0.0

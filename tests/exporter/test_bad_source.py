@@ -97,6 +97,7 @@ def test_nan_in_activations_names_the_tensor(refused, tmp_path):
         ({"vision_config": {"num_hidden_layers": 2**63}}, "vision_config.num_hidden_layers"),
         ({"vision_config": {"image_size": [336]}}, "vision_config.image_size"),
         ({"vision_config": 3}, "vision_config"),
+        ({"vision_config": {"patch_size": None}}, "vision_config.patch_size"),
         ({"text_config": {"vocab_size": "many"}}, "text_config.vocab_size"),
         ({"vision_feature_layer": None, "vision_feature_select_strategy": "some"}, "vision_feature_select_strategy"),
         ({"architectures": [1]}, "architectures.0"),

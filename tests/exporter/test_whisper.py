@@ -313,6 +313,7 @@ def test_settings_of_another_model_are_refused(tiny_whisper_folder, tmp_path):
         ("feature_extractor_type", "Wav2Vec2FeatureExtractor", "feature_extractor_type Wav2Vec2"),
         ("padding_value", 1.0, "padding_value 1.0"),
         ("dither", 0.5, "dither 0.5"),
+        ("n_fft", 1, "n_fft"),
     ],
 )
 def test_a_feature_extractor_of_another_model_is_refused(tiny_whisper_folder, tmp_path, field, value, match):
@@ -333,6 +334,8 @@ def test_the_settings_of_the_extractor_reach_the_record(tiny_whisper_folder, tmp
 
 def test_a_model_without_head_gives_its_encoder_and_says_so(tmp_path):
     folder = tiny_checkpoints.whisper(tmp_path / "headless", tokens=20, headless=True)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["WhisperModel", "Another"]}))
     ask = ["model", str(folder), "--method", "uniform", "--ratio", "0.5", "-o", str(tmp_path / "w"), "--json"]
     result = CliRunner().invoke(main, ask)
     assert result.exit_code == 0, result.output
