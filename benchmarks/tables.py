@@ -79,16 +79,16 @@ def export() -> str:
 def inside() -> str:
     """Encoders with half of their tokens gone behind the first quarter."""
     lines = [
-        "| two threads | behind layer | tokens | uncompressed | method | times as fast | compressor's share |",
+        "| one thread, its own time | behind layer | tokens | uncompressed | method | times as fast | compressor's share |",
         "|---|---|---|---|---|---|---|",
     ]
     for tower, methods in results("inside").items():
         for method, row in methods.items():
-            before, after = row["tokens"]
+            (before, after), layer = row["tokens"], int(row["seam"].partition(":")[2]) + 1
+            name = f"{tower}, rebuilt" if row["rebuilt"] else tower
             lines.append(
-                f"| {tower}{', rebuilt' if row['rebuilt'] else ''} | {int(row['seam'].partition(':')[2]) + 1} | {before} to "
-                f"{after} | {row['uncompressed_ms'] / 1e3:.2f} s | `{method}` | {row['times_faster']:.2f} | "
-                f"{row['share']:.1%} |"
+                f"| {name} | {layer} | {before} to {after} | {row['uncompressed_ms'] / 1e3:.2f} s | `{method}` | "
+                f"{row['times_faster']:.2f} | {row['share']:.1%} |"
             )
     return "\n".join(lines)
 
