@@ -3,9 +3,9 @@
     python benchmarks/inside.py [TOWER ...]
 
 Each tower has random weights, on which its time does not depend. Its graph without a compressor, and with each method
-behind the layer that completes the first quarter, take turns in one process, on one thread by its own time; where the tower's tokens are joined by
-their places, they are put back behind its layers. The compressor alone is timed too, as a share of the encoder that it
-sits in.
+behind the layer that completes the first quarter, take turns in one process, on one thread by its own time. Where the
+tower's tokens are joined by their places, they are put back behind its layers. The compressor alone is timed too, as a
+share of the encoder that it sits in.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def export() -> str:
 def inside() -> str:
     """Encoders with half of their tokens gone behind the first quarter."""
     lines = [
-        "| one thread, its own time | behind layer | tokens | uncompressed | method | times as fast | compressor's share |",
+        "| one thread, its own time | layer | tokens | uncompressed | method | times as fast | compressor's share |",
         "|---|---|---|---|---|---|---|",
     ]
     for tower, methods in results("inside").items():
