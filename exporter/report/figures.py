@@ -70,7 +70,8 @@ def summary(picks: Picks) -> str:
     merged, lost = int(picks.merged.sum()), int(picks.lost.sum())
     parts = [f"{picks.tokens} tokens become {len(picks.kept)}"]
     if merged:
-        parts.append(f"{merged} merged into {len(picks.merging())} slots")
+        slots = len(picks.merging())
+        parts.append(f"{merged} merged into {slots} slot{'' if slots == 1 else 's'}")
     if lost:
         parts.append(f"{lost} dropped")
     if not (merged or lost):
