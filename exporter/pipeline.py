@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import GateError, MissingError, RequestError
 from ..keywords import answered
 from ..runtimes.bundle.losses import Announce, name_deleted
-from .bundling import device_fit, graphs, variants
+from .bundling import device_fit, graphs, inner, variants
 from .bundling import llm_weights as quantising
 from .bundling.variants import Ratio
 from .progress import Progress, log
@@ -117,18 +117,23 @@ def export(
         RequestError, GraphError, BundleError: exit 2, nothing written. MissingError: exit 3.
         GateError: exit 1; the result is in ``<out>.failed``.
     """
-    asked, name = variants.requests(method, ratio, keep, seam, recipe, params, rebuild)
+    requested, name = variants.requests(method, ratio, keep, seam, recipe, params, rebuild)
+    asked = [inner.parted(steps) for steps in requested]
     fit = device_fit.choose(device, precision)
     step("opening the model")
     held = lengths_of(prompt_length, answer_length, images), image_size_of(image_size)
-    opened = _opened(source, parts, asked[0], input_shapes, drop_outputs, *held)
+    opened = _opened(source, parts, asked[0][0], input_shapes, drop_outputs, *held)
     fit = device_fit.of_half_file(fit, opened, precision, verify=verify)
     _check_gate(min_accuracy, opened, possible=parts == "all" and verify and fit.precision != "bf16")
     weights = quantising.asked(llm_weights, min_agreement, opened, parts, fit, verify=verify)
     common = (parts, size_bias, name, params or {}, assume_no_padding, weights.opset if weights else None)
-    plans = [graphs.Plan(one, steps, *common) for one in variants.windows(opened, window) for steps in asked]
+    plans = [
+        graphs.Plan(inner.placed(one, steps, parts, size_bias), outer, *common)
+        for one in variants.windows(opened, window)
+        for outer, steps in asked
+    ]
     bundle = Path(out) if out is not None else _default_folder(plans)
-    sources = [*opened.origin, *opened.files, *variants.files((one.compressor for one in asked[0]), recipe)]
+    sources = [*opened.origin, *opened.files, *variants.files((one.compressor for one in requested[0]), recipe)]
     with _writer()(bundle, force=force, sources=sources, deleting=deleting) as writer:
         made = _make(writer, bundle, plans, fit, step, weights, verify=verify)
         return _finish(writer, made, min_accuracy, step)
@@ -183,7 +188,7 @@ def _check_gate(min_accuracy: float | None, opened: Source, *, possible: bool) -
 def _default_folder(plans: Sequence[graphs.Plan]) -> Path:
     """``./<source>-<recipe>``, or ``./<source>-<method>-<ratio>`` with all ratios; then all windows."""
     rates = dict.fromkeys(plan.budget.replace("/", "_") for plan in plans)
-    name = plans[0].recipe or "-".join((plans[0].compressor.method.name, *rates))
+    name = plans[0].recipe or "-".join((plans[0].method, *rates))
     windows = dict.fromkeys(f"{plan.source.window:g}s" for plan in plans if plan.source.window is not None)
     return Path("-".join((plans[0].source.name, name, *windows)))
 

@@ -6,11 +6,12 @@ import math
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from ...graph_passes.compressors import OUTPUTS
+from ...graph_passes.compressors import OUTPUTS, parameters
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from ...graph_passes.insertion.fill import Filled
     from ...graph_passes.insertion.inserted import Inserted
     from ...graph_passes.insertion.sequence import Step
     from ...runtimes.bundle.manifest import CompressionRecord, RebuiltRecord
@@ -47,6 +48,32 @@ def compression_record(
             tensor=seam.tensor,
             grid=list(seam.grid) if seam.grid else None,
             prefix=seam.prefix,
+        ),
+    )
+
+
+def inner_record(source: Source, step: Step, done: Filled, span: int) -> CompressionRecord:
+    """What the manifest says of a compressor between the layers of the language model.
+
+    Args:
+        source: of the model.
+        step: as it was asked for.
+        done: as it is in prefill.
+        span: K, how many tokens enter the language model.
+    """
+    from ...runtimes.bundle.manifest import CompressionRecord, SeamRecord
+
+    generation, case = source.generation(span), done.case
+    assert generation is not None, "there are language graphs"
+    return CompressionRecord(
+        method=done.compressor.method.name,
+        params=parameters(done.compressor),
+        ratio=step.budget if step.keep is None else str(1 - Fraction(case.keep, case.tokens)),
+        tokens_in=case.tokens,
+        tokens_out=case.keep,
+        size_bias=source.inner_bias and done.compressor.method.merges,
+        seam=SeamRecord(
+            kind=step.seam, graph="prefill", tensor=done.inputs[0], span=(generation.image_span[0], case.tokens)
         ),
     )
 

@@ -134,7 +134,7 @@ def build(
     Raises:
         RequestError: a count that the method does not take, or two budgets that keep as many tokens.
     """
-    for _, alike in groupby(plans, key=lambda plan: id(plan.source)):
+    for _, alike in groupby(plans, key=lambda plan: id(plan.source.encoder)):
         group = list(alike)
         source = group[0].source
         step("exporting the encoder")
@@ -156,14 +156,15 @@ def _check(plans: Sequence[Plan], encoder: Any) -> None:
     """Check the budgets of all variants before the first one is built and proved."""
     from ...graph_passes.compressors import Case
 
-    seen: dict[int, str] = {}
+    seen: dict[tuple[int, ...], str] = {}
     for plan in plans:
         (seam,), (step,) = graphs.place(plan, encoder), plan.steps
         keep = step.kept(seam.tokens)
-        if keep in seen:
+        counts = (keep, *(case.keep for case in plan.source.inner_cases(keep)))
+        if counts in seen:
             raise RequestError(
-                f"{seen[keep]} and {plan.name} both keep {keep} of {seam.tokens} tokens",
+                f"{seen[counts]} and {plan.name} both keep {counts[-1]} of {seam.tokens} tokens",
                 fix="Leave one of them out.",
             )
-        seen[keep] = plan.name
+        seen[counts] = plan.name
         plan.compressor.check(Case(seam.tokens, seam.dim, keep, seam.dtype, seam.grid))

@@ -218,10 +218,10 @@ def variant_table(results: list[dict[str, Any]]) -> None:
     rows = tables.Table(*columns, more={"same picks", "worst cosine"})
     for one in results:
         checks = one["proof"]["checks"] if one["proof"] else []
-        drift, accuracy, done = one["drift"], one["accuracy"], one["compression"][0]
+        drift, accuracy, done = one["drift"], one["accuracy"], one["compression"]
         rows.add_row(
             one["variant"],
-            f"{done['tokens_in']} -> {done['tokens_out']}",
+            f"{done[0]['tokens_in']} -> {done[-1]['tokens_out']}",
             f"{sum(check['ok'] for check in checks)} of {len(checks)}" if checks else "not verified",
             f"{drift['kept_overlap']:.1%}" if drift else "",
             f"{drift['cosine']:.5f}" if drift else "",

@@ -35,7 +35,7 @@ _GIVEN = {
 def facts(plan: Plan, manifest: Manifest, precision: str) -> list[tuple[str, str]]:
     """(name, value) of everything that was chosen."""
     records, device = manifest.variants[0].compression, manifest.variants[0].device
-    steps = [_step(step, record, plan) for step, record in zip(plan.steps, records)]
+    steps = [_step(step, record, plan) for step, record in zip((*plan.steps, *plan.source.inner), records)]
     if len(steps) > 1:
         steps = [[(f"{number}. {name}", value) for name, value in step] for number, step in enumerate(steps, 1)]
     found = [
@@ -141,9 +141,9 @@ def _made(plan: Plan, manifest: Manifest) -> str:
 
 
 def _method(plan: Plan, manifest: Manifest) -> list[str]:
-    (step,) = plan.steps
+    (step,) = plan.asked
     words = ["--method", step.compressor.method.name]
-    for one in (variant.compression[0] for variant in manifest.variants):
+    for one in (variant.compression[-1] for variant in manifest.variants):
         words += ["--ratio", one.ratio] if step.keep is None else ["--keep", str(one.tokens_out)]
     words += ["--seam", step.seam] if step.seam != "auto" else []
     words += ["--rebuild"] if step.rebuild else []

@@ -10,13 +10,18 @@ from .strict import LARGEST, Role, Size, Strict
 
 
 class SeamRecord(Strict):
-    """The seam at which the compressor is inserted."""
+    """The seam at which the compressor is inserted.
+
+    Attributes:
+        span: [start, length] of the tokens in the sequence of a language model, where `graph` is prefill. Schema 2.5.
+    """
 
     kind: str
     graph: Role
     tensor: str
     grid: list[Size] | None = None
     prefix: Annotated[int, Field(ge=0, le=LARGEST)] = 0
+    span: tuple[Annotated[int, Field(ge=0, le=LARGEST)], Size] | None = None
 
 
 class RebuiltRecord(Strict):
