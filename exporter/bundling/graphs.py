@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from ...errors import RequestError
@@ -170,7 +171,7 @@ def build(
 def _inner(plan: Plan, keep: int) -> list[tuple[Compressor, Case]]:
     """The compressors between the layers of the language model, which K = `keep` tokens enter."""
     cases = plan.source.inner_cases(keep)
-    return [(step.made(case.keep), case) for step, case in zip(plan.source.inner, cases, strict=True)]
+    return [(step.made(case.keep), case) for step, case in zip(plan.source.inner, cases, strict=True) if case.keep]
 
 
 def _no_plugin(models: dict[Role, ir.Model]) -> list[str]:
@@ -261,7 +262,12 @@ def write(writer: BundleWriter, plan: Plan, built: Built, precision: Precision, 
             )
             for step, done in zip(plan.steps, inserted.steps)
         ]
-        + [inner_record(source, step, done, inserted.leaving) for step, done in zip(source.inner, built.inner)],
+        + [
+            inner_record(source, step, case, done.inputs[0] if done else "", inserted.leaving)
+            for step, case, done in zip_longest(
+                source.inner, source.inner_cases(inserted.leaving) if built.language else (), built.inner
+            )
+        ],
         graphs=graphs,
         generation=source.generation(inserted.leaving) if built.language else None,
         text=source.text_record() if built.text else None,

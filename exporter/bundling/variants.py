@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from ...errors import RequestError
 from ...graph_passes.budget import check_budget, parse_ratio
 from ...graph_passes.compress import NO_METHOD
-from ...graph_passes.compressors import make
+from ...graph_passes.compressors import make, names
 from ...graph_passes.compressors.blocks.weights import ReadsWeights
-from ...graph_passes.insertion.sequence import Step
+from ...graph_passes.insertion.sequence import Step, least_at
 from ...graph_passes.recipes import load, recipe_file, refuse_with_recipe
+from ...graph_passes.recipes import names as recipe_names
 from . import graphs
 
 if TYPE_CHECKING:
@@ -50,9 +51,19 @@ def requests(
         return [found.made(params)], found.name
     if method is None:
         raise RequestError(NO_METHOD[0], fix=NO_METHOD[1])
+    _refuse_recipe(method)
     compressor = make(method, params)
     place = "auto" if seam is None else seam
-    return [(Step(compressor, one, count, place, rebuild=rebuild),) for one, count in budgets(ratio, keep)], ""
+    return [(Step(compressor, one, count, place, rebuild=rebuild),) for one, count in budgets(ratio, keep, place)], ""
+
+
+def _refuse_recipe(method: str) -> None:
+    """Say of the name of a recipe what to type."""
+    if method in names() or method not in recipe_names():
+        return
+    last = load(method).steps[-1]
+    more = f", or at another budget --method {last.method} --seam {last.seam} --ratio R" if method == "fastv" else ""
+    raise RequestError(f"{method} is a recipe, and no method", fix=f"Write --recipe {method}{more}.")
 
 
 def check_places(source: Source, steps: Sequence[Step]) -> None:
@@ -82,7 +93,9 @@ def files(compressors: Iterable[Compressor], recipe: str | Path | None = None) -
     return [*(Path(file) for file in weights), *([own] if own else [])]
 
 
-def budgets(ratio: Ratio | Sequence[Ratio] | None, keep: int | Sequence[int] | None) -> list[Budget]:
+def budgets(
+    ratio: Ratio | Sequence[Ratio] | None, keep: int | Sequence[int] | None, seam: str = "auto"
+) -> list[Budget]:
     """The budget of each variant, checked as far as is possible before N is known.
 
     Raises:
@@ -93,7 +106,7 @@ def budgets(ratio: Ratio | Sequence[Ratio] | None, keep: int | Sequence[int] | N
     ratios, keeps = ratios or [None], keeps or [None]
     asked: list[Budget] = [(one, None) for one in ratios] if keeps == [None] else [(ratios[0], one) for one in keeps]
     for one, count in asked:
-        check_budget(ratio=one, keep=count)
+        check_budget(ratio=one, keep=count, least=least_at(seam))
     numbers = [count if one is None else parse_ratio(one) for one, count in asked]
     for i, number in enumerate(numbers):
         if number in numbers[:i]:

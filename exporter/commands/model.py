@@ -153,8 +153,9 @@ def exported(data: dict[str, Any], source: str = "SOURCE") -> None:
         tables.wrapped(f"{data['source']}: ", data["omitted"])
     for done in [done for one in (data, *data["further"]) for done in one["compression"]]:
         seam = done["seam"]
+        tensor = f" ({seam['tensor']})" if seam["tensor"] else ""
         click.echo(
-            f"{data['source']}: {done['method']} at {seam['kind']} ({seam['tensor']}), "
+            f"{data['source']}: {done['method']} at {seam['kind']}{tensor}, "
             f"{done['tokens_in']} -> {done['tokens_out']} tokens, "
             f"size bias {'on' if done['size_bias'] else 'off'}, {data['precision']}"
         )

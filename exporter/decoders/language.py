@@ -46,7 +46,8 @@ class LanguageDecoder:
         images: I, how many the graphs have room for. With several, K is of each, tokens, kept_indices and token_bias
             are of all of them, one after the other, and every graph takes image_starts [B, I] (see `several`); `offset`
             is then of no meaning.
-        cuts: the compressors between its layers, upstream first; only where I is 1 and `further` is 0.
+        cuts: the compressors between its layers, upstream first; only where I is 1 and `further` is 0. The last may
+            leave no token.
     """
 
     model: nn.Module
@@ -108,6 +109,8 @@ class LanguageDecoder:
         """The bias of the tokens, and 0 for words, of each place in a sequence of L = `length`: [B, L]."""
         if places:
             return torch.where(places.inside, token_bias.gather(1, places.tokens()), 0.0)
+        if not token_bias.shape[1]:
+            return token_bias.new_zeros(len(token_bias), length)
         return F.pad(token_bias, (self.offset, length - token_bias.shape[1] - self.offset))
 
     def rotated(self, kept: Tensor, places: Places | None) -> Tensor:
@@ -142,7 +145,7 @@ class LanguageDecoder:
         padding = [self.pad] * (self.prompt_length - len(prompt))
         bias, last = torch.zeros(1, every), len(prompt) - 1 + every
         tokens = self.positions.rows.shape[1]
-        cuts = range(1, 1 + len(self.cuts))
+        cuts = [number for number, cut in enumerate(self.cuts, 1) if cut.case.keep]
         slots = {
             layer: self.capacity(count)
             for stage, count in enumerate(self.counts(keep))
@@ -237,8 +240,8 @@ class Embed(nn.Module):
 class Prefill(nn.Module):
     """inputs_embeds [B, L, D], kept_indices [B, I K] int64, token_bias [B, I K] float32, last_index [B] int64, of
     several images image_starts [B, I] int64 -> logits [B, V] at last_index, then present_key_i, present_value_i
-    [B, G, L + spare, d] of every layer that attends, state_<kind>_i of the others, and of each cut kept_indices_<j> and
-    token_bias_<j> [B, K_j] of what is left; L = P + I K, for any K without cuts.
+    [B, G, L + spare, d] of every layer that attends, state_<kind>_i of the others, and of each cut that leaves any
+    kept_indices_<j> and token_bias_<j> [B, K_j] of them; L = P + I K, for any K without cuts.
 
     The caches are zero after L, which is P + K_j behind a cut.
     """
@@ -246,7 +249,7 @@ class Prefill(nn.Module):
     def __init__(self, decoder: LanguageDecoder) -> None:
         super().__init__()
         self.parts, self.head, self.sizes = nn.ModuleList(parts(decoder.model, decoder.cuts)), decoder.head, decoder
-        self.compress = nn.ModuleList(Compress(cut, number) for number, cut in enumerate(decoder.cuts, 1))
+        self.compress = nn.ModuleList(Compress(cut, j) for j, cut in enumerate(decoder.cuts, 1) if cut.case.keep)
 
     def forward(
         self,
@@ -285,6 +288,9 @@ class Prefill(nn.Module):
                 hidden, kept_indices, token_bias = shortened(compress, hidden, sizes.offset, *before, watch)
                 last_index = last_index - (keep - kept_indices.shape[1])
                 left += [kept_indices, token_bias]
+            elif stage < len(sizes.cuts):
+                hidden = torch.cat([hidden[:, : sizes.offset], hidden[:, sizes.offset + keep :]], 1)
+                kept_indices, token_bias, last_index = kept_indices[:, :0], token_bias[:, :0], last_index - keep
         last = hidden.gather(1, last_index[:, None, None].expand(-1, -1, hidden.shape[2]))
         present = [F.pad(part, (0, 0, 0, sizes.answer_length)) for part in cache.in_order()]
         return self.head(last[:, 0]), *present, *(cache.made[name] for name in sizes.carried), *left
@@ -292,9 +298,9 @@ class Prefill(nn.Module):
 
 class Decode(nn.Module):
     """input_ids [B, 1] int64, write_index [B] int64, token_bias [B, I K] float32, of several images image_starts [B, I]
-    int64, of each cut token_bias_<j> [B, K_j] float32, past_key_i, past_value_i [B, G, capacity_i, d] of every layer
-    that attends, state_<kind>_i of the others -> logits [B, V], then new_key_i, new_value_i [B, G, 1, d], and
-    new_state_<kind>_i in the place of what was given.
+    int64, of each cut that leaves any token_bias_<j> [B, K_j] float32, past_key_i, past_value_i [B, G, capacity_i, d]
+    of every layer that attends, state_<kind>_i of the others -> logits [B, V], then new_key_i, new_value_i [B, G, 1, d],
+    and new_state_<kind>_i in the place of what was given.
 
     Slots of the past from write_index on are not seen; behind a cut that is fewer by the tokens that it removed.
     """
@@ -310,7 +316,9 @@ class Decode(nn.Module):
         """See the class."""
         sizes, index = self.sizes, write_index[:, None]
         starts, caches = (further[0], further[1:]) if sizes.images > 1 else (None, further)
-        biases, caches = (token_bias, *caches[: len(sizes.cuts)]), caches[len(sizes.cuts) :]
+        told = sum(cut.case.keep > 0 for cut in sizes.cuts)
+        biases = [token_bias, *caches[:told], *[token_bias[:, :0]] * (len(sizes.cuts) - told)]
+        caches = caches[told:]
         caches, states = caches[: len(sizes.caches)], dict(zip(sizes.carried, caches[len(sizes.caches) :], strict=True))
         cache, position = Carried(states), index + (sizes.positions.advance - self.keep)
         if starts is not None:

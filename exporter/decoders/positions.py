@@ -29,5 +29,7 @@ class Positions:
         """[R, B, P + K] of the sequence: `offset` ids, the kept tokens [B, K], and the other ids of P = `length`."""
         text = torch.arange(length)
         text = torch.where(text < offset, text, text + self.advance).expand(len(self.rows), len(kept), -1)
+        if not kept.shape[1]:
+            return text
         image = self.rows[:, kept] + offset
         return torch.cat([text[..., :offset], image, text[..., offset:]], -1)

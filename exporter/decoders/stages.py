@@ -159,9 +159,11 @@ def shortened(
         assert watch.weights is not None, "the layer has run"
         signals = [watch.weights[:, offset:end]]
     tokens, index, _, assignment = compress(hidden[:, offset:end], *signals)
+    own = bias.gather(1, index)
     if compress.cut.size_bias and compress.cut.compressor.method.merges:
-        into = assignment[:, None] == torch.arange(compress.cut.case.keep)[None, :, None]
-        bias = (into.to(bias.dtype) @ bias.exp()[..., None])[..., 0].log()
+        into = (assignment[:, None] == torch.arange(compress.cut.case.keep)[None, :, None]).to(bias.dtype)
+        # A sum, not a product of matrices, which TF32 would round. A slot that nothing went into stays what it was.
+        bias = torch.where(into.sum(-1) > 0, (into * bias.exp()[:, None]).sum(-1), own.exp()).log()
     else:
-        bias = bias.gather(1, index)
+        bias = own
     return torch.cat([hidden[:, :offset], tokens, hidden[:, end:]], 1), kept.gather(1, index), bias

@@ -33,8 +33,14 @@ def check_inner(model: Model, steps: Sequence[Step]) -> None:
             fix=why[1],
         )
     layers, before = model.language_config.num_hidden_layers, 0
-    for step in steps:
-        _check_method(step)
+    for number, step in enumerate(steps):
+        if step.keep != 0:
+            _check_method(step)
+        elif number + 1 < len(steps):
+            raise RequestError(
+                f"nothing is left behind seam {step.seam}, and a further step is at {steps[number + 1].seam}",
+                fix="Leave the further steps out: keep = 0 removes all tokens.",
+            )
         layer = layers_up_to(step.seam, layers, "decoder")
         if not layer < layers:
             raise RequestError(
@@ -68,7 +74,8 @@ def cuts_of(model: Model, keep: int) -> tuple[Cut, ...]:
                 where=f"{compressor.method.name} at {step.seam}",
                 fix="Remove more there, or leave the step out.",
             )
-        compressor.check(case)
+        if left:
+            compressor.check(case)
         layer = layers_up_to(step.seam, text.num_hidden_layers, "decoder")
         cuts.append(Cut(layer, compressor, case, model.inner_bias))
         tokens = left

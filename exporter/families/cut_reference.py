@@ -112,6 +112,11 @@ class Cuts:
     def _shorten(self, cut: Cut, hidden: Tensor) -> Tensor:
         """[1, L - N + K, D] of the hidden states in front of a cut [1, L, D]."""
         number, start, end = self._cuts.index(cut) + 1, self._start, self._start + self._count
+        left, last = self._left[-1], self._bias[-1]
+        if not cut.case.keep:
+            self._left.append(torch.cat([left[:start], left[end:]]))
+            self._bias.append(torch.cat([last[:, :start], last[:, end:]], 1))
+            return torch.cat([hidden[:, :start], hidden[:, end:]], 1)
         assert self._score is not None, "the layer in front of it has run"
         score = self._score[:, start:end]
         signals = dict.fromkeys(cut.compressor.signals(), score)
@@ -128,13 +133,15 @@ class Cuts:
                 )
         bias = self._bias[-1][:, start:end]
         if cut.size_bias and cut.compressor.method.merges:
-            sizes = torch.stack([bias.exp()[into == slot].sum() for slot in range(cut.case.keep)])
-            behind = sizes.log()[None]
+            members = [bias[into == slot] for slot in range(cut.case.keep)]
+            # A slot that nothing went into counts as the token whose place it has.
+            behind = torch.stack([m.logsumexp(0) if len(m) else bias[0, place] for m, place in zip(members, index[0])])[
+                None
+            ]
         else:
             behind = bias.gather(1, index)
         self._kept.append(before.gather(1, index))
         self.picks[name] = self._kept[-1].numpy()
-        left, last = self._left[-1], self._bias[-1]
         self._left.append(torch.cat([left[:start], left[start:end][index[0]], left[end:]]))
         self._bias.append(torch.cat([last[:, :start], behind, last[:, end:]], 1))
         self._count = cut.case.keep

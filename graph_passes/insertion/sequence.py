@@ -76,7 +76,7 @@ class Step:
         Raises:
             RequestError: more than there are, or none.
         """
-        return tokens_kept(tokens, ratio=self.ratio, keep=self.keep)
+        return tokens_kept(tokens, ratio=self.ratio, keep=self.keep, least=least_at(self.seam))
 
     def made(self, keep: int) -> Compressor:
         """The compressor with its `shares` as counts for K = `keep`."""
@@ -285,6 +285,11 @@ def _refuse_signals(step: Step) -> None:
             f"{step.compressor.method.name} reads {read[0]}, which upstream of the rebuilt tokens is of fewer slots",
             fix="Take a method that reads the tokens alone behind a step with rebuild.",
         )
+
+
+def least_at(seam: str) -> int:
+    """The least K at a seam: words go on without tokens between the layers of a language model, and nowhere else."""
+    return 0 if seam.startswith("decoder_layer:") else 1
 
 
 def layers_up_to(seam: str, layers: int, side: str = "encoder") -> int:

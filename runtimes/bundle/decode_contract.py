@@ -90,7 +90,7 @@ def check_inner(graphs: Graphs, counts: Sequence[int], capacities: Sequence[int]
 
     Args:
         graphs: by role.
-        counts: K_j of each.
+        counts: K_j of each; of one that keeps none nothing is told.
         capacities: of the caches, by layer.
 
     Raises:
@@ -100,6 +100,8 @@ def check_inner(graphs: Graphs, counts: Sequence[int], capacities: Sequence[int]
     if not counts or decode is None or prefill is None:
         return
     for number, keep in enumerate(counts, 1):
+        if not keep:
+            continue
         for role, tensors, name in (
             ("prefill", prefill.outputs, f"kept_indices_{number}"),
             ("prefill", prefill.outputs, f"token_bias_{number}"),

@@ -86,9 +86,9 @@ encoder, as ever.
 Schema 2.5 adds compressors between the layers of the language model, numbered j from 1; their record says graph
 ``prefill`` and `span`, where their tokens stand in the sequence. Layers behind compressor j see K_j tokens: the
 capacity of their caches is P + K_j + max_new_tokens. Prefill gives kept_indices_<j> [B, K_j] int64, which of the N
-tokens are left behind it, and token_bias_<j> [B, K_j] float32, which decode takes. last_index and write_index count in
-the sequence that enters the first layer, and the graphs subtract: the slot of a layer's caches is write_index less the
-tokens that were removed in front of it, which is the first layer's capacity less its own.
+tokens are left behind it, and token_bias_<j> [B, K_j] float32, which decode takes; neither where K_j is 0. last_index
+and write_index count in the sequence that enters the first layer, and the graphs subtract: the slot of a layer's caches
+is write_index less the tokens that were removed in front of it, which is the first layer's capacity less its own.
 """
 
 from __future__ import annotations

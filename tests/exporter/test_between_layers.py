@@ -11,7 +11,7 @@ import pytest
 import tiny_checkpoints
 import tokexport
 from click.testing import CliRunner
-from tokexport.errors import GateError, RequestError
+from tokexport.errors import RequestError
 from tokexport.exporter.cli import main
 from tokexport.exporter.opening import open_source
 from tokexport.graph_passes.compressors import make
@@ -93,5 +93,5 @@ def test_seams_that_are_none_are_refused(folder, seams, why):
 
 @pytest.mark.parametrize("method", ["tome", "sparsevlm", "pixel_unshuffle", "qformer"])
 def test_methods_that_need_what_is_not_there_are_refused(folder, method):
-    with pytest.raises(RequestError, match="decoder_layer:1: it .*cls_topk"):
+    with pytest.raises(RequestError, match=r"decoder_layer:1: it .*cls_topk"):
         _with(folder, ("decoder_layer:1", 9), method=method)
