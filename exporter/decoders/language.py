@@ -298,9 +298,9 @@ class Prefill(nn.Module):
 
 class Decode(nn.Module):
     """input_ids [B, 1] int64, write_index [B] int64, token_bias [B, I K] float32, of several images image_starts [B, I]
-    int64, of each cut that leaves any token_bias_<j> [B, K_j] float32, past_key_i, past_value_i [B, G, capacity_i, d]
-    of every layer that attends, state_<kind>_i of the others -> logits [B, V], then new_key_i, new_value_i [B, G, 1, d],
-    and new_state_<kind>_i in the place of what was given.
+    int64, of each cut that leaves any token_bias_<j> [B, K_j] float32, of every layer that attends past_key_i,
+    past_value_i [B, G, capacity_i, d], state_<kind>_i of the others -> logits [B, V], then new_key_i, new_value_i
+    [B, G, 1, d], and new_state_<kind>_i in the place of what was given.
 
     Slots of the past from write_index on are not seen; behind a cut that is fewer by the tokens that it removed.
     """

@@ -78,6 +78,7 @@ def sweep(
 
     asked = [method_of(text) for text in methods]
     _check_numbers(ratios, seeds, questions)
+    _check_seam(seam)
     opened = open_source(source, parts=parts)
     _check_task(opened, asked, inputs, prompt)
     bench = Bench(opened, seam)
@@ -124,6 +125,14 @@ def _check_numbers(ratios: Sequence[str], seeds: int, questions: int) -> None:
         parse_ratio(ratio)
     if seeds < 1 or questions < 1:
         raise RequestError(f"{seeds} seeds of {questions} questions are no questions", fix="Ask at least one of each.")
+
+
+def _check_seam(seam: str) -> None:
+    if seam.startswith("decoder_layer:"):
+        raise RequestError(
+            f"a sweep compares what encoders keep, and seam {seam} is in the language model",
+            fix=f"Export each: tokexport model SOURCE --method cls_topk --seam {seam} --ratio 0.5.",
+        )
 
 
 def _check_task(opened: Source, asked: Sequence[Compressor], inputs: Path | None, prompt: str | None) -> None:
