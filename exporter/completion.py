@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-_SEAMS = ("auto", "encoder_output", "projector_input", "projector_output", "encoder_layer:", "tensor:")
+_SEAMS = ("auto", "encoder_output", "projector_input", "projector_output")
+_SEAMS = (*_SEAMS, "encoder_layer:", "decoder_layer:", "tensor:")
 
 
 def _starting(names: Iterable[str], incomplete: str) -> list[CompletionItem]:

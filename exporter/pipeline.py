@@ -117,23 +117,18 @@ def export(
         RequestError, GraphError, BundleError: exit 2, nothing written. MissingError: exit 3.
         GateError: exit 1; the result is in ``<out>.failed``.
     """
-    requested, name = variants.requests(method, ratio, keep, seam, recipe, params, rebuild)
-    asked = [inner.parted(steps) for steps in requested]
+    asked, name = variants.requests(method, ratio, keep, seam, recipe, params, rebuild)
     fit = device_fit.choose(device, precision)
     step("opening the model")
     held = lengths_of(prompt_length, answer_length, images), image_size_of(image_size)
-    opened = _opened(source, parts, asked[0][0], input_shapes, drop_outputs, *held)
+    opened = _opened(source, parts, inner.parted(asked[0])[0], input_shapes, drop_outputs, *held)
     fit = device_fit.of_half_file(fit, opened, precision, verify=verify)
     _check_gate(min_accuracy, opened, possible=parts == "all" and verify and fit.precision != "bf16")
     weights = quantising.asked(llm_weights, min_agreement, opened, parts, fit, verify=verify)
     common = (parts, size_bias, name, params or {}, assume_no_padding, weights.opset if weights else None)
-    plans = [
-        graphs.Plan(inner.placed(one, steps, parts, size_bias), outer, *common)
-        for one in variants.windows(opened, window)
-        for outer, steps in asked
-    ]
+    plans = _plans(variants.windows(opened, window), asked, common)
     bundle = Path(out) if out is not None else _default_folder(plans)
-    sources = [*opened.origin, *opened.files, *variants.files((one.compressor for one in requested[0]), recipe)]
+    sources = [*opened.origin, *opened.files, *variants.files((one.compressor for one in asked[0]), recipe)]
     with _writer()(bundle, force=force, sources=sources, deleting=deleting) as writer:
         made = _make(writer, bundle, plans, fit, step, weights, verify=verify)
         return _finish(writer, made, min_accuracy, step)
@@ -168,6 +163,16 @@ def _opened(
         for one in steps:
             refuse_text(one.compressor, f"the language graphs of {opened.name} {why}", "Add --parts encoder.")
     return opened
+
+
+def _plans(sources: Sequence[Source], asked: Sequence[Sequence[Step]], common: tuple[Any, ...]) -> list[graphs.Plan]:
+    """One for each window and budget; `common` are the fields of each behind the steps."""
+    plans = []
+    for source in sources:
+        for steps in asked:
+            outer, inside = inner.parted(steps)
+            plans.append(graphs.Plan(inner.placed(source, inside, *common[:2]), outer, *common))
+    return plans
 
 
 def _check_gate(min_accuracy: float | None, opened: Source, *, possible: bool) -> None:

@@ -36,7 +36,8 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
 @click.option(
     "--seam",
     shell_complete=completion.seams,
-    help="Where the compressor goes; `tokexport inspect` lists the seams of a file.  [default: auto]",
+    help="Where the compressor goes; `tokexport inspect` lists the seams of a file. decoder_layer:I: behind layer I, "
+    "from 0, of a folder's language model.  [default: auto]",
 )
 @click.option(
     "--rebuild",
