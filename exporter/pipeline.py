@@ -128,10 +128,8 @@ def export(
     common = (parts, size_bias, name, params or {}, assume_no_padding, weights.opset if weights else None)
     plans = _plans(variants.windows(opened, window), asked, common)
     bundle = Path(out) if out is not None else _default_folder(plans)
-    sources = [*opened.origin, *opened.files, *variants.files((one.compressor for one in asked[0]), recipe)]
-    with _writer()(bundle, force=force, sources=sources, deleting=deleting) as writer:
-        made = _make(writer, bundle, plans, fit, step, weights, verify=verify)
-        return _finish(writer, made, min_accuracy, step)
+    with _writer()(bundle, force=force, sources=_sources(opened, asked[0], recipe), deleting=deleting) as writer:
+        return _finish(writer, _make(writer, bundle, plans, fit, step, weights, verify=verify), min_accuracy, step)
 
 
 def _writer() -> type[BundleWriter]:
@@ -163,6 +161,11 @@ def _opened(
         for one in steps:
             refuse_text(one.compressor, f"the language graphs of {opened.name} {why}", "Add --parts encoder.")
     return opened
+
+
+def _sources(opened: Source, steps: Sequence[Step], recipe: str | Path | None) -> list[Path]:
+    """What no bundle may overwrite."""
+    return [*opened.origin, *opened.files, *variants.files((one.compressor for one in steps), recipe)]
 
 
 def _plans(sources: Sequence[Source], asked: Sequence[Sequence[Step]], common: tuple[Any, ...]) -> list[graphs.Plan]:

@@ -193,9 +193,8 @@ def stored(answered: Answered, limit: int) -> dict[str, np.ndarray]:
     least = np.isfinite(scores).sum(1, keepdims=True) - 1
     near = np.concatenate([order[:, : _LIKELIEST - 1], np.take_along_axis(order, least, 1)], 1)
     ids = np.array(answered.ids[:limit], np.int64)
-    found = {"ids": ids, "near": near.astype(np.int64), "scores": np.take_along_axis(scores, near, 1)}
-    found.update(answered.picks)
-    return found
+    found: dict[str, np.ndarray] = {"ids": ids, "near": near.astype(np.int64)}
+    return {**found, "scores": np.take_along_axis(scores, near, 1), **answered.picks}
 
 
 def _answered(probe: Probe, vocabulary: int) -> Answered:
