@@ -151,7 +151,7 @@ TEST_CASE("no path leaves the folder") {
 TEST_CASE("schema versions") {
     CHECK(changed("\"1.0\"", "\"1.7\"").schema == "1.7");
     CHECK(changed("\"1.0\"", "\"2.0\"").schema == "2.0");
-    // 2.4 is known here, so its unknown keys are refused; those of 2.5 are not.
+    // 2.5 is known here, so its unknown keys are refused; those of 2.6 are not.
     const std::string weights = R"("toy-0.5", "llm_weights": {"weights": "int4", "form": "MatMulNBits"})";
     const auto with_key = [&](const std::string& schema, const std::string& key) {
         return parse(with(with(toy::kManifest, "\"toy-0.5\"", key), "\"1.0\"", schema));
