@@ -8,15 +8,8 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-_SEAMS = (
-    "auto",
-    "encoder_output",
-    "projector_input",
-    "projector_output",
-    "encoder_layer:",
-    "encoder_layer:*",
-    "tensor:",
-)
+_PLACES = ("encoder_output", "projector_input", "projector_output")
+_SEAMS = ("auto", *_PLACES, "encoder_layer:", "encoder_layer:*", "decoder_layer:", "tensor:")
 
 
 def _starting(names: Iterable[str], incomplete: str) -> list[CompletionItem]:

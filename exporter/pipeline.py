@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import GateError, MissingError, RequestError
 from ..keywords import answered
 from ..runtimes.bundle.losses import Announce, name_deleted
-from .bundling import device_fit, graphs, variants
+from .bundling import device_fit, graphs, inner, variants
 from .bundling import llm_weights as quantising
 from .bundling.variants import Ratio
 from .progress import Progress, log
@@ -119,17 +119,15 @@ def export(
     fit = device_fit.choose(device, precision)
     held = lengths_of(prompt_length, answer_length, images), image_size_of(image_size)
     step("opening the model")
-    opened = _opened(source, parts, asked[0], input_shapes, drop_outputs, *held)
+    opened = _opened(source, parts, inner.parted(asked[0])[0], input_shapes, drop_outputs, *held)
     fit = device_fit.of_half_file(fit, opened, precision, verify=verify)
     _check_gate(min_accuracy, opened, possible=parts == "all" and verify and fit.precision != "bf16")
     weights = quantising.asked(llm_weights, min_agreement, opened, parts, fit, verify=verify)
     common = (parts, size_bias, name, params or {}, assume_no_padding, weights.opset if weights else None)
-    plans = [graphs.Plan(one, steps, *common) for one in variants.windows(opened, window) for steps in asked]
+    plans = _plans(variants.windows(opened, window), asked, common)
     bundle = Path(out) if out is not None else _default_folder(plans)
-    sources = [*opened.origin, *opened.files, *variants.files((one.compressor for one in asked[0]), recipe)]
-    with _writer()(bundle, force=force, sources=sources, deleting=deleting) as writer:
-        made = _make(writer, bundle, plans, fit, step, weights, verify=verify)
-        return _finish(writer, made, min_accuracy, step)
+    with _writer()(bundle, force=force, sources=_sources(opened, asked[0], recipe), deleting=deleting) as writer:
+        return _finish(writer, _make(writer, bundle, plans, fit, step, weights, verify=verify), min_accuracy, step)
 
 
 def _writer() -> type[BundleWriter]:
@@ -163,6 +161,21 @@ def _opened(
     return opened
 
 
+def _sources(opened: Source, steps: Sequence[Step], recipe: str | Path | None) -> list[Path]:
+    """What no bundle may overwrite."""
+    return [*opened.origin, *opened.files, *variants.files((one.compressor for one in steps), recipe)]
+
+
+def _plans(sources: Sequence[Source], asked: Sequence[Sequence[Step]], common: tuple[Any, ...]) -> list[graphs.Plan]:
+    """One for each window and budget; `common` are the fields of each behind the steps."""
+    plans = []
+    for source in sources:
+        for steps in asked:
+            outer, inside = inner.parted(steps)
+            plans.append(graphs.Plan(inner.placed(source, inside, *common[:2]), outer, *common))
+    return plans
+
+
 def _check_gate(min_accuracy: float | None, opened: Source, *, possible: bool) -> None:
     """Refuse a least accuracy that could not be measured, before the export is made."""
     from .evaluate import accuracy
@@ -181,7 +194,7 @@ def _check_gate(min_accuracy: float | None, opened: Source, *, possible: bool) -
 def _default_folder(plans: Sequence[graphs.Plan]) -> Path:
     """``./<source>-<recipe>``, or ``./<source>-<method>-<ratio>`` with all ratios; then all windows."""
     rates = dict.fromkeys(plan.budget.replace("/", "_") for plan in plans)
-    name = plans[0].recipe or "-".join((plans[0].compressor.method.name, *rates))
+    name = plans[0].recipe or "-".join((plans[0].method, *rates))
     windows = dict.fromkeys(f"{plan.source.window:g}s" for plan in plans if plan.source.window is not None)
     return Path("-".join((plans[0].source.name, name, *windows)))
 

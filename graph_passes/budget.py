@@ -60,24 +60,29 @@ def whole_keep(keep: Any) -> int:
         raise RequestError(f"keep {keep!r} is not a whole number", fix="Write for example keep=86.") from None
 
 
-def check_budget(*, ratio: str | float | Fraction | None, keep: int | None) -> None:
+def check_budget(*, ratio: str | float | Fraction | None, keep: int | None, least: int = 1) -> None:
     """Check what does not depend on the number of tokens.
 
+    Args:
+        ratio: None with `keep`.
+        keep: None with `ratio`.
+        least: K; 0 where all tokens may be removed.
+
     Raises:
-        RequestError: both or neither given, a ratio outside (0, 1), or K below 1.
+        RequestError: both or neither given, a ratio outside (0, 1), or K below `least`.
     """
     _one_of(ratio, keep)
     if keep is None:
         parse_ratio(ratio)  # type: ignore[arg-type]
-    elif whole_keep(keep) < 1:
-        raise RequestError(f"keep {keep} leaves no token", fix="Use --keep 1 or more.")
+    elif whole_keep(keep) < least:
+        raise RequestError(f"keep {keep} leaves no token", fix=f"Use --keep {least} or more.")
 
 
-def tokens_kept(n: int, *, ratio: str | float | Fraction | None = None, keep: int | None = None) -> int:
-    """K for `n` tokens: ``n - ceil(ratio * n)``, or `keep` itself.
+def tokens_kept(n: int, *, ratio: str | float | Fraction | None = None, keep: int | None = None, least: int = 1) -> int:
+    """K for `n` tokens: ``n - ceil(ratio * n)``, or `keep` itself, at least `least`.
 
     Raises:
-        RequestError: both or neither given, a ratio outside (0, 1), K outside [1, n], or nothing left.
+        RequestError: both or neither given, a ratio outside (0, 1), K outside [least, n], or nothing left by a ratio.
     """
     _one_of(ratio, keep)
     if keep is None:
@@ -89,8 +94,9 @@ def tokens_kept(n: int, *, ratio: str | float | Fraction | None = None, keep: in
             )
         return kept
     whole = whole_keep(keep)
-    if not 1 <= whole <= n:
-        raise RequestError(f"keep {whole} is outside 1..{n}", fix=f"The seam has {n} tokens: use --keep 1 to {n}.")
+    if not least <= whole <= n:
+        fix = f"The seam has {n} tokens: use --keep {least} to {n}."
+        raise RequestError(f"keep {whole} is outside {least}..{n}", fix=fix)
     return whole
 
 

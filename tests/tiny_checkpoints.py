@@ -40,9 +40,11 @@ def llava(
     tower: str = "clip",
     dtype: str = "float32",
     language: Any = None,
+    loud: bool = False,
     **config: Any,
 ) -> Path:
-    """A LlavaForConditionalGeneration and a CLIP image processor; without `language` that model is one narrow layer."""
+    """A LlavaForConditionalGeneration and a CLIP image processor; without `language` that model is one narrow layer,
+    and with `loud` its answers are of many words."""
     import torch
     from transformers import (
         CLIPVisionConfig,
@@ -81,6 +83,8 @@ def llava(
         )
     )
     enliven(model)
+    if loud:
+        louder(model.model.language_model)
     model.to(getattr(torch, dtype)).save_pretrained(folder)
     processor = {
         "image_processor_type": "CLIPImageProcessor",
@@ -137,9 +141,9 @@ def chat_tokenizer(
     (folder / "tokenizer_config.json").write_text(json.dumps(marks))
 
 
-def whole_llava(folder: Path, *, kind: str = "llama", vocabulary: int = 96, **config: Any) -> Path:
-    """A LlavaForConditionalGeneration that answers: two layers, grouped queries, a tokenizer and a chat template."""
-    return llava(folder, language=answering(vocabulary, kind), text=32, **config)
+def whole_llava(folder: Path, *, kind: str = "llama", vocabulary: int = 96, depth: int = 2, **config: Any) -> Path:
+    """A LlavaForConditionalGeneration that answers, of `depth` layers, with a tokenizer and a chat template."""
+    return llava(folder, language=answering(vocabulary, kind, num_hidden_layers=depth), text=32, **config)
 
 
 # Ids as in Whisper: words, what ends and begins a transcript, languages, tasks, other marks, and times.
@@ -312,9 +316,8 @@ def answering(vocabulary: int, kind: str = "llama", **config: Any) -> Any:
 
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
-    return AutoConfig.for_model(
-        kind, **sizes, num_key_value_heads=2, head_dim=8, vocab_size=vocabulary, **ids, **config
-    )
+    sizes |= {"num_key_value_heads": 2, "head_dim": 8, "vocab_size": vocabulary}
+    return AutoConfig.for_model(kind, **{**sizes, **ids, **config})
 
 
 def smolvlm(folder: Path, *, size: int = 48, vocabulary: int = 96, kind: str = "smolvlm") -> Path:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from ...errors import RequestError
-from ...graph_passes.compressors import Compressor
+from ...graph_passes.compressors import Case, Compressor
 from ...graph_passes.compressors.blocks.texts import TEXT
 from ...graph_passes.forms import no_plugin, without_plugin
 from ...graph_passes.insertion import schedule, sequence
+from ...graph_passes.insertion.fill import Filled, fill
 from ...version import __version__
 from ..sources.onnx_file import OnnxSource
 from ..sources.texts import check_place, text_of, with_text
-from .records import compression_record, graph_roles
+from .inner import EveryToken
+from .records import compression_record, graph_roles, inner_record
+from .typed import typed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +32,6 @@ if TYPE_CHECKING:
     from ..progress import Progress
     from ..sources.source import GraphSource, Source
 
-HALF = {"fp16": "float16", "bf16": "bfloat16"}
 _RANGE_SAMPLES = 3
 _VERSIONED = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
 
@@ -38,7 +41,8 @@ class Plan:
     """What was asked for, in any precision; the fields are the arguments of `pipeline.export`.
 
     Attributes:
-        steps: the compressors, in the order in which tokens pass them.
+        steps: the compressors in the encoder, in the order in which tokens pass them; those between the layers of the
+            language model are the source's `inner`.
         recipe: its name, where one was asked for.
         settings: parameters of the recipe's steps that the request sets.
         assume_no_padding: whether masks that depend on inputs are taken for masks that mask nothing.
@@ -56,18 +60,28 @@ class Plan:
 
     @property
     def compressor(self) -> Compressor:
-        """The last one."""
+        """The last one in the encoder."""
         return self.steps[-1].compressor
+
+    @property
+    def asked(self) -> tuple[sequence.Step, ...]:
+        """The compressors that were asked for."""
+        return (*(step for step in self.steps if not isinstance(step, EveryToken)), *self.source.inner)
+
+    @property
+    def method(self) -> str:
+        """The name of the last method that was asked for."""
+        return self.asked[-1].compressor.method.name
 
     @property
     def budget(self) -> str:
         """The ratio as it was asked for, or ``keep<K>``; of a recipe that of its last step."""
-        return self.steps[-1].budget
+        return self.asked[-1].budget
 
     @property
     def name(self) -> str:
         """Of the variant that is made."""
-        name = self.recipe or f"{self.compressor.method.name}-{self.budget.replace('/', '_')}"
+        name = self.recipe or f"{self.method}-{self.budget.replace('/', '_')}"
         return name if self.source.window is None else f"{name}-{self.source.window:g}s"
 
 
@@ -84,6 +98,7 @@ class Built:
         text: the module of text; None where the compressor reads none, or the source has no such graph.
         steps: of `inserted`: those of the plan, or of their schedule.
         floats: by role, the graphs that those with quantised weights in `models` were made of.
+        inner: the compressors in prefill.
     """
 
     models: dict[Role, ir.Model]
@@ -94,6 +109,7 @@ class Built:
     text: GraphSource | None = None
     steps: tuple[sequence.Step, ...] = ()
     floats: dict[Role, ir.Model] = field(default_factory=dict)
+    inner: list[Filled] = field(default_factory=list)
 
     def let_go(self, source: Source, written: Mapping[Role, ir.Model]) -> None:
         """Forget the language model of `source`, and take its graphs from where they were `written`."""
@@ -143,12 +159,26 @@ def build(
     _check_width(model, inserted, language)
     models: dict[Role, ir.Model] = {"encoder": model}
     samples = _language_samples(language, model, plan.source) if precision == "fp16" and language else {}
+    filled: list[Filled] = []
     for graph in (*([text] if text else []), *language):
         step(f"exporting {graph.role}")
         opset = plan.language_opset if graph.role != "text" else None
-        models[graph.role], said = _typed(_export(graph, opset), precision, samples.get(graph.role))
+        inner = _inner(plan, inserted.leaving) if graph.role == "prefill" else []
+        models[graph.role], said = typed(_export(graph, opset), precision, samples.get(graph.role), inner)
+        filled += fill(models[graph.role], inner) if inner else []
         notes += [f"{graph.role}: {note}" for note in said]
-    return Built(models, uncompressed, inserted, language, notes, text, steps)
+    notes += [f"prefill: no plugin form, because {no_plugin(method).what}" for method in _no_plugin(models)]
+    return Built(models, uncompressed, inserted, language, notes, text, steps, inner=filled)
+
+
+def _inner(plan: Plan, keep: int) -> list[tuple[Compressor, Case]]:
+    """The compressors between the layers of the language model, which K = `keep` tokens enter."""
+    cases = plan.source.inner_cases(keep)
+    return [(step.made(case.keep), case) for step, case in zip(plan.source.inner, cases, strict=True) if case.keep]
+
+
+def _no_plugin(models: dict[Role, ir.Model]) -> list[str]:
+    return without_plugin(models["prefill"]) if "prefill" in models else []
 
 
 def _check_width(model: ir.Model, inserted: Inserted, language: list[GraphSource]) -> None:
@@ -176,7 +206,7 @@ def encoder(source: Source, precision: str) -> tuple[ir.Model, list[str]]:
     if source.half:
         return model, fixed
     samples = source.real_inputs(_RANGE_SAMPLES) if precision == "fp16" else None
-    model, notes = _typed(model, precision, samples)
+    model, notes = typed(model, precision, samples)
     return model, [*fixed, *notes]
 
 
@@ -234,6 +264,12 @@ def write(writer: BundleWriter, plan: Plan, built: Built, precision: Precision, 
                 assume_no_padding=plan.assume_no_padding,
             )
             for step, done in zip(built.steps, inserted.steps)
+        ]
+        + [
+            inner_record(source, step, case, done.inputs[0] if done else "", inserted.leaving)
+            for step, case, done in zip_longest(
+                source.inner, source.inner_cases(inserted.leaving) if built.language else (), built.inner
+            )
         ],
         graphs=graphs,
         generation=source.generation(inserted.leaving) if built.language else None,
@@ -270,22 +306,6 @@ def _export(graph: GraphSource, opset: int | None = None) -> ir.Model:
     return export_graph(graph) if opset is None else export_graph(graph, opset)
 
 
-def _typed(
-    model: ir.Model, precision: str, samples: list[dict[str, np.ndarray]] | None = None
-) -> tuple[ir.Model, list[str]]:
-    """`model` in `precision`; real inputs `samples` show which of its sums overflow in float16."""
-    if precision not in HALF:
-        return model, []
-    from ...graph_passes.precision.half import to_half
-    from ...graph_passes.precision.ranges import find_islands
-
-    islands = find_islands(model, samples) if samples else {}
-    report = to_half(model, HALF[precision], islands, typed_io=_typed_io(model))  # type: ignore[arg-type]
-    notes = [f"fp32 island {name}: {why}" for name, why in islands.items()]
-    kept = len(report.islands) - len(islands)
-    return model, [*notes, f"{report.nodes} nodes compute in {precision}, {kept} by their kind in fp32"]
-
-
 def _language_samples(
     graphs: list[GraphSource], compressed: ir.Model, source: Source
 ) -> dict[str, list[dict[str, np.ndarray]]]:
@@ -303,13 +323,6 @@ def _language_samples(
         for graph, fed, _ in language_runs(graphs, language_values(joined(images))):
             samples.setdefault(graph.role, []).append(fed)
     return samples
-
-
-def _typed_io(model: ir.Model) -> list[str]:
-    """What half-precision graphs pass to each other: a text, tokens, embeddings and KV caches; states stay float32."""
-    caches = ("past_", "present_", "new_key_", "new_value_", "cross_")
-    ends = [value.name or "" for value in (*model.graph.inputs, *model.graph.outputs)]
-    return [name for name in ends if name in (TEXT, "tokens", "inputs_embeds") or name.startswith(caches)]
 
 
 def versions() -> dict[str, str]:

@@ -6,11 +6,12 @@ import math
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from ...graph_passes.compressors import OUTPUTS
+from ...graph_passes.compressors import OUTPUTS, parameters
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from ...graph_passes.compressors import Case
     from ...graph_passes.insertion.inserted import Inserted
     from ...graph_passes.insertion.sequence import Step
     from ...runtimes.bundle.manifest import CompressionRecord, RebuiltRecord
@@ -48,6 +49,31 @@ def compression_record(
             grid=list(seam.grid) if seam.grid else None,
             prefix=seam.prefix,
         ),
+    )
+
+
+def inner_record(source: Source, step: Step, case: Case, tensor: str, span: int) -> CompressionRecord:
+    """What the manifest says of a compressor between the layers of the language model.
+
+    Args:
+        source: of the model.
+        step: as it was asked for.
+        case: as it is in prefill.
+        tensor: name of the tokens that it reads there; empty where it removes all.
+        span: K, how many tokens enter the language model.
+    """
+    from ...runtimes.bundle.manifest import CompressionRecord, SeamRecord
+
+    generation, compressor = source.generation(span), step.made(case.keep)
+    assert generation is not None, "there are language graphs"
+    return CompressionRecord(
+        method=compressor.method.name,
+        params=parameters(compressor),
+        ratio=step.budget if step.keep is None else str(1 - Fraction(case.keep, case.tokens)),
+        tokens_in=case.tokens,
+        tokens_out=case.keep,
+        size_bias=source.inner_bias and compressor.method.merges and case.keep > 0,
+        seam=SeamRecord(kind=step.seam, graph="prefill", tensor=tensor, span=(generation.image_span[0], case.tokens)),
     )
 
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from ...errors import RequestError
 from ...graph_passes.budget import check_budget, parse_ratio
 from ...graph_passes.compress import NO_METHOD
-from ...graph_passes.compressors import make
+from ...graph_passes.compressors import make, names
 from ...graph_passes.compressors.blocks.weights import ReadsWeights
-from ...graph_passes.insertion.sequence import Step
+from ...graph_passes.insertion.sequence import Step, least_at
 from ...graph_passes.recipes import load, recipe_file, refuse_with_recipe
+from ...graph_passes.recipes import names as recipe_names
 from . import graphs
 
 if TYPE_CHECKING:
@@ -51,9 +52,19 @@ def requests(
         return [found.made(params)], found.name
     if method is None:
         raise RequestError(NO_METHOD[0], fix=NO_METHOD[1])
+    _refuse_recipe(method)
     compressor = make(method, params)
     place = "auto" if seam is None else seam
-    return [(Step(compressor, one, count, place, rebuild=rebuild),) for one, count in budgets(ratio, keep)], ""
+    return [(Step(compressor, one, count, place, rebuild=rebuild),) for one, count in budgets(ratio, keep, place)], ""
+
+
+def _refuse_recipe(method: str) -> None:
+    """Say of the name of a recipe what to type."""
+    if method in names() or method not in recipe_names():
+        return
+    last = load(method).steps[-1]
+    more = f", or at another budget --method {last.method} --seam {last.seam} --ratio R" if method == "fastv" else ""
+    raise RequestError(f"{method} is a recipe, and no method", fix=f"Write --recipe {method}{more}.")
 
 
 def check_places(source: Source, steps: Sequence[Step]) -> None:
@@ -84,7 +95,9 @@ def files(compressors: Iterable[Compressor], recipe: str | Path | None = None) -
     return [*(Path(file) for file in weights), *([own] if own else [])]
 
 
-def budgets(ratio: Ratio | Sequence[Ratio] | None, keep: int | Sequence[int] | None) -> list[Budget]:
+def budgets(
+    ratio: Ratio | Sequence[Ratio] | None, keep: int | Sequence[int] | None, seam: str = "auto"
+) -> list[Budget]:
     """The budget of each variant, checked as far as is possible before N is known.
 
     Raises:
@@ -95,7 +108,7 @@ def budgets(ratio: Ratio | Sequence[Ratio] | None, keep: int | Sequence[int] | N
     ratios, keeps = ratios or [None], keeps or [None]
     asked: list[Budget] = [(one, None) for one in ratios] if keeps == [None] else [(ratios[0], one) for one in keeps]
     for one, count in asked:
-        check_budget(ratio=one, keep=count)
+        check_budget(ratio=one, keep=count, least=least_at(seam))
     numbers = [count if one is None else parse_ratio(one) for one, count in asked]
     for i, number in enumerate(numbers):
         if number in numbers[:i]:
@@ -136,7 +149,7 @@ def build(
     Raises:
         RequestError: a count that the method does not take, or two budgets that keep as many tokens.
     """
-    for _, alike in groupby(plans, key=lambda plan: id(plan.source)):
+    for _, alike in groupby(plans, key=lambda plan: id(plan.source.encoder)):
         group = list(alike)
         source = group[0].source
         step("exporting the encoder")
@@ -159,16 +172,17 @@ def _check(plans: Sequence[Plan], encoder: Any) -> None:
     from ...graph_passes.compressors import Case
     from ...graph_passes.insertion.schedule import spread
 
-    seen: dict[int, str] = {}
+    seen: dict[tuple[int, ...], str] = {}
     for plan in plans:
         steps = spread(encoder, plan.steps)
         seam = graphs.place(replace(plan, steps=steps), encoder)[0]
         keep = plan.steps[0].kept(seam.tokens)
-        if keep in seen:
+        counts = (keep, *(case.keep for case in plan.source.inner_cases(keep)))
+        if counts in seen:
             raise RequestError(
-                f"{seen[keep]} and {plan.name} both keep {keep} of {seam.tokens} tokens",
+                f"{seen[counts]} and {plan.name} both keep {counts[-1]} of {seam.tokens} tokens",
                 fix="Leave one of them out.",
             )
-        seen[keep] = plan.name
+        seen[counts] = plan.name
         if len(steps) == 1:
             plan.compressor.check(Case(seam.tokens, seam.dim, keep, seam.dtype, seam.grid))

@@ -36,7 +36,8 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
 @click.option(
     "--seam",
     shell_complete=completion.seams,
-    help="Where the compressor goes; `tokexport inspect` lists the seams of a file.  [default: auto]",
+    help="Where the compressor goes; `tokexport inspect` lists the seams of a file. decoder_layer:I: behind layer I, "
+    "from 0, of a folder's language model.  [default: auto]",
 )
 @click.option(
     "--rebuild",
@@ -153,8 +154,9 @@ def exported(data: dict[str, Any], source: str = "SOURCE") -> None:
         tables.wrapped(f"{data['source']}: ", data["omitted"])
     for done in [done for one in (data, *data["further"]) for done in one["compression"]]:
         seam = done["seam"]
+        tensor = f" ({seam['tensor']})" if seam["tensor"] else ""
         click.echo(
-            f"{data['source']}: {done['method']} at {seam['kind']} ({seam['tensor']}), "
+            f"{data['source']}: {done['method']} at {seam['kind']}{tensor}, "
             f"{done['tokens_in']} -> {done['tokens_out']} tokens, "
             f"size bias {'on' if done['size_bias'] else 'off'}, {data['precision']}"
         )
@@ -218,10 +220,10 @@ def variant_table(results: list[dict[str, Any]]) -> None:
     rows = tables.Table(*columns, more={"same picks", "worst cosine"})
     for one in results:
         checks = one["proof"]["checks"] if one["proof"] else []
-        drift, accuracy, done = one["drift"], one["accuracy"], one["compression"][0]
+        drift, accuracy, done = one["drift"], one["accuracy"], one["compression"]
         rows.add_row(
             one["variant"],
-            f"{done['tokens_in']} -> {done['tokens_out']}",
+            f"{done[0]['tokens_in']} -> {done[-1]['tokens_out']}",
             f"{sum(check['ok'] for check in checks)} of {len(checks)}" if checks else "not verified",
             f"{drift['kept_overlap']:.1%}" if drift else "",
             f"{drift['cosine']:.5f}" if drift else "",

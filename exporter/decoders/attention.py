@@ -6,13 +6,14 @@ arguments that the decoder was called with. So one function, told by those what 
     past        decode: by layer, key and value [B, H, capacity, d] of self-attention. The softmax runs over
                 [past | new]; `attention_mask` is that of the past, and the new key is always seen.
     cross_bias  [B, 1, 1, K], added to the logits of cross-attention, where the decoder gives that none for a mask.
+    watch       called with the layer, its scaled queries, its keys, the mask and the softcap; see `stages.LastRow`.
 
 A cache of transformers concatenates; these keep what a layer computed, so that a graph can return it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,7 @@ def attention(
     softcap: float | None = None,
     past: Mapping[int, KeyValue] | None = None,
     cross_bias: Tensor | None = None,
+    watch: Callable[..., None] | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """softmax(scaling Q K^T + mask) V, with the interface that transformers gives to registered functions.
@@ -55,6 +57,7 @@ def attention(
         softcap: the logits are softcap * tanh(logits / softcap) before the mask.
         past: see the module docstring.
         cross_bias: likewise.
+        watch: likewise.
 
     Returns:
         [B, n, H, d], and None for the weights.
@@ -62,6 +65,8 @@ def attention(
     batch, heads, rows, dim = query.shape
     groups = key.shape[1]
     query = query * (dim**-0.5 if scaling is None else scaling)
+    if watch is not None:
+        watch(module.layer_idx, query, key, attention_mask, softcap)
     query = query.reshape(batch, groups, heads // groups * rows, dim)
     mask = attention_mask if module.is_causal or cross_bias is None else cross_bias
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,33 +15,10 @@ from torch.nn import functional as F
 
 from ..sources.source import GraphSource
 from ..zoo.decoding import MASKED, causal_mask
+from .positions import Positions as Positions
 from .several import Places
+from .stages import Compress, Cut, LastRow, parts, shortened
 from .states import Carried, Shapes, masks
-
-
-@dataclass(frozen=True)
-class Positions:
-    """Where the tokens of an image stand for the rotary embedding, counted from the image's first one.
-
-    Attributes:
-        rows: int64 [R, N], R = 1 but for models that rotate by several axes.
-        advance: by how many positions the image moves the text behind it: N, or fewer where rows share positions.
-    """
-
-    rows: Tensor
-    advance: int
-
-    @classmethod
-    def in_a_row(cls, tokens: int) -> Positions:
-        """One position for each of N tokens."""
-        return cls(torch.arange(tokens)[None], tokens)
-
-    def with_text(self, kept: Tensor, offset: int, length: int) -> Tensor:
-        """[R, B, P + K] of the sequence: `offset` ids, the kept tokens [B, K], and the other ids of P = `length`."""
-        text = torch.arange(length)
-        text = torch.where(text < offset, text, text + self.advance).expand(len(self.rows), len(kept), -1)
-        image = self.rows[:, kept] + offset
-        return torch.cat([text[..., :offset], image, text[..., offset:]], -1)
 
 
 @dataclass(frozen=True)
@@ -69,6 +46,8 @@ class LanguageDecoder:
         images: I, how many the graphs have room for. With several, K is of each, tokens, kept_indices and token_bias
             are of all of them, one after the other, and every graph takes image_starts [B, I] (see `several`); `offset`
             is then of no meaning.
+        cuts: the compressors between its layers, upstream first; only where I is 1 and `further` is 0. The last may
+            leave no token.
     """
 
     model: nn.Module
@@ -87,6 +66,7 @@ class LanguageDecoder:
     further: int = 0
     as_zero: int | None = None
     images: int = 1
+    cuts: tuple[Cut, ...] = ()
 
     @property
     def embedding(self) -> nn.Module:
@@ -129,6 +109,8 @@ class LanguageDecoder:
         """The bias of the tokens, and 0 for words, of each place in a sequence of L = `length`: [B, L]."""
         if places:
             return torch.where(places.inside, token_bias.gather(1, places.tokens()), 0.0)
+        if not token_bias.shape[1]:
+            return token_bias.new_zeros(len(token_bias), length)
         return F.pad(token_bias, (self.offset, length - token_bias.shape[1] - self.offset))
 
     def rotated(self, kept: Tensor, places: Places | None) -> Tensor:
@@ -138,8 +120,17 @@ class LanguageDecoder:
         return self.positions.with_text(kept, self.offset, self.prompt_length)
 
     def capacity(self, keep: int) -> int:
-        """Of the caches, for K = `keep`."""
+        """Of the caches of layers that see K = `keep` tokens."""
         return self.prompt_length + self.images * keep + self.answer_length
+
+    def counts(self, keep: int) -> list[int]:
+        """How many tokens the layers up to the first cut see, those up to the next, ..., of K = `keep`."""
+        return [keep, *(cut.case.keep for cut in self.cuts)]
+
+    def layers_of(self, stage: int) -> range:
+        """Of the part up to the cut of this number, from 0."""
+        ends = [0, *(cut.layer for cut in self.cuts), self.layers]
+        return range(ends[stage], ends[stage + 1])
 
     def graphs(self, keep: int, prompt: Sequence[int], word: int, starts: Sequence[int] = ()) -> list[GraphSource]:
         """embed, prefill and decode for K = `keep`.
@@ -154,7 +145,12 @@ class LanguageDecoder:
         padding = [self.pad] * (self.prompt_length - len(prompt))
         bias, last = torch.zeros(1, every), len(prompt) - 1 + every
         tokens = self.positions.rows.shape[1]
-        past = (1, self.heads, self.capacity(keep), self.head_dim)
+        cuts = [number for number, cut in enumerate(self.cuts, 1) if cut.case.keep]
+        slots = {
+            layer: self.capacity(count)
+            for stage, count in enumerate(self.counts(keep))
+            for layer in self.layers_of(stage)
+        }
 
         def places() -> dict[str, Tensor]:
             return {"image_starts": torch.tensor([[*starts]])} if self.images > 1 else {}
@@ -180,7 +176,12 @@ class LanguageDecoder:
                     "last_index": torch.tensor([last]),
                     **places(),
                 },
-                outputs=("logits", *(f"present_{name}" for name in names), *(f"state_{name}" for name in states)),
+                outputs=(
+                    "logits",
+                    *(f"present_{name}" for name in names),
+                    *(f"state_{name}" for name in states),
+                    *(f"{name}_{cut}" for cut in cuts for name in ("kept_indices", "token_bias")),
+                ),
             ),
             GraphSource(
                 role="decode",
@@ -190,8 +191,12 @@ class LanguageDecoder:
                     "write_index": torch.tensor([last + 1]),
                     "token_bias": bias,
                     **places(),
+                    **{f"token_bias_{cut}": torch.zeros(1, self.counts(keep)[cut]) for cut in cuts},
                     # A tensor for each: torch.export takes one that is given twice for one input.
-                    **{f"past_{name}": torch.zeros(past) for name in names},
+                    **{
+                        f"past_{name}": torch.zeros(1, self.heads, slots[int(name.split("_")[1])], self.head_dim)
+                        for name in names
+                    },
                     **{f"state_{name}": torch.zeros(1, *shape) for name, shape in states.items()},
                 },
                 outputs=("logits", *(f"new_{name}" for name in names), *(f"new_state_{name}" for name in states)),
@@ -235,14 +240,16 @@ class Embed(nn.Module):
 class Prefill(nn.Module):
     """inputs_embeds [B, L, D], kept_indices [B, I K] int64, token_bias [B, I K] float32, last_index [B] int64, of
     several images image_starts [B, I] int64 -> logits [B, V] at last_index, then present_key_i, present_value_i
-    [B, G, L + spare, d] of every layer that attends, and state_<kind>_i of the others; L = P + I K, for any K.
+    [B, G, L + spare, d] of every layer that attends, state_<kind>_i of the others, and of each cut that leaves any
+    kept_indices_<j> and token_bias_<j> [B, K_j] of them; L = P + I K, for any K without cuts.
 
-    The caches are zero after L.
+    The caches are zero after L, which is P + K_j behind a cut.
     """
 
     def __init__(self, decoder: LanguageDecoder) -> None:
         super().__init__()
-        self.model, self.head, self.sizes = decoder.model, decoder.head, decoder
+        self.parts, self.head, self.sizes = nn.ModuleList(parts(decoder.model, decoder.cuts)), decoder.head, decoder
+        self.compress = nn.ModuleList(Compress(cut, j) for j, cut in enumerate(decoder.cuts, 1) if cut.case.keep)
 
     def forward(
         self,
@@ -253,39 +260,55 @@ class Prefill(nn.Module):
         image_starts: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """See the class."""
-        sizes, cache, length = self.sizes, Carried(last_index=last_index), inputs_embeds.shape[1]
-        keep = kept_indices.shape[1] // sizes.images
-        places = None if image_starts is None else Places.of(image_starts, keep, length)
-        real = (torch.arange(length) <= last_index[:, None]).to(inputs_embeds.dtype)
-        bias = sizes.spread(token_bias, length, places)
-        mask = sizes.mask(keep, last_index, places)
-        embeds, *further = inputs_embeds.split(sizes.dim, -1)
-        named = {"deepstack_visual_embeds": further} if further else {}
-        hidden = self.model(
-            inputs_embeds=embeds,
-            attention_mask=masks(self.model.config, mask + bias[:, None, None], real, bias),
-            position_ids=_axes(sizes.rotated(kept_indices, places)),
-            past_key_values=cache,
-            use_cache=True,
-            **named,
-        ).last_hidden_state
+        sizes, cache = self.sizes, Carried(last_index=last_index)
+        hidden, *further = inputs_embeds.split(sizes.dim, -1)
+        named: dict[str, Any] = {"deepstack_visual_embeds": further} if further else {}
+        left: list[Tensor] = []
+        for stage, part in enumerate(self.parts):
+            length, keep = hidden.shape[1], kept_indices.shape[1] // sizes.images
+            places = None if image_starts is None else Places.of(image_starts, keep, length)
+            real = (torch.arange(length) <= last_index[:, None]).to(inputs_embeds.dtype)
+            bias = sizes.spread(token_bias, length, places)
+            mask = sizes.mask(keep, last_index, places)
+            if stage < len(self.compress):
+                named["watch"] = watch = LastRow(sizes.cuts[stage].layer - 1, last_index)
+            else:
+                named.pop("watch", None)
+            hidden = part(
+                inputs_embeds=hidden,
+                attention_mask=masks(part.config, mask + bias[:, None, None], real, bias),
+                position_ids=_axes(sizes.rotated(kept_indices, places)),
+                past_key_values=cache,
+                use_cache=True,
+                **named,
+            ).last_hidden_state
+            if stage < len(self.compress):
+                compress: Any = self.compress[stage]
+                before = kept_indices, token_bias
+                hidden, kept_indices, token_bias = shortened(compress, hidden, sizes.offset, *before, watch)
+                last_index = last_index - (keep - kept_indices.shape[1])
+                left += [kept_indices, token_bias]
+            elif stage < len(sizes.cuts):
+                hidden = torch.cat([hidden[:, : sizes.offset], hidden[:, sizes.offset + keep :]], 1)
+                kept_indices, token_bias, last_index = kept_indices[:, :0], token_bias[:, :0], last_index - keep
         last = hidden.gather(1, last_index[:, None, None].expand(-1, -1, hidden.shape[2]))
         present = [F.pad(part, (0, 0, 0, sizes.answer_length)) for part in cache.in_order()]
-        return self.head(last[:, 0]), *present, *(cache.made[name] for name in sizes.carried)
+        return self.head(last[:, 0]), *present, *(cache.made[name] for name in sizes.carried), *left
 
 
 class Decode(nn.Module):
     """input_ids [B, 1] int64, write_index [B] int64, token_bias [B, I K] float32, of several images image_starts [B, I]
-    int64, past_key_i, past_value_i [B, G, capacity, d] of every layer that attends, state_<kind>_i of the others ->
-    logits [B, V], then new_key_i, new_value_i [B, G, 1, d], and new_state_<kind>_i in the place of what was given.
+    int64, of each cut that leaves any token_bias_<j> [B, K_j] float32, of every layer that attends past_key_i,
+    past_value_i [B, G, capacity_i, d], state_<kind>_i of the others -> logits [B, V], then new_key_i, new_value_i
+    [B, G, 1, d], and new_state_<kind>_i in the place of what was given.
 
-    Slots of the past from write_index on are not seen.
+    Slots of the past from write_index on are not seen; behind a cut that is fewer by the tokens that it removed.
     """
 
     def __init__(self, decoder: LanguageDecoder, keep: int) -> None:
         super().__init__()
-        self.model, self.head, self.sizes, self.keep = decoder.model, decoder.head, decoder, keep
-        self.embedding = decoder.embedding
+        self.parts, self.head, self.sizes = nn.ModuleList(parts(decoder.model, decoder.cuts)), decoder.head, decoder
+        self.embedding, self.keep = decoder.embedding, keep
 
     def forward(
         self, input_ids: Tensor, write_index: Tensor, token_bias: Tensor, *further: Tensor
@@ -293,23 +316,29 @@ class Decode(nn.Module):
         """See the class."""
         sizes, index = self.sizes, write_index[:, None]
         starts, caches = (further[0], further[1:]) if sizes.images > 1 else (None, further)
+        told = sum(cut.case.keep > 0 for cut in sizes.cuts)
+        biases = [token_bias, *caches[:told], *[token_bias[:, :0]] * (len(sizes.cuts) - told)]
+        caches = caches[told:]
         caches, states = caches[: len(sizes.caches)], dict(zip(sizes.carried, caches[len(sizes.caches) :], strict=True))
-        cache, length = Carried(states), sizes.capacity(self.keep)
-        places, position = None, index + (sizes.positions.advance - self.keep)
+        cache, position = Carried(states), index + (sizes.positions.advance - self.keep)
         if starts is not None:
-            places, count = Places.of(starts, self.keep, length), (starts < index).sum(1, keepdim=True)
-            position = index + count * (sizes.positions.advance - self.keep)
-        seen = torch.where(torch.arange(length)[None] < index, 0.0, MASKED)
-        mask = seen + sizes.spread(token_bias, length, places)
+            position = index + (starts < index).sum(1, keepdim=True) * (sizes.positions.advance - self.keep)
         position = position.expand(len(sizes.positions.rows), -1, -1)
-        hidden = self.model(
-            inputs_embeds=self.embedding(input_ids),
-            attention_mask=masks(self.model.config, mask[:, None, None], None),
-            position_ids=_axes(position),
-            past_key_values=cache,
-            use_cache=True,
-            past=dict(zip(sizes.attending, zip(caches[::2], caches[1::2], strict=True), strict=True)),
-        ).last_hidden_state
+        past = dict(zip(sizes.attending, zip(caches[::2], caches[1::2], strict=True), strict=True))
+        hidden = self.embedding(input_ids)
+        for part, bias, count in zip(self.parts, biases, sizes.counts(self.keep), strict=True):
+            length = sizes.capacity(count)
+            places = None if starts is None else Places.of(starts, count, length)
+            seen = torch.where(torch.arange(length)[None] < index - (self.keep - count), 0.0, MASKED)
+            mask = seen + sizes.spread(bias, length, places)
+            hidden = part(
+                inputs_embeds=hidden,
+                attention_mask=masks(part.config, mask[:, None, None], None),
+                position_ids=_axes(position),
+                past_key_values=cache,
+                use_cache=True,
+                past=past,
+            ).last_hidden_state
         return self.head(hidden[:, 0]), *cache.in_order(), *(cache.made[name] for name in sizes.carried)
 
 

@@ -30,6 +30,8 @@ def costly(encoder: ir.Model, inserted: Inserted, proved: Proved) -> list[str]:
     parts = [
         (step.method, ort_runner(between(encoder, fed, outputs)), fed)
         for step in inserted.steps
+        # One that keeps every token stands for none.
+        if step.keep < step.seam.tokens
         for outputs, fed in alone.items()
         if step.node_outputs["tokens"] in outputs
     ]

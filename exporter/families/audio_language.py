@@ -14,6 +14,7 @@ from ...runtimes.bundle.manifest import LogMelRecord
 from ..sources.sound import log_mel_of
 from .joined import encoder_of, joined
 from .layout import Layout
+from .limits import check_lengths
 from .multimodal import Multimodal
 from .spoken import heard
 
@@ -91,7 +92,7 @@ class AudioLanguage(Multimodal):
             window=float(seconds),
         )
         if made.marks is not None:
-            made.check_lengths()
+            check_lengths(made)
         return made
 
 

@@ -5,8 +5,8 @@ encoders, and in where things lie.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,18 +20,23 @@ from ...runtimes.tokenizer_file import TokenizerFile
 from ..decoders.attention import NAME
 from ..decoders.language import LanguageDecoder, Positions
 from ..decoders.states import attends, prepare
-from ..sources.chat import CALLED, prompt_of
+from ..sources.chat import prompt_of
 from ..sources.source import Answered, GraphSource, Source
 from ..sources.tokenizer import FILE, tokenizer_of
 from ..sources.weights import emptied, without_weights
 from .answering import Marks, a_word, check_placeholder, marks, unlike_greedy
+from .between_layers import check_inner, cuts_of, tokens_by_layer
 from .input_embeddings import text_graph
 from .layout import Layout, prefix_of, shell
+from .limits import check_images, check_lengths
 from .multimodal_reference import Reference, parted
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from ...graph_passes.compressors import Case
+    from ...graph_passes.insertion.sequence import Step
+    from ..decoders.stages import Cut
     from ..sources.checkpoint import Checkpoint
 
 _TOKENIZER = f"processor/{FILE}"
@@ -145,6 +150,19 @@ class Multimodal(Source):
         whole = self.whole("eager")
         return Reference(whole, self.layout.language, self.decoder)
 
+    def inside(self, steps: Sequence[Step], *, size_bias: bool) -> Self:
+        """See `Source`."""
+        check_inner(self, steps)
+        return replace(self, inner=tuple(steps), inner_bias=size_bias)
+
+    def cuts(self, keep: int) -> tuple[Cut, ...]:
+        """The compressors between the layers of the language model, where K = `keep` tokens enter it."""
+        return cuts_of(self, keep)
+
+    def inner_cases(self, keep: int) -> list[Case]:
+        """See `Source`."""
+        return [cut.case for cut in self.cuts(keep)]
+
     def language(self, keep: int) -> list[GraphSource]:
         """embed, prefill and decode for K = `keep`; the examples are a question and a word of an answer."""
         if self.marks is None:
@@ -155,18 +173,22 @@ class Multimodal(Source):
         starts: list[int] = []
         if self.images > 1 and record:
             prompt, starts = placed(prompt, record, self.images)
-        return self.decoder.graphs(keep, prompt, word, starts)
+        return replace(self.decoder, cuts=self.cuts(keep)).graphs(keep, prompt, word, starts)
 
     def generation(self, keep: int) -> GenerationRecord | None:
         """See `runtimes.bundle.manifest` for the contract; one capacity for each layer, 0 for those with a state."""
         if self.marks is None:
             return None
         text, lengths, images = self.language_config, self.checkpoint.lengths, self.images
+        seen = tokens_by_layer(self.cuts(keep), keep, text.num_hidden_layers)
         return GenerationRecord(
             image_span=(self.offset, keep),
             tokens_in=self.tokens,
             prompt_length=lengths.prompt,
-            kv_capacity=[(lengths.prompt + images * keep + lengths.answer) * attending for attending in attends(text)],
+            kv_capacity=[
+                (lengths.prompt + images * count + lengths.answer) * attending
+                for count, attending in zip(seen, attends(text), strict=True)
+            ],
             max_new_tokens=lengths.answer,
             vocabulary=text.vocab_size,
             bos=self.marks.bos,
@@ -198,7 +220,7 @@ class Multimodal(Source):
     def _questions(self) -> list[list[int]]:
         """The ids of a question about one image, two, ...; a tokenizer of many megabytes is read for them once."""
         path = self.checkpoint.folder / FILE
-        reader = TokenizerFile(self.processor_files[_TOKENIZER], path, self.generation(1))
+        reader = TokenizerFile(self.processor_files[_TOKENIZER], path, self.generation(self.tokens))
         asked = self.layout.question or _QUESTIONS[self.layout.media]
         return [reader.prompt(asked, images) for images in range(1, self.images + 1)]
 
@@ -215,7 +237,8 @@ class Multimodal(Source):
         prompt, place = self.proof_prompt(images), self.offset
         # The words before the first image, between them and behind the last.
         words = [prompt[:place], prompt[place:]] if self.images == 1 else parted(prompt, self.placeholder)
-        return self.reference.answer(encoded, token_bias, words, self.marks, limit)
+        cuts = self.cuts(encoded["tokens"].shape[1]) if self.inner else ()
+        return self.reference.answer(encoded, token_bias, words, self.marks, limit, cuts)
 
     def let_go(self) -> None:
         """See `Source`."""
@@ -250,7 +273,7 @@ class Multimodal(Source):
             return
         vocabulary = self.language_config.vocab_size
         check_placeholder(self.checkpoint, self.placeholder, vocabulary, self.layout.media)
-        self.check_images()
+        check_images(self)
         content, _ = tokenizer_of(self.checkpoint, vocabulary)
         layout = self.layout
         found = prompt_of(
@@ -273,7 +296,7 @@ class Multimodal(Source):
         self.processor = ProcessorRecord(kind="tokenizers", tokenizer=_TOKENIZER)
         self.processor_files = {_TOKENIZER: content}
         self.takes_lengths = True
-        self.check_lengths()
+        check_lengths(self)
         self.marks = marks(self.checkpoint, self.language_config, vocabulary)
         length, lengths = len(self.proof_prompt()), self.checkpoint.lengths
         length -= self.images if self.images > 1 else 0
@@ -285,40 +308,6 @@ class Multimodal(Source):
                 where=str(self.checkpoint.folder),
                 fix=f"Give --prompt-length {2 * length}, or more for longer questions.",
             )
-
-    def check_images(self) -> None:
-        """Raise `RequestError` where a prompt cannot have as many images as were asked for."""
-        hears = self.layout.media == "audio"
-        why = "it hears sounds, and reads no pictures" if hears else self.layout.alone
-        if self.images > 1 and why:
-            raise RequestError(
-                f"--images {self.images} cannot be had of {self.name}: {why}",
-                where=str(self.checkpoint.folder / "config.json"),
-                fix="Leave --images out, and ask about each.",
-            )
-
-    def check_lengths(self) -> None:
-        """All that a sequence may hold must fit the positions that the model was made for, or RequestError."""
-        lengths, text = self.checkpoint.lengths, self.language_config
-        whole, images = lengths.prompt + lengths.answer + self.images * self.positions().advance, self.images
-        fewer = "Give a smaller --prompt-length or --answer-length" + ", or fewer --images" * (self.images > 1)
-        for name, says, fix in (
-            ("max_position_embeddings", "max_position_embeddings of config.json is {}", f"{fewer}."),
-            (
-                "sliding_window",
-                "layers of this model see {} (sliding_window)",
-                f"{fewer}: within the window all layers see all.",
-            ),
-        ):
-            most = getattr(text, name, None)
-            if most is not None and whole > most:
-                called = CALLED[self.layout.media] if images == 1 else f"{images} images"
-                raise RequestError(
-                    f"a prompt of {lengths.prompt} ids, {called} of {self.tokens} tokens and an answer of "
-                    f"{lengths.answer} take {whole} positions, and {says.format(most)}",
-                    where=str(self.checkpoint.folder / "config.json"),
-                    fix=fix,
-                )
 
     # The text of a question, for methods that read it
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..decoders.language import LanguageDecoder
+from ..decoders.stages import Cut
 from ..sources.source import Answered
 from .answering import Marks
+from .cut_reference import Cuts
 from .greedy_reference import Hook, greedy
 
 
@@ -110,16 +113,18 @@ class Reference:
         prompt: Sequence[Sequence[int]],
         marks: Marks,
         limit: int,
+        cuts: Sequence[Cut] = (),
     ) -> Answered:
         """What greedy `generate` says.
 
         Args:
-            encoded: of I images, tokens [1, I K, D] and kept_indices [1, I K].
+            encoded: of I images, tokens [1, I K, D] and kept_indices [1, I K]; see also `Cuts.own`.
             token_bias: [1, I K], added to the mask of every attention; its e^x, whole numbers, is how often linear
                 attentions count a token.
             prompt: the ids before the first image, those between it and the next, ..., and those behind the last.
             marks: of the model.
             limit: at most so many ids.
+            cuts: the compressors between the layers of the language model.
         """
         kept = torch.from_numpy(encoded["kept_indices"].astype(np.int64))
         embedding = self._language.get_input_embeddings()
@@ -132,13 +137,14 @@ class Reference:
         image = _woven(nothing, torch.ones(1, kept.shape[1])) > 0
         bias = _woven(nothing, torch.from_numpy(np.asarray(token_bias, np.float32)))
         times = bias[0].exp().round().long()
+        cut = Cuts(self._language, cuts, (len(prompt[0]), kept.shape[1]), kept, bias, encoded)
 
         def biased(
-            _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
+            attention: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
         ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            mask = named["attention_mask"]
+            mask, own = named["attention_mask"], cut.bias(attention.layer_idx)  # type: ignore[arg-type]
             assert mask is not None, "eager attention has a mask"
-            added = F.pad(bias, (0, mask.shape[-1] - bias.shape[-1]))[:, None, None]
+            added = F.pad(own, (0, mask.shape[-1] - own.shape[-1]))[:, None, None]
             return args, {**named, "attention_mask": mask + added}
 
         def deepened(
@@ -158,8 +164,9 @@ class Reference:
             "position_ids": positions[0] if len(positions) == 1 else positions,
             **self._kinds(image),
         }
-        with repeating(self._language, times):
-            return greedy(self.model.generate, hooks, marks, limit, inputs=inputs)
+        with repeating(self._language, times), cut.hooked():
+            answered = greedy(self.model.generate, hooks, marks, limit, inputs=inputs)
+        return replace(answered, picks=cut.picks)
 
 
 def parted(prompt: Sequence[int], placeholder: int) -> list[list[int]]:

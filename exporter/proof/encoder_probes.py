@@ -106,12 +106,12 @@ def _into(model: ir.Model, step: Inserted) -> list[str]:
 
 def _compressor(graph: GraphSource, step: Inserted, into: list[str], own: Values) -> Probe:
     tokens = own[into[0]]
-    _finite(tokens, into[0], step.seam.name)
+    check_finite(tokens, into[0], step.seam.name)
     case = Case(tokens.shape[1], tokens.shape[2], step.keep, tokens.dtype.name, step.seam.grid)
     signals = {name: own[value] for name, value in zip(step.compressor.signals(), into[1:])}
     reference = run_reference(step.compressor, case, tokens, signals)
     expected = {name: getattr(reference, field) for field, name in step.node_outputs.items()}
-    return Probe("compressor", graph.role, {name: own[name] for name in into}, expected, _card(step.compressor, case))
+    return Probe("compressor", graph.role, {name: own[name] for name in into}, expected, card(step.compressor, case))
 
 
 def _sequence(graph: GraphSource, step: Inserted, before: Inserted, own: Values) -> Probe:
@@ -186,7 +186,8 @@ def _inject(step: Inserted, own: Values) -> tuple[dict[str, np.ndarray], Injecte
     return fed, Injected(step.seam, shorter, None if sizes is None else to_tensor(sizes), kept, among)
 
 
-def _card(compressor: Compressor, case: Case) -> dict[str, Any]:
+def card(compressor: Compressor, case: Case) -> dict[str, Any]:
+    """How a probe says that a compressor is rebuilt."""
     return {
         "name": compressor.method.name,
         "params": parameters(compressor),
@@ -198,7 +199,8 @@ def _card(compressor: Compressor, case: Case) -> dict[str, Any]:
     }
 
 
-def _finite(tokens: np.ndarray, tensor: str, seam: str) -> None:
+def check_finite(tokens: np.ndarray, tensor: str, seam: str) -> None:
+    """Raise `GraphError` where tokens at a seam are NaN or inf."""
     bad = int((~np.isfinite(tokens.astype(np.float32))).sum())
     if bad:
         raise GraphError(

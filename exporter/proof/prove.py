@@ -81,6 +81,7 @@ def prove(
     from .encoder_probes import encoder_probes
     from .end_to_end import end_to_end
     from .generation import check_answers, in_prompts
+    from .inner_parts import compressor_probes, picks
     from .parity import check
 
     source, inserted, models = plan.source, built.inserted, built.models
@@ -106,7 +107,10 @@ def prove(
     by_role = in_prompts(variant.generation, _by_role(variant, encoded))
     if variant.generation:
         wholes = in_prompts(variant.generation, whole_in_torch.wholes if whole_in_torch else [])
-        probes += _of_language(plan, built, variant, by_role, language_values(by_role[0]), wholes)
+        inner = _inside_prefill(plan, built, variant, by_role, models)
+        probes += compressor_probes(built.inner, inner)
+        by_role = [{**one, **picks(own)} for one, own in zip(by_role, inner)] if inner else by_role
+        probes += _of_language(plan, built, variant, by_role, wholes, inner)
         if precision != "bf16":
             source.let_go()
             give_back()
@@ -127,14 +131,36 @@ def prove(
     return Proved(proof, whole_in_torch.error if whole_in_torch else None, encoded, probes, weights)
 
 
+def _inside_prefill(
+    plan: Plan, built: Built, variant: Variant, by_role: Any, models: Mapping[Role, ir.Model]
+) -> list[dict[str, np.ndarray]]:
+    """What prefill computes around its compressors, of each sample; nothing where it has none."""
+    from ...runtimes.ort.graph import ort_runner
+    from .inner_parts import prefill_values
+
+    if not built.inner:
+        return []
+    prompt = plan.source.proof_prompt()
+    found = prefill_values(variant, built.inner, models, ort_runner, [(one, prompt) for one in by_role])
+    give_back()
+    return found
+
+
 def _of_language(
-    plan: Plan, built: Built, variant: Variant, by_role: Any, values: dict[str, np.ndarray], wholes: list[Any]
+    plan: Plan, built: Built, variant: Variant, by_role: Any, wholes: list[Any], inner: list[dict[str, np.ndarray]]
 ) -> list[Probe]:
     """What PyTorch makes of the language graphs and of answers; it holds their modules no longer than that."""
     from .generation import answer_probes
+    from .inner_parts import around, given
     from .parity import language_probes
 
-    probes = language_probes(built.language or plan.source.language(built.inserted.leaving), values)
+    modules = built.language or plan.source.language(built.inserted.leaving)
+    prefill = given(modules, built.inner, inner[0]) if inner else None
+    probes = language_probes(modules, language_values(by_role[0]))
+    if inner:
+        whole = next(probe for probe in probes if probe.part == "prefill")
+        probes = [probe for probe in probes if probe is not whole]
+        probes += around(whole, prefill, built.inner, inner[0])
     return probes + (answer_probes(plan.source, variant, by_role, wholes) if plan.source.proof_prompt() else [])
 
 

@@ -196,7 +196,7 @@ def _end_to_end(runner: EngineRunner, probes: list[Probe]) -> list[str]:
     encode = runner(runner.models["encoder"])
     kept = runner.session.variant.graphs["encoder"].outputs["kept_indices"].name
     # With several compressors, the graph's output is their composed kept_indices.
-    picks = [probe for probe in probes if kept in probe.expected]
+    picks = [probe for probe in probes if kept in probe.expected and probe.role == "encoder"]
     shares = []
     for sample, pick in zip(samples, picks, strict=True):
         # The text is an input of the encoder that goes to the compressor, not to the head.

@@ -35,11 +35,12 @@ _GIVEN = {
 def facts(plan: Plan, manifest: Manifest, precision: str) -> list[tuple[str, str]]:
     """(name, value) of everything that was chosen."""
     records, device = manifest.variants[0].compression, manifest.variants[0].device
-    if len(records) > len(plan.steps):
+    asked = (*plan.steps, *plan.source.inner)
+    if len(records) > len(asked):
         # A schedule: one step as it was asked for, with what all of its layers leave.
-        spread = len(records) - len(plan.steps) + 1
+        spread = len(records) - len(asked) + 1
         records = [records[0].model_copy(update={"tokens_out": records[spread - 1].tokens_out}), *records[spread:]]
-    steps = [_step(step, record, plan) for step, record in zip(plan.steps, records)]
+    steps = [_step(step, record, plan) for step, record in zip(asked, records)]
     if len(steps) > 1:
         steps = [[(f"{number}. {name}", value) for name, value in step] for number, step in enumerate(steps, 1)]
     found = [
@@ -145,9 +146,9 @@ def _made(plan: Plan, manifest: Manifest) -> str:
 
 
 def _method(plan: Plan, manifest: Manifest) -> list[str]:
-    (step,) = plan.steps
+    (step,) = plan.asked
     words = ["--method", step.compressor.method.name]
-    for one in (variant.compression[0] for variant in manifest.variants):
+    for one in (variant.compression[-1] for variant in manifest.variants):
         words += ["--ratio", one.ratio] if step.keep is None else ["--keep", str(one.tokens_out)]
     words += ["--seam", step.seam] if step.seam != "auto" else []
     words += ["--rebuild"] if step.rebuild else []

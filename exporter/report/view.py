@@ -110,7 +110,7 @@ def view(
     variant = manifest.variants[0]
     records = variant.compression
     tokens_in, tokens_out = records[0].tokens_in, records[-1].tokens_out
-    method = plan.recipe or records[0].method
+    method = plan.recipe or plan.method
     checks = sorted(result.proof["checks"], key=lambda check: bool(check["ok"])) if result.proof else []
     status, verdict = _verdict(checks, failure)
     judged = "fp32" if result.precision == "bf16" else result.precision
@@ -184,10 +184,11 @@ def _tiles(result: Exported, checks: list[dict[str, Any]], tokens: list[int]) ->
 
 def _variant(result: Exported) -> tuple[str, str, str, str]:
     """A row of the table of variants."""
-    record, checks = result.compression[0], result.proof["checks"] if result.proof else []
+    first, last = result.compression[0], result.compression[-1]
+    checks = result.proof["checks"] if result.proof else []
     return (
         result.variant,
-        f"{record['tokens_in']} → {record['tokens_out']}",
+        f"{first['tokens_in']} → {last['tokens_out']}",
         f"{sum(bool(check['ok']) for check in checks)} of {len(checks)}" if checks else "not verified",
         f"{result.accuracy['compressed']:.1%}" if result.accuracy else "–",
     )

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from ...graph_passes.compressors import Compressor
+    from ...graph_passes.compressors import Case, Compressor
+    from ...graph_passes.insertion.sequence import Step
 
 Parts = Literal["encoder", "all"]
 Kind = Literal["builtin", "checkpoint", "module", "onnx"]
@@ -85,10 +86,12 @@ class Answered:
     Attributes:
         ids: with the one that ends it, where it ended.
         scores: [n, V] float32, what each was chosen by; -inf where an id may not be chosen.
+        picks: ``kept_indices_<j>`` -> which tokens are left behind each compressor in the language model.
     """
 
     ids: list[int]
     scores: np.ndarray
+    picks: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass
@@ -121,6 +124,8 @@ class Source(ABC):
         window: seconds of sound that the encoder takes, where they are not the model's own.
         windows: what the encoder's layers do that needs every token at its place, as a clause; empty where nothing.
         notes: what a user must know of the model, such as what was left out.
+        inner: the compressors between the layers of its language model, upstream first; see `inside`.
+        inner_bias: whether layers behind them add log(sizes) of what they merge.
     """
 
     kind: Kind
@@ -146,6 +151,8 @@ class Source(ABC):
     window: float | None = None
     windows: str = ""
     notes: tuple[str, ...] = ()
+    inner: tuple[Step, ...] = ()
+    inner_bias: bool = False
 
     @property
     def takes(self) -> Modality | None:
@@ -236,6 +243,26 @@ class Source(ABC):
             fix="Leave --window out: it is for recognisers such as Whisper, and for Qwen3-ASR and Granite-Speech.",
         )
 
+    def inside(self, steps: Sequence[Step], *, size_bias: bool) -> Source:
+        """This model with compressors between the layers of its language model, over the same weights.
+
+        Args:
+            steps: at seams ``decoder_layer:<i>``, upstream first.
+            size_bias: see `inner_bias`.
+
+        Raises:
+            RequestError: its language model cannot have them, or not there.
+        """
+        raise RequestError(
+            f"seam {steps[0].seam} is a place in a language model, and {self.name} has none that can be parted there",
+            fix="Give the folder of a vision-language checkpoint, or take a seam of its encoder: "
+            "--seam projector_output.",
+        )
+
+    def inner_cases(self, keep: int) -> list[Case]:
+        """Of the compressors in `inner`, where K = `keep` tokens enter the language model."""
+        return []
+
     def language(self, keep: int) -> list[GraphSource]:
         """The graphs embed, prefill and decode for K kept tokens; none where only the encoder is exported."""
         return []
@@ -255,7 +282,7 @@ class Source(ABC):
 
         Args:
             encoded: what the encoder and its compressor give: tokens [1, K, D], kept_indices [1, K]; with several
-                images those of each, one after the other.
+                images those of each, one after the other. With `inner` also what its graph kept behind each.
             token_bias: [1, K] float32; likewise.
             limit: at most so many ids.
             images: see `proof_prompt`.

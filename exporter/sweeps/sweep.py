@@ -77,7 +77,7 @@ def sweep(
     from .picture import draw
 
     asked = [method_of(text) for text in methods]
-    _check_numbers(ratios, seeds, questions)
+    _check_asked(ratios, seeds, questions, seam)
     opened = open_source(source, parts=parts)
     _check_task(opened, asked, inputs, prompt)
     bench = Bench(opened, seam)
@@ -119,11 +119,16 @@ def sweep(
     return {**result, "out": str(folder)}
 
 
-def _check_numbers(ratios: Sequence[str], seeds: int, questions: int) -> None:
+def _check_asked(ratios: Sequence[str], seeds: int, questions: int, seam: str) -> None:
     for ratio in ratios:
         parse_ratio(ratio)
     if seeds < 1 or questions < 1:
         raise RequestError(f"{seeds} seeds of {questions} questions are no questions", fix="Ask at least one of each.")
+    if seam.startswith("decoder_layer:"):
+        raise RequestError(
+            f"a sweep compares what encoders keep, and seam {seam} is in the language model",
+            fix=f"Export each: tokexport model SOURCE --method cls_topk --seam {seam} --ratio 0.5.",
+        )
 
 
 def _check_task(opened: Source, asked: Sequence[Compressor], inputs: Path | None, prompt: str | None) -> None:

@@ -7,7 +7,8 @@ Source: FasterVLM (arXiv 2412.01818), on CLIP before the projector. For attentio
 
 a is the CLS row of the last attention before the seam, mean over heads. FasterVLM reads the last layer's attention and
 the second last layer's tokens; here both are those of the seam. ``attention`` "received" is what audio transformers
-prune by (arXiv 2504.01690). Domain: any K from 1 to N; K = N is the identity.
+prune by (arXiv 2504.01690). Between the layers of a language model a is the row of the prompt's last id: FastV
+(arXiv 2403.06764). Domain: any K from 1 to N; K = N is the identity.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -59,7 +59,7 @@ def emit(model: ir.Model, insertion: Insertion) -> Emitted:
     """
     graph, after = model.graph, insertion.after
     signals, reads = _signals(model, insertion)
-    function = _function(model, insertion)
+    function = body(model, insertion.compressor, insertion.case, insertion.learned)
     taken = {*values_by_name(graph), *insertion.outputs.values()}
     b = Builder(unique_name(f"{insertion.tensor}.{insertion.compressor.method.name}", taken) + ".")
     whole = _with_batch(b, insertion)
@@ -98,15 +98,22 @@ def _signals(model: ir.Model, insertion: Insertion) -> tuple[list[ir.Value], dic
     return values, reads
 
 
-def _function(model: ir.Model, insertion: Insertion) -> ir.Function:
-    """The body for this case: the one that is there, or a new one."""
-    compressor, case, opset = insertion.compressor, insertion.case, standard_opset(model)
+def body(model: ir.Model, compressor: Compressor, case: Case, learned: Iterable[str] = ()) -> ir.Function:
+    """The body of a compressor as a function of `model`: the one that is there, or a new one.
+
+    Args:
+        model: the function is added to it.
+        compressor: with its parameters.
+        case: the shapes that it is built for.
+        learned: names of its weights, which it reads behind the signals.
+    """
+    opset = standard_opset(model)
     name = function_name(compressor, case, opset)
     if (DOMAIN, name, "") in model.functions:
         return model.functions[DOMAIN, name, ""]
     b = Builder()
     tokens = ir.Value(name="input.tokens")
-    further = {extra: ir.Value(name=f"input.{extra}") for extra in (*compressor.signals(), *insertion.learned)}
+    further = {extra: ir.Value(name=f"input.{extra}") for extra in (*compressor.signals(), *learned)}
     with blamed(compressor, "onnx"):
         result = compressor.onnx(b, case, tokens, **further)
         outputs = {output: getattr(result, output) for output in OUTPUTS}
@@ -116,6 +123,15 @@ def _function(model: ir.Model, insertion: Insertion) -> ir.Function:
     function.opset_imports[""] = opset
     model.functions[function.identifier()] = function
     return function
+
+
+def describe(node: ir.Node, compressor: Compressor, case: Case) -> None:
+    """Write into the metadata of a compressor's node what other forms of the graph are made from."""
+    node.metadata_props[METHOD_KEY] = compressor.method.name
+    node.metadata_props[KEEP_KEY] = str(case.keep)
+    node.metadata_props[PARAMS_KEY] = json.dumps(parameters(compressor))
+    if case.grid is not None:
+        node.metadata_props[GRID_KEY] = json.dumps(case.grid)
 
 
 def _initializers(graph: ir.Graph, insertion: Insertion, prefix: str) -> list[ir.Value]:
@@ -134,11 +150,7 @@ def _node(b: Builder, insertion: Insertion, op_type: str, inputs: Sequence[ir.Va
     """The compressor's node, its outputs named and typed."""
     case, compressor = insertion.case, insertion.compressor
     node = ir.Node(DOMAIN, op_type, inputs, num_outputs=len(OUTPUTS), name=b.prefix.rstrip("."))
-    node.metadata_props[METHOD_KEY] = compressor.method.name
-    node.metadata_props[KEEP_KEY] = str(case.keep)
-    node.metadata_props[PARAMS_KEY] = json.dumps(parameters(compressor))
-    if case.grid is not None:
-        node.metadata_props[GRID_KEY] = json.dumps(case.grid)
+    describe(node, compressor, case)
     shapes = {
         "tokens": [case.keep, width(compressor, case)],
         "kept_indices": [case.keep],

@@ -41,7 +41,7 @@ from .inserted import Inserted
 from .plan import EXTRA_OUTPUTS, output_names, plan_insertion
 from .rebuild import close, inside, open_behind
 
-_LAYER = re.compile(r"encoder_layer:(\d{1,9})(?:/(\d{1,9}))?")
+_LAYER = re.compile(r"(encoder|decoder)_layer:(\d{1,9})(?:/(\d{1,9}))?")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Step:
         Raises:
             RequestError: more than there are, or none.
         """
-        return tokens_kept(tokens, ratio=self.ratio, keep=self.keep)
+        return tokens_kept(tokens, ratio=self.ratio, keep=self.keep, least=least_at(self.seam))
 
     def made(self, keep: int) -> Compressor:
         """The compressor with its `shares` as counts for K = `keep`."""
@@ -287,26 +287,38 @@ def _refuse_signals(step: Step) -> None:
         )
 
 
-def layers_up_to(seam: str, layers: int) -> int:
-    """Number of encoder layers up to a seam, of `layers`: all, unless the seam names a layer or a share of the layers.
+def least_at(seam: str) -> int:
+    """The least K at a seam: words go on without tokens between the layers of a language model, and nowhere else."""
+    return 0 if seam.startswith("decoder_layer:") else 1
+
+
+def layers_up_to(seam: str, layers: int, side: str = "encoder") -> int:
+    """Number of layers up to a seam, of `layers`: all, unless the seam names a layer or a share of the layers.
+
+    Args:
+        seam: its name.
+        layers: of the encoder, or of the language model.
+        side: ``encoder``, or ``decoder`` for the language model; seams of the other one name none of these layers.
 
     Raises:
         RequestError: a share outside (0, 1].
     """
     hit = _LAYER.fullmatch(seam)
-    if hit is None or hit[2] is None:
-        return layers if hit is None else int(hit[1]) + 1
-    above, below = int(hit[1]), int(hit[2])
+    if hit is None or hit[1] != side:
+        return layers
+    if hit[3] is None:
+        return int(hit[2]) + 1
+    above, below = int(hit[2]), int(hit[3])
     if not 0 < above <= below:
         raise RequestError(
-            f"seam {seam!r} is no share of the encoder's layers", fix="Write for example encoder_layer:1/4."
+            f"seam {seam!r} is no share of the {side}'s layers", fix=f"Write for example {side}_layer:1/4."
         )
     return math.ceil(Fraction(above, below) * layers)
 
 
 def _named(model: ir.Model, seam: str) -> str:
     """The name of a seam in this graph: a share of the layers becomes the layer."""
-    if not isinstance(seam, str) or not _LAYER.fullmatch(seam) or "/" not in seam:
+    if not isinstance(seam, str) or "/" not in seam or not (hit := _LAYER.fullmatch(seam)) or hit[1] != "encoder":
         return seam
     layers = [layers_up_to(one.name, 0) for one in find_seams(model)]
     if not any(layers):

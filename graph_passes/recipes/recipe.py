@@ -40,7 +40,7 @@ from ...files import parse_toml, read_bounded
 from ..budget import check_budget, parse_ratio, tokens_kept
 from ..compressors import compressor_class, make
 from ..insertion.schedule import EVERY, kept_at
-from ..insertion.sequence import Step, layers_up_to
+from ..insertion.sequence import Step, layers_up_to, least_at
 
 _STEP = re.compile(r"(\d{1,9})\.(.+)")
 
@@ -74,8 +74,8 @@ class Budget(_Strict):
         tokens: N, before the first step.
         entering: tokens that enter the language model.
         average: over the layers of `over`: a number or a fraction.
-        over: the language model, if all steps are upstream of it, so the average equals `entering`; or the encoder,
-            for steps inside it.
+        over: the language model, where that equals `entering` if all steps are upstream of it; or the encoder, for
+            steps inside it.
         layers: number of layers of `over`.
         note: what the paper counts differently.
     """
@@ -112,7 +112,7 @@ class Entry(_Strict):
     @model_validator(mode="after")
     def _makes_a_step(self) -> Entry:
         try:
-            check_budget(ratio=self.ratio, keep=self.keep)
+            check_budget(ratio=self.ratio, keep=self.keep, least=least_at(self.seam))
             known = _parameters(self.method)
             for name, share in self.shares.items():
                 if name not in known or name in self.params:
@@ -122,6 +122,7 @@ class Entry(_Strict):
             # A share becomes a count, so the parameter must accept a count.
             make(self.method, {**self.params, **dict.fromkeys(self.shares, 1)})
             layers_up_to(self.seam, 1)
+            layers_up_to(self.seam, 1, "decoder")
         except RequestError as error:
             raise ValueError(str(error)) from None
         return self
@@ -157,7 +158,7 @@ class Recipe(_Strict):
         if self.budget is None:
             return self
         try:
-            entering = self.counts(self.budget.tokens)[-1]
+            entering = self.entering(self.budget.tokens)
         except RequestError as error:
             raise ValueError(str(error)) from None
         if entering != self.budget.entering:
@@ -171,24 +172,29 @@ class Recipe(_Strict):
         """How many of `tokens` are left after each step."""
         left = []
         for entry in self.steps:
-            tokens = tokens_kept(tokens, ratio=entry.ratio, keep=entry.keep)
+            tokens = tokens_kept(tokens, ratio=entry.ratio, keep=entry.keep, least=least_at(entry.seam))
             left.append(tokens)
         return left
 
+    def entering(self, tokens: int) -> int:
+        """How many of `tokens` enter the language model."""
+        outer = [left for entry, left in zip(self.steps, self.counts(tokens)) if not _inner(entry)]
+        return outer[-1] if outer else tokens
+
     def average(self, budget: Budget) -> Fraction:
         """The average number of tokens over the layers of a budget, computed from the steps."""
-        counts = self.counts(budget.tokens)
-        if budget.over == "language model":
-            return Fraction(counts[-1])
+        counts, inside = self.counts(budget.tokens), budget.over == "language model"
+        first, side = (self.entering(budget.tokens), "decoder") if inside else (budget.tokens, "encoder")
         # Layer i computes with the tokens left by the last step that follows an earlier layer.
-        ends = [layers_up_to(entry.seam, budget.layers) for entry in self.steps]
-        if self.steps[0].seam == EVERY:
-            each = kept_at(budget.tokens, counts[0], budget.layers)
-            ends, counts = [*range(1, budget.layers), *ends[1:]], [*each, *counts[1:]]
-        seen = [
-            next((left for end, left in reversed(list(zip(ends, counts))) if end <= layer), budget.tokens)
-            for layer in range(budget.layers)
+        ends = [
+            (layers_up_to(entry.seam, budget.layers, side), left)
+            for entry, left in zip(self.steps, counts)
+            if _inner(entry) == inside
         ]
+        if not inside and self.steps[0].seam == EVERY:
+            each = kept_at(budget.tokens, counts[0], budget.layers)
+            ends = [*zip(range(1, budget.layers), each), *ends[1:]]
+        seen = [next((left for end, left in reversed(ends) if end <= layer), first) for layer in range(budget.layers)]
         return Fraction(sum(seen), budget.layers)
 
     def made(self, settings: Mapping[str, Any] | None = None) -> tuple[Step, ...]:
@@ -214,6 +220,11 @@ class Recipe(_Strict):
                 # A setting for one step overrides a setting for all steps.
                 own[number - 1] = {**own[number - 1], name: value} if hit else {name: value, **own[number - 1]}
         return tuple(entry.step(mine) for entry, mine in zip(self.steps, own))
+
+
+def _inner(entry: Entry) -> bool:
+    """Whether a step is between the layers of the language model."""
+    return entry.seam.startswith("decoder_layer:")
 
 
 def names() -> list[str]:

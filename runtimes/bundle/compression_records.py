@@ -10,13 +10,18 @@ from .strict import LARGEST, Role, Size, Strict
 
 
 class SeamRecord(Strict):
-    """The seam at which the compressor is inserted."""
+    """The seam at which the compressor is inserted.
+
+    Attributes:
+        span: [start, length] of the tokens in the sequence of a language model, where `graph` is prefill. Schema 2.5.
+    """
 
     kind: str
     graph: Role
     tensor: str
     grid: list[Size] | None = None
     prefix: Annotated[int, Field(ge=0, le=LARGEST)] = 0
+    span: tuple[Annotated[int, Field(ge=0, le=LARGEST)], Size] | None = None
 
 
 class RebuiltRecord(Strict):
@@ -39,6 +44,7 @@ class CompressionRecord(Strict):
     Attributes:
         assume_no_padding: inputs must fill the whole length: a mask of the graph was taken for one that masks nothing.
             Absent where nothing was assumed.
+        tokens_out: 0 where `seam` is in prefill, and no token goes on behind it.
         rebuilt: where its tokens, and those of the steps before it, are put back at their places: kept_indices, sizes
             and assignment are then about the tokens behind that. Absent where they are not. Schema 2.4.
     """
@@ -47,7 +53,7 @@ class CompressionRecord(Strict):
     params: dict[str, Any] = Field(default_factory=dict)
     ratio: str
     tokens_in: Size
-    tokens_out: Size
+    tokens_out: Annotated[int, Field(ge=0, le=LARGEST)]
     size_bias: bool
     assume_no_padding: bool | None = None
     rebuilt: RebuiltRecord | None = None

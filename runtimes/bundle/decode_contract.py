@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 # Begins the name of an input of decode that is a state.
@@ -83,6 +83,39 @@ def check_states(graphs: Graphs) -> None:
                     f"{wanted!r} of the graph `{role}` is {found.dtype} {found.shape}, and decode takes "
                     f"{state.dtype} {state.shape}"
                 )
+
+
+def check_inner(graphs: Graphs, counts: Sequence[int], capacities: Sequence[int]) -> None:
+    """Compressors between layers: prefill tells decode of each what is left, and caches are as long as is said.
+
+    Args:
+        graphs: by role.
+        counts: K_j of each; of one that keeps none nothing is told.
+        capacities: of the caches, by layer.
+
+    Raises:
+        ValueError: they do not.
+    """
+    decode, prefill = graphs.get("decode"), graphs.get("prefill")
+    if not counts or decode is None or prefill is None:
+        return
+    for number, keep in enumerate(counts, 1):
+        if not keep:
+            continue
+        for role, tensors, name in (
+            ("prefill", prefill.outputs, f"kept_indices_{number}"),
+            ("prefill", prefill.outputs, f"token_bias_{number}"),
+            ("decode", decode.inputs, f"token_bias_{number}"),
+        ):
+            if name not in tensors or tensors[name].shape[1:] != [keep]:
+                raise ValueError(f"the graph `{role}` has no {name!r} [B, {keep}], of compressor {number} inside it")
+    for name, past in decode.inputs.items():
+        layer = name.rpartition("_")[2]
+        if not name.startswith("past_key_") or not layer.isdigit():
+            continue
+        said = capacities[int(layer)] if int(layer) < len(capacities) else 0
+        if past.shape[2] != said:
+            raise ValueError(f"{name!r} of the graph `decode` has {past.shape[2]} slots, and kv_capacity says {said}")
 
 
 def has_states(graphs: Graphs) -> bool:

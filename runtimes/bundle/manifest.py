@@ -82,6 +82,13 @@ sequence. The last word of n prompt ids about i images, their places left out, i
 Schema 2.4 adds `rebuilt` of a compression record: inside the encoder its graph computes with fewer tokens, and all of
 them leave its layers. A runtime reads nothing of it: kept_indices, sizes and assignment are about what leaves the
 encoder, as ever.
+
+Schema 2.5 adds compressors between the layers of the language model, numbered j from 1; their record says graph
+``prefill`` and `span`, where their tokens stand in the sequence. Layers behind compressor j see K_j tokens: the
+capacity of their caches is P + K_j + max_new_tokens. Prefill gives kept_indices_<j> [B, K_j] int64, which of the N
+tokens are left behind it, and token_bias_<j> [B, K_j] float32, which decode takes; neither where K_j is 0. last_index
+and write_index count in the sequence that enters the first layer, and the graphs subtract: the slot of a layer's caches
+is write_index less the tokens that were removed in front of it, which is the first layer's capacity less its own.
 """
 
 from __future__ import annotations
@@ -96,7 +103,7 @@ from ...errors import invalid
 from .compression_records import CompressionRecord as CompressionRecord
 from .compression_records import RebuiltRecord as RebuiltRecord
 from .compression_records import SeamRecord as SeamRecord
-from .decode_contract import check_caches, check_states, has_states
+from .decode_contract import check_caches, check_inner, check_states, has_states
 from .export_records import Parity
 from .language_records import LONGEST_PROMPT, GenerationRecord, TextRecord
 from .language_records import ProcessorRecord as ProcessorRecord
@@ -112,11 +119,12 @@ from .strict import LARGEST, BundlePath, FileName, Strict
 from .strict import Role as Role
 
 SCHEMA = "2.0"
-# Of bundles with `Variant.llm_weights`, of those with states, of those whose prompts may have several images, and of
-# those whose tokens are rebuilt. All others say 2.0: its readers check them strictly.
-WEIGHTS_SCHEMA, STATES_SCHEMA, IMAGES_SCHEMA, REBUILT_SCHEMA = "2.1", "2.2", "2.3", "2.4"
+# Of bundles with `Variant.llm_weights`, of those with states, of those whose prompts may have several images, of those
+# whose tokens are rebuilt, and of those with compressors inside the language model. All others say 2.0: its readers
+# check them strictly.
+WEIGHTS_SCHEMA, STATES_SCHEMA, IMAGES_SCHEMA, REBUILT_SCHEMA, INNER_SCHEMA = "2.1", "2.2", "2.3", "2.4", "2.5"
 # Schemas that are read: major version -> its newest minor version.
-READ = {1: 0, 2: 4}
+READ = {1: 0, 2: 5}
 MANIFEST = "manifest.json"
 # The prefix of hidden files and folders inside a bundle or beside it; then those of a pending replacement, and of the
 # staging folder.
@@ -218,6 +226,8 @@ class Variant(Strict):
     @property
     def oldest_schema(self) -> str:
         """That says all of it."""
+        if any(record.seam.graph == "prefill" for record in self.compression):
+            return INNER_SCHEMA
         if any(record.rebuilt for record in self.compression):
             return REBUILT_SCHEMA
         if self.generation and self.generation.images:
@@ -290,6 +300,8 @@ class Manifest(Strict):
         for variant in self.variants:
             check_caches(variant.graphs, self.schema_)
             check_states(variant.graphs)
+            inner = [record.tokens_out for record in variant.compression if record.seam.graph == "prefill"]
+            check_inner(variant.graphs, inner, variant.generation.kv_capacity if variant.generation else [])
         return self
 
     def preprocess_of(self, variant: Variant) -> Preprocess | None:

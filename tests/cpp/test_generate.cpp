@@ -66,6 +66,30 @@ TEST_CASE("a state is replaced at every step") {
     CHECK(number(graphs.calls[3], "state_conv_1") == 20);
 }
 
+TEST_CASE("layers that see fewer tokens have shorter caches, and are told of what is left") {
+    std::vector<Tensors> calls;
+    const Run run = [&](const std::string& role, Tensors inputs) -> Tensors {
+        Tensors outputs = {{"inputs_embeds", Tensor::of<float>({1}, {42})},
+                           {"logits", Tensor::of<float>({1, kVocabulary}, {0, 0, 0, 1, 0, 0})}};
+        if (role == "prefill") {
+            outputs["present_key_0"] = Tensor::of<float>({1, 1, 9, 1}, std::vector<float>(9, 0.0f));
+            outputs["present_key_1"] = Tensor::of<float>({1, 1, 8, 1}, std::vector<float>(8, 0.0f));
+            outputs["token_bias_1"] = Tensor::of<float>({1, 1}, {5});
+        } else if (role == "decode") {
+            for (const char* name : {"new_key_0", "new_key_1"}) outputs[name] = Tensor::of<float>({1, 1, 1, 1}, {7});
+            calls.push_back(std::move(inputs));
+        }
+        return outputs;
+    };
+    Variant made = variant();
+    made.graphs["decode"].outputs["new_key_0"] = {};
+    greedy(run, made, encoded(), {1, 5, 5});
+    REQUIRE(calls.size() == 2);
+    CHECK(calls[1].at("token_bias_1").floats() == std::vector<float>{5});
+    CHECK(calls[1].at("past_key_0").floats() == std::vector<float>{0, 0, 0, 0, 0, 7, 0, 0, 0});
+    CHECK(calls[1].at("past_key_1").floats() == std::vector<float>{0, 0, 0, 0, 7, 0, 0, 0});
+}
+
 TEST_CASE("several images: every graph is told where they begin, and one that is not there is zeros") {
     Scripted graphs{{3, kEos}};
     Variant several = variant();

@@ -56,3 +56,21 @@ def test_two_images_are_answered_as_in_python(cpp: Calls, tmp_path: Path) -> Non
         Image.fromarray(one).save(files[-1])
     tool = (INSTALLED / "bin/tokexport-run", *files, path, "--prompt-ids", ",".join(map(str, ids)), "--json")
     assert json.loads(run(*tool).stdout) == answers[-1]
+
+
+@pytest.mark.slow
+def test_compressors_between_layers_answer_as_in_python(cpp: Calls, tmp_path: Path) -> None:
+    """The caches of the later layers are shorter, and decode is told of what was merged there."""
+    pytest.importorskip("torch")
+    folder = tiny_checkpoints.whole_llava(tmp_path / "folder", depth=3, loud=True)
+    settings = {"method": "kcenter_merge", "seam": "decoder_layer:0", "verify": False, "answer_length": 16}
+    path = export(str(folder), tmp_path / "b", ratio="0.75", prompt_length=24, **settings).bundle
+    session, said = load(path, threads=1), set()
+    ids = session.ids("What is in w17 w18 ?")
+    for seed in range(4):
+        rows = np.random.default_rng(seed).integers(0, 255, (4, 4, 3), dtype=np.uint8)
+        pixels = np.ascontiguousarray(rows.repeat(21, 0).repeat(21, 1))
+        found = cpp.image("generate", pixels, bundle=path, prompt_ids=ids, keep=True)
+        assert found == session.generate(pixels, ids).to_json()
+        said |= set(found["ids"])
+    assert len(said) > 5

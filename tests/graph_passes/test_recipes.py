@@ -43,7 +43,9 @@ def two(tmp_path: Path) -> Path:
 
 
 def test_built_in_recipes_name_their_source_and_both_budgets() -> None:
-    assert names() == ["duet", "lftr-16x", "lftr-8x", "visionzip-128", "visionzip-192", "visionzip-64", "vscan"]
+    alone = ["duet", "lftr-16x", "lftr-8x", "visionzip-128", "visionzip-192", "visionzip-64", "vscan"]
+    whole = [f"{name}-{budget}" for name in ("apet", "duet") for budget in (192, 128, 64)]
+    assert names() == sorted([*alone, *whole, "fastv", "pyramiddrop", "vscan-64"])
     for row in table():
         assert {"name", "summary", "steps", "source", "budget"} <= set(row)
         assert {"tokens", "entering", "average", "over", "layers", "model"} <= set(row["budget"])
@@ -59,6 +61,15 @@ def test_built_in_recipes_name_their_source_and_both_budgets() -> None:
         ("lftr-16x", 2048, [128]),
         ("duet", 576, [327, 306]),
         ("vscan", 576, [288, 96]),
+        ("apet-192", 576, [288, 96]),
+        ("apet-128", 576, [192, 64]),
+        ("apet-64", 576, [96, 32]),
+        ("duet-192", 576, [327, 306, 153, 0]),
+        ("duet-128", 576, [297, 201, 100, 0]),
+        ("duet-64", 576, [191, 101, 50, 0]),
+        ("fastv", 576, [288]),
+        ("pyramiddrop", 576, [288, 144, 72]),
+        ("vscan-64", 576, [288, 96, 32]),
         # Ratios scale with the model.
         ("visionzip-64", 144, [16]),
         ("vscan", 144, [72, 24]),
@@ -87,6 +98,35 @@ def test_the_average_over_the_encoder_counts_each_layer() -> None:
     # 23 layers: 6 with all tokens, 17 with half of them.
     assert found.average(found.budget) == Fraction(6 * 576 + 17 * 288, 23)
     assert Fraction(found.budget.average) == Fraction(8352, 23)
+
+
+@pytest.mark.parametrize(
+    ("name", "entering", "layers"),
+    [
+        # Tokens, and how many of 32 layers see them, as the papers count.
+        ("apet-192", 288, [(288, 16), (96, 16)]),
+        ("apet-128", 192, [(192, 16), (64, 16)]),
+        ("apet-64", 96, [(96, 16), (32, 16)]),
+        ("duet-192", 306, [(306, 16), (153, 8), (0, 8)]),
+        ("duet-128", 201, [(201, 16), (100, 8), (0, 8)]),
+        ("duet-64", 101, [(101, 16), (50, 8), (0, 8)]),
+        ("fastv", 576, [(576, 2), (288, 30)]),
+        ("pyramiddrop", 576, [(576, 8), (288, 8), (144, 8), (72, 8)]),
+        ("vscan-64", 96, [(96, 16), (32, 16)]),
+    ],
+)
+def test_the_average_over_the_language_model_is_the_papers(name, entering, layers) -> None:
+    found = load(name)
+    wanted = Fraction(sum(tokens * count for tokens, count in layers), 32)
+    assert found.entering(576) == entering == found.budget.entering
+    assert found.average(found.budget) == wanted == Fraction(found.budget.average)
+    said = name.rpartition("-")[2]
+    if said.isdigit() and not name.startswith("duet"):
+        assert wanted == int(said)
+    if name.startswith("duet"):
+        # With CLS, which the paper counts as one more.
+        whole = Fraction(16 * (entering + 1) + 8 * ((entering + 1) // 2), 32)
+        assert wanted < whole <= int(said) and whole > int(said) - 2
 
 
 def test_steps_in_a_row_inside_the_encoder_are_averaged_in_their_order() -> None:

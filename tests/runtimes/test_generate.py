@@ -128,6 +128,17 @@ def test_each_row_is_written_at_its_own_slot_up_to_the_last() -> None:
         cache.keep({"new_key_0": new}, np.array([2, 4]))
 
 
+def test_layers_that_see_fewer_tokens_have_shorter_caches() -> None:
+    """A slot counts in the sequence of the first layer."""
+    told = {"token_bias_1": np.ones((1, 3)), "kept_indices_1": np.ones((1, 3))}
+    cache = KVCache({"present_key_0": np.zeros((1, 1, 9, 2)), "present_key_1": np.zeros((1, 1, 6, 2)), **told})
+    cache.keep({f"new_key_{layer}": np.full((1, 1, 1, 2), layer + 1) for layer in (0, 1)}, np.array([7]))
+    assert sorted(cache.inputs) == ["past_key_0", "past_key_1", "token_bias_1"]
+    for layer, slot in ((0, 7), (1, 4)):
+        buffer = cache.inputs[f"past_key_{layer}"]
+        assert (buffer[0, 0, slot] == layer + 1).all() and np.count_nonzero(buffer) == 2
+
+
 def test_without_size_bias_the_bias_is_zero() -> None:
     calls: Calls = []
     greedy(recorder([2], calls), toy(size_bias=False), encoded(), [1, 3])

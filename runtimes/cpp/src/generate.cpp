@@ -94,7 +94,7 @@ bool begins(const std::string& text, const std::string& with) { return text.comp
 
 // Keys and values of what was read and said, and the states of layers that do not attend. `decode` returns only the keys
 // and values of the new token, which are written into buffers that stay; under contract 1 it returns all of them. States
-// it returns whole.
+// it returns whole. What prefill says of compressors between layers, token_bias_<j>, decode reads at every step.
 class Cache {
   public:
     // Takes the cache out of what prefill returned.
@@ -103,8 +103,10 @@ class Cache {
         if (decode != variant.graphs.end())
             for (const auto& output : decode->second.outputs) whole_ = whole_ && !begins(output.first, "new_");
         for (auto& [name, tensor] : state)
-            if (begins(name, "cross_") || begins(name, "state_")) kept_[name] = std::move(tensor);
+            if (begins(name, "cross_") || begins(name, "state_") || begins(name, "token_bias_"))
+                kept_[name] = std::move(tensor);
         take_present(state);
+        for (const auto& past : past_) longest_ = std::max(longest_, capacity_of(past.second));
     }
 
     Tensors inputs() {
@@ -128,7 +130,8 @@ class Cache {
             if (past == past_.end())
                 throw GraphError("decode returns " + name + ", and prefill has no such cache", "output of decode",
                                  "Export the bundle again.");
-            past->second.put(slice, slot);
+            // Behind a compressor between layers the sequence is shorter by the tokens that it removed.
+            past->second.put(slice, slot - (longest_ - capacity_of(past->second)));
         }
         take_present(state);
     }
@@ -139,7 +142,12 @@ class Cache {
             if (begins(name, "present_")) past_["past_" + name.substr(8)] = std::move(tensor);
     }
 
+    static std::int64_t capacity_of(const Tensor& cache) {
+        return cache.shape().size() > 2 ? cache.shape()[2] : 0;
+    }
+
     Tensors past_, kept_;
+    std::int64_t longest_ = 0;
     bool whole_ = true;  // decode returns all of the cache, and may have these buffers for its own
 };
 

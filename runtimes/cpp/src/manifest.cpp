@@ -80,6 +80,7 @@ SeamRecord seam_of(const Field& field) {
     SeamRecord seam{fields.at("kind").text(), fields.at("graph").one_of(kRoles), fields.at("tensor").text()};
     fields.ignore("grid");
     fields.ignore("prefix");
+    fields.ignore("span");
     fields.done();
     return seam;
 }
@@ -87,7 +88,7 @@ SeamRecord seam_of(const Field& field) {
 CompressionRecord compression_of(const Field& field) {
     Fields fields(field);
     CompressionRecord compression{fields.at("method").text(),        fields.at("ratio").text(),
-                                  fields.at("tokens_in").integer(1), fields.at("tokens_out").integer(1),
+                                  fields.at("tokens_in").integer(1), fields.at("tokens_out").integer(0),
                                   fields.at("size_bias").boolean(),  seam_of(fields.at("seam"))};
     if (const auto params = fields.find("params")) compression.params = params->json();
     fields.ignore("assume_no_padding");

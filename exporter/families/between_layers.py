@@ -1,0 +1,121 @@
+"""Compressors between the layers of a language model: where they may be, and how many tokens each layer sees.
+
+``decoder_layer:<i>`` is behind layer i, counted from 0, as ``encoder_layer:<i>`` is; ``decoder_layer:1/2`` is behind
+the layer that completes the first half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ...errors import RequestError
+from ...graph_passes.compressors import Case
+from ...graph_passes.compressors.base import Learned, Widens
+from ...graph_passes.insertion.sequence import layers_up_to
+from ..decoders.stages import ATTENTION, Cut
+from ..decoders.states import attends
+
+if TYPE_CHECKING:
+    from ...graph_passes.insertion.sequence import Step
+    from .limits import Model
+
+_BEFORE = "Compress before the language model instead: --seam projector_output."
+
+
+def check_inner(model: Model, steps: Sequence[Step]) -> None:
+    """Raise `RequestError` where compressors cannot be between the layers of a model, or these not where they are."""
+    why = _unable(model)
+    if why:
+        raise RequestError(
+            f"seam {steps[0].seam} of {model.name} is not supported: {why[0]}",
+            where=str(model.checkpoint.folder / "config.json"),
+            fix=why[1],
+        )
+    layers, before = model.language_config.num_hidden_layers, 0
+    for number, step in enumerate(steps):
+        if step.keep != 0:
+            _check_method(step)
+        elif number + 1 < len(steps):
+            raise RequestError(
+                f"nothing is left behind seam {step.seam}, and a further step is at {steps[number + 1].seam}",
+                fix="Leave the further steps out: keep = 0 removes all tokens.",
+            )
+        layer = layers_up_to(step.seam, layers, "decoder")
+        if not layer < layers:
+            raise RequestError(
+                f"seam {step.seam} of {model.name} has no layer behind it: its language model has {layers}",
+                fix=f"Take decoder_layer:0 to decoder_layer:{layers - 2}."
+                if layers > 1
+                else f"It has one layer alone. {_BEFORE}",
+            )
+        if not before < layer:
+            raise RequestError(
+                f"seam {step.seam} of {model.name} is not behind the one before it",
+                fix="Write the steps from front to back, as tokens pass them, and one at a layer.",
+            )
+        before = layer
+
+
+def cuts_of(model: Model, keep: int) -> tuple[Cut, ...]:
+    """The compressors between the layers of a model, where K = `keep` tokens enter it.
+
+    Raises:
+        RequestError: a method is not defined for a count that it would have.
+    """
+    text, tokens, cuts = model.language_config, keep, []
+    for number, step in enumerate(model.inner, 1):
+        left = step.kept(tokens)
+        compressor = step.made(left)
+        case = Case(tokens, text.hidden_size, left)
+        if left == tokens:
+            raise RequestError(
+                f"step {number} in the language model keeps all {left} tokens, so it does nothing",
+                where=f"{compressor.method.name} at {step.seam}",
+                fix="Remove more there, or leave the step out.",
+            )
+        if left:
+            compressor.check(case)
+        layer = layers_up_to(step.seam, text.num_hidden_layers, "decoder")
+        cuts.append(Cut(layer, compressor, case, model.inner_bias))
+        tokens = left
+    return tuple(cuts)
+
+
+def tokens_by_layer(cuts: Sequence[Cut], keep: int, layers: int) -> list[int]:
+    """How many tokens each layer sees, where K = `keep` enter the language model."""
+    return [next((cut.case.keep for cut in reversed(cuts) if cut.layer <= layer), keep) for layer in range(layers)]
+
+
+def _unable(model: Model) -> tuple[str, str] | None:
+    """Why the language model of `model` cannot be parted, and what to do; None where it can."""
+    text = model.language_config
+    if model.images > 1:
+        return "prompts of several images", f"Leave --images out. {_BEFORE}"
+    if not all(attends(text)):
+        return "layers of its language model carry a state, which has read the tokens that would be removed", _BEFORE
+    if set(getattr(text, "layer_types", None) or ()) - {"full_attention"}:
+        return "layers of its language model have a sliding window", _BEFORE
+    if len(model.positions().rows) > 1:
+        return "its language model rotates by several axes (M-RoPE)", _BEFORE
+    if model.layout.image_sees != "before":
+        return "tokens of an image see each other in its language model", _BEFORE
+    return None
+
+
+def _check_method(step: Step) -> None:
+    """Refuse a method that cannot work on hidden states between layers."""
+    compressor, method = step.compressor, step.compressor.method
+    unread = [name for name in compressor.signals() if name != ATTENTION]
+    why = ""
+    if unread:
+        why = f"reads {unread[0]}, and between the layers of a language model there is only {ATTENTION}, that of the "
+        why += "prompt's last id"
+    elif isinstance(compressor, (Learned, Widens)) or not method.positions:
+        why = "gives tokens that a language model was not trained on between its layers"
+    if why:
+        raise RequestError(
+            f"{method.name} cannot be at {step.seam}: it {why}",
+            fix="Take a method that selects tokens or means them, such as cls_topk, divprune or apet; or "
+            "--seam projector_output.",
+        )

@@ -1,0 +1,154 @@
+"""Compressors between the layers of a model of transformers, by hooks around the layers themselves.
+
+Nothing here knows the stages of our graphs: the model runs as it is, with one sequence and one mask. Behind a cut every
+layer is given the rows and columns that are left. What a compressor reads are the hidden states in front of its layer,
+and of the eager attention of the layer before the row of the prompt's last id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..decoders.stages import Cut
+
+# So near to each other, relative to the largest, two scores may fall either way by rounding.
+_NEAR = 1e-4
+
+
+class Cuts:
+    """What is left of one prompt of L words and tokens behind each cut.
+
+    Args:
+        language: of transformers.
+        cuts: upstream first.
+        span: where the K tokens stand in the sequence.
+        kept: [1, K] int64, which of all tokens they are.
+        bias: [1, L] float32, added to the mask of every layer up to the first cut.
+        own: what the graph kept behind each cut, ``kept_indices_<j>``: taken where scores are equal but for rounding.
+
+    Attributes:
+        picks: ``kept_indices_<j>`` [1, K_j] int64 -> which of all tokens are left behind cut j.
+    """
+
+    def __init__(
+        self,
+        language: Any,
+        cuts: Sequence[Cut],
+        span: tuple[int, int],
+        kept: Tensor,
+        bias: Tensor,
+        own: Mapping[str, np.ndarray],
+    ) -> None:
+        self._language, self._cuts, self._own = language, cuts, own
+        self._start, self._count = span
+        self.picks: dict[str, np.ndarray] = {}
+        self._kept = [kept]
+        # Places in the sequence that are left behind each cut, and what is added to the mask there.
+        self._left: list[Tensor] = [torch.arange(bias.shape[1])]
+        self._bias: list[Tensor] = [bias]
+        self._score: Tensor | None = None
+
+    def stage(self, layer: int) -> int:
+        """How many cuts are in front of a layer."""
+        return sum(cut.layer <= layer for cut in self._cuts)
+
+    def bias(self, layer: int) -> Tensor:
+        """[1, L_j] of the words and tokens of the prompt that a layer sees."""
+        return self._bias[self.stage(layer)]
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Inside, the language model has the cuts."""
+        layers, handles = self._language.layers, []
+        for number, layer in enumerate(layers):
+            if not self.stage(number):
+                continue
+            handles.append(layer.register_forward_pre_hook(self._before(number), with_kwargs=True))
+        for cut in self._cuts:
+            handles.append(layers[cut.layer - 1].self_attn.register_forward_hook(self._watch))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _watch(self, _: nn.Module, __: Any, output: tuple[Tensor, Tensor]) -> None:
+        weights = output[1]
+        if weights.shape[2] > 1:
+            self._score = weights[:, :, -1].mean(1)
+
+    def _before(self, number: int) -> Any:
+        cut = next((one for one in self._cuts if one.layer == number), None)
+
+        def before(
+            _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            hidden = args[0] if args else named["hidden_states"]
+            whole, words = len(self._left[0]), hidden.shape[1] > 1
+            if cut is not None and words:
+                hidden = self._shorten(cut, hidden)
+            left = self._left[self.stage(number)]
+            mask = named["attention_mask"]
+            # Behind the prompt every place is left.
+            columns = torch.cat([left, torch.arange(whole, mask.shape[3])])
+            mask = mask[..., columns]
+            changed = {**named, "attention_mask": mask[:, :, left] if words else mask}
+            if words:
+                changed["position_embeddings"] = tuple(one[..., left, :] for one in named["position_embeddings"])
+                if named.get("position_ids") is not None:
+                    changed["position_ids"] = named["position_ids"][..., left]
+            if args:
+                return (hidden, *args[1:]), changed
+            return args, {**changed, "hidden_states": hidden}
+
+        return before
+
+    def _shorten(self, cut: Cut, hidden: Tensor) -> Tensor:
+        """[1, L - N + K, D] of the hidden states in front of a cut [1, L, D]."""
+        number, start, end = self._cuts.index(cut) + 1, self._start, self._start + self._count
+        left, last = self._left[-1], self._bias[-1]
+        if not cut.case.keep:
+            self._left.append(torch.cat([left[:start], left[end:]]))
+            self._bias.append(torch.cat([last[:, :start], last[:, end:]], 1))
+            return torch.cat([hidden[:, :start], hidden[:, end:]], 1)
+        assert self._score is not None, "the layer in front of it has run"
+        score = self._score[:, start:end]
+        signals = dict.fromkeys(cut.compressor.signals(), score)
+        found = cut.compressor.reference(cut.case, hidden[:, start:end], **signals)
+        tokens, index, into = found.tokens, found.kept_indices, found.assignment
+        before, name = self._kept[-1], f"kept_indices_{number}"
+        own = self._own.get(name)
+        if own is not None and signals and not cut.compressor.method.merges:
+            theirs = torch.isin(before, torch.from_numpy(own)).nonzero()[None, :, 1]
+            if theirs.shape == index.shape and _equal_but_for_rounding(score, theirs, index):
+                index, tokens = (
+                    theirs,
+                    hidden[:, start:end].gather(1, theirs[..., None].expand(-1, -1, hidden.shape[2])),
+                )
+        bias = self._bias[-1][:, start:end]
+        if cut.size_bias and cut.compressor.method.merges:
+            members = [bias[into == slot] for slot in range(cut.case.keep)]
+            # A slot that nothing went into counts as the token whose place it has.
+            behind = torch.stack([m.logsumexp(0) if len(m) else bias[0, place] for m, place in zip(members, index[0])])[
+                None
+            ]
+        else:
+            behind = bias.gather(1, index)
+        self._kept.append(before.gather(1, index))
+        self.picks[name] = self._kept[-1].numpy()
+        self._left.append(torch.cat([left[:start], left[start:end][index[0]], left[end:]]))
+        self._bias.append(torch.cat([last[:, :start], behind, last[:, end:]], 1))
+        self._count = cut.case.keep
+        return torch.cat([hidden[:, :start], tokens, hidden[:, end:]], 1)
+
+
+def _equal_but_for_rounding(score: Tensor, one: Tensor, other: Tensor) -> bool:
+    """Whether two choices of as many tokens have the same scores, in their order."""
+    ours, theirs = (score.gather(1, index).sort().values for index in (one, other))
+    return bool((ours - theirs).abs().max() <= _NEAR * score.abs().max())
