@@ -43,7 +43,8 @@ class Probe:
 
     Attributes:
         part: head, compressor, between, sequence, rebuild or tail of the encoder (see `encoder_probes`), the role of a
-            whole graph (text, embed, prefill, decode), or one of `WHOLE`.
+            whole graph (text, embed, prefill, decode), compressor or sequence of prefill (see `inner_parts`), or one of
+            `WHOLE`.
         role: of the graph that contains it.
         inputs: value name -> array fed there; the part is extracted between these values and `expected`.
         expected: value name -> array that PyTorch computed.

@@ -110,7 +110,7 @@ def view(
     variant = manifest.variants[0]
     records = variant.compression
     tokens_in, tokens_out = records[0].tokens_in, records[-1].tokens_out
-    method = plan.recipe or plan.method
+    method = plan.recipe or records[-1].method
     checks = sorted(result.proof["checks"], key=lambda check: bool(check["ok"])) if result.proof else []
     status, verdict = _verdict(checks, failure)
     judged = "fp32" if result.precision == "bf16" else result.precision

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .strict import LARGEST, Role, Size, Strict
 
@@ -58,3 +58,9 @@ class CompressionRecord(Strict):
     assume_no_padding: bool | None = None
     rebuilt: RebuiltRecord | None = None
     seam: SeamRecord
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> CompressionRecord:
+        if not self.tokens_out and self.seam.graph != "prefill":
+            raise ValueError(f"{self.method} leaves no token in front of the language model")
+        return self

@@ -88,6 +88,7 @@ def test_other_picks_than_transformers_fail_the_proof(bundle):
         (lambda variant: variant["graphs"]["decode"]["inputs"].pop("token_bias_1"), "`decode` has no 'token_bias_1'"),
         (lambda variant: variant["graphs"]["prefill"]["outputs"].pop("kept_indices_1"), "has no 'kept_indices_1'"),
         (lambda variant: variant["compression"][-1].update(tokens_out=9), r"\[B, 9\], of compressor 1"),
+        (lambda variant: variant["compression"][0].update(tokens_out=0), "uniform leaves no token in front"),
         (lambda variant: variant["generation"]["kv_capacity"].reverse(), "80 slots, and kv_capacity says 62"),
     ],
 )

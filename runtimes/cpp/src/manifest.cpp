@@ -90,6 +90,8 @@ CompressionRecord compression_of(const Field& field) {
     CompressionRecord compression{fields.at("method").text(),        fields.at("ratio").text(),
                                   fields.at("tokens_in").integer(1), fields.at("tokens_out").integer(0),
                                   fields.at("size_bias").boolean(),  seam_of(fields.at("seam"))};
+    field.must(compression.tokens_out > 0 || compression.seam.graph == "prefill",
+               "no token is left in front of the language model");
     if (const auto params = fields.find("params")) compression.params = params->json();
     fields.ignore("assume_no_padding");
     fields.ignore("rebuilt");

@@ -96,10 +96,12 @@ def gathered(
         preprocess=preprocess,
     )
     path = Path(f"{name}.onnx") if kind == "onnx" else None
-    source = SimpleNamespace(name=name, kind=kind, model_path=path, image_size=None)
+    source = SimpleNamespace(name=name, kind=kind, model_path=path, image_size=None, inner=())
+    steps = (Step(compressor, "0.75" if keep is None else None, keep, seam),)
     plan = SimpleNamespace(
         source=source,
-        steps=(Step(compressor, "0.75" if keep is None else None, keep, seam),),
+        steps=steps,
+        asked=steps,
         parts="all",
         size_bias=size_bias,
         recipe="",
