@@ -68,4 +68,10 @@ def inspected(data: dict[str, Any]) -> None:
                 closed.setdefault(seam["why"], []).append(seam["seam"])
         tables.show(rows)
         for why, names in closed.items():
-            tables.wrapped("note: ", f"no compressor can go to {', '.join(names)}: {why}")
+            tables.wrapped("note: ", f"no compressor can go to {', '.join(names)}: {why}{_rebuilt(why, names)}")
+
+
+def _rebuilt(why: str, names: list[str]) -> str:
+    """Which of the closed seams `--rebuild` opens, where it does: all layers but the last."""
+    layers = [name for name in names if name.startswith("encoder_layer:")]
+    return f"; with --rebuild one can go to {', '.join(layers[:-1])}" if "by position" in why and layers[1:] else ""

@@ -45,7 +45,7 @@ def check_inner(model: Model, steps: Sequence[Step]) -> None:
         if not layer < layers:
             raise RequestError(
                 f"seam {step.seam} of {model.name} has no layer behind it: its language model has {layers}",
-                fix=f"Take decoder_layer:0 to decoder_layer:{layers - 2}."
+                fix=f"Take {' to '.join(sorted({'decoder_layer:0', f'decoder_layer:{layers - 2}'}))}."
                 if layers > 1
                 else f"It has one layer alone. {_BEFORE}",
             )

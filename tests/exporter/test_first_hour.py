@@ -45,6 +45,10 @@ def test_inspect_says_beneath_the_table_why_seams_are_closed(capsys: pytest.Capt
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == "note: no compressor can go to a, b: they are not tokens"
     assert "notes:" not in out and out.count("they are not tokens") == 1
+    moved = {"tokens": 4, "valid": False, "why": "Reshape 'r' downstream moves or merges tokens by position"}
+    inspected({"seams": [{"seam": f"encoder_layer:{i}", **moved} for i in range(3)]})
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.endswith("by position; with --rebuild one can go to encoder_layer:0, encoder_layer:1")
 
 
 @pytest.mark.parametrize("read", [read_image, lambda path: read_sound(path, 16000)])
