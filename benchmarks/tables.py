@@ -93,6 +93,19 @@ def inside() -> str:
     return "\n".join(lines)
 
 
+def first_token() -> str:
+    """Where compressors sit in a LLaVA of real size, and what it gains."""
+    lines = [
+        "| one thread, its own time | encoder | prefill | a token | KV caches | 1 token | 20 | 100 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in results("first_token").items():
+        steps = f"{row['encoder_ms'] / 1e3:.2f} s | {row['prefill_ms'] / 1e3:.2f} s | {row['token_ms']:.0f} ms"
+        times = " | ".join(f"{row[f'to_{length}_times_faster']:.2f}x" for length in (1, 20, 100))
+        lines.append(f"| {name} | {steps} | {row['cache_mb']:.1f} MB | {times} |")
+    return "\n".join(lines)
+
+
 def known_devices() -> str:
     """Devices with what `tokexport devices` says of each."""
     lines = [
@@ -124,7 +137,7 @@ PAGES: dict[str, tuple[Callable[[], str], ...]] = {
     "README.md": (picture, real_models),
     "docs/whisper-results.md": (whisper_tiny, whisper_base, whisper_times),
     "docs/built-in-models.md": (best_vlm, best_video, best_asr),
-    "docs/benchmarks.md": (speed, real_size, inside, whole_models, export),
+    "docs/benchmarks.md": (speed, real_size, inside, first_token, whole_models, export),
     "docs/families.md": (families,),
     "docs/devices.md": (known_devices,),
     "docs/methods.md": (
