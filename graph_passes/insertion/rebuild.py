@@ -144,7 +144,8 @@ def close(model: ir.Model, opening: Opening, done: Inserted, outputs: Mapping[st
         `done`, with what was rebuilt.
     """
     graph = model.graph
-    steps = [_upstream(model, exit, done) for exit in opening.exits]
+    walk = Walk(model)
+    steps = [_upstream(walk, exit, done) for exit in opening.exits]
     upstream = list(zip(opening.exits, steps))
     names = [_close(graph, exit, steps) for exit, steps in upstream]
     graph.outputs.clear()
@@ -163,9 +164,9 @@ def close(model: ir.Model, opening: Opening, done: Inserted, outputs: Mapping[st
     return replace(done, rebuilt=tuple(made), outputs=dict(outputs or {}))
 
 
-def _upstream(model: ir.Model, exit: Exit, done: Inserted) -> list[Inserted]:
+def _upstream(walk: Walk, exit: Exit, done: Inserted) -> list[Inserted]:
     """The steps whose slots leave the layers there."""
-    ancestors = {node.name for node in Walk(model).ancestors(exit.end)}
+    ancestors = {node.name for node in walk.ancestors(exit.end)}
     return [step for step in done.group if step.node_name in ancestors]
 
 

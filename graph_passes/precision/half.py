@@ -22,6 +22,7 @@ from ..ir_tools.builder import DTYPE_NAMES
 from ..ir_tools.infer_shapes import infer_missing_shapes
 from ..ir_tools.walk import node_keys
 from ..seams.seam import METADATA_KEY
+from .casts import add_cast
 from .islands import FLOAT, asked_for, half_slots, plan
 
 _HALVES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
@@ -187,18 +188,8 @@ class _Conversion:
         return self._cast(value, wanted, name)
 
     def _cast(self, value: ir.Value, wanted: ir.DataType, name: str) -> ir.Value:
-        producer = value.producer()
-        # With its producer's metadata a Cast belongs to the same module, so module boundaries do not move.
-        metadata = dict(producer.metadata_props) if producer else {}
-        node = ir.node("Cast", [value], {"to": int(wanted)}, name=f"cast/{name}", metadata_props=metadata)
-        output = node.outputs[0]
-        output.name, output.type, output.shape = name, ir.TensorType(wanted), value.shape
-        if producer is None:
-            self.graph.insert_before(self.graph[0], node)
-        else:
-            self.graph.insert_after(producer, node)
         self.casts += 1
-        return output
+        return add_cast(self.graph, value, wanted, name)
 
 
 def _converted(tensor: ir.TensorProtocol, wanted: ir.DataType, name: str) -> ir.TensorProtocol:

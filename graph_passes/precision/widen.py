@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from ..ir_tools.infer_shapes import infer_missing_shapes
 from ..ir_tools.walk import dims, has_subgraph, node_keys
+from .casts import add_cast
 from .rounded import HALVES, retype_attributes
 
 FLOAT = ir.DataType.FLOAT
@@ -106,17 +107,8 @@ class _Widening:
         return new
 
     def _cast(self, value: ir.Value, to: ir.DataType, name: str) -> ir.Value:
-        producer = value.producer()
-        metadata = dict(producer.metadata_props) if producer is not None else {}
-        node = ir.node("Cast", [value], {"to": int(to)}, name=f"cast/{name}", metadata_props=metadata)
-        output = node.outputs[0]
-        output.name, output.type, output.shape = name, ir.TensorType(to), value.shape
-        if producer is None:
-            self.graph.insert_before(self.graph[0], node)
-        else:
-            self.graph.insert_after(producer, node)
         self.casts += 1
-        return output
+        return add_cast(self.graph, value, to, name)
 
     def _back(self, value: ir.Value, half: ir.DataType, outside: list[tuple[ir.Node, int]]) -> None:
         """Who is outside reads the value in half precision, under its own name."""

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from click.testing import CliRunner, Result
-from tokexport.exporter.cli import main
-from toy_debug import CHANNELS, TOKENS, Graph, layer, renamed, saved
+from toy_debug import CHANNELS, TOKENS, Graph, found, layer, renamed, saved, typed
 
 pytest.importorskip("onnxruntime")
-
-
-def typed(*words: object, code: int = 0) -> Result:
-    done = CliRunner().invoke(main, ["debug", *map(str, words), "-q"], env={"COLUMNS": "80"})
-    assert done.exit_code == code, done.output
-    return done
-
-
-def found(*words: object, code: int = 1) -> dict[str, Any]:
-    (graph,) = json.loads(typed(*words, "--json", code=code).stdout)["graphs"]
-    return graph
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ asked for the value between them, they are fused, and the mask is lost.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,26 +15,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-from click.testing import CliRunner, Result
-from tokexport.exporter.cli import main
 from tokexport.exporter.debug import engine_side
 from tokexport.exporter.debug.bisect import cuts
 from tokexport.exporter.debug.onnx_side import OnnxSide
 from tokexport.runtimes.ort.graph import ort_runner
-from toy_debug import layer, saved
+from toy_debug import found, layer, saved, typed
 
 pytest.importorskip("onnxruntime")
-
-
-def typed(*words: object, code: int = 1) -> Result:
-    done = CliRunner().invoke(main, ["debug", *map(str, words), "-q"], env={"COLUMNS": "80"})
-    assert done.exit_code == code, done.output
-    return done
-
-
-def found(*words: object, code: int = 1) -> dict[str, Any]:
-    (graph,) = json.loads(typed(*words, "--json", code=code).stdout)["graphs"]
-    return graph
 
 
 def fused(model: ir.Model) -> ir.Model:

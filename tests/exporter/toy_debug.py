@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from click.testing import CliRunner, Result
+from tokexport.exporter.cli import main
 
 FLOAT = ir.DataType.FLOAT
 # As many tokens as heads: a wrong order of the axes has the right shape.
 TOKENS, HEADS, WIDTH = 4, 4, 2
 CHANNELS = HEADS * WIDTH
 SPLIT = (0, 2, 1, 3)
+
+
+def typed(*words: object, code: int = 0) -> Result:
+    """`tokexport debug` with these words."""
+    done = CliRunner().invoke(main, ["debug", *map(str, words), "-q"], env={"COLUMNS": "80"})
+    assert done.exit_code == code, done.output
+    return done
+
+
+def found(*words: object, code: int = 1) -> dict[str, Any]:
+    """What it finds of one pair of graphs."""
+    (graph,) = json.loads(typed(*words, "--json", code=code).stdout)["graphs"]
+    return graph
 
 
 class Graph:
