@@ -15,6 +15,7 @@ _COMMANDS = {
     "build": ("compile", "engine", "trt", "tensorrt"),
     "inspect": ("seams", "info", "graph", "layers"),
     "methods": ("list", "ls", "compressors", "recipes"),
+    "attach": ("inject", "size-bias"),
     "debug": ("diff", "bisect", "reduce", "polygraphy", "localize"),
     "doctor": ("diagnose", "env", "version"),
 }

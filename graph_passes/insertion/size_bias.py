@@ -10,7 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ...errors import GraphError
-from ..ir_tools.attention import Attention, attentions, pooling_attentions
+from ..ir_tools.attention import CONTRIB, Attention, attentions, pooling_attentions
 from ..ir_tools.builder import DTYPE_NAMES, Builder
 from ..ir_tools.token_flow import ends_tokens, prefix_dropped
 from ..ir_tools.walk import Walk, dims
@@ -75,8 +75,14 @@ def _inside(walk: Walk, tensor: ir.Value, until: ir.Value | None) -> set[ir.Node
     return inside if until is None else inside & walk.ancestors(until)
 
 
-# The input attention_bias of com.microsoft's Attention and MultiHeadAttention.
-_CONTRIB_BIAS = 5
+# Operator -> its input attn_mask or attention_bias.
+_MASK_INPUTS = {
+    ("", "Attention"): 3,
+    (CONTRIB, "Attention"): 5,
+    (CONTRIB, "MultiHeadAttention"): 5,
+    (CONTRIB, "DecoderMaskedMultiHeadAttention"): 4,
+    (CONTRIB, "GroupQueryAttention"): 10,
+}
 
 
 class _Biases:
@@ -132,7 +138,10 @@ def _biased(graph: ir.Graph, biases: _Biases, attention: Attention) -> str:
             fix="Use --size-bias off.",
         )
     if attention.logits is None:
-        _mask_operator(graph, biases, node, dtype)
+        # ONNX Runtime wants a mask with all its rows, though the operator's definition broadcasts one.
+        at = mask_input(node)
+        rows = node.inputs[at : at + 1] in ((), (None,))
+        add_to_mask(graph, node, biases.get(dtype, 4, rows=rows))
         return name
     batch = (dims(biases.sizes) or (None,))[0]
     if rank not in (3, 4) or (rank == 3 and batch != 1):
@@ -149,15 +158,26 @@ def _biased(graph: ir.Graph, biases: _Biases, attention: Attention) -> str:
     return name
 
 
-def _mask_operator(graph: ir.Graph, biases: _Biases, node: ir.Node, dtype: ir.DataType) -> None:
-    """Give an Attention node the bias as its additive mask, or add it to the mask it has."""
-    # ONNX Runtime wants a mask with all its rows, though the operator's definition broadcasts one.
-    at = 3 if node.domain == "" else _CONTRIB_BIAS
-    bias = biases.get(dtype, 4, rows=node.inputs[at : at + 1] in ((), (None,)))
+def mask_input(node: ir.Node) -> int:
+    """Which input of an attention operator is what it adds to its logits."""
+    return _MASK_INPUTS[node.domain, node.op_type]
+
+
+def add_to_mask(graph: ir.Graph, node: ir.Node, bias: ir.Value) -> None:
+    """Give an attention operator a bias as its additive mask, or add it to the mask it has.
+
+    Args:
+        graph: of the node.
+        node: for which `mask_input` is known.
+        bias: [B, 1, n, m] or, where there is a mask, [B, 1, 1, m], of the type of the queries.
+    """
+    at = mask_input(node)
     if len(node.inputs) <= at:
         node.resize_inputs(at + 1)
     mask = node.inputs[at]
     if mask is not None:
+        dtype = bias.dtype
+        assert dtype is not None
         b = Builder(f"{node.outputs[0].name}.size_bias.")
         if mask.dtype == ir.DataType.BOOL:
             zero, nothing = (b.cast(number, DTYPE_NAMES[dtype]) for number in (0.0, float("-inf")))
