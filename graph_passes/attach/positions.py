@@ -160,8 +160,8 @@ def _rotated(graph: ir.Graph, node: ir.Node) -> None:
         rotary = ir.node("RotaryEmbedding", [part, positions, cos, sin], attributes, domain=CONTRIB)
         rotary.name = f"{node.name or node.outputs[0].name}.rotary_{len(turned)}"
         rotary.outputs[0].name = f"{rotary.name}.out"
-        assert part is not None and query is not None
-        rotary.outputs[0].type, rotary.outputs[0].shape = query.type, part.shape
+        assert part is not None and node.inputs[0] is not None
+        rotary.outputs[0].type, rotary.outputs[0].shape = node.inputs[0].type, part.shape
         b.nodes.append(rotary)
         turned.append(rotary.outputs[0])
     graph.insert_before(node, b.nodes)
