@@ -237,6 +237,7 @@ def run(bench: Bench, rows: Sequence[Row], command: str, console: Console) -> li
     console.print(table(measured))
     for line in summary(measured):
         console.print(line, highlight=False, markup=False)
+    console.print(f"written: benchmarks/results/gpu_{slug(facts['name'])}.json; docs/gpus.md says how to send it")
     return measured
 
 

@@ -6,7 +6,8 @@ Weights are random: only costs are measured. Three child processes give seconds 
 its proof; the same without a proof, and with all tokens kept; and torch.onnx.export of the same modules. Then the two
 bundles and transformers answer in turns, on one thread and by their own time, which others on the machine disturb
 little. A token of one bundle may take a few percent longer than of the other: they take turns at each token. The row of
-another model in the file stays as it is.
+another model in the file stays as it is. Two bundles of 2B in float32 beside transformers need more than 24 GB:
+`--rounds 0` leaves the answers out.
 """
 
 from __future__ import annotations
@@ -206,7 +207,7 @@ def main() -> None:
     """Measure a model, print, and keep its row of results/real_size_vlm.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=MODELS)
-    parser.add_argument("--rounds", type=int, default=3, help="of the encoder and of prefill")
+    parser.add_argument("--rounds", type=int, default=3, help="of the encoder and of prefill; 0: the commands alone")
     parser.add_argument("--folder", type=Path, help="where the model lies, or is kept when it was made")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -224,6 +225,8 @@ def main() -> None:
             "proof_npz_mb": round((scratch / FEWER / "proof.npz").stat().st_size / 1e6, 1),
         }
         keep(asked.model, row)
+        if not asked.rounds:
+            return
         row["load_of_programs"] = round(os.getloadavg()[0], 1)
         row["programs"] = programs(folder, scratch, MODELS[asked.model].side, asked.rounds)
         print(json.dumps(row["programs"], indent=1))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from family_tables import families
+from gpu_record import cells, records
 from method_tables import accuracy, best_asr, best_video, best_vlm, hybrid, listening, tiny_asr, tiny_video, tiny_vlm
 from readme_tables import picture, real_models
 from real_size_tables import whole_models
@@ -122,6 +123,16 @@ def known_devices() -> str:
     return "\n".join(lines)
 
 
+def gpus() -> str:
+    """The first row of each record of `make bench-gpu`."""
+    found = records(RESULTS)
+    if not found:
+        return "No figure has been sent yet."
+    heads = ["GPU", "date", "time", "eager", "compiled", "of the floor", "of the tower", "goals met"]
+    rows = [heads, ["---"] * len(heads), *map(cells, found)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
 def fill(text: str, *made: Callable[[], str]) -> str:
     """`text` with every table between ``<!-- name -->`` and ``<!-- end -->`` replaced that one of `made` writes."""
     for table in made:
@@ -140,6 +151,7 @@ PAGES: dict[str, tuple[Callable[[], str], ...]] = {
     "docs/benchmarks.md": (speed, real_size, inside, first_token, whole_models, export),
     "docs/families.md": (families,),
     "docs/devices.md": (known_devices,),
+    "docs/gpus.md": (gpus,),
     "docs/methods.md": (
         *(whisper_all, whisper_base_all, tiny_vlm, tiny_video, tiny_asr),
         *(accuracy, listening, hybrid),
