@@ -42,7 +42,7 @@ _LAYOUT = Layout(
         "",
     ),
     question="language English<asr_text>",
-    joins="its layers attend within windows of tokens",
+    windows="its layers attend within windows of tokens",
 )
 # Tokens of a chunk.
 _EACH = 13
