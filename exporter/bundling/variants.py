@@ -79,9 +79,8 @@ def check_places(source: Source, steps: Sequence[Step]) -> None:
         rebuilt = inside and any(later.rebuild for later in steps[number:])
         why = source.windows if inside and source.windows else "" if rebuilt else source.joins
         if why and (inside or seam == "encoder_output"):
-            where, back = "in front of that", ", or --seam encoder_layer:1/4 --rebuild, which puts them back there"
-            if inside and source.windows:
-                where, back = "between them", ""
+            where = "between them" if inside and source.windows else "in front of that"
+            back = "" if source.windows else ", or --seam encoder_layer:1/4 --rebuild, which puts them back there"
             raise RequestError(
                 f"seam {seam} of {source.name} is not valid: {why}, by their places, so none may be missing {where}",
                 fix=f"Take --seam projector_output, which is behind that{back}; in a recipe write it into the step.",

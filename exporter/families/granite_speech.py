@@ -42,6 +42,7 @@ _LAYOUT = Layout(
     becomes=_MARK,
     written=True,
     joins="its queries read a window of tokens each",
+    windows="its layers see blocks of neighbours",
     mark_is_zero=True,
 )
 
