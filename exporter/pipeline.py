@@ -15,11 +15,14 @@ from .bundling import llm_weights as quantising
 from .bundling.variants import Ratio
 from .progress import Progress, log
 from .proof import gate, prove
+from .report.look import own_inputs
 from .result import Exported
 from .sources.checkpoint import image_size_of, lengths_of
 from .sources.texts import check_length, refuse_text
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..graph_passes.insertion.sequence import Step
     from ..graph_passes.precision.blocks import Weights
     from ..runtimes.bundle.manifest import Precision, Variant
@@ -79,6 +82,7 @@ def export(
     min_accuracy: float | None = None,
     llm_weights: Weights | None = None,
     min_agreement: float | None = None,
+    inputs: str | Path | None = None,
     step: Progress = log,
 ) -> Exported:
     """Compress a model, prove the result against PyTorch, and write a bundle: what `tokexport model` does.
@@ -107,8 +111,8 @@ def export(
         force: also replace a folder of files that tokexport did not write, unless it holds a file that is named here.
         deleting: called with a folder and the names of such files before they are deleted; by default prints them.
         min_accuracy: least share of right answers, for built-in models, of every variant.
-        llm_weights: int8 or int4, of what the language graphs multiply with; compared with float (`proof.agreement`).
-        min_agreement: least share of words that both find likeliest; None: 0.95 for int8, 0.8 for int4.
+        llm_weights: int8 or int4, of the language graphs. min_agreement: least share of words as float; None: .95, .8.
+        inputs: a folder of images, videos or sounds, of which the report shows the first.
         step: called with the name of each stage; by default the logger ``tokexport`` gets them.
 
     Raises:
@@ -118,16 +122,17 @@ def export(
     asked, name = variants.requests(method, ratio, keep, seam, recipe, params, rebuild)
     fit = device_fit.choose(device, precision)
     held = lengths_of(prompt_length, answer_length, images), image_size_of(image_size)
-    step("opening the model")
-    opened = _opened(source, parts, inner.parted(asked[0])[0], input_shapes, drop_outputs, *held)
+    opened = _opened(source, parts, inner.parted(asked[0])[0], input_shapes, drop_outputs, *held, step=step)
     fit = device_fit.of_half_file(fit, opened, precision, verify=verify)
     _check_gate(min_accuracy, opened, possible=parts == "all" and verify and fit.precision != "bf16")
     weights = quantising.asked(llm_weights, min_agreement, opened, parts, fit, verify=verify)
     common = (parts, size_bias, name, params or {}, assume_no_padding, weights.opset if weights else None)
     plans = _plans(variants.windows(opened, window), asked, common)
-    bundle = Path(out) if out is not None else _default_folder(plans)
+    own = own_inputs(inputs, plans[0].source)
+    bundle = Path(out) if out is not None else variants.default_folder(plans)
     with _writer()(bundle, force=force, sources=_sources(opened, asked[0], recipe), deleting=deleting) as writer:
-        return _finish(writer, _make(writer, bundle, plans, fit, step, weights, verify=verify), min_accuracy, step)
+        made = _make(writer, bundle, plans, fit, step, weights, verify=verify)
+        return _finish(writer, made, min_accuracy, step, own)
 
 
 def _writer() -> type[BundleWriter]:
@@ -144,10 +149,13 @@ def _opened(
     drop_outputs: Sequence[str],
     lengths: Lengths | None,
     size: tuple[int, int] | None,
+    *,
+    step: Progress,
 ) -> Source:
     """The source as the last compressor needs it, unless one of `steps` reads a text that the model cannot give it."""
     from .opening import open_source
 
+    step("opening the model")
     opened = open_source(
         source, parts=parts, input_shapes=input_shapes, drop_outputs=drop_outputs, lengths=lengths, image_size=size
     )
@@ -189,14 +197,6 @@ def _check_gate(min_accuracy: float | None, opened: Source, *, possible: bool) -
     if min_accuracy is not None:
         # Raises where a package that the questions need is not installed.
         opened.questions(1, accuracy.SEED)
-
-
-def _default_folder(plans: Sequence[graphs.Plan]) -> Path:
-    """``./<source>-<recipe>``, or ``./<source>-<method>-<ratio>`` with all ratios; then all windows."""
-    rates = dict.fromkeys(plan.budget.replace("/", "_") for plan in plans)
-    name = plans[0].recipe or "-".join((plans[0].method, *rates))
-    windows = dict.fromkeys(f"{plan.source.window:g}s" for plan in plans if plan.source.window is not None)
-    return Path("-".join((plans[0].source.name, name, *windows)))
 
 
 def _make(
@@ -263,8 +263,7 @@ def _write(
 
 def _prove(writer: BundleWriter, one: _Made, step: Progress, weights: quantising.Asked | None) -> None:
     """Compare every part of a written variant with PyTorch, and tell what its compressors cost."""
-    from ..graph_passes.ir_tools.model_io import load_model
-    from .evaluate import share
+    from .evaluate import cost
 
     step("proving every part against PyTorch")
     result, folder, least = one.result, writer.folder, weights.least if weights else None
@@ -275,10 +274,10 @@ def _prove(writer: BundleWriter, one: _Made, step: Progress, weights: quantising
         one.entry.llm_weights = one.entry.llm_weights.model_copy(update=one.proved.weights)
         result.llm_weights = one.entry.llm_weights.model_dump()
     result.proof, result.drift = one.proved.record, one.proved.drift
-    encoder = one.runnable.models["encoder"]
-    if result.precision != "bf16":
-        encoder = load_model(folder / one.entry.graphs["encoder"].forms["portable"])
-    result.notes += share.costly(encoder, one.runnable.inserted, one.proved)
+    step("timing it")
+    found, costly = cost.measure(folder, one.entry, one.runnable, one.proved, precision=result.precision)
+    result.cost = found.to_json()
+    result.notes += costly
 
 
 def _measure(folder: Path, one: _Made, step: Progress) -> None:
@@ -296,7 +295,13 @@ def _measure(folder: Path, one: _Made, step: Progress) -> None:
         one.result.notes.append(f"accuracy was not measured: {missing}")
 
 
-def _finish(writer: BundleWriter, made: Sequence[_Made], min_accuracy: float | None, step: Progress) -> Exported:
+def _finish(
+    writer: BundleWriter,
+    made: Sequence[_Made],
+    min_accuracy: float | None,
+    step: Progress,
+    own: Sequence[dict[str, np.ndarray]],
+) -> Exported:
     """Keep proofs and report in the bundle and put it in place; where a gate failed, in ``<out>.failed``.
 
     Raises:
@@ -316,7 +321,7 @@ def _finish(writer: BundleWriter, made: Sequence[_Made], min_accuracy: float | N
     # The pictures of the report are made by running the bundle, so it needs its manifest now.
     manifest = writer.finish(graphs.manifest(opened, entries, _parity(results)))
     encoded = first.proved.encoded if first.proved else []
-    page.add(writer, first.plan, first.runnable, manifest, first.result, encoded, failure)
+    page.add(writer, first.plan, first.runnable, manifest, first.result, encoded, failure, own)
     step("putting the bundle in place")
     kept = _parity(results) | ({"failed": failure} if failure else {})
     manifest = graphs.manifest(opened, entries, kept)

@@ -17,6 +17,7 @@ class Exported:
         proof: the checks of every part, as in parity.json; None with ``verify=False``.
         drift: end-to-end error of the compressed encoder against PyTorch; None where there is no module.
         device: the device that it was fitted to; None where none was named.
+        cost: times and caches on this machine, see `evaluate.cost.Cost`; None with ``verify=False``.
         accuracy: on a built-in model's task; None where it was not measured.
         notes: what a user must know: fp32 islands, what could not be run here.
         llm_weights: of the language graphs, as in the manifest; None where none were quantised.
@@ -32,6 +33,7 @@ class Exported:
     proof: dict[str, Any] | None = None
     drift: dict[str, float] | None = None
     device: dict[str, Any] | None = None
+    cost: dict[str, Any] | None = None
     accuracy: dict[str, Any] | None = None
     llm_weights: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)

@@ -129,6 +129,14 @@ def windows(source: Source, asked: float | Sequence[float] | None) -> list[Sourc
     return [source.windowed(seconds) for seconds in wanted] or [source]  # type: ignore[arg-type]
 
 
+def default_folder(plans: Sequence[Plan]) -> Path:
+    """``./<source>-<recipe>``, or ``./<source>-<method>-<ratio>`` with all ratios; then all windows."""
+    rates = dict.fromkeys(plan.budget.replace("/", "_") for plan in plans)
+    name = plans[0].recipe or "-".join((plans[0].method, *rates))
+    windows = dict.fromkeys(f"{plan.source.window:g}s" for plan in plans if plan.source.window is not None)
+    return Path("-".join((plans[0].source.name, name, *windows)))
+
+
 def build(
     plans: Sequence[Plan], precision: Precision, step: Progress, *, fp32_reference: bool
 ) -> Iterator[tuple[Plan, Built, Built]]:

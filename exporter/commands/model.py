@@ -112,6 +112,9 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
     metavar="HEIGHTxWIDTH",
     help="Of the pictures of a checkpoint that takes several sizes, in pixels; its graphs take one.",
 )
+@click.option(
+    "--inputs", type=OUT, metavar="FOLDER", help="Your own images, videos or sounds: the report shows the first three."
+)
 @click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle records that.")
 @click.option(
     "--force", is_flag=True, help="Also write to a folder that holds other files: ALL it holds is deleted; -v lists it."
@@ -187,10 +190,29 @@ def exported(data: dict[str, Any], source: str = "SOURCE") -> None:
             f"{accuracy['compressed']:.1%} (uncompressed {accuracy['uncompressed']:.1%}; as many random tokens "
             f"{chance['mean']:.1%} ± {chance['deviation']:.1%}{picture})",
         )
+    cost_told(data)
     verdicts(data, source)
     if data["further"]:
         variant_table([data, *data["further"]])
     click.echo(f"bundle: {data['bundle']}")
+
+
+def cost_told(data: dict[str, Any]) -> None:
+    """Print what the first variant costs; nothing where it was not measured."""
+    cost = data["cost"]
+    if not cost:
+        return
+    own, plain = (render.milliseconds(cost[name]) for name in ("encoder_ms", "uncompressed_ms"))
+    told = [f"encoder {own} (uncompressed {plain})"]
+    if cost["prefill_ms"] is not None:
+        told.append(
+            f"prefill {render.milliseconds(cost['prefill_ms'])}, a token {render.milliseconds(cost['token_ms'])}"
+        )
+        told.append(f"first token after {render.milliseconds(cost['first_token_ms'])}")
+    if cost["cache_bytes"]:
+        now, whole = (render.size(cost[name]) for name in ("cache_bytes", "uncompressed_cache_bytes"))
+        told.append(f"KV cache {now} (uncompressed {whole})")
+    tables.wrapped("cost on one thread here: ", "; ".join(told))
 
 
 def weights_told(data: dict[str, Any], name: str) -> None:

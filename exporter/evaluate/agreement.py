@@ -23,8 +23,12 @@ FILES = {"image": PICTURES, "video": VIDEOS, "log_mel": _SOUNDS, "waveform": _SO
 ARRAY = ".npy"
 
 
-def read_folder(folder: Path, source: Source) -> tuple[list[np.ndarray], dict[str, Any], list[str]]:
-    """The encoder's input from every file of a folder, in the order of their names; hidden files are left alone.
+def read_folder(
+    folder: Path, source: Source, most: int | None = None
+) -> tuple[list[np.ndarray], dict[str, Any], list[str]]:
+    """The encoder's input from every file of a folder, or of the first, in the order of their names.
+
+    Hidden files are left alone.
 
     Returns:
         Inputs with B = 1; ``{"inputs": how many, "sha256": of their values}``; notes on files of other kinds.
@@ -52,7 +56,7 @@ def read_folder(folder: Path, source: Source) -> tuple[list[np.ndarray], dict[st
             where=f"{folder}, {len(files)} files",
             fix=f"Give a folder of such files; {ARRAY} holds the encoder's own input, {_shape(source)}.",
         )
-    inputs = [_read(path, source) for path in taken]
+    inputs = [_read(path, source) for path in taken[:most]]
     digest = hashlib.sha256(b"".join(array.tobytes() for array in inputs)).hexdigest()
     notes = [f"{len(left)} files of other kinds were left out: {', '.join(left[:5])}"] if left else []
     return inputs, {"inputs": len(inputs), "sha256": digest}, notes

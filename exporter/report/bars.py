@@ -11,7 +11,7 @@ class Bar:
     """One bar of a chart.
 
     Attributes:
-        kind: own, plain (uncompressed) or baseline; sets its colour.
+        kind: own, plain (uncompressed), baseline or oracle; sets its colour, and oracles stand apart.
         value: 0..1; a value below 0 is drawn as 0.
         spread: standard deviation, None where it was measured once.
         note: an explanation.
@@ -57,7 +57,7 @@ def bars(method: str, accuracy: dict[str, Any]) -> list[Bar]:
         drawn.append(Bar("pool", "baseline", found["pool"]["accuracy"], note=note))
     if "oracle" in found:
         note = "selects the tokens that the answer depends on"
-        drawn.append(Bar("oracle", "baseline", found["oracle"]["accuracy"], note=note))
+        drawn.append(Bar("oracle", "oracle", found["oracle"]["accuracy"], note=note))
         note = "the same, each other token averaged into the nearest of them"
-        drawn.append(Bar("oracle, merged", "baseline", found["oracle"]["merged"], note=note))
+        drawn.append(Bar("oracle, merged", "oracle", found["oracle"]["merged"], note=note))
     return drawn

@@ -11,10 +11,13 @@ import numpy as np
 
 from ...errors import TokexportError
 from ..evaluate.accuracy import SEED
+from ..evaluate.agreement import read_folder
 from ..sources.texts import with_text
 from .picks import Picks
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from ..bundling.graphs import Built, Plan
     from ..proof.prove import Encoded
     from ..sources.source import Source
@@ -44,7 +47,14 @@ class Look:
 
 
 def collect(
-    plan: Plan, built: Built, folder: Path, encoded: Sequence[Encoded], *, runs: bool, asks: bool
+    plan: Plan,
+    built: Built,
+    folder: Path,
+    encoded: Sequence[Encoded],
+    *,
+    runs: bool,
+    asks: bool,
+    own: Sequence[dict[str, np.ndarray]] = (),
 ) -> tuple[list[Look], str]:
     """The looks of a bundle that was just written.
 
@@ -55,17 +65,22 @@ def collect(
         encoded: inputs of the proof and the encoder's outputs; empty where nothing was proved.
         runs: whether ONNX Runtime's CPU can run these types.
         asks: whether the bundle at `folder` is finished and answers the source's questions.
+        own: the user's inputs, which are shown instead of those of the source.
 
     Returns:
         (looks, why there are none).
     """
+    if own and runs:
+        return of_samples(_encode(plan.source, folder, own), built.inserted.outputs), ""
+    if own:
+        return of_samples(_run(plan.source, built.models["encoder"], own), built.inserted.outputs), ""
     if asks:
         return of_task(plan.source, folder), ""
     if not encoded:
         if not runs:
             return [], "ONNX Runtime's CPU cannot run bf16, and without a proof there is no fp32 reference build"
         try:
-            encoded = _encode(plan.source, folder)
+            encoded = _encode(plan.source, folder, plan.source.real_inputs(LOOKS - 1))
         except TokexportError as error:
             return [], str(error)
     return of_samples(encoded, built.inserted.outputs), ""
@@ -85,13 +100,30 @@ def of_samples(encoded: Iterable[Encoded], outputs: Mapping[str, str]) -> list[L
     return looks[: LOOKS if not looks or looks[0].picks.tokens < _MANY_TOKENS else LOOKS - 1]
 
 
-def _encode(source: Source, folder: Path) -> list[Encoded]:
+def own_inputs(folder: str | Path | None, source: Source) -> list[dict[str, np.ndarray]]:
+    """The encoder's inputs of the first files of a user's folder; none without a folder.
+
+    Raises:
+        RequestError: see `agreement.read_folder`.
+    """
+    if folder is None:
+        return []
+    arrays, _, _ = read_folder(Path(folder), source, LOOKS)
+    (name,) = source.encoder.inputs
+    return [{name: array} for array in arrays]
+
+
+def _encode(source: Source, folder: Path, samples: Sequence[dict[str, np.ndarray]]) -> list[Encoded]:
     from ...graph_passes.ir_tools.model_io import load_model
+
+    return _run(source, load_model(folder / "encoder.onnx"), samples)
+
+
+def _run(source: Source, encoder: ir.Model, samples: Sequence[dict[str, np.ndarray]]) -> list[Encoded]:
     from ...runtimes.ort.graph import ort_runner
 
-    model = load_model(folder / "encoder.onnx")
-    run = ort_runner(model)
-    return [(sample, run(sample)) for sample in with_text(source.real_inputs(LOOKS - 1), model, source)]
+    run = ort_runner(encoder)
+    return [(sample, run(sample)) for sample in with_text(list(samples), encoder, source)]
 
 
 def of_task(source: Source, folder: Path) -> list[Look]:

@@ -16,8 +16,9 @@ from .colours import ALONE, slot_colours
 from .picks import Picks
 
 DARK = "#0b0f14"
-# A merged token is darkened before it is tinted, so that kept ones stand out in bright inputs too.
-DIM, SHADE, TINT = 0.84, 0.35, 0.6
+# A merged token is darkened before it is tinted, so that kept ones stand out in bright inputs too; the tint is light,
+# because the input is to be seen through it, and the border says which tokens went together.
+DIM, SHADE, TINT = 0.84, 0.42, 0.16
 # Strips of sound are narrow and have no frame: lit ones must stand out by their brightness alone.
 STRIP_SHADE, STRIP_TINT = 0.62, 0.42
 _CELL = 40
@@ -84,6 +85,8 @@ def paint(picks: Picks, layout: Layout, *, bars: int = 0) -> str:
         parts = [f"<title>{_tooltip(picks, layout, slot)}</title>"]
         if inside:
             parts.append(f"<path class='merged' d='{inside}' fill='{colours[slot]}' fill-opacity='{tint}'/>")
+        if inside and not bars:
+            parts.append(_border(layout, picks.assignment == slot, colours[slot]))
         if not bars or not picks.lit[position]:
             parts.append(_outline(layout, position, colours[slot], bool(picks.lit[position])))
         if bars:
@@ -99,10 +102,8 @@ def paint(picks: Picks, layout: Layout, *, bars: int = 0) -> str:
             x, y = layout.at(position)
             font = min(layout.cell) * (0.5 if size < 100 else 0.42)
             parts.append(_text(f"{size:g}", x + layout.cell[0] / 2, y + layout.cell[1] / 2 + font * 0.36, font))
-        layers.append(f"<g class='slot'>{''.join(parts)}</g>")
-    edges = _edges(picks, layout) if not bars else ""
-    if edges:
-        layers.insert(2, f"<path d='{edges}' fill='none' stroke='{DARK}' stroke-opacity='.55' stroke-width='2'/>")
+        # It can be tapped, where nothing points; the keyboard has the table of slots.
+        layers.append(f"<g class='slot' tabindex='-1'>{''.join(parts)}</g>")
     return "".join(layers)
 
 
@@ -146,15 +147,20 @@ def _area(layout: Layout, wanted: np.ndarray) -> str:
     return "".join(path)
 
 
-def _edges(picks: Picks, layout: Layout) -> str:
-    """Lines between tokens of different slots."""
+def _border(layout: Layout, inside: np.ndarray, colour: str) -> str:
+    """A line around the tokens of a slot, within them, so that those of its neighbours stand beside it."""
     wide, tall = layout.cell
-    owner, path = picks.assignment.tolist(), []
-    for token, slot in enumerate(owner):
-        x, y = layout.at(token)
-        if (token + 1) % layout.columns and token + 1 < len(owner) and owner[token + 1] != slot:
-            path.append(f"M{x + wide} {y}v{tall}")
-        below = token + layout.columns
-        if below < len(owner) and owner[below] != slot:
-            path.append(f"M{x} {y + tall}h{wide}")
-    return "".join(path)
+    line = max(1.0, min(wide, tall) * 0.09)
+    owned = set(np.flatnonzero(inside).tolist())
+    path = []
+    for token in sorted(owned):
+        (x, y), column = layout.at(token), token % layout.columns
+        if token - layout.columns not in owned:
+            path.append(f"M{x} {y + line / 2:g}h{wide}")
+        if token + layout.columns not in owned:
+            path.append(f"M{x} {y + tall - line / 2:g}h{wide}")
+        if column == 0 or token - 1 not in owned:
+            path.append(f"M{x + line / 2:g} {y}v{tall}")
+        if column == layout.columns - 1 or token + 1 not in owned:
+            path.append(f"M{x + wide - line / 2:g} {y}v{tall}")
+    return f"<path class='border' d='{''.join(path)}' fill='none' stroke='{colour}' stroke-width='{line:g}'/>"

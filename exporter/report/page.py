@@ -13,6 +13,8 @@ from .stages import stages
 from .view import View, view
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ...runtimes.bundle.manifest import Manifest
     from ...runtimes.bundle.writer import BundleWriter
     from ..bundling.graphs import Built, Plan
@@ -30,6 +32,7 @@ def add(
     result: Exported,
     encoded: Sequence[Encoded],
     failure: str,
+    own: Sequence[dict[str, np.ndarray]] = (),
 ) -> None:
     """Write report.html into a bundle that is being made. Without jinja2, which renders it, only a note is added.
 
@@ -41,6 +44,7 @@ def add(
         result: of the export.
         encoded: inputs of the proof and the encoder's outputs; empty with --no-verify.
         failure: the gate that failed; empty where none did.
+        own: the user's inputs, where they gave some.
 
     Raises:
         BundleError: the disk is full.
@@ -49,7 +53,7 @@ def add(
         result.notes.append(f'{FILE} was not written: it needs jinja2 (pip install "tokexport[export]")')
         return
     runs, asks = result.precision != "bf16", result.accuracy is not None
-    looks, why = collect(plan, built, writer.folder, encoded, runs=runs, asks=asks)
+    looks, why = collect(plan, built, writer.folder, encoded, runs=runs, asks=asks, own=own)
     shape, preprocess = manifest.variants[0].grid, manifest.preprocess_of(manifest.variants[0])
     passed = stages(built.models["encoder"], built.inserted, looks)
     figures = [

@@ -9,7 +9,9 @@ from ...runtimes.bundle.target import failed_path
 from ..evaluate.usefulness import Usefulness, judge
 from ..proof.metrics import GATES
 from .bars import Bar, bars, metric
+from .cards import cards
 from .colours import PALETTE
+from .curve import Curve, curve
 from .facts import commands, facts
 
 if TYPE_CHECKING:
@@ -35,6 +37,28 @@ PARTS = {
 }
 
 
+# What the times of the cards are.
+_COST = "Times are those of ONNX Runtime on the CPU that made this page, one thread, one input: ratios, not promises."
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was proved of one part.
+
+    Attributes:
+        tensors: how many were compared.
+        worst: the check of the worst one.
+        max_abs: the largest difference of any.
+        flipped: picks that fell otherwise; None where the part picks nothing.
+    """
+
+    name: str
+    tensors: int
+    worst: dict[str, Any]
+    max_abs: float
+    flipped: int | None
+
+
 @dataclass(frozen=True)
 class View:
     """Everything on the page.
@@ -44,7 +68,9 @@ class View:
         verdict: the status in one sentence.
         usefulness: the second verdict: the accuracy against that of as many random and evenly spread tokens.
         tiles: (figure, its label) at the top of the page.
+        cost: what the times of the tiles are; empty without any.
         facts: (name, value) of what was done.
+        proof: a row for each part, the worst first.
         checks: of the proof, the failed ones first.
         gates: the thresholds as text.
         judged: the precision whose thresholds apply.
@@ -57,6 +83,7 @@ class View:
         has_shared: whether two slots of a figure have the same colour.
         has_bars: whether a figure of sound shows a merged token.
         bars: of the accuracy; empty where it was not measured.
+        curve: accuracy against tokens, where several variants were measured.
         commands: (what for, command).
         graphs: (role, precision, files, inputs, outputs) of the first variant.
         variants: (name, tokens, checks passed, accuracy) of each; empty where there is only one.
@@ -69,9 +96,11 @@ class View:
     verdict: str
     usefulness: Usefulness
     tiles: list[tuple[str, str]]
+    cost: str
     facts: list[tuple[str, str]]
     figures: list[Figure]
     no_figures: str
+    proof: list[Part]
     checks: list[dict[str, Any]]
     gates: str
     judged: str
@@ -86,6 +115,7 @@ class View:
     drift: dict[str, float] | None
     accuracy: dict[str, Any] | None
     bars: list[Bar]
+    curve: Curve | None
     notes: list[str]
     commands: list[tuple[str, str]]
     graphs: list[tuple[str, str, str, str, str]]
@@ -123,10 +153,16 @@ def view(
         status=status,
         verdict=verdict,
         usefulness=judge(result.accuracy),
-        tiles=_tiles(result, checks, [tokens_in, *(record.tokens_out for record in records)]),
+        tiles=cards(
+            result,
+            [tokens_in, *(record.tokens_out for record in records)],
+            sum(file.size for file in manifest.files.values()),
+        ),
+        cost=_COST if result.cost else "",
         facts=facts(plan, manifest, result.precision),
         figures=figures,
         no_figures=no_figures,
+        proof=_parts(checks),
         checks=checks,
         gates=f"cosine at least {least:g}, norm ratio within {most:g} of 1",
         judged="fp32, of the reference build that can be run here" if result.precision == "bf16" else judged,
@@ -141,6 +177,7 @@ def view(
         drift=result.drift,
         accuracy=result.accuracy,
         bars=bars(method, result.accuracy) if result.accuracy else [],
+        curve=curve([result, *result.further]),
         notes=list(result.notes),
         commands=commands(plan, manifest, (failed_path(result.bundle) if failure else result.bundle).name),
         graphs=[
@@ -169,17 +206,15 @@ def _verdict(checks: list[dict[str, Any]], failure: str) -> tuple[str, str]:
     return "proved", f"Every check against PyTorch passed: {', '.join(parts)}."
 
 
-def _tiles(result: Exported, checks: list[dict[str, Any]], tokens: list[int]) -> list[tuple[str, str]]:
-    """(figure, what it is) for `tokens` before the first step and after each."""
-    removed = 1 - tokens[-1] / tokens[0]
-    tiles = [(" → ".join(map(str, tokens)), "tokens"), (f"{removed:.1%}", "of the tokens removed")]
-    if result.accuracy:
-        whole = result.accuracy["uncompressed"]
-        tiles.append((f"{result.accuracy['compressed']:.1%}", f"{metric(result.accuracy)}; uncompressed {whole:.1%}"))
-    if checks:
-        good = sum(bool(check["ok"]) for check in checks)
-        tiles.append((f"{good} of {len(checks)}", "checks against PyTorch passed"))
-    return tiles
+def _parts(checks: list[dict[str, Any]]) -> list[Part]:
+    """One row for each part, the worst first: those that failed, then by cosine."""
+    rows = []
+    for name in dict.fromkeys(check["part"] for check in checks):
+        own = [check for check in checks if check["part"] == name]
+        worst = min(own, key=lambda check: (check["ok"], check["cosine"], -abs(check["norm_ratio"] - 1)))
+        flipped = sum(check["flipped"] for check in own) if name == "compressor" else None
+        rows.append(Part(name, len(own), worst, max(check["max_abs"] for check in own), flipped))
+    return sorted(rows, key=lambda row: (row.worst["ok"], row.worst["cosine"]))
 
 
 def _variant(result: Exported) -> tuple[str, str, str, str]:
