@@ -28,11 +28,16 @@ def inspect(source: str, shapes: tuple[str, ...], as_json: bool) -> None:
     """
     from ...graph_passes.seams.find import describe
 
-    render.result(describe(_graph(source, sizes(shapes))), as_json, inspected)
+    graph, between = _opened(source, sizes(shapes))
+    told = describe(graph)
+    render.result({**told, "language_model": between} if between else told, as_json, inspected)
 
 
-def _graph(source: str, shapes: dict[str, list[int]]) -> ir.Model:
-    """The graph of an ONNX file as it is, of a bundle that of its encoder, of any other source its exported encoder."""
+def _opened(source: str, shapes: dict[str, list[int]]) -> tuple[ir.Model, str]:
+    """The graph of an ONNX file as it is, of a bundle that of its encoder, of any other source its exported encoder.
+
+    And the seams in the language model of such a source.
+    """
     path = Path(source).expanduser()
     if (path / "manifest.json").is_file():
         path /= "encoder.onnx"
@@ -42,7 +47,7 @@ def _graph(source: str, shapes: dict[str, list[int]]) -> ir.Model:
 
         model, _ = raise_opset(load_model(path))
         fix_inputs(model, shapes)
-        return model
+        return model, ""
     from ..bundling import graphs
     from ..opening import open_source
 
@@ -50,13 +55,13 @@ def _graph(source: str, shapes: dict[str, list[int]]) -> ir.Model:
         step("opening the model")
         opened = open_source(source, input_shapes=shapes)
         step("exporting the encoder")
-        return graphs.encoder(opened, "fp32")[0]
+        return graphs.encoder(opened, "fp32")[0], opened.between_layers
 
 
 def inspected(data: dict[str, Any]) -> None:
     """Print the result of `tokexport inspect`."""
     for key, value in data.items():
-        if key != "seams" and value:
+        if key not in ("seams", "language_model") and value:
             tables.wrapped(f"{key}: ", render.flat(value))
     if data["seams"]:
         more = {*data["seams"][0]} - {"tokens", "dim", "grid", "signals"}
@@ -69,6 +74,8 @@ def inspected(data: dict[str, Any]) -> None:
         tables.show(rows)
         for why, names in closed.items():
             tables.wrapped("note: ", f"no compressor can go to {', '.join(names)}: {why}{_rebuilt(why, names)}")
+    if between := data.get("language_model"):
+        tables.wrapped("seams in the language model: ", between)
 
 
 def _rebuilt(why: str, names: list[str]) -> str:

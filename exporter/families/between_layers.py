@@ -57,6 +57,14 @@ def check_inner(model: Model, steps: Sequence[Step]) -> None:
         before = layer
 
 
+def seams_in(model: Model) -> str:
+    """Where compressors can be in the language model of `model`, or why nowhere."""
+    why, layers = _unable(model), model.language_config.num_hidden_layers
+    if why or layers < 2:
+        return f"none: {why[0] if why else 'it has one layer alone'}"
+    return " to ".join(dict.fromkeys(("decoder_layer:0", f"decoder_layer:{layers - 2}")))
+
+
 def cuts_of(model: Model, keep: int) -> tuple[Cut, ...]:
     """The compressors between the layers of a model, where K = `keep` tokens enter it.
 

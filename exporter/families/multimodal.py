@@ -25,7 +25,7 @@ from ..sources.source import Answered, GraphSource, Source
 from ..sources.tokenizer import FILE, tokenizer_of
 from ..sources.weights import emptied, without_weights
 from .answering import Marks, a_word, check_placeholder, marks, unlike_greedy
-from .between_layers import check_inner, cuts_of, tokens_by_layer
+from .between_layers import check_inner, cuts_of, seams_in, tokens_by_layer
 from .input_embeddings import text_graph
 from .layout import Layout, prefix_of, shell
 from .limits import check_images, check_lengths
@@ -154,6 +154,11 @@ class Multimodal(Source):
         """See `Source`."""
         check_inner(self, steps)
         return replace(self, inner=tuple(steps), inner_bias=size_bias)
+
+    @property
+    def between_layers(self) -> str:
+        """See `Source`."""
+        return seams_in(self)
 
     def cuts(self, keep: int) -> tuple[Cut, ...]:
         """The compressors between the layers of the language model, where K = `keep` tokens enter it."""

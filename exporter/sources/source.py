@@ -259,6 +259,11 @@ class Source(ABC):
             "--seam projector_output.",
         )
 
+    @property
+    def between_layers(self) -> str:
+        """The seams in its language model, or why there are none; empty where there is no language model."""
+        return ""
+
     def inner_cases(self, keep: int) -> list[Case]:
         """Of the compressors in `inner`, where K = `keep` tokens enter the language model."""
         return []

@@ -47,6 +47,13 @@ def bundle(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_inspect_names_the_seams_in_the_language_model(folder):
+    result = CliRunner().invoke(main, ["inspect", str(folder)])
+    assert result.exit_code == 0 and "seams in the language model: decoder_layer:0 to decoder_layer:1" in result.output
+    told = json.loads(CliRunner().invoke(main, ["inspect", str(folder), "--json"]).output)
+    assert told["language_model"] == "decoder_layer:0 to decoder_layer:1"
+
+
 def test_every_part_is_proved_and_answers_are_those_of_transformers(bundle):
     checks = json.loads((bundle / "parity.json").read_text())["checks"]
     assert all(check["ok"] for check in checks)
