@@ -156,6 +156,16 @@ def only(option: str, given: tuple[Path, ...]) -> Path:
     return given[0]
 
 
+def runtime_options(command: F) -> F:
+    """The options that say what runs a bundle."""
+    command = click.option(
+        "--provider",
+        type=click.Choice(["cpu", "cuda", "tensorrt"]),
+        help="Where ONNX Runtime runs; refused where it does not load.  [default: cpu]",
+    )(command)
+    return click.option("--runtime", type=click.Choice(["ort", "tensorrt"]), default="ort", show_default=True)(command)
+
+
 def media_options(*, images: bool = False) -> Callable[[F], F]:
     """The options that name the input, for `one_input`; with `images` there may be several of these, as a tuple."""
 
