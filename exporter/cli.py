@@ -14,6 +14,7 @@ import click
 from ..errors import TokexportError
 from ..version import __version__
 from . import interrupt, tables, wrong_words
+from .commands.bench import bench
 from .commands.build import build
 from .commands.debug import debug
 from .commands.devices import devices
@@ -133,5 +134,5 @@ def main() -> None:
     """
 
 
-for command in (model, verify, run, show, build, sweep, debug, inspect, methods, devices, doctor, plugins):
+for command in (model, verify, run, bench, show, build, sweep, debug, inspect, methods, devices, doctor, plugins):
     main.add_command(command)

@@ -43,7 +43,7 @@ def load(bundle: Bundle | Path | str, runtime: str = "ort", **options: Any) -> S
     module, name = RUNTIMES[runtime]
     session: type[Session] = getattr(import_module(module, __package__), name)
     options = {name: value for name, value in options.items() if value is not None}
-    check_provider(runtime, options.get("provider"))
+    check_options(runtime, provider=options.get("provider"), threads=options.get("threads"))
     takes = [option for option in signature(session).parameters if option != "bundle"]
     refuse_unknown("load", options, ["runtime", *takes])
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
@@ -53,10 +53,11 @@ def load(bundle: Bundle | Path | str, runtime: str = "ort", **options: Any) -> S
     return loaded
 
 
-def check_provider(runtime: str, provider: str | None) -> None:
-    """Refuse a provider of ONNX Runtime where another runtime was asked for."""
-    if provider is not None and runtime != "ort":
-        raise RequestError(
-            f"provider {provider!r} is of ONNX Runtime, and {runtime} runs the engines in the bundle",
-            fix="Leave --provider out, or --runtime.",
-        )
+def check_options(runtime: str, **given: Any) -> None:
+    """Refuse options of ONNX Runtime where another runtime was asked for; None is none."""
+    for name, value in given.items():
+        if value is not None and runtime != "ort":
+            raise RequestError(
+                f"{name} {value!r} is of ONNX Runtime, and {runtime} runs the engines in the bundle",
+                fix=f"Leave {name} (--{name}) out, or the runtime.",
+            )

@@ -12,7 +12,7 @@ from ...graph_passes.compressors.blocks.texts import TEXT
 from ...graph_passes.ir_tools.model_io import load_model
 from ...runtimes.bundle.reader import Bundle, open_bundle, verify_hashes
 from ...runtimes.bundle.recovery import recover
-from ...runtimes.load import check_provider
+from ...runtimes.load import check_options
 from ...runtimes.ort.graph import ort_runner
 from ..progress import Progress, log
 from . import gate
@@ -69,7 +69,7 @@ def verify(
         UnprovableError: the bundle is bf16, which ONNX Runtime cannot run here.
     """
     gate.check_least(min_accuracy)
-    check_provider(runtime, provider)
+    check_options(runtime, provider=provider)
     prove = _with_tensorrt if runtime == "tensorrt" else partial(_with_ort, provider=provider or "cpu")
     result = {"bundle": str(path), "runtime": runtime, "provider": (provider or "cpu") if runtime == "ort" else None}
     if junit is None:
