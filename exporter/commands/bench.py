@@ -105,7 +105,7 @@ def measured(data: dict[str, Any]) -> None:
     """Print the result of `tokexport bench`."""
     two = len(data["bundles"]) > 1
     where = f"provider {data['provider']}" if data["provider"] else "the engines in it"
-    threads = f", {data['threads']} threads" if data["threads"] else ""
+    threads = f", {data['threads']} thread{'s' if data['threads'] > 1 else ''}" if data["threads"] else ""
     for one in data["bundles"]:
         tables.wrapped(f"{one['bundle']}: ", f"{one['variant']}, {where}{threads}, given {one['input']}")
     rows = tables.Table(
@@ -161,5 +161,5 @@ def _costs(one: dict[str, Any]) -> list[str]:
     unknown = one["unknown"]
     sizes = {"host memory": one["host_peak_bytes"], "device memory": one["device_peak_bytes"]}
     told = [f"{name} {f'{size / 1e6:.1f} MB' if size is not None else unknown[name]}" for name, size in sizes.items()]
-    joules = [f"{joules:.3g} J an answer of {name}" for name, joules in one["joules"].items()]
+    joules = [f"{joules:.3g} J a round by {name}" for name, joules in one["joules"].items()]
     return [*told, f"energy {', '.join(joules) or unknown['energy']}"]

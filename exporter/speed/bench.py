@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from ...errors import RequestError, nearest
@@ -20,7 +20,7 @@ from ..progress import Advance, log_of
 from ..timing import turns
 from . import busy, gauges
 from .intervals import LEAST_ROUNDS, percentiles, ratio
-from .sample import Prompt, of_proof
+from .sample import Prompt, of_proof, window_of
 from .side import Side
 
 TOKENS = (1, 20, 100)
@@ -35,6 +35,11 @@ class _Asked:
     files: list[str]
     prompt: Prompt | None
     tokens: list[int]
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether graphs run on a GPU."""
+        return self.runtime == "tensorrt" or self.options["provider"] not in (None, "cpu")
 
 
 @answered
@@ -79,8 +84,8 @@ def bench(
         ``{"bundles", "ratios", "rounds", "warmup", "runtime", "provider", "threads", "max_regression", "slower", "ok",
         "busy", "notes", "date", "machine"}``. Each of ``bundles`` (`bundle` first) has ``bundle``, ``variant``,
         ``input``, ``stages`` (name -> `percentiles`), ``left_out`` (name -> why), ``host_peak_bytes``,
-        ``device_peak_bytes``, ``joules`` (of one answer, by what counts it), ``unknown`` (what is not known -> why) and
-        ``notes``. ``ratios`` has for each stage of both how many times as long `bundle` takes: see `intervals.ratio`.
+        ``device_peak_bytes``, ``joules`` (mean of a round, by what counts it), ``unknown`` (name -> why) and ``notes``.
+        ``ratios`` has for each stage of both how many times as long `bundle` takes: see `intervals.ratio`.
         ``slower`` names stages whose lower bound is above 1 + `max_regression`; ``ok`` says that there is none.
 
     Raises:
@@ -94,16 +99,7 @@ def bench(
     options = {"provider": provider, "threads": threads}
     asked = _Asked(runtime, options, [str(one) for one in inputs], prompt, sorted({*tokens}))
     wanted = [(bundle, variant)] if against is None else [(against, against_variant), (bundle, variant)]
-    with ExitStack() as opened:
-        counters, no_energy = opened.enter_context(gauges.energy())
-        sides = []
-        for path, name in wanted:
-            sides.append(_opened(Path(path), name, asked, counters))
-            opened.callback(sides[-1].close)
-        _check_stages(stages, [set(side.opened["stages"]) for side in sides])
-        told, taken = _measured(sides, rounds, warmup, advance)
-        on_gpu = runtime == "tensorrt" or provider not in (None, "cpu")
-        rows = [_row(side, answers, asked, on_gpu, no_energy) for side, answers in zip(sides, taken)]
+    rows, told, taken = _run(wanted, asked, rounds, warmup, stages, advance)
     ratios = _ratios(ours=taken[1], theirs=taken[0]) if against is not None else {}
     slower = [
         name for name in stages or ratios if max_regression is not None and ratios[name]["low"] > 1 + max_regression
@@ -123,6 +119,26 @@ def bench(
         "notes": busy.notes(told),
         **machine(),
     }
+
+
+def _run(
+    wanted: Sequence[tuple[Path | str, str | None]],
+    asked: _Asked,
+    rounds: int,
+    warmup: int,
+    stages: Sequence[str],
+    advance: Advance,
+) -> tuple[list[dict[str, Any]], dict[str, Any], list[list[dict[str, Any]]]]:
+    """What is said of each bundle, what else the machine did, and what each said in each round."""
+    with ExitStack() as opened:
+        counters, no_energy = opened.enter_context(gauges.energy())
+        sides = []
+        for path, variant in wanted:
+            sides.append(_opened(Path(path), variant, asked, counters))
+            opened.callback(sides[-1].close)
+        _check_stages(stages, [set(side.opened["stages"]) for side in sides])
+        told, taken = _measured(sides, rounds, warmup, advance)
+        return [_row(side, said, asked, no_energy) for side, said in zip(sides, taken)], told, taken
 
 
 def _check(
@@ -155,7 +171,7 @@ def _check(
 
 def _opened(path: Path, variant: str | None, asked: _Asked, counters: list[gauges.Counter]) -> Side:
     bundle = open_bundle(path)
-    chosen = bundle.variant(variant)
+    chosen = bundle.variant(variant) if variant else window_of(bundle, bundle.variant(), asked.files)
     proven = of_proof(bundle, chosen)
     request = {
         "bundle": str(path.resolve()),
@@ -199,9 +215,9 @@ def _computed(sides: list[Side]) -> float:
     return time.process_time() + sum(side.cpu for side in sides)
 
 
-def _row(side: Side, taken: list[dict[str, Any]], asked: _Asked, on_gpu: bool, no_energy: str) -> dict[str, Any]:
+def _row(side: Side, taken: list[dict[str, Any]], asked: _Asked, no_energy: str) -> dict[str, Any]:
     """What is said of one bundle."""
-    if on_gpu:
+    if asked.on_gpu:
         side.look_at_gpu()
     times = {name: [one[name] for one in taken] for name in taken[0] if name != "joules"}
     if "token" in times:
@@ -209,7 +225,7 @@ def _row(side: Side, taken: list[dict[str, Any]], asked: _Asked, on_gpu: bool, n
     unknown = {"energy": no_energy} if no_energy else {}
     if side.peak is None:
         unknown["host memory"] = "not known: there is no /proc"
-    if not on_gpu:
+    if not asked.on_gpu:
         unknown["device memory"] = "none: it runs on the CPU"
     elif side.gpu is None:
         unknown["device memory"] = f"not known: {gauges.why_no_gpu_memory()}"
@@ -220,8 +236,8 @@ def _row(side: Side, taken: list[dict[str, Any]], asked: _Asked, on_gpu: bool, n
         "stages": {name: percentiles(values) for name, values in times.items() if values},
         "left_out": _left_out(side, asked.tokens),
         "host_peak_bytes": side.peak,
-        "device_peak_bytes": side.gpu if on_gpu else None,
-        "joules": {name: median(one["joules"][name] for one in taken) for name in taken[0]["joules"]},
+        "device_peak_bytes": side.gpu,
+        "joules": {name: fmean(one["joules"][name] for one in taken) for name in taken[0]["joules"]},
         "unknown": unknown,
         "notes": [*side.opened["notes"], *side.notes],
     }

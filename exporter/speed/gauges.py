@@ -42,7 +42,7 @@ def energy(root: Path = Path("/")) -> Iterator[tuple[list[Counter], str]]:
     if rails:
         meter = _Meter(rails, stop)
         meter.start()
-        counters.append(Counter(f"{', '.join(rails)} (INA)", lambda: meter.joules))
+        counters.append(Counter(f"INA, {' + '.join(rails)}", lambda: meter.joules))
     try:
         yield counters, "" if counters else _why_no_energy()
     finally:
@@ -98,7 +98,7 @@ def _nvml_energy() -> Iterator[Counter]:
             def joules(handle: Any = handle) -> float:
                 return float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
 
-            yield Counter(f"GPU {index} (NVML)", joules)
+            yield Counter(f"NVML, GPU {index}", joules)
 
 
 def _rapl(root: Path) -> Iterator[Counter]:
@@ -109,7 +109,7 @@ def _rapl(root: Path) -> Iterator[Counter]:
             counter.joules()
         except (OSError, ValueError):
             continue
-        yield Counter(f"CPU {package.name[-1]} (RAPL)", counter.joules)
+        yield Counter(f"RAPL, CPU {package.name[-1]}", counter.joules)
 
 
 class _Wrapping:

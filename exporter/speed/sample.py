@@ -14,7 +14,10 @@ from ...graph_passes.compressors.blocks.texts import TEXT
 from ...runtimes import speech
 from ...runtimes.examples import question
 from ...runtimes.images import check_count
+from ...runtimes.media.audio import open_sound
 from ...runtimes.media.encoder_input import encoder_input
+from ...runtimes.media.recording import LONGEST_SECONDS
+from ...runtimes.windows import shortest, windows
 from ..proof import probes as proof
 from .stages import Sample
 
@@ -59,6 +62,20 @@ def of_proof(bundle: Bundle, variant: Variant) -> Proven:
                 if name in wanted and list(array.shape) == wanted[name][1].shape:
                     found.setdefault(wanted[name][0], array)
     return Proven(found, ids)
+
+
+def window_of(bundle: Bundle, variant: Variant, files: Sequence[str]) -> Variant:
+    """The variant that `run` reads a sound with, where none was named: the shortest window that holds it.
+
+    Raises:
+        RequestError: the sound cannot be read.
+    """
+    if not files or variant.generation is None or variant.generation.speech is None:
+        return variant
+    found = windows(bundle.manifest, variant)
+    rate = found[-1].record.sample_rate
+    with open_sound(files[0], rate, LONGEST_SECONDS * rate) as sound:
+        return bundle.variant(shortest(found, round(sound.seconds * rate)).variant)
 
 
 def sample(session: Session, files: Sequence[str], prompt: Prompt | None, proven: Proven) -> Sample:

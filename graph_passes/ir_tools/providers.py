@@ -107,6 +107,14 @@ def opened(model: str | bytes, options: ort.SessionOptions, provider: str, **mor
             raise
 
 
+def require(name: str) -> None:
+    """Check that a provider loads here; raises as `provider_of` and `opened` do."""
+    provider, runtime = provider_of(name), onnxruntime()
+    with _quiet(runtime):
+        _preload(provider)
+        _check_loads(runtime, provider)
+
+
 def on_the_cpu(session: ort.InferenceSession) -> tuple[int, int] | None:
     """How many nodes of a graph that `opened` opened for a GPU run on the CPU, and of how many.
 
