@@ -62,7 +62,13 @@ class _Share(click.ParamType):
     metavar="5%",
     help="Fail (exit 1) where BUNDLE surely takes longer than that: by the lower end of the interval.",
 )
-@click.option("--stage", "stages", multiple=True, metavar="NAME", help="Of these alone; repeatable.  [default: all]")
+@click.option(
+    "--stage",
+    "stages",
+    multiple=True,
+    metavar="NAME",
+    help="Of these alone, such as first_token or answer_20; repeatable.  [default: all]",
+)
 @common
 @tables.wide_option
 def bench(

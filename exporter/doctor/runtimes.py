@@ -87,8 +87,8 @@ def _provider(machine: Machine, name: str) -> Finding:
     ran = machine.python_runs(_LOAD_A_PROVIDER.format(name=name))
     what, _, fix = ran.out.strip().partition("\n")
     if ran.code != 0:
-        return Finding(f"--provider {name}", WARNING, f"it was tried: {_why_it_failed(ran)}", "tokexport doctor --json")
-    return Finding(f"--provider {name}", WARNING if what else OK, what or "loads", fix)
+        return Finding(f"ort: {name}", WARNING, f"it was tried: {_why_it_failed(ran)}", "tokexport doctor --json")
+    return Finding(f"ort: {name}", WARNING if what else OK, what or "loads", fix.removeprefix("Run: "))
 
 
 def load_graph(machine: Machine, *, opset: int, ir: int) -> Ran:
