@@ -8,14 +8,16 @@ from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .exporter.pipeline import export
+    from .exporter.speed.bench import bench
     from .graph_passes.compress import compress
     from .graph_passes.compressors import methods
     from .graph_passes.reference import reference
     from .runtimes.load import load
 
-__all__ = ["compress", "export", "load", "methods", "reference"]
+__all__ = ["bench", "compress", "export", "load", "methods", "reference"]
 
 _HOMES = {
+    "bench": ".exporter.speed.bench",
     "compress": ".graph_passes.compress",
     "export": ".exporter.pipeline",
     "load": ".runtimes.load",

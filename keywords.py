@@ -29,7 +29,8 @@ _MEANT: Mapping[str, tuple[str, ...]] = {
     "output_dir": ("out",),
     "path": ("out", "bundle", "model"),
     "model": ("source", "model"),
-    "provider": ("providers",),
+    "providers": ("provider",),
+    "execution_provider": ("provider",),
     "backend": ("runtime",),
 }
 

@@ -15,6 +15,7 @@ from ..errors import TokexportError
 from ..version import __version__
 from . import interrupt, tables, wrong_words
 from .commands.attach import attach
+from .commands.bench import bench
 from .commands.build import build
 from .commands.debug import debug
 from .commands.devices import devices
@@ -134,5 +135,7 @@ def main() -> None:
     """
 
 
-for command in (model, verify, run, show, build, sweep, debug, attach, inspect, methods, devices, doctor, plugins):
+for command in (
+    *(model, verify, run, bench, show, build, sweep, debug, attach, inspect, methods, devices, doctor, plugins),
+):
     main.add_command(command)

@@ -8,7 +8,8 @@ import click
 
 _COMMANDS = {
     "model": ("export", "convert", "compress", "make", "prune"),
-    "sweep": ("bench", "benchmark", "compare", "eval", "evaluate"),
+    "sweep": ("compare", "eval", "evaluate"),
+    "bench": ("benchmark", "time", "profile", "speed", "latency", "measure"),
     "verify": ("check", "test", "prove", "validate"),
     "run": ("infer", "predict", "generate", "ask", "transcribe"),
     "show": ("draw", "plot", "view", "visualize", "visualise", "overlay"),
@@ -32,10 +33,12 @@ _OPTIONS = {
     "--language": ("--lang", "-l"),
     "--timestamps": ("--times", "--segments", "--timestamp"),
     "--prompt": ("--question", "--text", "--query"),
-    "--runtime": ("--backend", "--provider"),
+    "--runtime": ("--backend",),
+    "--provider": ("--execution-provider", "--ep", "--providers"),
     "--device": ("--gpu", "--target", "--arch"),
     "--inputs": ("--data", "--dataset", "--images", "--load-inputs"),
-    "--against": ("--reference", "--ref", "--with", "--other"),
+    "--max-regression": ("--threshold", "--tolerance"),
+    "--against": ("--reference", "--ref", "--with", "--other", "--baseline"),
 }
 
 

@@ -25,8 +25,8 @@ def load(bundle: Bundle | Path | str, runtime: str = "ort", **options: Any) -> S
         bundle: its folder, or an opened one.
         runtime: ``ort``, or ``tensorrt`` for the engines that `tokexport build` put into it.
         options: of the runtime's session: ``variant``, the name of one of the bundle's variants (default: the first; of
-            a speech model, of those compressed like it, the one whose window fits the sound), threads, device, ...; see
-            `OrtSession` and `TensorRTSession`.
+            a speech model, of those compressed like it, the one whose window fits the sound), threads, provider,
+            device, ...; see `OrtSession` and `TensorRTSession`. None is the default of each.
 
     Returns:
         A session with `run`, `encode` and `generate`.
@@ -34,7 +34,7 @@ def load(bundle: Bundle | Path | str, runtime: str = "ort", **options: Any) -> S
     Raises:
         RequestError: no such runtime, variant or option.
         BundleError: no bundle, damaged, incomplete or too new.
-        MissingError: the runtime is not installed, or the bundle has no engines, or there is no GPU.
+        MissingError: the runtime or its provider is not installed, or the bundle has no engines, or there is no GPU.
     """
     from .bundle.reader import Bundle, open_bundle
 
@@ -42,6 +42,8 @@ def load(bundle: Bundle | Path | str, runtime: str = "ort", **options: Any) -> S
         raise RequestError(f"unknown runtime {runtime!r}", fix=nearest(runtime, RUNTIMES, kind="runtimes"))
     module, name = RUNTIMES[runtime]
     session: type[Session] = getattr(import_module(module, __package__), name)
+    options = {name: value for name, value in options.items() if value is not None}
+    check_options(runtime, provider=options.get("provider"), threads=options.get("threads"))
     takes = [option for option in signature(session).parameters if option != "bundle"]
     refuse_unknown("load", options, ["runtime", *takes])
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
@@ -49,3 +51,13 @@ def load(bundle: Bundle | Path | str, runtime: str = "ort", **options: Any) -> S
     if options.get("variant") is None:
         loaded.reopen = lambda name: session(opened, **{**options, "variant": name})
     return loaded
+
+
+def check_options(runtime: str, **given: Any) -> None:
+    """Refuse options of ONNX Runtime where another runtime was asked for; None is none."""
+    for name, value in given.items():
+        if value is not None and runtime != "ort":
+            raise RequestError(
+                f"{name} {value!r} is of ONNX Runtime, and {runtime} runs the engines in the bundle",
+                fix=f"Leave {name} (--{name}) out, or the runtime.",
+            )

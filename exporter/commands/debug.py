@@ -27,7 +27,11 @@ _LEVELS = ("none", "basic", "extended", "all")
 @click.option(
     "--level", type=click.Choice(_LEVELS), help="ONNX Runtime's optimisations of B; A has none.  [default: all]"
 )
-@click.option("--provider", metavar="NAME", help="ONNX Runtime's provider for B.  [default: CPUExecutionProvider]")
+@click.option(
+    "--provider",
+    metavar="NAME",
+    help="ONNX Runtime's for B: cpu, cuda, tensorrt or another that it has.  [default: cpu]",
+)
 @click.option("--layers", is_flag=True, help="Compare and list all values, also where outputs agree.")
 @click.option("--fix", type=OUT, metavar="FILE.onnx", help="Write a half-precision B with the fp32 islands it needs.")
 @click.option("--record", type=OUT, metavar="FILE.npz", help="Write A's values, to compare on another machine.")

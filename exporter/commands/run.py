@@ -12,7 +12,19 @@ import click
 
 from ...errors import RequestError
 from .. import progress, render, tables
-from .shared import OUT, POSITIVE, Prompt, check_kind, common, media_options, one_input, one_prompt, only, prompt_ids
+from .shared import (
+    OUT,
+    POSITIVE,
+    Prompt,
+    check_kind,
+    common,
+    media_options,
+    one_input,
+    one_prompt,
+    only,
+    prompt_ids,
+    runtime_options,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +41,7 @@ _SHOWN = 8
 @media_options(images=True)
 @click.option("--prompt", help="A question about the input; for a recogniser, words that its transcript begins with.")
 @prompt_ids
-@click.option("--runtime", type=click.Choice(["ort", "tensorrt"]), default="ort", show_default=True)
+@runtime_options
 @click.option("--language", metavar="CODE", help="Of the speech, such as en.  [default: the one that is heard]")
 @click.option("--task", help="transcribe, or translate to English, where the model has both.")
 @click.option("--timestamps", is_flag=True, help="A line for each segment of the speech, with its times in seconds.")
@@ -44,6 +56,7 @@ def run(
     prompt: str | None,
     ids: tuple[int, ...],
     runtime: str,
+    provider: str | None,
     language: str | None,
     task: str | None,
     timestamps: bool,
@@ -55,14 +68,15 @@ def run(
 
     A bundle without language graphs encodes its input and shows the tokens kept; an image tower gives its classes or
     embedding. A long sound is read piece by piece.
-    --runtime tensorrt runs the engines that `tokexport build` wrote into the bundle.
+    --runtime tensorrt runs the engines that `tokexport build` wrote into the bundle; --provider cuda runs ONNX
+    Runtime on an NVIDIA GPU.
     """
     from ...runtimes.images import check_count
     from ...runtimes.load import load
     from ...runtimes.speech import Asked, check
 
     option, media = one_input({"image": image, "video": (video,) if video else (), "audio": (audio,) if audio else ()})
-    session = load(bundle, runtime, variant=variant)
+    session = load(bundle, runtime, variant=variant, provider=provider)
     check_kind(session.preprocess, bundle, option)
     generation = session.variant.generation
     if generation:

@@ -90,23 +90,24 @@ def sizes(pairs: tuple[str, ...]) -> dict[str, list[int]]:
 Prompt = str | list[int]
 
 
-class _Ids(click.ParamType):
-    """Ids as 1,2,3."""
+class Ids(click.ParamType):
+    """Ids as 1,2,3, or what else is counted so."""
 
-    name = "ids"
+    def __init__(self, name: str = "ids") -> None:
+        self.name = name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """See `click.ParamType`."""
         parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else []
         if not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
-            self.fail(f"{value!r} are no ids. Write them with commas: 1,15043.", param, ctx)
+            self.fail(f"{value!r} are no {self.name}. Write them with commas: 1,15043.", param, ctx)
         return [int(part) for part in parts] or value
 
 
 prompt_ids = click.option(
     "--prompt-ids",
     "ids",
-    type=_Ids(),
+    type=Ids(),
     default=(),
     metavar="1,2,3",
     help="The whole prompt as ids, where the bundle has no tokenizer.",
@@ -154,6 +155,16 @@ def only(option: str, given: tuple[Path, ...]) -> Path:
             fix="Give one of them, and ask about each.",
         )
     return given[0]
+
+
+def runtime_options(command: F) -> F:
+    """The options that say what runs a bundle."""
+    command = click.option(
+        "--provider",
+        type=click.Choice(["cpu", "cuda", "tensorrt"]),
+        help="Where ONNX Runtime runs; refused where it does not load.  [default: cpu]",
+    )(command)
+    return click.option("--runtime", type=click.Choice(["ort", "tensorrt"]), default="ort", show_default=True)(command)
 
 
 def media_options(*, images: bool = False) -> Callable[[F], F]:

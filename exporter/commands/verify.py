@@ -11,12 +11,12 @@ import click
 from .. import render, tables
 from ..progress import progress
 from ..proof import gate
-from .shared import NUMBER, OUT, common
+from .shared import NUMBER, OUT, common, runtime_options
 
 
 @click.command(short_help="Check a bundle, and prove it again on this machine.")
 @click.argument("bundle", type=OUT)
-@click.option("--runtime", type=click.Choice(["ort", "tensorrt"]), default="ort", show_default=True)
+@runtime_options
 @click.option("--variant", metavar="NAME", help="Prove only this variant.  [default: all of the bundle]")
 @click.option(
     "--min-accuracy", type=NUMBER, help="Fail (exit 1) where the export measured a smaller share of right answers."

@@ -40,7 +40,7 @@ class OnnxSide(Side):
     """
 
     level: Level = "all"
-    provider: str = "CPUExecutionProvider"
+    provider: str = "cpu"
 
     def read(self, feeds: Feeds, names: Collection[str]) -> Arrays:
         """See `Side`."""
@@ -53,7 +53,7 @@ class OnnxSide(Side):
 
     def maker(self, model: ir.Model) -> Run:
         """A graph, or a part of one, as this side runs it."""
-        rounds = self.provider.startswith("CPU") and not _branches(model)
+        rounds = self.provider == "cpu" and not _branches(model)
         return ort_runner(rounded(model) if rounds else model, level=self.level, provider=self.provider)
 
 
@@ -64,7 +64,7 @@ def open_onnx(
     *,
     text: str = "",
     level: Level = "all",
-    provider: str = "CPUExecutionProvider",
+    provider: str = "cpu",
 ) -> OnnxSide:
     """Read an ONNX file.
 
@@ -93,7 +93,7 @@ def of_model(
     text: str,
     *,
     level: Level = "all",
-    provider: str = "CPUExecutionProvider",
+    provider: str = "cpu",
 ) -> OnnxSide:
     """The side of a graph without functions; see `open_onnx`."""
     inputs = {value.name or "": value for value in given_inputs(model.graph)}
@@ -115,11 +115,11 @@ def of_model(
     walk = Walk(model)
     half = _half(model)
     notes = []
-    if half and provider.startswith("CPU") and _branches(model):
+    if half and provider == "cpu" and _branches(model):
         notes.append(f"{text}: it holds graphs (If, Loop, Scan), so what overflows in {half} is not seen on the CPU")
-    elif half and provider.startswith("CPU"):
+    elif half and provider == "cpu":
         notes.append(f"{text}: ONNX Runtime's CPU has no {half} arithmetic: float32, and each value rounded to {half}")
-    where = "" if provider.startswith("CPU") else f" on {provider.removesuffix('ExecutionProvider')}"
+    where = "" if provider == "cpu" else f" on {provider}"
     runs = f"ONNX Runtime{where}, optimisations {level}"
     return OnnxSide(
         text=text,

@@ -34,7 +34,7 @@ class How:
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     given: Feeds = field(default_factory=dict)
     level: Level = "none"
-    provider: str = "CPUExecutionProvider"
+    provider: str = "cpu"
 
 
 def is_bundle(text: str) -> bool:

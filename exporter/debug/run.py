@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import GraphError, RequestError, reason
-from ...graph_passes.ir_tools.ort_session import CPU
+from ...graph_passes.ir_tools.providers import short
 from ..proof.metrics import LARGEST, Check
 from .compare import Threshold, compare
 from .explain import Case, Request, explain, row
@@ -38,7 +38,8 @@ def debug(request: Request, step: Step = lambda text: None) -> dict[str, Any]:
         a = open_side(request.a, role, How(request.shapes, arrays or {}))
         step(f"opening {request.b} {role}".rstrip())
         sizes = arrays or a.examples or {}
-        b = open_side(request.b, role, How(request.shapes, sizes, request.level or "all", request.provider or CPU), a)
+        how = How(request.shapes, sizes, request.level or "all", short(request.provider or "cpu"))
+        b = open_side(request.b, role, how, a)
         _refuse_unused(request, a, b)
         feeds = _given(request, a, b, arrays)
         found.append({"role": role, **_one(request, role, a, b, feeds, step)})

@@ -34,6 +34,17 @@ assert session.run(None, {{"x": np.ones(2, np.float32)}})[0].tolist() == [2.0, 2
 print(json.dumps([ort.__version__, ort.get_available_providers()]))
 """
 
+# Providers that onnxruntime-gpu has, whether or not their libraries are here.
+_GPU_PROVIDERS = {"CUDA": "cuda", "Tensorrt": "tensorrt"}
+_LOAD_A_PROVIDER = """
+from tokexport.errors import TokexportError
+from tokexport.graph_passes.ir_tools.providers import require
+try:
+    require("{name}")
+except TokexportError as error:
+    print(error.what, error.fix, sep="\\n")
+"""
+
 _FIND_PLUGINS = """
 from tokexport.plugins import library
 from tokexport.runtimes.tensorrt.cuda import gpu_here
@@ -66,8 +77,18 @@ def onnxruntime(machine: Machine) -> Iterator[Finding]:
         fix = f"pip uninstall -y {' '.join(installed)} && pip install {name}"
         yield Finding(name, PROBLEM, f"{found} cannot run a graph: {ran.last_line}", fix)
     else:
-        providers = ", ".join(re.findall(r"(\w+)ExecutionProvider", ran.out))
-        yield Finding(name, OK, f"{found} runs our graphs (opset 18, IR 10); providers: {providers}")
+        providers = re.findall(r"(\w+)ExecutionProvider", ran.out)
+        yield Finding(name, OK, f"{found} runs our graphs (opset 18, IR 10); providers: {', '.join(providers)}")
+        yield from (_provider(machine, _GPU_PROVIDERS[one]) for one in providers if one in _GPU_PROVIDERS)
+
+
+def _provider(machine: Machine, name: str) -> Finding:
+    """A provider of a GPU, loaded in a process of its own: that ONNX Runtime names it does not say that it works."""
+    ran = machine.python_runs(_LOAD_A_PROVIDER.format(name=name))
+    what, _, fix = ran.out.strip().partition("\n")
+    if ran.code != 0:
+        return Finding(f"ort: {name}", WARNING, f"it was tried: {_why_it_failed(ran)}", "tokexport doctor --json")
+    return Finding(f"ort: {name}", WARNING if what else OK, what or "loads", fix.removeprefix("Run: "))
 
 
 def load_graph(machine: Machine, *, opset: int, ir: int) -> Ran:

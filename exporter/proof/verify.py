@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from ...graph_passes.compressors.blocks.texts import TEXT
 from ...graph_passes.ir_tools.model_io import load_model
 from ...runtimes.bundle.reader import Bundle, open_bundle, verify_hashes
 from ...runtimes.bundle.recovery import recover
+from ...runtimes.load import check_options
 from ...runtimes.ort.graph import ort_runner
 from ..progress import Progress, log
 from . import gate
@@ -27,11 +29,14 @@ if TYPE_CHECKING:
     from ...runtimes.bundle.manifest import Role, Variant
     from ...runtimes.tensorrt.engine_graph import EngineRunner
 
+    _Prove = Callable[[Bundle, Variant, list[Probe], Progress], tuple[list[Check], list[str]]]
+
 
 def verify(
     path: Path | str,
     *,
     runtime: str = "ort",
+    provider: str | None = None,
     variant: str | None = None,
     min_accuracy: float | None = None,
     junit: Path | str | None = None,
@@ -42,38 +47,42 @@ def verify(
     Args:
         path: the bundle.
         runtime: ``ort``, or ``tensorrt`` for the engines that `tokexport build` put into the bundle.
+        provider: of ONNX Runtime: ``cpu``, ``cuda`` or ``tensorrt``; None: the CPU. The gates are the same for each.
         variant: the one to prove; None: all of them.
         min_accuracy: least share of right answers, 0..1, that the export must have recorded for each.
         junit: JUnit XML file to write, also where this ends in an error; see `junit.Report`.
         step: called with the name of each step; by default the logger ``tokexport`` gets them.
 
     Returns:
-        ``{"bundle", "runtime", "files", "variant", "checks", "notes", "accuracy", "min_accuracy", "failed", "ok",
-        "further"}``; ``failed`` is the gate that the export failed, or empty;
-        ``accuracy`` is what the export measured on the task of a built-in model, or None; ``further`` holds
-        ``{"variant", "checks", "notes", "accuracy"}`` of each proved variant after the first; ``ok`` covers every check
-        and accuracy, and the gates of the export.
+        ``{"bundle", "runtime", "provider", "files", "variant", "checks", "notes", "accuracy", "min_accuracy", "failed",
+        "ok", "further"}``; ``failed`` is the gate that the export failed, or empty; ``accuracy`` is what the export
+        measured on the task of a built-in model, or None; ``further`` holds ``{"variant", "checks", "notes",
+        "accuracy"}`` of each proved variant after the first; ``ok`` covers every check and accuracy, and the gates of
+        the export.
 
     Raises:
         RequestError: no such variant; `min_accuracy` is outside 0..1, or the bundle records no accuracy; `junit` cannot
             be written.
         BundleError: a file is missing, changed or damaged, or the bundle was exported without its proof.
         MissingError: picks differ from the stored reference and PyTorch, which could judge them, is not installed; or
-            `junit` is asked for without the package that writes it; or there are no engines, or no GPU.
-        UnprovableError: the bundle is bf16, which ONNX Runtime's CPU cannot run.
+            `junit` is asked for without the package that writes it; or there are no engines, or no GPU, or no provider.
+        UnprovableError: the bundle is bf16, which ONNX Runtime cannot run here.
     """
     gate.check_least(min_accuracy)
+    check_options(runtime, provider=provider)
+    prove = _with_tensorrt if runtime == "tensorrt" else partial(_with_ort, provider=provider or "cpu")
+    result = {"bundle": str(path), "runtime": runtime, "provider": (provider or "cpu") if runtime == "ort" else None}
     if junit is None:
-        return _verify(Path(path), runtime, variant, min_accuracy, step)
+        return result | _verify(Path(path), prove, variant, min_accuracy, step)
     from .junit import Report
 
     with Report(Path(junit), Path(path), step) as report:
-        report.result = _verify(Path(path), runtime, variant, min_accuracy, report.step)
+        report.result = result | _verify(Path(path), prove, variant, min_accuracy, report.step)
     return report.result
 
 
 def _verify(
-    path: Path, runtime: str, variant: str | None, min_accuracy: float | None, step: Progress
+    path: Path, prove: _Prove, variant: str | None, min_accuracy: float | None, step: Progress
 ) -> dict[str, Any]:
     # A step is "suite: what is done now": `junit.Report` counts its time, or the error that ends it, to the suite.
     step("files: manifest.json")
@@ -87,7 +96,6 @@ def _verify(
     files = verify_hashes(bundle, lambda name: step(f"files: {name}"))
     step("compressor: reading the probes")
     probes = probe_file.of_bundle(bundle)
-    prove = {"ort": _with_ort, "tensorrt": _with_tensorrt}[runtime]
     results: list[dict[str, Any]] = []
     for one in chosen:
         suite = _suite(one.name, step) if results else step
@@ -100,8 +108,6 @@ def _verify(
     bundle.check_held(list(bundle.manifest.files))
     failed = gate.failed(bundle.manifest)
     return {
-        "bundle": str(path),
-        "runtime": runtime,
         "files": files,
         **results[0],
         "min_accuracy": min_accuracy,
@@ -132,18 +138,26 @@ def _suite(variant: str, step: Progress) -> Progress:
     return lambda text: step(f"{variant} {text}")
 
 
-def _with_ort(bundle: Bundle, variant: Variant, probes: list[Probe], step: Progress) -> tuple[list[Check], list[str]]:
+def _with_ort(
+    bundle: Bundle, variant: Variant, probes: list[Probe], step: Progress, provider: str
+) -> tuple[list[Check], list[str]]:
     precision = bundle.graph("encoder", variant.name).precision
     if precision == "bf16":
+        why = (
+            "'s CPU has no bfloat16 kernels" if provider == "cpu" else " takes numpy's arrays, which are never bfloat16"
+        )
         raise UnprovableError(
-            "ONNX Runtime's CPU has no bfloat16 kernels, so this bundle cannot be proved here",
+            f"ONNX Runtime{why}, so this bundle cannot be proved here",
             where=str(bundle.path),
             fix="Export it in fp16 or fp32, or prove its engines: tokexport verify BUNDLE --runtime tensorrt.",
         )
     models = {role: _model(bundle, role, variant.name) for role in variant.graphs}
     notes = [*gate.of_export(bundle.manifest, variant.name).get("notes", []), *_not_compared(bundle, variant, probes)]
-    checks = check(probes, models, ort_runner, precision, step)
-    return checks + _whole(probes, variant, models, ort_runner, step), notes
+    run = partial(ort_runner, provider=provider)
+    if provider != "cpu":
+        notes.append(f"proved by ONNX Runtime's provider {provider}, at the tolerances of {precision} that the CPU has")
+    checks = check(probes, models, run, precision, step)
+    return checks + _whole(probes, variant, models, run, step), notes
 
 
 def _whole(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import onnx_ir as ir
 
-from ...errors import GraphError, MissingError, first_line, nearest
+from ...errors import GraphError, MissingError, first_line
 from ...files import utf8_name
+from . import providers
 from .model_io import EXTERNAL_FROM_BYTES, external_tensors
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 
 Level = Literal["none", "basic", "extended", "all"]
-CPU = "CPUExecutionProvider"
 _LEVELS: dict[Level, str] = {
     "none": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
@@ -26,7 +26,7 @@ _LEVELS: dict[Level, str] = {
 
 
 def open_session(
-    model: ir.Model, threads: int | None = None, *, packed: bool = True, level: Level = "all", provider: str = CPU
+    model: ir.Model, threads: int | None = None, *, packed: bool = True, level: Level = "all", provider: str = "cpu"
 ) -> onnxruntime.InferenceSession:
     """A session of `model`; external weights are read from their files, and those in memory where they are.
 
@@ -36,21 +36,13 @@ def open_session(
         packed: whether weights are copied into the order in which they are read fastest, and what depends on them alone
             is computed once; else the session holds no weight of its own.
         level: which of ONNX Runtime's optimisations of the graph are on.
-        provider: the execution provider; the CPU takes what it cannot run.
+        provider: see `providers.provider_of`; the CPU takes what it cannot run.
 
     Raises:
-        MissingError: ONNX Runtime is not installed, or has no such provider.
+        MissingError: ONNX Runtime is not installed, or is without the provider, or that does not load.
         GraphError: it refuses the graph, or external weights are in several folders.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingError("onnxruntime is not installed", fix='pip install "tokexport[ort]"') from error
-    if provider not in onnxruntime.get_available_providers():
-        raise MissingError(
-            f"this ONNX Runtime has no execution provider {provider!r}",
-            fix=nearest(provider, onnxruntime.get_available_providers(), kind="providers here"),
-        )
+    onnxruntime, named = providers.onnxruntime(), providers.provider_of(provider)
     folders = {str(tensor.base_dir) for tensor in external_tensors(model)}
     if len(folders) > 1:
         raise GraphError(f"external weights are in {len(folders)} folders", fix="Save the model into one folder first.")
@@ -75,12 +67,14 @@ def open_session(
         if name in alone:
             options.add_initializer(name, value)
     try:
-        session = onnxruntime.InferenceSession(
+        session = providers.opened(
             ir.to_proto(light).SerializeToString(),
             options,
-            providers=[provider] if provider == CPU else [provider, CPU],
+            named,
             disabled_optimizers=None if packed else ["ConstantFolding"],
         )
+    except MissingError:
+        raise
     except Exception as error:
         # onnxruntime's exceptions have no public base class.
         raise GraphError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import GraphError, first_line
-from ...graph_passes.ir_tools.ort_session import CPU, Level, open_session
+from ...graph_passes.ir_tools.ort_session import Level, open_session
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
-def ort_runner(model: ir.Model, threads: int | None = None, *, level: Level = "all", provider: str = CPU) -> Run:
+def ort_runner(model: ir.Model, threads: int | None = None, *, level: Level = "all", provider: str = "cpu") -> Run:
     """Make `model` callable: arrays by input name -> arrays by output name; floats are cast to the graph's types.
 
     External weights are read from their own folder.
@@ -28,7 +28,7 @@ def ort_runner(model: ir.Model, threads: int | None = None, *, level: Level = "a
         provider: likewise.
 
     Raises:
-        MissingError: ONNX Runtime is not installed, or has no such provider.
+        MissingError: ONNX Runtime is not installed, or is without the provider, or that does not load.
         GraphError: ONNX Runtime rejects the graph, or external weights lie in several folders.
     """
     session = open_session(model, threads, level=level, provider=provider)

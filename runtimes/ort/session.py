@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BundleError, GraphError, MissingError, RequestError, first_line
 from ...files import utf8_name
+from ...graph_passes.ir_tools import providers
 from ..bundle.reader import Bundle
 from ..generate import Run
 from ..session import Session
@@ -26,11 +26,12 @@ class OrtSession(Session):
         form: portable or inlined; ONNX Runtime cannot run TensorRT plugins.
         threads: inside one operator (intra-op); None: one per core.
         inter_threads: operators in parallel (inter-op); None: ONNX Runtime runs them one after the other.
-        providers: execution providers, best first.
+        provider: ``cpu``, ``cuda`` or ``tensorrt``, or another that this onnxruntime has, by its own name. It runs
+            every graph or is refused; operators that it lacks run on the CPU, and `notes` says how many.
 
     Raises:
-        MissingError: onnxruntime, or one of the providers, is not installed.
-        RequestError: the plugin form was asked for.
+        MissingError: onnxruntime is not installed, or is a build without the provider.
+        RequestError: no such provider; or the plugin form was asked for.
     """
 
     def __init__(
@@ -41,16 +42,13 @@ class OrtSession(Session):
         form: str = "portable",
         threads: int | None = None,
         inter_threads: int | None = None,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        provider: str = "cpu",
     ) -> None:
         super().__init__(bundle, variant=variant)
-        self._ort = _onnxruntime()
+        self._ort = providers.onnxruntime()
         if form == "plugin":
             raise RequestError("ONNX Runtime cannot run the plugin form", fix="Use form='portable'.")
-        absent = [name for name in providers if name not in self._ort.get_available_providers()]
-        if absent:
-            raise MissingError(f"this onnxruntime has no {absent[0]}", fix="pip install tokexport[ort-gpu]")
-        self._form, self._providers = form, list(providers)
+        self._form, self._provider = form, providers.provider_of(provider)
         self._options = self._ort.SessionOptions()
         # Its warnings are about nodes that its own optimizer removes; errors are raised as exceptions.
         self._options.log_severity_level = 3
@@ -74,15 +72,34 @@ class OrtSession(Session):
             raise GraphError(f"ONNX Runtime failed: {first_line(error)}", where=role) from error
 
     def steps(self) -> Run:
-        """See `Session`; on the CPU prefill and decode of schema 2 share the memory of the KV caches."""
-        on_cpu = self._providers == ["CPUExecutionProvider"]
-        return BoundSteps(self, self.session) if on_cpu and can_be_bound(self.variant) else self.run
+        """See `Session`; on the CPU prefill and decode of schema 2 share the memory of the KV caches.
+
+        Other providers are given arrays of the CPU, which they copy at every run.
+        """
+        return BoundSteps(self, self.session) if self._on_cpu and can_be_bound(self.variant) else self.run
+
+    def notes(self) -> list[str]:
+        """See `Session`."""
+        if self._on_cpu:
+            return []
+        name, counted = providers.short(self._provider), []
+        for role, session in self._sessions.items():
+            on_the_cpu, nodes = providers.on_the_cpu(session) or (0, 0)
+            if on_the_cpu:
+                counted.append(f"{role}: {on_the_cpu} of {nodes} nodes run on the CPU, where ONNX Runtime puts them")
+        copied = ["KV caches are copied to it at every token"] if "decode" in self._sessions else []
+        return [f"provider {name}: {note}" for note in (*counted, *copied)]
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self._provider == providers.CPU
 
     def session(self, role: str) -> onnxruntime.InferenceSession:
         """The ONNX Runtime session of a role.
 
         Raises:
             RequestError: the bundle has no such graph or form.
+            MissingError: the provider does not load here.
             GraphError: ONNX Runtime cannot load it.
             BundleError: it lacks a tensor that the manifest names; or its files are not those that were opened.
         """
@@ -91,7 +108,9 @@ class OrtSession(Session):
         with self.bundle.reading(role, self._form, self.variant.name) as path:
             name = utf8_name(path)
             try:
-                session = self._ort.InferenceSession(name, self._options, providers=self._providers)
+                session = providers.opened(name, self._options, self._provider)
+            except MissingError:
+                raise
             except Exception as error:
                 what, fix = f"ONNX Runtime cannot load it: {first_line(error)}", "Check it with `tokexport verify`."
                 raise GraphError(what, where=str(path), fix=fix) from error
@@ -107,11 +126,3 @@ class OrtSession(Session):
                 )
         self._sessions[role] = session
         return session
-
-
-def _onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingError("onnxruntime is not installed", fix="pip install tokexport[ort]") from error
-    return onnxruntime

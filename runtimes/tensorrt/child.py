@@ -70,16 +70,27 @@ def call(
         folder = Path(scratch)
         (folder / REQUEST).write_text(json.dumps({"task": task, "request": request}))
         code = _run(folder, progress, timeout)
-        stderr = _end_of(folder / "stderr")
+        stderr = end_of(folder / "stderr")
         if code is None:
             raise errors.GraphError(f"{doing}: it was stopped after {timeout:g} seconds", where=where)
         if not (folder / ANSWER).is_file():
             raise failures.crashed(code, stderr, doing=doing, where=where)
         answer = json.loads((folder / ANSWER).read_text())
     if error := answer.get("error"):
-        kind = next((found for home in (errors, failures) if (found := getattr(home, error["kind"], None))), None)
-        raise (kind or errors.GraphError)(error["what"], where=error["where"], fix=error["fix"])
+        raise raised(error)
     return Answer(answer["result"], stderr)
+
+
+def told(error: errors.TokexportError) -> dict[str, str]:
+    """An error as JSON, of which `raised` makes it again in another process."""
+    return {"kind": type(error).__name__, "what": error.what, "where": error.where, "fix": error.fix}
+
+
+def raised(error: Mapping[str, str]) -> errors.TokexportError:
+    """The error that `told` wrote down."""
+    kind = next((found for home in (errors, failures) if (found := getattr(home, error["kind"], None))), None)
+    made: errors.TokexportError = (kind or errors.GraphError)(error["what"], where=error["where"], fix=error["fix"])
+    return made
 
 
 def _run(folder: Path, progress: Progress, timeout: float | None) -> int | None:
@@ -126,7 +137,8 @@ def command() -> list[str]:
     return [sys.executable, "-m", f"{__package__}.worker"]
 
 
-def _end_of(path: Path) -> str:
+def end_of(path: Path) -> str:
+    """The last of what a child wrote to stderr."""
     with path.open("rb") as file:
         file.seek(max(path.stat().st_size - _STDERR_BYTES, 0))
         return file.read().decode(errors="replace")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from ...errors import TokexportError
-from .child import ANSWER, REQUEST
+from .child import ANSWER, REQUEST, told
 
 # Task -> module beside this one with `run(request, tell)`, which returns JSON. `tell(share, text)` reports
 # progress.
@@ -29,8 +29,7 @@ def main() -> None:
         try:
             answer = {"result": task.run(message["request"], tell)}
         except TokexportError as error:
-            told = {"kind": type(error).__name__, "what": error.what, "where": error.where, "fix": error.fix}
-            answer = {"error": told}
+            answer = {"error": told(error)}
     # Atomically: a process that crashes while it writes has given no answer.
     part = folder / f"{ANSWER}.part"
     part.write_text(json.dumps(answer))

@@ -124,6 +124,13 @@ def test_what_pip_says_of_our_packages_is_passed_on():
 def test_onnxruntime_is_tried_and_not_believed():
     fine = one(runtimes.onnxruntime, machine(), "onnxruntime-gpu")
     assert fine.status == "ok" and fine.what.endswith("providers: CUDA, CPU")
+    lacks = "CUDAExecutionProvider does not load here: libcublasLt.so.13 is not found\nRun: pip install x\n"
+    gone = one(runtimes.onnxruntime, machine(children={"require(": Ran(0, lacks)}), "ort: cuda")
+    assert gone.status == "warning" and "libcublasLt" in gone.what and gone.fix == "pip install x"
+    loads = one(runtimes.onnxruntime, machine(), "ort: cuda")
+    assert (loads.status, loads.what) == ("ok", "loads")
+    died = one(runtimes.onnxruntime, machine(children={"require(": Ran(-11)}), "ort: cuda")
+    assert died.status == "warning" and "signal 11" in died.what
     torn = {"InferenceSession": Ran(1, "", "Traceback\nImportError: libcudnn.so.9: cannot open shared object file")}
     broken = one(runtimes.onnxruntime, machine(children=torn), "onnxruntime-gpu")
     assert broken.status == "problem" and "libcudnn" in broken.what

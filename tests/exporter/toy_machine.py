@@ -33,6 +33,7 @@ JETSON = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: 
 # What a child process says, by a word of the code that it is given.
 CHILDREN = {
     "InferenceSession": Ran(0, '["1.23.0", ["CUDAExecutionProvider", "CPUExecutionProvider"]]\n'),
+    "require(": Ran(0, ""),
     "import tensorrt_rtx": Ran(0, "1.7.1\n"),
     "import tensorrt;": Ran(0, "10.14.1\n"),
     "plugins import found": Ran(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import stand_in_gpu
+import tokexport
 import toy_bundle
 from PIL import Image
 from tokexport.errors import GateError, MissingError, RequestError
@@ -316,3 +317,10 @@ def test_engines_are_no_part_of_the_bundle(made: Path) -> None:
     bundle = open_bundle(made)
     assert not any("engines" in name for name in bundle.manifest.files)
     assert verify_hashes(bundle) == len(bundle.manifest.files)
+
+
+def test_bench_times_the_engines_in_a_process_of_its_own(gpu: Any, made: Path) -> None:
+    result = tokexport.bench(made, runtime="tensorrt", rounds=2, tokens=[2])
+    (one,) = result["bundles"]
+    assert list(one["stages"]) == ["encoder", "prefill", "first_token", "token", "answer_2"]
+    assert result["provider"] is None and one["unknown"]["device memory"].startswith("not known: ")
