@@ -18,6 +18,7 @@ from .commands.build import build
 from .commands.debug import debug
 from .commands.devices import devices
 from .commands.doctor import doctor
+from .commands.export_to import export_to
 from .commands.inspect import inspect
 from .commands.methods import methods
 from .commands.model import model
@@ -133,5 +134,5 @@ def main() -> None:
     """
 
 
-for command in (model, verify, run, show, build, sweep, debug, inspect, methods, devices, doctor, plugins):
+for command in (model, verify, run, show, build, export_to, sweep, debug, inspect, methods, devices, doctor, plugins):
     main.add_command(command)
