@@ -59,8 +59,8 @@ class Merged:
                 node.replace_input_with(index, new)
         for value in [value for node in graph.all_nodes() for value in node.outputs]:
             value.name = f"{b.prefix}{role}.{value.name}"
-        for node in graph.all_nodes():
-            node.name = f"{b.prefix}{role}.{node.name}"
+        for number, node in enumerate(graph.all_nodes()):
+            node.name = f"{b.prefix}{role}.{number}.{node.op_type}"
         nodes = list(graph)
         graph.outputs.clear()
         graph.remove(nodes)

@@ -17,8 +17,8 @@ import onnx_ir as ir
 
 from ...graph_passes.ir_tools.builder import Builder
 from ...runtimes.bundle.manifest import Variant
-from .branches import Merged, require, tensor
-from .graphs import Cache, Graphs, caches_of, filled, padded
+from .branches import Merged, tensor
+from .graphs import Cache, Graphs, caches_of, filled, goes_on, prompt
 from .packed import FURTHER
 
 
@@ -43,10 +43,10 @@ def decoder(models: Mapping[str, ir.Model], variant: Variant) -> ir.Model:
                 f"past_key_values.{label}", dtype, 1, cache.heads, length, cache.dim
             )
     graphs.merged.inputs += past.values()
-    own, read = list(past.values())[: len(caches)], list(past.values())[len(caches) :]
-    return graphs.choose(
-        past, _prefill(graphs, ids, heard, caches, crosses), _decode(graphs, ids, heard, (caches, own), (crosses, read))
-    )
+    given = list(zip([*caches, *crosses], past.values(), strict=True))
+    own, read = given[: len(caches)], given[len(caches) :]
+    then = _prefill(graphs, ids, heard, caches, crosses)
+    return graphs.choose(past, then, _decode(graphs, ids, heard, own, read))
 
 
 def _parted(b: Builder, heard: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -63,17 +63,9 @@ def _prefill(
     graphs: Graphs, ids: ir.Value, heard: ir.Value, caches: list[Cache], crosses: list[Cache]
 ) -> tuple[Builder, list[ir.Value]]:
     b, record = Builder("prefill."), graphs.generation
-    longest, count = record.prompt_length, b.op("Shape", ids, start=1, end=2)
-    fits = b.op("LessOrEqual", count, [longest])
-    count = b.op("Add", count, require(b, fits, f"the prompt has more than {longest} ids"))
-    ends = b.op("Concat", [0, 0, 0], b.op("Sub", [longest], count), axis=0)
+    text, count = prompt(b, ids, record.prompt_length, record.pad)
     tokens, bias = _parted(b, heard)
-    given = {
-        "input_ids": b.op("Reshape", b.op("Pad", ids, ends, record.pad), [1, longest]),
-        "tokens": tokens,
-        "token_bias": bias,
-        "last_index": b.op("Sub", count, [1]),
-    }
+    given = {"input_ids": text, "tokens": tokens, "token_bias": bias, "last_index": b.op("Sub", count, [1])}
     made = graphs.call(b, "prefill", given)
     presents = [filled(b, made[f"present_{cache.name}"], cache, count) for cache in caches]
     never = [*record.suppress, *record.begin_suppress]
@@ -81,28 +73,12 @@ def _prefill(
 
 
 def _decode(
-    graphs: Graphs,
-    ids: ir.Value,
-    heard: ir.Value,
-    own: tuple[list[Cache], list[ir.Value]],
-    read: tuple[list[Cache], list[ir.Value]],
+    graphs: Graphs, ids: ir.Value, heard: ir.Value, own: list[tuple[Cache, ir.Value]], read: list[tuple[Cache, ir.Value]]
 ) -> tuple[Builder, list[ir.Value]]:
-    b, record, pairs = Builder("decode."), graphs.generation, list(zip(*own, strict=True))
-    length, most = b.op("Shape", pairs[0][1], start=2, end=3), pairs[0][0].slots
-    one = b.op("Equal", b.op("Shape", ids, start=1, end=2), [1])
-    checked = b.op(
-        "Add",
-        require(b, one, "an answer goes on by one word at a time: begin a new one for further text"),
-        require(b, b.op("Less", length, [most]), f"prompt and answer have more than {most} ids"),
-    )
-    length = b.op("Add", length, checked)
-    given = {"input_ids": ids, "write_index": length, "token_bias": _parted(b, heard)[1]}
-    given |= {f"past_{cache.name}": padded(b, value, cache, length) for cache, value in pairs}
+    b = Builder("decode.")
     # Before the prompt they are of any length; the graph reads them at the bundle's own.
-    given |= {
-        f"cross_{cache.name}": b.op("Reshape", value, [1, cache.heads, cache.slots, cache.dim])
-        for cache, value in zip(*read, strict=True)
+    cross = {
+        f"cross_{cache.name}": b.op("Reshape", value, [1, cache.heads, cache.slots, cache.dim]) for cache, value in read
     }
-    made = graphs.call(b, "decode", given)
-    presents = [b.op("Concat", value, made[f"new_{cache.name}"], axis=2) for cache, value in pairs]
-    return b, [graphs.logits(b, made["logits"], record.suppress), *presents, *read[1]]
+    given = {"input_ids": ids, "token_bias": _parted(b, heard)[1], **cross}
+    return b, [*goes_on(b, graphs, own, ids, given), *(value for _, value in read)]

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ...graph_passes.ir_tools.builder import Builder
 from ...runtimes.bundle.manifest import GenerationRecord, GraphRecord, Variant
-from .branches import Merged
+from .branches import Merged, require
 
 
 @dataclass(frozen=True)
@@ -132,3 +132,39 @@ def filled(b: Builder, value: ir.Value, cache: Cache, length: ir.Value) -> ir.Va
     """What prefill returned of a cache, as other runtimes keep it: [1, G, length, d]; `length` int64 [1]."""
     value = b.op("Slice", value, [0], b.op("Sub", length, [cache.removed]), [2])
     return b.op("Pad", value, [0, 0, cache.removed, 0, 0, 0, 0, 0]) if cache.removed else value
+
+
+def prompt(b: Builder, ids: ir.Value, longest: int, pad: int) -> tuple[ir.Value, ir.Value]:
+    """Ids [1, P] of a prompt, and how many are no padding, int64 [1]; the runtime stops where there are more than P."""
+    count = b.op("Shape", ids, start=1, end=2)
+    fits = b.op("LessOrEqual", count, [longest])
+    count = b.op("Add", count, require(b, fits, f"the prompt has more than {longest} ids"))
+    ends = b.op("Concat", [0, 0, 0], b.op("Sub", [longest], count), axis=0)
+    return b.op("Reshape", b.op("Pad", ids, ends, pad), [1, longest]), count
+
+
+def goes_on(
+    b: Builder, graphs: Graphs, own: list[tuple[Cache, ir.Value]], words: ir.Value, given: Mapping[str, ir.Value]
+) -> list[ir.Value]:
+    """decode: logits, and the caches with the keys and values of one word more behind them.
+
+    Args:
+        b: of the branch.
+        graphs: of the bundle.
+        own: the caches of self-attention as the other runtime keeps them.
+        words: what is new, [1, S, ...]; the runtime stops where S is not 1.
+        given: the other inputs by role.
+    """
+    first, value = own[0]
+    length, most = b.op("Shape", value, start=2, end=3), first.slots + first.removed
+    one = b.op("Equal", b.op("Shape", words, start=1, end=2), [1])
+    checked = b.op(
+        "Add",
+        require(b, one, "an answer goes on by one word at a time: begin a new one for further text"),
+        require(b, b.op("Less", length, [most]), f"prompt and answer have more than {most} tokens"),
+    )
+    length = b.op("Add", length, checked)
+    past = {f"past_{cache.name}": padded(b, value, cache, length) for cache, value in own}
+    made = graphs.call(b, "decode", {**given, "write_index": length, **past})
+    presents = [b.op("Concat", value, made[f"new_{cache.name}"], axis=2) for cache, value in own]
+    return [graphs.logits(b, made["logits"], graphs.generation.suppress), *presents]

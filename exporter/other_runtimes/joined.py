@@ -21,7 +21,7 @@ import onnx_ir as ir
 from ...graph_passes.ir_tools.builder import Builder
 from ...runtimes.bundle.manifest import GraphRecord, Variant
 from .branches import Merged, require, tensor
-from .graphs import Cache, Graphs, caches_of, filled, float32, padded
+from .graphs import Cache, Graphs, caches_of, filled, float32, goes_on
 from .packed import FURTHER
 
 
@@ -153,22 +153,9 @@ def _sound(b: Builder, graphs: Graphs, embeds: ir.Value, image: ir.Value, width:
 def _decode(
     graphs: Graphs, embeds: ir.Value, caches: list[Cache], further: _Carrier, past: list[ir.Value]
 ) -> tuple[Builder, list[ir.Value]]:
-    b, record = Builder("decode."), graphs.generation
+    b = Builder("decode.")
     *own, carried, spare = past
-    length, most = b.op("Shape", own[0], start=2, end=3), caches[0].slots + caches[0].removed
-    one = b.op("Equal", b.op("Shape", embeds, start=1, end=2), [1])
-    checked = b.op(
-        "Add",
-        require(b, one, "an answer goes on by one word at a time: begin a new one for further text"),
-        require(b, b.op("Less", length, [most]), f"prompt and answer have more than {most} tokens"),
-    )
-    length = b.op("Add", length, checked)
     word = b.cast(b.op("Round", b.op("Squeeze", b.op("Slice", embeds, [0], [1], [2]), [2])), "int64")
-    given = {"input_ids": word, "write_index": length, **further.read(b, carried)}
-    given |= {f"past_{cache.name}": padded(b, value, cache, length) for cache, value in zip(caches, own, strict=True)}
-    made = graphs.call(b, "decode", given)
-    presents = [
-        b.op("Concat", value, made[f"new_{cache.name}"], axis=2) for cache, value in zip(caches, own, strict=True)
-    ]
-    presents += [b.op("Pad", value, [0, 0, 0, 0, 0, 0, 1, 0]) for value in (carried, spare)]
-    return b, [graphs.logits(b, made["logits"], record.suppress), *presents]
+    given = {"input_ids": word, **further.read(b, carried)}
+    results = goes_on(b, graphs, list(zip(caches, own, strict=True)), embeds, given)
+    return b, [*results, *(b.op("Pad", value, [0, 0, 0, 0, 0, 0, 1, 0]) for value in (carried, spare))]

@@ -49,16 +49,23 @@ def encoder(
     features = cast(b, tokens, ir.DataType.FLOAT)
     if "kept_indices" in roles:
         kept = b.cast(made[roles["kept_indices"]], "float32")
-        sizes = cast(b, made[roles["sizes"]], ir.DataType.FLOAT)
-        bias = b.op("Log", sizes) if size_bias else b.op("Mul", sizes, 0.0)
     else:
         kept = b.const([[float(i) for i in range(rows)]])
-        bias = b.const([[0.0] * rows])
+    bias = log_sizes(b, made, roles, rows, size_bias=size_bias)
     packed = b.op("Concat", features, b.op("Unsqueeze", kept, [2]), b.op("Unsqueeze", bias, [2]), axis=2)
     lead = [1] if batch else []
     result = b.op("Reshape", packed, [*lead, rows, width + FURTHER])
     result.type, result.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([*lead, rows, width + FURTHER])
     return merged.model({names[1]: result})
+
+
+def log_sizes(
+    b: Builder, made: Mapping[str, ir.Value], roles: Mapping[str, str], count: int, *, size_bias: bool
+) -> ir.Value:
+    """token_bias [1, K = `count`] float32 of an encoder's outputs `made`; zeros where nothing is merged."""
+    if not size_bias or "sizes" not in roles:
+        return b.const([[0.0] * count])
+    return b.op("Log", cast(b, made[roles["sizes"]], ir.DataType.FLOAT))
 
 
 def words(width: int, features: str = "", image: int = -1) -> ir.Model:
