@@ -6,8 +6,9 @@ import shlex
 
 from ...errors import RequestError
 from ...runtimes.bundle.decode_contract import STATE
-from ...runtimes.bundle.manifest import LogMelRecord, PreprocessRecord, Variant
+from ...runtimes.bundle.manifest import LogMelRecord, Variant
 from ...runtimes.bundle.reader import Bundle
+from .crossing_apart import FRAMES, Places
 
 
 def check(bundle: Bundle, variant: Variant, target: str) -> None:
@@ -40,20 +41,26 @@ def _refusal(bundle: Bundle, variant: Variant, target: str) -> tuple[str, str] |
         return f"its encoder keeps tokens by the question, and {target} gives an encoder no text", (
             f"Export it with a method that does not read the question, or: {run}"
         )
-    return _unheard(bundle, variant, target, run)
+    return _unheard(bundle, variant, target, run) if record.attention == "cross" else None
 
 
 def _unheard(bundle: Bundle, variant: Variant, target: str, run: str) -> tuple[str, str] | None:
-    """What is wrong with its input."""
-    record, read = variant.generation, bundle.manifest.preprocess_of(variant)
+    """What a recogniser has that Whisper's place in the runtime has not."""
+    record, heard = variant.generation, bundle.manifest.preprocess_of(variant)
     assert record is not None
-    if record.attention == "cross":
-        if not isinstance(read, LogMelRecord) or record.speech is None:
-            return f"of models that hear, {target} is written Whisper alone", run
+    whisper = isinstance(heard, LogMelRecord) and heard.scale is None and heard.window is None
+    if not whisper or record.speech is None:
+        return f"of models that hear by cross-attention, what is written for {target} is Whisper", run
+    assert isinstance(heard, LogMelRecord)
+    if target != "ort-genai":
         return None
-    if read is not None and not isinstance(read, PreprocessRecord):
-        kind = "a video" if read.kind == "video" else "a sound"
-        return f"its language model reads {kind}, and what is written for {target} reads a picture", run
-    if isinstance(read, PreprocessRecord) and read.tiles is not None:
-        return f"a picture becomes {read.shape[1]} pictures, the whole and its tiles, and {target} cuts none", run
+    if heard.frames != FRAMES:
+        seconds = heard.samples / heard.sample_rate
+        return f"ort-genai reads 30 s at a time, and this encoder {seconds:g} s", "Export it again without --window."
+    places = Places.of(variant)
+    if places.end > FRAMES // 2:
+        return (
+            f"ort-genai has room for {FRAMES // 2} tokens, and {places.keep} with their sizes need {places.end}",
+            "Export it again with a ratio of at least 0.1.",
+        )
     return None

@@ -1,7 +1,8 @@
 """prefill and decode of a bundle whose decoder reads the tokens by cross-attention, as one decoder graph.
 
     input_ids [1, S] int64, encoder_hidden_states [1, K, D + 2] float32 (see `packed`),
-    past_key_values.<i>.decoder.key and .value [1, H, T, d], past_key_values.<i>.encoder.key and .value [1, H, K or 0, d]
+    past_key_values.<i>.decoder.key and .value [1, H, T, d],
+    past_key_values.<i>.encoder.key and .value [1, H, K or 0, d]
     -> logits [1, 1, V] float32 of the last word, present.<i>.decoder.key and .value [1, H, T + S, d],
     present.<i>.encoder.key and .value [1, H, K, d]
 
@@ -39,9 +40,7 @@ def decoder(models: Mapping[str, ir.Model], variant: Variant) -> ir.Model:
     for side, found, length in (("decoder", caches, "past_sequence_length"), ("encoder", crosses, "encoder_past")):
         for cache in found:
             label, dtype = f"{cache.layer}.{side}.{cache.kind}", graphs.input_type("decode", f"past_{cache.name}")
-            past[f"present.{label}"] = tensor(
-                f"past_key_values.{label}", dtype, 1, cache.heads, length, cache.dim
-            )
+            past[f"present.{label}"] = tensor(f"past_key_values.{label}", dtype, 1, cache.heads, length, cache.dim)
     graphs.merged.inputs += past.values()
     given = list(zip([*caches, *crosses], past.values(), strict=True))
     own, read = given[: len(caches)], given[len(caches) :]
@@ -73,7 +72,11 @@ def _prefill(
 
 
 def _decode(
-    graphs: Graphs, ids: ir.Value, heard: ir.Value, own: list[tuple[Cache, ir.Value]], read: list[tuple[Cache, ir.Value]]
+    graphs: Graphs,
+    ids: ir.Value,
+    heard: ir.Value,
+    own: list[tuple[Cache, ir.Value]],
+    read: list[tuple[Cache, ir.Value]],
 ) -> tuple[Builder, list[ir.Value]]:
     b = Builder("decode.")
     # Before the prompt they are of any length; the graph reads them at the bundle's own.

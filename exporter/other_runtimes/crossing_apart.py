@@ -1,8 +1,10 @@
 """A recogniser as ONNX Runtime GenAI has Whisper: the encoder makes the keys and values of cross-attention.
 
     encoder  audio_features [1, mels, frames]
-             -> encoder_hidden_states [1, frames / 2, D], present_key_cross_<i>, present_value_cross_<i> [1, H, frames / 2, d]
-    decoder  input_ids [1, S], past_key_self_<i>, past_value_self_<i> [1, H, T, d], past_key_cross_<i>, past_value_cross_<i>
+             -> encoder_hidden_states [1, frames / 2, D],
+             present_key_cross_<i>, present_value_cross_<i> [1, H, frames / 2, d]
+    decoder  input_ids [1, S], past_key_self_<i>, past_value_self_<i> [1, H, T, d],
+             past_key_cross_<i>, past_value_cross_<i> [1, H, frames / 2, d]
              -> logits [1, 1, V] float32, present_key_self_<i>, present_value_self_<i> [1, H, T + S, d]
 
 Room is made for a row of each of the frames / 2 tokens that Whisper has, whatever is kept. The K kept ones come first,
@@ -23,6 +25,9 @@ from ...runtimes.bundle.manifest import Variant
 from .branches import Merged, tensor
 from .graphs import Cache, Graphs, caches_of, filled, float32, goes_on, prompt
 from .packed import cast, log_sizes
+
+# That Whisper reads in ONNX Runtime GenAI, whatever its configuration says.
+FRAMES = 3000
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,9 @@ def decoder(models: Mapping[str, ir.Model], variant: Variant, size: int) -> ir.M
     graphs.merged.inputs += [*past.values(), *read]
     heard = _Heard(crosses, read, Places.of(variant))
     return graphs.choose(
-        past, _prefill(graphs, ids, caches, heard), _decode(graphs, ids, list(zip(caches, past.values(), strict=True)), heard)
+        past,
+        _prefill(graphs, ids, caches, heard),
+        _decode(graphs, ids, list(zip(caches, past.values(), strict=True)), heard),
     )
 
 

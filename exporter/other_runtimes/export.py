@@ -6,6 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
 from ...graph_passes.ir_tools.model_io import load_model
 from ...runtimes.bundle.reader import open_bundle
 from ...runtimes.bundle.writer import BundleWriter
@@ -39,12 +41,12 @@ def export_to(
     chosen = opened.variant(variant)
     carried.check(opened, chosen, target)
     with contextlib.ExitStack() as held, BundleWriter(out, force, sources=[bundle]) as writer:
-        models = {}
+        models: dict[str, ir.Model] = {}
         for role in chosen.graphs:
             step(f"reading {role}")
             models[role] = load_model(held.enter_context(opened.reading(role, variant=chosen.name)))
         step(f"writing what {target} reads")
-        notes = TARGETS[target](writer, opened, chosen, dict(models))
+        notes = TARGETS[target](writer, opened, chosen, models)
         files = writer.commit_files()
     return {
         "target": target,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from ...graph_passes.ir_tools.builder import Builder
@@ -42,11 +43,11 @@ class Cache:
 
 
 def caches_of(decode: GraphRecord, what: str = "past") -> list[Cache]:
-    """The caches that decode takes, key and value of the first layer, of the second, ...; `what`: ``past``, ``cross``."""
+    """The caches that decode takes, key and value of the first layer, of the second, ..., ``past`` or ``cross``."""
     start = f"{what}_"
     found = {name.removeprefix(start): one.shape for name, one in decode.inputs.items() if name.startswith(start)}
     longest = max((shape[2] for shape in found.values()), default=0)
-    return [Cache(name, *shape[1:], longest - shape[2]) for name, shape in found.items()]
+    return [Cache(name, heads, slots, dim, longest - slots) for name, (_, heads, slots, dim) in found.items()]
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ class Graphs:
         if not never:
             return scores
         ids = sorted(set(never))
-        return b.op("ScatterElements", scores, b.const([[ids]]), b.const([[[float("-inf")] * len(ids)]]), axis=2)
+        return b.op(
+            "ScatterElements", scores, np.array([[ids]]), np.full((1, 1, len(ids)), -np.inf, np.float32), axis=2
+        )
 
     def choose(
         self, past: Mapping[str, ir.Value], then: tuple[Builder, list[ir.Value]], other: tuple[Builder, list[ir.Value]]
@@ -111,7 +114,10 @@ class Graphs:
         logits.type, logits.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([1, 1, self.generation.vocabulary])
         for value, given in zip(presents, past.values(), strict=True):
             assert given.shape is not None
-            value.type, value.shape = given.type, ir.Shape([*given.shape[:2], f"{given.shape[2]}_after", given.shape[3]])
+            value.type, value.shape = (
+                given.type,
+                ir.Shape([*given.shape[:2], f"{given.shape[2]}_after", given.shape[3]]),
+            )
         return self.merged.model({"logits": logits, **dict(zip(past, presents, strict=True))})
 
 

@@ -111,7 +111,10 @@ def _prefill(
     image = b.op("Slice", embeds, [offset], [offset + keep], [1])
     count = b.op("Add", b.op("Shape", embeds, start=1, end=2), _sound(b, graphs, embeds, image, width))
     text = b.op(
-        "Concat", b.op("Slice", embeds, [0], [offset], [1]), b.op("Slice", embeds, [offset + keep], [2**31], [1]), axis=1
+        "Concat",
+        b.op("Slice", embeds, [0], [offset], [1]),
+        b.op("Slice", embeds, [offset + keep], [2**31], [1]),
+        axis=1,
     )
     ids = b.cast(b.op("Round", b.op("Squeeze", b.op("Slice", text, [0], [1], [2]), [2])), "int64")
     missing = b.op("Sub", [longest + keep], count)

@@ -15,26 +15,27 @@ from ...runtimes.bundle.manifest import LogMelRecord, Variant
 from ...runtimes.bundle.reader import Bundle
 from ...runtimes.bundle.writer import BundleWriter
 from . import crossing_apart, joined, packed
+from .crossing_apart import FRAMES
 from .graphs import caches_of
 from .texts import texts_of
 from .transformers_js import encoder_of, reads_sizes, text_files
 
-# That Whisper reads there, whatever its configuration says.
-FRAMES = 3000
+NAME = "ONNX Runtime GenAI"
 
 
 def write(writer: BundleWriter, bundle: Bundle, variant: Variant, models: dict[str, ir.Model]) -> list[str]:
     """Add all files; see `transformers_js.write`."""
     record = variant.generation
     assert record is not None
-    texts = texts_of(bundle, record)
+    texts = texts_of(bundle, record, counted=False)
     if record.attention == "cross":
         graphs, config = _hears(bundle, variant, models)
         writer.add_json("audio_processor_config.json", _log_mel(bundle, variant))
     else:
         width = variant.graphs["embed"].inputs["tokens"].shape[2]
+        read = next(iter(variant.graphs["encoder"].inputs))
         graphs = {
-            "vision": encoder_of(variant, models, ("pixel_values", "image_features"), batch=False),
+            "vision": encoder_of(variant, models, (read, "image_features"), batch=False),
             "embedding": packed.words(width, "image_features", texts.image),
             "text": joined.decoder(models, variant),
         }
@@ -52,7 +53,8 @@ def write(writer: BundleWriter, bundle: Bundle, variant: Variant, models: dict[s
             "search": {"do_sample": False, "max_length": slots, "num_beams": 1, "past_present_share_buffer": False},
         },
     )
-    return []
+    kind = texts.tokenizer.get("model", {}).get("type")
+    return [f"{NAME} reads no tokenizer of kind {kind}: give it ids"] if kind == "WordLevel" else []
 
 
 def _decoder(variant: Variant, layers: int, filename: str, names: tuple[str, str]) -> dict[str, Any]:
@@ -85,15 +87,13 @@ def _sees(variant: Variant, width: int) -> dict[str, Any]:
         },
         "vision": {
             "filename": "vision.onnx",
-            "inputs": {"pixel_values": "pixel_values"},
+            "inputs": {"pixel_values": next(iter(variant.graphs["encoder"].inputs))},
             "outputs": {"image_features": "image_features"},
         },
     }
 
 
-def _hears(
-    bundle: Bundle, variant: Variant, models: dict[str, ir.Model]
-) -> tuple[dict[str, ir.Model], dict[str, Any]]:
+def _hears(bundle: Bundle, variant: Variant, models: dict[str, ir.Model]) -> tuple[dict[str, ir.Model], dict[str, Any]]:
     size, layers = FRAMES // 2, len(caches_of(variant.graphs["decode"])) // 2
     graphs = {
         "encoder": crossing_apart.encoder(models, variant, size, size_bias=reads_sizes(variant)),
@@ -123,10 +123,12 @@ def _log_mel(bundle: Bundle, variant: Variant) -> dict[str, Any]:
     assert isinstance(heard, LogMelRecord)
     window = [0.5 - 0.5 * math.cos(2 * math.pi * i / heard.n_fft) for i in range(heard.n_fft)]
     sizes = {"n_fft": heard.n_fft, "hop_length": heard.hop}
-    steps = {
+    steps: dict[str, dict[str, Any]] = {
         "AudioDecoder": {},
         "STFTNorm": {**sizes, "frame_length": heard.n_fft, "_comment": window},
         "LogMelSpectrum": {**sizes, "chunk_size": heard.samples // heard.sample_rate, "n_mel": heard.mels},
     }
-    named = [{"operation": {"name": kind, "type": kind, **({"attrs": said} if said else {})}} for kind, said in steps.items()]
+    named = [
+        {"operation": {"name": kind, "type": kind, **({"attrs": said} if said else {})}} for kind, said in steps.items()
+    ]
     return {"feature_extraction": {"sequence": named}}

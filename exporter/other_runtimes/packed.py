@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import onnx_ir as ir
 
 from ...graph_passes.ir_tools.builder import Builder
@@ -50,7 +51,7 @@ def encoder(
     if "kept_indices" in roles:
         kept = b.cast(made[roles["kept_indices"]], "float32")
     else:
-        kept = b.const([[float(i) for i in range(rows)]])
+        kept = b.const(np.arange(rows, dtype=np.float32)[None])
     bias = log_sizes(b, made, roles, rows, size_bias=size_bias)
     packed = b.op("Concat", features, b.op("Unsqueeze", kept, [2]), b.op("Unsqueeze", bias, [2]), axis=2)
     lead = [1] if batch else []
@@ -64,7 +65,7 @@ def log_sizes(
 ) -> ir.Value:
     """token_bias [1, K = `count`] float32 of an encoder's outputs `made`; zeros where nothing is merged."""
     if not size_bias or "sizes" not in roles:
-        return b.const([[0.0] * count])
+        return b.const(np.zeros((1, count), np.float32))
     return b.op("Log", cast(b, made[roles["sizes"]], ir.DataType.FLOAT))
 
 

@@ -32,8 +32,13 @@ class Texts:
     image: int
 
 
-def texts_of(bundle: Bundle, record: GenerationRecord) -> Texts:
+def texts_of(bundle: Bundle, record: GenerationRecord, *, counted: bool) -> Texts:
     """What a bundle says about its text.
+
+    Args:
+        bundle: opened.
+        record: of a variant.
+        counted: whether the runtime writes as many placeholders as there are tokens; the template does otherwise.
 
     Raises:
         RequestError: it has no text processor.
@@ -63,28 +68,30 @@ def texts_of(bundle: Bundle, record: GenerationRecord) -> Texts:
         tokenizer["post_processor"] = None
     known = {**_known(tokenizer), **named}
     config: dict[str, Any] = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
+        # Whisper's knows marks and times; every other one is what its tokenizer.json says.
+        "tokenizer_class": "WhisperTokenizer" if record.speech else "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "model_max_length": record.prompt_length + record.tokens_in + record.max_new_tokens,
         **{f"{mark}_token": known[i] for mark, i in (("bos", record.bos), ("pad", record.pad)) if i in known},
         **({"eos_token": known[record.eos[0]]} if record.eos[0] in known else {}),
     }
     place = named.get(image, PLACE)
-    if template := _template(record, known, place):
+    if template := _template(record, place, 1 if counted else record.image_span[1]):
         config["chat_template"] = template
     return Texts(tokenizer, config, place, image)
 
 
-def _template(record: GenerationRecord, known: dict[int, str], place: str) -> str:
-    """A Jinja template of one turn with one image; empty where the bundle does not say how a question is asked."""
+def _template(record: GenerationRecord, place: str, count: int) -> str:
+    """A Jinja template of one turn with one image, of so many placeholders; empty where the bundle does not say it."""
     if record.attention == "cross":
         return ""
-    before, after, question = f"{place * (record.image_span[0] <= 1)}", "", "asked"
+    before, after, question = place, "", "asked"
     if record.prompt is not None:
         before, after = record.prompt.before, record.prompt.after
         question = "asked | trim" if record.prompt.strips else "asked"
     elif record.image_span[0] > 1:
         return ""
+    before = before.replace(place, place * count)
     return (
         "{%- set content = messages[-1]['content'] -%}"
         "{%- set said = namespace(text='') -%}"

@@ -2,8 +2,9 @@
 
 A model that sees becomes a `llava` whatever it was: what differs between families (how positions count, where the image
 stands, what it attends to) is inside the graphs of a bundle, and a llava is what transformers.js treats without rules
-of its own. A model that hears becomes a `whisper`. The number of placeholders is told by processor_config.json: the
-processor counts patches, so one patch is larger than the picture, and all K tokens are additional ones.
+of its own; a `voxtral` is the same for sounds. A model that hears by cross-attention becomes a `whisper`. The number of
+placeholders is told by processor_config.json: the processor counts patches, so one patch is larger than the picture,
+and all K tokens are additional ones.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ...runtimes.bundle.manifest import LogMelRecord, PreprocessRecord, Variant
+from ...runtimes.bundle.manifest import GenerationRecord, LogMelRecord, PreprocessRecord, Variant
 from ...runtimes.bundle.reader import Bundle
 from ...runtimes.bundle.writer import BundleWriter
 from . import crossing, joined, packed
@@ -37,20 +38,36 @@ def write(writer: BundleWriter, bundle: Bundle, variant: Variant, models: Models
     """
     record = variant.generation
     assert record is not None
-    texts = texts_of(bundle, record)
+    heard = bundle.manifest.preprocess_of(variant)
+    picture = _picture(heard) if isinstance(heard, PreprocessRecord) else None
+    texts = texts_of(bundle, record, counted=picture is not None)
+    notes: list[str] = []
+    files: dict[str, Any]
     if record.attention == "cross":
         graphs = {
             "encoder_model": encoder_of(variant, models, ("input_features", "last_hidden_state"), batch=True),
             "decoder_model_merged": crossing.decoder(models, variant),
         }
-        files, notes = _hears(bundle, variant), []
+        files = _hears(variant, heard)
     else:
+        read = next(iter(variant.graphs["encoder"].inputs))
+        kind, given = ("vision", read) if read == "pixel_values" else ("audio", "audio_values")
+        made = "image_features" if kind == "vision" else "audio_features"
         graphs = {
-            "vision_encoder": encoder_of(variant, models, ("pixel_values", "image_features"), batch=False),
+            f"{kind}_encoder": encoder_of(variant, models, (given, made), batch=False),
             "embed_tokens": packed.words(variant.graphs["embed"].inputs["tokens"].shape[2]),
             "decoder_model_merged": joined.decoder(models, variant),
         }
-        files, notes = _sees(bundle, variant, texts)
+        files = _joined(variant, texts, kind)
+        if picture is not None:
+            files |= {"preprocessor_config.json": picture, "processor_config.json": _places(picture, texts, record)}
+        elif isinstance(heard, LogMelRecord):
+            files["preprocessor_config.json"] = _spectrogram(heard)
+        else:
+            shape = list(variant.graphs["encoder"].inputs[read].shape)
+            notes.append(
+                f"no processor of transformers.js makes this model's input: give it {given} {shape} of your own"
+            )
     external = {}
     for name, model in graphs.items():
         writer.add_model(f"onnx/{name}.onnx", model, data=f"{name}.onnx_data")
@@ -91,34 +108,48 @@ def _marks(variant: Variant) -> dict[str, Any]:
     return {"bos_token_id": record.bos, "pad_token_id": record.pad, "eos_token_id": eos}
 
 
-def _sees(bundle: Bundle, variant: Variant, texts: Texts) -> tuple[dict[str, Any], list[str]]:
+def _joined(variant: Variant, texts: Texts, kind: str) -> dict[str, Any]:
+    """The configuration of a model whose tokens are a part of its text."""
     record, cache = variant.generation, caches_of(variant.graphs["decode"])[0]
     assert record is not None
-    config = {
-        "model_type": "llava",
-        "architectures": ["LlavaForConditionalGeneration"],
-        "image_token_index": texts.image,
-        "text_config": {
-            "model_type": "llama",
-            "num_hidden_layers": joined.layers(variant),
-            "num_attention_heads": cache.heads,
-            "num_key_value_heads": cache.heads,
-            "head_dim": cache.dim,
-            "hidden_size": cache.heads * cache.dim,
-            "vocab_size": record.vocabulary,
+    name = {
+        "vision": {
+            "model_type": "llava",
+            "architectures": ["LlavaForConditionalGeneration"],
+            "image_token_index": texts.image,
         },
-        **_marks(variant),
+        "audio": {
+            "model_type": "voxtral",
+            "architectures": ["VoxtralForConditionalGeneration"],
+            "audio_token_id": texts.image,
+        },
+    }[kind]
+    text = {
+        "model_type": "llama",
+        "num_hidden_layers": joined.layers(variant),
+        "num_attention_heads": cache.heads,
+        "num_key_value_heads": cache.heads,
+        "head_dim": cache.dim,
+        "hidden_size": cache.heads * cache.dim,
+        "vocab_size": record.vocabulary,
     }
     generation = {**_marks(variant), "max_new_tokens": record.max_new_tokens, "do_sample": False}
-    files: dict[str, Any] = {"config.json": config, "generation_config.json": generation}
-    picture = bundle.manifest.preprocess_of(variant)
-    resizing = _resizing(picture) if isinstance(picture, PreprocessRecord) else None
-    if not isinstance(picture, PreprocessRecord) or resizing is None:
-        why = "pads pictures with their mean colour" if picture is not None else "does not say how pictures are read"
-        return files, [
-            f"the bundle {why}, which no file of transformers.js can say: give the model pixel_values of your own"
-        ]
-    files["preprocessor_config.json"] = {
+    return {"config.json": {**name, "text_config": text, **_marks(variant)}, "generation_config.json": generation}
+
+
+def _picture(picture: PreprocessRecord) -> dict[str, Any] | None:
+    """How a picture is read; None where no file of transformers.js can say it: tiles, or the mean colour around it."""
+    height, width = picture.size
+    size = {"height": height, "width": width}
+    if picture.crop == "none":
+        resizing: dict[str, Any] = {"size": size, "do_center_crop": False}
+    elif picture.crop == "center" and (picture.shortest or height == width):
+        resizing = {"size": {"shortest_edge": picture.shortest or height}, "do_center_crop": True, "crop_size": size}
+    else:
+        return None
+    if picture.tiles is not None:
+        return None
+    return {
         "processor_class": "LlavaProcessor",
         "image_processor_type": "CLIPImageProcessor",
         "do_resize": True,
@@ -131,41 +162,42 @@ def _sees(bundle: Bundle, variant: Variant, texts: Texts) -> tuple[dict[str, Any
         "image_std": list(picture.std),
         "do_convert_rgb": True,
     }
-    files["processor_config.json"] = {
+
+
+def _places(picture: dict[str, Any], texts: Texts, record: GenerationRecord) -> dict[str, Any]:
+    size = picture.get("crop_size", picture["size"])
+    return {
         "processor_class": "LlavaProcessor",
         "image_token": texts.place,
-        "patch_size": max(picture.size) + 1,
+        "patch_size": max(size.values()) + 1,
         "num_additional_image_tokens": record.image_span[1],
     }
-    return files, []
 
 
-def _resizing(picture: PreprocessRecord) -> dict[str, Any] | None:
-    """How a picture gets its size; None where it cannot be said."""
-    height, width = picture.size
-    size = {"height": height, "width": width}
-    if picture.crop == "none":
-        return {"size": size, "do_center_crop": False}
-    if picture.crop == "center" and (picture.shortest or height == width):
-        return {"size": {"shortest_edge": picture.shortest or height}, "do_center_crop": True, "crop_size": size}
-    return None
+def _spectrogram(heard: LogMelRecord) -> dict[str, Any]:
+    return {
+        "feature_extractor_type": "WhisperFeatureExtractor",
+        "feature_size": heard.mels,
+        "n_fft": heard.n_fft,
+        "hop_length": heard.hop,
+        "sampling_rate": heard.sample_rate,
+        "n_samples": heard.samples,
+        "nb_max_frames": heard.frames,
+        "chunk_length": heard.samples / heard.sample_rate,
+    }
 
 
-def _hears(bundle: Bundle, variant: Variant) -> dict[str, Any]:
-    record, heard = variant.generation, bundle.manifest.preprocess_of(variant)
+def _hears(variant: Variant, heard: Any) -> dict[str, Any]:
+    record = variant.generation
     assert record is not None and record.speech is not None and isinstance(heard, LogMelRecord)
     own, speech = caches_of(variant.graphs["decode"]), record.speech
-    heads, width = own[0].heads, own[0].heads * own[0].dim
-    layers = len(own) // 2
     config = {
         "model_type": "whisper",
         "architectures": ["WhisperForConditionalGeneration"],
         "is_encoder_decoder": True,
-        "d_model": width,
-        "decoder_layers": layers,
-        "encoder_layers": layers,
-        "decoder_attention_heads": heads,
-        "encoder_attention_heads": heads,
+        "d_model": own[0].heads * own[0].dim,
+        **{f"{side}_layers": len(own) // 2 for side in ("encoder", "decoder")},
+        **{f"{side}_attention_heads": own[0].heads for side in ("encoder", "decoder")},
         "num_mel_bins": heard.mels,
         "max_source_positions": heard.frames // 2,
         "vocab_size": record.vocabulary,
@@ -183,19 +215,8 @@ def _hears(bundle: Bundle, variant: Variant) -> dict[str, Any]:
         "max_initial_timestamp_index": speech.latest_start,
         "do_sample": False,
     }
-    processor = {
-        "processor_class": "WhisperProcessor",
-        "feature_extractor_type": "WhisperFeatureExtractor",
-        "feature_size": heard.mels,
-        "n_fft": heard.n_fft,
-        "hop_length": heard.hop,
-        "sampling_rate": heard.sample_rate,
-        "n_samples": heard.samples,
-        "nb_max_frames": heard.frames,
-        "chunk_length": heard.samples / heard.sample_rate,
-    }
     return {
         "config.json": config,
         "generation_config.json": {key: value for key, value in generation.items() if value is not None},
-        "preprocessor_config.json": processor,
+        "preprocessor_config.json": {"processor_class": "WhisperProcessor", **_spectrogram(heard)},
     }
