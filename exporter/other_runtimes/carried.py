@@ -8,7 +8,7 @@ from ...errors import RequestError
 from ...runtimes.bundle.decode_contract import STATE
 from ...runtimes.bundle.manifest import LogMelRecord, Variant
 from ...runtimes.bundle.reader import Bundle
-from .crossing_apart import FRAMES, Places
+from . import crossing_apart
 
 
 def check(bundle: Bundle, variant: Variant, target: str) -> None:
@@ -54,13 +54,13 @@ def _unheard(bundle: Bundle, variant: Variant, target: str, run: str) -> tuple[s
     assert isinstance(heard, LogMelRecord)
     if target != "ort-genai":
         return None
-    if heard.frames != FRAMES:
+    if heard.frames != crossing_apart.FRAMES:
         seconds = heard.samples / heard.sample_rate
         return f"ort-genai reads 30 s at a time, and this encoder {seconds:g} s", "Export it again without --window."
-    places = Places.of(variant)
-    if places.end > FRAMES // 2:
+    places, room = crossing_apart.Places.of(variant), crossing_apart.FRAMES // 2
+    if places.end > room:
         return (
-            f"ort-genai has room for {FRAMES // 2} tokens, and {places.keep} with their sizes need {places.end}",
+            f"ort-genai has room for {room} tokens, and {places.keep} with their sizes need {places.end}",
             "Export it again with a ratio of at least 0.1.",
         )
     return None

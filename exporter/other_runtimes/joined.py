@@ -148,7 +148,7 @@ def _sound(b: Builder, graphs: Graphs, embeds: ir.Value, image: ir.Value, width:
     fits = b.op("LessOrEqual", b.op("Shape", embeds, start=1, end=2), [longest + keep])
     return b.op(
         "Add",
-        require(b, placed, f"the {keep} tokens of one image must stand behind {offset} ids of the prompt"),
+        require(b, placed, f"{keep} placeholders must stand behind {offset} ids of the prompt, and nowhere else"),
         require(b, fits, f"the prompt has more than {longest} ids beside the image"),
     )
 

@@ -15,7 +15,6 @@ from ...runtimes.bundle.manifest import LogMelRecord, Variant
 from ...runtimes.bundle.reader import Bundle
 from ...runtimes.bundle.writer import BundleWriter
 from . import crossing_apart, joined, packed
-from .crossing_apart import FRAMES
 from .graphs import caches_of
 from .texts import texts_of
 from .transformers_js import encoder_of, reads_sizes, text_files
@@ -94,7 +93,7 @@ def _sees(variant: Variant, width: int) -> dict[str, Any]:
 
 
 def _hears(bundle: Bundle, variant: Variant, models: dict[str, ir.Model]) -> tuple[dict[str, ir.Model], dict[str, Any]]:
-    size, layers = FRAMES // 2, len(caches_of(variant.graphs["decode"])) // 2
+    size, layers = crossing_apart.FRAMES // 2, len(caches_of(variant.graphs["decode"])) // 2
     graphs = {
         "encoder": crossing_apart.encoder(models, variant, size, size_bias=reads_sizes(variant)),
         "decoder": crossing_apart.decoder(models, variant, size),
