@@ -39,7 +39,7 @@ def _refusal(bundle: Bundle, variant: Variant, target: str) -> tuple[str, str] |
         )
     if "text" in variant.graphs or len(variant.graphs["encoder"].inputs) > 1:
         return f"its encoder keeps tokens by the question, and {target} gives an encoder no text", (
-            f"Export it with a method that does not read the question, or: {run}"
+            f"Export it with a method that does not read the question. {run}"
         )
     return _unheard(bundle, variant, target, run) if record.attention == "cross" else None
 

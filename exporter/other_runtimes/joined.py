@@ -109,7 +109,7 @@ def _prefill(
     assert embeds.shape is not None
     width = int(embeds.shape[2]) - FURTHER  # type: ignore[arg-type]
     image = b.op("Slice", embeds, [offset], [offset + keep], [1])
-    count = b.op("Add", b.op("Shape", embeds, start=1, end=2), _sound(b, graphs, embeds, image, width))
+    count = b.op("Add", b.op("Shape", embeds, start=1, end=2), _fits(b, graphs, embeds, image, width))
     text = b.op(
         "Concat",
         b.op("Slice", embeds, [0], [offset], [1]),
@@ -135,7 +135,7 @@ def _prefill(
     return b, [graphs.logits(b, made["logits"], never), *presents, carried, carried]
 
 
-def _sound(b: Builder, graphs: Graphs, embeds: ir.Value, image: ir.Value, width: int) -> ir.Value:
+def _fits(b: Builder, graphs: Graphs, embeds: ir.Value, image: ir.Value, width: int) -> ir.Value:
     """int64 [1], zero, where a prompt is one that the graphs of the bundle take; else the runtime stops."""
     record = graphs.generation
     (offset, keep), longest = record.image_span, record.prompt_length

@@ -17,7 +17,7 @@ from ...runtimes.bundle.writer import BundleWriter
 from . import crossing_apart, joined, packed
 from .graphs import caches_of
 from .texts import texts_of
-from .transformers_js import encoder_of, reads_sizes, text_files
+from .transformers_js import encoder_of, text_files
 
 NAME = "ONNX Runtime GenAI"
 
@@ -95,7 +95,7 @@ def _sees(variant: Variant, width: int) -> dict[str, Any]:
 def _hears(bundle: Bundle, variant: Variant, models: dict[str, ir.Model]) -> tuple[dict[str, ir.Model], dict[str, Any]]:
     size, layers = crossing_apart.FRAMES // 2, len(caches_of(variant.graphs["decode"])) // 2
     graphs = {
-        "encoder": crossing_apart.encoder(models, variant, size, size_bias=reads_sizes(variant)),
+        "encoder": crossing_apart.encoder(models, variant, size, size_bias=variant.tells_sizes),
         "decoder": crossing_apart.decoder(models, variant, size),
     }
     decoder = _decoder(variant, layers, "decoder.onnx", ("past_{}_self_%d", "present_{}_self_%d"))

@@ -86,14 +86,9 @@ def encoder_of(variant: Variant, models: Models, names: tuple[str, str], *, batc
         {name: one.name for name, one in variant.graphs["encoder"].outputs.items()},
         names,
         variant.graphs[role].inputs["tokens"].shape[2],  # type: ignore[index]
-        size_bias=reads_sizes(variant),
+        size_bias=variant.tells_sizes,
         batch=batch,
     )
-
-
-def reads_sizes(variant: Variant) -> bool:
-    """Whether the decoder is told log(size) of the encoder's tokens."""
-    return any(one.size_bias for one in variant.compression if one.seam.graph == "encoder")
 
 
 def text_files(texts: Texts) -> dict[str, Any]:
