@@ -71,18 +71,22 @@ def eos_of(config: Mapping[str, Any]) -> list[int]:
 
 
 def transformers_js_sees(folder: Path, ids: list[int], pixels: np.ndarray, most: int) -> list[int]:
-    """A llava: the rows of embed_tokens at the placeholders are replaced by those of vision_encoder."""
+    """A llava or a voxtral: the rows of embed_tokens at the placeholders are replaced by those of the encoder."""
     config = read_json(folder / "config.json")
-    graphs = {
-        name: session(folder / f"onnx/{name}.onnx")
-        for name in ("vision_encoder", "embed_tokens", "decoder_model_merged")
-    }
+    sees = config["model_type"] == "llava"
+    image = config["image_token_index" if sees else "audio_token_id"]
+    encoder, read, given = (
+        ("vision_encoder", "pixel_values", "image_features")
+        if sees
+        else ("audio_encoder", "audio_values", "audio_features")
+    )
+    graphs = {name: session(folder / f"onnx/{name}.onnx") for name in (encoder, "embed_tokens", "decoder_model_merged")}
 
     def feed(ids: np.ndarray) -> Arrays:
         rows = outputs(graphs["embed_tokens"], {"input_ids": ids})["inputs_embeds"]
-        if config["image_token_index"] in ids and ids.shape[1] > 1:
-            features = outputs(graphs["vision_encoder"], {"pixel_values": pixels})["image_features"]
-            rows[ids == config["image_token_index"]] = features.reshape(-1, features.shape[-1])
+        if image in ids and ids.shape[1] > 1:
+            features = outputs(graphs[encoder], {read: pixels})[given]
+            rows[ids == image] = features.reshape(-1, features.shape[-1])
         return {"inputs_embeds": rows}
 
     decoder = graphs["decoder_model_merged"]
@@ -116,7 +120,7 @@ def genai_sees(folder: Path, ids: list[int], pixels: np.ndarray, most: int) -> l
     def feed(ids: np.ndarray) -> Arrays:
         features = np.zeros((0, width), np.float32)
         if ids.shape[1] > 1:
-            features = outputs(vision, {"pixel_values": pixels})["image_features"]
+            features = outputs(vision, {model["vision"]["inputs"]["pixel_values"]: pixels})["image_features"]
         rows = outputs(embedding, {"input_ids": ids, "image_features": features})["inputs_embeds"]
         assert rows.shape == (1, ids.shape[1], width)
         return {"inputs_embeds": rows}

@@ -16,6 +16,9 @@ import tiny_checkpoints
 import tokexport
 from click.testing import CliRunner
 from PIL import Image
+from tiny_audio import voxtral
+from tiny_checkpoints import gemma3
+from tiny_tiles import llava_next
 from tokexport.errors import RequestError
 from tokexport.exporter.cli import main
 from tokexport.exporter.other_runtimes import carried, crossing_apart, texts
@@ -87,7 +90,7 @@ def with_places(session: Session, ids: list[int]) -> list[int]:
 
 
 def pixels_of(session: Session, seed: int) -> np.ndarray:
-    shape = session.variant.graphs["encoder"].inputs["pixel_values"].shape
+    (shape,) = (given.shape for given in session.variant.graphs["encoder"].inputs.values())
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
@@ -112,6 +115,19 @@ def test_a_model_that_sees_answers_the_same(name, target, request, tmp_path):
         assert run(out, with_places(ours, ids), pixels, MOST) == wanted
         said += wanted
     assert len(said) > 10 and len(set(said)) > 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [voxtral, llava_next, gemma3])
+def test_sounds_tiles_and_prompts_that_see_each_other_too(kind, tmp_path):
+    kind(tmp_path / "model")
+    bundle = made(tmp_path / "model", tmp_path / "b", "--method", "kcenter_merge", "--ratio", "0.75", *LENGTHS)
+    ours = tokexport.load(bundle)
+    ids, pixels = [1, *np.random.default_rng(0).integers(11, 60, 12).tolist()], pixels_of(ours, 0)
+    wanted = ours.generate(pixels, ids, max_new_tokens=MOST).ids
+    js, genai = (exported(bundle, target, tmp_path / target) for target in TARGETS)
+    assert as_they_call.transformers_js_sees(js, with_places(ours, ids), pixels, MOST) == wanted
+    assert as_they_call.genai_sees(genai, with_places(ours, ids), pixels, MOST) == wanted
 
 
 def hears(whisper: Path, target: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
