@@ -20,6 +20,7 @@ from .commands.build import build
 from .commands.debug import debug
 from .commands.devices import devices
 from .commands.doctor import doctor
+from .commands.export_to import export_to
 from .commands.inspect import inspect
 from .commands.methods import methods
 from .commands.model import model
@@ -136,6 +137,7 @@ def main() -> None:
 
 
 for command in (
-    *(model, verify, run, bench, show, build, sweep, debug, attach, inspect, methods, devices, doctor, plugins),
+    *(model, verify, run, bench, show, build, export_to, attach, sweep, debug, inspect),
+    *(methods, devices, doctor, plugins),
 ):
     main.add_command(command)

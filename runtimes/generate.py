@@ -168,7 +168,7 @@ def begin(run: Run, variant: Variant, encoded: Mapping[str, np.ndarray], prompts
         places = {"image_starts": np.array([starts for _, starts in apart], np.int64)}
     input_ids = np.array([_padded(prompt, record) for prompt in prompts], np.int64)
     kept_indices, sizes = _kept(variant, record, encoded)
-    token_bias = np.log(sizes) if _has_size_bias(variant) else np.zeros_like(sizes)
+    token_bias = np.log(sizes) if variant.tells_sizes else np.zeros_like(sizes)
     last = np.array([len(prompt) - 1 for prompt in prompts], np.int64)
     if record.attention == "cross":
         read, same = {"input_ids": input_ids, "tokens": encoded["tokens"]}, {"token_bias": token_bias}
@@ -278,11 +278,6 @@ def _scores(logits: np.ndarray, answers: int, record: GenerationRecord, role: Ro
             fix="Export the bundle again.",
         )
     return scores.reshape(answers, record.vocabulary)
-
-
-def _has_size_bias(variant: Variant) -> bool:
-    # A compressor inside the decoder adds its size bias inside the graph.
-    return any(record.size_bias for record in variant.compression if record.seam.graph == "encoder")
 
 
 def _half(variant: Variant, role: Role) -> bool:

