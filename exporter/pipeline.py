@@ -16,7 +16,7 @@ from .bundling.variants import Ratio
 from .progress import Progress, log
 from .proof import gate, prove
 from .result import Exported
-from .sources.checkpoint import image_size_of, lengths_of
+from .sources.checkpoint import clip_of, image_size_of, lengths_of
 from .sources.texts import check_length, refuse_text
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..graph_passes.precision.blocks import Weights
     from ..runtimes.bundle.manifest import Precision, Variant
     from ..runtimes.bundle.writer import BundleWriter
-    from .sources.checkpoint import Lengths
+    from .sources.checkpoint import Clip, Lengths
     from .sources.source import Parts, Source
 
 QUESTIONS = 512
@@ -73,6 +73,8 @@ def export(
     prompt_length: int | None = None,
     answer_length: int | None = None,
     image_size: str | tuple[int, int] | None = None,
+    frames: int | None = None,
+    fps: float | None = None,
     verify: bool = True,
     force: bool = False,
     deleting: Announce = name_deleted,
@@ -103,6 +105,7 @@ def export(
         window: seconds of sound that the encoder takes, where its family leaves a choice; several: a variant each.
         images, prompt_length, answer_length: of prompts; ids besides; tokens of an answer at most; None: 1, 128, 128.
         image_size: height and width, or ``HEIGHTxWIDTH``, of a checkpoint's pictures; None: what its family takes.
+        frames, fps: of videos, how many, and of them a second, where the model is told that; None: pictures, and 2.
         verify: prove every part; a failed proof is a `GateError`.
         force: also replace a folder of files that tokexport did not write, unless it holds a file that is named here.
         deleting: called with a folder and the names of such files before they are deleted; by default prints them.
@@ -117,7 +120,7 @@ def export(
     """
     asked, name = variants.requests(method, ratio, keep, seam, recipe, params, rebuild)
     fit = device_fit.choose(device, precision)
-    held = lengths_of(prompt_length, answer_length, images), image_size_of(image_size)
+    held = lengths_of(prompt_length, answer_length, images), image_size_of(image_size), clip_of(frames, fps)
     step("opening the model")
     opened = _opened(source, parts, inner.parted(asked[0])[0], input_shapes, drop_outputs, *held)
     fit = device_fit.of_half_file(fit, opened, precision, verify=verify)
@@ -144,13 +147,13 @@ def _opened(
     drop_outputs: Sequence[str],
     lengths: Lengths | None,
     size: tuple[int, int] | None,
+    clip: Clip | None,
 ) -> Source:
     """The source as the last compressor needs it, unless one of `steps` reads a text that the model cannot give it."""
     from .opening import open_source
 
-    opened = open_source(
-        source, parts=parts, input_shapes=input_shapes, drop_outputs=drop_outputs, lengths=lengths, image_size=size
-    )
+    held: dict[str, Any] = {"lengths": lengths, "image_size": size, "clip": clip}
+    opened = open_source(source, parts=parts, input_shapes=input_shapes, drop_outputs=drop_outputs, **held)
     variants.check_places(opened, steps)
     opened = opened.prepared(steps[-1].compressor)
     check_length(opened, steps[-1].compressor)

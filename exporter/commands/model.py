@@ -112,6 +112,17 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
     metavar="HEIGHTxWIDTH",
     help="Of the pictures of a checkpoint that takes several sizes, in pixels; its graphs take one.",
 )
+@click.option(
+    "--frames",
+    type=WHOLE,
+    metavar="N",
+    help="Ask about videos: of each N frames are read, evenly spaced, by a checkpoint that reads them.",
+)
+@click.option(
+    "--fps",
+    type=NUMBER,
+    help="Frames a second that the N frames stand for, where the model is told the time.  [default: 2]",
+)
 @click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle records that.")
 @click.option(
     "--force", is_flag=True, help="Also write to a folder that holds other files: ALL it holds is deleted; -v lists it."

@@ -87,6 +87,7 @@ def joined(
         config=config,
         checkpoint=checkpoint,
         layout=layout,
+        clip=checkpoint.clip if layout.media == "video" else None,
         windows=layout.windows,
         placeholder=getattr(config, f"{layout.media}_token_id"),
         **more,

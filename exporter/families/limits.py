@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from .layout import Layout
 
 
+# What a model takes -> why a prompt has one of it.
+_ALONE = {
+    "audio": "it hears sounds, and reads no pictures",
+    "video": "with --frames it reads videos, of which a prompt has one",
+}
+
+
 class Model(Protocol):
     """What is read of a `Multimodal`."""
 
@@ -41,8 +48,7 @@ class Model(Protocol):
 
 def check_images(source: Model) -> None:
     """Raise `RequestError` where a prompt cannot have as many images as were asked for."""
-    hears = source.layout.media == "audio"
-    why = "it hears sounds, and reads no pictures" if hears else source.layout.alone
+    why = _ALONE.get(source.layout.media, source.layout.alone)
     if source.images > 1 and why:
         raise RequestError(
             f"--images {source.images} cannot be had of {source.name}: {why}",

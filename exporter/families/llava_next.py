@@ -25,7 +25,7 @@ from ...errors import RequestError
 from ...runtimes.bundle.media_records import TilesRecord
 from ..decoders.attention import UNMASKED
 from ..sources.configuration import Pixels, built, typed
-from ..sources.images import preprocess_of
+from ..sources.images import preprocess_of, processor_of
 from ..sources.synthetic import image
 from .joined import encoder_of, joined
 from .layout import Layout, shell
@@ -198,8 +198,8 @@ def open_family(checkpoint: Checkpoint) -> TiledSource:
 def _grids(checkpoint: Checkpoint, config: Any) -> _Grids:
     """Of tiles, which the image processor and the model must agree on."""
     own = [(height, width) for height, width in config.image_grid_pinpoints]
-    path, found = checkpoint.optional("preprocessor_config.json", "processor_config.json")
-    processor: _Processor = typed(_Processor, found.get("image_processor", found), path)
+    path, found = processor_of(checkpoint)
+    processor: _Processor = typed(_Processor, found, path)
     if processor.image_grid_pinpoints not in (None, own):
         raise RequestError(
             f"image_grid_pinpoints of {path.name} is not that of config.json: it cuts other tiles than the model reads",

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _TOKENIZER = f"processor/{FILE}"
 # What a model is asked about in the proof.
-_QUESTIONS = {"image": "What is in the picture?", "audio": "What is said?"}
+_QUESTIONS = {"image": "What is in the picture?", "video": "What happens?", "audio": "What is said?"}
 
 
 @dataclass

@@ -140,6 +140,7 @@ def _made(plan: Plan, manifest: Manifest) -> str:
     if said is not None and source.takes_lengths:
         words += ["--prompt-length", str(said.prompt_length), "--answer-length", str(said.max_new_tokens)]
     words += ["--image-size", "x".join(map(str, source.image_size))] if source.image_size else []
+    words += ["--frames", str(source.clip.frames), "--fps", f"{source.clip.fps:g}"] if source.clip else []
     device = manifest.variants[0].device
     words += ["--device", f"{device.name}@{device.version}"] if device else []
     return shlex.join(words)

@@ -28,8 +28,8 @@ _ASKED = (*_QUESTIONS, f"  {_QUESTIONS[0]} ")
 _LONGEST = 1 << 16
 
 # What a question is about, as chat templates call it -> as messages do.
-Media = Literal["image", "audio"]
-CALLED: dict[Media, str] = {"image": "an image", "audio": "a sound"}
+Media = Literal["image", "video", "audio"]
+CALLED: dict[Media, str] = {"image": "an image", "video": "a video", "audio": "a sound"}
 
 _Template = Annotated[str, StringConstraints(max_length=_LONGEST)]
 

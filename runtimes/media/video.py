@@ -28,14 +28,14 @@ def clip_values(video: np.ndarray | Path | str, record: VideoRecord) -> np.ndarr
     Args:
         video: an animated picture; a folder of pictures, where hidden files and files of other kinds are ignored; or
             8-bit RGB [n, height, width, 3].
-        record: of the manifest. Frames are chosen by their number, however long each is shown; a video with fewer
-            frames than the record asks for has some of them repeated.
+        record: of the manifest. Frames are chosen by their number, however long each is shown.
 
     Returns:
         float32 [1, frames, 3, height, width].
 
     Raises:
-        RequestError: no such file or folder, no video, a single picture, or damaged.
+        RequestError: no such file or folder, no video, a single picture, damaged, or fewer frames than the record asks
+            for.
     """
     frames: Iterable[Image.Image | Path]
     if isinstance(video, np.ndarray):
@@ -47,8 +47,19 @@ def clip_values(video: np.ndarray | Path | str, record: VideoRecord) -> np.ndarr
     return np.stack([pixel_values(frame, record.frame)[0] for frame in frames])[None]
 
 
-def chosen(count: int, frames: int) -> list[int]:
-    """The numbers of the frames in the middle of `frames` equal parts of `count`."""
+def chosen(count: int, frames: int, name: str = "the video") -> list[int]:
+    """The numbers of the frames in the middle of `frames` equal parts of `count`; RequestError where these are fewer.
+
+    Args:
+        count: frames of the video.
+        frames: T.
+        name: of the video, for the message.
+    """
+    if count < frames:
+        raise RequestError(
+            f"{name} has {count} frame{'s' * (count > 1)}, and the model reads {frames}",
+            fix=f"Give a longer video. A checkpoint can also be exported for shorter ones: --frames {count}.",
+        )
     return [(2 * i + 1) * count // (2 * frames) for i in range(frames)]
 
 
@@ -64,7 +75,7 @@ def _of_folder(folder: Path, frames: int) -> list[Path]:
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.name[0] != ".")
     if not files:
         raise RequestError(f"no pictures in the folder {folder}", fix=f"{_TAKEN}, of {' '.join(PICTURES)}.")
-    return [files[number] for number in chosen(len(files), frames)]
+    return [files[number] for number in chosen(len(files), frames, str(folder))]
 
 
 def _of_file(path: Path, frames: int) -> Iterator[Image.Image]:
@@ -76,7 +87,7 @@ def _of_file(path: Path, frames: int) -> Iterator[Image.Image]:
             count = getattr(video, "n_frames", 1)
             if count < 2:
                 raise RequestError(f"{path} is one picture and no video", fix=_FIX)
-            for number in chosen(count, frames):
+            for number in chosen(count, frames, str(path)):
                 video.seek(number)
                 check_size(video.size, str(path))
                 yield video.copy()

@@ -27,7 +27,7 @@ def frames(values: np.ndarray) -> list[float]:
 
 @pytest.mark.parametrize(
     ("count", "taken"),
-    [(4, [0, 1, 2, 3]), (8, [1, 3, 5, 7]), (1, [0, 0, 0, 0]), (2, [0, 0, 1, 1]), (100, [12, 37, 62, 87])],
+    [(4, [0, 1, 2, 3]), (8, [1, 3, 5, 7]), (5, [0, 1, 3, 4]), (100, [12, 37, 62, 87])],
 )
 def test_frames_stand_in_the_middle_of_equal_parts(count: int, taken: list[int]) -> None:
     assert chosen(count, 4) == taken
@@ -63,6 +63,7 @@ def test_what_is_the_encoders_input_already_passes(tmp_path: Path) -> None:
         ("still.png", "one picture and no video"),
         ("cut.gif", "cannot be read as a video"),
         ("empty", "no pictures in the folder"),
+        ("short.gif", "short.gif has 3 frames, and the model reads 4.*--frames 3"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_what_can(tmp_path: Path, name: str, says: str) -> None:
@@ -72,6 +73,7 @@ def test_what_cannot_be_read_is_refused_with_what_can(tmp_path: Path, name: str,
     first, *others = (Image.fromarray(frame) for frame in noise)
     first.save(tmp_path / "still.png")
     first.save(tmp_path / "whole.gif", save_all=True, append_images=others)
+    first.save(tmp_path / "short.gif", save_all=True, append_images=others[:2])
     whole = (tmp_path / "whole.gif").read_bytes()
     (tmp_path / "cut.gif").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(RequestError, match=says):
