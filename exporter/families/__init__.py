@@ -63,7 +63,11 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 
 
 # Those that also read videos, with --frames.
-VIDEOS = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
+VIDEOS = (
+    "Qwen2VLForConditionalGeneration",
+    "Qwen2_5_VLForConditionalGeneration",
+    "LlavaOnevisionForConditionalGeneration",
+)
 
 _PLACES = (
     "gives something for every place of the picture, and puts the tokens back on their grid for it, on which a removed "
