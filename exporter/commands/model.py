@@ -121,7 +121,7 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
 @click.option(
     "--fps",
     type=NUMBER,
-    help="Frames a second that the N frames stand for, where the model is told the time.  [default: 2]",
+    help="Frames a second that the N frames stand for, where the model is told the time.  [default: 2; of SmolVLM2 1]",
 )
 @click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle records that.")
 @click.option(

@@ -66,7 +66,11 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 VIDEOS = (
     "Qwen2VLForConditionalGeneration",
     "Qwen2_5_VLForConditionalGeneration",
+    "Qwen3VLForConditionalGeneration",
+    "Qwen3_5ForConditionalGeneration",
     "LlavaOnevisionForConditionalGeneration",
+    "InternVLForConditionalGeneration",
+    "SmolVLMForConditionalGeneration",
 )
 
 _PLACES = (

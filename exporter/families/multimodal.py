@@ -79,7 +79,7 @@ class Multimodal(Source):
     @property
     def images(self) -> int:
         """See `Source`; I."""
-        return self.checkpoint.lengths.images
+        return len(self.layout.frames) or self.checkpoint.lengths.images
 
     def positions(self) -> Positions:
         """Of the uncompressed tokens."""
@@ -286,6 +286,8 @@ class Multimodal(Source):
             layout.media,
             written=layout.written,
             images=self.images,
+            frames=layout.frames,
+            template=layout.template,
         )
         if isinstance(found, tuple):
             self.asked, self.offset = found
@@ -301,7 +303,7 @@ class Multimodal(Source):
         length, lengths = len(self.proof_prompt()), self.checkpoint.lengths
         length -= self.images if self.images > 1 else 0
         if length > lengths.prompt:
-            about = f" about {self.images} images" if self.images > 1 else ""
+            about = f" about {self.images} {layout.called}" if self.images > 1 else ""
             raise RequestError(
                 f"a short question{about} is {length} ids with this model's chat template, and the graphs would take "
                 f"{lengths.prompt}",

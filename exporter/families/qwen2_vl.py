@@ -2,9 +2,11 @@
 
     pixel_values [1, 3, H, W] float32 -> tokens [1, N, (1 + n) D], N = (H / 2 patch) (W / 2 patch)
     pixel_values [1, T, 3, H, W]      -> tokens [1, N, D],         N = (T / 2) (H / 2 patch) (W / 2 patch)
+    pixel_values [1, 2, 3, H, W]      -> tokens [1, N, (1 + n) D], N = (H / 2 patch) (W / 2 patch)
 
 The models take images of any size, and a graph takes one; see `qwen_encoder`. The tokens stand among the words of the
-language model (see `visual`), at their row and column, and those of a video at their time.
+language model (see `visual`), at their row and column, and those of a video at their time. Qwen3-VL and Qwen3.5 write
+the time between the frames instead, and read two of them like an image (see `between_frames`).
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ from ..decoders.language import LanguageDecoder, Positions
 from ..sources.configuration import Layers, Pixels, Vocabulary, Width, built, typed
 from ..sources.images import media_of, preprocess_of
 from ..sources.weights import without_weights
+from .between_frames import between
+from .between_frames import timed as written_times
 from .joined import encoder_of, joined
 from .multimodal import Layout
 from .qwen_encoder import QwenEncoder
@@ -45,6 +49,8 @@ if TYPE_CHECKING:
     from ..sources.source import GraphSource
 
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+# Frames a second, where nothing else was asked for.
+_FPS = 2.0
 _PLACEHOLDER, _VIDEO = "<|image_pad|>", "<|video_pad|>"
 _LAYOUT = Layout(
     language_keys=("language_model", "model"),
@@ -166,14 +172,14 @@ class QwenSource(VisionLanguage):
     @cached_property
     def _positions(self) -> Positions:
         # An image or a video, and a word behind it, which stands where the image has moved it.
-        kinds = torch.tensor([[2 if self.clip else 1] * self.tokens + [0]])
         vision, (*times, height, width) = self.config.vision_config, self.encoder.grid or ()
-        merge = vision.spatial_merge_size
+        merge, kinds = vision.spatial_merge_size, torch.tensor([[2 if times else 1] * self.tokens + [0]])
         shape = torch.tensor([[*(times or [1]), merge * height, merge * width]])
         told: dict[str, Any] = {"image_grid_thw": shape}
-        if self.clip:
+        if times:
             # Of Qwen2.5-VL, which is told how long a patch of several frames lasts; Qwen2-VL counts them.
-            seconds = vision.temporal_patch_size / self.clip.fps
+            assert self.clip is not None, "there are frames"
+            seconds = vision.temporal_patch_size / (self.clip.fps or _FPS)
             told = {"video_grid_thw": shape, "second_per_grid_ts": torch.tensor([seconds])}
         # The model without its parts: its configuration is all that this method reads.
         kind = _KINDS[self.config.architectures[0]][2]
@@ -211,15 +217,16 @@ def open_family(checkpoint: Checkpoint) -> QwenSource:
         visual = built(lambda: tower(vision), path)
     checkpoint.weights.load(visual, "visual")
     token = vision.patch_size * vision.spatial_merge_size
-    tokens = (*((times,) if times else ()), size[0] // token, size[1] // token)
+    timed = times > 0 and not architecture.startswith("Qwen3")
+    tokens = (*((times,) if timed else ()), size[0] // token, size[1] // token)
     frame = preprocess_of(checkpoint, size, squeezed=True)
     layout = replace(_LAYOUT, windows="its layers see windows of neighbours" if hasattr(vision, "window_size") else "")
     return joined(
         QwenSource,
         checkpoint,
         config,
-        _encoder(visual, tokens),
-        _of_videos(layout) if times else layout,
+        _encoder(visual, tokens, times if timed else min(times, 1)),
+        _of_videos(checkpoint, layout, vision.temporal_patch_size, timed=timed),
         media_of(checkpoint, frame),
         (_note(checkpoint, architecture, size, math.prod(tokens)),),
         # With further channels, tokens are no longer in the space of words.
@@ -232,27 +239,31 @@ def open_family(checkpoint: Checkpoint) -> QwenSource:
     )
 
 
-def _encoder(visual: Any, grid: tuple[int, ...]) -> GraphSource:
-    """For pictures or videos of so many tokens, over the weights of the vision tower."""
-    vision, merge, (*times, rows, columns) = visual.config, visual.spatial_merge_size, grid
+def _encoder(visual: Any, grid: tuple[int, ...], times: int = 0) -> GraphSource:
+    """For pictures or videos of so many tokens, `times` of them behind each other, over the weights of the tower."""
+    vision, merge, (*_, rows, columns) = visual.config, visual.spatial_merge_size, grid
     patches = (rows * merge, columns * merge)
-    frames = [times[0] * vision.temporal_patch_size] if times else []
+    frames = [times * vision.temporal_patch_size] if times else []
     shape = (1, *frames, vision.in_channels, *(side * vision.patch_size for side in patches))
-    return encoder_of(QwenEncoder(visual, patches, *times), "pixel_values", shape, grid, merged_rows=True)
+    return encoder_of(QwenEncoder(visual, patches, times), "pixel_values", shape, grid, merged_rows=True)
 
 
-def _of_videos(layout: Layout) -> Layout:
-    """The same with the video where the image stands."""
-    return replace(
-        layout, media="video", mark=_VIDEO, becomes=_VIDEO, windows="its layers see the frames of a video two by two"
-    )
+def _of_videos(checkpoint: Checkpoint, layout: Layout, each: int, *, timed: bool) -> Layout:
+    """Where the graphs take a video, the same with it where the image stands; else as it is."""
+    if checkpoint.clip is None:
+        return layout
+    if not timed:
+        frame = replace(layout, becomes=f"<|vision_start|>{_VIDEO}<|vision_end|>")
+        return between(checkpoint, frame, written_times(checkpoint.clip.fps or _FPS, each), _VIDEO, each)
+    windows = "its layers see the frames of a video two by two"
+    return replace(layout, media="video", mark=_VIDEO, becomes=_VIDEO, windows=windows)
 
 
 def _times(checkpoint: Checkpoint, config: Any) -> int:
     """How many tokens of a video stand behind each other in time; 0 where the graphs take images.
 
     Raises:
-        RequestError: the frames are no whole number of them; or words stand between them.
+        RequestError: the frames are no whole number of them.
     """
     if checkpoint.clip is None:
         return 0
@@ -271,7 +282,7 @@ def _note(checkpoint: Checkpoint, architecture: str, size: tuple[int, int], toke
     shape, clip = f"{size[0]} x {size[1]} pixels", checkpoint.clip
     if clip is None:
         return f"every image is stretched to {shape}, which are {tokens} tokens"
-    told = f", and counted as {clip.fps:g} a second" if architecture.startswith("Qwen2_5") else ""
+    told = f", and counted as {clip.fps or _FPS:g} a second" if not architecture.startswith("Qwen2VL") else ""
     return f"of every video {clip.frames} frames are stretched to {shape}{told}, which are {tokens} tokens"
 
 

@@ -41,12 +41,14 @@ class _Processor(_Limits):
     size: _Limits = _Limits()
     patch_size: Pixels | None = None
     merge_size: _Merge | None = None
+    video_processor_type: str = ""
 
-    @property
-    def area(self) -> tuple[int, int]:
-        """Fewest and most pixels."""
+    def area(self, frames: int) -> tuple[int, int]:
+        """Fewest and most pixels of a picture or of a frame of so many: Qwen3-VL's are of all frames together."""
         fewest = self.min_pixels or self.size.min_pixels or self.size.shortest_edge or 56 * 56
-        return fewest, self.max_pixels or self.size.max_pixels or self.size.longest_edge or 28 * 28 * 1280
+        most = self.max_pixels or self.size.max_pixels or self.size.longest_edge or 28 * 28 * 1280
+        share = frames if self.video_processor_type.startswith("Qwen3") else 1
+        return -(-fewest // share), most // share
 
 
 def step_of(vision: Any) -> int:
@@ -69,7 +71,7 @@ def size_of(checkpoint: Checkpoint, vision: Any) -> tuple[int, int]:
                 where=str(path),
                 fix="Its files belong to different models: download the folder again.",
             )
-    step, (fewest, most) = step_of(vision), processor.area
+    step, (fewest, most) = step_of(vision), processor.area(checkpoint.clip.frames if checkpoint.clip else 1)
     if not step:
         token = vision.patch_size * vision.spatial_merge_size
         raise RequestError(

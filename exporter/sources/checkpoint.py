@@ -69,11 +69,11 @@ class Clip:
 
     Attributes:
         frames: T.
-        fps: how many of them a second, as a model is told that knows when they were taken.
+        fps: how many of them a second, as a model is told that knows when they were taken; None: its family's.
     """
 
     frames: int
-    fps: float = 2.0
+    fps: float | None = None
 
 
 def clip_of(frames: int | None, fps: float | None) -> Clip | None:
@@ -95,7 +95,7 @@ def clip_of(frames: int | None, fps: float | None) -> Clip | None:
     if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps <= _FASTEST:
         raise RequestError(
             f"--fps {fps!r} is no number of frames a second above 0, up to {_FASTEST}",
-            fix=f"Leave it out for {Clip.fps:g}.",
+            fix="Leave it out for what the model's own processor takes.",
         )
     return Clip(frames, float(fps))
 

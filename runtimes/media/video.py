@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...errors import RequestError, TokexportError, reason
-from ..bundle.media_records import VideoRecord
+from ..bundle.media_records import Preprocess, VideoRecord
 from .image import pixel_values
 from .limits import check_size, opened
 
@@ -61,6 +61,21 @@ def chosen(count: int, frames: int, name: str = "the video") -> list[int]:
             fix=f"Give a longer video. A checkpoint can also be exported for shorter ones: --frames {count}.",
         )
     return [(2 * i + 1) * count // (2 * frames) for i in range(frames)]
+
+
+def apart(values: np.ndarray, record: Preprocess | None, shape: Sequence[int]) -> list[np.ndarray]:
+    """What an encoder takes of a video, piece by piece where it reads the frames one by one, or two by two.
+
+    Args:
+        values: what `clip_values` returns; anything else is left as it is.
+        record: of the manifest.
+        shape: of the encoder's input: that of all frames, of a few, [1, n, 3, height, width], or [1, 3, height, width].
+    """
+    if not isinstance(record, VideoRecord) or values.ndim != 5 or values.shape[1] != record.frames:
+        return [values]
+    if len(shape) == values.ndim - 1:
+        return list(values.swapaxes(0, 1))
+    return np.split(values, max(1, record.frames // shape[1]), 1)
 
 
 def _of_array(video: np.ndarray, frames: int) -> list[Image.Image]:
