@@ -172,7 +172,7 @@ def media_options(*, images: bool = False) -> Callable[[F], F]:
 
 _MEDIA = {
     "image": "An image file.",
-    "video": "An animated GIF, WebP or PNG file, or a folder of pictures, one a frame.",
+    "video": "An MP4, MKV, WebM or AVI file, an animated GIF, WebP or PNG, or a folder of pictures, one a frame.",
     "audio": "A sound file, for a model that hears.",
 }
 

@@ -1,8 +1,9 @@
-"""Reads videos, animated pictures or folders of pictures, as the frames that a bundle's encoder takes."""
+"""Reads videos, which are films, animated pictures or folders of pictures, as the frames that an encoder takes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from ...errors import RequestError, TokexportError, reason
 from ..bundle.media_records import Preprocess, VideoRecord
+from . import film
 from .image import pixel_values
 from .limits import check_size, opened
 
@@ -17,8 +19,11 @@ if TYPE_CHECKING:
     from PIL import Image
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-VIDEOS = (".gif", ".webp", ".png", ".apng")
-_TAKEN = "It takes an animated GIF, WebP or PNG file, or a folder of pictures in the order of their names"
+VIDEOS = (".gif", ".webp", ".png", ".apng", *film.READERS)
+_TAKEN = (
+    "It takes an MP4, MOV, MKV, WebM or AVI file, an animated GIF, WebP or PNG file, or a folder of pictures in the "
+    "order of their names"
+)
 _FIX = f"{_TAKEN}. Of other videos: ffmpeg -i VIDEO FOLDER/%05d.png."
 
 
@@ -26,8 +31,8 @@ def clip_values(video: np.ndarray | Path | str, record: VideoRecord) -> np.ndarr
     """The frames of a video, chosen and preprocessed.
 
     Args:
-        video: an animated picture; a folder of pictures, where hidden files and files of other kinds are ignored; or
-            8-bit RGB [n, height, width, 3].
+        video: a film; an animated picture; a folder of pictures, where hidden files and files of other kinds are
+            ignored; or 8-bit RGB [n, height, width, 3].
         record: of the manifest. Frames are chosen by their number, however long each is shown.
 
     Returns:
@@ -36,6 +41,7 @@ def clip_values(video: np.ndarray | Path | str, record: VideoRecord) -> np.ndarr
     Raises:
         RequestError: no such file or folder, no video, a single picture, damaged, or fewer frames than the record asks
             for.
+        MissingError: a film, and av is not installed.
     """
     frames: Iterable[Image.Image | Path]
     if isinstance(video, np.ndarray):
@@ -98,6 +104,9 @@ def _of_file(path: Path, frames: int) -> Iterator[Image.Image]:
     from PIL import UnidentifiedImageError
 
     try:
+        if path.suffix.lower() in film.READERS:
+            yield from film.frames_of(path, partial(chosen, frames=frames, name=str(path)))
+            return
         with opened(path) as video:
             count = getattr(video, "n_frames", 1)
             if count < 2:
@@ -116,5 +125,5 @@ def _of_file(path: Path, frames: int) -> Iterator[Image.Image]:
         # See `image`: errors of every kind.
         raise RequestError(
             f"{path} cannot be read as a video: {reason(error, 200)}",
-            fix="Is it complete? Play it, and save it again as a GIF.",
+            fix="Is it complete? Play it, and save it again.",
         ) from None
