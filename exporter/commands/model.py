@@ -12,7 +12,7 @@ from ...errors import RequestError
 from .. import completion, render, tables
 from ..evaluate.usefulness import judge
 from ..progress import progress, verbose
-from .shared import NUMBER, OUT, WHOLE, common, input_shape, settings, sizes
+from .shared import NUMBER, OUT, WHOLE, clip_options, common, frames_again, input_shape, settings, sizes
 
 # Status of the second verdict -> its heading.
 _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHANCE", "unknown": "usefulness"}
@@ -112,17 +112,7 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
     metavar="HEIGHTxWIDTH",
     help="Of the pictures of a checkpoint that takes several sizes, in pixels; its graphs take one.",
 )
-@click.option(
-    "--frames",
-    type=WHOLE,
-    metavar="N",
-    help="Ask about videos: of each N frames are read, evenly spaced, by a checkpoint that reads them.",
-)
-@click.option(
-    "--fps",
-    type=NUMBER,
-    help="Frames a second that the N frames stand for, where the model is told the time.  [default: 2; of SmolVLM2 1]",
-)
+@clip_options
 @click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle records that.")
 @click.option(
     "--force", is_flag=True, help="Also write to a folder that holds other files: ALL it holds is deleted; -v lists it."
@@ -155,7 +145,7 @@ def model(as_json: bool, pairs: tuple[str, ...], no_verify: bool, shapes: tuple[
             deleting=named,
             **request,
         )
-    typed = shlex.quote(request["source"] or "tiny-vlm")
+    typed = shlex.quote(request["source"] or "tiny-vlm") + frames_again(request["frames"], request["fps"])
     render.result(result.to_json(), as_json, partial(exported, source=typed))
 
 

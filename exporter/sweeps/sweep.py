@@ -24,6 +24,7 @@ from ..evaluate.bench import Bench
 from ..evaluate.judges import Folder, Judge, Questions
 from ..evaluate.machine import machine
 from ..progress import Advance, log_of
+from ..sources.checkpoint import clip_of
 from ..sources.texts import refuse_text
 from .cells import FILE, PICTURE, TABLE, Cell, Cells
 from .rows import BASELINES, Plan, Row, label, method_of
@@ -48,6 +49,8 @@ def sweep(
     inputs: Path | None = None,
     prompt: str | None = None,
     parts: Parts = "all",
+    frames: int | None = None,
+    fps: float | None = None,
     seam: str = "auto",
     advance: Advance = log_of,
 ) -> dict[str, Any]:
@@ -63,6 +66,7 @@ def sweep(
         inputs: a folder of images, videos or sounds; agreement on it is judged instead of the model's questions.
         prompt: asked about each input.
         parts: with ``encoder`` no language model is read, and tokens are judged, not answers.
+        frames, fps: as in `pipeline.export`.
         seam: where all methods go; ``auto``: each where its paper has it.
         advance: called after each cell.
 
@@ -78,7 +82,7 @@ def sweep(
 
     asked = [method_of(text) for text in methods]
     _check_asked(ratios, seeds, questions, seam)
-    opened = open_source(source, parts=parts)
+    opened = open_source(source, parts=parts, clip=clip_of(frames, fps))
     _check_task(opened, asked, inputs, prompt)
     bench = Bench(opened, seam)
     judge: Judge = Folder(bench, inputs, prompt) if inputs else Questions(bench, questions, seeds)
