@@ -104,8 +104,7 @@ def export(
         drop_outputs: of an ONNX file, outputs that are left out, as lengths are that would keep the old count.
         window: seconds of sound that the encoder takes, where its family leaves a choice; several: a variant each.
         images, prompt_length, answer_length: of prompts; ids besides; tokens of an answer at most; None: 1, 128, 128.
-        image_size: height and width, or ``HEIGHTxWIDTH``, of a checkpoint's pictures; None: what its family takes.
-        frames, fps: of videos, how many, and of them a second, where the model is told that; None: pictures; 2 or 1.
+        image_size: height and width, or ``HEIGHTxWIDTH``, of a checkpoint's pictures; frames, fps: of its videos.
         verify: prove every part; a failed proof is a `GateError`.
         force: also replace a folder of files that tokexport did not write, unless it holds a file that is named here.
         deleting: called with a folder and the names of such files before they are deleted; by default prints them.
