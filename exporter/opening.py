@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import RequestError, alike, nearest
 from .families import VIDEOS, added, family_of, known_architectures, refused
-from .sources.checkpoint import Checkpoint, Clip, Lengths
+from .sources.checkpoint import Checkpoint, Lengths
+from .sources.clip import Clip
 from .sources.configuration import Named, typed
 from .sources.own_module import example, onnx_instead
 from .sources.torch_export import need

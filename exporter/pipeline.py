@@ -16,7 +16,8 @@ from .bundling.variants import Ratio
 from .progress import Progress, log
 from .proof import gate, prove
 from .result import Exported
-from .sources.checkpoint import clip_of, image_size_of, lengths_of
+from .sources.checkpoint import image_size_of, lengths_of
+from .sources.clip import clip_of
 from .sources.texts import check_length, refuse_text
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from ..graph_passes.precision.blocks import Weights
     from ..runtimes.bundle.manifest import Precision, Variant
     from ..runtimes.bundle.writer import BundleWriter
-    from .sources.checkpoint import Clip, Lengths
+    from .sources.checkpoint import Lengths
+    from .sources.clip import Clip
     from .sources.source import Parts, Source
 
 QUESTIONS = 512

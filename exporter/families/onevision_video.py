@@ -24,7 +24,8 @@ from .llava import UNUSED, LlavaEncoder, check_square
 from .visual import VisionLanguage, colours
 
 if TYPE_CHECKING:
-    from ..sources.checkpoint import Checkpoint, Clip
+    from ..sources.checkpoint import Checkpoint
+    from ..sources.clip import Clip
 
 _LAYOUT = Layout(
     media="video",

@@ -11,7 +11,8 @@ from transformers.models.smolvlm import processing_smolvlm as own
 from .between_frames import Write, between
 
 if TYPE_CHECKING:
-    from ..sources.checkpoint import Checkpoint, Clip
+    from ..sources.checkpoint import Checkpoint
+    from ..sources.clip import Clip
     from .layout import Layout
 
 # Frames that the processor takes of a second of a video.

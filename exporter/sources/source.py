@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ...graph_passes.compressors import Case, Compressor
     from ...graph_passes.insertion.sequence import Step
-    from .checkpoint import Clip
+    from .clip import Clip
 
 Parts = Literal["encoder", "all"]
 Kind = Literal["builtin", "checkpoint", "module", "onnx"]

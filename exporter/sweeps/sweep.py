@@ -24,14 +24,14 @@ from ..evaluate.bench import Bench
 from ..evaluate.judges import Folder, Judge, Questions
 from ..evaluate.machine import machine
 from ..progress import Advance, log_of
-from ..sources.checkpoint import clip_of
+from ..sources.clip import clip_of
 from ..sources.texts import refuse_text
 from .cells import FILE, PICTURE, TABLE, Cell, Cells
 from .rows import BASELINES, Plan, Row, label, method_of
 
 if TYPE_CHECKING:
     from ...graph_passes.compressors import Compressor
-    from ..sources.checkpoint import Clip
+    from ..sources.clip import Clip
     from ..sources.source import Parts, Source
 
 RATIOS = ("0.5", "0.75", "0.85", "0.9")

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from tokexport.errors import RequestError
 from tokexport.exporter.cli import main
 from tokexport.exporter.opening import open_source
-from tokexport.exporter.sources.checkpoint import Clip
+from tokexport.exporter.sources.clip import Clip
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
