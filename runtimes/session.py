@@ -118,7 +118,7 @@ class Session(ABC):
 
         Returns:
             tokens [B, K, D], and kept_indices, sizes, assignment where the bundle has them; of an image tower alone
-            also embedding [B, E] or logits [B, classes].
+            also embedding [B, E] or logits [B, classes]. Of a video that is read frame by frame those of all frames.
 
         Raises:
             RequestError: a bad image or sound; a prompt that is missing, or that this encoder does not read.

@@ -13,7 +13,7 @@ Tensor encoder_input(const Media& media, const Preprocess& record) {
         throw RequestError("the bundle takes a video, and this library reads none", "",
                            "Pass pixel_values as a tensor: float32 [1, " + std::to_string(video->frames) + ", 3, " +
                                std::to_string(video->frame.height) + ", " + std::to_string(video->frame.width) +
-                               "]; where its encoder takes fewer frames at once, a tensor for each, as several images.");
+                               "]. Or ask about its frames, one picture for each.");
     const auto* log_mel = std::get_if<LogMelRecord>(&record);
     const auto* waveform = std::get_if<WaveformRecord>(&record);
     if (const auto* sound = std::get_if<Sound>(&media)) {
