@@ -61,6 +61,7 @@ def test_the_encoder_gives_the_tokens_of_transformers_without_the_last(folder, m
     assert torch.equal(source.ends, wanted[-1]) and source.positions().advance == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(2))
 def test_without_compression_it_answers_as_transformers_does(folder, model, exported, number):
     import transformers
@@ -80,6 +81,7 @@ def test_without_compression_it_answers_as_transformers_does(folder, model, expo
     assert session.generate(drawn(number), QUESTION).ids == [i for i in said if i != 2]
 
 
+@pytest.mark.slow
 def test_all_parts_and_the_answers_are_proved_and_the_end_of_the_video_is_a_word(exported):
     for one in (exported.to_json(), *exported.to_json()["further"]):
         checks = {check["part"]: check for check in one["proof"]["checks"]}

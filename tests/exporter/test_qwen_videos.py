@@ -94,6 +94,7 @@ def made(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
     return {**json.loads(command("model", folder, *asked, *lengths, "-o", out, "--json")), "out": out}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(2))
 def test_without_compression_it_answers_as_transformers_does(folder, model, made, number):
     import transformers
@@ -124,6 +125,7 @@ def test_without_compression_it_answers_as_transformers_does(folder, model, made
     assert session.generate(drawn(number), QUESTION).ids == [i for i in said if i != END]
 
 
+@pytest.mark.slow
 def test_all_parts_and_the_answers_are_proved_and_the_manifest_says_what_is_read(made):
     checks = {check["part"]: check for check in made["proof"]["checks"]}
     assert {"compressor", "embed", "prefill", "decode", "generation"} <= checks.keys()
@@ -135,6 +137,7 @@ def test_all_parts_and_the_answers_are_proved_and_the_manifest_says_what_is_read
     assert "--frames 6 --fps 3" in (made["out"] / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_command_asks_about_a_file(made, tmp_path):
     video = drawn(0, 12)
     asked = ("run", made["out"], "--prompt", QUESTION, "--json", "--video")
