@@ -20,7 +20,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(PIP) install -q --no-build-isolation -c constraints.txt -e ".[export,ort,rtx,audio,junit,dev,docs,peers]"
+	$(PIP) install -q --no-build-isolation -c constraints.txt -e ".[export,ort,rtx,audio,video,junit,dev,docs,peers]"
 	touch $@
 
 demo: $(VENV)/.demo

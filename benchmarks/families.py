@@ -84,11 +84,12 @@ def row(family: Family, scratch: Path) -> dict[str, Any]:
     """All cells of a family."""
     folder = scratch / "model"
     family.make(folder)
-    here = exported(folder, scratch / "here")
+    asked = family.options
+    here = exported(folder, scratch / "here", *asked)
     inside = here if here.get("seam", "").startswith("encoder_layer") else None
-    inside = inside or exported(folder, scratch / "inside", "--seam", INSIDE)
+    inside = inside or exported(folder, scratch / "inside", *asked, "--seam", INSIDE)
     if inside["status"] == "refused":
-        back = exported(folder, scratch / "inside", "--seam", INSIDE, "--rebuild")
+        back = exported(folder, scratch / "inside", *asked, "--seam", INSIDE, "--rebuild")
         inside = back if back["status"] == "ok" else inside
     rtx = built(scratch / "here") if here["status"] == "ok" else {}
     if inside is not here and inside["status"] == "ok":

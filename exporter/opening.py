@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RequestError, alike, nearest
-from .families import added, family_of, known_architectures, refused
+from .families import VIDEOS, added, family_of, known_architectures, refused
 from .sources.checkpoint import Checkpoint, Lengths
+from .sources.clip import Clip
 from .sources.configuration import Named, typed
 from .sources.own_module import example, onnx_instead
 from .sources.torch_export import need
@@ -29,6 +30,7 @@ def open_source(
     drop_outputs: Sequence[str] = (),
     lengths: Lengths | None = None,
     image_size: tuple[int, int] | None = None,
+    clip: Clip | None = None,
 ) -> Source:
     """Open a model.
 
@@ -43,6 +45,7 @@ def open_source(
         drop_outputs: of an ONNX file, outputs that are left out.
         lengths: of the language graphs of a vision-language checkpoint; None: the defaults.
         image_size: height and width of the pictures of one that takes several; None: its family's.
+        clip: the videos of one that takes some; None: images.
 
     Raises:
         RequestError: nothing of that name; the message lists what was tried. Also those of `open_checkpoint` and
@@ -51,7 +54,8 @@ def open_source(
         MissingError: torch, transformers or the hub is needed and not there.
     """
     of_file = bool(input_shapes or drop_outputs)
-    source = _open_file(text, input_shapes, drop_outputs) if of_file else _open(text, parts, lengths, image_size)
+    asked = parts, lengths, image_size, clip
+    source = _open_file(text, input_shapes, drop_outputs) if of_file else _open(text, *asked)
     if lengths is not None and not source.takes_lengths:
         why = ": its questions are about one picture" if source.kind == "builtin" and lengths.images > 1 else ""
         raise RequestError(
@@ -63,6 +67,11 @@ def open_source(
         raise RequestError(
             f"--image-size is about checkpoints whose pictures may have several sizes, and {source.name} takes one",
             fix="Leave it out.",
+        )
+    if clip is not None and source.clip is None:
+        raise RequestError(
+            f"--frames is about checkpoints that are read here with videos, and {source.name} is none",
+            fix=f"Leave it out. Architectures that are: {', '.join(VIDEOS)}.",
         )
     if parts == "encoder":
         source.text_seam = ""
@@ -81,12 +90,14 @@ def _open_file(text: str | None, shapes: Mapping[str, Sequence[int]] | None, dro
     return open_onnx(path, shapes, dropped)
 
 
-def _open(text: str | None, parts: Parts, lengths: Lengths | None, size: tuple[int, int] | None) -> Source:
+def _open(
+    text: str | None, parts: Parts, lengths: Lengths | None, size: tuple[int, int] | None, clip: Clip | None
+) -> Source:
     if text is None or text in NAMES:
         return open_builtin(text or DEFAULT, parts)
     path = Path(text).expanduser()
     if path.is_dir():
-        return open_checkpoint(path, parts=parts, lengths=lengths, image_size=size)
+        return open_checkpoint(path, None, parts, lengths, size, clip)
     if path.suffix.lower() == ".onnx":
         from .sources.onnx_file import open_onnx
 
@@ -104,7 +115,7 @@ def _open(text: str | None, parts: Parts, lengths: Lengths | None, size: tuple[i
     from .sources.hub import fetch, is_hub_id
 
     if is_hub_id(text):
-        return open_checkpoint(fetch(text), text.partition("/")[2], parts, lengths, size)
+        return open_checkpoint(fetch(text), text.partition("/")[2], parts, lengths, size, clip)
     raise RequestError(
         f"no model {text!r}: it is no built-in name, no folder, no .onnx file and no package.module:callable",
         where=str(Path.cwd()),
@@ -130,18 +141,21 @@ def open_checkpoint(
     parts: Parts = "encoder",
     lengths: Lengths | None = None,
     image_size: tuple[int, int] | None = None,
+    clip: Clip | None = None,
 ) -> Source:
     """Open a checkpoint folder; the source is called `name`, by default like the folder.
 
     With ``all`` for `parts` it has the language graphs too, where its family knows them, for prompts and answers of
-    these `lengths`, and pictures of this `image_size`, where the family leaves a choice.
+    these `lengths`, and pictures of this `image_size`, where the family leaves a choice,
+    or videos of this `clip`, where it reads some.
 
     Raises:
         RequestError: no config.json, no or damaged weights, or an architecture that has no family here; where it is
             known not to fit, with the reason.
         MissingError: torch or transformers is not installed.
     """
-    checkpoint = Checkpoint(folder.resolve(), name or folder.resolve().name, parts, lengths or Lengths(), image_size)
+    whole = folder.resolve()
+    checkpoint = Checkpoint(whole, name or whole.name, parts, lengths or Lengths(), image_size, clip)
     files = onnx_instead(folder)
     if files and not (folder / "config.json").is_file():
         raise RequestError("no config.json in this folder, so it is no checkpoint", where=str(folder), fix=files)

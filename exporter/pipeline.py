@@ -18,6 +18,7 @@ from .proof import gate, prove
 from .report.look import own_inputs
 from .result import Exported
 from .sources.checkpoint import image_size_of, lengths_of
+from .sources.clip import clip_of
 from .sources.texts import check_length, refuse_text
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ..runtimes.bundle.manifest import Precision, Variant
     from ..runtimes.bundle.writer import BundleWriter
     from .sources.checkpoint import Lengths
+    from .sources.clip import Clip
     from .sources.source import Parts, Source
 
 QUESTIONS = 512
@@ -76,6 +78,8 @@ def export(
     prompt_length: int | None = None,
     answer_length: int | None = None,
     image_size: str | tuple[int, int] | None = None,
+    frames: int | None = None,
+    fps: float | None = None,
     verify: bool = True,
     force: bool = False,
     deleting: Announce = name_deleted,
@@ -92,8 +96,7 @@ def export(
         out: bundle folder; None: ``./<source>-<method>-<ratio>``, or ``./<source>-<recipe>``.
         method: `tokexport.methods()` lists them.
         ratio: share of tokens removed, exact; several make a variant each over the same weights, the first by default.
-        keep: tokens kept, instead of `ratio`; several likewise.
-        seam: where; ``auto``, the default, takes the place of the method's paper.
+        keep: tokens kept, instead of `ratio`; several likewise. seam: where; ``auto``: the place of the method's paper.
         rebuild: put tokens that were compressed inside the encoder back at their places behind its last layer.
         recipe: several compressors in sequence, instead of method, budget and seam: a name or a TOML file.
         params: of the method. Of a recipe's steps: ``KEY`` for all that have it, ``N.KEY`` for step N.
@@ -106,11 +109,10 @@ def export(
         drop_outputs: of an ONNX file, outputs that are left out, as lengths are that would keep the old count.
         window: seconds of sound that the encoder takes, where its family leaves a choice; several: a variant each.
         images, prompt_length, answer_length: of prompts; ids besides; tokens of an answer at most; None: 1, 128, 128.
-        image_size: height and width, or ``HEIGHTxWIDTH``, of a checkpoint's pictures; None: what its family takes.
-        verify: prove every part; a failed proof is a `GateError`.
+        image_size: height and width, or ``HEIGHTxWIDTH``, of a checkpoint's pictures; frames, fps: of its videos.
         force: also replace a folder of files that tokexport did not write, unless it holds a file that is named here.
         deleting: called with a folder and the names of such files before they are deleted; by default prints them.
-        min_accuracy: least share of right answers, for built-in models, of every variant.
+        verify: prove every part. min_accuracy: least share of right answers of every variant of a built-in model.
         llm_weights: int8 or int4, of the language graphs. min_agreement: least share of words as float; None: .95, .8.
         inputs: a folder of images, videos or sounds, of which the report shows the first.
         step: called with the name of each stage; by default the logger ``tokexport`` gets them.
@@ -121,7 +123,7 @@ def export(
     """
     asked, name = variants.requests(method, ratio, keep, seam, recipe, params, rebuild)
     fit = device_fit.choose(device, precision)
-    held = lengths_of(prompt_length, answer_length, images), image_size_of(image_size)
+    held = lengths_of(prompt_length, answer_length, images), image_size_of(image_size), clip_of(frames, fps)
     opened = _opened(source, parts, inner.parted(asked[0])[0], input_shapes, drop_outputs, *held, step=step)
     fit = device_fit.of_half_file(fit, opened, precision, verify=verify)
     _check_gate(min_accuracy, opened, possible=parts == "all" and verify and fit.precision != "bf16")
@@ -149,6 +151,7 @@ def _opened(
     drop_outputs: Sequence[str],
     lengths: Lengths | None,
     size: tuple[int, int] | None,
+    clip: Clip | None,
     *,
     step: Progress,
 ) -> Source:
@@ -156,9 +159,8 @@ def _opened(
     from .opening import open_source
 
     step("opening the model")
-    opened = open_source(
-        source, parts=parts, input_shapes=input_shapes, drop_outputs=drop_outputs, lengths=lengths, image_size=size
-    )
+    held: dict[str, Any] = {"lengths": lengths, "image_size": size, "clip": clip}
+    opened = open_source(source, parts=parts, input_shapes=input_shapes, drop_outputs=drop_outputs, **held)
     variants.check_places(opened, steps)
     opened = opened.prepared(steps[-1].compressor)
     check_length(opened, steps[-1].compressor)

@@ -26,6 +26,27 @@ def joined(encoded: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]
     return {name: np.concatenate([one[name] for one in encoded], 1) for name in _READ if name in first}
 
 
+def in_one(encoded: Sequence[Mapping[str, np.ndarray]], tokens: int) -> dict[str, np.ndarray]:
+    """What an encoder that reads frame by frame gave of a whole video of n frames.
+
+    Args:
+        encoded: its outputs by role of each frame, in their order.
+        tokens: N, of each.
+
+    Returns:
+        tokens [B, n K, D], sizes [B, n K], kept_indices [B, n K] among n N tokens, assignment [B, n N] to n K slots.
+    """
+    keep, made = encoded[0]["tokens"].shape[1], joined(encoded)
+    if "kept_indices" in made:
+        moved = [one["kept_indices"] + tokens * number for number, one in enumerate(encoded)]
+        made["kept_indices"] = np.concatenate(moved, 1)
+    if "assignment" in encoded[0]:
+        slots = [one["assignment"] for one in encoded]
+        moved = [np.where(one < 0, one, one + keep * number) for number, one in enumerate(slots)]
+        made["assignment"] = np.concatenate(moved, 1)
+    return made
+
+
 def widened(array: np.ndarray, record: GenerationRecord) -> np.ndarray:
     """What is there of n images [B, n K, ...], for as many as the graphs have room for [B, I K, ...]: then zeros."""
     missing = (record.images or 1) * record.image_span[1] - array.shape[1]
@@ -67,8 +88,16 @@ def placed(prompt: Sequence[int], record: GenerationRecord, count: int) -> tuple
     return [i for i in prompt if i != record.placeholder], starts
 
 
-def check_count(record: GenerationRecord, count: int) -> None:
-    """Raise `RequestError` where a bundle takes not so many images, videos or sounds in a prompt."""
+def check_count(record: GenerationRecord, count: int, *, video: bool = False) -> None:
+    """Raise `RequestError` where a bundle takes not so many images, videos or sounds in a prompt.
+
+    Args:
+        record: of the bundle.
+        count: of them.
+        video: whether it is asked about videos, whose frames may be the images of the record.
+    """
+    if count > 1 and video:
+        raise RequestError(f"{count} videos are given, and the bundle takes one in a prompt", fix="Ask about each.")
     if count < 1:
         raise RequestError("no image, video or sound is given", fix="Give one.")
     if count > 1 and not record.images:

@@ -12,14 +12,15 @@ import numpy as np
 
 from ..errors import GraphError, RequestError, nearest
 from .answer import Answer, repeated
-from .bundle.manifest import GraphRecord, LogMelRecord, Preprocess, TensorRecord
+from .bundle.manifest import GraphRecord, LogMelRecord, Preprocess, TensorRecord, VideoRecord
 from .bundle.reader import Bundle
 from .classes import labels_of
 from .examples import question
 from .generate import Run, greedy, limit_of, padded
-from .images import check_count, joined
+from .images import check_count, in_one, joined
 from .media.encoder_input import encoder_input
 from .media.log_mel import silence
+from .media.video import apart
 from .speech import Asked, check
 from .text import Text, text_of
 from .tokenizer_file import TokenizerFile
@@ -117,7 +118,7 @@ class Session(ABC):
 
         Returns:
             tokens [B, K, D], and kept_indices, sizes, assignment where the bundle has them; of an image tower alone
-            also embedding [B, E] or logits [B, classes].
+            also embedding [B, E] or logits [B, classes]. Of a video that is read frame by frame those of all frames.
 
         Raises:
             RequestError: a bad image or sound; a prompt that is missing, or that this encoder does not read.
@@ -129,8 +130,14 @@ class Session(ABC):
             raise RequestError(f"{why}, so the prompt has no use here", fix="Leave the prompt out.")
         inputs = self.bundle.graph("encoder", self.variant.name).inputs
         main = next(name for name in inputs if name not in extra)
-        array = encoder_input(media, self.preprocess, self.bundle.path)
-        return self.run("encoder", **{main: array}, **extra)
+        parts = self._parts(media, main)
+        encoded = [self.run("encoder", **{main: part}, **extra) for part in parts]
+        return encoded[0] if len(parts) == 1 else in_one(encoded, self.variant.compression[0].tokens_in)
+
+    def _parts(self, media: Media, main: str) -> list[np.ndarray]:
+        """The input `main` of the encoder; of a video that it reads frame by frame, that of each."""
+        shape = self.bundle.graph("encoder", self.variant.name).inputs[main].shape
+        return apart(encoder_input(media, self.preprocess, self.bundle.path), self.preprocess, shape)
 
     def generate(
         self,
@@ -172,11 +179,14 @@ class Session(ABC):
         generation = self.variant.generation
         asked = check(Asked(language, task, timestamps), generation, str(self.bundle.path))
         given = media if isinstance(media, (list, tuple)) else [media]
-        check_count(generation, len(given))
+        video = isinstance(self.preprocess, VideoRecord)
+        check_count(generation, len(given), video=video)
         if generation.speech:
             return transcribe(self, given[0], prompt, max_new_tokens, asked, listening)
+        if video and generation.images:
+            given = [*self._parts(given[0], next(iter(self.bundle.graph("encoder", self.variant.name).inputs)))]
         ids = self.ids(prompt, len(given))
-        if len(given) > 1:
+        if len(given) > 1 and not video:
             # Before the first goes through the encoder, so that a file that is not there is told at once.
             given = [encoder_input(one, self.preprocess, self.bundle.path) for one in given]
         heard = [self._heard(one) for one in given]

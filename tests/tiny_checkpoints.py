@@ -108,6 +108,7 @@ def llava(
 CHAT = (
     "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ '<image>\n' }}"
+    "{% elif part['type'] == 'video' %}{{ '<video>\n' }}"
     "{% else %}{{ part['text'] + ' ' }}{% endif %}{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
@@ -320,7 +321,7 @@ def answering(vocabulary: int, kind: str = "llama", **config: Any) -> Any:
     return AutoConfig.for_model(kind, **{**sizes, **ids, **config})
 
 
-def smolvlm(folder: Path, *, size: int = 48, vocabulary: int = 96, kind: str = "smolvlm") -> Path:
+def smolvlm(folder: Path, *, size: int = 48, vocabulary: int = 96, kind: str = "smolvlm", loud: bool = False) -> Path:
     """A SmolVLM, or an Idefics3, whose picture is 8 x 8 patches, 4 x 4 tokens behind the pixel shuffle."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -335,15 +336,17 @@ def smolvlm(folder: Path, *, size: int = 48, vocabulary: int = 96, kind: str = "
     )
     model = AutoModelForImageTextToText.from_config(config)
     enliven(model)
+    if loud:
+        louder(model.model.text_model)
     model.save_pretrained(folder)
     tiles = {"do_image_splitting": True, "max_image_size": {"longest_edge": size}, "do_pad": True}
     processor = squares(size, "SmolVLMImageProcessor", **tiles, size={"longest_edge": 4 * size})
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
-    chat_tokenizer(folder, vocabulary, around=("<fake_token_around_image>", "<global-img>"))
+    chat_tokenizer(folder, vocabulary, around=("<fake_token_around_image>", "<global-img>", "<video>"))
     return folder
 
 
-def internvl(folder: Path, *, size: int = 48, vocabulary: int = 96) -> Path:
+def internvl(folder: Path, *, size: int = 48, vocabulary: int = 96, loud: bool = False) -> Path:
     """An InternVL whose picture is 8 x 8 patches, 4 x 4 tokens behind the pixel shuffle, over a Qwen2."""
     from transformers import InternVLConfig, InternVLForConditionalGeneration
 
@@ -357,9 +360,11 @@ def internvl(folder: Path, *, size: int = 48, vocabulary: int = 96) -> Path:
     )
     model = InternVLForConditionalGeneration(config)
     enliven(model)
+    if loud:
+        louder(model.model.language_model)
     model.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(squares(size, "GotOcr2ImageProcessor")))
-    chat_tokenizer(folder, vocabulary, "<IMG_CONTEXT>", _chat("<IMG_CONTEXT>"), ("<img>", "</img>"))
+    chat_tokenizer(folder, vocabulary, "<IMG_CONTEXT>", _chat("<IMG_CONTEXT>"), ("<img>", "</img>", "<video>"))
     return folder
 
 

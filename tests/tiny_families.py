@@ -24,11 +24,13 @@ class Family:
         name: as in the table.
         architecture: as in config.json.
         make: writes the folder.
+        options: of `tokexport model`.
     """
 
     name: str
     architecture: str
     make: Callable[[Path], Any]
+    options: tuple[str, ...] = ()
 
 
 # How an image tower is called, by how its architecture begins.
@@ -42,6 +44,9 @@ _TOWERS = {
     "DINOv3": "DINOv3",
 }
 
+# Of videos, with so many frames: the words between them are longer than a question.
+_VIDEO = ("--frames", "4", "--prompt-length", "96")
+
 FAMILIES = (
     Family("LLaVA-1.5 over CLIP", "LlavaForConditionalGeneration", whole_llava),
     Family(
@@ -52,13 +57,20 @@ FAMILIES = (
     Family("LLaVA-1.5 over SigLIP", "LlavaForConditionalGeneration", partial(whole_llava, tower="siglip")),
     Family("LLaVA-NeXT", "LlavaNextForConditionalGeneration", llava_next),
     Family("LLaVA-OneVision", "LlavaOnevisionForConditionalGeneration", llava_onevision),
+    Family("LLaVA-OneVision, videos", "LlavaOnevisionForConditionalGeneration", llava_onevision, _VIDEO),
     Family("Idefics3", "Idefics3ForConditionalGeneration", partial(smolvlm, kind="idefics3")),
     Family("SmolVLM, SmolVLM2", "SmolVLMForConditionalGeneration", smolvlm),
+    Family("SmolVLM2, videos", "SmolVLMForConditionalGeneration", smolvlm, _VIDEO),
     Family("InternVL", "InternVLForConditionalGeneration", internvl),
+    Family("InternVL, videos", "InternVLForConditionalGeneration", internvl, _VIDEO),
     Family("Qwen2-VL", "Qwen2VLForConditionalGeneration", qwen_vl),
+    Family("Qwen2-VL, videos", "Qwen2VLForConditionalGeneration", qwen_vl, _VIDEO),
     Family("Qwen2.5-VL", "Qwen2_5_VLForConditionalGeneration", partial(qwen_vl, kind="Qwen2_5_VL")),
+    Family("Qwen2.5-VL, videos", "Qwen2_5_VLForConditionalGeneration", partial(qwen_vl, kind="Qwen2_5_VL"), _VIDEO),
     Family("Qwen3-VL", "Qwen3VLForConditionalGeneration", partial(qwen_vl, kind="Qwen3VL")),
+    Family("Qwen3-VL, videos", "Qwen3VLForConditionalGeneration", partial(qwen_vl, kind="Qwen3VL"), _VIDEO),
     Family("Qwen3.5", "Qwen3_5ForConditionalGeneration", partial(qwen_vl, kind="Qwen3_5")),
+    Family("Qwen3.5, videos", "Qwen3_5ForConditionalGeneration", partial(qwen_vl, kind="Qwen3_5"), _VIDEO),
     Family("LFM2-VL", "Lfm2VlForConditionalGeneration", lfm2_vl),
     Family("PaliGemma", "PaliGemmaForConditionalGeneration", partial(paligemma, kind="gemma")),
     Family("PaliGemma 2", "PaliGemmaForConditionalGeneration", paligemma),

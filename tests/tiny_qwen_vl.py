@@ -10,7 +10,8 @@ import tiny_checkpoints
 
 VOCABULARY = 96
 IMAGE, STARTS, ENDS, TURN, END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|im_start|>", "<|im_end|>"
-_MARKS = ("<|endoftext|>", TURN, END, STARTS, ENDS, IMAGE, "<|video_pad|>")
+VIDEO = "<|video_pad|>"
+_MARKS = ("<|endoftext|>", TURN, END, STARTS, ENDS, IMAGE, VIDEO)
 IDS = {token: VOCABULARY - len(_MARKS) + i for i, token in enumerate(_MARKS)}
 
 # As the released ones are asked.
@@ -18,7 +19,8 @@ CHAT = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
     "<|im_start|>system\nYou are w3 .<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
     "{% for part in message['content'] %}{% if part['type'] == 'image' or 'image' in part %}"
-    "<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% elif part['type'] == 'video' or 'video' in part %}"
+    "<|vision_start|><|video_pad|><|vision_end|>{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
@@ -91,7 +93,7 @@ def qwen_vl(folder: Path, kind: str = "Qwen2VL", *, side: int = 96, **config: An
     vision = {"depth": 3, "num_heads": 2, "patch_size": patch, "intermediate_size": 48, **differs}
     named = {
         "image_token_id": IDS[IMAGE],
-        "video_token_id": IDS["<|video_pad|>"],
+        "video_token_id": IDS[VIDEO],
         "vision_start_token_id": IDS[STARTS],
         "vision_end_token_id": IDS[ENDS],
     }

@@ -11,10 +11,12 @@ import tiny_checkpoints
 # Heights and widths of all tiles together, of 24 pixels each.
 GRIDS = [[24, 48], [48, 24], [48, 48], [72, 24], [24, 72]]
 VOCABULARY, SIDE = 96, 24
+# Of the place of a video, behind the words that `chat_tokenizer` begins with.
+VIDEO = 11
 
 
 def _tower(**more: Any) -> dict[str, Any]:
-    """A ViT of 4 x 4 patches."""
+    """A ViT, but for `more` of 4 x 4 patches."""
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
     return {**sizes, "image_size": SIDE, "patch_size": 6, **more}
 
@@ -44,20 +46,22 @@ def llava_next(folder: Path, **config: Any) -> Path:
     return _written(folder, LlavaNextForConditionalGeneration(made), "LlavaNext", **crop)
 
 
-def llava_onevision(folder: Path, *, ratio: str = "anyres_max_1", **config: Any) -> Path:
+def llava_onevision(folder: Path, *, ratio: str = "anyres_max_1", patch: int = 6, **config: Any) -> Path:
     """A LLaVA-OneVision over SigLIP and a Qwen2, which shrinks all that is larger than one tile."""
     from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 
     made = LlavaOnevisionConfig(
-        vision_config=_tower(model_type="siglip_vision_model", vision_use_head=False),
+        vision_config=_tower(model_type="siglip_vision_model", vision_use_head=False, patch_size=patch),
         text_config=tiny_checkpoints.answering(VOCABULARY, "qwen2").to_dict(),
         image_token_index=VOCABULARY - 1,
-        video_token_index=VOCABULARY - 2,
+        video_token_index=VIDEO,
         image_grid_pinpoints=GRIDS,
         vision_aspect_ratio=ratio,
         **config,
     )
-    return _written(folder, LlavaOnevisionForConditionalGeneration(made), "LlavaOnevision")
+    _written(folder, LlavaOnevisionForConditionalGeneration(made), "LlavaOnevision")
+    tiny_checkpoints.chat_tokenizer(folder, VOCABULARY, around=("<video>",))
+    return folder
 
 
 def pixtral(folder: Path, kind: str = "mistral3") -> Path:

@@ -12,7 +12,7 @@ from ...errors import RequestError
 from .. import completion, render, tables
 from ..evaluate.usefulness import judge
 from ..progress import progress, verbose
-from .shared import NUMBER, OUT, WHOLE, common, input_shape, settings, sizes
+from .shared import NUMBER, OUT, WHOLE, clip_options, common, frames_again, input_shape, settings, sizes
 
 # Status of the second verdict -> its heading.
 _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHANCE", "unknown": "usefulness"}
@@ -115,6 +115,7 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
 @click.option(
     "--inputs", type=OUT, metavar="FOLDER", help="Your own images, videos or sounds: the report shows the first three."
 )
+@clip_options
 @click.option("--no-verify", is_flag=True, help="Skip the proof; the bundle records that.")
 @click.option(
     "--force", is_flag=True, help="Also write to a folder that holds other files: ALL it holds is deleted; -v lists it."
@@ -147,7 +148,7 @@ def model(as_json: bool, pairs: tuple[str, ...], no_verify: bool, shapes: tuple[
             deleting=named,
             **request,
         )
-    typed = shlex.quote(request["source"] or "tiny-vlm")
+    typed = shlex.quote(request["source"] or "tiny-vlm") + frames_again(request["frames"], request["fps"])
     render.result(result.to_json(), as_json, partial(exported, source=typed))
 
 

@@ -183,7 +183,7 @@ def media_options(*, images: bool = False) -> Callable[[F], F]:
 
 _MEDIA = {
     "image": "An image file.",
-    "video": "An animated GIF, WebP or PNG file, or a folder of pictures, one a frame.",
+    "video": "An MP4, MKV, WebM or AVI file, an animated GIF, WebP or PNG, or a folder of pictures, one a frame.",
     "audio": "A sound file, for a model that hears.",
 }
 
@@ -199,3 +199,16 @@ def one_input(given: Mapping[str, M | None]) -> tuple[str, M]:
         which = f"{' and '.join(found)} are" if found else f"none of {', '.join(f'--{name}' for name in given)} is"
         raise RequestError(f"{which} given", fix="Give the one that the model takes.")
     return next(iter(found.items()))
+
+
+def clip_options(command: F) -> F:
+    """The options that ask for the graphs of videos, of a checkpoint that reads some."""
+    fps = "Frames a second that the N frames stand for, where the model is told the time.  [default: 2; of SmolVLM2 1]"
+    frames = "Ask about videos: of each N frames are read, evenly spaced, by a checkpoint that reads them."
+    command = click.option("--fps", type=NUMBER, help=fps)(command)
+    return click.option("--frames", type=WHOLE, metavar="N", help=frames)(command)
+
+
+def frames_again(frames: int | None, fps: float | None) -> str:
+    """The same options, as they were typed; empty without them."""
+    return "" if frames is None else f" --frames {frames}" + ("" if fps is None else f" --fps {fps:g}")

@@ -10,7 +10,7 @@ import click
 
 from .. import completion, render, tables
 from ..progress import bar
-from .shared import OUT, WHOLE, common
+from .shared import OUT, WHOLE, clip_options, common
 
 
 @click.command(short_help="Measure methods at several ratios.")
@@ -51,6 +51,7 @@ from .shared import OUT, WHOLE, common
     show_default=True,
     help="With encoder no language model is read: tokens are judged, not answers.",
 )
+@clip_options
 @click.option("-o", "--out", type=OUT, help="Folder for the results.  [default: ./<source>-sweep]")
 @common
 @tables.wide_option

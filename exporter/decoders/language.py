@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..sources.source import GraphSource
 from ..zoo.decoding import MASKED, causal_mask
+from .embeddings import WithToken, WithZero
 from .positions import Positions as Positions
 from .several import Places
 from .stages import Compress, Cut, LastRow, parts, shortened
@@ -43,6 +44,7 @@ class LanguageDecoder:
         further: n, where tokens are [B, K, (1 + n) D], and all but the first D channels are added behind the first n
             layers. `model` then adds them in `_deepstack_process`, [B, L, D].
         as_zero: an id that the model reads as id 0: that of the place of a sound, where an answer says it.
+        learned: an id that stands in a prompt for a token that is learned, [D], and no row of the embedding; with it.
         images: I, how many the graphs have room for. With several, K is of each, tokens, kept_indices and token_bias
             are of all of them, one after the other, and every graph takes image_starts [B, I] (see `several`); `offset`
             is then of no meaning.
@@ -65,6 +67,7 @@ class LanguageDecoder:
     states: Shapes = field(default_factory=dict)
     further: int = 0
     as_zero: int | None = None
+    learned: tuple[int, Tensor] | None = None
     images: int = 1
     cuts: tuple[Cut, ...] = ()
 
@@ -73,6 +76,11 @@ class LanguageDecoder:
         """Ids int64 -> words."""
         own: nn.Module = self.model.get_input_embeddings()  # type: ignore[operator]
         return own if self.as_zero is None else WithZero(own, self.as_zero)
+
+    @property
+    def prompted(self) -> nn.Module:
+        """The same for a prompt."""
+        return WithToken(self.embedding, *self.learned) if self.learned else self.embedding
 
     @property
     def attending(self) -> list[int]:
@@ -158,7 +166,7 @@ class LanguageDecoder:
         return [
             GraphSource(
                 role="embed",
-                module=Embed(self.embedding, self.offset, keep).eval(),
+                module=Embed(self.prompted, self.offset, keep).eval(),
                 inputs={
                     "input_ids": torch.tensor([[*prompt, *padding]]),
                     "tokens": torch.zeros(1, every, self.width),
@@ -202,18 +210,6 @@ class LanguageDecoder:
                 outputs=("logits", *(f"new_{name}" for name in names), *(f"new_state_{name}" for name in states)),
             ),
         ]
-
-
-class WithZero(nn.Module):
-    """An embedding that reads one id as id 0."""
-
-    def __init__(self, own: nn.Module, as_zero: int) -> None:
-        super().__init__()
-        self.own, self.as_zero = own, as_zero
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """See the class."""
-        return self.own(input_ids.masked_fill(input_ids == self.as_zero, 0))
 
 
 class Embed(nn.Module):

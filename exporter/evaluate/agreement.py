@@ -10,7 +10,7 @@ import numpy as np
 
 from ...errors import GraphError, RequestError
 from ...runtimes.media.encoder_input import encoder_input
-from ...runtimes.media.video import PICTURES, VIDEOS
+from ...runtimes.media.video import PICTURES, VIDEOS, apart
 
 if TYPE_CHECKING:
     from ...graph_passes.seams.seam import Seam
@@ -29,6 +29,8 @@ def read_folder(
     """The encoder's input from every file of a folder, or of the first, in the order of their names.
 
     Hidden files are left alone.
+
+    Of a video that is read frame by frame, that of each frame.
 
     Returns:
         Inputs with B = 1; ``{"inputs": how many, "sha256": of their values}``; notes on files of other kinds.
@@ -56,7 +58,7 @@ def read_folder(
             where=f"{folder}, {len(files)} files",
             fix=f"Give a folder of such files; {ARRAY} holds the encoder's own input, {_shape(source)}.",
         )
-    inputs = [_read(path, source) for path in taken[:most]]
+    inputs = [one for path in taken[:most] for one in _read(path, source)]
     digest = hashlib.sha256(b"".join(array.tobytes() for array in inputs)).hexdigest()
     notes = [f"{len(left)} files of other kinds were left out: {', '.join(left[:5])}"] if left else []
     return inputs, {"inputs": len(inputs), "sha256": digest}, notes
@@ -160,21 +162,21 @@ def slots(encoded: Encoded, seam: Seam) -> np.ndarray:
     return found
 
 
-def _read(path: Path, source: Source) -> np.ndarray:
+def _read(path: Path, source: Source) -> list[np.ndarray]:
+    wanted = next(iter(source.encoder.inputs.values()))
     if path.suffix.lower() != ARRAY:
-        return encoder_input(path, source.preprocess, Path(source.name))
+        return apart(encoder_input(path, source.preprocess, Path(source.name)), source.preprocess, wanted.shape)
     try:
         array: np.ndarray = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise RequestError(f"{path} cannot be read as an array: {error}", fix="Write it with numpy.save.") from None
-    wanted = next(iter(source.encoder.inputs.values()))
     if tuple(array.shape) != tuple(wanted.shape) or array.dtype.kind != "f":
         raise RequestError(
             f"{path} holds {array.dtype.name} {list(array.shape)}", fix=f"The encoder takes {_shape(source)}."
         )
     if not np.isfinite(array).all():
         raise RequestError(f"{path} holds NaN or inf", fix="Write what the encoder takes, without gaps.")
-    return array
+    return [array]
 
 
 def _shape(source: Source) -> str:

@@ -62,6 +62,17 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 }
 
 
+# Those that also read videos, with --frames.
+VIDEOS = (
+    "Qwen2VLForConditionalGeneration",
+    "Qwen2_5_VLForConditionalGeneration",
+    "Qwen3VLForConditionalGeneration",
+    "Qwen3_5ForConditionalGeneration",
+    "LlavaOnevisionForConditionalGeneration",
+    "InternVLForConditionalGeneration",
+    "SmolVLMForConditionalGeneration",
+)
+
 _PLACES = (
     "gives something for every place of the picture, and puts the tokens back on their grid for it, on which a removed "
     "token leaves a hole",

@@ -3,6 +3,7 @@
     pixel_values [1, 3, S, S] float32 -> tokens [1, N, D], N = (S / patch / scale_factor)^2
 
 One picture of the tower's own size: what these models call the global image, without the tiles they cut beside it.
+SmolVLM2 reads the frames of a video like that.
 """
 
 from __future__ import annotations
@@ -97,4 +98,10 @@ def open_family(checkpoint: Checkpoint) -> VisionLanguage:
     encoder.vision_model.embeddings = Embeddings(encoder.vision_model.embeddings)
     vision = config.vision_config
     side = vision.image_size // vision.patch_size // config.scale_factor
-    return square(checkpoint, config, encoder, vision.image_size, side, _LAYOUT)
+    layout = _LAYOUT
+    if checkpoint.clip is not None and config.model_type == "smolvlm":
+        # Of its processor, which other versions of transformers have elsewhere.
+        from .smolvlm_video import asked
+
+        layout = asked(checkpoint, layout, checkpoint.clip)
+    return square(checkpoint, config, encoder, vision.image_size, side, layout)

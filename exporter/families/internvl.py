@@ -2,7 +2,7 @@
 
     pixel_values [1, 3, S, S] float32 -> tokens [1, N, D], N = (downsample_ratio S / patch)^2
 
-One picture of the tower's own size, without the tiles that the model cuts beside it.
+One picture of the tower's own size, without the tiles that the model cuts beside it; or a frame of a video.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from transformers import AutoConfig
 
 from ...errors import RequestError
 from ..sources.configuration import Pixels, built, typed
+from .between_frames import between, counted
 from .layout import Layout, shell
 from .square import square
 from .two_parts import Tower, TwoParts
@@ -87,4 +88,5 @@ def open_family(checkpoint: Checkpoint) -> VisionLanguage:
     encoder = InternVLEncoder(shell(checkpoint, config, "sdpa").model, config.downsample_ratio)
     checkpoint.weights.load(encoder.vision_tower, "vision_tower")
     checkpoint.weights.load(encoder.multi_modal_projector, "multi_modal_projector")
-    return square(checkpoint, config, encoder, height, int(side), _LAYOUT)
+    layout = between(checkpoint, _LAYOUT, counted, "<video>")
+    return square(checkpoint, config, encoder, height, int(side), layout)

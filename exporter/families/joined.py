@@ -78,7 +78,8 @@ def joined(
     source = kind(
         kind="checkpoint",
         name=checkpoint.name,
-        modality=layout.media,
+        # An encoder that reads frame by frame sees pictures.
+        modality="image" if layout.frames else layout.media,
         encoder=encoder,
         files=checkpoint.weights.files,
         auto_seam=dict.fromkeys(("encoder_output", "projector_input", "projector_output"), "projector_output"),
@@ -87,8 +88,9 @@ def joined(
         config=config,
         checkpoint=checkpoint,
         layout=layout,
+        clip=checkpoint.clip if layout.media == "video" else None,
         windows=layout.windows,
-        placeholder=getattr(config, f"{layout.media}_token_id"),
+        placeholder=getattr(config, f"{layout.media}_token_id", None) or config.image_token_id,
         **more,
     )
     return source.opened(text_seam)

@@ -36,6 +36,9 @@ class Layout:
         joins: see `Source.joins`.
         windows: see `Source.windows`.
         mark_is_zero: whether the model reads the id of a mark that it said itself as id 0.
+        frames: of videos whose frames have words between them, and go through the encoder one by one: what the
+            processor makes of `mark` for one frame, for two, ..., each with the placeholder; empty: `becomes`.
+        template: the chat template, where the processor of the model has one that it takes instead of the folder's.
         alone: why a prompt has one image, as a clause; empty where it may have several.
     """
 
@@ -53,7 +56,14 @@ class Layout:
     joins: str = ""
     windows: str = ""
     mark_is_zero: bool = False
+    frames: tuple[str, ...] = ()
+    template: str = ""
     alone: str = ""
+
+    @property
+    def called(self) -> str:
+        """What several inputs of a prompt are."""
+        return "frames" if self.frames else "images"
 
 
 def prefix_of(checkpoint: Checkpoint, layout: Layout) -> str:

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from .layout import Layout
 
 
+# What a model takes -> why a prompt has one of it.
+_ALONE = {
+    "audio": "it hears sounds, and reads no pictures",
+    "video": "with --frames it reads videos, of which a prompt has one",
+}
+
+
 class Model(Protocol):
     """What is read of a `Multimodal`."""
 
@@ -41,11 +48,10 @@ class Model(Protocol):
 
 def check_images(source: Model) -> None:
     """Raise `RequestError` where a prompt cannot have as many images as were asked for."""
-    hears = source.layout.media == "audio"
-    why = "it hears sounds, and reads no pictures" if hears else source.layout.alone
-    if source.images > 1 and why:
+    why, images = _ALONE.get(source.layout.media, source.layout.alone), source.checkpoint.lengths.images
+    if images > 1 and why:
         raise RequestError(
-            f"--images {source.images} cannot be had of {source.name}: {why}",
+            f"--images {images} cannot be had of {source.name}: {why}",
             where=str(source.checkpoint.folder / "config.json"),
             fix="Leave --images out, and ask about each.",
         )
@@ -55,7 +61,8 @@ def check_lengths(source: Model) -> None:
     """All that a sequence may hold must fit the positions that the model was made for, or RequestError."""
     lengths, text = source.checkpoint.lengths, source.language_config
     whole, images = lengths.prompt + lengths.answer + source.images * source.positions().advance, source.images
-    fewer = "Give a smaller --prompt-length or --answer-length" + ", or fewer --images" * (source.images > 1)
+    further = f", or fewer --{source.layout.called}" if images > 1 else ""
+    fewer = f"Give a smaller --prompt-length or --answer-length{further}"
     for name, says, fix in (
         ("max_position_embeddings", "max_position_embeddings of config.json is {}", f"{fewer}."),
         (
@@ -66,7 +73,7 @@ def check_lengths(source: Model) -> None:
     ):
         most = getattr(text, name, None)
         if most is not None and whole > most:
-            called = CALLED[source.layout.media] if images == 1 else f"{images} images"
+            called = CALLED[source.layout.media] if images == 1 else f"{images} {source.layout.called}"
             raise RequestError(
                 f"a prompt of {lengths.prompt} ids, {called} of {source.tokens} tokens and an answer of "
                 f"{lengths.answer} take {whole} positions, and {says.format(most)}",

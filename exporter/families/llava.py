@@ -28,6 +28,8 @@ from .two_parts import Language, Tower, TwoParts
 from .visual import VisionLanguage, colours
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..sources.checkpoint import Checkpoint
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -116,6 +118,17 @@ def check_tower(checkpoint: Checkpoint, vision: Any) -> None:
             fix=f"Known towers: {', '.join(sorted(TOWERS))}. Or give package.module:callable: the lines on stdout are "
             "one for this tower; save them as mine.py and run tokexport model mine:tower ... .",
             example=example(checkpoint.folder, checkpoint.config),
+        )
+
+
+def check_square(encoder: LlavaEncoder, config: Any, path: Path) -> None:
+    """Raise `RequestError` where the features that are selected form no square of tokens."""
+    if encoder.prefix != TOWERS[config.vision_config.model_type]:
+        raise RequestError(
+            f"vision_feature_select_strategy {config.vision_feature_select_strategy} of config.json leaves no square "
+            f"of tokens of a {config.vision_config.model_type}",
+            where=str(path),
+            fix="Copy or download this file again.",
         )
 
 

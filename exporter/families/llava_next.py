@@ -25,13 +25,14 @@ from ...errors import RequestError
 from ...runtimes.bundle.media_records import TilesRecord
 from ..decoders.attention import UNMASKED
 from ..sources.configuration import Pixels, built, typed
-from ..sources.images import preprocess_of
+from ..sources.images import preprocess_of, processor_of
 from ..sources.synthetic import image
+from . import onevision_video
 from .joined import encoder_of, joined
 from .layout import Layout, shell
-from .llava import TOWERS, UNUSED, Config, LlavaEncoder, check_tower
+from .llava import UNUSED, Config, LlavaEncoder, check_square, check_tower
 from .square import Counted
-from .visual import colours
+from .visual import VisionLanguage, colours
 
 if TYPE_CHECKING:
     from ..sources.checkpoint import Checkpoint
@@ -142,7 +143,7 @@ class TiledSource(Counted):
         return made
 
 
-def open_family(checkpoint: Checkpoint) -> TiledSource:
+def open_family(checkpoint: Checkpoint) -> VisionLanguage:
     """Open a LlavaNextForConditionalGeneration or LlavaOnevisionForConditionalGeneration folder.
 
     Raises:
@@ -153,6 +154,8 @@ def open_family(checkpoint: Checkpoint) -> TiledSource:
     typed(_Config, checkpoint.config, path)
     config: Any = built(lambda: AutoConfig.for_model(**checkpoint.config), path)
     vision = config.vision_config
+    if checkpoint.clip is not None and config.model_type == "llava_onevision":
+        return onevision_video.open_video(checkpoint, config, checkpoint.clip)
     side, patches = vision.image_size, vision.image_size // vision.patch_size
     check_tower(checkpoint, vision)
     shape = Shape.of(checkpoint.image_size or (2 * side, 2 * side), _grids(checkpoint, config), side)
@@ -161,13 +164,7 @@ def open_family(checkpoint: Checkpoint) -> TiledSource:
     tokens = torch.empty(1 + shape.tiles, patches**2, config.text_config.hidden_size, device="meta")
     count = built(lambda: packed.packed(tokens), path).shape[1]
     encoder = TiledEncoder(config, model.vision_tower, packed)
-    if encoder.prefix != TOWERS[vision.model_type]:
-        raise RequestError(
-            f"vision_feature_select_strategy {config.vision_feature_select_strategy} of config.json leaves no square "
-            f"of tokens of a {vision.model_type}",
-            where=str(path),
-            fix="Copy or download this file again.",
-        )
+    check_square(encoder, config, path)
     checkpoint.weights.load(encoder.vision_tower, "vision_tower", optional=UNUSED)
     checkpoint.weights.load(packed, "")
     preprocess = preprocess_of(checkpoint, (side, side), squeezed=True)
@@ -198,8 +195,8 @@ def open_family(checkpoint: Checkpoint) -> TiledSource:
 def _grids(checkpoint: Checkpoint, config: Any) -> _Grids:
     """Of tiles, which the image processor and the model must agree on."""
     own = [(height, width) for height, width in config.image_grid_pinpoints]
-    path, found = checkpoint.optional("preprocessor_config.json", "processor_config.json")
-    processor: _Processor = typed(_Processor, found.get("image_processor", found), path)
+    path, found = processor_of(checkpoint)
+    processor: _Processor = typed(_Processor, found, path)
     if processor.image_grid_pinpoints not in (None, own):
         raise RequestError(
             f"image_grid_pinpoints of {path.name} is not that of config.json: it cuts other tiles than the model reads",

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _TOKENIZER = f"processor/{FILE}"
 # What a model is asked about in the proof.
-_QUESTIONS = {"image": "What is in the picture?", "audio": "What is said?"}
+_QUESTIONS = {"image": "What is in the picture?", "video": "What happens?", "audio": "What is said?"}
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Multimodal(Source):
     @property
     def images(self) -> int:
         """See `Source`; I."""
-        return self.checkpoint.lengths.images
+        return len(self.layout.frames) or self.checkpoint.lengths.images
 
     def positions(self) -> Positions:
         """Of the uncompressed tokens."""
@@ -291,6 +291,8 @@ class Multimodal(Source):
             layout.media,
             written=layout.written,
             images=self.images,
+            frames=layout.frames,
+            template=layout.template,
         )
         if isinstance(found, tuple):
             self.asked, self.offset = found
@@ -306,7 +308,7 @@ class Multimodal(Source):
         length, lengths = len(self.proof_prompt()), self.checkpoint.lengths
         length -= self.images if self.images > 1 else 0
         if length > lengths.prompt:
-            about = f" about {self.images} images" if self.images > 1 else ""
+            about = f" about {self.images} {layout.called}" if self.images > 1 else ""
             raise RequestError(
                 f"a short question{about} is {length} ids with this model's chat template, and the graphs would take "
                 f"{lengths.prompt}",

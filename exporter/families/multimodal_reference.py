@@ -127,7 +127,7 @@ class Reference:
             cuts: the compressors between the layers of the language model.
         """
         kept = torch.from_numpy(encoded["kept_indices"].astype(np.int64))
-        embedding = self._language.get_input_embeddings()
+        embedding = self._decoder.prompted
         words = [embedding(torch.tensor([[*ids]], dtype=torch.long)) for ids in prompt]
         whole = torch.from_numpy(encoded["tokens"].astype(np.float32))
         tokens, *further = whole.split(words[0].shape[2], -1)

@@ -1,9 +1,12 @@
 """Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5: a ViT whose queries and keys rotate by row and column, a merger of patches.
 
     pixel_values [1, 3, H, W] float32 -> tokens [1, N, (1 + n) D], N = (H / 2 patch) (W / 2 patch)
+    pixel_values [1, T, 3, H, W]      -> tokens [1, N, D],         N = (T / 2) (H / 2 patch) (W / 2 patch)
+    pixel_values [1, 2, 3, H, W]      -> tokens [1, N, (1 + n) D], N = (H / 2 patch) (W / 2 patch)
 
 The models take images of any size, and a graph takes one; see `qwen_encoder`. The tokens stand among the words of the
-language model (see `visual`), at their row and column.
+language model (see `visual`), at their row and column, and those of a video at their time. Qwen3-VL and Qwen3.5 write
+the time between the frames instead, and read two of them like an image (see `between_frames`).
 """
 
 from __future__ import annotations
@@ -22,7 +25,6 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VisionTransformerPretrainedModel,
     Qwen2_5_VLModel,
 )
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel, Qwen2VLModel
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5Model, Qwen3_5VisionModel
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel, Qwen3VLVisionModel
@@ -30,12 +32,14 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel, Qwen3VL
 from ...errors import RequestError
 from ..decoders.language import LanguageDecoder, Positions
 from ..sources.configuration import Layers, Pixels, Vocabulary, Width, built, typed
-from ..sources.images import preprocess_of
+from ..sources.images import media_of, preprocess_of
 from ..sources.weights import without_weights
+from .between_frames import between
+from .between_frames import timed as written_times
 from .joined import encoder_of, joined
 from .multimodal import Layout
 from .qwen_encoder import QwenEncoder
-from .square import SIDE
+from .qwen_size import size_of, step_of
 from .visual import VisionLanguage, colours
 
 if TYPE_CHECKING:
@@ -45,7 +49,9 @@ if TYPE_CHECKING:
     from ..sources.source import GraphSource
 
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_PLACEHOLDER = "<|image_pad|>"
+# Frames a second, where nothing else was asked for.
+_FPS = 2.0
+_PLACEHOLDER, _VIDEO = "<|image_pad|>", "<|video_pad|>"
 _LAYOUT = Layout(
     language_keys=("language_model", "model"),
     mark=_PLACEHOLDER,
@@ -111,29 +117,6 @@ class _Config(_Text):
     text_config: _Text | None = None
 
 
-class _Limits(BaseModel):
-    """What is read of the image processor beside the colours, in pixels of a whole image; by old and new names."""
-
-    min_pixels: _Area | None = None
-    max_pixels: _Area | None = None
-    shortest_edge: _Area | None = None
-    longest_edge: _Area | None = None
-
-
-class _Processor(_Limits):
-    """Its defaults are those of transformers."""
-
-    size: _Limits = _Limits()
-    patch_size: Pixels | None = None
-    merge_size: _Merge | None = None
-
-    @property
-    def area(self) -> tuple[int, int]:
-        """Fewest and most pixels."""
-        fewest = self.min_pixels or self.size.min_pixels or self.size.shortest_edge or 56 * 56
-        return fewest, self.max_pixels or self.size.max_pixels or self.size.longest_edge or 28 * 28 * 1280
-
-
 def _interleaved(self: Any, freq: Tensor) -> Tensor:
     """As `Qwen3VLTextRotaryEmbedding.recomposition_frequencies`, which writes every third channel in place.
 
@@ -171,7 +154,7 @@ class QwenSource(VisionLanguage):
 
     def smaller_encoder(self, grid: tuple[int, ...]) -> GraphSource | None:
         """See `Source`; its windows are whole ones, as those of all sizes are."""
-        if any(side % self.step for side in grid):
+        if self.clip or any(side % self.step for side in grid):
             return None
         return _encoder(self.visual, (grid[0], grid[1]))
 
@@ -188,16 +171,22 @@ class QwenSource(VisionLanguage):
 
     @cached_property
     def _positions(self) -> Positions:
-        # An image, and a word behind it, which stands where the image has moved it.
-        kinds = torch.tensor([[1] * self.tokens + [0]])
-        merge = self.config.vision_config.spatial_merge_size
-        grid = torch.tensor([[1, *(merge * side for side in self.encoder.grid or ())]])
+        # An image or a video, and a word behind it, which stands where the image has moved it.
+        vision, (*times, height, width) = self.config.vision_config, self.encoder.grid or ()
+        merge, kinds = vision.spatial_merge_size, torch.tensor([[2 if times else 1] * self.tokens + [0]])
+        shape = torch.tensor([[*(times or [1]), merge * height, merge * width]])
+        told: dict[str, Any] = {"image_grid_thw": shape}
+        if times:
+            # Of Qwen2.5-VL, which is told how long a patch of several frames lasts; Qwen2-VL counts them.
+            assert self.clip is not None, "there are frames"
+            seconds = vision.temporal_patch_size / (self.clip.fps or _FPS)
+            told = {"video_grid_thw": shape, "second_per_grid_ts": torch.tensor([seconds])}
         # The model without its parts: its configuration is all that this method reads.
         kind = _KINDS[self.config.architectures[0]][2]
         model = kind.__new__(kind)
         nn.Module.__init__(model)
         model.config = self.config
-        rows, _ = model.get_rope_index(torch.zeros_like(kinds), kinds, image_grid_thw=grid)
+        rows, _ = model.get_rope_index(torch.zeros_like(kinds), kinds, **told)
         return Positions(rows[:, 0, :-1], int(rows[0, 0, -1]))
 
     def positions(self) -> Positions:
@@ -222,44 +211,79 @@ def open_family(checkpoint: Checkpoint) -> QwenSource:
     vision = config.vision_config
     further = _further(vision, path)
     _check_windows(config.get_text_config(), path)
-    size = _size(checkpoint, vision)
+    size = size_of(checkpoint, vision)
+    times = _times(checkpoint, config)
     with without_weights():
         visual = built(lambda: tower(vision), path)
     checkpoint.weights.load(visual, "visual")
     token = vision.patch_size * vision.spatial_merge_size
-    tokens = (size[0] // token, size[1] // token)
-    preprocess = preprocess_of(checkpoint, size, squeezed=True)
-    note = f"every image is stretched to {size[0]} x {size[1]} pixels, which are {math.prod(tokens)} tokens"
+    timed = times > 0 and not architecture.startswith("Qwen3")
+    tokens = (*((times,) if timed else ()), size[0] // token, size[1] // token)
+    frame = preprocess_of(checkpoint, size, squeezed=True)
+    layout = replace(_LAYOUT, windows="its layers see windows of neighbours" if hasattr(vision, "window_size") else "")
     return joined(
         QwenSource,
         checkpoint,
         config,
-        _encoder(visual, tokens),
-        replace(_LAYOUT, windows="its layers see windows of neighbours" if hasattr(vision, "window_size") else ""),
-        preprocess,
-        (note,),
+        _encoder(visual, tokens, times if timed else min(times, 1)),
+        _of_videos(checkpoint, layout, vision.temporal_patch_size, timed=timed),
+        media_of(checkpoint, frame),
+        (_note(checkpoint, architecture, size, math.prod(tokens)),),
         # With further channels, tokens are no longer in the space of words.
         "" if further else "projector_output",
         image_size=size,
         further=further,
         visual=visual,
-        step=_step(vision) // token,
-        **colours(preprocess, _MEAN, _STD),
+        step=step_of(vision) // token,
+        **colours(frame, _MEAN, _STD),
     )
 
 
-def _encoder(visual: Any, grid: tuple[int, int]) -> GraphSource:
-    """For pictures of so many tokens, over the weights of the vision tower."""
-    vision, merge = visual.config, visual.spatial_merge_size
-    patches = (grid[0] * merge, grid[1] * merge)
-    shape = (1, vision.in_channels, *(side * vision.patch_size for side in patches))
-    return encoder_of(QwenEncoder(visual, patches), "pixel_values", shape, grid, merged_rows=True)
+def _encoder(visual: Any, grid: tuple[int, ...], times: int = 0) -> GraphSource:
+    """For pictures or videos of so many tokens, `times` of them behind each other, over the weights of the tower."""
+    vision, merge, (*_, rows, columns) = visual.config, visual.spatial_merge_size, grid
+    patches = (rows * merge, columns * merge)
+    frames = [times * vision.temporal_patch_size] if times else []
+    shape = (1, *frames, vision.in_channels, *(side * vision.patch_size for side in patches))
+    return encoder_of(QwenEncoder(visual, patches, times), "pixel_values", shape, grid, merged_rows=True)
 
 
-def _step(vision: Any) -> int:
-    """Pixels of which the sides of pictures are multiples: where the encoder has windows, all of them are equal."""
-    token: int = vision.patch_size * vision.spatial_merge_size
-    return getattr(vision, "window_size", token) // token * token
+def _of_videos(checkpoint: Checkpoint, layout: Layout, each: int, *, timed: bool) -> Layout:
+    """Where the graphs take a video, the same with it where the image stands; else as it is."""
+    if checkpoint.clip is None:
+        return layout
+    if not timed:
+        frame = replace(layout, becomes=f"<|vision_start|>{_VIDEO}<|vision_end|>")
+        return between(checkpoint, frame, written_times(checkpoint.clip.fps or _FPS, each), _VIDEO, each)
+    windows = "its layers see the frames of a video two by two"
+    return replace(layout, media="video", mark=_VIDEO, becomes=_VIDEO, windows=windows)
+
+
+def _times(checkpoint: Checkpoint, config: Any) -> int:
+    """How many tokens of a video stand behind each other in time; 0 where the graphs take images.
+
+    Raises:
+        RequestError: the frames are no whole number of them.
+    """
+    if checkpoint.clip is None:
+        return 0
+    frames, each = checkpoint.clip.frames, config.vision_config.temporal_patch_size
+    if frames % each:
+        raise RequestError(
+            f"--frames {frames}: a token of this model is of {each} frames",
+            where=str(checkpoint.folder / "config.json"),
+            fix=f"Give a multiple of {each}: --frames {frames + each - frames % each}.",
+        )
+    return frames // each
+
+
+def _note(checkpoint: Checkpoint, architecture: str, size: tuple[int, int], tokens: int) -> str:
+    """What becomes of pictures or videos of other sizes."""
+    shape, clip = f"{size[0]} x {size[1]} pixels", checkpoint.clip
+    if clip is None:
+        return f"every image is stretched to {shape}, which are {tokens} tokens"
+    told = f", and counted as {clip.fps or _FPS:g} a second" if not architecture.startswith("Qwen2VL") else ""
+    return f"of every video {clip.frames} frames are stretched to {shape}{told}, which are {tokens} tokens"
 
 
 def _further(vision: Any, path: Path) -> int:
@@ -282,47 +306,3 @@ def _check_windows(text: Any, path: Path) -> None:
             where=str(path),
             fix="Set it to false: released models of this family say so.",
         )
-
-
-def _size(checkpoint: Checkpoint, vision: Any) -> tuple[int, int]:
-    """Height and width of images: what the image processor makes of the size that was asked for, or a square."""
-    path, found = checkpoint.optional("preprocessor_config.json", "processor_config.json")
-    processor: _Processor = typed(_Processor, found.get("image_processor", found), path)
-    for name, cut, own in (
-        ("patch_size", processor.patch_size, vision.patch_size),
-        ("merge_size", processor.merge_size, vision.spatial_merge_size),
-    ):
-        if cut not in (None, own):
-            raise RequestError(
-                f"{name} of {path.name} is {cut}, and the encoder of config.json has {own}",
-                where=str(path),
-                fix="Its files belong to different models: download the folder again.",
-            )
-    step, (fewest, most) = _step(vision), processor.area
-    if not step:
-        token = vision.patch_size * vision.spatial_merge_size
-        raise RequestError(
-            f"window_size of config.json is {vision.window_size} pixels, and a token is {token}",
-            where=str(checkpoint.folder / "config.json"),
-            fix="Its files belong to different models: download the folder again.",
-        )
-    if checkpoint.image_size is None:
-        side = _side(step, fewest, most, path)
-        return side, side
-    try:
-        height, width = smart_resize(*checkpoint.image_size, step, fewest, most)
-    except ValueError as error:
-        raise RequestError(f"--image-size: {error}", fix="Give sides that are more alike.") from None
-    return height, width
-
-
-def _side(step: int, fewest: int, most: int, path: Path) -> int:
-    """Of the square: a multiple of `step` with so many pixels, as the file at `path` says."""
-    smallest, largest = math.ceil(math.sqrt(fewest) / step) * step, math.isqrt(most) // step * step
-    if not 0 < smallest <= largest:
-        raise RequestError(
-            f"no square whose side is a multiple of {step} has {fewest} to {most} pixels, as {path.name} wants",
-            where=str(path),
-            fix=f"Raise its largest number of pixels (max_pixels, or longest_edge of size) to {smallest**2}.",
-        )
-    return min(max(SIDE // step * step, smallest), largest)

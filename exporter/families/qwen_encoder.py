@@ -1,11 +1,12 @@
-"""The image encoder of Qwen's vision-language models, for images of one size.
+"""The encoder of Qwen's vision-language models, for images of one size, or for videos of so many frames of one.
 
-    pixel_values [B, C, H, W] float32 -> tokens [B, N, (1 + n) D]
+    pixel_values [B, C, H, W], of a video [B, T, C, H, W] float32 -> tokens [B, N, (1 + n) D]
 
 transformers computes from an image's size in which order its patches stand, how they rotate, which window they belong
 to and how learned positions are stretched. Here all of that is computed once. The modules of the blocks and mergers
-are transformers' own. D is that of the language model; n is 0 but for Qwen3-VL, whose further channels (DeepStack) are
-added behind the first n layers of its language model.
+are transformers' own. A patch of a video is one of several frames, and sees those of the same frames alone. D is that
+of the language model; n is 0 but for Qwen3-VL, whose further channels (DeepStack) are added behind the first n layers
+of its language model.
 """
 
 from __future__ import annotations
@@ -24,23 +25,29 @@ from transformers.vision_utils import (
 
 
 class Patches(nn.Module):
-    """pixel_values [B, C, H, W] -> patches [B, L, D], those that are merged behind each other.
+    """pixel_values [B, C, H, W] or [B, T, C, H, W] -> patches [B, L, D], those that are merged behind each other.
 
     Args:
         convolution: of patches of several frames. A still image is all of them, so its kernel is summed over time.
         merge: patches of a side that are merged.
+        clip: whether there are frames; then they are channels of the picture that a patch is cut from.
     """
 
-    def __init__(self, convolution: nn.Conv3d, merge: int) -> None:
+    def __init__(self, convolution: nn.Conv3d, merge: int, *, clip: bool) -> None:
         super().__init__()
-        self.weight = nn.Parameter(convolution.weight.sum(2), requires_grad=False)
-        self.bias, self.merge = convolution.bias, merge
+        own = convolution.weight
+        self.weight = nn.Parameter(own.transpose(1, 2).flatten(1, 2) if clip else own.sum(2), requires_grad=False)
+        self.bias, self.merge, self.clip = convolution.bias, merge, clip
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """See the class."""
-        x = F.conv2d(pixel_values, self.weight, self.bias, stride=self.weight.shape[2:])
+        x = pixel_values
+        if self.clip:
+            x = x.reshape(-1, self.weight.shape[1], *x.shape[3:])
+        x = F.conv2d(x, self.weight, self.bias, stride=self.weight.shape[2:])
         x = x.unflatten(3, (-1, self.merge)).unflatten(2, (-1, self.merge))
-        return x.permute(0, 2, 4, 3, 5, 1).flatten(1, 4)
+        x = x.permute(0, 2, 4, 3, 5, 1).flatten(1, 4)
+        return x.reshape(len(pixel_values), -1, x.shape[2]) if self.clip else x
 
 
 class Attention(nn.Module):
@@ -91,6 +98,7 @@ class QwenEncoder(nn.Module):
     Args:
         visual: the vision tower of transformers with its weights.
         grid: of patches, (rows, columns); with windows, a multiple of them.
+        times: of patches of a video, one behind the other; 0: it takes images.
     """
 
     cos: Tensor
@@ -98,11 +106,11 @@ class QwenEncoder(nn.Module):
     order: Tensor
     back: Tensor
 
-    def __init__(self, visual: Any, grid: tuple[int, int]) -> None:
+    def __init__(self, visual: Any, grid: tuple[int, int], times: int = 0) -> None:
         super().__init__()
-        whole, merge = torch.tensor([[1, *grid]]), visual.spatial_merge_size
+        whole, merge = torch.tensor([[times or 1, *grid]]), visual.spatial_merge_size
         self.group = merge**2
-        self.patch_embed = Patches(visual.patch_embed.proj, merge)
+        self.patch_embed = Patches(visual.patch_embed.proj, merge, clip=times > 0)
         self.blocks = visual.blocks
         for block in self.blocks:
             # An encoder for another size may have the same blocks.
@@ -115,12 +123,13 @@ class QwenEncoder(nn.Module):
         self.merger = Merger(visual.merger, nn.ModuleList(further[i] for i in self.further))
         self.learned = self._learned(visual, whole)
         places = get_vision_position_ids(whole, merge)
-        self.windows = [1] * len(self.blocks)
+        self.windows, self.windowed = [times or 1] * len(self.blocks), False
         if window := getattr(visual, "window_size", None):
             order, ends = get_vision_window_index(whole, merge, window, visual.patch_size)
             assert len({*ends.diff().tolist()}) == 1, "images are a whole number of windows"
             full = visual.fullatt_block_indexes
-            self.windows = [1 if i in full else len(ends) - 1 for i in range(len(self.blocks))]
+            self.windowed = len(ends) - 1 > (times or 1)
+            self.windows = [times or 1 if i in full else len(ends) - 1 for i in range(len(self.blocks))]
             self.register_buffer("order", order, persistent=False)
             self.register_buffer("back", order.argsort(), persistent=False)
             places = places.unflatten(0, (-1, self.group))[order].flatten(0, 1)
@@ -142,12 +151,11 @@ class QwenEncoder(nn.Module):
         return nn.Parameter((visual.pos_embed(indices) * shares[:, :, None]).sum(1), requires_grad=False)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """[B, C, H, W] float32 -> [B, N, (1 + n) D]."""
+        """[B, C, H, W] or [B, T, C, H, W] float32 -> [B, N, (1 + n) D]."""
         x = self.patch_embed(pixel_values)
         if self.learned is not None:
             x = x + self.learned
-        windowed = max(self.windows) > 1
-        if windowed:
+        if self.windowed:
             x = self._moved(x, self.order)
         states: list[Tensor] = []
         for i, (block, windows) in enumerate(zip(self.blocks, self.windows)):
@@ -155,7 +163,7 @@ class QwenEncoder(nn.Module):
             if i in self.further:
                 states.append(x)
         # In front of the merger and not behind it: what leaves it must stand in the order of the image.
-        return self.merger(self._moved(x, self.back) if windowed else x, *states)
+        return self.merger(self._moved(x, self.back) if self.windowed else x, *states)
 
     def _moved(self, x: Tensor, order: Tensor) -> Tensor:
         """[B, L, D'] in another order of its groups of merged patches."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from ..sources.images import preprocess_of
+from ..sources.images import media_of, preprocess_of
 from .joined import encoder_of, joined
 from .visual import VisionLanguage, colours
 
@@ -53,7 +53,7 @@ def square(
     layout: Layout,
     kind: type[VisionLanguage] = VisionLanguage,
 ) -> VisionLanguage:
-    """The source of one that takes a square picture.
+    """The source of one that takes a square picture, or the frames of a video one by one.
 
     Args:
         checkpoint: the folder.
@@ -68,6 +68,8 @@ def square(
         RequestError: see `VisionLanguage.add_language`.
     """
     preprocess = preprocess_of(checkpoint, (size, size), squeezed=True)
-    note = f"a picture is read at {size} x {size}{', without the tiles of larger ones' * layout.tiles}"
+    read = f"of every video {len(layout.frames)} frames are" if layout.frames else "a picture is"
+    note = f"{read} read at {size} x {size}{', without the tiles of larger ones' * layout.tiles}"
     graph = encoder_of(encoder, "pixel_values", (1, 3, size, size), (side, side))
-    return joined(kind, checkpoint, config, graph, layout, preprocess, (note,), **colours(preprocess))
+    media = media_of(checkpoint, preprocess) if layout.frames else preprocess
+    return joined(kind, checkpoint, config, graph, layout, media, (note,), **colours(preprocess))

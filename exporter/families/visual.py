@@ -1,4 +1,4 @@
-"""Vision-language models of transformers: a `Multimodal` whose encoder reads pixels."""
+"""Vision-language models of transformers: a `Multimodal` whose encoder reads the pixels of a picture or a video."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..sources.synthetic import image
+from ..sources.synthetic import clip, image
 from .multimodal import Multimodal
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def colours(preprocess: PreprocessRecord | None, mean: Channels = HALVES, std: C
 
 @dataclass
 class VisionLanguage(Multimodal):
-    """A checkpoint folder: an encoder of images, and a language model that reads its tokens among words.
+    """A checkpoint folder: an encoder of images or videos, and a language model that reads its tokens among words.
 
     Attributes:
         mean: of the pixels of `real_inputs`, by channel.
@@ -37,7 +37,8 @@ class VisionLanguage(Multimodal):
     std: Channels = HALVES
 
     def real_inputs(self, n: int) -> list[dict[str, np.ndarray]]:
-        """`n` drawn pictures, normalised as the checkpoint's photographs are."""
-        _, _, height, width = self.encoder.inputs["pixel_values"].shape
+        """`n` drawn pictures or videos, normalised as the checkpoint's photographs are."""
+        _, *frames, _, height, width = self.encoder.inputs["pixel_values"].shape
         mean, std = (np.asarray(values, np.float32)[:, None, None] for values in (self.mean, self.std))
-        return [{"pixel_values": ((image(i, height, width) - mean) / std)[None]} for i in range(n)]
+        drawn = [clip(i, frames[0], height, width) if frames else image(i, height, width) for i in range(n)]
+        return [{"pixel_values": ((one - mean) / std)[None]} for one in drawn]

@@ -140,6 +140,8 @@ def _made(plan: Plan, manifest: Manifest) -> str:
     if said is not None and source.takes_lengths:
         words += ["--prompt-length", str(said.prompt_length), "--answer-length", str(said.max_new_tokens)]
     words += ["--image-size", "x".join(map(str, source.image_size))] if source.image_size else []
+    words += ["--frames", str(source.clip.frames)] if source.clip else []
+    words += ["--fps", f"{source.clip.fps:g}"] if source.clip and source.clip.fps else []
     device = manifest.variants[0].device
     words += ["--device", f"{device.name}@{device.version}"] if device else []
     return shlex.join(words)

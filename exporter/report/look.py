@@ -110,7 +110,7 @@ def own_inputs(folder: str | Path | None, source: Source) -> list[dict[str, np.n
         return []
     arrays, _, _ = read_folder(Path(folder), source, LOOKS)
     (name,) = source.encoder.inputs
-    return [{name: array} for array in arrays]
+    return [{name: array} for array in arrays[:LOOKS]]
 
 
 def _encode(source: Source, folder: Path, samples: Sequence[dict[str, np.ndarray]]) -> list[Encoded]:

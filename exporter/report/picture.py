@@ -99,10 +99,16 @@ class _Seen:
 
 def _seen(session: Session, media: Path, prompt: str | Sequence[int]) -> _Seen:
     from ...runtimes.media.encoder_input import encoder_input
+    from ...runtimes.media.video import apart
 
     record = session.preprocess
     array = encoder_input(media, record, session.bundle.path)
     shape = session.variant.grid
+    main, *_ = session.bundle.graph("encoder", session.variant.name).inputs.values()
+    pieces = len(apart(array, record, main.shape))
+    if shape is not None and pieces > 1:
+        # It is that of a frame, and the encoder reads one after the other.
+        shape = (pieces, *shape)
     pixels = pixels_of(array, record, shape)
     if pixels is None or shape is None:
         raise RequestError(

@@ -88,7 +88,9 @@ def pixels_of(array: np.ndarray, preprocess: Preprocess | None, grid: tuple[int,
             _colours(_unit(first))[::-1], True, seconds, "" if seconds else "values scaled from least to largest"
         )
     if first.ndim == 4:
-        first = np.concatenate(list(first), 2)
+        # A token may be of several frames: the first of them is drawn.
+        times = {2: 1, 3: grid[0]}.get(len(grid), len(first)) if grid else len(first)
+        first = np.concatenate(list(first[:: max(1, len(first) // times)]), 2)
     if isinstance(preprocess, VideoRecord):
         preprocess = preprocess.frame
     if first.ndim != 3 or first.shape[0] not in (1, 3):

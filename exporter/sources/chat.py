@@ -18,6 +18,8 @@ from .configuration import read_json, typed
 from .rendering import rendered
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .checkpoint import Checkpoint
 
 _FILE, _OLDER = "chat_template.jinja", "chat_template.json"
@@ -28,8 +30,8 @@ _ASKED = (*_QUESTIONS, f"  {_QUESTIONS[0]} ")
 _LONGEST = 1 << 16
 
 # What a question is about, as chat templates call it -> as messages do.
-Media = Literal["image", "audio"]
-CALLED: dict[Media, str] = {"image": "an image", "audio": "a sound"}
+Media = Literal["image", "video", "audio"]
+CALLED: dict[Media, str] = {"image": "an image", "video": "a video", "audio": "a sound"}
 
 _Template = Annotated[str, StringConstraints(max_length=_LONGEST)]
 
@@ -68,8 +70,10 @@ def prompt_of(
     *,
     written: bool = False,
     images: int = 1,
+    frames: Sequence[str] = (),
+    template: str = "",
 ) -> tuple[PromptRecord, int] | str:
-    """How a question about one image or sound, or about several images, is asked.
+    """How a question about one image, video or sound, or about several images, is asked.
 
     Args:
         checkpoint: the folder.
@@ -82,6 +86,9 @@ def prompt_of(
         media: which of both.
         written: whether templates of this model take one text with `mark` in it, and no list of parts.
         images: as many as a question may be about.
+        frames: of videos whose frames have words between them: what the processor makes of `mark` for one frame, for
+            two, ..., each with the placeholder; then a question about so many images is one about a video.
+        template: the chat template, where it is not the folder's.
 
     Returns:
         The record, and how many ids stand before the one placeholder; where there is none, why.
@@ -96,10 +103,16 @@ def prompt_of(
         fronts = [before.replace(mark, becomes * count) for count in range(1, images + 1)]
         record = PromptRecord(before=fronts[0], after=after, image=image, several=fronts[1:] or None)
     else:
-        turn = _turn(checkpoint, config, image, mark, becomes, media, images, written=written)
+        asked = template or _template(checkpoint, config)
+        count = 1 if frames else images
+        turn = _turn(checkpoint, config, asked, image, mark, becomes, media, count, written=written)
         if isinstance(turn, str):
             return turn
         record = turn
+        if frames:
+            fronts = [turn.before.replace(becomes, one) for one in frames]
+            record = turn.model_copy(update={"before": fronts[0], "several": fronts[1:]})
+            becomes = frames[0]
     reader = TokenizerFile(tokenizer, checkpoint.folder / "tokenizer.json")
     token = next((text for text, i in reader.ids.items() if i == image), None)
     if token is not None and token not in becomes:
@@ -122,6 +135,7 @@ def prompt_of(
 def _turn(
     checkpoint: Checkpoint,
     config: _Tokenizer,
+    template: str | None,
     image: int,
     mark: str,
     becomes: str,
@@ -131,7 +145,6 @@ def _turn(
     written: bool,
 ) -> PromptRecord | str:
     """What the chat template makes of a question, or why nothing; see `prompt_of`."""
-    template = _template(checkpoint, config)
     if template is None:
         return "the folder has no chat template"
     marks = {"bos_token": _text(config.bos_token), "eos_token": _text(config.eos_token)}

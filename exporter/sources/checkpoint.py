@@ -14,6 +14,7 @@ from .configuration import read_json
 from .weights import Weights
 
 if TYPE_CHECKING:
+    from .clip import Clip
     from .source import Parts
 
 
@@ -86,6 +87,7 @@ class Checkpoint:
         lengths: of the language graphs.
         image_size: height and width of the pictures that its graphs are for, where its family leaves a choice; None:
             what the family takes by itself.
+        clip: the video that its graphs are for; None: they take images.
     """
 
     folder: Path
@@ -93,6 +95,7 @@ class Checkpoint:
     parts: Parts = "encoder"
     lengths: Lengths = Lengths()
     image_size: tuple[int, int] | None = None
+    clip: Clip | None = None
 
     @cached_property
     def weights(self) -> Weights:

@@ -1,4 +1,6 @@
-"""How a checkpoint preprocesses images to pixel_values, read from the configuration of its image processor."""
+"""How a checkpoint preprocesses images, or the frames of videos, to pixel_values, read from the configuration of its
+image processor or video processor.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, Field, FiniteFloat
 
 from ...errors import RequestError
-from ...runtimes.bundle.manifest import PreprocessRecord
+from ...runtimes.bundle.manifest import PreprocessRecord, VideoRecord
 from ...runtimes.bundle.media_records import LONGEST_SIDE
 from .configuration import typed
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .checkpoint import Checkpoint
 
 # PIL.Image.Resampling, as image processors write it.
@@ -39,8 +43,18 @@ class _Processor(BaseModel):
     image_processor_type: str = ""
 
 
+def processor_of(checkpoint: Checkpoint) -> tuple[Path, dict[str, Any]]:
+    """The file and the settings of the image processor; of graphs for videos those of the video processor, if any."""
+    if checkpoint.clip is not None:
+        path, found = checkpoint.optional("video_preprocessor_config.json", "processor_config.json")
+        if own := found if path.name.startswith("video") else found.get("video_processor"):
+            return path, own
+    path, found = checkpoint.optional("preprocessor_config.json", "processor_config.json")
+    return path, found.get("image_processor", found)
+
+
 def preprocess_of(checkpoint: Checkpoint, size: tuple[int, int], *, squeezed: bool = False) -> PreprocessRecord | None:
-    """Read preprocessor_config.json, or the image processor's part of processor_config.json.
+    """Read preprocessor_config.json, or the image processor's part of processor_config.json; see `processor_of`.
 
     Args:
         checkpoint: the folder.
@@ -51,8 +65,8 @@ def preprocess_of(checkpoint: Checkpoint, size: tuple[int, int], *, squeezed: bo
         None where the folder has no such configuration, or one that a `PreprocessRecord` cannot express: another final
         size than the graph's, tiles. A bundle then takes pixel_values only.
     """
-    path, found = checkpoint.optional("preprocessor_config.json", "processor_config.json")
-    config: _Processor = typed(_Processor, found.get("image_processor", found), path)
+    path, found = processor_of(checkpoint)
+    config: _Processor = typed(_Processor, found, path)
     if not {"image_mean", "do_normalize"} & config.model_fields_set:
         return None
     crop = "none" if squeezed else _crop(config, size)
@@ -76,10 +90,17 @@ def preprocess_of(checkpoint: Checkpoint, size: tuple[int, int], *, squeezed: bo
     )
 
 
+def media_of(checkpoint: Checkpoint, frame: PreprocessRecord | None) -> PreprocessRecord | VideoRecord | None:
+    """Of a picture; or of the video that was asked for, each frame of which is read as `frame` says."""
+    if checkpoint.clip is None or frame is None:
+        return frame
+    return VideoRecord(kind="video", frames=checkpoint.clip.frames, frame=frame)
+
+
 def picture_size(checkpoint: Checkpoint) -> tuple[int, int] | None:
     """[height, width] of what the folder's image processor makes of a picture; None where it does not say."""
-    path, found = checkpoint.optional("preprocessor_config.json", "processor_config.json")
-    return _final(typed(_Processor, found.get("image_processor", found), path))
+    path, found = processor_of(checkpoint)
+    return _final(typed(_Processor, found, path))
 
 
 def _crop(config: _Processor, size: tuple[int, int]) -> Literal["none", "center", "pad"] | None:

@@ -41,7 +41,7 @@ def rendered(
         questions: any texts.
         bos: ``bos_token`` of the tokenizer.
         eos: ``eos_token``.
-        media: what stands before the question, image or audio.
+        media: what stands before the question: image, video or audio.
         written: what stands for it, where a template takes a text, and no list of parts.
         images: with 2 or more, the questions are asked with one of it, then again with two, up to so many.
 

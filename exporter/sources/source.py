@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ...graph_passes.compressors import Case, Compressor
     from ...graph_passes.insertion.sequence import Step
+    from .clip import Clip
 
 Parts = Literal["encoder", "all"]
 Kind = Literal["builtin", "checkpoint", "module", "onnx"]
@@ -121,6 +122,7 @@ class Source(ABC):
         plain: the model that this one was `prepared` from, with the weights for all other methods.
         takes_lengths: whether prompts and answers may have other lengths than the default.
         image_size: [height, width] of its pictures, where another may be asked for; else None.
+        clip: the videos that its graphs were asked for; None: it takes none, or only its own.
         window: seconds of sound that the encoder takes, where they are not the model's own.
         windows: what the encoder's layers do that needs every token at its place, as a clause; empty where nothing.
         notes: what a user must know of the model, such as what was left out.
@@ -148,6 +150,7 @@ class Source(ABC):
     plain: Source | None = None
     takes_lengths: bool = False
     image_size: tuple[int, int] | None = None
+    clip: Clip | None = None
     window: float | None = None
     windows: str = ""
     notes: tuple[str, ...] = ()

@@ -24,12 +24,14 @@ from ..evaluate.bench import Bench
 from ..evaluate.judges import Folder, Judge, Questions
 from ..evaluate.machine import machine
 from ..progress import Advance, log_of
+from ..sources.clip import clip_of
 from ..sources.texts import refuse_text
 from .cells import FILE, PICTURE, TABLE, Cell, Cells
 from .rows import BASELINES, Plan, Row, label, method_of
 
 if TYPE_CHECKING:
     from ...graph_passes.compressors import Compressor
+    from ..sources.clip import Clip
     from ..sources.source import Parts, Source
 
 RATIOS = ("0.5", "0.75", "0.85", "0.9")
@@ -48,6 +50,8 @@ def sweep(
     inputs: Path | None = None,
     prompt: str | None = None,
     parts: Parts = "all",
+    frames: int | None = None,
+    fps: float | None = None,
     seam: str = "auto",
     advance: Advance = log_of,
 ) -> dict[str, Any]:
@@ -58,11 +62,11 @@ def sweep(
         out: folder for the results and the cells; None: ``./<source>-sweep``. Cells that it has are not computed again.
         methods: ``apet`` or ``apet:merge=false,basis=16``; none: all that fit the model's modality.
         ratios: shares removed.
-        seeds: sets of questions.
-        questions: of each seed.
+        seeds, questions: sets of questions, and how many are in each.
         inputs: a folder of images, videos or sounds; agreement on it is judged instead of the model's questions.
         prompt: asked about each input.
         parts: with ``encoder`` no language model is read, and tokens are judged, not answers.
+        frames, fps: as in `pipeline.export`.
         seam: where all methods go; ``auto``: each where its paper has it.
         advance: called after each cell.
 
@@ -73,13 +77,11 @@ def sweep(
         RequestError, GraphError: exit 2, also where a file in `out` that is not of a sweep would be overwritten.
         MissingError: exit 3.
     """
-    from ..opening import open_source
     from .picture import draw
 
     asked = [method_of(text) for text in methods]
     _check_asked(ratios, seeds, questions, seam)
-    opened = open_source(source, parts=parts)
-    _check_task(opened, asked, inputs, prompt)
+    opened = _opened(source, parts, clip_of(frames, fps), asked, inputs, prompt)
     bench = Bench(opened, seam)
     judge: Judge = Folder(bench, inputs, prompt) if inputs else Questions(bench, questions, seeds)
     # Only now: a refused request must leave no folder.
@@ -129,6 +131,22 @@ def _check_asked(ratios: Sequence[str], seeds: int, questions: int, seam: str) -
             f"a sweep compares what encoders keep, and seam {seam} is in the language model",
             fix=f"Export each: tokexport model SOURCE --method cls_topk --seam {seam} --ratio 0.5.",
         )
+
+
+def _opened(
+    source: str | None,
+    parts: Parts,
+    clip: Clip | None,
+    asked: Sequence[Compressor],
+    inputs: Path | None,
+    prompt: str | None,
+) -> Source:
+    """The model, which these methods and inputs can be judged by."""
+    from ..opening import open_source
+
+    opened = open_source(source, parts=parts, clip=clip)
+    _check_task(opened, asked, inputs, prompt)
+    return opened
 
 
 def _check_task(opened: Source, asked: Sequence[Compressor], inputs: Path | None, prompt: str | None) -> None:

@@ -14,8 +14,8 @@ on the same machine.
 Graph roles and their input and output tensors (roles on the left; `GraphRecord.inputs` and `.outputs` map a role to
 the graph's own tensor name, because a foreign file's names are never changed). B is 1 unless a shape says otherwise.
 
-    encoder   pixel_values [B, 3, H, W], of a video [B, T, 3, H, W], of a picture and its tiles [B, 1 + tiles, 3, H, W],
-              or input_features [B, mels, frames] float32
+    encoder   pixel_values [B, 3, H, W], of a video or some of its frames [B, T, 3, H, W], of a picture and its
+              tiles [B, 1 + tiles, 3, H, W], or input_features [B, mels, frames] float32
               -> tokens [B, K, D], kept_indices [B, K] int64, sizes [B, K] float32, assignment [B, N] int64
               Of an image tower alone it further gives embedding [B, E], or logits [B, classes], float32.
               `compression` lists several compressors in the order in which tokens pass them; kept_indices, sizes and
@@ -77,7 +77,8 @@ and decode take its outputs for all, one image after the other (K becomes I K ab
 there any finite values), and a further input image_starts [B, I] int64: where the tokens of each image begin in the
 compressed sequence, ascending; for one that is not there the largest capacity. Any ids may stand between images. Text
 has moved by N - K for each image before it, and the slots of an image count from where it begins in the uncompressed
-sequence. The last word of n prompt ids about i images, their places left out, is at n + i K - 1.
+sequence. The last word of n prompt ids about i images, their places left out, is at n + i K - 1. Where `preprocess` is
+a record of videos, they are the frames of one, or every so many of them: as many as the encoder's input has.
 
 Schema 2.4 adds `rebuilt` of a compression record: inside the encoder its graph computes with fewer tokens, and all of
 them leave its layers. A runtime reads nothing of it: kept_indices, sizes and assignment are about what leaves the

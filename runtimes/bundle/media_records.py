@@ -88,7 +88,7 @@ class PreprocessRecord(Strict):
 
 
 class VideoRecord(Strict):
-    """How a video becomes pixel_values [1, T, 3, H, W] (runtimes/media/video.py).
+    """How a video becomes pixel_values [1, T, 3, H, W] (runtimes/media/video.py), or that of frame after frame.
 
     Attributes:
         kind: tells this record from the others.

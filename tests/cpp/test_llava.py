@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_checkpoints
+import tiny_qwen_vl
 from cpp_build import INSTALLED, Calls, outcome, run
 from PIL import Image
 from tokexport.errors import RequestError
@@ -76,3 +77,30 @@ def test_compressors_between_layers_answer_as_in_python(cpp: Calls, tmp_path: Pa
     path = export(str(folder), tmp_path / "b", ratio="0.75", prompt_length=24, **settings).bundle
     found = answers_alike(cpp, path, load(path, threads=1).ids("What is in w17 w18 ?"))
     assert len({i for one in found for i in one["ids"]}) > 5
+
+
+def test_the_frames_of_a_video_are_answered_as_in_python(cpp: Calls, tmp_path: Path) -> None:
+    """Six pictures, of which the encoder takes one after the other."""
+    pytest.importorskip("torch")
+    asked_of_frames(cpp, tiny_checkpoints.internvl(tmp_path / "folder", loud=True), tmp_path / "b", 6)
+
+
+@pytest.mark.slow
+def test_frames_that_are_one_tensor_are_answered_as_in_python(cpp: Calls, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    asked_of_frames(cpp, tiny_qwen_vl.qwen_vl(tmp_path / "folder", "Qwen2_5_VL"), tmp_path / "b", 1)
+
+
+def asked_of_frames(cpp: Calls, folder: Path, out: Path, places: int) -> None:
+    """C++ says of six pictures what Python says of the video."""
+    settings = {"method": "kcenter_merge", "ratio": "0.75", "verify": False, "prompt_length": 64, "answer_length": 16}
+    path = export(str(folder), out, frames=6, **settings).bundle
+    session, frames = load(path, threads=1), [drawn(seed) for seed in range(6)]
+    ids = session.ids("What is in w17 w18 ?", places)
+    found = cpp.images("generate", frames, bundle=path, prompt_ids=ids, keep=True)
+    assert found == session.generate(np.stack(frames), ids).to_json() and len(set(found["ids"])) > 1
+    for other in (frames[:5], [*frames, frames[0]]):
+        with pytest.raises(RequestError, match=rf"{len(other)} inputs are given, and the bundle reads 6 frames"):
+            cpp.images("generate", other, bundle=path, prompt_ids=ids)
+    with pytest.raises(RequestError, match="1 inputs are given, and the bundle reads 6 frames"):
+        cpp.image("generate", frames[0], bundle=path, prompt_ids=ids)

@@ -239,7 +239,7 @@ def test_tensorrt_rtx_builds_the_graphs(decoder, tmp_path):
 
 def test_an_id_that_is_read_as_zero():
     """Granite-Speech looks up word 0 where an answer holds the mark of a sound."""
-    from tokexport.exporter.decoders.language import WithZero
+    from tokexport.exporter.decoders.embeddings import WithZero
 
     words = torch.nn.Embedding(6, 3)
     assert torch.equal(WithZero(words, 4)(torch.tensor([[1, 4, 0, 5]])), words(torch.tensor([[1, 0, 0, 5]])))

@@ -257,13 +257,17 @@ def families(folder: Path) -> Case:
     import torch
     from tiny_families import FAMILIES, key
     from tokexport.exporter.opening import open_source
+    from tokexport.exporter.sources.checkpoint import Lengths
+    from tokexport.exporter.sources.clip import Clip
 
     torch.set_num_threads(1)
     contents: dict[Path, dict[str, bytes]] = {}
+    clips: dict[Path, Clip | None] = {}
     # Here, where no limit counts the seconds of imports.
     for family in FAMILIES:
         made = folder / key(family)
         family.make(made)
+        clips[made] = Clip(4) if "--frames" in family.options else None
         _sharded(made)
         contents[made] = {file.name: file.read_bytes() for file in made.glob("*.json")}
     open_source(str(made), parts="all")
@@ -274,7 +278,8 @@ def families(folder: Path) -> Case:
         for other, content in contents[made].items():
             (made / other).write_bytes(content)
         (made / name).write_bytes(text_of(json.loads(contents[made][name]), rng))
-        source = open_source(str(made), parts="all")
+        lengths = Lengths(prompt=96) if clips[made] else None
+        source = open_source(str(made), parts="all", clip=clips[made], lengths=lengths)
         source.language(1)
         source.real_inputs(1)
 
@@ -361,6 +366,27 @@ def video(folder: Path) -> Case:
     files = {}
     for suffix in ("gif", "webp", "png"):
         first.save(folder / f"a.{suffix}", save_all=True, append_images=others)
+        files[f"a.{suffix}"] = (folder / f"a.{suffix}").read_bytes()
+    record = VideoRecord(kind="video", frames=3, frame=_picture_record())
+    return _media(folder, files, lambda path: clip_values(path, record))
+
+
+@target
+def film(folder: Path) -> Case:
+    """Changed films."""
+    import av
+    from tokexport.runtimes.bundle.manifest import VideoRecord
+    from tokexport.runtimes.media.video import clip_values
+
+    noise = np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3), np.uint8)
+    files = {}
+    for suffix in ("mp4", "mkv", "avi"):
+        with av.open(str(folder / f"a.{suffix}"), "w") as made:
+            stream = made.add_stream("mpeg4", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+            for frame in noise:
+                made.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+            made.mux(stream.encode())
         files[f"a.{suffix}"] = (folder / f"a.{suffix}").read_bytes()
     record = VideoRecord(kind="video", frames=3, frame=_picture_record())
     return _media(folder, files, lambda path: clip_values(path, record))

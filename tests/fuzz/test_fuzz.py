@@ -8,6 +8,7 @@ from targets import TARGETS
 
 NEEDS = {
     "families": "transformers",
+    "film": "av",
     "llava": "transformers",
     "whisper": "transformers",
     "proof": "torch",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from tokexport.errors import RequestError
+from tokexport.errors import MissingError, RequestError
 from tokexport.runtimes.bundle.manifest import PreprocessRecord, VideoRecord
 from tokexport.runtimes.media.encoder_input import encoder_input
 from tokexport.runtimes.media.video import chosen, clip_values
@@ -27,7 +32,7 @@ def frames(values: np.ndarray) -> list[float]:
 
 @pytest.mark.parametrize(
     ("count", "taken"),
-    [(4, [0, 1, 2, 3]), (8, [1, 3, 5, 7]), (1, [0, 0, 0, 0]), (2, [0, 0, 1, 1]), (100, [12, 37, 62, 87])],
+    [(4, [0, 1, 2, 3]), (8, [1, 3, 5, 7]), (5, [0, 1, 3, 4]), (100, [12, 37, 62, 87])],
 )
 def test_frames_stand_in_the_middle_of_equal_parts(count: int, taken: list[int]) -> None:
     assert chosen(count, 4) == taken
@@ -59,19 +64,21 @@ def test_what_is_the_encoders_input_already_passes(tmp_path: Path) -> None:
     ("name", "says"),
     [
         ("nope.gif", "no video .*nope.gif"),
-        ("film.mp4", "no video that can be read here.*animated GIF, WebP or PNG.*ffmpeg"),
+        ("film.ogv", "no video that can be read here.*MP4.*animated GIF, WebP or PNG.*ffmpeg"),
         ("still.png", "one picture and no video"),
         ("cut.gif", "cannot be read as a video"),
         ("empty", "no pictures in the folder"),
+        ("short.gif", "short.gif has 3 frames, and the model reads 4.*--frames 3"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_what_can(tmp_path: Path, name: str, says: str) -> None:
-    (tmp_path / "film.mp4").write_bytes(b"\0\0\0\x20ftypisom" + bytes(64))
+    (tmp_path / "film.ogv").write_bytes(b"OggS" + bytes(64))
     (tmp_path / "empty").mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), np.uint8)
     first, *others = (Image.fromarray(frame) for frame in noise)
     first.save(tmp_path / "still.png")
     first.save(tmp_path / "whole.gif", save_all=True, append_images=others)
+    first.save(tmp_path / "short.gif", save_all=True, append_images=others[:2])
     whole = (tmp_path / "whole.gif").read_bytes()
     (tmp_path / "cut.gif").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(RequestError, match=says):
@@ -83,3 +90,74 @@ def test_arrays_of_another_kind_are_refused(tmp_path: Path) -> None:
         encoder_input(GREY[0], RECORD, tmp_path)
     with pytest.raises(RequestError, match="a list is not a video"):
         encoder_input([GREY[0]], RECORD, tmp_path)  # type: ignore[arg-type]
+
+
+def filmed(path: Path, count: int = 8, **options: Any) -> Path:
+    """A film of grey frames, each 20 brighter than the one before."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream(options.pop("codec", "mpeg4"), rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for number in range(count):
+            grey = np.full((32, 48, 3), 20 * number % 256, np.uint8)
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(grey, "rgb24")))
+        film.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "CLIP.MOV", "clip.mkv", "clip.avi"])
+def test_films_are_read(tmp_path: Path, name: str) -> None:
+    values = clip_values(filmed(tmp_path / name), RECORD)
+    assert values.shape == (1, 4, 3, 4, 6) and np.abs(values[0, :, 0, 2, 3] - [20, 60, 100, 140]).max() < 8
+
+
+def test_films_that_are_damaged_short_or_sounds_are_refused(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    with pytest.raises(RequestError, match=r"short\.mp4 has 3 frames, and the model reads 4.*--frames 3"):
+        clip_values(filmed(tmp_path / "short.mp4", 3), RECORD)
+    whole = filmed(tmp_path / "whole.avi", 100).read_bytes()
+    (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
+    assert clip_values(tmp_path / "cut.avi", RECORD).shape == (1, 4, 3, 4, 6)
+    (tmp_path / "no.mp4").write_bytes(b"\0\0\0\x20ftypisom" + bytes(64))
+    with pytest.raises(RequestError, match=r"no\.mp4 cannot be read as a video: .*Is it complete"):
+        clip_values(tmp_path / "no.mp4", RECORD)
+    with pytest.raises(RequestError, match=r"no video .*nowhere\.mp4"):
+        clip_values(tmp_path / "nowhere.mp4", RECORD)
+    with av.open(str(tmp_path / "sound.mkv"), "w") as film:
+        stream = film.add_stream("pcm_s16le", rate=16000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.int16), layout="mono")
+        sound.sample_rate = 16000
+        film.mux(stream.encode(sound))
+        film.mux(stream.encode())
+    with pytest.raises(RequestError, match=r"sound\.mkv holds no pictures"):
+        clip_values(tmp_path / "sound.mkv", RECORD)
+
+
+def test_a_film_that_lies_is_turned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a phone that is held upright writes it."""
+    from tokexport.runtimes.media import film
+
+    class Lying:
+        rotation = -90
+
+        def to_image(self) -> Image.Image:
+            return Image.new("RGB", (8, 4))
+
+    class Film:
+        def demux(self, video: int) -> list[Any]:
+            return [SimpleNamespace(size=1)] * 2 + [SimpleNamespace(size=0)]
+
+        def decode(self, video: int) -> Iterator[Any]:
+            return iter([Lying(), Lying()])
+
+    pytest.importorskip("av")
+    monkeypatch.setattr(film, "_film", lambda av, path: contextlib.nullcontext(Film()))
+    (frame,) = film.frames_of(Path("a.mp4"), lambda count: [count - 1])
+    assert frame.size == (4, 8)
+
+
+def test_without_av_a_film_is_refused_with_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "a.mp4").write_bytes(b"")
+    with pytest.raises(MissingError, match=r'pip install "tokexport\[video\]".*ffmpeg -i .*a\.mp4'):
+        clip_values(tmp_path / "a.mp4", RECORD)

@@ -1,5 +1,6 @@
 #include "images.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "tokexport/errors.h"
@@ -55,6 +56,35 @@ void check_count(const GenerationRecord& record, std::int64_t count) {
         throw RequestError(given + " images are given, and the bundle takes at most " + std::to_string(record.images) +
                                " in a prompt",
                            "", "Export it with --images " + given + ", or give fewer.");
+}
+
+std::vector<Media> of_frames(const std::vector<Media>& media, const Preprocess& preprocess, const TensorRecord& input) {
+    const auto* record = std::get_if<VideoRecord>(&preprocess);
+    const auto pictures = std::count_if(media.begin(), media.end(),
+                                        [](const Media& one) { return std::holds_alternative<Image>(one); });
+    if (record == nullptr || pictures == 0) return media;
+    const std::string frames = std::to_string(record->frames);
+    if (pictures != record->frames || media.size() != static_cast<std::size_t>(pictures))
+        throw RequestError(std::to_string(media.size()) + " inputs are given, and the bundle reads " + frames +
+                               " frames of a video",
+                           "", "Give " + frames + " pictures, its frames in their order.");
+    const std::vector<std::int64_t>& shape = input.shape;
+    const std::vector<std::int64_t> frame = {3, record->frame.height, record->frame.width};
+    const std::int64_t at_once = shape.size() == 5 ? shape[1] : shape.size() == 4 ? 1 : 0;
+    if (at_once < 1 || record->frames % at_once != 0 || !std::equal(frame.begin(), frame.end(), shape.end() - 3))
+        throw BundleError("the encoder takes " + text_of(shape) + ", and the bundle reads " + frames + " frames of " +
+                              text_of(frame),
+                          "manifest.json", "Export the bundle again.");
+    std::vector<Media> found;
+    std::vector<float> values;
+    for (const Media& one : media) {
+        const Tensor pixels = pixel_values(std::get<Image>(one), record->frame);
+        values.insert(values.end(), pixels.values<float>(), pixels.values<float>() + pixels.count());
+        if (values.size() < count_of(shape)) continue;
+        found.push_back(Tensor::of<float>(shape, values));
+        values.clear();
+    }
+    return found;
 }
 
 Tensors joined(const std::vector<Tensors>& encoded) {

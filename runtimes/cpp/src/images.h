@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "tokexport/generate.h"
+#include "tokexport/media.h"
 
 namespace tokexport {
 
@@ -18,6 +19,11 @@ Placed placed(const Ids& prompt, const GenerationRecord& record, std::int64_t co
 
 // RequestError: a bundle takes not so many pictures or sounds in a prompt.
 void check_count(const GenerationRecord& record, std::int64_t count);
+
+// The frames of a video, given as pictures in their order, as the encoder takes them by its `input`: all in one tensor, or
+// a tensor for every n, [1, n, 3, H, W], or for each, [1, 3, H, W]. Other media, and those of other bundles, as they are.
+// RequestError: there are other pictures than frames. BundleError: record and graph do not belong together.
+std::vector<Media> of_frames(const std::vector<Media>& media, const Preprocess& record, const TensorRecord& input);
 
 // What the encoder gave of n images as generation reads it: tokens [1, n K, D], kept_indices and sizes [1, n K].
 Tensors joined(const std::vector<Tensors>& encoded);

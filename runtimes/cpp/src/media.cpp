@@ -12,7 +12,8 @@ Tensor encoder_input(const Media& media, const Preprocess& record) {
     if (const auto* video = std::get_if<VideoRecord>(&record))
         throw RequestError("the bundle takes a video, and this library reads none", "",
                            "Pass pixel_values as a tensor: float32 [1, " + std::to_string(video->frames) + ", 3, " +
-                               std::to_string(video->frame.height) + ", " + std::to_string(video->frame.width) + "].");
+                               std::to_string(video->frame.height) + ", " + std::to_string(video->frame.width) +
+                               "]. Or ask about its frames, one picture for each.");
     const auto* log_mel = std::get_if<LogMelRecord>(&record);
     const auto* waveform = std::get_if<WaveformRecord>(&record);
     if (const auto* sound = std::get_if<Sound>(&media)) {

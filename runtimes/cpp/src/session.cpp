@@ -173,21 +173,28 @@ Answer Session::generate(const Media& media, const Ids& prompt, const GenerateOp
     return generate(std::vector<Media>{media}, prompt, options);
 }
 
+std::vector<Media> Session::as_read(const std::vector<Media>& media) const {
+    for (const auto& [name, input] : bundle_.graph("encoder", variant_).inputs)
+        if (name != "text") return of_frames(media, preprocess_of(bundle_.manifest(), variant()), input);
+    return media;
+}
+
 Answer Session::generate(const std::vector<Media>& media, const Ids& prompt, const GenerateOptions& options) {
     const GenerateOptions asked = checked_options(options);
     const GenerationRecord& record = *variant().generation;
-    check_count(record, static_cast<std::int64_t>(media.size()));
+    const std::vector<Media> given = as_read(media);
+    check_count(record, static_cast<std::int64_t>(given.size()));
     if (record.speech) {
         for (const std::string& name : asked_for(asked))
             throw RequestError("ids are a whole prompt, so " + name + " has no use beside them", "",
                                "Leave " + name + " out.");
-        return transcribed(media[0], {}, prompt, asked);
+        return transcribed(given[0], {}, prompt, asked);
     }
     const auto run_role = [this](const std::string& role, Tensors inputs) { return run(role, std::move(inputs)); };
     Ids words = prompt;
     words.erase(std::remove(words.begin(), words.end(), record.placeholder), words.end());
     std::vector<Tensors> read;
-    for (const Media& one : media) read.push_back(reads_text() ? encode(one, words) : encode(one));
+    for (const Media& one : given) read.push_back(reads_text() ? encode(one, words) : encode(one));
     const Tensors encoded = record.images > 1 ? joined(read) : read[0];
     Answer answer = greedy(run_role, variant(), encoded, prompt, asked.max_new_tokens);
     const std::int64_t limit = limit_of(record, asked.max_new_tokens);

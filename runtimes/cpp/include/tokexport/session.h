@@ -58,7 +58,8 @@ class Session {
     Answer generate(const Media& media, const Ids& prompt, const GenerateOptions& options = {});
 
     // The same about several images, in their order, of a bundle that was exported for as many or more: the prompt holds
-    // the `placeholder` of the generation record once for each. RequestError also: the bundle takes fewer.
+    // the `placeholder` of the generation record once for each. RequestError also: the bundle takes fewer. The pictures of
+    // a bundle for videos are the frames of one, as many as it reads, in their order.
     Answer generate(const std::vector<Media>& media, const Ids& prompt, const GenerateOptions& options = {});
 
     // The notes of the loaded graphs: "decode: no CUDA graph: it was switched off".
@@ -79,6 +80,8 @@ class Session {
   private:
     Tensors run(const Variant& variant, const std::string& role, Tensors inputs);
     Tensors encode(const Variant& variant, const Media& media, const Tensors& extra);
+    // The frames of a video as the encoder takes them; other media as they are.
+    std::vector<Media> as_read(const std::vector<Media>& media) const;
     Answer transcribed(const Media& media, const Ids& words, const std::optional<Ids>& whole,
                        const GenerateOptions& options);
     GenerateOptions checked_options(const GenerateOptions& options) const;
