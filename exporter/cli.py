@@ -23,6 +23,7 @@ from .commands.inspect import inspect
 from .commands.methods import methods
 from .commands.model import model
 from .commands.plugins import plugins
+from .commands.recommend import recommend
 from .commands.run import run
 from .commands.show import show
 from .commands.sweep import sweep
@@ -134,5 +135,20 @@ def main() -> None:
     """
 
 
-for command in (model, verify, run, show, build, sweep, debug, attach, inspect, methods, devices, doctor, plugins):
+for command in (
+    model,
+    verify,
+    run,
+    show,
+    build,
+    sweep,
+    recommend,
+    debug,
+    attach,
+    inspect,
+    methods,
+    devices,
+    doctor,
+    plugins,
+):
     main.add_command(command)

@@ -8,6 +8,7 @@ import click
 
 _COMMANDS = {
     "model": ("export", "convert", "compress", "make", "prune"),
+    "recommend": ("choose", "suggest", "auto", "pareto", "tune", "search", "advise", "best"),
     "sweep": ("bench", "benchmark", "compare", "eval", "evaluate"),
     "verify": ("check", "test", "prove", "validate"),
     "run": ("infer", "predict", "generate", "ask", "transcribe"),
@@ -35,6 +36,11 @@ _OPTIONS = {
     "--runtime": ("--backend", "--provider"),
     "--device": ("--gpu", "--target", "--arch"),
     "--inputs": ("--data", "--dataset", "--images", "--load-inputs"),
+    "--tokens": ("-k", "--keep", "--num-tokens", "--budget"),
+    "--latency-ms": ("--latency", "--ms", "--time", "--max-latency", "--deadline"),
+    "--loss": ("--max-loss", "--drop", "--max-drop", "--tolerance"),
+    "--workers": ("-j", "-n", "--jobs", "--processes", "--parallel", "--num-workers"),
+    "--scheduler": ("--dask", "--cluster", "--address"),
     "--against": ("--reference", "--ref", "--with", "--other"),
 }
 

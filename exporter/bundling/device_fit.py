@@ -157,6 +157,12 @@ def fit(target: Target | None, models: Mapping[Role, ir.Model]) -> tuple[DeviceR
     return record, notes
 
 
+def refusal(target: Target, model: ir.Model) -> str:
+    """Why no form of an encoder can run on the device, by its rules alone; nothing where one can."""
+    broken = _broken(model, target.stack.tensorrt)
+    return _refusal("encoder", broken, target) if all(broken.values()) else ""
+
+
 def _broken(model: ir.Model, version: str) -> dict[Form, list[Violation]]:
     """Form -> what a version of TensorRT cannot run of it, for each form that the model has."""
     from ...devices.rules import violations
