@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import RequestError
+from ...errors import GraphError, RequestError
 from ...graph_passes.compressors import changed
 from ...graph_passes.insertion.insert import insert
 from ..bundling import device_fit
@@ -112,13 +112,20 @@ def _check_count(study: Study, goal: Goal) -> None:
 
 
 def _leave_out(study: Study, target: Target) -> None:
-    """Measure no method that the device cannot run."""
-    for row in study.rows:
-        if row.compressor is not None and not row.reason and (reason := _refused(study, target, row)):
-            row.leave_out(reason)
+    """Measure no method that the device cannot run.
+
+    Raises:
+        GraphError: it can run none of them; the first reason.
+    """
+    able = [row for row in study.rows if row.compressor is not None and not row.reason]
+    refused = [(row, error) for row in able if (error := _refused(study, target, row))]
+    if able and len(refused) == len(able):
+        raise refused[0][1]
+    for row, error in refused:
+        row.leave_out(error.what)
 
 
-def _refused(study: Study, target: Target, row: Row) -> str:
+def _refused(study: Study, target: Target, row: Row) -> GraphError | None:
     """Why the device cannot run the encoder with the method of a row."""
     assert row.compressor is not None, "asked before"
     model = study.bench.model(row.compressor)
@@ -139,7 +146,7 @@ def _why(points: Points, chosen: Chosen) -> str:
     )
     beside = points.at(point, ["uniform", "pool", RESOLUTION])
     others = [f"{one.name} ({one.keep}) {one.loss:.3f}" for one in beside if one.row is not point.row]
-    return f"{chosen.why} {figures} Baselines lose: {', '.join(others)}."
+    return f"{chosen.why} {figures}" + (f" Baselines lose: {', '.join(others)}." if others else "")
 
 
 def _command(request: Request, device: str | None, point: Point | None) -> str | None:
