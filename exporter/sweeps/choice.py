@@ -209,7 +209,7 @@ def _best(points: Points, fitting: Sequence[Point], where: str) -> Chosen:
     plain, methods = _parted(fitting)
 
     def rivals(one: Point) -> list[Point]:
-        return [*plain, *points.at(one, ["uniform"])]
+        return [*plain, *(other for other in points.at(one, ["uniform"]) if other not in plain)]
 
     worth = [one for one in methods if all(other.worse(one, ERRORS) for other in rivals(one))]
     if worth:

@@ -49,6 +49,7 @@ def test_no_method_that_chance_equals_is_recommended():
     chosen = choose(found, Goal(tokens=20))
     assert chosen.point is not None and chosen.point.name == "uniform"
     assert "No method at 20 tokens is clearly better" in chosen.why and "random tokens (random)" in chosen.why
+    assert chosen.why.count("(uniform)") == 1
     # Better, by less than two standard errors of both.
     assert taken(points(*CHANCE, row("a", 20, 0.747, 60)), tokens=20) == "uniform"
     assert taken(points(*CHANCE, row("a", 20, 0.75, 60)), tokens=20) == "a"

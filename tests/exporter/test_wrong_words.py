@@ -18,7 +18,14 @@ def typed(*arguments: str, code: int = 2) -> Result:
 
 @pytest.mark.parametrize(
     ("word", "right"),
-    [("export", "model"), ("convert", "model"), ("bench", "sweep"), ("suggest", "recommend"), ("infer", "run"), ("verfy", "verify")],
+    [
+        ("export", "model"),
+        ("convert", "model"),
+        ("bench", "sweep"),
+        ("suggest", "recommend"),
+        ("infer", "run"),
+        ("verfy", "verify"),
+    ],
 )
 def test_a_command_of_another_tool_is_answered_with_ours(word: str, right: str) -> None:
     assert f"Did you mean `tokexport {right}`?" in typed(word, "--method", "apet").stderr
