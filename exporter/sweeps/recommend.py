@@ -23,7 +23,6 @@ from .workers import compute_by
 
 if TYPE_CHECKING:
     from ...devices.profiles import Target
-    from ..sources.source import Parts
 
 
 def recommend(
@@ -36,15 +35,10 @@ def recommend(
     loss: float | None = None,
     methods: Sequence[str] = (),
     ratios: Sequence[str] = (),
-    seeds: int = 3,
-    questions: int = 1024,
-    inputs: Path | None = None,
-    prompt: str | None = None,
-    parts: Parts = "all",
-    seam: str = "auto",
     workers: int = 1,
     scheduler: str | None = None,
     advance: Advance = log_of,
+    **asked: Any,
 ) -> dict[str, Any]:
     """Measure what `sweep.sweep` measures, and choose by one goal (rules: `choice`).
 
@@ -54,8 +48,8 @@ def recommend(
         latency_ms: the goal is the least loss within so many milliseconds, of this machine on one thread.
         loss: the goal is the least time with at most this loss of the figure.
         ratios: shares removed; none: those of a sweep. With `tokens` there are none.
-        source, out, methods, seeds, questions, inputs, prompt, parts, seam, workers, scheduler, advance: as in
-            `sweep.sweep`, whose folder of cells is taken.
+        source, out, methods, workers, scheduler, advance: as in `sweep.sweep`, whose folder of cells is taken.
+        asked: the other fields of `study.Request`.
 
     Returns:
         The content of sweep.json, which is not written, and ``goal``; ``loss``, ``error``, ``ms`` and ``pareto`` of its
@@ -70,9 +64,7 @@ def recommend(
     if tokens is not None and ratios:
         raise RequestError("--tokens and --ratio are given", fix="Leave --ratio out: all methods keep K tokens.")
     target = device_fit.target(device)
-    request = Request(
-        source, tuple(methods), tuple(ratios) or RATIOS, seeds, questions, inputs, prompt, parts, seam, keep=tokens
-    )
+    request = Request(source, tuple(methods), tuple(ratios) or RATIOS, keep=tokens, **asked)
     compute = compute_by(request, workers, scheduler)
     study = Study(request)
     _check_count(study, goal)
