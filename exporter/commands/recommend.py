@@ -65,7 +65,7 @@ def recommended(data: dict[str, Any]) -> None:
             others += "loss" in row
     tables.show(rows)
     if others:
-        click.echo(f"others, which one of these is better than in every way: {others}")
+        click.echo(f"not shown: {others} that one of these beats in loss, time and tokens")
     for note in data["notes"]:
         tables.wrapped("note: ", note)
     _told("recommended", data)
