@@ -79,10 +79,11 @@ class Plan:
     Args:
         bench: of the model.
         judge: scores the encoded inputs.
+        tried: whether every method is put into the graph first, to see that it can be; else it is taken for able.
     """
 
-    def __init__(self, bench: Bench, judge: Judge) -> None:
-        self._bench, self._judge = bench, judge
+    def __init__(self, bench: Bench, judge: Judge, *, tried: bool = True) -> None:
+        self._bench, self._judge, self._tried = bench, judge, tried
         self._generates = bench.source.generation(1) is not None
         # What a figure depends on; not the folder's path, but its content, which is in `facts`.
         self._key = {
@@ -131,7 +132,7 @@ class Plan:
             keep = budget.of(self._bench.model(compressor).seam(compressor).tokens)
         except TokexportError as error:
             return Row(label(compressor), compressor, budget.ratio, budget.of(self._tokens), str(error))
-        reason = self._bench.refusal(compressor, keep)
+        reason = self._bench.refusal(compressor, keep) if self._tried else ""
         if reason:
             return Row(label(compressor), compressor, budget.ratio, keep, reason)
         return self._row(compressor, budget.ratio, keep, keep)

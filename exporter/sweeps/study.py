@@ -81,6 +81,7 @@ class Study:
 
     Attributes:
         request: what was asked.
+        tried: as of `Plan`; a worker, which is sent keys that were tried, need not try them again.
         source: of the model.
         judge: scores the encoded inputs.
         bench: the model's graphs.
@@ -89,10 +90,10 @@ class Study:
         RequestError, GraphError: exit 2. MissingError: exit 3.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, *, tried: bool = True) -> None:
         request.check()
         asked = [method_of(text) for text in request.methods]
-        self.request, self._asked = request, asked
+        self.request, self.tried, self._asked = request, tried, asked
         self.source = open_source(request.source, parts=request.parts)
         _check_task(self.source, asked, request.inputs, request.prompt)
         self.bench = Bench(self.source, request.seam)
@@ -124,7 +125,7 @@ class Study:
 
     @cached_property
     def _plan(self) -> Plan:
-        return Plan(self.bench, self.judge)
+        return Plan(self.bench, self.judge, tried=self.tried)
 
 
 def _check_task(opened: Source, asked: Sequence[Compressor], inputs: Path | None, prompt: str | None) -> None:

@@ -75,7 +75,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 @lru_cache(maxsize=1)
 def _cells(request: Request) -> dict[str, Cell]:
-    study = Study(request)
+    study = Study(request, tried=False)
     return {cell.name: cell for row in (study.whole, *study.rows) for cell in row.cells()}
 
 
