@@ -25,6 +25,7 @@ from .commands.inspect import inspect
 from .commands.methods import methods
 from .commands.model import model
 from .commands.plugins import plugins
+from .commands.recommend import recommend
 from .commands.run import run
 from .commands.show import show
 from .commands.sweep import sweep
@@ -137,7 +138,7 @@ def main() -> None:
 
 
 for command in (
-    *(model, verify, run, bench, show, build, export_to, attach, sweep, debug, inspect),
+    *(model, verify, run, bench, show, build, export_to, attach, sweep, recommend, debug, inspect),
     *(methods, devices, doctor, plugins),
 ):
     main.add_command(command)

@@ -8,6 +8,7 @@ import click
 
 _COMMANDS = {
     "model": ("export", "convert", "compress", "make", "prune"),
+    "recommend": ("choose", "suggest", "auto", "pareto", "tune", "search", "advise", "best"),
     "sweep": ("compare", "eval", "evaluate"),
     "bench": ("benchmark", "time", "profile", "speed", "latency", "measure"),
     "verify": ("check", "test", "prove", "validate"),
@@ -38,6 +39,11 @@ _OPTIONS = {
     "--device": ("--gpu", "--target", "--arch"),
     "--inputs": ("--data", "--dataset", "--images", "--load-inputs"),
     "--max-regression": ("--threshold", "--tolerance"),
+    "--tokens": ("-k", "--keep", "--num-tokens", "--budget"),
+    "--latency-ms": ("--latency", "--ms", "--time", "--max-latency", "--deadline"),
+    "--loss": ("--max-loss", "--drop", "--max-drop", "--tolerance"),
+    "--workers": ("-j", "-n", "--jobs", "--processes", "--parallel", "--num-workers"),
+    "--scheduler": ("--dask", "--cluster", "--address"),
     "--against": ("--reference", "--ref", "--with", "--other", "--baseline"),
 }
 

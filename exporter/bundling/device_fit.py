@@ -141,7 +141,7 @@ def fit(target: Target | None, models: Mapping[Role, ir.Model]) -> tuple[DeviceR
         forms[role] = [form for form, found in broken.items() if not found]
         refused = {form: found for form, found in broken.items() if found}
         if not forms[role]:
-            raise GraphError(_refusal(role, refused, target), where=f"graph {role}", fix=_way_out(refused, target))
+            raise _refused(role, refused, target)
         notes += [
             f"for {target.profile.name}: the {form} form of {role} is not for it: {_text(found[0])}"
             for form, found in refused.items()
@@ -155,6 +155,16 @@ def fit(target: Target | None, models: Mapping[Role, ir.Model]) -> tuple[DeviceR
         memory=needed,
     )
     return record, notes
+
+
+def refusal(target: Target, model: ir.Model) -> GraphError | None:
+    """Why no form of an encoder can run on the device, by its rules alone; None where one can."""
+    broken = _broken(model, target.stack.tensorrt)
+    return _refused("encoder", broken, target) if all(broken.values()) else None
+
+
+def _refused(role: Role, refused: Mapping[Form, list[Violation]], target: Target) -> GraphError:
+    return GraphError(_refusal(role, refused, target), where=f"graph {role}", fix=_way_out(refused, target))
 
 
 def _broken(model: ir.Model, version: str) -> dict[Form, list[Violation]]:

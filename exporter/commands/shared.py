@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,7 +14,7 @@ import click
 
 from ...entry_points import Skipped
 from ...errors import RequestError
-from .. import progress
+from .. import completion, progress
 
 if TYPE_CHECKING:
     from ...runtimes.bundle.manifest import Preprocess
@@ -61,6 +64,78 @@ def left_out(skipped: Iterable[Skipped | str]) -> None:
     """After a listing, on stderr: what other packages add that cannot be used, and why."""
     for one in skipped:
         click.echo(f"note: {one}", err=True)
+
+
+def measuring(command: F) -> F:
+    """The options of a command that runs a sweep; `sweeps.study.Request` and `sweeps.workers` say what they do."""
+    for option in reversed(_MEASURING):
+        command = option(command)
+    return clip_options(command)
+
+
+_MEASURING = (
+    click.argument("source", required=False, shell_complete=completion.sources),
+    click.option(
+        "--method",
+        "methods",
+        multiple=True,
+        metavar="NAME[:KEY=VALUE,...]",
+        shell_complete=completion.methods,
+        help="A compressor, with parameters: apet:basis_slots=none; repeatable.  [default: all that fit the model]",
+    ),
+    click.option(
+        "--ratio",
+        "ratios",
+        multiple=True,
+        help="Share of tokens removed; repeatable.  [default: 0.5, 0.75, 0.85, 0.9]",
+    ),
+    click.option(
+        "--seam",
+        default="auto",
+        show_default=True,
+        shell_complete=completion.seams,
+        help="Where all methods go; `tokexport inspect` lists the seams of a file.",
+    ),
+    click.option("--seeds", type=WHOLE, default=3, show_default=True, help="How many sets of questions."),
+    click.option("--questions", type=WHOLE, default=1024, show_default=True, help="Questions in a set."),
+    click.option(
+        "--inputs", type=OUT, help="A folder of images, videos or sounds: measures agreement instead of accuracy."
+    ),
+    click.option("--prompt", help="With --inputs: asked about each of them."),
+    click.option(
+        "--parts",
+        type=click.Choice(["encoder", "all"]),
+        default="all",
+        show_default=True,
+        help="With encoder no language model is read: tokens are judged, not answers.",
+    ),
+    click.option(
+        "--workers",
+        type=WHOLE,
+        default=1,
+        show_default=True,
+        metavar="N",
+        help=f"Processes that measure side by side, each with the model in memory; there are {os.cpu_count()} cores "
+        "here. Times are taken alone, at the end.",
+    ),
+    click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="A Dask scheduler, such as tcp://host:8786, whose workers measure instead of processes here.",
+    ),
+    click.option("-o", "--out", type=OUT, help="Folder for the results.  [default: ./<source>-sweep]"),
+)
+
+
+@contextmanager
+def resumable() -> Iterator[progress.Advance]:
+    """A bar for what keeps all that it measured: Ctrl-C says so, and exits with 130."""
+    try:
+        with progress.bar() as advance:
+            yield advance
+    except KeyboardInterrupt:
+        click.echo("\ninterrupted; what was measured is kept: the same command goes on from there", err=True)
+        sys.exit(130)
 
 
 input_shape = click.option(

@@ -2,57 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .. import completion, render, tables
-from ..progress import bar
-from .shared import OUT, WHOLE, clip_options, common
+from .. import render, tables
+from .shared import common, measuring, resumable
 
 
 @click.command(short_help="Measure methods at several ratios.")
-@click.argument("source", required=False, shell_complete=completion.sources)
-@click.option(
-    "--method",
-    "methods",
-    multiple=True,
-    metavar="NAME[:KEY=VALUE,...]",
-    shell_complete=completion.methods,
-    help="A compressor, with parameters: apet:basis_slots=none; repeatable.  [default: all that fit the model]",
-)
-@click.option(
-    "--ratio",
-    "ratios",
-    multiple=True,
-    default=("0.5", "0.75", "0.85", "0.9"),
-    show_default=True,
-    help="Share of tokens removed; repeatable.",
-)
-@click.option(
-    "--seam",
-    default="auto",
-    show_default=True,
-    shell_complete=completion.seams,
-    help="Where all methods go; `tokexport inspect` lists the seams of a file.",
-)
-@click.option("--seeds", type=WHOLE, default=3, show_default=True, help="How many sets of questions.")
-@click.option("--questions", type=WHOLE, default=1024, show_default=True, help="Questions in a set.")
-@click.option(
-    "--inputs", type=OUT, help="A folder of images, videos or sounds: measures agreement instead of accuracy."
-)
-@click.option("--prompt", help="With --inputs: asked about each of them.")
-@click.option(
-    "--parts",
-    type=click.Choice(["encoder", "all"]),
-    default="all",
-    show_default=True,
-    help="With encoder no language model is read: tokens are judged, not answers.",
-)
-@clip_options
-@click.option("-o", "--out", type=OUT, help="Folder for the results.  [default: ./<source>-sweep]")
+@measuring
 @common
 @tables.wide_option
 def sweep(out: Path | None, as_json: bool, **request: Any) -> None:
@@ -63,12 +23,8 @@ def sweep(out: Path | None, as_json: bool, **request: Any) -> None:
     """
     from ..sweeps.sweep import sweep as run
 
-    try:
-        with bar() as advance:
-            result = run(out=out, advance=advance, **request)
-    except KeyboardInterrupt:
-        click.echo("\ninterrupted; what was measured is kept: the same command goes on from there", err=True)
-        sys.exit(130)
+    with resumable() as advance:
+        result = run(out=out, advance=advance, **request)
     render.result(result, as_json, swept)
 
 

@@ -131,6 +131,12 @@ def _stacked(models: dict[Any, ir.Model], batch: int) -> tuple[int, dict[Any, ir
 
 
 def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """`function` of every item, as many at once as there are cores."""
-    with ThreadPoolExecutor(os.cpu_count()) as cores:
-        return list(cores.map(function, items))
+    """`function` of every item, as many at once as there are `cores`."""
+    with ThreadPoolExecutor(cores()) as threads:
+        return list(threads.map(function, items))
+
+
+def cores() -> int:
+    """How many are used: as many as ``OMP_NUM_THREADS`` says, which torch obeys too; else all."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() and int(said) else os.cpu_count() or 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 # Within so many standard errors the figures of two methods do not tell them apart.
-_ERRORS = 2
+ERRORS = 2
 _TRY = "a smaller --ratio or another method loses less: `tokexport sweep {}` compares them"
 
 
@@ -55,6 +55,6 @@ def judge(accuracy: Mapping[str, Any] | None, source: str = "SOURCE") -> Usefuln
     if own < best:
         names = " and ".join(name.removeprefix("as many ") for name, value in rivals.items() if own < value)
         return Usefulness("worse", f"worse than {names}: {figures}; {_TRY.format(source)}")
-    if own <= best + _ERRORS * error:
+    if own <= best + ERRORS * error:
         return Usefulness("unclear", f"not clearly better than chance: {figures}")
     return Usefulness("useful", figures)

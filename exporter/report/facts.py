@@ -6,7 +6,7 @@ import json
 import shlex
 from typing import TYPE_CHECKING
 
-from ...graph_passes.compressors import parameters
+from ...graph_passes.compressors import changed
 from ...graph_passes.compressors.blocks.texts import TEXT
 from ...graph_passes.recipes import names
 from ..render import flat
@@ -154,9 +154,7 @@ def _method(plan: Plan, manifest: Manifest) -> list[str]:
         words += ["--ratio", one.ratio] if step.keep is None else ["--keep", str(one.tokens_out)]
     words += ["--seam", step.seam] if step.seam != "auto" else []
     words += ["--rebuild"] if step.rebuild else []
-    default = parameters(type(step.compressor)())
-    changed = {key: value for key, value in parameters(step.compressor).items() if value != default[key]}
-    return words + [word for key, value in changed.items() for word in ("--set", f"{key}={value}")]
+    return words + [word for key, value in changed(step.compressor).items() for word in ("--set", f"{key}={value}")]
 
 
 def _recipe(plan: Plan) -> list[str]:

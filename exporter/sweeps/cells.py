@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,22 @@ class Cell:
     def name(self) -> str:
         """The key as one string."""
         return json.dumps(self.key, sort_keys=True)
+
+    @property
+    def timed(self) -> bool:
+        """Whether the figure is a time, which is only right while nothing else computes here."""
+        return self.key["what"] != "answers"
+
+
+# Gives the figures of cells, each as soon as it is known.
+Values = Generator[tuple[Cell, Value], None, None]
+Compute = Callable[[Sequence[Cell]], Values]
+
+
+def in_turn(cells: Sequence[Cell]) -> Values:
+    """One after the other, in this process."""
+    for cell in cells:
+        yield cell, cell.compute()
 
 
 class Cells:
@@ -73,15 +90,21 @@ class Cells:
     def __getitem__(self, cell: Cell) -> Value:
         return self._known[cell.name]
 
-    def complete(self, cells: Iterable[Cell], done: Callable[[Cell], None]) -> None:
-        """Compute the missing cells, writing each before the next is begun; call `done` after each cell."""
+    def complete(self, cells: Iterable[Cell], done: Callable[[Cell], None], compute: Compute = in_turn) -> None:
+        """Compute the missing cells, and write each as soon as it is known; call `done` after each cell."""
+        missing = []
         for cell in cells:
-            if cell not in self:
-                value = cell.compute()
+            if cell in self:
+                done(cell)
+            else:
+                missing.append(cell)
+        # Closed at once where it is interrupted: others may be computing for it.
+        with closing(compute(missing)) as values:
+            for cell, value in values:
                 with self._file.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps({"key": cell.key, "value": value}, allow_nan=False) + "\n")
                 self._known[cell.name] = value
-            done(cell)
+                done(cell)
 
     def _load(self) -> None:
         try:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import RequestError, TokexportError
 from ...graph_passes.budget import tokens_kept
-from ...graph_passes.compressors import Compressor, make, names, parameters
+from ...graph_passes.compressors import Compressor, changed, make, names, parameters
 from ...version import __version__
 from ..bundling.graphs import versions
 from ..evaluate import resolution
@@ -22,16 +22,31 @@ from .cells import Cell
 BASELINES = ("uniform", "random", "pool")
 
 
+class Budget(NamedTuple):
+    """How many tokens are kept: by the share that is removed, or K itself."""
+
+    ratio: str = ""
+    keep: int | None = None
+
+    def of(self, tokens: int) -> int:
+        """K of so many; RequestError as `tokens_kept`."""
+        return tokens_kept(tokens, ratio=self.ratio or None, keep=self.keep)
+
+
 @dataclass
 class Row:
-    """A method at a ratio. Where the method cannot run there, `reason` says why and there are no cells.
+    """A method at a budget. Where the method cannot run there, `reason` says why and there are no cells.
 
     Attributes:
         label: method and parameters, as after ``--method``.
+        ratio: nothing where K was asked for.
+        keep: tokens kept.
+        reason: nothing where it can run.
         runs: cells of one figure with the size bias: a list of question seeds for each seed of the method.
         without: the same with the bias off; empty where nothing merges.
         encoder: times of the encoder.
         prefill: times of prefill.
+        picture: height and width of smaller pictures, in pixels.
     """
 
     label: str
@@ -43,12 +58,19 @@ class Row:
     without: list[Cell] = field(default_factory=list)
     encoder: list[Cell] = field(default_factory=list)
     prefill: list[Cell] = field(default_factory=list)
+    picture: list[int] | None = None
 
     def cells(self) -> Iterator[Cell]:
         """All of them."""
         for run in self.runs:
             yield from run
         yield from (*self.without, *self.encoder, *self.prefill)
+
+    def leave_out(self, reason: str) -> None:
+        """Measure nothing of it."""
+        self.reason = reason
+        for cells in (self.runs, self.without, self.encoder, self.prefill):
+            cells.clear()
 
 
 class Plan:
@@ -57,10 +79,11 @@ class Plan:
     Args:
         bench: of the model.
         judge: scores the encoded inputs.
+        tried: whether every method is put into the graph first, to see that it can be; else it is taken for able.
     """
 
-    def __init__(self, bench: Bench, judge: Judge) -> None:
-        self._bench, self._judge = bench, judge
+    def __init__(self, bench: Bench, judge: Judge, *, tried: bool = True) -> None:
+        self._bench, self._judge, self._tried = bench, judge, tried
         self._generates = bench.source.generation(1) is not None
         # What a figure depends on; not the folder's path, but its content, which is in `facts`.
         self._key = {
@@ -78,13 +101,14 @@ class Plan:
         row.label = "uncompressed"
         return row
 
-    def rows(self, asked: Sequence[Compressor], ratio: str) -> Iterator[Row]:
-        """The methods at a ratio, and the baselines."""
+    def rows(self, asked: Sequence[Compressor], budget: Budget) -> Iterator[Row]:
+        """The methods at a budget, and the baselines."""
+        ratio = budget.ratio
         for compressor in asked:
             # A baseline with default parameters is added below anyway.
             if compressor not in [make(name) for name in BASELINES if name in names()]:
-                yield self._asked(compressor, ratio)
-        keep = tokens_kept(self._tokens, ratio=ratio)
+                yield self._asked(compressor, budget)
+        keep = budget.of(self._tokens)
         yield self._row(make("uniform"), ratio, keep, keep)
         chance = self._row(make("random"), ratio, keep, keep)
         chance.runs = [self._figure(make("random", {"seed": seed}), keep, keep, True) for seed in range(SEEDS)]
@@ -103,15 +127,15 @@ class Plan:
             for name, merge in (("oracle", False), ("oracle, merged", True)):
                 yield Row(name, None, ratio, keep, runs=[self._oracle(keep, merge)])
 
-    def _asked(self, compressor: Compressor, ratio: str) -> Row:
+    def _asked(self, compressor: Compressor, budget: Budget) -> Row:
         try:
-            keep = tokens_kept(self._bench.model(compressor).seam(compressor).tokens, ratio=ratio)
+            keep = budget.of(self._bench.model(compressor).seam(compressor).tokens)
         except TokexportError as error:
-            return Row(label(compressor), compressor, ratio, tokens_kept(self._tokens, ratio=ratio), str(error))
-        reason = self._bench.refusal(compressor, keep)
+            return Row(label(compressor), compressor, budget.ratio, budget.of(self._tokens), str(error))
+        reason = self._bench.refusal(compressor, keep) if self._tried else ""
         if reason:
-            return Row(label(compressor), compressor, ratio, keep, reason)
-        return self._row(compressor, ratio, keep, keep)
+            return Row(label(compressor), compressor, budget.ratio, keep, reason)
+        return self._row(compressor, budget.ratio, keep, keep)
 
     def _resolution(self, ratio: str, keep: int) -> Row:
         """The largest smaller pictures of which the uncompressed encoder gives at most `keep` tokens."""
@@ -132,7 +156,8 @@ class Plan:
             self._cell("answers", None, own, of(seed), seed=seed, slots=keep, resolution=list(encoder.grid))
             for seed in judge.seeds
         ]
-        row = Row(resolution.NAME, None, ratio, own, runs=[cells])
+        pixels = next(iter(encoder.inputs.values())).shape[-2:]
+        row = Row(resolution.NAME, None, ratio, own, runs=[cells], picture=[int(side) for side in pixels])
         return self._timed(row, lambda: bench.smaller_times(encoder), resolution=list(encoder.grid))
 
     def _row(self, compressor: Compressor, ratio: str, own: int, keep: int) -> Row:
@@ -212,6 +237,5 @@ def method_of(text: str) -> Compressor:
 
 def label(compressor: Compressor) -> str:
     """A method with its parameters other than the defaults, in the syntax of `method_of`."""
-    default = parameters(make(compressor.method.name))
-    other = [f"{key}={value}" for key, value in parameters(compressor).items() if value != default[key]]
+    other = [f"{key}={value}" for key, value in changed(compressor).items()]
     return compressor.method.name + (":" + ",".join(other) if other else "")

@@ -14,29 +14,17 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
 from ...errors import RequestError
-from ...graph_passes.budget import parse_ratio
-from ...graph_passes.compressors import make, methods
-from ...graph_passes.compressors.blocks.texts import TEXT
 from ...runtimes.bundle.losses import refuse_loss
-from ..bundling import variants
 from ..bundling.graphs import versions
-from ..evaluate.bench import Bench
-from ..evaluate.judges import Folder, Judge, Questions
 from ..evaluate.machine import machine
 from ..progress import Advance, log_of
-from ..sources.clip import clip_of
-from ..sources.texts import refuse_text
-from .cells import FILE, PICTURE, TABLE, Cell, Cells
-from .rows import BASELINES, Plan, Row, label, method_of
+from .cells import FILE, PICTURE, TABLE, Cell, Cells, Compute
+from .rows import BASELINES, Row, label
+from .study import RATIOS, Request, Study
+from .workers import compute_by
 
 if TYPE_CHECKING:
-    from ...graph_passes.compressors import Compressor
-    from ..sources.clip import Clip
-    from ..sources.source import Parts, Source
-
-RATIOS = ("0.5", "0.75", "0.85", "0.9")
-
-# Of one cell that is done: how many are done, how many there are, and what it was.
+    from ..sources.source import Parts
 
 
 def sweep(
@@ -44,7 +32,7 @@ def sweep(
     out: Path | str | None = None,
     *,
     methods: Sequence[str] = (),
-    ratios: Sequence[str] = RATIOS,
+    ratios: Sequence[str] = (),
     seeds: int = 3,
     questions: int = 1024,
     inputs: Path | None = None,
@@ -53,6 +41,8 @@ def sweep(
     frames: int | None = None,
     fps: float | None = None,
     seam: str = "auto",
+    workers: int = 1,
+    scheduler: str | None = None,
     advance: Advance = log_of,
 ) -> dict[str, Any]:
     """Judge methods at ratios, and write sweep.json and sweep.png.
@@ -61,14 +51,16 @@ def sweep(
         source: as in `pipeline.export`.
         out: folder for the results and the cells; None: ``./<source>-sweep``. Cells that it has are not computed again.
         methods: ``apet`` or ``apet:merge=false,basis=16``; none: all that fit the model's modality.
-        ratios: shares removed.
+        ratios: shares removed; none: 0.5, 0.75, 0.85 and 0.9.
         seeds, questions: sets of questions, and how many are in each.
         inputs: a folder of images, videos or sounds; agreement on it is judged instead of the model's questions.
         prompt: asked about each input.
         parts: with ``encoder`` no language model is read, and tokens are judged, not answers.
         frames, fps: as in `pipeline.export`.
         seam: where all methods go; ``auto``: each where its paper has it.
-        advance: called after each cell.
+        workers: processes that compute cells side by side, each with the model open.
+        scheduler: address of a Dask scheduler whose workers compute them instead.
+        advance: called after each cell: how many are done, how many there are, and what it was.
 
     Returns:
         The content of sweep.json: the request, ``uncompressed``, and ``rows``.
@@ -79,19 +71,35 @@ def sweep(
     """
     from .picture import draw
 
-    asked = [method_of(text) for text in methods]
-    _check_asked(ratios, seeds, questions, seam)
-    opened = _opened(source, parts, clip_of(frames, fps), asked, inputs, prompt)
-    bench = Bench(opened, seam)
-    judge: Judge = Folder(bench, inputs, prompt) if inputs else Questions(bench, questions, seeds)
+    asked = (seeds, questions, inputs, prompt, parts, seam)
+    request = Request(source, tuple(methods), tuple(ratios) or RATIOS, *asked, frames=frames, fps=fps)
+    compute = compute_by(request, workers, scheduler)
+    result, folder = measured(Study(request), out, compute, advance)
+    (folder / TABLE).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    draw(result, folder / PICTURE)
+    return {**result, "out": str(folder)}
+
+
+def measured(study: Study, out: Path | str | None, compute: Compute, advance: Advance) -> tuple[dict[str, Any], Path]:
+    """Compute what the folder has not yet, and make the table.
+
+    Args:
+        study: its rows are those of the table.
+        out: as in `sweep`.
+        compute: gives the figures of cells.
+        advance: as in `sweep`.
+
+    Returns:
+        The content of sweep.json, which is not written, and the folder.
+
+    Raises:
+        RequestError: as `sweep`.
+    """
     # Only now: a refused request must leave no folder.
-    folder = Path(out) if out is not None else Path(f"{opened.name}-sweep")
-    _check_folder(folder, inputs, [*opened.files, *variants.files(asked)])
+    folder = Path(out) if out is not None else Path(f"{study.source.name}-sweep")
+    _check_folder(folder, study.request.inputs, study.files)
+    judge, whole, rows = study.judge, study.whole, study.rows
     cells = Cells(folder)
-    chosen = asked or [make(name) for name in _fitting(opened, _asks(opened))]
-    plan = Plan(bench, judge)
-    whole = plan.uncompressed()
-    rows = [row for ratio in dict.fromkeys(ratios) for row in plan.rows(chosen, ratio)]
     wanted = {cell.name: cell for row in [whole, *rows] for cell in row.cells()}
     found, done = sum(cell in cells for cell in wanted.values()), 0
 
@@ -100,10 +108,10 @@ def sweep(
         done += 1
         advance(done, len(wanted), f"{cell.key['what']} {cell.key['method']} {cell.key['keep']}")
 
-    cells.complete(wanted.values(), count)
+    cells.complete(wanted.values(), count, compute)
     full = _figures(whole, cells, judge.figure, {})
     result = {
-        "source": opened.record().model_dump(),
+        "source": study.source.record().model_dump(),
         "figure": judge.figure,
         "metric": judge.metric,
         "seeds": len(judge.seeds),
@@ -116,52 +124,7 @@ def sweep(
         **machine(),
         "versions": versions(),
     }
-    (folder / TABLE).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    draw(result, folder / PICTURE)
-    return {**result, "out": str(folder)}
-
-
-def _check_asked(ratios: Sequence[str], seeds: int, questions: int, seam: str) -> None:
-    for ratio in ratios:
-        parse_ratio(ratio)
-    if seeds < 1 or questions < 1:
-        raise RequestError(f"{seeds} seeds of {questions} questions are no questions", fix="Ask at least one of each.")
-    if seam.startswith("decoder_layer:"):
-        raise RequestError(
-            f"a sweep compares what encoders keep, and seam {seam} is in the language model",
-            fix=f"Export each: tokexport model SOURCE --method cls_topk --seam {seam} --ratio 0.5.",
-        )
-
-
-def _opened(
-    source: str | None,
-    parts: Parts,
-    clip: Clip | None,
-    asked: Sequence[Compressor],
-    inputs: Path | None,
-    prompt: str | None,
-) -> Source:
-    """The model, which these methods and inputs can be judged by."""
-    from ..opening import open_source
-
-    opened = open_source(source, parts=parts, clip=clip)
-    _check_task(opened, asked, inputs, prompt)
-    return opened
-
-
-def _check_task(opened: Source, asked: Sequence[Compressor], inputs: Path | None, prompt: str | None) -> None:
-    """Refuse a model without questions where no inputs are given, and methods that read one where none is asked."""
-    for method in () if _asks(opened) else asked:
-        fix = "Leave it out; tokexport model --parts encoder takes it."
-        refuse_text(method, f"a sweep asks {opened.name} no question", fix)
-    if inputs is None and not opened.has_task:
-        raise RequestError(
-            f"{opened.name} has no questions with known answers",
-            fix="Give a folder of your images, videos or sounds: --inputs FOLDER. Agreement with the uncompressed "
-            "model is judged then.",
-        )
-    if inputs is None and prompt is not None:
-        raise RequestError("--prompt goes with --inputs", fix="Give the folder whose files it is asked about.")
+    return result, folder
 
 
 def _check_folder(folder: Path, inputs: Path | None, sources: Sequence[Path]) -> None:
@@ -180,18 +143,6 @@ def _check_folder(folder: Path, inputs: Path | None, sources: Sequence[Path]) ->
                 where=str(folder),
                 fix="Move that file elsewhere, or name another folder: -o FOLDER.",
             )
-
-
-def _asks(source: Source) -> bool:
-    """Whether a question about each input reaches the model, as text that a method can read too."""
-    return bool(source.text_seam) and source.generation(1) is not None
-
-
-def _fitting(source: Source, asks: bool) -> list[str]:
-    """The methods, without baselines, for the model's modality."""
-    fitting = [method for method in methods() if source.takes in method.modalities and method.family != "baseline"]
-    known = [method.name for method in fitting if method.name not in BASELINES]
-    return [name for name in known if asks or TEXT not in make(name).signals()]
 
 
 def _figures(row: Row, cells: Cells, figure: str, full: dict[str, Any]) -> dict[str, Any]:
@@ -220,6 +171,8 @@ def _figures(row: Row, cells: Cells, figure: str, full: dict[str, Any]) -> dict[
         shown["cosine"] = fmean(score["cosine"] for run in scores for score in run)
     if full:
         shown["share"] = shown[figure] / full[figure]
+    if row.picture:
+        shown["picture"] = row.picture
     for cell in row.encoder:
         times = cells[cell]
         shown |= {name: times[name] for name in ("encoder_ms", "compressor_ms") if name in times}

@@ -17,7 +17,7 @@ from typing import Any
 from ... import entry_points
 from ...errors import RequestError, nearest
 from . import base
-from .base import OUTPUTS, Case, Compressed, Compressor, Example, Method, compressor, parameters
+from .base import OUTPUTS, Case, Compressed, Compressor, Example, Method, changed, compressor, parameters
 
 __all__ = [
     "OUTPUTS",
@@ -26,6 +26,7 @@ __all__ = [
     "Compressor",
     "Example",
     "Method",
+    "changed",
     "compressor",
     "compressor_class",
     "make",

@@ -243,3 +243,9 @@ def parameters(compressor: Compressor) -> dict[str, Any]:
     if values.get("weights"):
         values["weights"] = Path(values["weights"]).name
     return values
+
+
+def changed(compressor: Compressor) -> dict[str, Any]:
+    """The `parameters` that are not the defaults of the method."""
+    default = parameters(type(compressor)())
+    return {key: value for key, value in parameters(compressor).items() if value != default[key]}

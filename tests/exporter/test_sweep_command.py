@@ -22,7 +22,7 @@ from tokexport.exporter.evaluate import bench as sweep_bench
 from tokexport.exporter.evaluate.judges import Folder, Questions
 from tokexport.exporter.opening import open_source
 from tokexport.exporter.sweeps import rows as sweep_rows
-from tokexport.exporter.sweeps import sweep as sweeping
+from tokexport.exporter.sweeps import study as studying
 from tokexport.exporter.sweeps.rows import label, method_of
 from tokexport.exporter.zoo.tiny_vlm.scenes import scene
 from tokexport.graph_passes.compressors import make
@@ -52,7 +52,7 @@ def bench() -> sweep_bench.Bench:
 @pytest.fixture
 def folder(tmp_path, monkeypatch, bench) -> Path:
     monkeypatch.setattr(
-        sweeping, "Bench", lambda source, seam: bench if source.name == "tiny-vlm" else sweep_bench.Bench(source, seam)
+        studying, "Bench", lambda source, seam: bench if source.name == "tiny-vlm" else sweep_bench.Bench(source, seam)
     )
     monkeypatch.setattr(sweep_bench, "ROUNDS", 2)
     monkeypatch.chdir(tmp_path)

@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 from tokexport.exporter import pipeline
 from tokexport.exporter.cli import main
 from tokexport.exporter.opening import open_source
-from tokexport.exporter.sweeps.sweep import _fitting
+from tokexport.exporter.sweeps.study import fitting
 from tokexport.exporter.zoo.tiny_video.clips import Clip, Thing, draw
 
 
@@ -104,7 +104,7 @@ def test_a_frame_of_its_own_is_no_place_to_select(tmp_path: Path, monkeypatch: p
 
 
 def test_a_sweep_takes_the_methods_for_videos_and_those_for_everything() -> None:
-    fitting = _fitting(open_source("tiny-video"), asks=False)
-    assert {"evs", "holitom", "temporal_pool", "kcenter_merge", "divprune"} <= set(fitting)
-    assert not {"visionzip", "pixel_unshuffle", "a_tome", "pool1d", "random"} & set(fitting)
-    assert {"evs", "prunevid"}.isdisjoint(_fitting(open_source("tiny-vlm"), asks=False))
+    known = fitting(open_source("tiny-video"), asks=False)
+    assert {"evs", "holitom", "temporal_pool", "kcenter_merge", "divprune"} <= set(known)
+    assert not {"visionzip", "pixel_unshuffle", "a_tome", "pool1d", "random"} & set(known)
+    assert {"evs", "prunevid"}.isdisjoint(fitting(open_source("tiny-vlm"), asks=False))

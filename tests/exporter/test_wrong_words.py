@@ -18,7 +18,14 @@ def typed(*arguments: str, code: int = 2) -> Result:
 
 @pytest.mark.parametrize(
     ("word", "right"),
-    [("export", "model"), ("convert", "model"), ("benchmark", "bench"), ("infer", "run"), ("verfy", "verify")],
+    [
+        ("export", "model"),
+        ("convert", "model"),
+        ("benchmark", "bench"),
+        ("suggest", "recommend"),
+        ("infer", "run"),
+        ("verfy", "verify"),
+    ],
 )
 def test_a_command_of_another_tool_is_answered_with_ours(word: str, right: str) -> None:
     assert f"Did you mean `tokexport {right}`?" in typed(word, "--method", "apet").stderr
@@ -31,6 +38,9 @@ def test_a_command_of_another_tool_is_answered_with_ours(word: str, right: str) 
         (("model", "-m", "apet"), "--method"),
         (("model", "--output", "x"), "--out"),
         (("run", "b", "--question", "x"), "--prompt"),
+        (("recommend", "--keep", "64"), "--tokens"),
+        (("recommend", "--latency", "5"), "--latency-ms"),
+        (("sweep", "--jobs", "2"), "--workers"),
     ],
 )
 def test_an_option_of_another_tool_too(arguments: tuple[str, ...], right: str) -> None:
