@@ -17,7 +17,11 @@ _RECOGNISERS = {
 }
 _PEER = "faster-whisper, int8 weights"
 # Row of results/real_size_vlm.json -> what it is called.
-_MODELS = {"smolvlm-500m": "SmolVLM-500M", "internvl3-1b": "InternVL3-1B"}
+_MODELS = {
+    "llava-clip-l-qwen2-0.5b": "LLaVA of CLIP-L/336 and Qwen2-0.5B",
+    "smolvlm-500m": "SmolVLM-500M",
+    "internvl3-1b": "InternVL3-1B",
+}
 _ASKED = "--method kcenter_merge --ratio 0.85 --prompt-length 32"
 
 
