@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ...graph_passes.compressors import Case, Compressor
 
 HALF = {"fp16": "float16", "bf16": "bfloat16"}
+# What transformers and `decoders.states.prepare` call such a module.
+LINEAR = "linear_attn"
+SUMMED = "the state of a linear attention sums over a whole sequence"
 
 
 def typed(
@@ -36,11 +39,23 @@ def typed(
     if samples and inner:
         runnable = model.clone()
         fill(runnable, inner)
-    islands = find_islands(runnable, samples) if samples else {}
+    islands = {**_summed(model), **(find_islands(runnable, samples) if samples else {})}
     report = to_half(model, HALF[precision], islands, typed_io=_typed_io(model))  # type: ignore[arg-type]
-    notes = [f"fp32 island {name}: {why}" for name, why in islands.items()]
+    notes = [f"fp32 island {name}: {why}" for name, why in islands.items() if why != SUMMED]
     kept = len(report.islands) - len(islands)
     return model, [*notes, f"{report.nodes} nodes compute in {precision}, {kept} by their kind in fp32"]
+
+
+def _summed(model: ir.Model) -> dict[str, str]:
+    """The nodes of linear attention, but for its projections: its state sums over a whole sequence."""
+    from ...graph_passes.ir_tools.walk import Walk, node_keys
+    from ...graph_passes.seams.scopes import Scopes
+
+    if not any("state_linear_" in (value.name or "") for value in model.graph.outputs):
+        return {}
+    walk = Walk(model)
+    keys, scopes = node_keys(walk.graph), Scopes(walk).paths
+    return {keys[node]: SUMMED for node in walk.nodes if scopes.get(node, "").rpartition(".")[2] == LINEAR}
 
 
 def _typed_io(model: ir.Model) -> list[str]:

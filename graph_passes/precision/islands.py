@@ -111,8 +111,8 @@ def half_slots(node: ir.Node, half: ir.DataType, opset: int) -> tuple[set[int], 
     """Indices of the inputs and outputs whose type may be `half` by the ONNX standard; empty for unknown operators."""
     import onnx
 
-    # The output type of these is an attribute.
-    if node.op_type in ("Cast", "ConstantOfShape"):
+    # Its types are attributes, of any float.
+    if node.op_type == "Cast":
         sides = (node.inputs[0], node.outputs[0])
         return tuple({0} if value is not None and value.dtype == FLOAT else set() for value in sides)  # type: ignore
     try:

@@ -224,6 +224,29 @@ def test_models_all_of_whose_layers_attend_are_as_before():
     assert prepare(SimpleNamespace(layers=[object(), object()], config=plain)) == {}
 
 
+def test_a_state_is_summed_in_float32_whatever_the_precision(decoder, request):
+    if "qwen3_5" not in request.node.name:
+        pytest.skip("it has convolutions alone")
+    from tokexport.exporter.bundling.typed import typed
+    from tokexport.exporter.sources.torch_export import export_graph
+
+    decode = next(graph for graph in decoder.graphs(KEEP, [1, 2], 5) if graph.role == "decode")
+    half, _ = typed(export_graph(decode), "bf16")
+    ends = {value.name: value for value in half.graph.outputs}
+    state = next(value for name, value in ends.items() if "state_linear_" in (name or ""))
+    # What the state is computed from is in float32, up to the projections, which are not.
+    todo, seen = [state.producer()], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen or node.op_type in ("Conv", "Cast"):
+            continue
+        seen.add(node)
+        assert all(one.dtype.name != "BFLOAT16" for one in (*node.inputs, *node.outputs) if one is not None), node
+        todo += [one.producer() for one in node.inputs if one is not None]
+    assert len(seen) > 5
+    assert any(node.op_type == "MatMul" and node.outputs[0].dtype.name == "BFLOAT16" for node in half.graph)
+
+
 @pytest.mark.slow
 def test_tensorrt_rtx_builds_the_graphs(decoder, tmp_path):
     pytest.importorskip("tensorrt_rtx")

@@ -194,6 +194,19 @@ def test_constant_nodes_and_types_in_attributes_follow() -> None:
     np.testing.assert_array_equal(got, np.full((1, 4), 5, np.float32))
 
 
+def test_what_the_opset_has_no_type_for_stays_in_float32() -> None:
+    """ConstantOfShape gives bfloat16 from opset 20 on."""
+    t = Toy(1, 4)
+    shape = t.const("shape", np.array([1, 4]))
+    filled = t.op("ConstantOfShape", shape, name="filled", value=ir.tensor(np.array([3], np.float32)))
+    model = t.model(t.op("Add", t.x, filled, name="y"))
+    assert model.graph.opset_imports[""] < 20
+    report = precision.to_half(model, "bfloat16")
+    assert any("no bfloat16 ConstantOfShape" in why for why in report.islands.values())
+    node = next(node for node in model.graph if node.op_type == "ConstantOfShape")
+    assert node.outputs[0].dtype == ir.DataType.FLOAT and types(model)["filled"] == ir.DataType.BFLOAT16
+
+
 def test_large_weights_are_converted_when_read_and_name_themselves_when_they_overflow() -> None:
     t = Toy(1, 100)
     reads: list[int] = []
