@@ -83,7 +83,7 @@ def test_a_wrong_pick_has_regret_and_a_tie_has_none(tmp_path):
     best = method.reference(case, tokens, **learned).kept_indices.item()
     picks = [select.selection(tokens, torch.tensor([[i]])) for i in range(3)]
     regrets = [method.replay(case, tokens, pick, **learned).regret.item() for pick in picks]
-    assert best in (0, 2) and regrets[best] == 0 and max(regrets) > 0.01
+    assert best in (0, 2) and regrets[best] == 0 and max(regrets) > 1e-3
     assert regrets[0] == regrets[1]
 
 
