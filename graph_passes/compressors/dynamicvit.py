@@ -12,7 +12,7 @@ in_conv.1 (W), out_conv.0, out_conv.2 and out_conv.4 (the MLP), each with its bi
 .safetensors. Tokens removed at an earlier stage are no part of the mean there either.
 
 Released: in front of blocks 3, 6 and 9 of 12, which is behind the layers 2, 5 and 8, K = int(N .7), int(N .49) and
-int(N .343): the recipe `dynamicvit`. Slots are in spatial order, there by score; blocks do not see the order.
+int(N .343): the recipe `dynamicvit-blocks`. Slots are in spatial order, there by score; blocks do not see the order.
 Domain: any K from 1 to N; K = N is the identity.
 """
 
