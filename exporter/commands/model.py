@@ -43,7 +43,7 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
 @click.option(
     "--rebuild",
     is_flag=True,
-    help="With --seam encoder_layer:I or encoder_attention:I: put all tokens back at their places behind the encoder's last layer.",
+    help="With a --seam in the encoder, as encoder_layer:I: put all tokens back at their places behind its last layer.",
 )
 @click.option(
     "--set",

@@ -1,6 +1,6 @@
 """dynamicvit: keep the K tokens that a small trained network gives the highest score, unchanged.
 
-Source: DynamicViT (Rao et al. 2021, arXiv 2106.02034) and its code, at inference. For tokens X [N, D], D a multiple of 4:
+Source: DynamicViT (Rao et al. 2021, arXiv 2106.02034) and its code, at inference. For tokens X [N, D], 4 divides D:
 
     Z = gelu(W norm(x) + b)                                    [N, D]
     u_i = the first half of the channels of z_i, and the mean over all tokens of the second half

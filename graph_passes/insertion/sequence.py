@@ -2,8 +2,8 @@
 
 A step says how many of its input tokens it keeps, as a share or as a count, and at which seam. Seams are named as in
 `seams.find`; in addition, ``encoder_layer:1/4`` is the layer that completes the first quarter of all layers, so that
-one recipe fits encoders of any depth; ``encoder_attention:1/4`` likewise. Seams are resolved in the graph without compressors, and the steps are in the
-order in which tokens pass them.
+one recipe fits encoders of any depth; ``encoder_attention:1/4`` likewise. Seams are resolved in the graph without
+compressors, and the steps are in the order in which tokens pass them.
 
 Outputs and size bias are about the tokens of the first step (see `compose`). Inside the encoder, attention after a
 step, up to the next one, gets the logarithm of how many of these tokens were merged into each slot.

@@ -186,7 +186,7 @@ class Recipe(_Strict):
         """The average number of tokens over the layers of a budget, computed from the steps."""
         counts, inside = self.counts(budget.tokens), budget.over == "language model"
         first, side = (self.entering(budget.tokens), "decoder") if inside else (budget.tokens, "encoder")
-        # Layer i computes with the tokens left by the last step in an earlier layer, if only its feed-forward has fewer.
+        # Layer i counts the tokens left by the last step in an earlier layer, even if its feed-forward has fewer.
         ends = [
             (layers_up_to(entry.seam, budget.layers, side), left)
             for entry, left in zip(self.steps, counts)

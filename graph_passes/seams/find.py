@@ -120,8 +120,9 @@ def resolve(model: ir.Model, name: str = "auto", method_seam: str = "encoder_out
 
     Args:
         model: the graph; values without shapes are annotated, nothing else changes.
-        name: a seam's name, ``encoder_attention:<i>``, ``tensor:<value name>`` for any value, or ``auto``: the seam of the method's paper. Where
-            the graph lacks it or selecting there is not valid, the next of `FALLBACK` downstream of it, then upstream.
+        name: a seam's name, ``encoder_attention:<i>``, ``tensor:<value name>`` for any value, or ``auto``: the seam of
+            the method's paper. Where the graph lacks it or selecting there is not valid, the next of `FALLBACK`
+            downstream of it, then upstream.
         method_seam: the seam of the paper.
 
     Raises:

@@ -90,5 +90,5 @@ def test_a_wrong_pick_has_regret_and_a_tie_has_none(tmp_path):
 def test_refusals():
     with pytest.raises(RequestError, match="6 is no multiple of 4"):
         make("dynamicvit").check(Case(9, 6, 3))
-    with pytest.raises(RequestError, match="stage -1 is negative.*stage=0"):
+    with pytest.raises(RequestError, match=r"stage -1 is negative.*stage=0"):
         make("dynamicvit", {"stage": -1})
