@@ -263,7 +263,7 @@ def _at(module: nn.Module, seam: Seam, action: Any) -> Iterator[None]:
         # First, so that hooks of the model's own that collect hidden states see the new tokens too.
         handle = place.register_forward_hook(on_output, prepend=True)
     try:
-        with readers:
+        with readers if seam.side == "input" else nullcontext():
             yield
     finally:
         handle.remove()
