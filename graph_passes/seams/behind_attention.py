@@ -81,8 +81,12 @@ def _below(walk: Walk, value: ir.Value, inside: set[ir.Node], without: ir.Node |
 
 def _reader(scopes: Scopes, layer: str, value: ir.Value) -> str:
     """The outermost module in a layer that reads this value alone, such as the norm in front of the feed-forward."""
-    inner = dict.fromkeys(
-        path for node in value.consumers() for path in scopes.around(node) if path.startswith(f"{layer}.")
-    )
+    inner: dict[str, None] = {}
+    todo = [value]
+    while todo:
+        for node in todo.pop().consumers():
+            # Another precision puts casts in front of a module, and a quantised graph its rounding.
+            todo += [output for output in node.outputs if unrounded(output) is value]
+            inner |= dict.fromkeys(path for path in scopes.around(node) if path.startswith(f"{layer}."))
     paths = sorted(inner, key=lambda path: path.count("."))
-    return next((path for path in paths if scopes.entering(path) == [value]), "")
+    return next((path for path in paths if [unrounded(one) for one in scopes.entering(path)] == [value]), "")

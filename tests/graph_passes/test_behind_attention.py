@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import onnx_ir as ir
 import pytest
 from tokexport.errors import RequestError
 from tokexport.graph_passes.compress import compress
@@ -62,3 +63,14 @@ def test_a_feed_forward_beside_the_attention_leaves_no_place():
 def test_where_no_layers_are_known_it_is_refused():
     with pytest.raises(RequestError, match=r"'encoder_attention:0' was not found"):
         resolve(toy_vit(), "encoder_attention:0")
+
+
+def test_a_cast_in_front_of_the_feed_forward_hides_no_module():
+    model = layered()
+    values = {value.name: value for node in model.graph for value in node.outputs}
+    reader = values["m0"].producer()
+    cast = ir.node("Cast", [values["r0"]], {"to": ir.DataType.FLOAT.value}, name="/tower/layers.0/cast")
+    cast.outputs[0].name, cast.outputs[0].type, cast.outputs[0].shape = "cast", values["r0"].type, values["r0"].shape
+    model.graph.insert_before(reader, cast)
+    reader.replace_input_with(0, cast.outputs[0])
+    assert resolve(model, "encoder_attention:0").module == "tower.layers.0.ff"
