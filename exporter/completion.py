@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 _PLACES = ("encoder_output", "projector_input", "projector_output")
-_SEAMS = ("auto", *_PLACES, "encoder_layer:", "encoder_layer:*", "decoder_layer:", "tensor:")
+_SEAMS = ("auto", *_PLACES, "encoder_layer:", "encoder_layer:*", "encoder_attention:", "decoder_layer:", "tensor:")
 
 
 def _starting(names: Iterable[str], incomplete: str) -> list[CompletionItem]:

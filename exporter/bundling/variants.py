@@ -17,6 +17,7 @@ from ...graph_passes.compressors.blocks.weights import ReadsWeights
 from ...graph_passes.insertion.sequence import Step, least_at
 from ...graph_passes.recipes import load, recipe_file, refuse_with_recipe
 from ...graph_passes.recipes import names as recipe_names
+from ...graph_passes.seams.seam import INSIDE
 from . import graphs
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def check_places(source: Source, steps: Sequence[Step]) -> None:
     """
     for number, step in enumerate(steps):
         seam = source.seam_for(step.compressor) if step.seam == "auto" else step.seam
-        inside = seam.startswith("encoder_layer:")
+        inside = seam.startswith(INSIDE)
         rebuilt = inside and any(later.rebuild for later in steps[number:])
         why = source.windows if inside and source.windows else "" if rebuilt else source.joins
         if why and (inside or seam == "encoder_output"):

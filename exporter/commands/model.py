@@ -36,13 +36,14 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
 @click.option(
     "--seam",
     shell_complete=completion.seams,
-    help="Where the compressor goes; `tokexport inspect` lists the seams of a file. decoder_layer:I: behind layer I, "
-    "from 0, of a folder's language model.  [default: auto]",
+    help="Where the compressor goes; `tokexport inspect` lists the seams of a file. encoder_attention:I: in layer I, "
+    "from 0, between attention and feed-forward; decoder_layer:I: behind layer I of a folder's language model.  "
+    "[default: auto]",
 )
 @click.option(
     "--rebuild",
     is_flag=True,
-    help="With --seam encoder_layer:I: put all tokens back at their places behind the encoder's last layer.",
+    help="With a --seam in the encoder, as encoder_layer:I: put all tokens back at their places behind its last layer.",
 )
 @click.option(
     "--set",

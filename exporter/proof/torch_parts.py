@@ -239,20 +239,23 @@ def _injecting(module: nn.Module, injected: Injected | None, calls: list[dict[st
 
 @contextmanager
 def _at(module: nn.Module, seam: Seam, action: Any) -> Iterator[None]:
-    """Call `action` with the tensor at the seam; a tensor it returns replaces that."""
-    place = module.get_submodule(seam.module)
+    """Call `action` with the tensor at the seam; a tensor it returns replaces that, for all that read it later."""
+    from .torch_readers import Readers
+
+    place, readers = module.get_submodule(seam.module), Readers()
 
     def on_output(_: nn.Module, __: Any, output: Any) -> Any:
         new = action(_first(output))
         return None if new is None else _with_first(output, new)
 
     def on_input(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        if args:
-            new = action(args[0])
-            return None if new is None else ((new, *args[1:]), named)
-        name = next(name for name, value in named.items() if _is_at(value, seam))
-        new = action(named[name])
-        return None if new is None else (args, {**named, name: new})
+        name = "" if args else next(name for name, value in named.items() if _is_at(value, seam))
+        own = named[name] if name else args[0]
+        new = action(own)
+        if new is None:
+            return None
+        readers.of, readers.new = own, new
+        return (args, {**named, name: new}) if name else ((new, *args[1:]), named)
 
     if seam.side == "input":
         handle = place.register_forward_pre_hook(on_input, with_kwargs=True)
@@ -260,7 +263,8 @@ def _at(module: nn.Module, seam: Seam, action: Any) -> Iterator[None]:
         # First, so that hooks of the model's own that collect hidden states see the new tokens too.
         handle = place.register_forward_hook(on_output, prepend=True)
     try:
-        yield
+        with readers if seam.side == "input" else nullcontext():
+            yield
     finally:
         handle.remove()
 

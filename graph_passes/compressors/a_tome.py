@@ -1,7 +1,8 @@
 """A-ToMe: the most similar neighbours in time are averaged, round after round, until K are left.
 
-Source: A-ToMe (arXiv 2306.16009, Interspeech 2023), which merges inside the blocks of a speech encoder, by a threshold
-or a fixed ratio; here the fixed ratio, and all rounds at one seam. One round on t tokens with a metric M [t, Dk]:
+Source: A-ToMe (arXiv 2306.16009, Interspeech 2023), which merges inside the blocks of a speech encoder, between
+attention and feed-forward, by a threshold or a fixed ratio; here the fixed ratio, and all rounds at one seam (the
+recipe `a-tome-blocks` has one in every block). One round on t tokens with a metric M [t, Dk]:
 
     pairs    (0, 1), (2, 3), ...: each token at an even position and the next one
     r        = min(t - K, floor(ratio t)) pairs of the largest cosine(M_2i, M_2i+1), the lowest index among equals

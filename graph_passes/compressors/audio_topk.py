@@ -1,8 +1,8 @@
 """audio_topk: keep the K audio frames or patches that receive the most attention.
 
 Source: token pruning of audio transformers (arXiv 2504.01690), inside the blocks of AST and AudioMAE: the top K by
-CLS attention or, without CLS, by the mean attention that a patch receives, in order, nothing merged. The blocks and
-rates of the paper are not known; here it is applied at one seam. It is `cls_topk` with the attention that speech
+CLS attention or, without CLS, by the mean attention that a patch receives, in order, nothing merged. Here it is applied
+at one seam; the recipe `ast-blocks` has three, inside blocks as theirs. It is `cls_topk` with the attention that speech
 encoders have. Domain: any K from 1 to N; K = N is the identity.
 """
 

@@ -186,7 +186,8 @@ class Learned(Protocol):
     """A compressor with weights. They are further inputs of its node, behind the signals, and never inside its body.
 
     `reference` and `onnx` take them as keywords, behind the signals. They lie in the graph in the dtype of the tokens,
-    and both compute with them in float32. Its outputs follow from no choice that rounding could turn.
+    and both compute with them in float32. One that chooses tokens has a `replay` that takes them likewise; a bundle's
+    proof has no weights to judge a choice by, so there it must be the reference's own.
     """
 
     def arrays(self, case: Case) -> dict[str, np.ndarray]:

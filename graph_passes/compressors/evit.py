@@ -7,8 +7,9 @@ Source: EViT (arXiv 2202.07800, ICLR 2022) and its code. For tokens X [N, D], at
 
 Released: inside blocks 3, 6 and 9 of a ViT, between attention and MLP, K - 1 = ceil(.7 (N - 1)) of the
 patches, in descending attention with the fused token last, trained or at least finetuned that way. Here it is applied
-at a seam (``--seam encoder_layer:<i>`` is nearest), slots are in spatial order, and the fused one has the position of
-the token of the K-th largest attention: approximate. Its size is 1, as in EViT's own attention (see `remainder`).
+at a seam (``--seam encoder_attention:3`` is the first of theirs; the recipe `evit-blocks` has all three), slots are in
+spatial order, and the fused one has the position of the token of the K-th largest attention: approximate. Its size is
+1, as in EViT's own attention (see `remainder`).
 
 Domain: 2 <= K < N.
 """

@@ -14,7 +14,8 @@ Each round pairs even with odd tokens as ToMe does (see `tome`). To remove r of 
 
 so tokens that CLS attends to are not merged. The attention of a slot is the mean over the tokens of its last merge.
 Slots are in spatial order, as in the simple form. Differs from the form in LLaVA: rounds also work with fewer than 40
-tokens, where that code fails. The attention is that of the last block before the seam, there that of the second last.
+tokens, where that code fails. There it sits between attention and MLP of the last block that is used (the recipe
+`folder-last-block`); behind the encoder the attention is that of its last block.
 Domain: any K from 2 to N; K = N is the identity.
 """
 

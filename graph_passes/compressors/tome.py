@@ -1,7 +1,8 @@
 """ToMe: the most similar pairs of tokens are averaged, round after round, until K are left.
 
-Source: ToMe (arXiv 2210.09461, ICLR 2023), which merges r tokens in each block of an encoder; here all rounds run at
-one seam. For a metric M [t, Dk] of t tokens:
+Source: ToMe (arXiv 2210.09461, ICLR 2023), which merges r tokens in each block of an encoder, between its attention and
+its MLP (``--seam 'encoder_attention:*'``, the recipe `tome-blocks`); here all rounds run at one seam. For a metric M
+[t, Dk] of t tokens:
 
     A = tokens at even positions, B = those at odd ones
     every a finds its most similar b: argmax_b cosine(M_a, M_b), the lowest among equals

@@ -18,7 +18,7 @@ from ..ir_tools.input_shapes import fix_of
 from ..ir_tools.model_io import ensure_opset
 from ..resize.plan import Plan as Resize
 from ..resize.plan import plan_downstream
-from ..seams.seam import Seam
+from ..seams.seam import INSIDE, Seam
 from .inserted import Inserted
 from .placeholder import replaced_value
 from .signals import check_signal
@@ -104,7 +104,7 @@ def plan_insertion(
     tokens = _seam_value(model, seam)
     for name in compressor.signals():
         check_signal(model, seam, name, text_length(compressor))
-    if not compressor.method.positions and seam.name.startswith(("encoder_layer:", "decoder_layer:")):
+    if not compressor.method.positions and seam.name.startswith((*INSIDE, "decoder_layer:")):
         raise RequestError(
             f"slots of {compressor.method.name} have no positions, but the layers after seam {seam.name} need them",
             fix="Put it at encoder_output, projector_input or projector_output.",
@@ -132,7 +132,7 @@ def plan_insertion(
         resize=resize,
         weigh=weigh,
         # A seam after the last layer has no attention downstream for sizes to act on.
-        bias=weigh and seam.name.startswith("encoder_layer:") and resize.attends(model, end),
+        bias=weigh and seam.name.startswith(INSIDE) and resize.attends(model, end),
         pooled=weigh and pools_by_attention(model, replaced, end),
         until=end,
         after=after,

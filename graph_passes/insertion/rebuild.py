@@ -29,6 +29,7 @@ from ..compressors.blocks import select
 from ..ir_tools.builder import Builder
 from ..ir_tools.extract import values_by_name
 from ..ir_tools.walk import Walk, dims, unique_name
+from ..seams.behind_attention import behind_attention
 from ..seams.find import find_seams, resolve
 from ..seams.seam import Seam
 from ..seams.structure import moved_downstream
@@ -119,7 +120,8 @@ def inside(model: ir.Model, name: str) -> Seam:
     Raises:
         RequestError, GraphError: as `seams.resolve`, for another reason than that.
     """
-    seam = next((one for one in find_seams(model) if one.name == name), None)
+    seams = find_seams(model)
+    seam = next((one for one in seams if one.name == name), None) or behind_attention(model, name, seams)
     if seam is None or seam.valid or "downstream" not in seam.why:
         return resolve(model, name)
     copy = model.clone()

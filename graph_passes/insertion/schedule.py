@@ -1,6 +1,7 @@
-"""One compressor behind every layer of an encoder but the last, each removing as many tokens: ToMe's schedule.
+"""One compressor in every layer of an encoder, each removing as many tokens: ToMe's schedule.
 
-It is asked for as one step at the seam `EVERY`, whose ratio or count is that of all layers together (ToMe, section 3,
+It is asked for as one step at a seam of `EVERY`: behind every layer but the last, or in every layer between its
+attention and its feed-forward, as ToMe does. Its ratio or count is that of all layers together (ToMe, section 3,
 removes r tokens in each layer).
 """
 
@@ -18,44 +19,47 @@ from ..seams.find import find_seams
 if TYPE_CHECKING:
     from .sequence import Step
 
-EVERY = "encoder_layer:*"
+# Name of the seam -> how many of the layers, counted from the end, have no place.
+EVERY = {"encoder_layer:*": 1, "encoder_attention:*": 0}
 
 
 def spread(model: ir.Model, steps: Sequence[Step]) -> tuple[Step, ...]:
-    """The steps, with a step of its own for each layer in the place of one at `EVERY`.
+    """The steps, with a step of its own for each layer in the place of one at a seam of `EVERY`.
 
     Args:
         model: the graph, without compressors.
         steps: in the order in which tokens pass them.
 
     Raises:
-        RequestError: fewer than two layers were found, or a step inside the encoder stands beside one at `EVERY`.
+        RequestError: fewer than two layers were found, or a step inside the encoder stands beside one there.
     """
-    if not any(step.seam == EVERY for step in steps):
+    wanted = next((step.seam for step in steps if step.seam in EVERY), "")
+    if not wanted:
         return tuple(steps)
     layers = [seam for seam in find_seams(model) if seam.name.startswith("encoder_layer:")]
     layers.sort(key=lambda seam: int(seam.name.partition(":")[2]))
     if len(layers) < 2:
         raise RequestError(
-            f"seam {EVERY!r} is every layer of an encoder but the last, and {len(layers) or 'none'} were found in this "
-            "graph",
+            f"seam {wanted!r} is in every layer of an encoder, and {len(layers) or 'none'} were found in this graph",
             where=f"graph {model.graph.name or 'main'}",
             fix='Layers are known in graphs that tokexport exports. Name a tensor there: seam = "tensor:NAME".',
         )
     made: list[Step] = []
     for number, step in enumerate(steps):
-        if step.seam != EVERY:
+        if step.seam not in EVERY:
             made.append(step)
             continue
         if number:
             raise RequestError(
-                f"step {number + 1} is at {EVERY}, and step {number} has removed tokens before it",
+                f"step {number + 1} is at {step.seam}, and step {number} has removed tokens before it",
                 fix="Write the step at every layer first.",
             )
         tokens = layers[0].tokens
-        counts = kept_at(tokens, step.kept(tokens), len(layers))
+        counts = kept_at(tokens, step.kept(tokens), len(layers) - EVERY[step.seam])
+        kind = step.seam.partition(":")[0]
         each = [
-            replace(step, ratio=None, keep=keep, seam=seam.name, rebuild=False) for seam, keep in zip(layers, counts)
+            replace(step, ratio=None, keep=keep, seam=f"{kind}:{seam.name.partition(':')[2]}", rebuild=False)
+            for seam, keep in zip(layers, counts)
         ]
         # A layer at which none is due has no compressor.
         each = [one for one, before in zip(each, (tokens, *counts)) if one.keep != before]
@@ -63,6 +67,6 @@ def spread(model: ir.Model, steps: Sequence[Step]) -> tuple[Step, ...]:
     return tuple(made)
 
 
-def kept_at(tokens: int, keep: int, layers: int) -> list[int]:
-    """How many of `tokens` are left behind each layer but the last, where `keep` are left in the end."""
-    return [tokens - (tokens - keep) * done // (layers - 1) for done in range(1, layers)]
+def kept_at(tokens: int, keep: int, places: int) -> list[int]:
+    """How many of `tokens` are left behind each of as many places, where `keep` are left in the end."""
+    return [tokens - (tokens - keep) * done // places for done in range(1, places + 1)]

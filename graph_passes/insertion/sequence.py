@@ -2,8 +2,8 @@
 
 A step says how many of its input tokens it keeps, as a share or as a count, and at which seam. Seams are named as in
 `seams.find`; in addition, ``encoder_layer:1/4`` is the layer that completes the first quarter of all layers, so that
-one recipe fits encoders of any depth. Seams are resolved in the graph without compressors, and the steps are in the
-order in which tokens pass them.
+one recipe fits encoders of any depth; ``encoder_attention:1/4`` likewise. Seams are resolved in the graph without
+compressors, and the steps are in the order in which tokens pass them.
 
 Outputs and size bias are about the tokens of the first step (see `compose`). Inside the encoder, attention after a
 step, up to the next one, gets the logarithm of how many of these tokens were merged into each slot.
@@ -41,7 +41,7 @@ from .inserted import Inserted
 from .plan import EXTRA_OUTPUTS, output_names, plan_insertion
 from .rebuild import close, inside, open_behind
 
-_LAYER = re.compile(r"(encoder|decoder)_layer:(\d{1,9})(?:/(\d{1,9}))?")
+_LAYER = re.compile(r"(encoder|decoder)_(?:layer|(?<=encoder_)attention):(\d{1,9})(?:/(\d{1,9}))?")
 
 
 @dataclass(frozen=True)
@@ -327,7 +327,7 @@ def _named(model: ir.Model, seam: str) -> str:
             where=f"graph {model.graph.name or 'main'}",
             fix='Layers are known in graphs that tokexport exports. Name a tensor there: seam = "tensor:NAME".',
         )
-    return f"encoder_layer:{layers_up_to(seam, max(layers)) - 1}"
+    return f"{seam.partition(':')[0]}:{layers_up_to(seam, max(layers)) - 1}"
 
 
 def _refuse_alone(number: int, step: Step) -> None:

@@ -14,7 +14,8 @@
     params = { merge = "mean" }   # optional: of the method
     shares = { contextual = "1/2" }  # optional: parameters that are counts, as a share of the tokens that are kept
 
-A step at `seam = "encoder_layer:*"` removes an equal part of its ratio behind every layer but the last.
+A step at `seam = "encoder_layer:*"` removes an equal part of its ratio behind every layer but the last, and one at
+"encoder_attention:*" in every layer, between its attention and its feed-forward.
 A step inside the encoder may have `rebuild = true`: its tokens are put back at their places behind the last layer.
 
 A recipe that follows a paper also has `source`, `approximate` (what differs) and `budget`: the tokens that enter the
@@ -185,15 +186,16 @@ class Recipe(_Strict):
         """The average number of tokens over the layers of a budget, computed from the steps."""
         counts, inside = self.counts(budget.tokens), budget.over == "language model"
         first, side = (self.entering(budget.tokens), "decoder") if inside else (budget.tokens, "encoder")
-        # Layer i computes with the tokens left by the last step that follows an earlier layer.
+        # Layer i counts the tokens left by the last step in an earlier layer, even if its feed-forward has fewer.
         ends = [
             (layers_up_to(entry.seam, budget.layers, side), left)
             for entry, left in zip(self.steps, counts)
             if _inner(entry) == inside
         ]
-        if not inside and self.steps[0].seam == EVERY:
-            each = kept_at(budget.tokens, counts[0], budget.layers)
-            ends = [*zip(range(1, budget.layers), each), *ends[1:]]
+        if not inside and self.steps[0].seam in EVERY:
+            places = budget.layers - EVERY[self.steps[0].seam]
+            each = kept_at(budget.tokens, counts[0], places)
+            ends = [*zip(range(1, places + 1), each), *ends[1:]]
         seen = [next((left for end, left in reversed(ends) if end <= layer), first) for layer in range(budget.layers)]
         return Fraction(sum(seen), budget.layers)
 

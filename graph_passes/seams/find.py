@@ -23,10 +23,11 @@ import onnx_ir as ir
 from ...errors import GraphError, RequestError, nearest
 from ..ir_tools.input_shapes import fix_of
 from ..ir_tools.walk import Walk
+from .behind_attention import behind_attention
 from .facts import Facts
 from .report import describe
 from .scopes import Scopes
-from .seam import METADATA_KEY, Seam
+from .seam import INSIDE, METADATA_KEY, Seam
 from .search import checked, search, stored_seams
 from .structure import moved_downstream
 
@@ -119,8 +120,9 @@ def resolve(model: ir.Model, name: str = "auto", method_seam: str = "encoder_out
 
     Args:
         model: the graph; values without shapes are annotated, nothing else changes.
-        name: a seam's name, ``tensor:<value name>`` for any value, or ``auto``: the seam of the method's paper. Where
-            the graph lacks it or selecting there is not valid, the next of `FALLBACK` downstream of it, then upstream.
+        name: a seam's name, ``encoder_attention:<i>``, ``tensor:<value name>`` for any value, or ``auto``: the seam of
+            the method's paper. Where the graph lacks it or selecting there is not valid, the next of `FALLBACK`
+            downstream of it, then upstream.
         method_seam: the seam of the paper.
 
     Raises:
@@ -142,6 +144,8 @@ def resolve(model: ir.Model, name: str = "auto", method_seam: str = "encoder_out
             return _usable(model, by_name[found], result.seams)
     elif name in by_name:
         return _usable(model, by_name[name], result.seams)
+    elif (inner := behind_attention(model, name, result.seams)) is not None:
+        return _usable(model, inner, result.seams)
     wanted = f"the method's own seam, {method_seam!r}," if name == "auto" else f"seam {name!r}"
     seen = f" {' '.join(result.notes)}" if result.notes else ""
     listed = nearest(name if name != "auto" else method_seam, by_name, kind="seams")
@@ -186,7 +190,7 @@ def _usable(model: ir.Model, seam: Seam, others: list[Seam]) -> Seam:
         raise RequestError(
             f"selecting at seam {seam.name!r} is not valid: {seam.why}",
             where=where,
-            fix=f"Seams where it is: {', '.join(usable)}.{_REBUILD if seam.name.startswith('encoder_layer:') else ''}",
+            fix=f"Seams where it is: {', '.join(usable)}.{_REBUILD if seam.name.startswith(INSIDE) else ''}",
         )
     raise GraphError(
         f"seam {seam.name!r} cannot be used: {seam.why}",

@@ -65,6 +65,10 @@ class Scopes:
         """Nodes of a module and its children, in the order of the graph."""
         return self._inside.get(path, [])
 
+    def around(self, node: ir.Node) -> list[str]:
+        """The modules that a node is in, innermost first."""
+        return self._chain(self.paths.get(node, ""))
+
     def leaving(self, path: str) -> list[ir.Value]:
         """Computed float values of rank 2 or more that other modules or the caller read from this module."""
         inside = set(self.inside(path))

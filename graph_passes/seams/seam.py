@@ -7,6 +7,8 @@ from typing import Any
 
 # Key of ir.Model.metadata_props under which graphs that we export carry their seams, as a JSON list of `Seam.to_json`.
 METADATA_KEY = "tokexport.seams"
+# How the names of seams inside an encoder begin: behind a layer, and between its attention and its feed-forward.
+INSIDE = ("encoder_layer:", "encoder_attention:")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Seam:
 
     Attributes:
         name: ``encoder_output``, ``projector_input``, ``projector_output``, ``encoder_layer:<i>``,
-            ``decoder_layer:<i>`` or ``tensor:<value name>``.
+            ``encoder_attention:<i>``, ``decoder_layer:<i>`` or ``tensor:<value name>``.
         tensor: name of the value [B, prefix + N, D] in the graph, or [prefix + N, D].
         tokens: N, the prefix not counted; 0 where the token axis is dynamic.
         dim: D; 0 where it is dynamic.

@@ -63,12 +63,12 @@ def residual_chain(walk: Walk) -> list[ir.Value]:
     Empty if none is as long as one layer, or if two are equally long (two parallel towers).
     """
     chain = residual_sums(walk)
-    lengths = [length for value, (length, _) in chain.items() if _is_sum(chain, value)]
+    lengths = [length for value, (length, _) in chain.items() if is_sum(chain, value)]
     longest = max(lengths, default=0)
     if longest < _SHORTEST or lengths.count(longest) > 1:
         return []
     values: list[ir.Value] = []
-    step: ir.Value | None = next(x for x, (n, _) in chain.items() if n == longest and _is_sum(chain, x))
+    step: ir.Value | None = next(x for x, (n, _) in chain.items() if n == longest and is_sum(chain, x))
     while step is not None:
         values.append(step)
         step = chain[step][1]
@@ -111,7 +111,7 @@ def goes_on(chain: Chain, value: ir.Value) -> bool:
     later = {value}
     for step, (_, before) in chain.items():
         if before in later:
-            if _is_sum(chain, step):
+            if is_sum(chain, step):
                 return True
             later.add(step)
     return False
@@ -123,7 +123,7 @@ def inside_norm(chain: Chain, value: ir.Value, named: Container[ir.Node]) -> boo
     Where names end in the middle of a norm, the module seems to end there too.
     """
     following = [node for node in value.consumers() if chain.get(node.outputs[0], (0, None))[1] is value]
-    return not _is_sum(chain, value) and any(node not in named and node.op_type not in NORMS for node in following)
+    return not is_sum(chain, value) and any(node not in named and node.op_type not in NORMS for node in following)
 
 
 def unrounded(value: ir.Value) -> ir.Value:
@@ -233,7 +233,8 @@ def _same_tokens(values: list[ir.Value]) -> bool:
     return left is not None and left == right and len(left) in (2, 3) and values[0].dtype in FLOATS
 
 
-def _is_sum(chain: Chain, value: ir.Value) -> bool:
+def is_sum(chain: Chain, value: ir.Value) -> bool:
+    """Whether a value of the chain is a residual sum, and not one after a norm or a cast."""
     length, before = chain[value]
     return before is None or chain[before][0] < length
 

@@ -171,5 +171,5 @@ def test_the_recipes_are_listed() -> None:
     said = tokexport("methods", "--recipes")
     for words in ("1. holov at encoder_layer:1/4 removes 1/2", "363.1 on average over the 23 layers", "TMLR 2026"):
         assert words in said
-    listed = json.loads(tokexport("methods", "--recipes", "--json"))
-    assert [row["name"] for row in listed][-1] == "vscan-64" and listed[0]["source"]["code"]
+    listed = {row["name"]: row for row in json.loads(tokexport("methods", "--recipes", "--json"))}
+    assert listed["vscan-64"]["source"]["code"] and listed["evit-blocks"]["source"]["code"]

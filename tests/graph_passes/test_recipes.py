@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def two(tmp_path: Path) -> Path:
 def test_built_in_recipes_name_their_source_and_both_budgets() -> None:
     alone = ["duet", "lftr-16x", "lftr-8x", "visionzip-128", "visionzip-192", "visionzip-64", "vscan"]
     whole = [f"{name}-{budget}" for name in ("apet", "duet") for budget in (192, 128, 64)]
-    assert names() == sorted([*alone, *whole, "fastv", "pyramiddrop", "vscan-64"])
+    inside = ["a-tome-blocks", "ast-blocks", "dynamicvit-blocks", "evit-blocks", "folder-last-block", "tome-blocks"]
+    assert names() == sorted([*alone, *whole, *inside, "xray-visual", "fastv", "pyramiddrop", "vscan-64"])
     for row in table():
         assert {"name", "summary", "steps", "source", "budget"} <= set(row)
         assert {"tokens", "entering", "average", "over", "layers", "model"} <= set(row["budget"])
@@ -70,6 +72,13 @@ def test_built_in_recipes_name_their_source_and_both_budgets() -> None:
         ("fastv", 576, [288]),
         ("pyramiddrop", 576, [288, 144, 72]),
         ("vscan-64", 576, [288, 96, 32]),
+        # As the released code counts: the fused token of EViT is one of them.
+        ("evit-blocks", 196, [139, 99, 71]),
+        ("xray-visual", 196, [139, 99, 71]),
+        ("dynamicvit-blocks", 196, [137, 96, 67]),
+        ("ast-blocks", 512, [359, 252, 177]),
+        ("tome-blocks", 196, [196 - 12 * 13]),
+        ("folder-last-block", 576, [192]),
         # Ratios scale with the model.
         ("visionzip-64", 144, [16]),
         ("vscan", 144, [72, 24]),
@@ -85,6 +94,28 @@ def test_contextual_tokens_are_those_of_the_papers() -> None:
     assert load("duet").made()[1].made(306).contextual == 7
     # A pool of 4 for each contextual token, beside 299 dominant ones.
     assert load("duet").counts(576)[0] == 299 + 4 * 7
+
+
+def test_the_counts_of_evit_are_those_of_its_code() -> None:
+    left, counts = 196, []
+    for _ in range(3):
+        left = math.ceil(left * 7 / 10) + 1
+        counts.append(left)
+    assert load("evit-blocks").counts(196) == counts
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("evit-blocks", [196] * 4 + [139] * 3 + [99] * 3 + [71] * 2),
+        ("xray-visual", [196] * 4 + [139] * 4 + [99] * 3 + [71]),
+        ("dynamicvit-blocks", [196] * 3 + [137] * 3 + [96] * 3 + [67] * 3),
+        ("tome-blocks", [196 - 13 * i for i in range(12)]),
+    ],
+)
+def test_the_average_over_blocks_counts_the_tokens_of_each_attention(name, layers) -> None:
+    found = load(name)
+    assert found.average(found.budget) == Fraction(sum(layers), 12) == Fraction(found.budget.average)
 
 
 def _case(tokens: int, keep: int):
