@@ -155,6 +155,11 @@ def test_sparsevlm_is_hooked_between_the_layers(folder):
     assert kept == own and set(best) < set(kept)
 
 
+def test_holitom_blends_between_the_layers_too(folder):
+    kept, own = _picks(_with(folder, ("decoder_layer:1", 18), method="holitom_inner"))
+    assert kept == own
+
+
 @pytest.mark.parametrize(
     ("seams", "why"),
     [
