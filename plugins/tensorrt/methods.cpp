@@ -32,7 +32,11 @@ struct AudioTopk : Method {
 
     std::vector<Signal> signals() const override {
         std::vector<Signal> read;
-        read.push_back({attention == 0 ? "cls_attention" : attention == 1 ? "received_attention" : attention == 2 ? "words_attention" : attention == 3 ? "raters_attention" : "peak_attention", Signal::Dtype::kAnyFloat});
+        read.push_back({attention == 0 ? "cls_attention"
+                        : attention == 1 ? "received_attention"
+                        : attention == 2 ? "words_attention"
+                        : attention == 3 ? "raters_attention"
+                        : "peak_attention", Signal::Dtype::kAnyFloat});
         return read;
     }
 
@@ -166,7 +170,11 @@ struct Scope : Method {
 
     std::vector<Signal> signals() const override {
         std::vector<Signal> read;
-        read.push_back({attention == 0 ? "cls_attention" : attention == 1 ? "received_attention" : attention == 2 ? "words_attention" : attention == 3 ? "raters_attention" : "peak_attention", Signal::Dtype::kAnyFloat});
+        read.push_back({attention == 0 ? "cls_attention"
+                        : attention == 1 ? "received_attention"
+                        : attention == 2 ? "words_attention"
+                        : attention == 3 ? "raters_attention"
+                        : "peak_attention", Signal::Dtype::kAnyFloat});
         return read;
     }
 
@@ -259,7 +267,11 @@ struct Visionzip : Method {
 
     std::vector<Signal> signals() const override {
         std::vector<Signal> read;
-        read.push_back({attention == 0 ? "cls_attention" : attention == 1 ? "received_attention" : attention == 2 ? "words_attention" : attention == 3 ? "raters_attention" : "peak_attention", Signal::Dtype::kAnyFloat});
+        read.push_back({attention == 0 ? "cls_attention"
+                        : attention == 1 ? "received_attention"
+                        : attention == 2 ? "words_attention"
+                        : attention == 3 ? "raters_attention"
+                        : "peak_attention", Signal::Dtype::kAnyFloat});
         read.push_back({"keys", Signal::Dtype::kOfTokens, true});
         return read;
     }
