@@ -264,7 +264,7 @@ class Prefill(nn.Module):
         hidden, *further = inputs_embeds.split(sizes.dim, -1)
         named: dict[str, Any] = {"deepstack_visual_embeds": further} if further else {}
         left: list[Tensor] = []
-        rate = raters(hidden, sizes.offset, kept_indices.shape[1], last_index) if self.compress else None
+        rate = raters(sizes.cuts, hidden, sizes.offset, kept_indices.shape[1], last_index)
         for stage, part in enumerate(self.parts):
             length, keep = hidden.shape[1], kept_indices.shape[1] // sizes.images
             places = None if image_starts is None else Places.of(image_starts, keep, length)

@@ -73,15 +73,18 @@ def _part(model: Any, first: int, last: int) -> nn.Module:
     return part
 
 
-def raters(embeds: Tensor, offset: int, keep: int, last: Tensor) -> Tensor:
-    """Which words behind the tokens rate them, [B, W] bool; see `sparsevlm`.
+def raters(cuts: Sequence[Cut], embeds: Tensor, offset: int, keep: int, last: Tensor) -> Tensor | None:
+    """Which words behind the tokens rate them, [B, W] bool, see `sparsevlm`; None where no compressor asks.
 
     Args:
+        cuts: of the model.
         embeds: [B, L, D], as they enter the model.
         offset: ids before the tokens.
         keep: K, how many tokens these are.
         last: [B] int64, the place of the prompt's last id.
     """
+    if not any(_RATERS in cut.compressor.signals() for cut in cuts):
+        return None
     end = offset + keep
     return raters_among(embeds[:, offset:end], embeds[:, end:], _real(end, embeds.shape[1], last))
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ...ir_tools.builder import Builder
 
 
+Attention = Literal["cls", "received", "words", "raters", "peak"]
+
+
 @dataclass(frozen=True)
 class Attends:
     """The parameter of every method that ranks by attention.
@@ -34,7 +37,7 @@ class Attends:
             all words and heads.
     """
 
-    attention: Literal["cls", "received", "words", "raters", "peak"] = "cls"
+    attention: Attention = "cls"
 
     def signals(self) -> tuple[str, ...]:
         """``<attention>_attention`` [B, N]."""
