@@ -125,7 +125,7 @@ def _description(signal: Signal, given: Input, plugin: Plugin) -> Iterator[str]:
         names = [signal.name.replace(found[0], word) for word in choice.enum.words]
         last = f'"{names[-1]}"'
         for code, name in reversed([*enumerate(names[:-1])]):
-            last = f'{_member(plugin, choice)} == {code} ? "{name}" : {last}'
+            last = f'{_member(plugin, choice)} == {code} ? "{name}"\n{" " * 24}: {last}'
         yield last
     else:
         yield f'"{signal.name}"'

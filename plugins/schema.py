@@ -190,7 +190,7 @@ SCORE = Enum(("cls_attention", "norm", "distance_to_mean"), "SCORE", {"cls_atten
 MERGE = Enum(("add", "mean"), "MERGE")
 ENUMS = (DTYPE, START, BASIS_SLOTS, SCORE, MERGE)
 
-_ATTENTION = Choice("attention", Enum(("cls", "received")))
+_ATTENTION = Choice("attention", Enum(("cls", "received", "words", "raters", "peak")))
 _ATTENDED = Signal("{attention}_attention")
 _KEYS_OR_TOKENS = Enum(("keys", "tokens"))
 _START = Choice("start", START)

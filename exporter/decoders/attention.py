@@ -6,7 +6,7 @@ arguments that the decoder was called with. So one function, told by those what 
     past        decode: by layer, key and value [B, H, capacity, d] of self-attention. The softmax runs over
                 [past | new]; `attention_mask` is that of the past, and the new key is always seen.
     cross_bias  [B, 1, 1, K], added to the logits of cross-attention, where the decoder gives that none for a mask.
-    watch       called with the layer, its scaled queries, its keys, the mask and the softcap; see `stages.LastRow`.
+    watch       called with the layer, its scaled queries, its keys, the mask and the softcap; see `stages.Watch`.
 
 A cache of transformers concatenates; these keep what a layer computed, so that a graph can return it.
 """

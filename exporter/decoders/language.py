@@ -18,7 +18,7 @@ from ..zoo.decoding import MASKED, causal_mask
 from .embeddings import WithToken, WithZero
 from .positions import Positions as Positions
 from .several import Places
-from .stages import Compress, Cut, LastRow, parts, shortened
+from .stages import Compress, Cut, Watch, parts, raters, shortened
 from .states import Carried, Shapes, masks
 
 
@@ -260,6 +260,7 @@ class Prefill(nn.Module):
         hidden, *further = inputs_embeds.split(sizes.dim, -1)
         named: dict[str, Any] = {"deepstack_visual_embeds": further} if further else {}
         left: list[Tensor] = []
+        rate = raters(sizes.cuts, hidden, sizes.offset, kept_indices.shape[1], last_index)
         for stage, part in enumerate(self.parts):
             length, keep = hidden.shape[1], kept_indices.shape[1] // sizes.images
             places = None if image_starts is None else Places.of(image_starts, keep, length)
@@ -267,7 +268,9 @@ class Prefill(nn.Module):
             bias = sizes.spread(token_bias, length, places)
             mask = sizes.mask(keep, last_index, places)
             if stage < len(self.compress):
-                named["watch"] = watch = LastRow(sizes.cuts[stage].layer - 1, last_index)
+                cut = sizes.cuts[stage]
+                read = cut.compressor.signals()
+                named["watch"] = watch = Watch(cut.layer - 1, read, sizes.offset, keep, last_index, rate)
             else:
                 named.pop("watch", None)
             hidden = part(

@@ -19,10 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from ...graph_passes.compressors import Case, Compressor
+from ...graph_passes.compressors.sparsevlm import raters_among
 from ...graph_passes.insertion.fill import OPAQUE
 
-# The signal of a compressor that reads attention: here that of the last id of the prompt.
-ATTENTION = "cls_attention"
+_LAST, _WORDS, _RATERS, _PEAK = (f"{who}_attention" for who in ("cls", "words", "raters", "peak"))
+# What a compressor can read between layers: whose attention to the tokens that is, in the layer in front of it.
+SIGNALS = {
+    _LAST: "the prompt's last id",
+    _WORDS: "the words behind the tokens, their mean",
+    _RATERS: "those of these words that the tokens are most like where they enter the model, their mean",
+    _PEAK: "the words behind the tokens, the largest of all words and heads",
+}
 
 
 @dataclass(frozen=True)
@@ -66,34 +73,83 @@ def _part(model: Any, first: int, last: int) -> nn.Module:
     return part
 
 
-class LastRow:
-    """Watches the attention of one layer: the mean over heads of its last id's row, beside the fused attention.
+def raters(cuts: Sequence[Cut], embeds: Tensor, offset: int, keep: int, last: Tensor) -> Tensor | None:
+    """Which words behind the tokens rate them, [B, W] bool, see `sparsevlm`; None where no compressor asks.
+
+    Args:
+        cuts: of the model.
+        embeds: [B, L, D], as they enter the model.
+        offset: ids before the tokens.
+        keep: K, how many tokens these are.
+        last: [B] int64, the place of the prompt's last id.
+    """
+    if not any(_RATERS in cut.compressor.signals() for cut in cuts):
+        return None
+    end = offset + keep
+    return raters_among(embeds[:, offset:end], embeds[:, end:], _real(end, embeds.shape[1], last))
+
+
+def _real(end: int, length: int, last: Tensor) -> Tensor:
+    """Which of the places behind the tokens have a word of the prompt, [B, W] bool."""
+    return torch.arange(end, length) <= last[:, None]
+
+
+class Watch:
+    """Watches the attention of one layer, for what the compressor behind it reads, beside the fused attention.
 
     Args:
         layer: that is watched.
-        last: [B] int64, the row.
+        names: of the `SIGNALS` that are read.
+        offset: ids before the tokens.
+        keep: K, how many tokens the layer sees.
+        last: [B] int64, the place of the prompt's last id.
+        raters: [B, W] bool, which words rate the tokens, where that is read.
 
     Attributes:
-        weights: [B, L] float32, once the layer has run.
+        signals: name -> [B, K] float32, once the layer has run.
     """
 
-    def __init__(self, layer: int, last: Tensor) -> None:
-        self.layer, self.last = layer, last
-        self.weights: Tensor | None = None
+    def __init__(
+        self, layer: int, names: Sequence[str], offset: int, keep: int, last: Tensor, raters: Tensor | None
+    ) -> None:
+        self.layer, self.names, self.last, self.raters = layer, names, last, raters
+        self.offset, self.end = offset, offset + keep
+        self.signals: dict[str, Tensor] = {}
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, mask: Tensor, softcap: float | None) -> None:
         """See `attention.attention`, which has scaled the queries."""
         if layer != self.layer:
             return
-        batch, heads, _, dim = query.shape
-        groups, row = key.shape[1], self.last[:, None, None, None]
-        query = query.gather(2, row.expand(-1, heads, -1, dim)).reshape(batch, groups, heads // groups, dim)
-        logits = (query @ key.transpose(2, 3)).reshape(batch, heads, 1, -1)
-        if softcap is not None:
-            logits = torch.tanh(logits / softcap) * softcap
-        mask = mask.expand(batch, -1, -1, -1)
-        logits = logits + mask.gather(2, row.expand(-1, 1, -1, mask.shape[3]))
-        self.weights = logits.softmax(-1).mean(1)[:, 0].float()
+        for name in self.names:
+            if name == _LAST:
+                row = self.last[:, None, None, None]
+                mine = query.gather(2, row.expand(-1, query.shape[1], -1, query.shape[3]))
+                seen = mask.expand(len(query), -1, -1, -1).gather(2, row.expand(-1, 1, -1, mask.shape[3]))
+                found = _weights(mine, key, seen, softcap).mean(1)[:, 0]
+            else:
+                weights = _weights(query[:, :, self.end :], key, mask[:, :, self.end :], softcap)
+                found = self._of_words(name, weights)
+            self.signals[name] = found[:, self.offset : self.end].float()
+
+    def _of_words(self, name: str, weights: Tensor) -> Tensor:
+        """[B, L] of the attention [B, H, W, L] of the words behind the tokens, some of which are padding."""
+        those = _real(self.end, weights.shape[3], self.last) if name != _RATERS else self.raters
+        assert those is not None, "where raters are read they are given"
+        those = those[..., None].to(weights.dtype)
+        if name == _PEAK:
+            return (weights.amax(1) * those).amax(1)
+        return (weights.mean(1) * those).sum(1) / those.sum(1).clamp(min=1)
+
+
+def _weights(query: Tensor, key: Tensor, mask: Tensor, softcap: float | None) -> Tensor:
+    """softmax(Q K^T + mask), [B, H, R, L], of some rows [B, H, R, d] and grouped keys [B, G, L, d]."""
+    batch, heads, rows, dim = query.shape
+    groups = key.shape[1]
+    query = query.reshape(batch, groups, heads // groups * rows, dim)
+    logits = (query @ key.transpose(2, 3)).reshape(batch, heads, rows, -1)
+    if softcap is not None:
+        logits = torch.tanh(logits / softcap) * softcap
+    return (logits + mask).softmax(-1)
 
 
 class Compress(nn.Module):
@@ -138,7 +194,7 @@ class Compress(nn.Module):
 
 
 def shortened(
-    compress: Compress, hidden: Tensor, offset: int, kept: Tensor, bias: Tensor, watch: LastRow
+    compress: Compress, hidden: Tensor, offset: int, kept: Tensor, bias: Tensor, watch: Watch
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A sequence behind a cut.
 
@@ -154,10 +210,7 @@ def shortened(
         [B, L - N + K, D]; kept and bias [B, K] of what is left.
     """
     end = offset + kept.shape[1]
-    signals: list[Tensor] = []
-    if compress.cut.compressor.signals():
-        assert watch.weights is not None, "the layer has run"
-        signals = [watch.weights[:, offset:end]]
+    signals = [watch.signals[name] for name in compress.cut.compressor.signals()]
     tokens, index, _, assignment = compress(hidden[:, offset:end], *signals)
     own = bias.gather(1, index)
     if compress.cut.size_bias and compress.cut.compressor.method.merges:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from ...errors import RequestError
 from ...graph_passes.compressors import Case
 from ...graph_passes.compressors.base import Learned, Widens
+from ...graph_passes.compressors.sparsevlm import Sparsevlm
 from ...graph_passes.insertion.sequence import layers_up_to
-from ..decoders.stages import ATTENTION, Cut
+from ..decoders.stages import SIGNALS, Cut
 from ..decoders.states import attends
 
 if TYPE_CHECKING:
@@ -114,16 +115,16 @@ def _unable(model: Model) -> tuple[str, str] | None:
 def _check_method(step: Step) -> None:
     """Refuse a method that cannot work on hidden states between layers."""
     compressor, method = step.compressor, step.compressor.method
-    unread = [name for name in compressor.signals() if name != ATTENTION]
+    unread = [name for name in compressor.signals() if name not in SIGNALS]
     why = ""
     if unread:
-        why = f"reads {unread[0]}, and between the layers of a language model there is only {ATTENTION}, that of the "
-        why += "prompt's last id"
+        why = f"reads {unread[0]}, and between the layers of a language model there is only {', '.join(SIGNALS)}"
     elif isinstance(compressor, (Learned, Widens)) or not method.positions:
         why = "gives tokens that a language model was not trained on between its layers"
     if why:
+        rated = "Rate by attention there: --set scores=attention. " if isinstance(compressor, Sparsevlm) else ""
         raise RequestError(
             f"{method.name} cannot be at {step.seam}: it {why}",
-            fix="Take a method that selects tokens or means them, such as cls_topk, divprune or apet; or "
+            fix=f"{rated}Take a method that selects tokens or means them, such as cls_topk, divprune or apet; or "
             "--seam projector_output.",
         )

@@ -2,7 +2,7 @@
 
 Nothing here knows the stages of our graphs: the model runs as it is, with one sequence and one mask. Behind a cut every
 layer is given the rows and columns that are left. What a compressor reads are the hidden states in front of its layer,
-and of the eager attention of the layer before the row of the prompt's last id.
+and what words pay the tokens in the eager attention of the layer before; see `stages.SIGNALS`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from ..decoders.stages import Cut
 
 # So near to each other, relative to the largest, two scores may fall either way by rounding.
 _NEAR = 1e-4
+# So little below the mean counts as the mean.
+_EVEN = 1e-5
 
 
 class Cuts:
@@ -30,6 +32,7 @@ class Cuts:
         span: where the K tokens stand in the sequence.
         kept: [1, K] int64, which of all tokens they are.
         bias: [1, L] float32, added to the mask of every layer up to the first cut.
+        embeds: [1, L, D], what enters the language model.
         own: what the graph kept behind each cut, ``kept_indices_<j>``: taken where scores are equal but for rounding.
 
     Attributes:
@@ -43,6 +46,7 @@ class Cuts:
         span: tuple[int, int],
         kept: Tensor,
         bias: Tensor,
+        embeds: Tensor,
         own: Mapping[str, np.ndarray],
     ) -> None:
         self._language, self._cuts, self._own = language, cuts, own
@@ -52,7 +56,10 @@ class Cuts:
         # Places in the sequence that are left behind each cut, and what is added to the mask there.
         self._left: list[Tensor] = [torch.arange(bias.shape[1])]
         self._bias: list[Tensor] = [bias]
-        self._score: Tensor | None = None
+        self._signals: dict[str, Tensor] = {}
+        tokens, words = embeds[0, span[0] : sum(span)], embeds[0, sum(span) :]
+        likeness = (tokens @ words.T).softmax(1).mean(0)
+        self._raters = likeness > likeness.mean() * (1 - _EVEN)
 
     def stage(self, layer: int) -> int:
         """How many cuts are in front of a layer."""
@@ -81,7 +88,15 @@ class Cuts:
     def _watch(self, _: nn.Module, __: Any, output: tuple[Tensor, Tensor]) -> None:
         weights = output[1]
         if weights.shape[2] > 1:
-            self._score = weights[:, :, -1].mean(1)
+            end = self._start + self._count
+            paid = weights[..., self._start : end].float()
+            words = paid[:, :, end:]
+            self._signals = {
+                "cls_attention": paid[:, :, -1].mean(1),
+                "words_attention": words.mean((1, 2)),
+                "raters_attention": words[:, :, self._raters].mean((1, 2)),
+                "peak_attention": words.amax((1, 2)),
+            }
 
     def _before(self, number: int) -> Any:
         cut = next((one for one in self._cuts if one.layer == number), None)
@@ -117,15 +132,14 @@ class Cuts:
             self._left.append(torch.cat([left[:start], left[end:]]))
             self._bias.append(torch.cat([last[:, :start], last[:, end:]], 1))
             return torch.cat([hidden[:, :start], hidden[:, end:]], 1)
-        assert self._score is not None, "the layer in front of it has run"
-        score = self._score[:, start:end]
-        signals = dict.fromkeys(cut.compressor.signals(), score)
+        signals = {name: self._signals[name] for name in cut.compressor.signals()}
         found = cut.compressor.reference(cut.case, hidden[:, start:end], **signals)
         tokens, index, into = found.tokens, found.kept_indices, found.assignment
         before, name = self._kept[-1], f"kept_indices_{number}"
         own = self._own.get(name)
         if own is not None and signals and not cut.compressor.method.merges:
             theirs = torch.isin(before, torch.from_numpy(own)).nonzero()[None, :, 1]
+            (score,) = signals.values()
             if theirs.shape == index.shape and _equal_but_for_rounding(score, theirs, index):
                 index, tokens = (
                     theirs,

@@ -137,7 +137,7 @@ class Reference:
         image = _woven(nothing, torch.ones(1, kept.shape[1])) > 0
         bias = _woven(nothing, torch.from_numpy(np.asarray(token_bias, np.float32)))
         times = bias[0].exp().round().long()
-        cut = Cuts(self._language, cuts, (len(prompt[0]), kept.shape[1]), kept, bias, encoded)
+        cut = Cuts(self._language, cuts, (len(prompt[0]), kept.shape[1]), kept, bias, embeds, encoded)
 
         def biased(
             attention: nn.Module, args: tuple[Any, ...], named: dict[str, Any]

@@ -9,9 +9,9 @@ encoders have. Domain: any K from 1 to N; K = N is the identity.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from .base import Case, Example, compressor
+from .blocks.attended import Attention
 from .cls_topk import ClsTopk
 
 
@@ -29,6 +29,6 @@ from .cls_topk import ClsTopk
 class AudioTopk(ClsTopk):
     """The only parameter is the attention it ranks by."""
 
-    attention: Literal["cls", "received"] = "received"
+    attention: Attention = "received"
 
     examples = (Example(Case(24, 3, 11)),)

@@ -13,8 +13,8 @@ the centre more weight.
 Fixed-count form: the released code chooses windows by dynamic programming, so that most tokens of static
 positions are removed. There a position is static if all its cosines are above a threshold of .65 to .8. Here windows
 have at most 4 frames, and a fixed share of positions is static. Merging inside the language model, by attention of the
-last token, is left out. The released code can also cluster part of a dynamic set; that is off by default and fails as
-released. Its clustering uses at most as many neighbours as there are clusters; here 7, or all tokens if fewer.
+last token, is `holitom_inner`. The released code can also cluster part of a dynamic set; that is off by default and
+fails as released. Its clustering uses at most as many neighbours as there are clusters; here 7, or all tokens if fewer.
 
 Domain: from one slot per set (T + T / 4 by default) to N minus the tokens that static positions save, which is N unless
 `static` is set. K = N is the identity.

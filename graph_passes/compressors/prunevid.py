@@ -11,7 +11,7 @@ The size of a slot is the number of video tokens in it, and sizes sum to N.
 Fixed-count form: the released code finds segments as clusters of frames, calls a position static if its cosine is
 above .8, and clusters sets of more than 14 tokens to half of their size. Here segments have 4 frames, because the
 released code has a quarter as many segments as frames, and a fixed share of positions is static. Its pruning in the
-tenth layer of the language model, by attention from the text, is left out.
+tenth layer of the language model, by attention from the text, is `cls_topk` there, with ``attention`` "peak".
 
 Domain: from one slot per set (T + T / 4 by default) to N minus the tokens that static positions save, which is N unless
 `static` is set. K = N is the identity.

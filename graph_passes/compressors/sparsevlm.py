@@ -11,16 +11,18 @@ it, for tokens X [N, D], text rows T [L, D], K slots, C of them clusters:
 
 C is floor(n / 10) + 1 for a pool of n, as released; `clusters` 0 omits the pool. Approximate: the code computes
 P from the attention of layers 2, 6 and 15 and keeps one of its lists of counts at each. Here everything happens once,
-with the embeddings as queries and keys. If all rows have the mean weight, all are raters; the code then has none. Slots
-are in spatial order, a cluster at its centre; there clusters come last. Domain: C < K <= N; K = N is the identity.
+with the embeddings as queries and keys. Between the layers of a language model ``scores`` "attention" is that of the
+code: P is what the raters, found once where the model begins, pay each token in the layer in front, mean over heads.
+If all rows have the mean weight, all are raters; the code then has none. Slots are in spatial order, a cluster at its
+centre; there clusters come last. Domain: C < K <= N; K = N is the identity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ...errors import RequestError
 from ...lazy import np
@@ -40,6 +42,21 @@ if TYPE_CHECKING:
 _EVEN = 1e-5  # weights this close below the mean count as the mean: rows of equal weight must not depend on rounding
 _ROUNDING = 1e-3  # rounding of a weight, for long tokens and a steep softmax over rows
 _TRIES = 64
+_ATTENTION = "raters_attention"
+
+
+def raters_among(tokens: torch.Tensor, rows: torch.Tensor, real: torch.Tensor, even: float = _EVEN) -> torch.Tensor:
+    """Which rows of a text [B, L, D] rate tokens [B, N, D]: [B, L] bool.
+
+    Args:
+        tokens: float.
+        rows: likewise.
+        real: [B, L] bool, which rows are not padding.
+        even: so much below the mean, relative to it, is still above.
+    """
+    weight = (tokens @ rows.mT).masked_fill(~real[:, None], select.LOWEST).softmax(2).mean(1)
+    # The mean of the weights is 1 / count.
+    return real & (weight > (1 - even) / real.sum(1, keepdim=True).clamp(min=1))
 
 
 @compressor(
@@ -59,15 +76,19 @@ class Sparsevlm(ReadsText):
     Attributes:
         recycled: share of the tokens not kept that goes into clusters.
         clusters: C; by default one for every ten recycled tokens, as in the released code.
+        scores: what tokens are rated by: ``embeddings``, products with those of the text; ``attention``, what the
+            raters pay them, between the layers of a language model.
     """
 
     recycled: float = 0.3
     clusters: int | None = None
+    scores: Literal["embeddings", "attention"] = "embeddings"
 
     examples = (
         Example(Case(13, 5, 4)),
         Example(Case(13, 5, 4), clusters=0),
         Example(Case(13, 5, 4), clusters=2, recycled=0.8),
+        Example(Case(13, 5, 4), clusters=2, recycled=0.8, scores="attention"),
     )
 
     def __post_init__(self) -> None:
@@ -93,6 +114,10 @@ class Sparsevlm(ReadsText):
                 fix="Use a larger --keep, or --set clusters=0.",
             )
 
+    def signals(self) -> tuple[str, ...]:
+        """``text`` [B, L, D], or ``raters_attention`` [B, N]."""
+        return super().signals() if self.scores == "embeddings" else (_ATTENTION,)
+
     def counts(self, case: Case) -> tuple[int, int, int]:
         """Tokens that are kept, tokens in the pool, and C."""
 
@@ -105,33 +130,38 @@ class Sparsevlm(ReadsText):
             clusters = pool(clusters) // 10 + 1
         return case.keep - clusters, pool(clusters) if clusters else 0, clusters
 
-    def reference(self, case: Case, tokens: torch.Tensor, text: torch.Tensor) -> Compressed[torch.Tensor]:
+    def reference(self, case: Case, tokens: torch.Tensor, **signals: torch.Tensor) -> Compressed[torch.Tensor]:
         """The formula above."""
         if case.keep == case.tokens:
             return select.every_token(tokens)
         alone, pooled, _ = self.counts(case)
-        order = select.top_k(self._scores(tokens, text, _EVEN)[0], alone + pooled)
+        order = select.top_k(self._scores(tokens, signals, _EVEN)[0], alone + pooled)
         kept, pool = order[:, :alone], order[:, alone:].sort(dim=1).values
         how, inner = self._clustering(case)
         parts = how.reference(inner, select.gather(tokens, pool)) if pooled else None
         return self._assembled(tokens, kept, pool, parts)
 
-    def replay(self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], text: torch.Tensor) -> Replay:
+    def replay(
+        self, case: Case, tokens: torch.Tensor, got: Compressed[torch.Tensor], **signals: torch.Tensor
+    ) -> Replay:
         """Of one-token slots the best are kept; a row whose weight equals the mean up to rounding may rate or not."""
         import torch
 
         if case.keep == case.tokens:
             return Replay(select.every_token(tokens), torch.zeros(len(tokens), dtype=torch.float64))
         fields = [getattr(got, name).split(1) for name in OUTPUTS]
-        each = [self._explained(case, *one) for one in zip(tokens.split(1), text.split(1), map(Compressed, *fields))]
+        read = [{name: value[i : i + 1] for name, value in signals.items()} for i in range(len(tokens))]
+        each = [self._explained(case, *one) for one in zip(tokens.split(1), read, map(Compressed, *fields))]
         expected = (torch.cat([getattr(replay.expected, name) for replay in each]) for name in OUTPUTS)
         return Replay(Compressed(*expected), torch.cat([replay.regret for replay in each]))
 
-    def _explained(self, case: Case, tokens: torch.Tensor, text: torch.Tensor, got: Compressed[torch.Tensor]) -> Replay:
+    def _explained(
+        self, case: Case, tokens: torch.Tensor, signals: Mapping[str, torch.Tensor], got: Compressed[torch.Tensor]
+    ) -> Replay:
         """Of one batch element. A result does not show the raters: possible ones are tried until one set fits."""
         ways = []
         for even in (_EVEN, _EVEN - _ROUNDING, _EVEN + _ROUNDING):
-            scores, scale = self._scores(tokens, text, even)
+            scores, scale = self._scores(tokens, signals, even)
             for single in self._singles(case, got, scores, scale):
                 ways.append(self._replayed(case, tokens, got, scores, scale, single))
                 if float(ways[-1].regret) <= TIED:
@@ -189,13 +219,15 @@ class Sparsevlm(ReadsText):
         _, pooled, clusters = self.counts(case)
         return DpcKnn(max(1, clusters)), replace(case, tokens=pooled, keep=clusters, grid=None)
 
-    def _scores(self, tokens: torch.Tensor, text: torch.Tensor, even: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """P [B, N], and what its rounding is relative to."""
-        x, (rows, real) = tokens.float(), rows_of(text)
-        count = real.sum(1, keepdim=True).clamp(min=1)
-        weight = (x @ rows.mT).masked_fill(~real[:, None], select.LOWEST).softmax(2).mean(1)
-        # The mean of the weights is 1 / count.
-        raters = real & (weight > (1 - even) / count)
+    def _scores(
+        self, tokens: torch.Tensor, signals: Mapping[str, torch.Tensor], even: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """P [B, N], and what its rounding is relative to; attention is a signal, and is not rounded here."""
+        if self.scores == "attention":
+            paid = signals[_ATTENTION].float()
+            return paid, paid.abs()
+        x, (rows, real) = tokens.float(), rows_of(signals["text"])
+        raters = raters_among(x, rows, real, even)
         root = x.shape[2] ** -0.5
         rated = (rows @ x.mT * root).softmax(2) * raters[..., None]
         steep = rows.norm(dim=2).amax(1, keepdim=True) * x.norm(dim=2).amax(1, keepdim=True) * root
@@ -220,13 +252,13 @@ class Sparsevlm(ReadsText):
         assignment = lost.scatter(1, kept, slots.gather(1, kept)).scatter(1, pool, joined)
         return Compressed(select.gather(content, order), index, sizes.gather(1, order), assignment)
 
-    def onnx(self, b: Builder, case: Case, tokens: ir.Value, text: ir.Value) -> Compressed[ir.Value]:
+    def onnx(self, b: Builder, case: Case, tokens: ir.Value, **signals: ir.Value) -> Compressed[ir.Value]:
         """One TopK for kept and pool, the body of `dpc_knn` over the pool, one sort of both."""
         n, k = case.tokens, case.keep
         if k == n:
             return select.emit_every_token(b, case, tokens)
         alone, pooled, clusters = self.counts(case)
-        _, order = select.emit_top_k(b, self._emit_scores(b, case, tokens, text), alone + pooled, n)
+        _, order = select.emit_top_k(b, self._emit_scores(b, case, tokens, signals), alone + pooled, n)
         if not clusters:
             return select.emit_selection(b, case, tokens, select.emit_sort(b, order, k)[0])
         best, rest = b.op("Slice", order, [0], [alone], [1]), b.op("Slice", order, [alone], [alone + pooled], [1])
@@ -249,10 +281,12 @@ class Sparsevlm(ReadsText):
             b.cast(b.op("Max", own, select.emit_slots(b, pool, n, joined)), "int64"),
         )
 
-    def _emit_scores(self, b: Builder, case: Case, tokens: ir.Value, text: ir.Value) -> ir.Value:
+    def _emit_scores(self, b: Builder, case: Case, tokens: ir.Value, signals: Mapping[str, ir.Value]) -> ir.Value:
         """P [B, N]."""
+        if self.scores == "attention":
+            return b.cast(signals[_ATTENTION], "float32")
         x = select.emit_float(b, tokens, case)
-        rows, real, count = emit_rows_of(b, text)
+        rows, real, count = emit_rows_of(b, signals["text"])
         product = b.op("MatMul", rows, b.op("Transpose", x, perm=[0, 2, 1]))
         weight = b.op("Softmax", b.op("Where", real, product, select.LOWEST), axis=1)
         weight = b.op("ReduceMean", weight, [2], keepdims=1)

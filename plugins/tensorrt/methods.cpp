@@ -27,12 +27,16 @@ struct AudioTopk : Method {
     tokexport_topk_params params;
 
     explicit AudioTopk(Attributes& given)
-        : attention(given.choice("attention", {"cls", "received"})),
+        : attention(given.choice("attention", {"cls", "received", "words", "raters", "peak"})),
           params{TOKEXPORT_SCORE_GIVEN, 0} {}
 
     std::vector<Signal> signals() const override {
         std::vector<Signal> read;
-        read.push_back({attention == 0 ? "cls_attention" : "received_attention", Signal::Dtype::kAnyFloat});
+        read.push_back({attention == 0 ? "cls_attention"
+                        : attention == 1 ? "received_attention"
+                        : attention == 2 ? "words_attention"
+                        : attention == 3 ? "raters_attention"
+                        : "peak_attention", Signal::Dtype::kAnyFloat});
         return read;
     }
 
@@ -161,12 +165,16 @@ struct Scope : Method {
     tokexport_scope_params params;
 
     explicit Scope(Attributes& given)
-        : attention(given.choice("attention", {"cls", "received"})),
+        : attention(given.choice("attention", {"cls", "received", "words", "raters", "peak"})),
           params{given.number("alpha", 0.0f, 10.0f), 0} {}
 
     std::vector<Signal> signals() const override {
         std::vector<Signal> read;
-        read.push_back({attention == 0 ? "cls_attention" : "received_attention", Signal::Dtype::kAnyFloat});
+        read.push_back({attention == 0 ? "cls_attention"
+                        : attention == 1 ? "received_attention"
+                        : attention == 2 ? "words_attention"
+                        : attention == 3 ? "raters_attention"
+                        : "peak_attention", Signal::Dtype::kAnyFloat});
         return read;
     }
 
@@ -254,12 +262,16 @@ struct Visionzip : Method {
     tokexport_visionzip_params params;
 
     explicit Visionzip(Attributes& given)
-        : attention(given.choice("attention", {"cls", "received"})),
+        : attention(given.choice("attention", {"cls", "received", "words", "raters", "peak"})),
           params{given.integer("contextual", 0, TOKEXPORT_MAX_TOKENS), given.choice("merge", {"add", "mean"}), 0, 0} {}
 
     std::vector<Signal> signals() const override {
         std::vector<Signal> read;
-        read.push_back({attention == 0 ? "cls_attention" : "received_attention", Signal::Dtype::kAnyFloat});
+        read.push_back({attention == 0 ? "cls_attention"
+                        : attention == 1 ? "received_attention"
+                        : attention == 2 ? "words_attention"
+                        : attention == 3 ? "raters_attention"
+                        : "peak_attention", Signal::Dtype::kAnyFloat});
         read.push_back({"keys", Signal::Dtype::kOfTokens, true});
         return read;
     }

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny_checkpoints
 import tokexport
+import torch
 from click.testing import CliRunner
 from pydantic import ValidationError
 from tokexport.errors import RequestError
@@ -19,6 +20,7 @@ from tokexport.exporter.opening import open_source
 from tokexport.exporter.proof.generation import check_answers
 from tokexport.exporter.proof.probes import of_bundle
 from tokexport.exporter.proof.verify import verify
+from tokexport.exporter.sources.checkpoint import Lengths
 from tokexport.graph_passes.compressors import make
 from tokexport.graph_passes.insertion.sequence import Step
 from tokexport.graph_passes.ir_tools.model_io import load_model
@@ -50,7 +52,7 @@ def bundle(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_inspect_names_the_seams_in_the_language_model(folder):
     result = CliRunner().invoke(main, ["inspect", str(folder)])
     assert result.exit_code == 0 and "seams in the language model: decoder_layer:0 to decoder_layer:1" in result.output
-    told = json.loads(CliRunner().invoke(main, ["inspect", str(folder), "--json"]).output)
+    told = json.loads(CliRunner().invoke(main, ["inspect", str(folder), "--json"]).stdout)
     assert told["language_model"] == "decoder_layer:0 to decoder_layer:1"
 
 
@@ -119,9 +121,43 @@ def test_a_bundle_answers_a_question_as_its_folder_does(folder, bundle):
     assert len(set(said)) > 5 and said == [i for i in own.ids if i != 2]
 
 
-def _with(folder: Path, *steps: tuple[str, int], method: str = "cls_topk") -> Any:
-    source: Any = open_source(str(folder), parts="all")
-    return source.inside([Step(make(method), None, keep, seam) for seam, keep in steps], size_bias=True)
+def _with(folder: Path, *steps: tuple[str, int], method: str = "cls_topk", **params: Any) -> Any:
+    source: Any = open_source(str(folder), parts="all", lengths=Lengths(24, 20))
+    return source.inside([Step(make(method, params), None, keep, seam) for seam, keep in steps], size_bias=True)
+
+
+def _picks(source: Any) -> tuple[list[int], list[int]]:
+    """What prefill keeps behind its compressor, its prompt padded, and what the model's own code keeps."""
+    tokens = np.random.default_rng(0).normal(0, 1, (1, 36, source.language_config.hidden_size)).astype(np.float32)
+    encoded, bias = {"tokens": tokens, "kept_indices": np.arange(36)[None]}, np.zeros((1, 36), np.float32)
+    embed, prefill, _ = source.language(36)
+    fed = {**prefill.inputs, "inputs_embeds": embed.module(embed.inputs["input_ids"], torch.from_numpy(tokens))}
+    assert int(fed["last_index"]) < fed["inputs_embeds"].shape[1] - 1, "it has padding"
+    with torch.no_grad():
+        found = dict(zip(prefill.outputs, prefill.module(**fed), strict=True))
+    own = source.own_answer(encoded, bias, 2).picks["kept_indices_1"]
+    return found["kept_indices_1"][0].tolist(), own[0].tolist()
+
+
+def test_each_attention_is_that_of_the_models_own_code(folder):
+    """Of the last id, of the words, of those that rate, and the largest: four choices, each as by eager attention."""
+    found = {}
+    for name in ("cls", "words", "raters", "peak"):
+        kept, own = _picks(_with(folder, ("decoder_layer:1", 9), attention=name))
+        assert kept == own, name
+        found[name] = tuple(kept)
+    assert len(set(found.values())) == 4
+
+
+def test_sparsevlm_is_hooked_between_the_layers(folder):
+    kept, own = _picks(_with(folder, ("decoder_layer:1", 18), method="sparsevlm", scores="attention"))
+    best, _ = _picks(_with(folder, ("decoder_layer:1", 17), attention="raters"))
+    assert kept == own and set(best) < set(kept)
+
+
+def test_holitom_blends_between_the_layers_too(folder):
+    kept, own = _picks(_with(folder, ("decoder_layer:1", 18), method="holitom_inner"))
+    assert kept == own
 
 
 @pytest.mark.parametrize(
@@ -140,7 +176,8 @@ def test_seams_that_are_none_are_refused(folder, seams, why):
 
 @pytest.mark.parametrize("method", ["tome", "sparsevlm", "pixel_unshuffle", "qformer"])
 def test_methods_that_need_what_is_not_there_are_refused(folder, method):
-    with pytest.raises(RequestError, match=r"decoder_layer:1: it .*cls_topk"):
+    advice = "--set scores=attention" if method == "sparsevlm" else "cls_topk"
+    with pytest.raises(RequestError, match=rf"decoder_layer:1: it .*{advice}"):
         _with(folder, ("decoder_layer:1", 9), method=method)
 
 
@@ -201,6 +238,17 @@ def test_merged_tokens_keep_their_weight_through_several_cuts_down_to_none(kind,
     assert any(check["tensor"] == "token_bias_2" and check["part"] == "prefill" for check in made.proof["checks"])
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
     assert manifest["variants"][0]["generation"]["kv_capacity"] == [44 + count for count in (24, 12, 6, 0)]
+
+
+@pytest.mark.slow
+def test_sparsevlm_whole(tmp_path):
+    """Its three stages, clusters in each, by the recipe."""
+    folder = tiny_checkpoints.whole_llava(tmp_path / "deep", depth=5, loud=True)
+    made = tokexport.export(str(folder), tmp_path / "b", recipe="sparsevlm-192", **LENGTHS)
+    answers = made.proof["checks"][-1]
+    assert answers["part"] == "generation" and answers["ok"]
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert manifest["variants"][0]["generation"]["kv_capacity"] == [44 + count for count in (36, 19, 12, 6, 6)]
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ def two(tmp_path: Path) -> Path:
 
 def test_built_in_recipes_name_their_source_and_both_budgets() -> None:
     alone = ["duet", "lftr-16x", "lftr-8x", "visionzip-128", "visionzip-192", "visionzip-64", "vscan"]
-    whole = [f"{name}-{budget}" for name in ("apet", "duet") for budget in (192, 128, 64)]
+    whole = [f"{name}-{budget}" for name in ("apet", "duet", "sparsevlm") for budget in (192, 128, 64)]
     inside = ["a-tome-blocks", "ast-blocks", "dynamicvit-blocks", "evit-blocks", "folder-last-block", "tome-blocks"]
     assert names() == sorted([*alone, *whole, *inside, "xray-visual", "fastv", "pyramiddrop", "vscan-64"])
     for row in table():
@@ -69,6 +69,9 @@ def test_built_in_recipes_name_their_source_and_both_budgets() -> None:
         ("duet-192", 576, [327, 306, 153, 0]),
         ("duet-128", 576, [297, 201, 100, 0]),
         ("duet-64", 576, [191, 101, 50, 0]),
+        ("sparsevlm-192", 576, [309, 204, 113]),
+        ("sparsevlm-128", 576, [312, 117, 39]),
+        ("sparsevlm-64", 576, [82, 32, 18]),
         ("fastv", 576, [288]),
         ("pyramiddrop", 576, [288, 144, 72]),
         ("vscan-64", 576, [288, 96, 32]),
@@ -141,6 +144,9 @@ def test_the_average_over_the_encoder_counts_each_layer() -> None:
         ("duet-192", 306, [(306, 16), (153, 8), (0, 8)]),
         ("duet-128", 201, [(201, 16), (100, 8), (0, 8)]),
         ("duet-64", 101, [(101, 16), (50, 8), (0, 8)]),
+        ("sparsevlm-192", 576, [(576, 3), (300 + 9, 4), (200 + 4, 9), (110 + 3, 16)]),
+        ("sparsevlm-128", 576, [(576, 3), (303 + 9, 4), (110 + 7, 9), (36 + 3, 16)]),
+        ("sparsevlm-64", 576, [(576, 3), (66 + 16, 4), (30 + 2, 9), (17 + 1, 16)]),
         ("fastv", 576, [(576, 2), (288, 30)]),
         ("pyramiddrop", 576, [(576, 8), (288, 8), (144, 8), (72, 8)]),
         ("vscan-64", 96, [(96, 16), (32, 16)]),
@@ -152,12 +158,30 @@ def test_the_average_over_the_language_model_is_the_papers(name, entering, layer
     assert found.entering(576) == entering == found.budget.entering
     assert found.average(found.budget) == wanted == Fraction(found.budget.average)
     said = name.rpartition("-")[2]
-    if said.isdigit() and not name.startswith("duet"):
+    if name.startswith("apet") or name.startswith("vscan"):
         assert wanted == int(said)
     if name.startswith("duet"):
         # With CLS, which the paper counts as one more.
         whole = Fraction(16 * (entering + 1) + 8 * ((entering + 1) // 2), 32)
         assert wanted < whole <= int(said) and whole > int(said) - 2
+
+
+@pytest.mark.parametrize(
+    ("name", "listed", "average"),
+    [
+        ("sparsevlm-192", [300, 200, 110], "191"),
+        ("sparsevlm-128", [303, 110, 36], "126.25"),
+        ("sparsevlm-64", [66, 30, 17], "62.125"),
+    ],
+)
+def test_sparsevlm_keeps_what_the_code_lists_and_counts_its_clusters(name, listed, average) -> None:
+    """The released sum has 2, 4, 10 and 16 layers, and only what is kept."""
+    recipe = load(name)
+    left = recipe.counts(576)
+    kept = [step.made(k).counts(_case(n, k))[0] for step, k, n in zip(recipe.made(), left, [576, *left], strict=False)]
+    assert kept == listed
+    theirs = Fraction(sum(n * layers for n, layers in zip([576, *listed], (2, 4, 10, 16))), 32)
+    assert theirs == Fraction(average) and f"{average} a layer" in recipe.budget.note
 
 
 def test_steps_in_a_row_inside_the_encoder_are_averaged_in_their_order() -> None:

@@ -1,7 +1,9 @@
-"""The attention a method ranks by: that of CLS or, for models without CLS, the attention each token receives.
+"""The attention a method ranks by: that of CLS or, for models without CLS, the attention each token receives; between
+the layers of a language model that of words.
 
 Both come from the last attention before the seam, mean over heads, [B, N] float32. Papers on CLIP read the CLS row; on
-SigLIP, Qwen and audio, which have no CLS, they use the mean over all queries. Attention is a signal and not computed
+SigLIP, Qwen and audio, which have no CLS, they use the mean over all queries. In a language model what is read as that
+of CLS is that of the prompt's last id. Attention is a signal and not computed
 here, so a ranking by it does not depend on rounding: implementations must agree on it exactly.
 """
 
@@ -21,19 +23,24 @@ if TYPE_CHECKING:
     from ...ir_tools.builder import Builder
 
 
+Attention = Literal["cls", "received", "words", "raters", "peak"]
+
+
 @dataclass(frozen=True)
 class Attends:
     """The parameter of every method that ranks by attention.
 
     Attributes:
         attention: ``cls``, the attention of CLS to each token; ``received``, what each token receives from all, CLS
-            included.
+            included. Between the layers of a language model: ``cls``, that of the prompt's last id; ``words``, the mean
+            of the words behind the tokens; ``raters``, of those words that SparseVLM has rate; ``peak``, the largest of
+            all words and heads.
     """
 
-    attention: Literal["cls", "received"] = "cls"
+    attention: Attention = "cls"
 
     def signals(self) -> tuple[str, ...]:
-        """``cls_attention`` or ``received_attention`` [B, N]."""
+        """``<attention>_attention`` [B, N]."""
         return (f"{self.attention}_attention",)
 
     def attended(self, signals: Mapping[str, torch.Tensor]) -> torch.Tensor:

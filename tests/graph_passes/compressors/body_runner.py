@@ -14,8 +14,7 @@ from tokexport.graph_passes.ir_tools.builder import DTYPES, OPSET, Builder
 DOMAIN = "tokexport"
 # What a signal's shape is behind the batch.
 SIGNAL_DIMS = {
-    "cls_attention": lambda case: [case.tokens],
-    "received_attention": lambda case: [case.tokens],
+    **{f"{who}_attention": lambda case: [case.tokens] for who in ("cls", "received", "words", "raters", "peak")},
     "keys": lambda case: [case.tokens, 6],
     "text": lambda case: [4, case.dim],
 }
