@@ -69,7 +69,7 @@ def test_the_best_at_so_many_tokens_comes_from_the_cells_of_a_sweep_with_a_comma
 def test_the_least_time_for_a_loss_and_the_table_of_it(folder):
     said = CliRunner().invoke(main, ["recommend", *ASKED, *RATIO, "--loss", "0.1", "-q"]).output
     assert "recommended: kcenter_merge, 21 tokens. The fastest of 1" in said and "--keep 21\n" in said
-    assert "one thread" in said and said.count("baseline") == 4 and "not shown: 1 that" in said
+    assert "one thread" in " ".join(said.split()) and said.count("baseline") == 4 and "not shown: 1 that" in said
 
 
 def test_a_time_that_nothing_reaches_is_a_failed_gate(folder):

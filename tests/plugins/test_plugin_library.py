@@ -106,7 +106,11 @@ def test_what_an_attribute_must_be(host: Host, change, message):
         ("TokexportDart", {**DART, "pivots": 0}, "'pivots' is 0; allowed: an integer, 1 to 32768"),
         ("TokexportDart", {**DART, "norm_of": "values"}, "'norm_of' is 'values'; allowed: keys, tokens"),
         ("TokexportVisionzip", {**VISIONZIP, "merge": "max"}, "'merge' is 'max'; allowed: add, mean"),
-        ("TokexportClsTopk", {"keep": 6, "attention": "rec"}, "'attention' is 'rec'; allowed: cls, received"),
+        (
+            "TokexportClsTopk",
+            {"keep": 6, "attention": "rec"},
+            "'attention' is 'rec'; allowed: cls, received, words, raters, peak",
+        ),
         ("TokexportScope", {**SCOPE, "alpha": 11.0}, "'alpha' is 11; allowed: a float, 0 to 10"),
         ("TokexportCdpruner", {**CDPRUNER, "text_length": 0}, "'text_length' is 0; allowed: an integer, 1 to 32768"),
         ("TokexportTopk", {**TOPK, "score": "cls"}, "'score' is 'cls'; allowed: cls_attention, norm, distance_to_mean"),
