@@ -11,7 +11,6 @@ import datetime
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from bench_gpu import ROWS, Row, judge
 from gpu_clock import slug
@@ -151,8 +150,7 @@ def records(folder: Path) -> list[Record]:
 def cells(record: Record) -> list[str]:
     """The first row of a record, as the table of docs/gpus.md shows it."""
     row = record.results.rows[0]
-    times: list[Any] = [row.ratios[name] for name in ("eager", "compiled", "floor", "tower")]
-    eager, compiled, floor, tower = times
+    eager, compiled, floor, tower = (row.ratios[name] for name in ("eager", "compiled", "floor", "tower"))
     return [
         record.results.device.name + (", quick" if record.quick else ""),
         str(record.date),

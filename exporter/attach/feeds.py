@@ -40,7 +40,7 @@ def lengths(model: ir.Model, tokens: str, given: Mapping[str, Sequence[int]]) ->
     def size(name: str, axis: int) -> int | None:
         return given[name][axis] if name in given else (dims(inputs[name]) or (None,) * 4)[axis]
 
-    caches = [name for name in inputs if _is_cache(name, inputs[name], tokens)]
+    caches = [name for name in inputs if is_cache(inputs[name], tokens)]
     new = size(tokens, 1) or (_NEW if caches else _PAST + _NEW)
     past = (size(caches[0], 2) or _PAST) if caches else 0
     mask = inputs.get("attention_mask")
@@ -110,13 +110,9 @@ def causal(length: Lengths) -> np.ndarray:
     return np.where(keys <= own, 0, np.finfo(np.float32).min).astype(np.float32)[None, None]
 
 
-def is_cache(name: str, wanted: Input, tokens: str) -> bool:
-    """Whether an input holds the keys or values of a layer."""
-    return name != tokens and wanted.dtype.kind == "f" and len(wanted.shape or ()) == 4 and "mask" not in name
-
-
-def _is_cache(name: str, value: ir.Value, tokens: str) -> bool:
-    floats = value.dtype is not None and value.dtype.is_floating_point()
+def is_cache(value: ir.Value, tokens: str) -> bool:
+    """Whether an input holds the keys or values of a layer; `tokens` is the one that holds the tokens."""
+    name, floats = value.name or "", value.dtype is not None and value.dtype.is_floating_point()
     return name != tokens and floats and len(dims(value) or ()) == 4 and "mask" not in name
 
 
@@ -132,7 +128,7 @@ def _size(value: ir.Value, axis: int, known: tuple[int | None, ...], tokens: str
     if name == tokens or "position" in name:
         if axis == 1 or axis == rank - 1:
             return length.new
-    elif _is_cache(name, value, tokens) and axis == 2:
+    elif is_cache(value, tokens) and axis == 2:
         return length.past
     raise _open(value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def against(pair: Pair, folder: Path, seed: int) -> list[Check]:
             f"the checkpoint does not take what the graph takes: {error}", where=str(folder), fix="Is it this model's?"
         ) from error
     got = pair.after.run(feeds)[named]
-    return [Check(**{**vars(compare(named, made[:, -got.shape[1] :], got, pair.threshold)), "part": "PyTorch"})]
+    return [replace(compare(named, made[:, -got.shape[1] :], got, pair.threshold), part="PyTorch")]
 
 
 def _opened(folder: Path) -> Any:
@@ -85,8 +86,10 @@ def _cache(pair: Pair, config: Any) -> Any:
     from transformers.cache_utils import DynamicCache
 
     held: dict[int, dict[str, torch.Tensor]] = {}
-    for name, wanted in pair.after.inputs.items():
-        if is_cache(name, wanted, pair.attached.tokens):
+    assert pair.after.model is not None
+    for value in pair.after.model.graph.inputs:
+        if is_cache(value, pair.attached.tokens):
+            name = value.name or ""
             # past_key_values.0.value: the last word says which.
             number, kinds = re.search(r"\d+", name), re.findall("key|value", name)
             if number is None or not kinds:

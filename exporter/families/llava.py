@@ -99,6 +99,14 @@ class LlavaEncoder(nn.Module):
         return self.multi_modal_projector(joined)
 
 
+class StackedEncoder(LlavaEncoder):
+    """The same for pictures that are one input: a picture and its tiles, or the frames of a video."""
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """[1, T, 3, S, S] float32 -> [1, N, D]."""
+        return super().forward(pixel_values[0])
+
+
 @dataclass
 class LlavaSource(VisionLanguage):
     """A LLaVA folder; see the module docstring."""

@@ -30,7 +30,7 @@ from ..sources.synthetic import image
 from . import onevision_video
 from .joined import encoder_of, joined
 from .layout import Layout, shell
-from .llava import UNUSED, Config, LlavaEncoder, check_square, check_tower
+from .llava import UNUSED, Config, StackedEncoder, check_square, check_tower
 from .square import Counted
 from .visual import VisionLanguage, colours
 
@@ -111,14 +111,6 @@ class Packed(nn.Module):
         return self._pack([tokens], [self.size], image_newline=self.image_newline, **self.settings)[0][0][None]
 
 
-class TiledEncoder(LlavaEncoder):
-    """The same for one picture and its tiles."""
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """[1, 1 + T, 3, S, S] float32 -> [1, N, D]."""
-        return super().forward(pixel_values[0])
-
-
 @dataclass
 class TiledSource(Counted):
     """A folder; see the module docstring.
@@ -163,7 +155,7 @@ def open_family(checkpoint: Checkpoint) -> VisionLanguage:
     packed = Packed(model, shape.size)
     tokens = torch.empty(1 + shape.tiles, patches**2, config.text_config.hidden_size, device="meta")
     count = built(lambda: packed.packed(tokens), path).shape[1]
-    encoder = TiledEncoder(config, model.vision_tower, packed)
+    encoder = StackedEncoder(config, model.vision_tower, packed)
     check_square(encoder, config, path)
     checkpoint.weights.load(encoder.vision_tower, "vision_tower", optional=UNUSED)
     checkpoint.weights.load(packed, "")

@@ -20,7 +20,7 @@ from ..decoders.language import LanguageDecoder
 from ..sources.images import media_of, preprocess_of
 from .joined import encoder_of, joined
 from .layout import Layout, shell
-from .llava import UNUSED, LlavaEncoder, check_square
+from .llava import UNUSED, StackedEncoder, check_square
 from .visual import VisionLanguage, colours
 
 if TYPE_CHECKING:
@@ -48,14 +48,6 @@ class Pooled(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[T, (S / patch)^2, C] -> [1, N, D]."""
         return self._pool(self.multi_modal_projector(features)).flatten(0, 1)[None]
-
-
-class FramesEncoder(LlavaEncoder):
-    """The same for the frames of a video."""
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """[1, T, 3, S, S] float32 -> [1, N, D]."""
-        return super().forward(pixel_values[0])
 
 
 @dataclass
@@ -100,7 +92,7 @@ def open_video(checkpoint: Checkpoint, config: Any, clip: Clip) -> OneVisionVide
     vision, path = config.vision_config, checkpoint.folder / "config.json"
     model = shell(checkpoint, config, UNMASKED).model
     pooled = Pooled(model)
-    encoder = FramesEncoder(config, model.vision_tower, pooled)
+    encoder = StackedEncoder(config, model.vision_tower, pooled)
     check_square(encoder, config, path)
     checkpoint.weights.load(encoder.vision_tower, "vision_tower", optional=UNUSED)
     checkpoint.weights.load(pooled, "")

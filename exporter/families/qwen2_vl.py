@@ -39,7 +39,7 @@ from .between_frames import timed as written_times
 from .joined import encoder_of, joined
 from .multimodal import Layout
 from .qwen_encoder import QwenEncoder
-from .qwen_size import size_of, step_of
+from .qwen_size import Area, Merge, size_of, step_of
 from .visual import VisionLanguage, colours
 
 if TYPE_CHECKING:
@@ -71,24 +71,21 @@ _KINDS: dict[str, tuple[Any, Any, Any]] = {
     "Qwen3_5ForConditionalGeneration": (Qwen3_5Config, Qwen3_5VisionModel, Qwen3_5Model),
 }
 
-_Area = Annotated[int, Field(ge=1, le=1 << 32)]
-_Merge = Annotated[int, Field(ge=1, le=16)]
-
 
 class _Vision(BaseModel):
     """What is read of the vision tower; what is not there has the default of transformers."""
 
     patch_size: Pixels | None = None
-    temporal_patch_size: _Merge | None = None
-    spatial_merge_size: _Merge | None = None
-    in_channels: _Merge | None = None
+    temporal_patch_size: Merge | None = None
+    spatial_merge_size: Merge | None = None
+    in_channels: Merge | None = None
     embed_dim: Width | None = None
     hidden_size: Width | None = None
     out_hidden_size: Width | None = None
     intermediate_size: Width | None = None
     depth: Layers | None = None
     num_heads: Width | None = None
-    num_position_embeddings: _Area | None = None
+    num_position_embeddings: Area | None = None
     window_size: Pixels | None = None
     fullatt_block_indexes: list[int] | None = None
     deepstack_visual_indexes: list[int] | None = None

@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
     from ..sources.checkpoint import Checkpoint
 
-_Area = Annotated[int, Field(ge=1, le=1 << 32)]
-_Merge = Annotated[int, Field(ge=1, le=16)]
+Area = Annotated[int, Field(ge=1, le=1 << 32)]
+Merge = Annotated[int, Field(ge=1, le=16)]
 
 
 class _Limits(BaseModel):
     """What is read of the image processor beside the colours, in pixels of a whole image; by old and new names."""
 
-    min_pixels: _Area | None = None
-    max_pixels: _Area | None = None
-    shortest_edge: _Area | None = None
-    longest_edge: _Area | None = None
+    min_pixels: Area | None = None
+    max_pixels: Area | None = None
+    shortest_edge: Area | None = None
+    longest_edge: Area | None = None
 
 
 class _Processor(_Limits):
@@ -40,7 +40,7 @@ class _Processor(_Limits):
 
     size: _Limits = _Limits()
     patch_size: Pixels | None = None
-    merge_size: _Merge | None = None
+    merge_size: Merge | None = None
     video_processor_type: str = ""
 
     def area(self, frames: int) -> tuple[int, int]:

@@ -203,8 +203,6 @@ def _angle(walk: Walk, node: ir.Node) -> Iterator[Read]:
             if len(free) != 1:
                 return
             index, value = free[0]
-        elif node.op_type == "Concat" and len(set(node.inputs)) == 1:
-            index = 0
         else:
             index = 0
         if value.dtype not in FLOATS or value in walk.graph.inputs or _of_range(value):
