@@ -99,8 +99,7 @@ def measure(folder: Path, variant: Variant, built: Built, proved: Proved, *, pre
                 taken[name] += milliseconds(ort_runner(models[role], threads=1), _blank(models[role]))
                 give_back()
     now, whole = caches(variant, _count(uncompressed), _count(models["encoder"]))
-    told = [worded(method, share) for method, share in shares if share > SHARE]
-    return Cost(**taken, cache_bytes=now, uncompressed_cache_bytes=whole), told
+    return Cost(**taken, cache_bytes=now, uncompressed_cache_bytes=whole), costly(shares)
 
 
 def encoder_times(
@@ -151,12 +150,14 @@ def milliseconds(run: Run, fed: Mapping[str, np.ndarray]) -> float:
     return 1e3 * median(once() for _ in range(rounds))
 
 
-def worded(method: str, share: float) -> str:
-    """What the user is told of a method that takes this share of the encoder's time."""
-    return (
+def costly(shares: Sequence[tuple[str, float]]) -> list[str]:
+    """What the user is told of each method that takes more than `SHARE` of the encoder's time."""
+    return [
         f"{method} takes about {min(share, 1):.0%} of the encoder's time in ONNX Runtime on this machine; "
         "docs/methods.md has what each method costs"
-    )
+        for method, share in shares
+        if share > SHARE
+    ]
 
 
 def caches(variant: Variant, all_tokens: int, tokens: int) -> tuple[int, int]:

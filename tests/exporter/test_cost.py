@@ -39,11 +39,11 @@ def test_what_takes_long_is_run_twice_and_not_more(monkeypatch):
     assert cost.milliseconds(run, FED) >= 20 and len(runs) == 2
 
 
-def test_the_words():
-    told = cost.worded("kcenter_merge", 0.2)
-    assert told.startswith("kcenter_merge takes about 20% of the encoder's time in ONNX Runtime on this machine")
-    assert "docs/methods.md" in told
-    assert "100%" in cost.worded("slow", 1.7)
+def test_only_a_costly_compressor_is_named():
+    first, second = cost.costly([("kcenter_merge", 0.2), ("uniform", cost.SHARE), ("slow", 1.7)])
+    assert first.startswith("kcenter_merge takes about 20% of the encoder's time in ONNX Runtime on this machine")
+    assert "docs/methods.md" in first
+    assert second.startswith("slow takes about 100% ")
 
 
 @pytest.mark.parametrize(
