@@ -118,6 +118,26 @@ def bundle(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.parametrize("kind", MADE)
+def test_what_is_between_the_frames_is_what_the_processor_writes(kind):
+    from tokexport.exporter.families.between_frames import counted, timed
+    from tokexport.exporter.families.smolvlm_video import clocked
+
+    tokens, count = MADE[kind][1], FRAMES // 2 if kind == "Qwen3VL" else FRAMES
+    write, before, place, behind = {
+        "internvl": (counted, "<img>", "<IMG_CONTEXT>", "</img>"),
+        "smolvlm": (
+            clocked(FPS),
+            "<fake_token_around_image><global-img>",
+            "<image>",
+            "<fake_token_around_image>",
+        ),
+        "Qwen3VL": (timed(FPS, 2), "<|vision_start|>", tiny_qwen_vl.VIDEO, "<|vision_end|>"),
+    }[kind]
+    # The tokenizers of the tiny folders know none of these words.
+    assert write(before + place * tokens + behind, count) == written(kind, tokens)
+
+
 def test_without_compression_it_answers_as_transformers_does(folder, bundle):
     from tokexport.runtimes.media.video import clip_values
 
