@@ -30,8 +30,8 @@ _READS = 1  # the block of the decoder with the head that is taught
 class Recipe:
     """The hyperparameters of a run."""
 
-    steps: int = 4000
-    alone: int = 800  # first steps of the encoder without the decoder: cheap, and the decoder learns nothing before
+    steps: int = 2250
+    alone: int = 700  # first steps of the encoder without the decoder: cheap, and the decoder learns nothing before
     pictures: int = 16
     rate: float = 2e-3
     warmup: int = 100
