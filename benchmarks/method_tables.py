@@ -23,6 +23,11 @@ def tiny_vlm() -> str:
     return _all("tiny-vlm")
 
 
+def tiny_ocr() -> str:
+    """All methods on numbers."""
+    return _all("tiny-ocr")
+
+
 def tiny_video() -> str:
     """All methods on clips."""
     return _all("tiny-video")
@@ -47,6 +52,11 @@ def hybrid() -> str:
 def best_vlm() -> str:
     """The ten best on pictures, and the baselines."""
     return _best("tiny-vlm")
+
+
+def best_ocr() -> str:
+    """The ten best on numbers, and the baselines."""
+    return _best("tiny-ocr")
 
 
 def best_video() -> str:

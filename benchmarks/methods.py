@@ -21,14 +21,16 @@ PAGE = tables.ROOT / "docs/methods.md"
 RATIOS = ("0.5", "0.75", "0.85", "0.9", "0.95")
 QUESTIONS = 512
 ANYWHERE = ("kcenter_merge", "two_scale", "apet", "apet:basis_slots=none", "tome:metric=tokens", "folder", "dpc_knn")
+PICTURES = (
+    *ANYWHERE,
+    *("tome", "visionzip", "visionzip:attention=received"),
+    *("prumerge", "prumerge:rest=mean", "prumerge:plus=true", "evit", "evit:rest=mean"),
+    *("divprune", "scope", "dart", "cls_topk", "cls_topk:attention=received", "vispruner", "holov", "topk"),
+    *("cdpruner", "cdpruner:inverted=false", "trim", "trim:inverted=false", "sparsevlm", "adafv", "lftr_text"),
+)
 METHODS = {
-    "tiny-vlm": (
-        *ANYWHERE,
-        *("tome", "pixel_unshuffle", "visionzip", "visionzip:attention=received"),
-        *("prumerge", "prumerge:rest=mean", "prumerge:plus=true", "evit", "evit:rest=mean"),
-        *("divprune", "scope", "dart", "cls_topk", "cls_topk:attention=received", "vispruner", "holov", "topk"),
-        *("cdpruner", "cdpruner:inverted=false", "trim", "trim:inverted=false", "sparsevlm", "adafv", "lftr_text"),
-    ),
+    "tiny-vlm": (*PICTURES, "pixel_unshuffle"),
+    "tiny-ocr": PICTURES,
     "tiny-asr": (
         *ANYWHERE,
         *("folder:scale_by_size=false", "a_tome:metric=tokens", "divprune", "dart:norm_of=tokens", "topk:score=norm"),

@@ -10,7 +10,19 @@ from typing import Any
 
 from family_tables import families
 from gpu_record import cells, records
-from method_tables import accuracy, best_asr, best_video, best_vlm, hybrid, listening, tiny_asr, tiny_video, tiny_vlm
+from method_tables import (
+    accuracy,
+    best_asr,
+    best_ocr,
+    best_video,
+    best_vlm,
+    hybrid,
+    listening,
+    tiny_asr,
+    tiny_ocr,
+    tiny_video,
+    tiny_vlm,
+)
 from readme_tables import picture, real_models
 from real_size_tables import whole_models
 from report import RESULTS
@@ -147,13 +159,13 @@ def fill(text: str, *made: Callable[[], str]) -> str:
 PAGES: dict[str, tuple[Callable[[], str], ...]] = {
     "README.md": (picture, real_models),
     "docs/whisper-results.md": (whisper_tiny, whisper_base, whisper_times),
-    "docs/built-in-models.md": (best_vlm, best_video, best_asr),
+    "docs/built-in-models.md": (best_vlm, best_ocr, best_video, best_asr),
     "docs/benchmarks.md": (speed, real_size, inside, first_token, whole_models, export),
     "docs/families.md": (families,),
     "docs/devices.md": (known_devices,),
     "docs/gpus.md": (gpus,),
     "docs/methods.md": (
-        *(whisper_all, whisper_base_all, tiny_vlm, tiny_video, tiny_asr),
+        *(whisper_all, whisper_base_all, tiny_vlm, tiny_ocr, tiny_video, tiny_asr),
         *(accuracy, listening, hybrid),
     ),
 }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .sources.source import Parts, Source
 
 DEFAULT = "tiny-vlm"
-NAMES = ("tiny-vlm", "tiny-asr", "tiny-video")
+NAMES = ("tiny-vlm", "tiny-ocr", "tiny-asr", "tiny-video")
 
 
 def open_source(

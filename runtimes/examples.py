@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from .bundle.manifest import Manifest
 
 _DRAWN = "what colour is the circle ?"
-_OF = {"tiny-vlm": _DRAWN, "tiny-video": "which object moved first ?"}
+_OF = {"tiny-vlm": _DRAWN, "tiny-ocr": "read the red number", "tiny-video": "which object moved first ?"}
 
 
 def question(manifest: Manifest) -> str:

@@ -129,8 +129,8 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
 def model(as_json: bool, pairs: tuple[str, ...], no_verify: bool, shapes: tuple[str, ...], **request: Any) -> None:
     """Compress SOURCE, prove the result, and write a bundle.
 
-    SOURCE is a built-in model (tiny-vlm, the default, tiny-asr or tiny-video), a checkpoint folder, an ONNX file, or
-    package.module:callable that returns an nn.Module and example inputs.
+    SOURCE is a built-in model (tiny-vlm, the default, tiny-ocr, tiny-asr or tiny-video), a checkpoint folder, an ONNX
+    file, or package.module:callable that returns an nn.Module and example inputs.
     """
     from ...runtimes.bundle.losses import name_deleted
     from ..pipeline import export

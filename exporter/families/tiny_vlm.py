@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,8 +43,8 @@ class TinyVLMSource(Source):
     example: tuple[str, str] = ("how many red objects are there ?", "there")
 
     def real_inputs(self, n: int) -> list[dict[str, np.ndarray]]:
-        """`n` drawn scenes."""
-        return [{"pixel_values": pixel_values(drawn.image[None])} for drawn in self._scenes(n)]
+        """`n` drawn pictures."""
+        return [{"pixel_values": pixel_values(picture.image[None])} for picture in self._drawn(n)]
 
     def questions(self, n: int, seed: int) -> list[Question]:
         """See `Source`; two questions on each scene."""
@@ -156,15 +157,15 @@ class TinyVLMSource(Source):
         return TextRecord(vocabulary=self.model.config.vocab, pad=PAD, blank=[PAD, BOS, EOS])
 
     def real_prompts(self, n: int, length: int) -> list[list[int]]:
-        """A question about each of the scenes of `real_inputs`."""
+        """A question about each of the pictures of `real_inputs`."""
         rng = np.random.default_rng(0x9E0F)
-        return [WORDS.prompt(ask(drawn, rng, 1)[0].text)[:length] for drawn in self._scenes(n)]
+        return [WORDS.prompt(ask(drawn, rng, 1)[0].text)[:length] for drawn in self._drawn(n)]
 
     @staticmethod
     def _noise(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
-    def _scenes(self, n: int) -> list[Scene]:
+    def _drawn(self, n: int) -> list[Scene]:
         # A seed of its own: neither training nor evaluation has seen these scenes.
         return [scene(np.random.default_rng([0x9E0F, i])) for i in range(n)]
 
@@ -180,27 +181,29 @@ def questions_of(drawn: QuestionSet) -> list[Question]:
 def open_family(parts: Parts = "all") -> TinyVLMSource:
     """Read the shipped weights."""
     model = zoo.load()
+    return TinyVLMSource(name="tiny-vlm", files=(zoo.WEIGHTS,), model=model, parts=parts, **of_pictures(model, WORDS))
+
+
+def of_pictures(model: zoo.TinyVLM, words: Words) -> dict[str, Any]:
+    """What sources of pictures have in common, for a model and its words."""
     size = model.config.image
-    return TinyVLMSource(
-        kind="builtin",
-        name="tiny-vlm",
-        modality="image",
-        encoder=GraphSource(
+    return {
+        "kind": "builtin",
+        "modality": "image",
+        "encoder": GraphSource(
             role="encoder",
             module=zoo.Encoder(model).eval(),
             inputs={"pixel_values": torch.zeros(1, 3, size, size)},
             outputs=("tokens",),
             grid=model.config.grid,
         ),
-        files=(zoo.WEIGHTS,),
-        auto_seam={name: name for name in ("encoder_output", "projector_input", "projector_output")},
-        text_seam="projector_output",
-        preprocess=PreprocessRecord(
+        "auto_seam": {name: name for name in ("encoder_output", "projector_input", "projector_output")},
+        "text_seam": "projector_output",
+        "preprocess": PreprocessRecord(
             size=(size, size), resample="bicubic", crop="center", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
         ),
-        processor=ProcessorRecord(kind="words", vocabulary=VOCABULARY),
-        processor_files={VOCABULARY: json.dumps(WORDS.to_json(), indent=1).encode()},
-        has_task=True,
-        model=model,
-        parts=parts,
-    )
+        "processor": ProcessorRecord(kind="words", vocabulary=VOCABULARY),
+        "processor_files": {VOCABULARY: json.dumps(words.to_json(), indent=1).encode()},
+        "has_task": True,
+        "words": words,
+    }

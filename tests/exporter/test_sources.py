@@ -34,7 +34,7 @@ def message(error: type[TokexportError], text: str) -> str:
 def test_a_wrong_name_lists_what_was_tried_and_the_nearest():
     said = message(RequestError, "tiny-vml")
     assert "no built-in name, no folder, no .onnx file and no package.module:callable" in said
-    assert "Did you mean tiny-vlm or tiny-video or tiny-asr?" in said
+    assert "Did you mean tiny-vlm or tiny-video or tiny-ocr?" in said
 
 
 def test_a_file_that_is_no_onnx_file_is_named(tmp_path):

@@ -86,6 +86,18 @@ def answer_loss(model: TinyVLM, batch: Batch, tokens: Tensor, positions: Tensor,
     return F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten(), ignore_index=IGNORED)
 
 
+@torch.no_grad()
+def initialise(model: TinyVLM) -> None:
+    """Small outputs of every block, small embeddings, and positions in which neighbours are near each other."""
+    depth = 2 * (model.config.vision_layers + model.config.layers)
+    for name, weight in model.named_parameters():
+        if name.endswith(("out_proj.weight", "fc2.weight", "down.weight")):
+            nn.init.normal_(weight, std=0.1 / math.sqrt(depth))
+        elif name.endswith("embedding.weight"):
+            nn.init.normal_(weight, std=0.1)
+    model.vision.positions[:, 1:].copy_(0.5 * grid_waves(model.config))
+
+
 class Trainee(nn.Module):
     """The model with the heads that exist only in training."""
 
@@ -96,14 +108,7 @@ class Trainee(nn.Module):
         self.patch_head = nn.Linear(config.vision_dim, len(COLOURS) + 1 + len(SHAPES))
         self.cls_head = nn.Linear(config.vision_dim, len(COLOURS) * len(SHAPES))
         self.positions, self.mask = packed_layout(config, ASKED, SLOT)
-        depth = 2 * (config.vision_layers + config.layers)
-        for name, weight in self.model.named_parameters():
-            if name.endswith(("out_proj.weight", "fc2.weight", "down.weight")):
-                nn.init.normal_(weight, std=0.1 / math.sqrt(depth))
-            elif name.endswith("embedding.weight"):
-                nn.init.normal_(weight, std=0.1)
-        with torch.no_grad():
-            self.model.vision.positions[:, 1:].copy_(0.5 * grid_waves(config))
+        initialise(self.model)
 
     def forward(self, batch: Batch, recipe: Recipe, alone: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss and its parts; `alone` leaves the decoder out."""

@@ -101,11 +101,17 @@ def evaluate(
     Where it widens the tokens, the projector of `model` must take wide tokens.
     """
     drawn = question_set(n, seed, model.config.prompt_length)
+    return by_kind(drawn, answers(model, drawn, eyes(model), WORDS, compress, size_bias), KINDS)
+
+
+def eyes(model: TinyVLM) -> Callable[[NDArray[np.uint8]], Tensor]:
+    """Pictures uint8 [B, 96, 96, 3] -> features [B, N, Dv], CLS dropped."""
 
     def see(pixels: NDArray[np.uint8]) -> Tensor:
-        return model.vision(torch.from_numpy(pixel_values(pixels)))[:, 1:]
+        seen: Tensor = model.vision(torch.from_numpy(pixel_values(pixels)))
+        return seen[:, 1:]
 
-    return by_kind(drawn, answers(model, drawn, see, WORDS, compress, size_bias), KINDS)
+    return see
 
 
 @torch.inference_mode()

@@ -97,7 +97,7 @@ class VisionTransformer(nn.Module):
     def __init__(self, config: TinyVLMConfig) -> None:
         super().__init__()
         dim = config.vision_dim
-        self.patch_embed = nn.Conv2d(3, dim, config.patch, config.patch)
+        self.patch_embed: nn.Module = nn.Conv2d(3, dim, config.patch, config.patch)
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
         self.positions = nn.Parameter(torch.randn(1, 1 + config.places, dim) * 0.02)
         self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.vision_layers))

@@ -53,22 +53,10 @@ class Object:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """An image with its truth.
-
-    image: uint8 [96, 96, 3]. coverage: float32 [144], the share of each patch that objects cover.
-    owner: int64 [144], the index of the object that covers most of the patch, -1 where none does.
-    """
+class Drawn:
+    """An image, uint8 [96, 96, 3]."""
 
     image: NDArray[np.uint8]
-    objects: list[Object]
-    coverage: NDArray[np.float32]
-    owner: NDArray[np.int64]
-
-    @property
-    def covered(self) -> NDArray[np.bool_]:
-        """Bool [144]: patches of which objects cover at least a quarter."""
-        return self.coverage >= 0.25
 
     def to_pil(self, zoom: int = 1) -> Image:
         """The image for people; `zoom` repeats pixels."""
@@ -81,6 +69,24 @@ class Scene:
         buffer = io.BytesIO()
         self.to_pil(zoom).save(buffer, "PNG")
         return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Scene(Drawn):
+    """An image with its truth.
+
+    coverage: float32 [144], the share of each patch that objects cover.
+    owner: int64 [144], the index of the object that covers most of the patch, -1 where none does.
+    """
+
+    objects: list[Object]
+    coverage: NDArray[np.float32]
+    owner: NDArray[np.int64]
+
+    @property
+    def covered(self) -> NDArray[np.bool_]:
+        """Bool [144]: patches of which objects cover at least a quarter."""
+        return self.coverage >= 0.25
 
 
 def pixel_values(images: NDArray[np.uint8]) -> NDArray[np.float32]:
