@@ -129,9 +129,10 @@ def _over_time(axes: Axes, result: dict[str, Any], rows: list[dict[str, Any]], t
         if value > best:
             front.append((spent, value))
             best = value
-    axes.step(*zip(*front), where="post", color="black", linewidth=1, zorder=0)
-    axes.annotate("nothing is both\nfaster and better", front[0], xytext=(10, -4), textcoords="offset points",
-                  fontsize=8, color="#333333", va="top")  # fmt: skip
+    if front:
+        axes.step(*zip(*front), where="post", color="black", linewidth=1, zorder=0)
+        axes.annotate("nothing is both\nfaster and better", front[0], xytext=(10, -4), textcoords="offset points",
+                      fontsize=8, color="#333333", va="top")  # fmt: skip
     whole = full["encoder_ms"] + (full["prefill_ms"] if timed else 0)
     axes.plot(whole, full[figure], color="black", marker="*", markersize=12, linestyle="none")
     axes.annotate("uncompressed", (whole, full[figure]), xytext=(-8, -12), textcoords="offset points", fontsize=8,

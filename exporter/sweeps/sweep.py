@@ -93,7 +93,7 @@ def measured(study: Study, out: Path | str | None, compute: Compute, advance: Ad
         The content of sweep.json, which is not written, and the folder.
 
     Raises:
-        RequestError: as `sweep`.
+        RequestError: as `sweep`; an uncompressed model that answers nothing right.
     """
     # Only now: a refused request must leave no folder.
     folder = Path(out) if out is not None else Path(f"{study.source.name}-sweep")
@@ -110,6 +110,11 @@ def measured(study: Study, out: Path | str | None, compute: Compute, advance: Ad
 
     cells.complete(wanted.values(), count, compute)
     full = _figures(whole, cells, judge.figure, {})
+    if not full[judge.figure]:
+        raise RequestError(
+            f"uncompressed, {study.source.name} answers none of these questions right: there is nothing to lose",
+            fix="Ask more: --questions 512.",
+        )
     result = {
         "source": study.source.record().model_dump(),
         "figure": judge.figure,

@@ -23,6 +23,7 @@ from tokexport.exporter.evaluate.judges import Folder, Questions
 from tokexport.exporter.opening import open_source
 from tokexport.exporter.sweeps import rows as sweep_rows
 from tokexport.exporter.sweeps import study as studying
+from tokexport.exporter.sweeps import sweep as sweeping
 from tokexport.exporter.sweeps.rows import label, method_of
 from tokexport.exporter.zoo.tiny_vlm.scenes import scene
 from tokexport.graph_passes.compressors import make
@@ -247,6 +248,17 @@ def test_a_request_that_cannot_be_is_one_paragraph(folder, arguments, message):
 
 def test_a_model_without_questions_asks_for_a_folder(folder, tiny_llava_folder):
     assert "--inputs FOLDER" in tokexport(["sweep", str(tiny_llava_folder)], code=2)
+
+
+def test_a_model_that_answers_nothing_right_has_nothing_to_lose(folder):
+    study = studying.Study(studying.Request("tiny-vlm", ("uniform",), ("0.85",), 1, 1))
+    nothing = {"accuracy": 0.0, "stderr": 0.0}
+
+    def compute(cells):
+        yield from ((cell, {**nothing, "encoder_ms": 1, "prefill_ms": 1, "uncompressed_ms": 1}) for cell in cells)
+
+    with pytest.raises(RequestError, match=r"tiny-vlm answers none of these questions right.*--questions 512"):
+        sweeping.measured(study, None, compute, lambda *_: None)
 
 
 def test_a_method_is_written_as_it_is_read():
