@@ -69,7 +69,7 @@ def _part(model: Any, first: int, last: int) -> nn.Module:
         part.config.layer_types = model.config.layer_types[first:last]
     part._modules = {**model._modules, "layers": nn.ModuleList(model.layers[first:last])}
     if last < len(model.layers):
-        part._modules["norm"] = nn.Identity()
+        part._modules |= dict.fromkeys({"norm", "embedding_norm"} & {*model._modules}, nn.Identity())
     return part
 
 
