@@ -12,15 +12,20 @@ import tiny_checkpoints
 import tokexport
 from click.testing import CliRunner
 from cut_models import cut, picks
+from PIL import Image
 from pydantic import ValidationError
 from tokexport.errors import RequestError
 from tokexport.exporter.cli import main
 from tokexport.exporter.proof.generation import check_answers
 from tokexport.exporter.proof.probes import of_bundle
 from tokexport.exporter.proof.verify import verify
+from tokexport.exporter.report.picks import Picks
+from tokexport.exporter.report.stages import followed
 from tokexport.graph_passes.ir_tools.model_io import load_model
 from tokexport.runtimes.bundle.manifest import Manifest
 from tokexport.runtimes.bundle.reader import open_bundle
+from tokexport.runtimes.generate import begin
+from tokexport.runtimes.media.encoder_input import encoder_input
 from tokexport.runtimes.ort.graph import ort_runner
 
 pytest.importorskip("transformers")
@@ -84,6 +89,25 @@ def test_other_picks_than_transformers_fail_the_proof(bundle):
         probe.expected["kept_indices_1"] = np.setdiff1d(np.arange(36), kept[0, 2:])[None, : kept.shape[1]]
     (found,) = check_answers(probes, variant, models, ort_runner, "fp32")
     assert not found.ok and "of 18 picks of kept_indices_1 differ" in found.detail
+
+
+def test_tokens_are_followed_into_the_language_model(bundle, tmp_path, monkeypatch):
+    """In the pictures of `show` and of the report: those that prefill keeps."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.random.default_rng(5).integers(0, 255, (84, 84, 3), dtype=np.uint8)).save("a.png")
+    asked = ["show", str(bundle), "--image", "a.png", "-o"]
+    plain = CliRunner().invoke(main, [*asked, "a.png.png"])
+    assert "what is left behind decoder_layer:1 depends on the question: add --prompt" in plain.output
+    told = CliRunner().invoke(main, [*asked, "a.svg", "--prompt", QUESTION])
+    assert "1. cls_topk at decoder_layer:1: 36 → 18: 36 tokens become 18, 18 dropped" in told.output, told.output
+    assert "18 of 36 tokens" in Path("a.svg").read_text(encoding="utf-8")
+    assert "1. cls_topk at decoder_layer:1: 36 → 18" in (bundle / "report.html").read_text(encoding="utf-8")
+    session = tokexport.load(bundle)
+    pixels = encoder_input("a.png", session.preprocess, bundle)
+    encoded, ids = session.encode(pixels), session.ids(QUESTION)
+    (stage,) = followed(session, pixels, Picks.of(encoded), QUESTION)
+    kept = begin(session.run, session.variant, encoded, [ids]).state["kept_indices_1"]
+    assert stage.picks.kept.tolist() == kept[0].tolist() and len(set(kept[0].tolist())) == 18
 
 
 @pytest.mark.parametrize(
