@@ -42,12 +42,12 @@ def check_inner(model: Model, steps: Sequence[Step]) -> None:
                 fix=_instead(model),
             )
         if layer < _first(model):
-            why = (
+            place = (
                 f"among its first {model.further} layers, behind each of which features of every token are added"
                 if layer < model.further
                 else "in front of its first layer that attends, from whose KV cache the slots of all are counted"
             )
-            raise RequestError(f"seam {step.seam} of {model.name} is {why}", fix=_instead(model))
+            raise RequestError(f"seam {step.seam} of {model.name} is {place}", fix=_instead(model))
         if step.keep != 0:
             _check_method(step)
             _check_attention(step, layer, attends(model.language_config))
