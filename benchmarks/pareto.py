@@ -16,7 +16,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 
 import method_tables
 import tables
+from pareto_table import BASELINES, NAME, TOKENS, front, is_baseline
 from report import RESULTS, save
 from tokexport.exporter.evaluate.bench import Bench
 from tokexport.exporter.evaluate.cost import blank
@@ -39,10 +40,8 @@ from tokexport.graph_passes.budget import tokens_kept
 from tokexport.graph_passes.insertion.insert import insert
 from tokexport.runtimes.ort.graph import ort_runner
 
-NAME, WHISPER = "pareto", "tiny.en"
+WHISPER = "tiny.en"
 SEAMS = {"behind": "auto", "inside": "encoder_layer:0"}
-BASELINES = ("uniform", "random", "pool")
-TOKENS = (1, 20, 100)
 RATIOS = {"behind": ("0.5", "0.75", "0.9"), "inside": ("0.5", "0.75")}
 METHODS = {
     "tiny-vlm": ("kcenter_merge", "two_scale", "tome:metric=tokens"),
@@ -172,38 +171,6 @@ def _language(source: Any, role: str, keep: int) -> Callable[[], Any]:
     return partial(ort_runner(graph, threads=1), blank(graph))
 
 
-def front(rows: Iterable[dict[str, Any]], tokens: int) -> list[dict[str, Any]]:
-    """Those that nothing is both faster than, to this token, and at least as good; the fastest first."""
-    found: list[dict[str, Any]] = []
-    for row in sorted(rows, key=lambda row: (row[f"to_{tokens}_ms"], row["loss"])):
-        if not found or row["loss"] < found[-1]["loss"]:
-            found.append(row)
-    return found
-
-
-def pareto() -> str:
-    """What is on a front of any model, and the baselines at the middle ratio."""
-    heads = ["one thread, its own time", "where", "tokens", "loss", *(f"to token {n}" for n in TOKENS)]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for model, rows in tables.results(NAME).items():
-        fronts = {n: [id(row) for row in front(rows.values(), n)] for n in TOKENS}
-        for row in sorted(rows.values(), key=lambda row: (row["place"], -row["keep"], row["loss"])):
-            best = [n for n in TOKENS if id(row) in fronts[n]]
-            if not (best or row["method"] == "uncompressed" or _is_baseline(row)):
-                continue
-            method, _, params = row["method"].partition(":")
-            times = [f"{row[f'to_{n}_times_faster']:.2f}x" for n in TOKENS]
-            cells = [f"**{text}**" if n in best else text for n, text in zip(TOKENS, times)]
-            name = f"{model}, `{method}` {params}".rstrip() if method != "uncompressed" else f"{model}, all tokens"
-            place = row["place"] if method != "uncompressed" else ""
-            lines.append(f"| {name} | {place} | {row['keep']} | {row['loss']:.1%} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _is_baseline(row: dict[str, Any]) -> bool:
-    return row["method"].partition(":")[0] in BASELINES
-
-
 def draw(results: dict[str, dict[str, dict[str, Any]]], target: Path) -> None:
     """A row of pictures a model, one for each token: loss against time, and the front."""
     from matplotlib.figure import Figure
@@ -220,10 +187,13 @@ def draw(results: dict[str, dict[str, dict[str, Any]]], target: Path) -> None:
                 if row["method"] == "uncompressed":
                     axes.plot(*at, color="black", marker="*", markersize=12, linestyle="none")
                     continue
+                behind = row["place"] == "behind"
                 colour, marker = (
-                    (GREY, greys[row["method"].partition(":")[0]]) if _is_baseline(row) else styles[row["method"]]
+                    (GREY if behind else "black", greys[row["method"].partition(":")[0]])
+                    if is_baseline(row)
+                    else styles[row["method"]]
                 )
-                filled = colour if row["place"] == "behind" else "white"
+                filled = colour if behind else "white"
                 axes.plot(*at, color=colour, marker=marker, markerfacecolor=filled, markersize=7, linestyle="none")
             best = [(row[f"to_{n}_ms"] / whole, 100 * row["loss"]) for row in front(rows.values(), n)]
             axes.step(*zip(*best), where="post", color="black", linewidth=1, zorder=0)
@@ -242,7 +212,13 @@ def draw(results: dict[str, dict[str, dict[str, Any]]], target: Path) -> None:
     for name, (colour, marker) in legend.items():
         grid[0][0].plot([], [], color=colour, marker=marker, linestyle="none", label=name)
     grid[0][0].plot(
-        [], [], color="black", marker="o", markerfacecolor="white", linestyle="none", label="inside the encoder"
+        [],
+        [],
+        color="black",
+        marker="o",
+        markerfacecolor="white",
+        linestyle="none",
+        label="open, or black: inside the encoder",
     )
     handles, labels = grid[0][0].get_legend_handles_labels()
     canvas.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
@@ -262,8 +238,7 @@ def main() -> None:
         found[model] = measured(model, asked.rounds if model != WHISPER else max(3, asked.rounds // 3))
         save(NAME, {name: found[name] for name in METHODS if name in found}, f"python benchmarks/{NAME}.py")
     draw({name: found[name] for name in METHODS if name in found}, kept.with_suffix(".png"))
-    page = tables.ROOT / "docs/benchmarks.md"
-    page.write_text(tables.fill(page.read_text(), pareto))
+    tables.write()
 
 
 if __name__ == "__main__":

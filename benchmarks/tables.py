@@ -11,6 +11,7 @@ from typing import Any
 from family_tables import families
 from gpu_record import cells, records
 from method_tables import accuracy, best_asr, best_video, best_vlm, hybrid, listening, tiny_asr, tiny_video, tiny_vlm
+from pareto_table import pareto
 from readme_tables import picture, real_models
 from real_size_tables import whole_models
 from report import RESULTS
@@ -148,7 +149,7 @@ PAGES: dict[str, tuple[Callable[[], str], ...]] = {
     "README.md": (picture, real_models),
     "docs/whisper-results.md": (whisper_tiny, whisper_base, whisper_times),
     "docs/built-in-models.md": (best_vlm, best_video, best_asr),
-    "docs/benchmarks.md": (speed, real_size, inside, first_token, whole_models, export),
+    "docs/benchmarks.md": (speed, real_size, inside, first_token, pareto, whole_models, export),
     "docs/families.md": (families,),
     "docs/devices.md": (known_devices,),
     "docs/gpus.md": (gpus,),
