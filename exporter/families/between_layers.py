@@ -42,14 +42,14 @@ def check_inner(model: Model, steps: Sequence[Step]) -> None:
                 fix=_instead(model),
             )
         if layer < _first(model):
-            place = (
-                f"among its first {model.further} layers, behind each of which features of every token are added"
-                if layer < model.further
-                else "in front of its first layer that attends, from whose KV cache the slots of all are counted"
+            raise RequestError(
+                f"seam {step.seam} of {model.name} is in front of its first layer that attends, from whose KV cache "
+                "the slots of all are counted",
+                fix=_instead(model),
             )
-            raise RequestError(f"seam {step.seam} of {model.name} is {place}", fix=_instead(model))
         if step.keep != 0:
             _check_method(step)
+            _check_features(step, layer, model.further)
             _check_attention(step, layer, attends(model.language_config))
         elif number + 1 < len(steps):
             raise RequestError(
@@ -67,7 +67,7 @@ def check_inner(model: Model, steps: Sequence[Step]) -> None:
 def seams_in(model: Model) -> str:
     """Where compressors can be in the language model of `model`, or why nowhere."""
     why = _unable(model)
-    return f"none: {why[0]}" if why else _seams(model) or "none: no layer is behind those that read the tokens whole"
+    return f"none: {why[0]}" if why else _seams(model) or "none: it has one layer alone"
 
 
 def _seams(model: Model) -> str:
@@ -78,7 +78,7 @@ def _seams(model: Model) -> str:
 
 def _first(model: Model) -> int:
     """At least so many layers are in front of a compressor."""
-    return max(model.further, 1 + [*attends(model.language_config), True].index(True))
+    return 1 + [*attends(model.language_config), True].index(True)
 
 
 def _instead(model: Model) -> str:
@@ -146,6 +146,17 @@ def _check_method(step: Step) -> None:
             f"{method.name} cannot be at {step.seam}: it {why}",
             fix=f"{rated}Take a method that selects tokens or means them, such as cls_topk, divprune or apet; or "
             "--seam projector_output.",
+        )
+
+
+def _check_features(step: Step, layer: int, further: int) -> None:
+    """Refuse to merge tokens that features of their own will be added to."""
+    if step.compressor.method.merges and layer < further:
+        raise RequestError(
+            f"{step.compressor.method.name} cannot be at {step.seam}: it merges tokens, and behind each of the first "
+            f"{further} layers features are added to every token",
+            fix=f"Take decoder_layer:{further - 1} or one behind it, or a method that selects tokens, such as cls_topk "
+            "or divprune.",
         )
 
 

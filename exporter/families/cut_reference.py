@@ -76,7 +76,9 @@ class Cuts:
     @contextmanager
     def hooked(self) -> Iterator[None]:
         """Inside, the language model has the cuts."""
-        layers, handles = self._language.layers, []
+        layers, handles, adds = self._language.layers, [], getattr(self._language, "_deepstack_process", None)
+        if adds is not None:
+            self._language._deepstack_process = self._added(adds)
         for number, layer in enumerate(layers):
             if not self.stage(number):
                 continue
@@ -90,6 +92,17 @@ class Cuts:
         finally:
             for handle in handles:
                 handle.remove()
+            if adds is not None:
+                self._language._deepstack_process = adds
+
+    def _added(self, own: Any) -> Any:
+        """Features are added to the tokens that are left."""
+
+        def added(hidden: Tensor, tokens: Tensor, features: Tensor) -> Any:
+            left = self._left[-1]
+            return own(hidden, tokens[:, left], features[torch.isin(tokens[0].nonzero()[:, 0], left)])
+
+        return added
 
     def _watch(self, _: nn.Module, __: Any, output: tuple[Tensor, Tensor]) -> None:
         weights = output[1]

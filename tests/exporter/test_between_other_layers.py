@@ -66,6 +66,18 @@ def test_behind_a_layer_that_carries_a_state(tmp_path, left):
     assert np.allclose(np.concatenate([found["logits"], found["next"]]), own.scores, atol=3e-4)
 
 
+@pytest.mark.parametrize("steps", [[("decoder_layer:0", 9)], [("decoder_layer:0", 18), ("decoder_layer:1", 5)]])
+def test_features_are_added_to_the_tokens_that_are_left(tmp_path, steps):
+    """Behind the second layer of a Qwen3-VL too, whose tokens were fewer already."""
+    source = cut(FOLDERS["Qwen3VL"](tmp_path), *steps, prompt=32)
+    assert source.between_layers == "decoder_layer:0 to decoder_layer:1"
+    found, own = both(source)
+    for name, kept in own.picks.items():
+        assert found[name].tolist() == kept.tolist()
+    assert np.allclose(np.concatenate([found["logits"], found["next"]]), own.scores, atol=3e-4)
+    assert both(cut(tmp_path, ("decoder_layer:0", 0), method="uniform", prompt=32))[0]["logits"].isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("kind", "method", "seam", "why"),
     [
@@ -76,7 +88,7 @@ def test_behind_a_layer_that_carries_a_state(tmp_path, left):
             "decoder_layer:2",
             "layer 2 of this hybrid does not attend.*Take decoder_layer:1, behind",
         ),
-        ("Qwen3VL", "cls_topk", "decoder_layer:0", "among its first 2 layers.*Take decoder_layer:1"),
+        ("Qwen3VL", "apet", "decoder_layer:0", "of the first 2 layers features are added.*Take decoder_layer:1 or one"),
     ],
 )
 def test_where_it_cannot_be_another_place_is_named(tmp_path, kind, method, seam, why):
