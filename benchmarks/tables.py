@@ -23,6 +23,7 @@ from method_tables import (
     tiny_video,
     tiny_vlm,
 )
+from pareto_table import pareto
 from readme_tables import picture, real_models
 from real_size_tables import whole_models
 from report import RESULTS
@@ -160,7 +161,7 @@ PAGES: dict[str, tuple[Callable[[], str], ...]] = {
     "README.md": (picture, real_models),
     "docs/whisper-results.md": (whisper_tiny, whisper_base, whisper_times),
     "docs/built-in-models.md": (best_vlm, best_ocr, best_video, best_asr),
-    "docs/benchmarks.md": (speed, real_size, inside, first_token, whole_models, export),
+    "docs/benchmarks.md": (speed, real_size, inside, first_token, pareto, whole_models, export),
     "docs/families.md": (families,),
     "docs/devices.md": (known_devices,),
     "docs/gpus.md": (gpus,),

@@ -322,8 +322,7 @@ def _finish(
     entries = [one.entry for one in made]
     # The pictures of the report are made by running the bundle, so it needs its manifest now.
     manifest = writer.finish(graphs.manifest(opened, entries, _parity(results)))
-    encoded = first.proved.encoded if first.proved else []
-    page.add(writer, first.plan, first.runnable, manifest, first.result, encoded, failure, own)
+    page.add(writer, first.plan, first.runnable, manifest, first.result, first.proved, failure, own)
     step("putting the bundle in place")
     kept = _parity(results) | ({"failed": failure} if failure else {})
     manifest = graphs.manifest(opened, entries, kept)

@@ -123,6 +123,16 @@ class Session(ABC):
         Raises:
             RequestError: a bad image or sound; a prompt that is missing, or that this encoder does not read.
         """
+        encoded = [self.run("encoder", **inputs) for inputs in self.encoder_inputs(media, prompt, **extra)]
+        return encoded[0] if len(encoded) == 1 else in_one(encoded, self.variant.compression[0].tokens_in)
+
+    def encoder_inputs(
+        self, media: Media, prompt: str | Sequence[int] | None = None, **extra: np.ndarray
+    ) -> list[dict[str, np.ndarray]]:
+        """What `encode` runs the encoder on, by role name; of a video that it reads frame by frame, for each of these.
+
+        Arguments and errors are those of `encode`.
+        """
         if self.reads_text and "text" not in extra:
             extra["text"] = self._text(prompt)
         elif prompt is not None:
@@ -130,9 +140,7 @@ class Session(ABC):
             raise RequestError(f"{why}, so the prompt has no use here", fix="Leave the prompt out.")
         inputs = self.bundle.graph("encoder", self.variant.name).inputs
         main = next(name for name in inputs if name not in extra)
-        parts = self._parts(media, main)
-        encoded = [self.run("encoder", **{main: part}, **extra) for part in parts]
-        return encoded[0] if len(parts) == 1 else in_one(encoded, self.variant.compression[0].tokens_in)
+        return [{main: part, **extra} for part in self._parts(media, main)]
 
     def _parts(self, media: Media, main: str) -> list[np.ndarray]:
         """The input `main` of the encoder; of a video that it reads frame by frame, that of each."""

@@ -31,7 +31,8 @@ def show(
 ) -> None:
     """Draw the tokens that BUNDLE keeps of a picture, a video or a sound of your own.
 
-    Kept tokens are lit, merged ones have the colour of their slot, and dropped ones are dark. Several bundles are drawn
+    Kept tokens are lit, merged ones have the colour of their slot, and dropped ones are dark. Of a bundle with several
+    compressors there is a picture behind each; those in the language model need a --prompt. Several bundles are drawn
     side by side.
     """
     from ...runtimes.bundle.losses import refuse_loss
@@ -56,4 +57,8 @@ def shown(data: dict[str, Any]) -> None:
     """Print the result of `tokexport show`."""
     for one in data["bundles"]:
         click.echo(f"{one['bundle']}: {one['method']}, {one['summary']}")
+        for stage in one["stages"]:
+            click.echo(f"  {stage['at']}: {stage['summary']}")
+        if one["unasked"]:
+            click.echo(f"  what is left behind {', '.join(one['unasked'])} depends on the question: add --prompt")
     click.echo(data["file"])

@@ -48,8 +48,8 @@ class LanguageDecoder:
         images: I, how many the graphs have room for. With several, K is of each, tokens, kept_indices and token_bias
             are of all of them, one after the other, and every graph takes image_starts [B, I] (see `several`); `offset`
             is then of no meaning.
-        cuts: the compressors between its layers, upstream first; only where I is 1 and `further` is 0. The last may
-            leave no token.
+        cuts: the compressors between its layers, upstream first; only where I is 1. Among the n layers of
+            `further` they select. The last may leave no token.
     """
 
     model: nn.Module
@@ -257,11 +257,11 @@ class Prefill(nn.Module):
     ) -> tuple[Tensor, ...]:
         """See the class."""
         sizes, cache = self.sizes, Carried(last_index=last_index)
-        hidden, *further = inputs_embeds.split(sizes.dim, -1)
-        named: dict[str, Any] = {"deepstack_visual_embeds": further} if further else {}
-        left: list[Tensor] = []
-        rate = raters(sizes.cuts, hidden, sizes.offset, kept_indices.shape[1], last_index)
+        hidden, left = inputs_embeds, []
+        rate = raters(sizes.cuts, hidden[..., : sizes.dim], sizes.offset, kept_indices.shape[1], last_index)
         for stage, part in enumerate(self.parts):
+            hidden, *further = hidden.split(sizes.dim, -1)
+            named: dict[str, Any] = {"deepstack_visual_embeds": further} if further else {}
             length, keep = hidden.shape[1], kept_indices.shape[1] // sizes.images
             places = None if image_starts is None else Places.of(image_starts, keep, length)
             real = (torch.arange(length) <= last_index[:, None]).to(inputs_embeds.dtype)
@@ -271,16 +271,16 @@ class Prefill(nn.Module):
                 cut = sizes.cuts[stage]
                 read = cut.compressor.signals()
                 named["watch"] = watch = Watch(cut.layer - 1, read, sizes.offset, keep, last_index, rate)
-            else:
-                named.pop("watch", None)
             hidden = part(
                 inputs_embeds=hidden,
-                attention_mask=masks(part.config, mask + bias[:, None, None], real, bias),
+                attention_mask=masks(sizes.model.config, mask + bias[:, None, None], real, bias),
                 position_ids=_axes(sizes.rotated(kept_indices, places)),
                 past_key_values=cache,
                 use_cache=True,
                 **named,
             ).last_hidden_state
+            if rest := further[len(part.layers) :]:  # type: ignore[arg-type]
+                hidden = torch.cat([hidden, *rest], -1)
             if stage < len(self.compress):
                 compress: Any = self.compress[stage]
                 before = kept_indices, token_bias
@@ -290,6 +290,7 @@ class Prefill(nn.Module):
             elif stage < len(sizes.cuts):
                 hidden = torch.cat([hidden[:, : sizes.offset], hidden[:, sizes.offset + keep :]], 1)
                 kept_indices, token_bias, last_index = kept_indices[:, :0], token_bias[:, :0], last_index - keep
+            cache.last_index = last_index
         last = hidden.gather(1, last_index[:, None, None].expand(-1, -1, hidden.shape[2]))
         present = [F.pad(part, (0, 0, 0, sizes.answer_length)) for part in cache.in_order()]
         return self.head(last[:, 0]), *present, *(cache.made[name] for name in sizes.carried), *left
@@ -332,7 +333,7 @@ class Decode(nn.Module):
             mask = seen + sizes.spread(bias, length, places)
             hidden = part(
                 inputs_embeds=hidden,
-                attention_mask=masks(part.config, mask[:, None, None], None),
+                attention_mask=masks(sizes.model.config, mask[:, None, None], None),
                 position_ids=_axes(position),
                 past_key_values=cache,
                 use_cache=True,

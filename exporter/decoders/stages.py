@@ -69,7 +69,7 @@ def _part(model: Any, first: int, last: int) -> nn.Module:
         part.config.layer_types = model.config.layer_types[first:last]
     part._modules = {**model._modules, "layers": nn.ModuleList(model.layers[first:last])}
     if last < len(model.layers):
-        part._modules["norm"] = nn.Identity()
+        part._modules |= dict.fromkeys({"norm", "embedding_norm"} & {*model._modules}, nn.Identity())
     return part
 
 
@@ -200,18 +200,21 @@ def shortened(
 
     Args:
         compress: of the cut.
-        hidden: [B, L, D] in front of it.
+        hidden: [B, L, D] in front of it; or with further channels, of what is added behind later layers.
         offset: ids before the tokens.
         kept: [B, N], which of all tokens these are.
         bias: [B, N], log of how many each stands for.
         watch: has seen the layer in front of it.
 
     Returns:
-        [B, L - N + K, D]; kept and bias [B, K] of what is left.
+        [B, L - N + K, ...]; kept and bias [B, K] of what is left.
     """
     end = offset + kept.shape[1]
     signals = [watch.signals[name] for name in compress.cut.compressor.signals()]
-    tokens, index, _, assignment = compress(hidden[:, offset:end], *signals)
+    before, dim = hidden[:, offset:end], compress.cut.case.dim
+    tokens, index, _, assignment = compress(before[..., :dim], *signals)
+    if further := before.shape[2] - dim:
+        tokens = torch.cat([tokens, before[..., dim:].gather(1, index[..., None].expand(-1, -1, further))], -1)
     own = bias.gather(1, index)
     if compress.cut.size_bias and compress.cut.compressor.method.merges:
         into = (assignment[:, None] == torch.arange(compress.cut.case.keep)[None, :, None]).to(bias.dtype)

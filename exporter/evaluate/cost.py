@@ -96,7 +96,7 @@ def measure(folder: Path, variant: Variant, built: Built, proved: Proved, *, pre
         for name, roles in steps.items():
             taken[name] = 0.0
             for role in [role for role in roles if role in models]:
-                taken[name] += milliseconds(ort_runner(models[role], threads=1), _blank(models[role]))
+                taken[name] += milliseconds(ort_runner(models[role], threads=1), blank(models[role]))
                 give_back()
     now, whole = caches(variant, _count(uncompressed), _count(models["encoder"]))
     return Cost(**taken, cache_bytes=now, uncompressed_cache_bytes=whole), costly(shares)
@@ -192,7 +192,7 @@ def _count(encoder: ir.Model) -> int:
     return int(shape[1]) if shape is not None and len(shape) == 3 else 0  # type: ignore[arg-type]
 
 
-def _blank(model: ir.Model) -> dict[str, np.ndarray]:
+def blank(model: ir.Model) -> dict[str, np.ndarray]:
     """Zeros for every input: the time of a graph of static shapes does not depend on what it reads."""
     return {
         value.name or "": np.zeros([int(size) for size in value.shape or ()], value.dtype.numpy())  # type: ignore[arg-type, union-attr]

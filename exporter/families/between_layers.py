@@ -15,7 +15,7 @@ from ...graph_passes.compressors.base import Learned, Widens
 from ...graph_passes.compressors.sparsevlm import Sparsevlm
 from ...graph_passes.insertion.sequence import layers_up_to
 from ..decoders.stages import SIGNALS, Cut
-from ..decoders.states import attends
+from ..decoders.states import CARRYING, attends
 
 if TYPE_CHECKING:
     from ...graph_passes.insertion.sequence import Step
@@ -35,20 +35,26 @@ def check_inner(model: Model, steps: Sequence[Step]) -> None:
         )
     layers, before = model.language_config.num_hidden_layers, 0
     for number, step in enumerate(steps):
-        if step.keep != 0:
-            _check_method(step)
-        elif number + 1 < len(steps):
-            raise RequestError(
-                f"nothing is left behind seam {step.seam}, and a further step is at {steps[number + 1].seam}",
-                fix="Leave the further steps out: keep = 0 removes all tokens.",
-            )
         layer = layers_up_to(step.seam, layers, "decoder")
         if not layer < layers:
             raise RequestError(
                 f"seam {step.seam} of {model.name} has no layer behind it: its language model has {layers}",
-                fix=f"Take {' to '.join(sorted({'decoder_layer:0', f'decoder_layer:{layers - 2}'}))}."
-                if layers > 1
-                else f"It has one layer alone. {_BEFORE}",
+                fix=_instead(model),
+            )
+        if layer < _first(model):
+            raise RequestError(
+                f"seam {step.seam} of {model.name} is in front of its first layer that attends, from whose KV cache "
+                "the slots of all are counted",
+                fix=_instead(model),
+            )
+        if step.keep != 0:
+            _check_method(step)
+            _check_features(step, layer, model.further)
+            _check_attention(step, layer, attends(model.language_config))
+        elif number + 1 < len(steps):
+            raise RequestError(
+                f"nothing is left behind seam {step.seam}, and a further step is at {steps[number + 1].seam}",
+                fix="Leave the further steps out: keep = 0 removes all tokens.",
             )
         if not before < layer:
             raise RequestError(
@@ -60,10 +66,25 @@ def check_inner(model: Model, steps: Sequence[Step]) -> None:
 
 def seams_in(model: Model) -> str:
     """Where compressors can be in the language model of `model`, or why nowhere."""
-    why, layers = _unable(model), model.language_config.num_hidden_layers
-    if why or layers < 2:
-        return f"none: {why[0] if why else 'it has one layer alone'}"
-    return " to ".join(dict.fromkeys(("decoder_layer:0", f"decoder_layer:{layers - 2}")))
+    why = _unable(model)
+    return f"none: {why[0]}" if why else _seams(model) or "none: it has one layer alone"
+
+
+def _seams(model: Model) -> str:
+    """The first and the last; empty where there is none."""
+    first, last = _first(model) - 1, model.language_config.num_hidden_layers - 2
+    return " to ".join(dict.fromkeys(f"decoder_layer:{layer}" for layer in (first, last))) if first <= last else ""
+
+
+def _first(model: Model) -> int:
+    """At least so many layers are in front of a compressor."""
+    return 1 + [*attends(model.language_config), True].index(True)
+
+
+def _instead(model: Model) -> str:
+    """What to type where a seam is none."""
+    found = _seams(model)
+    return f"Take {found}." if found else f"It has none. {_BEFORE}"
 
 
 def cuts_of(model: Model, keep: int) -> tuple[Cut, ...]:
@@ -99,14 +120,12 @@ def tokens_by_layer(cuts: Sequence[Cut], keep: int, layers: int) -> list[int]:
 def _unable(model: Model) -> tuple[str, str] | None:
     """Why the language model of `model` cannot be parted, and what to do; None where it can."""
     text = model.language_config
+    if model.layout.frames:
+        return "it reads a video frame by frame, with words between them", _BEFORE
     if model.images > 1:
         return "prompts of several images", f"Leave --images out. {_BEFORE}"
-    if not all(attends(text)):
-        return "layers of its language model carry a state, which has read the tokens that would be removed", _BEFORE
-    if set(getattr(text, "layer_types", None) or ()) - {"full_attention"}:
+    if set(getattr(text, "layer_types", None) or ()) - {"full_attention", *CARRYING}:
         return "layers of its language model have a sliding window", _BEFORE
-    if len(model.positions().rows) > 1:
-        return "its language model rotates by several axes (M-RoPE)", _BEFORE
     if model.layout.image_sees != "before":
         return "tokens of an image see each other in its language model", _BEFORE
     return None
@@ -128,3 +147,28 @@ def _check_method(step: Step) -> None:
             fix=f"{rated}Take a method that selects tokens or means them, such as cls_topk, divprune or apet; or "
             "--seam projector_output.",
         )
+
+
+def _check_features(step: Step, layer: int, further: int) -> None:
+    """Refuse to merge tokens that features of their own will be added to."""
+    if step.compressor.method.merges and layer < further:
+        raise RequestError(
+            f"{step.compressor.method.name} cannot be at {step.seam}: it merges tokens, and behind each of the first "
+            f"{further} layers features are added to every token",
+            fix=f"Take decoder_layer:{further - 1} or one behind it, or a method that selects tokens, such as cls_topk "
+            "or divprune.",
+        )
+
+
+def _check_attention(step: Step, layer: int, attending: Sequence[bool]) -> None:
+    """Refuse a method that reads attention behind a layer that carries a state instead."""
+    read = [name for name in step.compressor.signals() if name in SIGNALS]
+    if not read or attending[layer - 1]:
+        return
+    others = ", ".join(f"decoder_layer:{at}" for at, attends_there in enumerate(attending[:-1]) if attends_there)
+    raise RequestError(
+        f"{step.compressor.method.name} cannot be at {step.seam}: it reads {read[0]}, and layer {layer - 1} of this "
+        "hybrid does not attend",
+        fix=(f"Take {others}, behind layers that do, or" if others else "Take")
+        + " a method that reads the tokens alone, such as divprune, apet or kcenter_merge.",
+    )

@@ -69,21 +69,40 @@ class Cuts:
         """[1, L_j] of the words and tokens of the prompt that a layer sees."""
         return self._bias[self.stage(layer)]
 
+    def times(self, layer: int) -> Tensor:
+        """[L_j] int64, how often a linear attention counts each of these."""
+        return self.bias(layer)[0].exp().round().long()
+
     @contextmanager
     def hooked(self) -> Iterator[None]:
         """Inside, the language model has the cuts."""
-        layers, handles = self._language.layers, []
+        layers, handles, adds = self._language.layers, [], getattr(self._language, "_deepstack_process", None)
+        if adds is not None:
+            self._language._deepstack_process = self._added(adds)
         for number, layer in enumerate(layers):
             if not self.stage(number):
                 continue
             handles.append(layer.register_forward_pre_hook(self._before(number), with_kwargs=True))
         for cut in self._cuts:
-            handles.append(layers[cut.layer - 1].self_attn.register_forward_hook(self._watch))
+            # A layer that carries a state pays nothing to tokens.
+            if hasattr(layers[cut.layer - 1], "self_attn"):
+                handles.append(layers[cut.layer - 1].self_attn.register_forward_hook(self._watch))
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
+            if adds is not None:
+                self._language._deepstack_process = adds
+
+    def _added(self, own: Any) -> Any:
+        """Features are added to the tokens that are left."""
+
+        def added(hidden: Tensor, tokens: Tensor, features: Tensor) -> Any:
+            left = self._left[-1]
+            return own(hidden, tokens[:, left], features[torch.isin(tokens[0].nonzero()[:, 0], left)])
+
+        return added
 
     def _watch(self, _: nn.Module, __: Any, output: tuple[Tensor, Tensor]) -> None:
         weights = output[1]
@@ -105,19 +124,22 @@ class Cuts:
             _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
         ) -> tuple[tuple[Any, ...], dict[str, Any]]:
             hidden = args[0] if args else named["hidden_states"]
-            whole, words = len(self._left[0]), hidden.shape[1] > 1
-            if cut is not None and words:
+            mask = named["attention_mask"]
+            if hidden.shape[1] == 1:
+                if mask is None or mask.ndim < 4:
+                    return args, named
+                # Behind the prompt every place that is left is seen.
+                seen = named["past_key_values"].get_seq_length(number) + 1
+                return args, {**named, "attention_mask": mask.new_zeros(1, 1, 1, seen)}
+            if cut is not None:
                 hidden = self._shorten(cut, hidden)
             left = self._left[self.stage(number)]
-            mask = named["attention_mask"]
-            # Behind the prompt every place is left.
-            columns = torch.cat([left, torch.arange(whole, mask.shape[3])])
-            mask = mask[..., columns]
-            changed = {**named, "attention_mask": mask[:, :, left] if words else mask}
-            if words:
-                changed["position_embeddings"] = tuple(one[..., left, :] for one in named["position_embeddings"])
-                if named.get("position_ids") is not None:
-                    changed["position_ids"] = named["position_ids"][..., left]
+            if mask is not None:
+                mask = mask[..., left] if mask.ndim < 4 else mask[:, :, left][..., left]
+            changed = {**named, "attention_mask": mask}
+            changed["position_embeddings"] = tuple(one[..., left, :] for one in named["position_embeddings"])
+            if named.get("position_ids") is not None:
+                changed["position_ids"] = named["position_ids"][..., left]
             if args:
                 return (hidden, *args[1:]), changed
             return args, {**changed, "hidden_states": hidden}

@@ -27,6 +27,7 @@ class Model(Protocol):
     name: str
     checkpoint: Checkpoint
     layout: Layout
+    further: int
     inner: tuple[Step, ...]
     inner_bias: bool
 

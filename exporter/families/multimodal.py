@@ -56,6 +56,7 @@ class Multimodal(Source):
         marks: the ids that end and fill; None where only the encoder is exported.
         asked: how a question is asked; None: prompts are ids.
         offset: ids before the image or sound.
+        further: n, see `LanguageDecoder`.
     """
 
     config: Any = field(kw_only=True)
@@ -65,6 +66,7 @@ class Multimodal(Source):
     marks: Marks | None = None
     asked: PromptRecord | None = None
     offset: int = 1
+    further: int = 0
 
     @property
     def language_config(self) -> Any:
@@ -116,6 +118,7 @@ class Multimodal(Source):
             prompt_length=self.checkpoint.lengths.prompt,
             answer_length=self.checkpoint.lengths.answer,
             pad=self.marks.pad,
+            further=self.further,
             image_sees=self.layout.image_sees,
             states=prepare(model),
             as_zero=self.placeholder if self.layout.mark_is_zero else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,32 +28,39 @@ class _Absent(nn.Identity):
 
 
 @contextlib.contextmanager
-def repeating(language: Any, times: Tensor) -> Iterator[None]:
+def repeating(language: Any, times: Callable[[int], Tensor]) -> Iterator[None]:
     """Inside, the linear attentions of a language model write each token of a prompt as often as it counts.
 
     They do it one update after the other, in transformers' own code, and give what the last one says.
 
     Args:
         language: of transformers; nothing is done where none of its layers is one.
-        times: [L] int64, at least 1.
+        times: [L] int64, at least 1, of a layer that begins to read a prompt.
     """
-    linear = [layer.linear_attn for layer in language.layers if hasattr(layer, "linear_attn")]
-    if not linear or bool((times == 1).all()):
+    linear = {layer.linear_attn: at for at, layer in enumerate(language.layers) if hasattr(layer, "linear_attn")}
+    if not linear:
         yield
         return
-    code: Any = sys.modules[type(linear[0]).__module__]
-    own = code.torch_chunk_gated_delta_rule
-    place, last = torch.arange(len(times)).repeat_interleave(times), times.cumsum(0) - 1
+    code: Any = sys.modules[type(next(iter(linear))).__module__]
+    own, running = code.torch_chunk_gated_delta_rule, [0]
 
     def rule(*parts: Tensor, g: Tensor, beta: Tensor, **named: Any) -> tuple[Tensor, Any]:
+        often = times(running[0])
+        place, last = torch.arange(len(often)).repeat_interleave(often), often.cumsum(0) - 1
         out, state = own(*(part[:, place] for part in parts), g=g[:, place], beta=beta[:, place], **named)
         return out[:, last], state
 
+    def begins(module: nn.Module, _: Any) -> None:
+        running[0] = linear[module]
+
+    handles = [module.register_forward_pre_hook(begins) for module in linear]
     code.torch_chunk_gated_delta_rule = rule
     try:
         yield
     finally:
         code.torch_chunk_gated_delta_rule = own
+        for handle in handles:
+            handle.remove()
 
 
 class Reference:
@@ -136,7 +143,6 @@ class Reference:
         nothing = [torch.zeros(1, len(ids)) for ids in prompt]
         image = _woven(nothing, torch.ones(1, kept.shape[1])) > 0
         bias = _woven(nothing, torch.from_numpy(np.asarray(token_bias, np.float32)))
-        times = bias[0].exp().round().long()
         cut = Cuts(self._language, cuts, (len(prompt[0]), kept.shape[1]), kept, bias, embeds, encoded)
 
         def biased(
@@ -164,7 +170,7 @@ class Reference:
             "position_ids": positions[0] if len(positions) == 1 else positions,
             **self._kinds(image),
         }
-        with repeating(self._language, times), cut.hooked():
+        with repeating(self._language, cut.times), cut.hooked():
             answered = greedy(self.model.generate, hooks, marks, limit, inputs=inputs)
         return replace(answered, picks=cut.picks)
 

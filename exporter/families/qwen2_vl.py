@@ -140,12 +140,10 @@ class QwenSource(VisionLanguage):
     """A folder; see the module docstring.
 
     Attributes:
-        further: n.
         visual: the vision tower, of which encoders of several sizes may share the weights.
         step: the sides of a grid of tokens are multiples of it.
     """
 
-    further: int = 0
     visual: Any = None
     step: int = 1
 
@@ -158,7 +156,7 @@ class QwenSource(VisionLanguage):
     @cached_property
     def decoder(self) -> LanguageDecoder:
         """The language model, without what it does by masks or in place."""
-        made = replace(super().decoder, further=self.further)
+        made = super().decoder
         model: Any = made.model
         if self.further:
             model._deepstack_process = _added

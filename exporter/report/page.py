@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .figures import figure
 from .look import collect
 from .pixels import pixels_of
-from .stages import stages
+from .stages import in_proof, inside, stages
 from .view import View, view
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ...runtimes.bundle.manifest import Manifest
     from ...runtimes.bundle.writer import BundleWriter
     from ..bundling.graphs import Built, Plan
-    from ..proof.prove import Encoded
+    from ..proof.prove import Proved
     from ..result import Exported
 
 FILE = "report.html"
@@ -30,7 +30,7 @@ def add(
     built: Built,
     manifest: Manifest,
     result: Exported,
-    encoded: Sequence[Encoded],
+    proved: Proved | None,
     failure: str,
     own: Sequence[dict[str, np.ndarray]] = (),
 ) -> None:
@@ -39,10 +39,10 @@ def add(
     Args:
         writer: of the bundle.
         plan: of the export.
-        built: the graphs, or in bf16 their fp32 reference build, which computed `encoded`.
+        built: the graphs, or in bf16 their fp32 reference build, which were proved.
         manifest: of the bundle; its `files` are not read.
         result: of the export.
-        encoded: inputs of the proof and the encoder's outputs; empty with --no-verify.
+        proved: the proof; None with --no-verify.
         failure: the gate that failed; empty where none did.
         own: the user's inputs, where they gave some.
 
@@ -53,9 +53,14 @@ def add(
         result.notes.append(f'{FILE} was not written: it needs jinja2 (pip install "tokexport[export]")')
         return
     runs, asks = result.precision != "bf16", result.accuracy is not None
+    encoded, variant = proved.encoded if proved else [], manifest.variants[0]
     looks, why = collect(plan, built, writer.folder, encoded, runs=runs, asks=asks, own=own)
-    shape, preprocess = manifest.variants[0].grid, manifest.preprocess_of(manifest.variants[0])
+    shape, preprocess = variant.grid, manifest.preprocess_of(variant)
     passed = stages(built.models["encoder"], built.inserted, looks)
+    if proved and not own:
+        # The pictures are of the proof's own inputs, which were asked about there.
+        for look, each, chosen in zip(looks, passed, in_proof(proved.probes, len(encoded))):
+            each += inside(variant, chosen, look.picks, len(each)) if chosen else []
     figures = [
         figure(number, look, pixels_of(look.input, preprocess, shape), shape, each)
         for number, (look, each) in enumerate(zip(looks, passed))

@@ -33,6 +33,20 @@ class Picks:
         """N."""
         return len(self.assignment)
 
+    def then(self, further: Picks) -> Picks:
+        """This choice, and behind it one among its K slots."""
+        held = further.assignment >= 0
+        sizes = np.bincount(further.assignment[held], self.sizes[held], len(further.kept)).astype(np.float32)
+        # A slot that nothing went into stays what it was.
+        sizes = np.where(sizes > 0, sizes, self.sizes[further.kept])
+        into = np.where(self.assignment >= 0, further.assignment[self.assignment], -1)
+        return Picks(self.kept[further.kept], sizes, into)
+
+    @classmethod
+    def none(cls, tokens: int) -> Picks:
+        """All of N tokens are dropped."""
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.float32), np.full(tokens, -1, np.int64))
+
     def moved(self, to: np.ndarray) -> Picks:
         """The same choice with token i drawn at to[i]; `to` [N] is a permutation."""
         assignment = np.empty_like(self.assignment)

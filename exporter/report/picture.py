@@ -19,11 +19,14 @@ from .figures import Figure, figure, summary
 from .look import Look
 from .picks import Picks
 from .pixels import Pixels, pixels_of
+from .stages import Stage, followed
 
 if TYPE_CHECKING:
     from ...runtimes.session import Session
 
 _WIDTH, _PAD, _HEAD = 300, 16, 46
+# Of a letter's height, how many letters of a width stand beside each other, for most fonts.
+_WIDER = 1.6
 _SURFACE, _INK, _SOFT = "#10151b", "#f0f4f8", "#a9b6c4"
 
 
@@ -56,6 +59,8 @@ def write(out: Path, bundles: Sequence[Path], media: Path, prompt: str | Sequenc
             "tokens": one.picks.tokens,
             "kept": len(one.picks.kept),
             "summary": summary(one.picks),
+            "unasked": _unasked(session, prompt),
+            "stages": [{"at": stage.title, "summary": summary(stage.picks)} for stage in one.stages],
         }
         for session, one in zip(sessions, seen)
     ]
@@ -63,8 +68,8 @@ def write(out: Path, bundles: Sequence[Path], media: Path, prompt: str | Sequenc
         if out.suffix.lower() == ".svg":
             out.write_text(_drawn(sessions, seen, media, prompt), encoding="utf-8")
         else:
-            title = f"{found[0]['method']}: {found[0]['summary']}"
-            raster(seen[0].picks, seen[0].pixels, seen[0].grid, title).save(out)
+            whole = Stage(f"{found[0]['method']}: {found[0]['summary']}", seen[0].picks, seen[0].grid)
+            raster(seen[0].stages or [whole], seen[0].pixels, seen[0].grid).save(out)
     except OSError as error:
         raise RequestError(f"{out} cannot be written: {error.strerror}", fix="Name another file with -o.") from None
     return found
@@ -95,6 +100,7 @@ class _Seen:
     picks: Picks
     pixels: Pixels
     grid: tuple[int, ...]
+    stages: list[Stage]
 
 
 def _seen(session: Session, media: Path, prompt: str | Sequence[int]) -> _Seen:
@@ -115,7 +121,8 @@ def _seen(session: Session, media: Path, prompt: str | Sequence[int]) -> _Seen:
             "this bundle does not record the grid of its tokens, so they cannot be drawn over the input",
             where=str(session.bundle.path),
         )
-    return _Seen(array, Picks.of(session.encode(array, prompt if session.reads_text else None)), pixels, shape)
+    picks = Picks.of(session.encode(array, prompt if session.reads_text else None))
+    return _Seen(array, picks, pixels, shape, followed(session, array, picks, prompt))
 
 
 def _drawn(sessions: Sequence[Session], seen: Sequence[_Seen], media: Path, prompt: str | Sequence[int]) -> str:
@@ -126,6 +133,13 @@ def _drawn(sessions: Sequence[Session], seen: Sequence[_Seen], media: Path, prom
         figures.append(figure(number, Look(one.array, one.picks, asked, said), one.pixels, one.grid))
     apart = len(figures[0].panels) > 1
     panels = [("Input", f"{figures[0].look.picks.tokens} tokens", figures[0], 0)] if apart else []
+    if len(figures) == 1 and seen[0].stages:
+        for stage in seen[0].stages:
+            look = Look(seen[0].array, stage.picks, asked, figures[0].look.said)
+            drawn = figure(0, look, seen[0].pixels, stage.grid)
+            kept = f"{len(stage.picks.kept)} of {stage.picks.tokens} tokens"
+            panels.append((stage.title.rpartition(": ")[0], kept, drawn, int(apart)))
+        return _compose(panels, asked)
     for session, drawn in zip(sessions, figures):
         picks = drawn.look.picks
         said = f": “{drawn.look.said}”" if drawn.look.said is not None else ""
@@ -134,6 +148,11 @@ def _drawn(sessions: Sequence[Session], seen: Sequence[_Seen], media: Path, prom
     if len(figures) == 1 and len(figures[0].panels) == 3:
         panels.append(("What is left", "in pixels, mean of each slot", figures[0], 2))
     return _compose(panels, asked)
+
+
+def _unasked(session: Session, prompt: str | Sequence[int]) -> list[str]:
+    """The seams in the language model, whose tokens depend on a question that is not there."""
+    return [] if prompt else [one.seam.kind for one in session.variant.compression if one.seam.graph == "prefill"]
 
 
 def _methods(session: Session) -> str:
@@ -155,8 +174,9 @@ def _compose(panels: list[tuple[str, str, Figure, int]], prompt: str) -> str:
         width, height = panel.size
         tall = round(across * height / width)
         defs = "" if index == 2 or (index == 1 and drawn.number == 0) else drawn.panels[0].defs
+        letters = min(16, round(_WIDER * across / len(title)))
         parts.append(
-            f"{_line(title, x, y + 16, 16, _INK, 700)}{_line(under, x, y + 36, 14, _SOFT)}"
+            f"{_line(title, x, y + 16, letters, _INK, 700)}{_line(under, x, y + 36, 14, _SOFT)}"
             f"<svg x='{x}' y='{y + _HEAD}' width='{across}' height='{tall}' viewBox='0 0 {width} {height}'>"
             f"{defs}{panel.markup}</svg>"
         )

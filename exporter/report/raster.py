@@ -7,6 +7,7 @@ colour of its slot, and what was dropped is dark.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,18 +22,19 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
 
+    from .stages import Stage
+
 _WIDE, _STRIP, _GAP, _HEAD = 1500, 160, 16, 34
 _SURFACE, _INK = (16, 21, 27), (240, 244, 248)
 
 
-def raster(picks: Picks, pixels: Pixels, grid: tuple[int, ...], title: str) -> Image:
-    """The picture, with `title` above it.
+def raster(stages: Sequence[Stage], pixels: Pixels, grid: tuple[int, ...]) -> Image:
+    """The picture, with the title of each stage above it.
 
     Args:
-        picks: of one input.
+        stages: of one input, one or more.
         pixels: the input.
         grid: of its tokens: (length,), (height, width) or (frames, height, width).
-        title: one line.
 
     Raises:
         RequestError: a grid that cannot be drawn over the input.
@@ -40,18 +42,37 @@ def raster(picks: Picks, pixels: Pixels, grid: tuple[int, ...], title: str) -> I
     from PIL import Image
     from PIL.ImageDraw import Draw
 
-    picks, layout = _laid_out(picks, pixels, grid)
+    laid = [_laid_out(stage.picks, pixels, stage.grid or grid) for stage in stages]
     picture = Image.fromarray(pixels.rgb)
     small = max(picture.size) < 200 and not pixels.sound
-    before = picture.resize(layout.size, Image.Resampling.NEAREST if small else Image.Resampling.BILINEAR)
-    after = _painted(before, picks, layout, strips=pixels.sound)
+    before = picture.resize(laid[0][1].size, Image.Resampling.NEAREST if small else Image.Resampling.BILINEAR)
+    made = [before]
+    for picks, layout in laid:
+        made.append(_painted(before.resize(layout.size), picks, layout, strips=pixels.sound))
     beside = before.width <= _WIDE // 2
-    width, height = (2 * before.width + _GAP, before.height) if beside else (before.width, 2 * before.height + _GAP)
-    made = Image.new("RGB", (width + 2 * _GAP, height + _HEAD + 2 * _GAP), _SURFACE)
-    made.paste(before, (_GAP, _HEAD + _GAP))
-    made.paste(after, (width + _GAP - after.width, height + _HEAD + _GAP - after.height))
-    Draw(made).text((_GAP, _GAP), title, fill=_INK, font=_font(18))
-    return made
+    # One title stands above all: of several stages each has its own.
+    head = _HEAD if len(stages) > 1 and not beside else 0
+    across, down = before.width + _GAP, before.height + head + _GAP
+    width, height = (across * len(made), down) if beside else (across, down * len(made))
+    whole = Image.new("RGB", (width + _GAP, height + _HEAD + _GAP), _SURFACE)
+    draw = Draw(whole)
+    for number, one in enumerate(made):
+        x, y = (number * across, 0) if beside else (0, number * down)
+        whole.paste(one, (x + _GAP, y + _HEAD + _GAP))
+        if number and len(stages) > 1:
+            _heading(draw, (x + _GAP, y + _GAP), stages[number - 1].title, before.width)
+    if len(stages) == 1:
+        draw.text((_GAP, _GAP), stages[0].title, fill=_INK, font=_font(18))
+    return whole
+
+
+def _heading(draw: ImageDraw, at: tuple[int, int], text: str, width: int) -> None:
+    """A title no wider than what it stands above."""
+    # The font has no arrow.
+    text, size = text.replace("→", "to"), 18
+    while size > 8 and draw.textlength(text, _font(size)) > width:
+        size -= 1
+    draw.text(at, text, fill=_INK, font=_font(size))
 
 
 def _laid_out(picks: Picks, pixels: Pixels, grid: tuple[int, ...]) -> tuple[Picks, Layout]:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import GraphError, RequestError
+from ..compressors.blocks.attended import OF_WORDS
 from ..compressors.blocks.texts import TEXT
 from ..ir_tools.builder import DTYPES, Builder
 from ..ir_tools.extract import values_by_name
@@ -138,6 +139,15 @@ def check_signal(model: ir.Model, seam: Seam, name: str, text_length: int = 0) -
     """
     if name == TEXT:
         _check_text(model, seam, text_length)
+    elif name in OF_WORDS:
+        own = next((whose for whose in ("cls", "received") if f"{whose}_attention" in seam.signals), "")
+        here = f" Or rank by what is here: --method cls_topk --set attention={own}." if own else ""
+        raise RequestError(
+            f"{name!r} is what words pay the tokens, and seam {seam.name!r} is in the encoder, which reads no words",
+            where=f"tensor {seam.tensor}",
+            fix="Take a seam of a folder's language model, such as --seam decoder_layer:1; `tokexport inspect FOLDER` "
+            f"lists them.{here}",
+        )
     elif name not in seam.signals:
         raise RequestError(
             f"seam {seam.name!r} has no signal {name!r}",

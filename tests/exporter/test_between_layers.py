@@ -5,27 +5,27 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tiny_checkpoints
 import tokexport
-import torch
 from click.testing import CliRunner
+from cut_models import cut, picks
+from PIL import Image
 from pydantic import ValidationError
 from tokexport.errors import RequestError
 from tokexport.exporter.cli import main
-from tokexport.exporter.opening import open_source
 from tokexport.exporter.proof.generation import check_answers
 from tokexport.exporter.proof.probes import of_bundle
 from tokexport.exporter.proof.verify import verify
-from tokexport.exporter.sources.checkpoint import Lengths
-from tokexport.graph_passes.compressors import make
-from tokexport.graph_passes.insertion.sequence import Step
+from tokexport.exporter.report.picks import Picks
+from tokexport.exporter.report.stages import followed
 from tokexport.graph_passes.ir_tools.model_io import load_model
 from tokexport.runtimes.bundle.manifest import Manifest
 from tokexport.runtimes.bundle.reader import open_bundle
+from tokexport.runtimes.generate import begin
+from tokexport.runtimes.media.encoder_input import encoder_input
 from tokexport.runtimes.ort.graph import ort_runner
 
 pytest.importorskip("transformers")
@@ -91,6 +91,25 @@ def test_other_picks_than_transformers_fail_the_proof(bundle):
     assert not found.ok and "of 18 picks of kept_indices_1 differ" in found.detail
 
 
+def test_tokens_are_followed_into_the_language_model(bundle, tmp_path, monkeypatch):
+    """In the pictures of `show` and of the report: those that prefill keeps."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.random.default_rng(5).integers(0, 255, (84, 84, 3), dtype=np.uint8)).save("a.png")
+    asked = ["show", str(bundle), "--image", "a.png", "-o"]
+    plain = CliRunner().invoke(main, [*asked, "a.png.png"])
+    assert "what is left behind decoder_layer:1 depends on the question: add --prompt" in plain.output
+    told = CliRunner().invoke(main, [*asked, "a.svg", "--prompt", QUESTION])
+    assert "1. cls_topk at decoder_layer:1: 36 → 18: 36 tokens become 18, 18 dropped" in told.output, told.output
+    assert "18 of 36 tokens" in Path("a.svg").read_text(encoding="utf-8")
+    assert "1. cls_topk at decoder_layer:1: 36 → 18" in (bundle / "report.html").read_text(encoding="utf-8")
+    session = tokexport.load(bundle)
+    pixels = encoder_input("a.png", session.preprocess, bundle)
+    encoded, ids = session.encode(pixels), session.ids(QUESTION)
+    (stage,) = followed(session, pixels, Picks.of(encoded), QUESTION)
+    kept = begin(session.run, session.variant, encoded, [ids]).state["kept_indices_1"]
+    assert stage.picks.kept.tolist() == kept[0].tolist() and len(set(kept[0].tolist())) == 18
+
+
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
@@ -113,7 +132,7 @@ def test_a_bundle_answers_a_question_as_its_folder_does(folder, bundle):
     session = tokexport.load(bundle)
     pixels = np.random.default_rng(5).integers(0, 255, (84, 84, 3), dtype=np.uint8)
     ids = session.ids(QUESTION)
-    source = _with(folder, ("decoder_layer:1", 18))
+    source = cut(folder, ("decoder_layer:1", 18))
     source.prompts = lambda n, images=1: [ids] * n
     encoded = session.encode(pixels)
     own = source.own_answer(encoded, np.zeros((1, 36), np.float32), 20)
@@ -121,42 +140,24 @@ def test_a_bundle_answers_a_question_as_its_folder_does(folder, bundle):
     assert len(set(said)) > 5 and said == [i for i in own.ids if i != 2]
 
 
-def _with(folder: Path, *steps: tuple[str, int], method: str = "cls_topk", **params: Any) -> Any:
-    source: Any = open_source(str(folder), parts="all", lengths=Lengths(24, 20))
-    return source.inside([Step(make(method, params), None, keep, seam) for seam, keep in steps], size_bias=True)
-
-
-def _picks(source: Any) -> tuple[list[int], list[int]]:
-    """What prefill keeps behind its compressor, its prompt padded, and what the model's own code keeps."""
-    tokens = np.random.default_rng(0).normal(0, 1, (1, 36, source.language_config.hidden_size)).astype(np.float32)
-    encoded, bias = {"tokens": tokens, "kept_indices": np.arange(36)[None]}, np.zeros((1, 36), np.float32)
-    embed, prefill, _ = source.language(36)
-    fed = {**prefill.inputs, "inputs_embeds": embed.module(embed.inputs["input_ids"], torch.from_numpy(tokens))}
-    assert int(fed["last_index"]) < fed["inputs_embeds"].shape[1] - 1, "it has padding"
-    with torch.no_grad():
-        found = dict(zip(prefill.outputs, prefill.module(**fed), strict=True))
-    own = source.own_answer(encoded, bias, 2).picks["kept_indices_1"]
-    return found["kept_indices_1"][0].tolist(), own[0].tolist()
-
-
 def test_each_attention_is_that_of_the_models_own_code(folder):
     """Of the last id, of the words, of those that rate, and the largest: four choices, each as by eager attention."""
     found = {}
     for name in ("cls", "words", "raters", "peak"):
-        kept, own = _picks(_with(folder, ("decoder_layer:1", 9), attention=name))
+        kept, own = picks(cut(folder, ("decoder_layer:1", 9), attention=name))
         assert kept == own, name
         found[name] = tuple(kept)
     assert len(set(found.values())) == 4
 
 
 def test_sparsevlm_is_hooked_between_the_layers(folder):
-    kept, own = _picks(_with(folder, ("decoder_layer:1", 18), method="sparsevlm", scores="attention"))
-    best, _ = _picks(_with(folder, ("decoder_layer:1", 17), attention="raters"))
+    kept, own = picks(cut(folder, ("decoder_layer:1", 18), method="sparsevlm", scores="attention"))
+    best, _ = picks(cut(folder, ("decoder_layer:1", 17), attention="raters"))
     assert kept == own and set(best) < set(kept)
 
 
 def test_holitom_blends_between_the_layers_too(folder):
-    kept, own = _picks(_with(folder, ("decoder_layer:1", 18), method="holitom_inner"))
+    kept, own = picks(cut(folder, ("decoder_layer:1", 18), method="holitom_inner"))
     assert kept == own
 
 
@@ -171,19 +172,19 @@ def test_holitom_blends_between_the_layers_too(folder):
 )
 def test_seams_that_are_none_are_refused(folder, seams, why):
     with pytest.raises(RequestError, match=why):
-        _with(folder, *((seam, 18 - number) for number, seam in enumerate(seams)))
+        cut(folder, *((seam, 18 - number) for number, seam in enumerate(seams)))
 
 
 @pytest.mark.parametrize("method", ["tome", "sparsevlm", "pixel_unshuffle", "qformer"])
 def test_methods_that_need_what_is_not_there_are_refused(folder, method):
     advice = "--set scores=attention" if method == "sparsevlm" else "cls_topk"
     with pytest.raises(RequestError, match=rf"decoder_layer:1: it .*{advice}"):
-        _with(folder, ("decoder_layer:1", 9), method=method)
+        cut(folder, ("decoder_layer:1", 9), method=method)
 
 
 def test_what_is_left_behind_nothing_is_refused(folder):
     with pytest.raises(RequestError, match="nothing is left behind seam decoder_layer:0"):
-        _with(folder, ("decoder_layer:0", 0), ("decoder_layer:1", 0))
+        cut(folder, ("decoder_layer:0", 0), ("decoder_layer:1", 0))
 
 
 @pytest.mark.parametrize(

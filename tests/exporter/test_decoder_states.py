@@ -186,7 +186,7 @@ def test_a_merged_token_counts_in_linear_layers_as_all_that_it_stands_for(model,
         )
         model.config._attn_implementation = "eager"
         cache = DynamicCache(config=model.config)
-        with repeating(model, times):
+        with repeating(model, lambda _: times):
             whole = model(
                 inputs_embeds=embeds[:, : last + 1],
                 attention_mask={kind: mask if kind == "full_attention" else None for kind in kinds},

@@ -38,6 +38,15 @@ def test_cross_attention_to_as_many_others_gives_none() -> None:
         compress(encoder(cross=True), "audio_topk", keep=4, seam="encoder_output")
 
 
+@pytest.mark.parametrize("attention", ["words", "raters", "peak"])
+def test_no_words_are_in_an_encoder(attention: str) -> None:
+    """And what is said to do instead works."""
+    cure = r"--seam decoder_layer:1.* --method cls_topk --set attention=received\."
+    with pytest.raises(RequestError, match=rf"encoder, which reads no words.*{cure}"):
+        compress(encoder(cross=False), "cls_topk", keep=4, seam="encoder_output", params={"attention": attention})
+    compress(encoder(cross=False), "cls_topk", keep=4, seam="encoder_output", params={"attention": "received"})
+
+
 def test_tokens_in_another_order_give_none() -> None:
     """Attention over [4, 4] places, then the places turned round: a mean of columns is not one of these tokens."""
     toy = Toy()

@@ -192,3 +192,36 @@ def test_every_graph_of_a_bundle_builds(tmp_path: Path, precision: Any) -> None:
     assert "plugin" in graphs["encoder"].forms
     for file in {file for record in graphs.values() for file in record.forms.values()}:
         assert_builds(done.bundle / file)
+
+
+# A seam inside the encoder and another one between the layers of the language model.
+BOTH = """
+[[steps]]
+method = "kcenter_merge"
+seam = "encoder_layer:0"
+ratio = "1/2"
+
+[[steps]]
+method = "cls_topk"
+seam = "decoder_layer:1"
+ratio = "1/2"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["fastv", BOTH])
+def test_every_graph_of_a_bundle_with_a_cut_in_the_language_model_builds(tmp_path: Path, recipe: str) -> None:
+    import tiny_checkpoints
+    from tokexport.exporter.pipeline import export
+    from tokexport.runtimes.bundle.reader import open_bundle
+
+    folder = tiny_checkpoints.whole_llava(tmp_path / "deep", depth=3, loud=True)
+    if recipe is BOTH:
+        (tmp_path / "both.toml").write_text(recipe)
+        recipe = tmp_path / "both.toml"  # type: ignore[assignment]
+    lengths = {"prompt_length": 24, "answer_length": 20}
+    done = export(str(folder), tmp_path / "b", recipe=recipe, verify=False, **lengths)  # type: ignore[arg-type]
+    graphs = open_bundle(done.bundle).variant().graphs
+    assert "kept_indices_1" in graphs["prefill"].outputs and "plugin" in graphs["prefill"].forms
+    for file in {file for record in graphs.values() for file in record.forms.values()}:
+        assert_builds(done.bundle / file)

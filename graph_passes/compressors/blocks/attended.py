@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 
 Attention = Literal["cls", "received", "words", "raters", "peak"]
+# Signals that are only where there are words.
+OF_WORDS = ("words_attention", "raters_attention", "peak_attention")
 
 
 @dataclass(frozen=True)
