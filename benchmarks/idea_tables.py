@@ -111,3 +111,23 @@ def idea_same() -> str:
 
 def _left(row: dict[str, Any]) -> str:
     return f"{row['tokens']:.1f} ({row['bucket']})"
+
+
+def idea_ours() -> str:
+    """What came of them, beside the best there were."""
+    found = _read("ideas")
+    ratios = list(found["tiny-vlm"]["ours"]["rows"]["kcenter_merge"])
+    head = [f"{float(ratio):.0%} removed" for ratio in ratios]
+    lines = ["| model, questions | method | " + " | ".join(head) + " |", "|---" * (2 + len(ratios)) + "|"]
+    for model in MODELS:
+        fresh = found[model]["ours"]
+        for name, rows in fresh["rows"].items():
+            cells = []
+            for ratio in ratios:
+                row = rows[ratio]
+                against = [_gain(row[rival]) for rival in ("kcenter_merge", "two_scale") if rival in row]
+                cells.append(share(row["score"]) + (f"<br><sub>{'; '.join(against)}</sub>" if against else ""))
+            method, _, params = name.partition(":")
+            label = f"`{method}`{' ' + params if params else ''}"
+            lines.append(f"| {model}, {fresh['questions']:,} | {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

@@ -42,6 +42,11 @@ from torch import Tensor
 RATIOS = (0.75, 0.85, 0.9, 0.95)
 # Set -> seed of its questions and their number; the first are those of benchmarks/methods.py.
 SETS = {"first": (0, 512), "second": (15, 512)}
+# Fresh questions on which what came of them is compared with the methods there were.
+FRESH = {"tiny-vlm": 2048, "tiny-video": 1024, "tiny-asr": 1024}
+FRESH_SEED = 16
+OURS: dict[str, dict[str, Any]] = {"nearest_merge": {}, "nearest_merge:picks=uniform": {"picks": "uniform"}}
+RIVALS = ("kcenter_merge", "two_scale")
 MERGING: dict[str, dict[str, Any]] = {
     "kcenter_merge": {},
     "two_scale": {},
@@ -193,6 +198,23 @@ def measure(model: Model, before: dict[str, Any] | None) -> dict[str, Any]:
     return found
 
 
+def ours(model: Model) -> dict[str, Any]:
+    """nearest_merge beside the best there were, all with log(size); gains against each of these."""
+    n = model.features.shape[1]
+    found: dict[str, Any] = {"questions": len(model.of), "rows": {}}
+    for ratio in RATIOS:
+        keep = n - ceil(ratio * n)
+        wrong = {}
+        for name, params in {**{rival: {} for rival in RIVALS}, **OURS}.items():
+            wrong[name] = model.wrong(model.slots(name.partition(":")[0], params, keep), LOG_SIZE)
+            row = found["rows"].setdefault(name, {}).setdefault(str(ratio), {"score": model.score(wrong[name])})
+            for rival in RIVALS if name in OURS else ():
+                gain, error = model.gain(wrong[rival], wrong[name])
+                row[rival] = {"gain": gain, "stderr": error}
+            print(f"{model.name} {name} {ratio} {row}", flush=True)
+    return found
+
+
 def hopeful(mean: dict[str, float]) -> bool:
     """Whether it gained more than one standard error."""
     return mean["gain"] > mean["stderr"]
@@ -216,14 +238,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="*", default=["tiny-vlm", "tiny-video", "tiny-asr"])
     parser.add_argument("--sets", nargs="*", default=list(SETS), choices=SETS)
+    parser.add_argument("--ours", action="store_true", help="nearest_merge alone, on fresh questions")
     parser.add_argument("--tables", action="store_true", help="measure nothing")
     parser.add_argument("--no-tables", action="store_true")
     asked = parser.parse_args()
     for source in [] if asked.tables else asked.sources:
-        for name in asked.sets:
-            found = measure(
-                Model(source, *SETS[name]), known().get(source, {}).get("first") if name == "second" else None
-            )
+        for name in ["ours"] if asked.ours else [*asked.sets, "ours"]:
+            if name == "ours":
+                found = ours(Model(source, FRESH_SEED, FRESH[source]))
+            else:
+                first = known().get(source, {}).get("first") if name == "second" else None
+                found = measure(Model(source, *SETS[name]), first)
             # Others may have measured meanwhile.
             done = known()
             done.setdefault(source, {})[name] = found

@@ -10,7 +10,7 @@ from typing import Any
 
 from family_tables import families
 from gpu_record import cells, records
-from idea_tables import idea_merging, idea_picks, idea_same, idea_selecting, idea_words
+from idea_tables import idea_merging, idea_ours, idea_picks, idea_same, idea_selecting, idea_words
 from method_tables import accuracy, best_asr, best_video, best_vlm, hybrid, listening, tiny_asr, tiny_video, tiny_vlm
 from readme_tables import picture, real_models
 from real_size_tables import whole_models
@@ -151,7 +151,7 @@ PAGES: dict[str, tuple[Callable[[], str], ...]] = {
     "docs/built-in-models.md": (best_vlm, best_video, best_asr),
     "docs/benchmarks.md": (speed, real_size, inside, first_token, whole_models, export),
     "docs/families.md": (families,),
-    "docs/ideas.md": (idea_merging, idea_selecting, idea_picks, idea_words, idea_same),
+    "docs/ideas.md": (idea_merging, idea_selecting, idea_picks, idea_ours, idea_words, idea_same),
     "docs/devices.md": (known_devices,),
     "docs/gpus.md": (gpus,),
     "docs/methods.md": (
