@@ -170,14 +170,15 @@ def measure(model: Model, before: dict[str, Any] | None) -> dict[str, Any]:
 
     Args:
         model: with the questions.
-        before: the first set; an idea that gained no more than a standard error there is not measured again.
+        before: the first set; an idea that gained no more than a standard error there is not measured again, nor is
+            what is no method but a bound.
     """
     n = model.features.shape[1]
     found: dict[str, Any] = {"questions": len(model.of), "tokens": n, "uncompressed": model.whole()}
     for kind in PLAIN:
         first = before[kind]["ideas"] if before else {}
         ideas = {name: way for name, way in IDEAS[kind].items() if model.name != "tiny-asr" or not placed(way)}
-        ideas = {name: way for name, way in ideas.items() if not first or hopeful(first[name])}
+        ideas = {name: way for name, way in ideas.items() if not first or (hopeful(first[name]) and not way.own)}
         total: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in ideas}
         rows: dict[str, Any] = {}
         for method, params in model.methods(kind).items():

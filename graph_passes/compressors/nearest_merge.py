@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     source="tokexport",
     seam="projector_output",
     summary="DivPrune's or evenly spaced picks; every other token is averaged into the nearest of them",
+    heavy="all N^2 cosines, and a pick reads a row of them; evenly spaced picks need neither",
 )
 @dataclass(frozen=True)
 class NearestMerge:
