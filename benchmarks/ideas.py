@@ -45,7 +45,11 @@ SETS = {"first": (0, 512), "second": (15, 512)}
 # Fresh questions on which what came of them is compared with the methods there were.
 FRESH = {"tiny-vlm": 2048, "tiny-video": 1024, "tiny-asr": 1024}
 FRESH_SEED = 16
-OURS: dict[str, dict[str, Any]] = {"nearest_merge": {}, "nearest_merge:picks=uniform": {"picks": "uniform"}}
+OURS: dict[str, dict[str, Any]] = {
+    "nearest_merge": {},
+    "nearest_merge:rest=count": {"rest": "count"},
+    "nearest_merge:picks=uniform": {"picks": "uniform"},
+}
 RIVALS = ("kcenter_merge", "two_scale")
 MERGING: dict[str, dict[str, Any]] = {
     "kcenter_merge": {},

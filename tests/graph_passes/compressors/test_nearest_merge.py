@@ -17,6 +17,14 @@ def test_worked_example():
         np.testing.assert_allclose(got.tokens[0, :, 0], [1.125, 8.5], rtol=1e-6, err_msg=way)
 
 
+def test_what_only_counts_changes_no_pick():
+    tokens = np.array([0, 1, 9, 2, 8, 1.5], np.float32).reshape(1, 6, 1)
+    for way, got in every_way(make("nearest_merge", {**EVEN, "rest": "count"}), Case(6, 1, 2), tokens).items():
+        assert got.tokens[0, :, 0].tolist() == [1, 8], way
+        assert got.sizes.tolist() == [[4, 2]], way
+        assert got.assignment.tolist() == [[0, 0, 1, 0, 1, 0]], way
+
+
 def test_the_picks_are_divprunes_but_tokens_join_by_distance():
     # By direction (1, 0) and (0, 1) are picked, and (9, 8) is nearer to the first; the distance says the second.
     tokens = np.array([[1, 0], [0, 9], [9, 8], [1, 0.1]], np.float32)[None]
