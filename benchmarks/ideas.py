@@ -1,6 +1,6 @@
 """The field's ideas of how a slot should count, each against log(size), on the built-in models: docs/ideas.md.
 
-    OMP_NUM_THREADS=1 python benchmarks/ideas.py [tiny-vlm tiny-video tiny-asr]     about ten minutes of one core each
+    OMP_NUM_THREADS=1 python benchmarks/ideas.py [tiny-vlm tiny-video tiny-asr]     about five minutes of one core each
     python benchmarks/ideas.py --tables
 
 Everything is in PyTorch: the models' own modules and the methods' references. A method that merges is measured against
@@ -245,7 +245,6 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=list(SETS), choices=SETS)
     parser.add_argument("--ours", action="store_true", help="nearest_merge alone, on fresh questions")
     parser.add_argument("--tables", action="store_true", help="measure nothing")
-    parser.add_argument("--no-tables", action="store_true")
     asked = parser.parse_args()
     for source in [] if asked.tables else asked.sources:
         for name in ["ours"] if asked.ours else [*asked.sets, "ours"]:
@@ -258,8 +257,7 @@ def main() -> None:
             done = known()
             done.setdefault(source, {})[name] = found
             save("ideas", done, "python benchmarks/ideas.py")
-    if not asked.no_tables:
-        tables.write()
+    tables.write()
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@ EVEN = {"picks": "uniform"}
 
 
 def test_worked_example():
-    # The middles of two halves are positions 1 and 4; the others go where they are nearest, wherever they stand.
-    tokens = np.array([0, 1, 9, 2, 8, 1.5], np.float32).reshape(1, 6, 1)
+    # The middles of two halves are positions 1 and 4; the others go where they are nearest, wherever they stand: 4.2 to
+    # 1, though it is above the mean of all, as 8 is.
+    tokens = np.array([0, 1, 9, 4.2, 8, 1.5], np.float32).reshape(1, 6, 1)
     for way, got in every_way(make("nearest_merge", EVEN), Case(6, 1, 2), tokens).items():
         assert got.kept_indices.tolist() == [[1, 4]], way
         assert got.assignment.tolist() == [[0, 0, 1, 0, 1, 0]], way
         assert got.sizes.tolist() == [[4, 2]], way
-        np.testing.assert_allclose(got.tokens[0, :, 0], [1.125, 8.5], rtol=1e-6, err_msg=way)
+        np.testing.assert_allclose(got.tokens[0, :, 0], [1.675, 8.5], rtol=1e-6, err_msg=way)
 
 
 def test_what_only_counts_changes_no_pick():
