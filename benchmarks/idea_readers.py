@@ -34,7 +34,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Way:
-    """How slots count; the first of each is what tokexport does where `sizes` are of the method.
+    """How slots count: by default each as one token, at the place of its own.
 
     Attributes:
         sizes: what each slot counts as: one; its members, where a token that was dropped is a member of the nearest
