@@ -20,7 +20,10 @@ from tokexport.exporter.sweeps.sweep import sweep
 PAGE = tables.ROOT / "docs/methods.md"
 RATIOS = ("0.5", "0.75", "0.85", "0.9", "0.95")
 QUESTIONS = 512
-ANYWHERE = ("kcenter_merge", "two_scale", "apet", "apet:basis_slots=none", "tome:metric=tokens", "folder", "dpc_knn")
+ANYWHERE = (
+    *("kcenter_merge", "two_scale", "apet", "apet:basis_slots=none", "tome:metric=tokens", "folder", "dpc_knn"),
+    *("nearest_merge", "nearest_merge:rest=count", "nearest_merge:picks=uniform"),
+)
 PICTURES = (
     *ANYWHERE,
     *("tome", "visionzip", "visionzip:attention=received"),

@@ -90,9 +90,13 @@ class Divprune:
 
     def onnx(self, b: Builder, case: Case, tokens: ir.Value) -> Compressed[ir.Value]:
         """One MatMul for all distances, then a row of it for each pick."""
-        n, k = case.tokens, case.keep
-        if k == n:
+        if case.keep == case.tokens:
             return select.emit_every_token(b, case, tokens)
+        return select.emit_selection(b, case, tokens, self.emit_picks(b, case, tokens))
+
+    def emit_picks(self, b: Builder, case: Case, tokens: ir.Value) -> ir.Value:
+        """Positions [B, K] float32 of the picks, ascending."""
+        n, k = case.tokens, case.keep
         distance = b.op("Sub", 1.0, emit_cosines(b, select.emit_float(b, tokens, case)))
         itself = b.const(np.eye(n, dtype=bool)[None])
         first = b.op("ReduceMin", b.op("Where", itself, _FAR, distance), [2], keepdims=0)
@@ -105,5 +109,4 @@ class Divprune:
             nearest = b.op("Min", nearest, row) if nearest is not None else row
             return nearest
 
-        kept, _ = select.emit_sort(b, emit_greedy(b, first, update, n, k), k)
-        return select.emit_selection(b, case, tokens, kept)
+        return select.emit_sort(b, emit_greedy(b, first, update, n, k), k)[0]
