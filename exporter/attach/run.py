@@ -182,7 +182,7 @@ def _refuse_out(request: Request, out: Path, *, force: bool) -> None:
     if out.suffix != ".onnx":
         raise RequestError(f"{out} is no name of an ONNX file", fix=f"Write -o {out}.onnx.")
     held = [source, *data_files(load_model(source), source), *([request.against] if request.against else [])]
-    for file in (out, _data(out)):
+    for file in (out,) if _beside(source, out) else (out, _data(out)):
         refuse_loss(file, held)
     if not force:
         there = next((file for file in (out, _data(out)) if file.exists()), None)
@@ -190,6 +190,10 @@ def _refuse_out(request: Request, out: Path, *, force: bool) -> None:
             raise RequestError(
                 f"{there} is there already", fix="Give another name with -o, or replace it with --force."
             )
+
+
+def _beside(source: Path, out: Path) -> bool:
+    return out.parent.resolve() == source.parent.resolve()
 
 
 def _data(out: Path) -> Path:
@@ -200,10 +204,9 @@ def _write(model: ir.Model, source: Path, out: Path) -> None:
     """Write the file whole or not at all; beside its source it refers to the same weights."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        beside = out.parent.resolve() == source.parent.resolve()
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".attach-") as folder:
             made = Path(folder, out.name)
-            if beside:
+            if _beside(source, out):
                 # External weights are named by their place beside the file.
                 save_model(model, made)
             else:

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ...errors import GraphError, RequestError
+from ...errors import GraphError, RequestError, first_line
 from ...files import parse_json, read_bounded
 from ...graph_passes.attach.attach import BIAS
 from ...graph_passes.compressors import compressor_class
@@ -146,8 +146,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     """A file of a folder.
 
     Raises:
-        RequestError: it is not there.
-        BundleError: it is no JSON.
+        RequestError: it is not there, or is no table in JSON.
     """
     file = folder / name
     if not file.is_file():
@@ -155,7 +154,10 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
             f"{folder} has no {name}",
             fix="Name the folder of a language model in the layout of this runtime; docs/other-runtimes.md says it.",
         )
-    found = parse_json(read_bounded(file))
+    try:
+        found = parse_json(read_bounded(file))
+    except ValueError as error:
+        raise RequestError(f"{file} cannot be read: {first_line(error)}", fix="Copy the folder again.") from error
     if not isinstance(found, dict):
         raise RequestError(f"{file} holds no table", fix="Copy the folder again.")
     return found

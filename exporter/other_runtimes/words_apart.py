@@ -59,8 +59,8 @@ def words_apart(model: ir.Model, width: int) -> ir.Model:
         node.replace_input_with(index, embeds)
     graph.remove(table)
     for value in table.inputs:
-        if value is not None and not value.uses() and value.name in graph.initializers:
-            del graph.initializers[value.name]
+        if value is not None and not value.uses():
+            graph.initializers.pop(value.name or "", None)
     graph.inputs[list(graph.inputs).index(ids)] = embeds
     return words
 

@@ -24,7 +24,7 @@ from tokexport.exporter.cli import main
 from tokexport.exporter.other_runtimes import beside, own_llm
 from tokexport.exporter.other_runtimes.words_apart import words_apart
 from tokexport.graph_passes.ir_tools.builder import Builder
-from tokexport.graph_passes.ir_tools.model_io import save_model
+from tokexport.graph_passes.ir_tools.model_io import load_model, save_model
 from tokexport.graph_passes.ir_tools.ort_session import open_session
 
 pytest.importorskip("transformers")
@@ -225,18 +225,31 @@ def test_what_is_no_folder_of_the_runtime_is_refused(llava, tmp_path, refused):
     refused(*asked[:-3], "-o", folder, "--llm", folder, "--force", says=("delete what it is made of",))
 
 
-def test_an_encoder_of_another_width_is_refused(llava, tmp_path, refused):
-    folder = llava.copy("words-inside", tmp_path / "theirs")
-    save_model(
-        theirs.with_words_inside(llava.folder / "decoder.onnx", np.zeros((96, 32), np.float32)), folder / "x.onnx"
-    )
-    narrow = tokexport.load(llava.encoder).variant
-    outputs = narrow.graphs["encoder"].outputs
-    tokens = outputs["tokens"].model_copy(update={"shape": [1, 9, 48]})
-    graph = narrow.graphs["encoder"].model_copy(update={"outputs": {**outputs, "tokens": tokens}})
-    tower = own_llm.Tower(None, narrow.model_copy(update={"graphs": {"encoder": graph}}), None, sizes=False)
+def tower(llava: Theirs, width: int) -> own_llm.Tower:
+    variant = tokexport.load(llava.encoder).variant
+    outputs = variant.graphs["encoder"].outputs
+    tokens = outputs["tokens"].model_copy(update={"shape": [1, 9, width]})
+    graph = variant.graphs["encoder"].model_copy(update={"outputs": {**outputs, "tokens": tokens}})
+    changed = variant.model_copy(update={"graphs": {"encoder": graph}})
+    return own_llm.Tower(load_model(llava.folder / "decoder.onnx"), changed, None, sizes=False)
+
+
+def test_an_encoder_of_another_width_is_refused(llava):
     with pytest.raises(GraphError, match="have 48 channels, and the decoder reads 32"):
-        own_llm.decoder_of(llava.folder / "decoder.onnx", tower, own_llm.Names(), lambda text: None)
+        own_llm.decoder_of(llava.folder / "decoder.onnx", tower(llava, 48), own_llm.Names(), lambda text: None)
+
+
+@pytest.mark.parametrize("name", ["position_ids", "past_conv.0"])
+def test_positions_of_several_axes_and_states_are_refused(llava, name, tmp_path):
+    model = load_model(llava.folder / "decoder.onnx")
+    given = next((value for value in model.graph.inputs if value.name == name), None)
+    if given is None:
+        given = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT))
+        model.graph.inputs.append(given)
+    given.shape = ir.Shape([3, "batch", "n"])
+    save_model(model, tmp_path / "decoder.onnx", "decoder.onnx.data")
+    with pytest.raises(GraphError, match=f"its input {name} .* is neither tokens nor a cache.*without --llm"):
+        own_llm.decoder_of(tmp_path / "decoder.onnx", tower(llava, 32), own_llm.Names(), lambda text: None)
 
 
 def test_words_that_are_scaled_are_refused(llava):
@@ -283,7 +296,7 @@ def test_onnxruntime_genai_itself(llava, tmp_path):
             assert _genai(genai, model, prompt, given, llava.whole) == llava.whole.generate(pixels, ids, MOST).ids
 
 
-def js_itself(one: Theirs, size: int, tmp_path: Path) -> None:
+def js_itself(one: Theirs, size: int, tmp_path: Path, order: str = "image") -> None:
     exported(one.encoder, "js", one.llm["js"], tmp_path / "out")
     pixels = np.random.default_rng(3).integers(0, 256, (size, size, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "picture.png")
@@ -293,7 +306,7 @@ def js_itself(one: Theirs, size: int, tmp_path: Path) -> None:
         "image": str(tmp_path / "picture.png"),
         "question": QUESTION,
     }
-    said = transformers_js(job, tmp_path)
+    said = transformers_js({**job, "order": order}, tmp_path)
     wanted = one.whole.generate(tmp_path / "picture.png", QUESTION, MOST)
     assert [word for word in said["ids"] if word not in one.whole.variant.generation.eos] == wanted.ids
     assert said["prompt"].count(one.image) == one.whole.variant.generation.image_span[1]
@@ -301,3 +314,15 @@ def js_itself(one: Theirs, size: int, tmp_path: Path) -> None:
 
 def test_transformers_js_itself(llava, tmp_path):
     js_itself(llava, 84, tmp_path)
+
+
+@pytest.mark.slow
+def test_transformers_js_itself_with_a_smolvlm(tmp_path):
+    """Whose processor counts by another file, writes marks around the image, and stacks pictures."""
+    one = Theirs(tmp_path, tiny_checkpoints.smolvlm(tmp_path / "smolvlm", loud=True))
+    folder = one.llm["js"]
+    theirs.write(folder, "processor_config.json", {"processor_class": "Idefics3Processor", "image_seq_len": 16})
+    picture = as_they_call.read_json(folder / "preprocessor_config.json")
+    kinds = {"processor_class": "Idefics3Processor", "image_processor_type": "Idefics3ImageProcessor"}
+    theirs.write(folder, "preprocessor_config.json", {**picture, **kinds})
+    js_itself(one, 48, tmp_path, order="text")
