@@ -23,6 +23,14 @@ LARGEST_TEXT = 64 << 20
 DEEPEST = 64
 
 
+def size(count: int) -> str:
+    """Bytes as text."""
+    for unit, each in (("GB", 1e9), ("MB", 1e6)):
+        if count >= each:
+            return f"{count / each:.3g} {unit}"
+    return f"{count / 1e3:.3g} kB"
+
+
 def open_regular(path: Path | str, *, follow: bool = True) -> BinaryIO:
     """Open a regular file for reading.
 

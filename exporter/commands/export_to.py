@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ...files import size
 from .. import render, tables
 from ..progress import progress
 from .shared import OUT, common
@@ -52,9 +53,9 @@ def export_to(bundle: Path, out: Path | None, as_json: bool, **request: Any) -> 
 
 def written(data: dict[str, Any]) -> None:
     """Print the result of `tokexport export-to`."""
-    rows = tables.Table("file", "MB")
-    for name, size in data["files"].items():
-        rows.add_row(name, f"{size / 1e6:.2f}")
+    rows = tables.Table("file", "size")
+    for name, held in data["files"].items():
+        rows.add_row(name, size(held))
     tables.show(rows)
     for note in data["notes"]:
         tables.wrapped("note: ", note)
