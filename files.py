@@ -24,11 +24,12 @@ DEEPEST = 64
 
 
 def size(count: int) -> str:
-    """Bytes as text."""
-    for unit, each in (("GB", 1e9), ("MB", 1e6)):
-        if count >= each:
+    """Bytes as text, of up to three digits."""
+    for unit, each in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        # 999.5 of a unit would be written as 1e+03.
+        if count >= 0.9995 * each:
             return f"{count / each:.3g} {unit}"
-    return f"{count / 1e3:.3g} kB"
+    return f"{count} B"
 
 
 def open_regular(path: Path | str, *, follow: bool = True) -> BinaryIO:

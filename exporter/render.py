@@ -28,4 +28,4 @@ def flat(value: Any) -> str:
 
 def milliseconds(number: float) -> str:
     """A time of up to three digits, in ms or s."""
-    return f"{number / 1e3:.3g} s" if number >= 1000 else f"{number:.3g} ms"
+    return f"{number / 1e3:.3g} s" if number >= 999.5 else f"{number:.3g} ms"
