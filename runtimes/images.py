@@ -26,22 +26,6 @@ def joined(encoded: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]
     return {name: np.concatenate([one[name] for one in encoded], 1) for name in _READ if name in first}
 
 
-def in_prompts(most: int, encoded: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
-    """The inputs of as many prompts as there are samples: these; or several images in each.
-
-    The first prompt has as many as the graphs take, one after it fewer, so that all numbers occur in turn.
-
-    Args:
-        most: images that the graphs take; up to 1: one.
-        encoded: tokens, kept_indices and sizes of each sample.
-    """
-    if most < 2:
-        return [dict(one) for one in encoded]
-    counts = [most - number % most for number in range(len(encoded))]
-    at = [[(number + further) % len(encoded) for further in range(count)] for number, count in enumerate(counts)]
-    return [joined([encoded[one] for one in images]) for images in at]
-
-
 def in_one(encoded: Sequence[Mapping[str, np.ndarray]], tokens: int) -> dict[str, np.ndarray]:
     """What an encoder that reads frame by frame gave of a whole video of n frames.
 

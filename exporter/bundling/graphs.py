@@ -310,15 +310,17 @@ def _language_samples(
     graphs: list[GraphSource], compressed: ir.Model, source: Source
 ) -> dict[str, list[dict[str, np.ndarray]]]:
     """Inputs of each language graph in float32, by role, computed from real inputs of the encoder."""
-    from ...runtimes.images import in_prompts
+    from ...runtimes.images import joined
     from ...runtimes.ort.graph import ort_runner
     from .language import language_runs, language_values
 
     run = ort_runner(compressed)
     samples: dict[str, list[dict[str, np.ndarray]]] = {}
     encoded = [run(sample) for sample in with_text(source.real_inputs(_RANGE_SAMPLES), compressed, source)]
-    for prompt in in_prompts(source.images, encoded):
-        for graph, fed, _ in language_runs(graphs, language_values(prompt)):
+    for number in range(len(encoded)):
+        # Several images, where the graphs take them, are those of the samples behind this one.
+        images = [encoded[(number + further) % len(encoded)] for further in range(source.images)]
+        for graph, fed, _ in language_runs(graphs, language_values(joined(images))):
             samples.setdefault(graph.role, []).append(fed)
     return samples
 

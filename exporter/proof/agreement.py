@@ -57,7 +57,7 @@ def agreement_probes(
     Args:
         source: of the model.
         variant: of the manifest.
-        encoded: the encoder's outputs by role, for each sample; see `runtimes.images.in_prompts`.
+        encoded: the encoder's outputs by role, for each sample; see `in_prompts`.
         models: the float graphs by role.
         runner: the runtime.
         weights: those of the graphs that will be compared.

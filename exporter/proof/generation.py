@@ -19,7 +19,7 @@ import numpy as np
 
 from ...errors import GraphError
 from ...runtimes.generate import Begun, Run, begin, go_on
-from ...runtimes.images import count_of
+from ...runtimes.images import count_of, joined
 from ..freed import give_back
 from ..progress import Progress
 from .metrics import GATES, Check
@@ -62,7 +62,7 @@ def answer_probes(source: Source, variant: Variant, encoded: Sequence[Arrays], w
     Args:
         source: the model.
         variant: of the manifest.
-        encoded: the encoder's outputs by role, for each sample; see `runtimes.images.in_prompts`.
+        encoded: the encoder's outputs by role, for each sample; see `in_prompts`.
         wholes: what they are in PyTorch, likewise: tokens, kept_indices and sizes; empty where that is unknown, and for
             a sample in which rounding flipped a pick: there the model's own code is fed what the graph gave.
 
@@ -87,6 +87,23 @@ def answer_probes(source: Source, variant: Variant, encoded: Sequence[Arrays], w
         inputs = {name: own[name] for name in ("tokens", "kept_indices", "sizes")}
         probes.append(Probe(ANSWERS, "decode", inputs, stored(answered, limit), how))
     return probes
+
+
+def in_prompts(record: GenerationRecord | None, encoded: Sequence[Arrays]) -> list[dict[str, np.ndarray]]:
+    """The inputs of as many prompts as there are samples: these; or several images in each.
+
+    The first prompt has as many as the graphs take, one after it fewer, so that all numbers occur in turn.
+
+    Args:
+        record: of the variant.
+        encoded: tokens, kept_indices and sizes of each sample.
+    """
+    most = record.images if record and record.images else 0
+    if not most:
+        return [dict(one) for one in encoded]
+    counts = [most - number % most for number in range(len(encoded))]
+    at = [[(number + further) % len(encoded) for further in range(count)] for number, count in enumerate(counts)]
+    return [joined([encoded[one] for one in images]) for images in at]
 
 
 def check_answers(

@@ -77,11 +77,10 @@ def prove(
         min_agreement: see `agreement`.
     """
     from ...graph_passes.ir_tools.model_io import load_model
-    from ...runtimes.images import in_prompts
     from ...runtimes.ort.graph import ort_runner
     from .encoder_probes import encoder_probes
     from .end_to_end import end_to_end
-    from .generation import check_answers
+    from .generation import check_answers, in_prompts
     from .inner_parts import compressor_probes, picks
     from .parity import check
 
@@ -105,10 +104,9 @@ def prove(
     probes += _of_text(source, built)
     bounded = "head" in parts and all(step.seam.module for step in inserted.steps)
     whole_in_torch = end_to_end(source.encoder, inserted, encoded) if bounded else None
-    images = (variant.generation and variant.generation.images) or 1
-    by_role = in_prompts(images, _by_role(variant, encoded))
+    by_role = in_prompts(variant.generation, _by_role(variant, encoded))
     if variant.generation:
-        wholes = in_prompts(images, whole_in_torch.wholes if whole_in_torch else [])
+        wholes = in_prompts(variant.generation, whole_in_torch.wholes if whole_in_torch else [])
         inner = _inside_prefill(plan, built, variant, by_role, models)
         probes += compressor_probes(built.inner, inner)
         by_role = [{**one, **picks(own)} for one, own in zip(by_role, inner)] if inner else by_role
