@@ -127,6 +127,21 @@ def test_the_folder_says_what_the_encoder_gives(llava, tmp_path):
     assert "a picture is 9 ids 95 in input_ids, with pixel_values and num_image_tokens = 9" in said["notes"]
 
 
+def test_each_precision_of_a_decoder_is_changed(llava, tmp_path, monkeypatch):
+    monkeypatch.setattr("tokexport.exporter.other_runtimes.export.merges", lambda variant: False)
+    folder = llava.copy("js", tmp_path / "theirs")
+    for name in ("decoder_model_merged", "embed_tokens"):
+        (folder / f"onnx/{name}.onnx").rename(folder / f"onnx/{name}_q4.onnx")
+    shutil.copy(folder / "onnx/decoder_model_merged_q4.onnx", folder / "onnx/decoder_model_merged_fp16.onnx")
+    said = exported(llava.encoder, "js", folder, tmp_path / "out")
+    own = as_they_call.read_json(tmp_path / "out/config.json")["transformers.js_config"]
+    assert own["dtype"] == {"vision_encoder": "fp32", "decoder_model_merged": "fp16", "embed_tokens": "q4"}
+    names = {"vision_encoder", "embed_tokens_q4", *(f"decoder_model_merged_{kind}" for kind in ("q4", "fp16"))}
+    assert own["use_external_data_format"].keys() == names
+    assert {file.stem for file in (tmp_path / "out/onnx").glob("*.onnx")} == names
+    assert any("in fp32 alone" in note for note in said["notes"])
+
+
 def test_a_method_that_only_chooses_needs_no_pass_over_attention(llava, tmp_path, monkeypatch):
     monkeypatch.setattr("tokexport.exporter.attach.run.proved", lambda *_: pytest.fail("attached"))
     monkeypatch.setattr("tokexport.exporter.other_runtimes.export.merges", lambda variant: False)
