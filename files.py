@@ -23,6 +23,15 @@ LARGEST_TEXT = 64 << 20
 DEEPEST = 64
 
 
+def size(count: int) -> str:
+    """Bytes as text, of up to three digits."""
+    for unit, each in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        # 999.5 of a unit would be written as 1e+03.
+        if count >= 0.9995 * each:
+            return f"{count / each:.3g} {unit}"
+    return f"{count} B"
+
+
 def open_regular(path: Path | str, *, follow: bool = True) -> BinaryIO:
     """Open a regular file for reading.
 

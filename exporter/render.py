@@ -28,12 +28,4 @@ def flat(value: Any) -> str:
 
 def milliseconds(number: float) -> str:
     """A time of up to three digits, in ms or s."""
-    return f"{number / 1e3:.3g} s" if number >= 1000 else f"{number:.3g} ms"
-
-
-def size(count: int) -> str:
-    """Bytes as text."""
-    for unit, each in (("GB", 1e9), ("MB", 1e6)):
-        if count >= each:
-            return f"{count / each:.3g} {unit}"
-    return f"{count / 1e3:.3g} kB"
+    return f"{number / 1e3:.3g} s" if number >= 999.5 else f"{number:.3g} ms"

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ...errors import GraphError
 from ...graph_passes.ir_tools.input_shapes import given_inputs, option
-from ...graph_passes.ir_tools.walk import dims
+from ...graph_passes.ir_tools.walk import attribute, dims
 from ..debug.sides import Arrays, Input
 
 # Tokens in the cache, and those that are new, where the file leaves them open.
@@ -46,6 +46,23 @@ def lengths(model: ir.Model, tokens: str, given: Mapping[str, Sequence[int]]) ->
     mask = inputs.get("attention_mask")
     keys = size("attention_mask", -1) if mask is not None else None
     return Lengths(past, new, keys or past + new)
+
+
+def head_sizes(model: ir.Model, tokens: str, length: Lengths) -> dict[str, Sequence[int]]:
+    """Name -> sizes [1, G, past, d] of caches whose d the file leaves open, where a GroupQueryAttention tells it."""
+    found: dict[str, Sequence[int]] = {}
+    for value in given_inputs(model.graph):
+        sizes = dims(value)
+        if not is_cache(value, tokens) or sizes is None or sizes[1] is None or sizes[3] is not None:
+            continue
+        for node in value.consumers():
+            query = dims(node.inputs[0])
+            if node.op_type == "GroupQueryAttention" and query and query[-1]:
+                heads = int(attribute(node, "num_heads", 1))  # type: ignore[call-overload]
+                # Where there are no keys of their own, the queries are queries, keys and values in one.
+                count = heads if node.inputs[1] is not None else heads + 2 * sizes[1]
+                found[value.name or ""] = [1, sizes[1], length.past, query[-1] // count]
+    return found
 
 
 def shapes(

@@ -12,7 +12,7 @@ from ..debug.compare import Threshold, compare
 from ..debug.onnx_side import OnnxSide
 from ..debug.sides import Arrays
 from ..proof.metrics import Check
-from .feeds import Lengths
+from .feeds import Lengths, is_cache
 
 # exp() of it is zero in float32 and float16, which has room for it.
 _NOTHING = -1e4
@@ -105,6 +105,32 @@ def as_mask(pair: Pair) -> tuple[list[Check], str]:
     bias[:, at] = _NOTHING
     expected, positions = pair.original(**{_MASK: hidden})
     return pair.compared("as masked", expected, positions, **{pair.attached.bias: bias}), ""
+
+
+def hidden(pair: Pair) -> tuple[list[Check], str]:
+    """What lies in the caches for a token whose bias is so low that it has no weight changes nothing, in any layer.
+
+    For a graph whose mask only counts tokens.
+
+    Returns:
+        (checks, why there are none).
+    """
+    model, tokens = pair.after.model, pair.attached.tokens
+    assert model is not None
+    caches = [value.name or "" for value in model.graph.inputs if is_cache(value, tokens)]
+    if not caches or pair.length.past < 2:
+        return [], f"its {_MASK} only counts tokens, and it has no cache: that a bias reaches every layer is not proved"
+    at = pair.length.past // 2
+    bias = np.zeros_like(pair.feeds[pair.attached.bias])
+    bias[:, at] = _NOTHING
+    feeds = pair.feeds | {pair.attached.bias: bias}
+    other = {name: feeds[name].copy() for name in caches}
+    for array in other.values():
+        array[:, :, at] *= -3
+    before, after = pair.after.run(feeds), pair.after.run(feeds | other)
+    # Caches that are given back hold what was put in.
+    compared = [name for name, array in before.items() if array.ndim < 4]
+    return [replace(compare(one, before[one], after[one], pair.threshold), part="hidden") for one in compared], ""
 
 
 def sizes(pair: Pair, seed: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +14,13 @@ from ...errors import GateError, GraphError, RequestError, reason
 from ...graph_passes.attach.attach import BIAS, Attached, attach
 from ...graph_passes.forms import to_inlined
 from ...graph_passes.ir_tools.input_shapes import given_inputs
-from ...graph_passes.ir_tools.model_io import load_model, save_model
+from ...graph_passes.ir_tools.model_io import data_files, load_model, save_model
+from ...runtimes.bundle.losses import refuse_loss
 from ..debug.onnx_side import of_model
+from ..progress import Progress, log
 from ..proof.metrics import Check
-from .feeds import arrays, lengths, shapes
-from .proof import Pair, as_mask, offset, without_bias
+from .feeds import arrays, head_sizes, lengths, shapes
+from .proof import Pair, as_mask, hidden, offset, without_bias
 
 
 @dataclass(frozen=True)
@@ -27,43 +29,52 @@ class Request:
 
     Attributes:
         source: an ONNX file.
-        out: the one that is written.
         bias: name of the new input.
         positions: whether positions that the graph counts become an input, or are kept.
         against: a checkpoint of transformers.
         shapes: sizes of inputs in the proof.
         seed: of what the proof is given.
-        force: whether `out` may be replaced.
     """
 
     source: Path
-    out: Path
     bias: str = BIAS
     positions: Literal["input", "keep"] = "input"
     against: Path | None = None
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     seed: int = 0
-    force: bool = False
 
 
-def attach_file(request: Request, step: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """Put the inputs for merged tokens into a language model's file, prove it, and write it.
+@dataclass(frozen=True)
+class Proved:
+    """A language model with the inputs for merged tokens.
 
-    Returns:
-        out, bias and positions (name, shape), counted, attentions, rotated, checks (rows), notes.
+    Attributes:
+        model: not written yet.
+        attached: what was done.
+        checks: of the proof, all of them passed.
+        notes: what a user should know.
+    """
+
+    model: ir.Model
+    attached: Attached
+    checks: list[Check]
+    notes: list[str]
+
+
+def proved(request: Request, step: Progress = log) -> Proved:
+    """Put the inputs for merged tokens into a language model's graph, and prove it.
 
     Raises:
         GraphError: see `graph_passes.attach.attach`; or the graph does not run.
-        RequestError: `out` is there or cannot be written, or the checkpoint is another model's.
-        GateError: the proof failed; nothing is written.
+        RequestError: the checkpoint is another model's.
+        GateError: the proof failed.
     """
-    _refuse_out(request)
     step(f"opening {request.source}")
     model, pair = _attached(request, step)
     attached = pair.attached
     step("proving it")
     checks = without_bias(pair)
-    masked, note = as_mask(pair)
+    masked, note = as_mask(pair) if attached.masked else hidden(pair)
     checks += masked
     if request.against is not None:
         from .torch_side import against
@@ -71,12 +82,35 @@ def attach_file(request: Request, step: Callable[[str], None] = lambda text: Non
         step(f"running {request.against}")
         checks += against(pair, request.against, request.seed)
     _gate(checks)
-    step(f"writing {request.out}")
-    _write(model, request)
-    inputs = {value.name: value for value in model.graph.inputs}
+    return Proved(model, attached, checks, [*pair.before.notes, *([note] if note and not request.against else [])])
+
+
+def attach_file(request: Request, out: Path, *, force: bool = False, step: Progress = log) -> dict[str, Any]:
+    """Put the inputs for merged tokens into a language model's file, prove it, and write it.
+
+    Args:
+        request: what is asked for.
+        out: the file that is written.
+        force: whether it may be replaced.
+        step: called with the name of each stage.
+
+    Returns:
+        out, bias and positions (name, shape), counted, attentions, rotated, checks (rows), notes.
+
+    Raises:
+        GraphError, RequestError, GateError: see `proved`; nothing is written.
+        RequestError: `out` is there or cannot be written.
+        BundleError: `out`, or the weights beside it, are a part of what it is made of.
+    """
+    _refuse_out(request, out, force=force)
+    done = proved(request, step)
+    attached = done.attached
+    step(f"writing {out}")
+    _write(done.model, request.source, out)
+    inputs = {value.name: value for value in done.model.graph.inputs}
     return {
         "source": str(request.source),
-        "out": str(request.out),
+        "out": str(out),
         **{
             key: {"name": name, "shape": [str(size) for size in inputs[name].shape or ()]} if name in inputs else None
             for key, name in (("bias", attached.bias), ("positions", attached.positions))
@@ -84,8 +118,8 @@ def attach_file(request: Request, step: Callable[[str], None] = lambda text: Non
         "counted": attached.counted,
         "attentions": list(attached.attentions),
         "rotated": attached.rotated,
-        "checks": [check.to_json() for check in checks],
-        "notes": [*pair.before.notes, *([note] if note and request.against is None else [])],
+        "checks": [check.to_json() for check in done.checks],
+        "notes": done.notes,
     }
 
 
@@ -94,7 +128,7 @@ def _opened(path: Path) -> ir.Model:
     return to_inlined(model) if model.functions else model
 
 
-def _attached(request: Request, step: Callable[[str], None], start: int = 0) -> tuple[ir.Model, Pair]:
+def _attached(request: Request, step: Progress, start: int = 0) -> tuple[ir.Model, Pair]:
     """The graph as it is written, and copies before and after, which the proof fixes the sizes of."""
     model = _opened(request.source)
     step("adding the inputs")
@@ -117,7 +151,8 @@ def _pair(request: Request, changed: ir.Model, attached: Attached) -> Pair:
             fix=f"It takes {', '.join(sorted(name or '' for name in known))}.",
         )
     length = lengths(original, attached.tokens, request.shapes)
-    all_shapes = shapes(changed, attached.tokens, attached.bias, request.shapes, length)
+    given = {**head_sizes(original, attached.tokens, length), **request.shapes}
+    all_shapes = shapes(changed, attached.tokens, attached.bias, given, length)
     mine = {value.name or "" for value in given_inputs(original.graph)}
     before = of_model(original, {name: all_shapes[name] for name in mine}, {}, str(request.source))
     after = of_model(changed, all_shapes, {}, f"{request.source} with {attached.bias}")
@@ -132,6 +167,7 @@ def _gate(checks: list[Check]) -> None:
     why = {
         "bias 0": "with a bias of 0 it no longer gives what the file gave",
         "as masked": "a bias does not hide a token as the attention mask does: it does not reach every layer alike",
+        "hidden": "a token counts whose bias is so low that it has no weight: the bias does not reach every layer",
         "PyTorch": "with sizes it does not give what the checkpoint gives in PyTorch",
     }[wrong.part]
     raise GateError(
@@ -141,13 +177,14 @@ def _gate(checks: list[Check]) -> None:
     )
 
 
-def _refuse_out(request: Request) -> None:
-    source, out = request.source, request.out
+def _refuse_out(request: Request, out: Path, *, force: bool) -> None:
+    source = request.source
     if out.suffix != ".onnx":
         raise RequestError(f"{out} is no name of an ONNX file", fix=f"Write -o {out}.onnx.")
-    if out.resolve() == source.resolve():
-        raise RequestError(f"{out} is the file that is read", fix="Give another name with -o.")
-    if not request.force:
+    held = [source, *data_files(load_model(source), source), *([request.against] if request.against else [])]
+    for file in (out,) if _beside(source, out) else (out, _data(out)):
+        refuse_loss(file, held)
+    if not force:
         there = next((file for file in (out, _data(out)) if file.exists()), None)
         if there is not None:
             raise RequestError(
@@ -155,19 +192,21 @@ def _refuse_out(request: Request) -> None:
             )
 
 
+def _beside(source: Path, out: Path) -> bool:
+    return out.parent.resolve() == source.parent.resolve()
+
+
 def _data(out: Path) -> Path:
     return out.with_name(f"{out.name}.data")
 
 
-def _write(model: ir.Model, request: Request) -> None:
+def _write(model: ir.Model, source: Path, out: Path) -> None:
     """Write the file whole or not at all; beside its source it refers to the same weights."""
-    out = request.out
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        beside = out.parent.resolve() == request.source.parent.resolve()
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".attach-") as folder:
             made = Path(folder, out.name)
-            if beside:
+            if _beside(source, out):
                 # External weights are named by their place beside the file.
                 save_model(model, made)
             else:

@@ -285,10 +285,10 @@ def _reads_sizes(built: Built, done: Inserted) -> bool:
 
 def manifest(source: Source, variants: list[Variant], parity: dict[str, Any]) -> Manifest:
     """The manifest of a bundle, to be committed."""
-    from ...runtimes.bundle.manifest import Manifest
+    from ...runtimes.bundle.manifest import Manifest, newest
 
     return Manifest(
-        schema=max(variant.oldest_schema for variant in variants),
+        schema=newest(variant.oldest_schema for variant in variants),
         tokexport=__version__,
         source=source.record(),
         files={},

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...errors import RequestError
+from ...files import size
 from ...graph_passes.precision.blocks import BLOCK
 from ...graph_passes.precision.weight_only import OPSET, WeightOnly
 from .graphs import Built
@@ -113,6 +114,6 @@ def record(by: WeightOnly) -> WeightsRecord:
 def _note(by: WeightOnly, floats: Mapping[Role, ir.Model]) -> str:
     what = "the matrices and the table of words" if by.form == "MatMulNBits" else "the matrices"
     return (
-        f"{by.weights} weights: {what} of {', '.join(floats)} take {by.after / 1e6:.1f} MB, and took "
-        f"{by.before / 1e6:.1f}, as {by.form}"
+        f"{by.weights} weights: {what} of {', '.join(floats)} take {size(by.after)}, and took "
+        f"{size(by.before)}, as {by.form}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -27,7 +28,7 @@ from .shared import OUT, WHOLE, common, input_shape, sizes
 @click.option("--seed", type=WHOLE, default=0, show_default=True, help="Of the proof's inputs.")
 @click.option("--force", is_flag=True, help="Replace FILE.onnx.")
 @common
-def attach(as_json: bool, shapes: tuple[str, ...], **request: Any) -> None:
+def attach(out: Path, force: bool, as_json: bool, shapes: tuple[str, ...], **request: Any) -> None:
     """Put size-aware attention into a language model's ONNX file that somebody else exported.
 
     Its attention gets the input token_bias [batch, keys], which is added to every logit: log(size) for a token that
@@ -44,7 +45,7 @@ def attach(as_json: bool, shapes: tuple[str, ...], **request: Any) -> None:
     from ..attach.run import Request, attach_file
 
     with progress() as step:
-        result = attach_file(Request(shapes=sizes(shapes), **request), step)
+        result = attach_file(Request(shapes=sizes(shapes), **request), out, force=force, step=step)
     render.result(result, as_json, attached)
 
 

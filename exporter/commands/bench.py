@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ...files import size
 from .. import render, tables
 from ..progress import bar
 from .shared import (
@@ -166,6 +167,6 @@ def _costs(one: dict[str, Any]) -> list[str]:
     """Memory and energy of a bundle, in words."""
     unknown = one["unknown"]
     sizes = {"host memory": one["host_peak_bytes"], "device memory": one["device_peak_bytes"]}
-    told = [f"{name} {f'{size / 1e6:.1f} MB' if size is not None else unknown[name]}" for name, size in sizes.items()]
+    told = [f"{name} {unknown[name] if held is None else size(held)}" for name, held in sizes.items()]
     joules = [f"{joules:.3g} J a round by {name}" for name, joules in one["joules"].items()]
     return [*told, f"energy {', '.join(joules) or unknown['energy']}"]

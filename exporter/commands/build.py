@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ...files import size
 from .. import completion, render, tables
 from ..progress import bar
 from .shared import OUT, common
@@ -59,12 +60,12 @@ def built_one(data: dict[str, Any]) -> None:
         f"{data['device']} ({data['why']}), compute capability {data['compute_capability']}: "
         f"{name} {data['version']}{limit}"
     )
-    columns = ("graph", "form", "because", "MB", "seconds", "types compared", "plan")
+    columns = ("graph", "form", "because", "size", "seconds", "types compared", "plan")
     rows = tables.Table(*columns, keys={"plan"}, more={"because", "types compared"})
     for row in data["engines"]:
         compared = "; ".join(f"{look['compared']} in the {look['stage']}" for look in row["layers"])
-        size, seconds = f"{row['bytes'] / 1e6:.1f}", f"{row['seconds']:.1f}"
-        rows.add_row(row["role"], row["form"], row["why"], size, seconds, compared, row["plan"])
+        held, seconds = size(row["bytes"]), f"{row['seconds']:.1f}"
+        rows.add_row(row["role"], row["form"], row["why"], held, seconds, compared, row["plan"])
     tables.show(rows)
     if not all(any(look["stage"] == "engine" for look in row["layers"]) for row in data["engines"]):
         tables.wrapped("note: ", "no GPU here can load these engines: types are compared when they are first loaded")

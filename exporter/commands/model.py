@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ...errors import RequestError
+from ...files import size
 from .. import completion, render, tables
 from ..evaluate.usefulness import judge
 from ..progress import progress, verbose
@@ -212,7 +213,7 @@ def cost_told(data: dict[str, Any]) -> None:
         )
         told.append(f"first token after {render.milliseconds(cost['first_token_ms'])}")
     if cost["cache_bytes"]:
-        now, whole = (render.size(cost[name]) for name in ("cache_bytes", "uncompressed_cache_bytes"))
+        now, whole = (size(cost[name]) for name in ("cache_bytes", "uncompressed_cache_bytes"))
         told.append(f"KV cache {now} (uncompressed {whole})")
     tables.wrapped("cost on one thread here: ", "; ".join(told))
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ...errors import GraphError
-from ...graph_passes.resize.batch import stacked
+from ...graph_passes.resize.stacked import stacked
 from ...runtimes.bundle.manifest import CompressionRecord, GenerationRecord, SeamRecord, Variant
 from ...runtimes.generate import greedy_batch
 from ...runtimes.ort.graph import ort_runner

@@ -23,7 +23,7 @@ from ..decoders.states import attends, prepare
 from ..sources.chat import prompt_of
 from ..sources.source import Answered, GraphSource, Source
 from ..sources.tokenizer import FILE, tokenizer_of
-from ..sources.weights import emptied, without_weights
+from ..sources.weights import let_go, without_weights
 from .answering import Marks, a_word, check_placeholder, marks, unlike_greedy
 from .between_layers import check_inner, cuts_of, seams_in, tokens_by_layer
 from .input_embeddings import text_graph
@@ -250,12 +250,7 @@ class Multimodal(Source):
 
     def let_go(self) -> None:
         """See `Source`."""
-        if "decoder" in self.__dict__:
-            emptied(self.decoder.model, self.decoder.head)
-            del self.decoder
-        if reference := self.__dict__.pop("reference", None):
-            # It shares the weights, and it is in cycles, which Python may look for minutes later.
-            emptied(reference.model)
+        let_go(self, "model")
 
     def opened(self, text_seam: str) -> Self:
         """This model, with its language graphs where they are wanted; see `add_language`.

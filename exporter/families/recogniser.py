@@ -19,7 +19,7 @@ from ..decoders.cross import CrossDecoder
 from ..sources.configuration import built
 from ..sources.source import Answered, GraphSource, Source
 from ..sources.tokenizer import FILE, tokenizer_of
-from ..sources.weights import emptied, without_weights
+from ..sources.weights import let_go, without_weights
 from .answering import a_word, unlike_greedy
 from .spoken import heard
 from .whisper_generation import Settings, settings
@@ -122,12 +122,8 @@ class Recogniser(Source):
 
     def let_go(self) -> None:
         """See `Source`."""
-        if "decoder" in self.__dict__:
-            emptied(self.decoder.decoder, self.decoder.head)
-            del self.decoder
-        if reference := self.__dict__.pop("reference", None):
-            # See `Multimodal.let_go`; of the encoder it has parameters of its own, over the same weights.
-            emptied(reference.model)
+        # Of the encoder its reference has parameters of its own, over the same weights.
+        let_go(self, "decoder")
         if self.whole:
             self.whole.let_go()
 

@@ -58,7 +58,8 @@ class Merged:
             for node, index in list(old.uses()):
                 node.replace_input_with(index, new)
         for value in [value for node in graph.all_nodes() for value in node.outputs]:
-            value.name = f"{b.prefix}{role}.{value.name}"
+            # An output that is left out has no name.
+            value.name = value.name and f"{b.prefix}{role}.{value.name}"
         for number, node in enumerate(graph.all_nodes()):
             node.name = f"{b.prefix}{role}.{number}.{node.op_type}"
         nodes = list(graph)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from ...errors import RequestError
 from ...runtimes.bundle.decode_contract import STATE
@@ -21,6 +22,31 @@ def check(bundle: Bundle, variant: Variant, target: str) -> None:
     if found:
         what, fix = found
         raise RequestError(what, where=f"{bundle.path}, variant {variant.name}", fix=fix)
+
+
+def check_encoder(bundle: Bundle, variant: Variant, target: str, llm: Path) -> None:
+    """Refuse a variant whose encoder cannot stand beside a language model of the runtime `target`.
+
+    Raises:
+        RequestError: names what it does not carry.
+    """
+    where, what, fix = f"{bundle.path}, variant {variant.name}", "", ""
+    encoder = variant.graphs.get("encoder")
+    if not llm.is_dir():
+        where, what, fix = "--llm", f"{llm} is no folder", f"Name a language model in the layout of {target}."
+    elif encoder is None or "tokens" not in encoder.outputs:
+        what, fix = "its encoder has no tokens", "Export the tower of a vision-language model, with its projector."
+    elif "text" in variant.graphs or len(encoder.inputs) > 1:
+        what = f"its encoder keeps tokens by the question, and {target} gives an encoder no text"
+        fix = "Export it with a method that does not read the question."
+    elif len(next(iter(encoder.inputs.values())).shape) != 4:
+        what = "its encoder reads no single picture [1, 3, H, W]"
+        fix = "Beside a language model of yours goes an encoder of pictures."
+    elif any(record.seam.graph == "prefill" for record in variant.compression):
+        what = "it compresses between the layers of its own language model, which would be left out"
+        fix = "Export it with a seam of the encoder: --seam projector_output."
+    if what:
+        raise RequestError(what, where=where, fix=fix)
 
 
 def _refusal(bundle: Bundle, variant: Variant, target: str) -> tuple[str, str] | None:

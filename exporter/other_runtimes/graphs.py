@@ -126,6 +126,19 @@ def float32(b: Builder, value: ir.Value) -> ir.Value:
     return b.op("Cast", value, to=int(ir.DataType.FLOAT))
 
 
+def parts(b: Builder, value: ir.Value, dtype: ir.DataType) -> list[ir.Value]:
+    """A float32 value as one in `dtype`, or two that add up to it where that has fewer digits."""
+    found = [b.op("Cast", value, to=int(dtype))]
+    if dtype != ir.DataType.FLOAT:
+        found.append(b.op("Cast", b.op("Sub", value, float32(b, found[0])), to=int(dtype)))
+    return found
+
+
+def parts_of(dtype: ir.DataType) -> int:
+    """How many `parts` there are."""
+    return 1 if dtype == ir.DataType.FLOAT else 2
+
+
 def padded(b: Builder, value: ir.Value, cache: Cache, length: ir.Value) -> ir.Value:
     """A cache [1, G, length, d] of another runtime as the bundle's graphs take it; `length` int64 [1]."""
     if cache.removed:

@@ -21,7 +21,7 @@ import onnx_ir as ir
 from ...graph_passes.ir_tools.builder import Builder
 from ...runtimes.bundle.manifest import GraphRecord, Variant
 from .branches import Merged, require, tensor
-from .graphs import Cache, Graphs, caches_of, filled, float32, goes_on
+from .graphs import Cache, Graphs, caches_of, filled, float32, goes_on, parts, parts_of
 from .packed import FURTHER
 
 
@@ -76,27 +76,24 @@ class _Carrier:
 
     def __init__(self, biases: Mapping[str, int], dtype: ir.DataType, layer: int) -> None:
         self.biases, self.dtype, self.layer = biases, dtype, layer
-        self.each = 1 if dtype == ir.DataType.FLOAT else 2
+        self.each = parts_of(dtype)
         self.channels = self.each * len(biases)
 
     def written(self, b: Builder, told: Mapping[str, ir.Value], length: ir.Value) -> ir.Value:
         """Biases [1, K_j] as [1, 1, length, channels]; `length` int64 [1]."""
-        columns = []
+        columns: list[ir.Value] = []
         for name, count in self.biases.items():
             ends = b.op("Concat", [0, 0, 0], b.op("Sub", length, [count]), axis=0)
-            rows = b.op("Pad", float32(b, told[name]), ends, 0.0)
-            for _ in range(self.each):
-                columns.append(b.op("Cast", rows, to=int(self.dtype)))
-                rows = b.op("Sub", rows, float32(b, columns[-1]))
+            columns += parts(b, b.op("Pad", float32(b, told[name]), ends, 0.0), self.dtype)
         return b.op("Unsqueeze", b.op("Concat", *(b.op("Unsqueeze", one, [2]) for one in columns), axis=2), [1])
 
     def read(self, b: Builder, cache: ir.Value) -> dict[str, ir.Value]:
         """The biases again, [1, K_j] float32."""
-        parts = float32(b, b.op("Squeeze", cache, [1]))
+        held = float32(b, b.op("Squeeze", cache, [1]))
         found = {}
         for number, (name, count) in enumerate(self.biases.items()):
             begin = number * self.each
-            rows = b.op("Slice", parts, [0, begin], [count, begin + self.each], [1, 2])
+            rows = b.op("Slice", held, [0, begin], [count, begin + self.each], [1, 2])
             found[name] = b.op("ReduceSum", rows, [2], keepdims=0)
         return found
 

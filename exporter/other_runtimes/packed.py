@@ -83,19 +83,11 @@ def words(width: int, features: str = "", image: int = -1) -> ir.Model:
     merged = Merged("words", given)
     b = merged.body
     # No axis of a Pad is named up to opset 18: [1, S, 1] grows behind its last.
-    row = b.op("Pad", b.op("Unsqueeze", b.cast(ids, "float32"), [2]), [0, 0, 0, 0, 0, width - 1], 0.0)
-    row = b.op("Pad", row, [0, 0, 0, 0, 0, 1], WORD)
-    row = b.op("Pad", row, [0, 0, 0, 0, 0, 1], 0.0)
+    row = of_words(b, b.op("Pad", b.op("Unsqueeze", b.cast(ids, "float32"), [2]), [0, 0, 0, 0, 0, width - 1], 0.0))
     if features:
         rows = tensor(features, ir.DataType.FLOAT, "image_tokens", width + FURTHER)
         merged.inputs.append(rows)
-        here = b.cast(b.op("Equal", ids, image), "int64")
-        count = b.op("Mul", b.op("CumSum", here, 1), here)
-        # In an answer the id of the placeholder is a word like any other.
-        count = b.op("Mul", count, b.cast(b.op("LessOrEqual", count, b.op("Shape", rows, start=0, end=1)), "int64"))
-        # Row 0 stands for none.
-        found = b.op("Gather", b.op("Pad", rows, [1, 0, 0, 0], 0.0), count, axis=0)
-        row = b.op("Where", b.op("Unsqueeze", b.op("Greater", count, 0), [2]), found, row)
+        row = with_image(b, row, ids, rows, image)
     row.type = ir.TensorType(ir.DataType.FLOAT)
     row.shape = ir.Shape([1, "sequence_length", width + FURTHER])
     model = merged.model({"inputs_embeds": row})
@@ -103,6 +95,40 @@ def words(width: int, features: str = "", image: int = -1) -> ir.Model:
     return model
 
 
+def of_words(b: Builder, features: ir.Value) -> ir.Value:
+    """[B, S, D] float32 of words as rows [B, S, D + 2]."""
+    row = b.op("Pad", features, [0, 0, 0, 0, 0, 1], WORD)
+    return b.op("Pad", row, [0, 0, 0, 0, 0, 1], 0.0)
+
+
+def with_image(b: Builder, words: ir.Value, ids: ir.Value, rows: ir.Value, image: int) -> ir.Value:
+    """Rows [1, S, D + 2] of words, and those of an image [n, D + 2] in order where the ids [1, S] are `image`."""
+    here = b.cast(b.op("Equal", ids, image), "int64")
+    count = b.op("Mul", b.op("CumSum", here, 1), here)
+    # In an answer the id of the placeholder is a word like any other.
+    count = b.op("Mul", count, b.cast(b.op("LessOrEqual", count, b.op("Shape", rows, start=0, end=1)), "int64"))
+    # Row 0 stands for none.
+    found = b.op("Gather", b.op("Pad", rows, [1, 0, 0, 0], 0.0), count, axis=0)
+    return b.op("Where", b.op("Unsqueeze", b.op("Greater", count, 0), [2]), found, words)
+
+
 def cast(b: Builder, value: ir.Value, dtype: ir.DataType) -> ir.Value:
     """`value` in `dtype`."""
     return value if value.dtype == dtype else b.op("Cast", value, to=int(dtype))
+
+
+def with_axis(model: ir.Model) -> ir.Model:
+    """An encoder of pictures [1, C, H, W] as one of [1, 1, C, H, W], in place."""
+    graph = model.graph
+    given = graph.inputs[0]
+    shape = [axis if isinstance(axis, int) else str(axis) for axis in given.shape or ()]
+    b = Builder("axis.")
+    new = tensor(given.name or "", given.dtype or ir.DataType.FLOAT, 1, *shape)
+    given.name = f"{given.name}.one"
+    flat = b.op("Reshape", new, [axis if isinstance(axis, int) else -1 for axis in shape])
+    flat.type, flat.shape = given.type, given.shape
+    for node, index in list(given.uses()):
+        node.replace_input_with(index, flat)
+    graph.insert_before(graph[0], b.nodes)
+    graph.inputs[0] = new
+    return model

@@ -39,7 +39,7 @@ def write(writer: BundleWriter, bundle: Bundle, variant: Variant, models: Models
     record = variant.generation
     assert record is not None
     heard = bundle.manifest.preprocess_of(variant)
-    picture = _picture(heard) if isinstance(heard, PreprocessRecord) else None
+    picture = picture_of(heard) if isinstance(heard, PreprocessRecord) else None
     texts = texts_of(bundle, record, counted=picture is not None)
     notes: list[str] = []
     files: dict[str, Any]
@@ -132,7 +132,7 @@ def _joined(variant: Variant, texts: Texts, kind: str) -> dict[str, Any]:
     return {"config.json": {**name, "text_config": text, **_marks(variant)}, "generation_config.json": generation}
 
 
-def _picture(picture: PreprocessRecord) -> dict[str, Any] | None:
+def picture_of(picture: PreprocessRecord) -> dict[str, Any] | None:
     """How a picture is read; None where no file of transformers.js can say it: tiles, or the mean colour around it."""
     height, width = picture.size
     size = {"height": height, "width": width}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..render import milliseconds, size
+from ...files import size
+from ..render import milliseconds
 from ..result import Exported
 from .bars import metric
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from ...errors import GraphError
 from ...graph_passes.ir_tools.input_shapes import drop_outputs as remove_outputs
 from ...graph_passes.ir_tools.input_shapes import fix_inputs, fix_of, given_inputs, half_type, raise_opset
-from ...graph_passes.ir_tools.model_io import external_tensors, load_model
+from ...graph_passes.ir_tools.model_io import data_files, load_model
 from .source import GraphSource, Source
 from .synthetic import image
 
@@ -59,7 +59,6 @@ def open_onnx(
     shapes, dropped = dict(input_shapes or {}), tuple(drop_outputs)
     model, _ = _prepared(path, shapes, dropped)
     graph = model.graph
-    data = {path.parent / str(tensor.location) for tensor in external_tensors(model)}
     inputs = {value.name or "": np.zeros(_shape(value), _dtype(value, path)) for value in given_inputs(graph)}
     return OnnxSource(
         kind="onnx",
@@ -70,7 +69,7 @@ def open_onnx(
             inputs=inputs,
             outputs=tuple(value.name or "" for value in graph.outputs),
         ),
-        files=(path, *sorted(data)),
+        files=(path, *data_files(model, path)),
         model_path=path,
         half={"float16": "fp16", "bfloat16": "bf16"}.get(half_type(model), ""),
         input_shapes=shapes,

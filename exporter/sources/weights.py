@@ -189,6 +189,20 @@ def emptied(*modules: nn.Module) -> None:
             weight.data = weight.data.new_empty(0)
 
 
+def let_go(source: Any, inner: str) -> None:
+    """Take the weights out of the decoder and the reference that a source has made, and forget both.
+
+    Args:
+        source: with the cached properties ``decoder`` and ``reference``.
+        inner: name of the decoder's module beside its head.
+    """
+    if decoder := source.__dict__.pop("decoder", None):
+        emptied(getattr(decoder, inner), decoder.head)
+    if reference := source.__dict__.pop("reference", None):
+        # It shares the weights, and it is in cycles, which Python may look for minutes later.
+        emptied(reference.model)
+
+
 class _Pickled:
     """pytorch_model.bin with the interface of an open safetensors file."""
 

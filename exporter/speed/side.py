@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import GraphError
-from ...runtimes.tensorrt.child import end_of, raised
-from ...runtimes.tensorrt.wheel import environment
+from ...runtimes.tensorrt.child import end_of, raised, started
 from .gauges import Counter, gpu_memory
 
 
@@ -73,20 +71,9 @@ class Side:
         self._ends.close()
 
     def _start(self) -> None:
-        reading, writing = os.pipe()
-        self._answers = self._ends.enter_context(os.fdopen(reading))
-        try:
-            with (self._folder / "stderr").open("wb") as stderr:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", f"{__package__}.worker", str(writing)],
-                    env=environment(self._folder),
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=stderr,
-                    pass_fds=(writing,),
-                )
-        finally:
-            os.close(writing)
+        command = [sys.executable, "-m", f"{__package__}.worker"]
+        self._process, self._answers = started(command, self._folder, subprocess.PIPE)
+        self._ends.callback(self._answers.close)
         self._ends.callback(self._end)
 
     def _end(self) -> None:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ...errors import GraphError
 from ..ir_tools.transaction import all_or_nothing
 from ..ir_tools.walk import Walk, dims
-from .bias import add_bias, inputs_of, places
+from .bias import add_bias, inputs_of, masks, places
 from .positions import reads, refuse_baked, replace, rotate_outside
 
 BIAS = "token_bias"
@@ -28,6 +28,7 @@ class Attached:
         offset: what that value was for the first token.
         tokens: the input [B, n] of ids or [B, n, D] of embeddings.
         rotated: attention operators whose rotation was put before them.
+        masked: whether some attention is masked token by token; GroupQueryAttention by itself only counts them.
     """
 
     bias: str
@@ -37,6 +38,7 @@ class Attached:
     offset: int
     tokens: str
     rotated: int
+    masked: bool
 
 
 def attach(
@@ -62,7 +64,7 @@ def attach(
         tokens = _tokens(walk, inputs_of(walk, found[0].query))
         counted, given, rotated = "", "", 0
         if positions == "input":
-            rotated = rotate_outside(walk)
+            rotated = rotate_outside(walk, tokens)
             walk = Walk(clone) if rotated else walk
             read = reads(walk, {tokens})
             inputs = {one.source.name or "" for one in read if one.source in walk.graph.inputs}
@@ -75,9 +77,10 @@ def attach(
                 refuse_baked(walk, found[0].query, found[0].key, tokens)
             walk = Walk(clone)
             found = places(walk)
+        masked = any(masks(place) for place in found)
         added = add_bias(walk, found, bias)
         names = tuple(place.name for place in found)
-    return Attached(added.name or "", names, given, counted, offset, tokens.name or "", rotated)
+    return Attached(added.name or "", names, given, counted, offset, tokens.name or "", rotated, masked)
 
 
 def _tokens(walk: Walk, read: set[ir.Value]) -> ir.Value:

@@ -211,6 +211,15 @@ def _add(graph: ir.Graph, place: Place, bias: ir.Value) -> None:
     add_to_mask(graph, node, bias)
 
 
+def masks(place: Place) -> bool:
+    """Whether a mask of tokens can reach its logits, beside how many there are."""
+    node = place.node
+    if node.op_type != "GroupQueryAttention":
+        return True
+    at = mask_input(node)
+    return node.inputs[at : at + 1] not in ((), (None,))
+
+
 def rotates(node: ir.Node) -> bool:
     """Whether this GroupQueryAttention turns its queries and keys by their positions itself."""
     return node.op_type == "GroupQueryAttention" and bool(attribute(node, "do_rotary", 0))

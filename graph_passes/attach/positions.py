@@ -6,7 +6,7 @@ positions, and the operators that rotate. A graph that counts its positions itse
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,22 +90,11 @@ def replace(walk: Walk, found: list[Read], tokens: ir.Value, offset: int = 0) ->
     Raises:
         GraphError: the graph has another value of that name.
     """
-    graph = walk.graph
-    there = walk.value(NAME)
-    if there is not None and (there not in graph.inputs or there.consumers()):
-        raise GraphError(
-            f"the graph counts its positions itself, and has another value {NAME!r}",
-            where=f"node {found[0].node.name}",
-            fix="Rename that value, or leave positions as they are with --positions keep.",
-        )
-    shape = tokens.shape
+    graph, shape = walk.graph, tokens.shape
     assert shape is not None
     # A table of one row for all sequences has room for the positions of one.
     lone = any((sizes := dims(read.value)) is not None and (len(sizes) < 2 or sizes[0] == 1) for read in found)
-    given = there or ir.Value(name=NAME)
-    given.type, given.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([1 if lone else shape[0], shape[1]])
-    if there is None:
-        graph.inputs.append(given)
+    given = _input(walk, found[0].node, [1 if lone else shape[0], shape[1]])
     for number, read in enumerate(found):
         b = Builder(f"{NAME}.{number}.")
         new = b.op("Add", given, offset) if offset else given
@@ -119,17 +108,24 @@ def replace(walk: Walk, found: list[Read], tokens: ir.Value, offset: int = 0) ->
     return given
 
 
-def rotate_outside(walk: Walk) -> int:
+def rotate_outside(walk: Walk, tokens: ir.Value) -> int:
     """Put the rotation of each GroupQueryAttention before it, in place: inside, ONNX Runtime's prefill reads only the
-    first position of a row and counts on.
+    first position of a row and counts on. Where it is given no positions, it counts them from the cache's length on:
+    the graph gets the input `NAME` [B, n] int64 for them.
 
     Returns:
         How many.
 
     Raises:
-        GraphError: one normalises queries and keys inside, before it rotates them.
+        GraphError: one normalises queries and keys inside, before it rotates them; or the name is taken.
     """
     rotating = [node for node in walk.nodes if node.domain == CONTRIB and rotates(node)]
+    counting = [node for node in rotating if (*node.inputs[9:10], None)[0] is None]
+    if counting:
+        given = _input(walk, counting[0], tokens.shape)
+        for node in counting:
+            node.resize_inputs(max(len(node.inputs), 10))
+            node.replace_input_with(9, given)
     for node in rotating:
         normed = [one for one in node.inputs[14:16] if one is not None]
         if normed:
@@ -140,6 +136,23 @@ def rotate_outside(walk: Walk) -> int:
             )
         _rotated(walk.graph, node)
     return len(rotating)
+
+
+def _input(walk: Walk, node: ir.Node, shape: Iterable[int | ir.SymbolicDim] | None) -> ir.Value:
+    """The input `NAME`, which may have been there and read by nothing; `node` is one that will read it."""
+    there = walk.value(NAME)
+    if there is not None and (there not in walk.graph.inputs or there.consumers()):
+        raise GraphError(
+            f"the graph counts its positions itself, and has another value {NAME!r}",
+            where=f"node {node.name}",
+            fix="Rename that value, or leave positions as they are with --positions keep.",
+        )
+    given = there or ir.Value(name=NAME)
+    assert shape is not None
+    given.type, given.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([*shape][:2])
+    if there is None:
+        walk.graph.inputs.append(given)
+    return given
 
 
 def _rotated(graph: ir.Graph, node: ir.Node) -> None:
@@ -190,28 +203,35 @@ def _of(walk: Walk, node: ir.Node, tokens: set[ir.Value]) -> Iterator[Read]:
             yield from _read(walk, node, 1, index)
 
 
-def _angle(walk: Walk, node: ir.Node) -> Iterator[Read]:
-    """The position in an angle, walked up from its Cos or Sin to where it becomes a float."""
-    while True:
-        value = node.inputs[0]
-        assert value is not None
-        if node.op_type in _ANGLES:
-            free = [(i, one) for i, one in enumerate(node.inputs) if one is not None and not walk.learned(one)]
-            if not free:
-                # Sizes alone: a range over the tokens is learned too, and is no weight.
-                free = [(i, one) for i, one in enumerate(node.inputs) if one is not None and not walk.constant(one)]
-            if len(free) != 1:
-                return
-            index, value = free[0]
-        else:
-            index = 0
-        if value.dtype not in FLOATS or value in walk.graph.inputs or _of_range(value):
-            yield from _read(walk, node, index, value)
-            return
-        above = value.producer()
-        if above is None or above.op_type not in _SAME | _ANGLES | {"Concat"}:
-            return
-        node = above
+def _angle(walk: Walk, node: ir.Node, index: int = 0) -> Iterator[Read]:
+    """The position in an angle, walked up from an input of its Cos or Sin to where it becomes a float."""
+    value = node.inputs[index]
+    assert value is not None
+    if value.dtype not in FLOATS or value in walk.graph.inputs or _of_range(value):
+        yield from _read(walk, node, index, value)
+        return
+    above = value.producer()
+    if above is None:
+        return
+    if above.op_type == "Concat":
+        found = [read for at in range(len(above.inputs)) for read in _angle(walk, above, at)]
+        if len({read.source for read in found}) > 1:
+            raise GraphError(
+                "it joins rotary angles of different positions: they have several rows for each token",
+                where=f"node {above.name or above.outputs[0].name} (Concat)",
+                fix="Export the model with one row of positions, position_ids [B, n]; or leave them as they are with "
+                "--positions keep.",
+            )
+        yield from found
+    elif above.op_type in _ANGLES:
+        free = [i for i, one in enumerate(above.inputs) if one is not None and not walk.learned(one)]
+        if not free:
+            # Sizes alone: a range over the tokens is learned too, and is no weight.
+            free = [i for i, one in enumerate(above.inputs) if one is not None and not walk.constant(one)]
+        if len(free) == 1:
+            yield from _angle(walk, above, free[0])
+    elif above.op_type in _SAME:
+        yield from _angle(walk, above)
 
 
 def _of_range(value: ir.Value) -> bool:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -114,22 +115,39 @@ def open_behind(model: ir.Model) -> Opening:
     return opening
 
 
-def inside(model: ir.Model, name: str) -> Seam:
-    """The seam of a name, where what follows the last layer may need every token at its place.
+class Inside:
+    """Finds seams where what follows the last layer may need every token at its place.
 
-    Raises:
-        RequestError, GraphError: as `seams.resolve`, for another reason than that.
+    Args:
+        model: the graph, which nothing else changes meanwhile.
     """
-    seams = find_seams(model)
-    seam = next((one for one in seams if one.name == name), None) or behind_attention(model, name, seams)
-    if seam is None or seam.valid or "downstream" not in seam.why:
-        return resolve(model, name)
-    copy = model.clone()
-    open_behind(copy)
-    walk = Walk(copy)
-    value = walk.value(seam.tensor)
-    why = moved_downstream(walk, value) if value is not None else seam.why
-    return replace(seam, valid=True, why="") if not why else resolve(model, name)
+
+    def __init__(self, model: ir.Model) -> None:
+        self._model = model
+
+    def seam(self, name: str) -> Seam:
+        """The seam of a name.
+
+        Raises:
+            RequestError, GraphError: as `seams.resolve`, for another reason than that.
+        """
+        model, seams = self._model, self._seams
+        seam = next((one for one in seams if one.name == name), None) or behind_attention(model, name, seams)
+        if seam is None or seam.valid or "downstream" not in seam.why:
+            return resolve(model, name)
+        value = self._opened.value(seam.tensor)
+        why = moved_downstream(self._opened, value) if value is not None else seam.why
+        return replace(seam, valid=True, why="") if not why else resolve(model, name)
+
+    @cached_property
+    def _seams(self) -> list[Seam]:
+        return find_seams(self._model)
+
+    @cached_property
+    def _opened(self) -> Walk:
+        copy = self._model.clone()
+        open_behind(copy)
+        return Walk(copy)
 
 
 def close(model: ir.Model, opening: Opening, done: Inserted, outputs: Mapping[str, str] | None = None) -> Inserted:

@@ -39,7 +39,7 @@ from ..seams.seam import Seam
 from .insert import carry_out
 from .inserted import Inserted
 from .plan import EXTRA_OUTPUTS, output_names, plan_insertion
-from .rebuild import close, inside, open_behind
+from .rebuild import Inside, close, open_behind
 
 _LAYER = re.compile(r"(encoder|decoder)_(?:layer|(?<=encoder_)attention):(\d{1,9})(?:/(\d{1,9}))?")
 
@@ -99,12 +99,12 @@ def places(
     Raises:
         RequestError, GraphError: as `seams.resolve`; and a share of layers in a graph whose layers were not found.
     """
-    found = []
+    found, within = [], Inside(model)
     for group in _groups(steps):
         for step in group:
             named = _named(model, step.seam)
             explicit = group[-1].rebuild and named != "auto"
-            found.append(inside(model, named) if explicit else resolve(model, named, seam_for(step.compressor)))
+            found.append(within.seam(named) if explicit else resolve(model, named, seam_for(step.compressor)))
     return found
 
 

@@ -191,6 +191,11 @@ def external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
                 yield attribute.value
 
 
+def data_files(model: ir.Model, path: Path) -> list[Path]:
+    """The files that hold the weights of a model that was read from `path`, beside it."""
+    return sorted({path.parent / str(tensor.location) for tensor in external_tensors(model)})
+
+
 def _check_external_data(model: ir.Model, path: Path) -> None:
     """Refuse data files that are missing or outside the folder, before an edit instead of when they are read."""
     folder = path.resolve().parent

@@ -95,7 +95,7 @@ is write_index less the tokens that were removed in front of it, which is the fi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -127,6 +127,13 @@ WEIGHTS_SCHEMA, STATES_SCHEMA, IMAGES_SCHEMA, REBUILT_SCHEMA, INNER_SCHEMA = "2.
 # Schemas that are read: major version -> its newest minor version.
 READ = {1: 0, 2: 5}
 MANIFEST = "manifest.json"
+
+
+def newest(schemas: Iterable[str]) -> str:
+    """Of schemas such as ``2.5`` the one with the largest numbers."""
+    return max(schemas, key=lambda schema: [int(part) for part in schema.split(".")])
+
+
 # The prefix of hidden files and folders inside a bundle or beside it; then those of a pending replacement, and of the
 # staging folder.
 OURS = ".tokexport-"

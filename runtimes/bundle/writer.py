@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BundleError
+from ...files import size
 from .atomic_replace import replace, staging
 from .folders import sync
 from .graph_file import serialize, tensor_record, weights
@@ -300,9 +301,9 @@ class BundleWriter:
 
 def _unwritten(code: int | None, name: str, needed: int, folder: Path) -> tuple[str, str]:
     """Why a file could not be written, empty where the system says it best, and what to do."""
-    need = f" needs {_gigabytes(needed)} and" if needed else ""
+    need = f" needs {size(needed)} and" if needed else ""
     if code == errno.ENOSPC:
-        free = _gigabytes(shutil.disk_usage(folder).free)
+        free = size(shutil.disk_usage(folder).free)
         what = f"the disk is full: {name}{need} finds {free} free"
         return what, "Free some space, or name a folder on another disk with -o."
     if code == errno.EDQUOT:
@@ -314,7 +315,7 @@ def _unwritten(code: int | None, name: str, needed: int, folder: Path) -> tuple[
         limit = _file_limit()
         if limit is None:
             return f"{name} is larger than a file can be on this file system", "Name a folder on another disk with -o."
-        what = f"this process may write no file larger than {_gigabytes(limit)}, and {name} is"
+        what = f"this process may write no file larger than {size(limit)}, and {name} is"
         return what, "The disk is not full: raise the limit with `ulimit -f unlimited`, and export again."
     return "", "Name another folder with -o."
 
@@ -327,10 +328,6 @@ def _file_limit() -> int | None:
         return None
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     return None if limit == resource.RLIM_INFINITY else limit
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def _no_place(tensor: ir.TensorProtocol) -> tuple[int, int]:

@@ -12,10 +12,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ... import errors
 from . import failures
@@ -95,20 +95,8 @@ def raised(error: Mapping[str, str]) -> errors.TokexportError:
 
 def _run(folder: Path, progress: Progress, timeout: float | None) -> int | None:
     """The exit code, negative for a signal; None where it was stopped at the time limit."""
-    reading, writing = os.pipe()
-    with os.fdopen(reading) as lines:
-        try:
-            with (folder / "stderr").open("wb") as stderr:
-                child = subprocess.Popen(
-                    [*command(), str(folder), str(writing)],
-                    env=environment(folder),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=stderr,
-                    pass_fds=(writing,),
-                )
-        finally:
-            os.close(writing)
+    child, lines = started([*command(), str(folder)], folder)
+    with lines:
         late = threading.Event()
 
         def stop() -> None:
@@ -130,6 +118,39 @@ def _run(folder: Path, progress: Progress, timeout: float | None) -> int | None:
             child.kill()
             child.wait()
     return None if late.is_set() and code < 0 else code
+
+
+def started(
+    command: Sequence[str], folder: Path, stdin: int = subprocess.DEVNULL
+) -> tuple[subprocess.Popen[bytes], TextIO]:
+    """Start a child, and open what it tells.
+
+    Args:
+        command: what starts it; the descriptor follows that it writes lines to.
+        folder: of its own, for caches; its stderr goes to a file of that name there.
+        stdin: as `subprocess.Popen` takes it.
+
+    Returns:
+        (the child, its lines), to be ended and closed by the caller.
+    """
+    reading, writing = os.pipe()
+    lines = os.fdopen(reading)
+    try:
+        with (folder / "stderr").open("wb") as stderr:
+            child = subprocess.Popen(
+                [*command, str(writing)],
+                env=environment(folder),
+                stdin=stdin,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                pass_fds=(writing,),
+            )
+    except BaseException:
+        lines.close()
+        raise
+    finally:
+        os.close(writing)
+    return child, lines
 
 
 def command() -> list[str]:

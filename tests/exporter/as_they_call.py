@@ -23,9 +23,11 @@ def outputs(graph: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]
 
 
 def empty(graph: onnxruntime.InferenceSession, start: str) -> Arrays:
-    """Inputs whose names begin so, no slot of them filled."""
+    """Inputs whose names begin so, no slot of them filled; transformers.js knows an axis by its name, batch_size."""
     return {
-        one.name: np.zeros([axis if isinstance(axis, int) else 0 for axis in one.shape], TYPES[one.type])
+        one.name: np.zeros(
+            [axis if isinstance(axis, int) else int("batch" in axis) for axis in one.shape], TYPES[one.type]
+        )
         for one in graph.get_inputs()
         if one.name.startswith(start)
     }
@@ -45,9 +47,15 @@ def greedy(
     answer: list[int] = []
     ids = prompt
     while len(answer) < most:
-        made = outputs(decoder, {**feed(ids), **past, **(kept or {})})
+        before = next(iter(past.values())).shape[2]
+        counted = {
+            "attention_mask": np.ones((1, before + ids.shape[1]), np.int64),
+            "position_ids": np.arange(before, before + ids.shape[1])[None],
+        }
+        counted = {name: array for name, array in counted.items() if name in {one.name for one in decoder.get_inputs()}}
+        made = outputs(decoder, {**feed(ids), **past, **counted, **(kept or {})})
         logits = made.pop("logits")
-        assert logits.shape[:2] == (1, 1)
+        assert logits.shape[1] in (1, ids.shape[1])
         grown = {name.replace(*reversed(names)): value for name, value in made.items()}
         for name, value in past.items():
             if "encoder" not in name:
@@ -66,7 +74,7 @@ def read_json(file: Path) -> Any:
 
 
 def eos_of(config: Mapping[str, Any]) -> list[int]:
-    eos = config["eos_token_id"]
+    eos = config.get("eos_token_id", config.get("text_config", {}).get("eos_token_id"))
     return eos if isinstance(eos, list) else [eos]
 
 

@@ -20,7 +20,8 @@ if (job.kind === "hears") {
   const processor = await js.AutoProcessor.from_pretrained(name);
   const content = [{ type: "image" }, { type: "text", text: job.question }];
   const text = processor.apply_chat_template([{ role: "user", content }], { add_generation_prompt: true });
-  const inputs = await processor(await js.load_image(job.image), text);
+  const image = await js.load_image(job.image);
+  const inputs = await (job.order === "text" ? processor(text, image) : processor(image, text));
   const prompt = numbers(inputs.input_ids);
   const ids = numbers(await model.generate({ ...inputs, ...options })).slice(prompt.length);
   said = { prompt, ids };

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
-from foreign_decoder import Graph, spelled
+from foreign_decoder import Graph, spelled, tables
 from tokexport.exporter.cli import main
 from tokexport.graph_passes.attach import bias
 from tokexport.graph_passes.ir_tools.model_io import load_model, save_model
@@ -127,7 +127,7 @@ def test_what_is_printed(foreign, tmp_path):
 
 
 def test_files_that_are_there_are_kept(foreign, tmp_path):
-    assert "is the file that is read" in attached(foreign, "-o", foreign, "--force")[1]
+    assert "delete what it is made of" in attached(foreign, "-o", foreign, "--force")[1]
     out = tmp_path / "sized.onnx"
     out.write_text("mine")
     code, output = attached(foreign, "-o", out)
@@ -145,6 +145,53 @@ def test_weights_beside_the_file_are_not_copied(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["decoder.onnx", "sized.onnx", "weights.data"]
     assert attached(tmp_path / "decoder.onnx", "-o", tmp_path / "else/sized.onnx")[0] == 0
     assert sorted(file.name for file in (tmp_path / "else").iterdir()) == ["sized.onnx", "sized.onnx.data"]
+
+
+def test_nothing_is_replaced_that_it_is_made_of(tmp_path):
+    model = spelled("softmax")
+    large = ir.Value(name="large", const_value=ir.tensor(np.ones((1, 512), np.float32)))
+    model.graph.register_initializer(large)
+    save_model(model, tmp_path / "decoder.onnx", "weights.onnx")
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint/model.onnx").write_text("theirs")
+    for out in ("weights.onnx", "checkpoint/model.onnx"):
+        ask = ("--against", tmp_path / "checkpoint", "-o", tmp_path / out, "--force")
+        code, output = attached(tmp_path / "decoder.onnx", *ask)
+        assert code == 2 and "delete what it is made of" in output, output
+    assert (tmp_path / "checkpoint/model.onnx").read_text() == "theirs"
+
+
+def counting_mask() -> ir.Model:
+    """As ONNX Runtime GenAI's builder writes it: packed, rotating by positions of its own, and a mask that counts."""
+    g = Graph()
+    mask = g.input("attention_mask", ir.DataType.INT64, ["batch", "all"])
+    past = [
+        g.input(f"past_key_values.0.{one}", ir.DataType.FLOAT, ["batch", HEADS, "past", "d"])
+        for one in ("key", "value")
+    ]
+    held = g.b.op("Cast", g.b.op("Sub", g.b.op("ReduceSum", mask, [1], keepdims=0), 1), to=int(ir.DataType.INT32))
+    count = g.b.op("Squeeze", g.b.op("Shape", mask, start=1, end=2))
+    count = g.b.op("Cast", count, to=int(ir.DataType.INT32))
+    packed = g.b.op("Concat", g.q, g.k, g.v, axis=-1)
+    packed.type, packed.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(["batch", "n", 3 * 32])
+    cos, sin = (g.b.const(table) for table in tables().values())
+    read = [packed, None, None, *past, held, count, cos, sin]
+    attributes = {"num_heads": HEADS, "kv_num_heads": HEADS, "do_rotary": 1}
+    node = ir.node("GroupQueryAttention", read, attributes, domain="com.microsoft", num_outputs=3, name="attention")
+    for value, name in zip(node.outputs, ("attended", "present.0.key", "present.0.value"), strict=True):
+        value.name = name
+    g.b.nodes.append(node)
+    return g.model(node.outputs[0])
+
+
+def test_where_a_mask_only_counts_a_token_without_weight_may_be_anything(tmp_path, monkeypatch):
+    save_model(counting_mask(), tmp_path / "decoder.onnx")
+    code, output = attached(tmp_path / "decoder.onnx", "-o", tmp_path / "sized.onnx", "--json")
+    assert code == 0, output
+    assert {check["part"] for check in json.loads(output)["checks"]} == {"bias 0", "hidden"}
+    monkeypatch.setattr("tokexport.exporter.attach.proof._NOTHING", 0.0)
+    code, output = attached(tmp_path / "decoder.onnx", "-o", tmp_path / "else.onnx")
+    assert code == 1 and "the bias does not reach every layer" in output
 
 
 def test_an_input_of_unknown_lengths_names_its_cure(tmp_path):

@@ -123,7 +123,7 @@ def test_a_limit_on_the_size_of_files_is_no_full_disk_and_leaves_nothing_behind(
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
-    assert "no file larger than 0.2 MB" in done.stderr and "ulimit -f unlimited" in done.stderr
+    assert "no file larger than 200 kB" in done.stderr and "ulimit -f unlimited" in done.stderr
     assert "disk is full" not in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import onnx
 import pytest
 from click.testing import CliRunner
+from tokexport.exporter import render
 from tokexport.exporter.cli import main
 from tokexport.exporter.tables import Table, proof_table, show
+from tokexport.files import size
 
 LONG = "encoder.vision_model.layers.0.self_attn.out_proj"
 
@@ -16,6 +18,13 @@ LONG = "encoder.vision_model.layers.0.self_attn.out_proj"
 @pytest.fixture(autouse=True)
 def eighty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
+
+
+def test_bytes_and_times_have_up_to_three_digits():
+    assert [size(count) for count in (0, 999, 1000, 999_499, 999_500, 2_000_000_000)] == [
+        *("0 B", "999 B", "1 kB", "999 kB", "1 MB", "2 GB")
+    ]
+    assert [render.milliseconds(number) for number in (0.5, 999, 999.7, 1234)] == ["0.5 ms", "999 ms", "1 s", "1.23 s"]
 
 
 def typed(*arguments: str) -> str:

@@ -113,7 +113,39 @@ def test_grouped_attention_rotates_outside(packed):
     check(model, POSITIONS)
 
 
+def test_grouped_attention_that_counts_its_positions_itself():
+    g = Graph()
+    cos, sin = (g.b.const(table) for table in tables().values())
+    read = [g.q, g.k, g.v, None, None, *g.lengths(), cos, sin]
+    model = g.model(g.contrib("GroupQueryAttention", read, num_heads=HEADS, kv_num_heads=HEADS, do_rotary=1))
+    done = attach(model)
+    assert (done.positions, done.rotated, done.masked) == ("position_ids", 1, False)
+    check(model, POSITIONS)
+    check(model, np.arange(N)[None])
+
+
+def angles(g: Graph, positions: ir.Value) -> ir.Value:
+    return g.b.op("Mul", g.b.cast(g.b.op("Unsqueeze", positions, [1, 3]), "float32"), g.b.const(np.ones(4, np.float32)))
+
+
+def test_angles_that_are_joined_are_of_one_position():
+    """However often they are worked out."""
+    g = Graph()
+    positions = g.input("position_ids", ir.DataType.INT64, ["batch", "n"])
+    g.b.op("Cos", g.b.op("Concat", angles(g, positions), angles(g, positions), axis=-1))
+    assert attach(g.model(g.softmax())).positions == "position_ids"
+
+
 # --- what is refused
+
+
+def test_angles_of_several_positions():
+    g = Graph()
+    rows = g.input("position_ids", ir.DataType.INT64, [2, "batch", "n"])
+    each = [angles(g, g.b.op("Gather", rows, row, axis=0)) for row in (0, 1)]
+    g.b.op("Cos", g.b.op("Concat", *each, axis=-1))
+    g.b.nodes[-2].name = "joins"
+    refused(g.model(g.softmax()), "angles of different positions.*joins.*--positions keep")
 
 
 def refused(model: ir.Model, match: str, **asked: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tokexport.errors import GraphError
 from tokexport.graph_passes.precision.blocks import BLOCK, by_column, in_blocks
 from tokexport.graph_passes.precision.weight_only import OPSET, WeightOnly
-from tokexport.graph_passes.resize.batch import stacked
+from tokexport.graph_passes.resize.stacked import stacked
 from tokexport.runtimes.ort.graph import ort_runner
 
 K, N, ROWS = 2 * BLOCK, 6, 3

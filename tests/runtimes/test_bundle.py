@@ -19,6 +19,7 @@ from tokexport.runtimes.bundle.manifest import (
     ProcessorRecord,
     SpeechRecord,
     json_schema,
+    newest,
 )
 from tokexport.runtimes.bundle.reader import open_bundle
 from tokexport.runtimes.bundle.strict import LENIENT, inside
@@ -266,3 +267,7 @@ def test_windows_of_a_recogniser_are_told_the_same(tmp_path: Path) -> None:
 def test_times_stand_behind_the_words() -> None:
     with pytest.raises(ValidationError, match=r"timestamps"):
         SpeechRecord(start=0, timestamps=0)
+
+
+def test_schemas_are_compared_as_numbers():
+    assert newest(["2.9", "2.10", "2.0"]) == "2.10" and newest(["2.0"]) == "2.0"

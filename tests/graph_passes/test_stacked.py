@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from tokexport.errors import GraphError
-from tokexport.graph_passes.resize.batch import stacked
+from tokexport.graph_passes.resize.stacked import stacked
 from tokexport.runtimes.ort.graph import ort_runner
 
 BATCH = 3
