@@ -203,35 +203,42 @@ def _of(walk: Walk, node: ir.Node, tokens: set[ir.Value]) -> Iterator[Read]:
             yield from _read(walk, node, 1, index)
 
 
-def _angle(walk: Walk, node: ir.Node, index: int = 0) -> Iterator[Read]:
-    """The position in an angle, walked up from an input of its Cos or Sin to where it becomes a float."""
-    value = node.inputs[index]
-    assert value is not None
-    if value.dtype not in FLOATS or value in walk.graph.inputs or _of_range(value):
-        yield from _read(walk, node, index, value)
-        return
-    above = value.producer()
-    if above is None:
-        return
-    if above.op_type == "Concat":
-        found = [read for at in range(len(above.inputs)) for read in _angle(walk, above, at)]
-        if len({read.source for read in found}) > 1:
-            raise GraphError(
-                "it joins rotary angles of different positions: they have several rows for each token",
-                where=f"node {above.name or above.outputs[0].name} (Concat)",
-                fix="Export the model with one row of positions, position_ids [B, n]; or leave them as they are with "
-                "--positions keep.",
-            )
-        yield from found
-    elif above.op_type in _ANGLES:
-        free = [i for i, one in enumerate(above.inputs) if one is not None and not walk.learned(one)]
-        if not free:
-            # Sizes alone: a range over the tokens is learned too, and is no weight.
-            free = [i for i, one in enumerate(above.inputs) if one is not None and not walk.constant(one)]
-        if len(free) == 1:
-            yield from _angle(walk, above, free[0])
-    elif above.op_type in _SAME:
-        yield from _angle(walk, above)
+def _angle(walk: Walk, node: ir.Node) -> list[Read]:
+    """Where the position in an angle becomes a float, walked up from its Cos or Sin."""
+    found: list[Read] = []
+    seen: set[ir.Node] = set()
+    waiting, joint = [(node, 0)], node
+    while waiting:
+        node, index = waiting.pop()
+        value = node.inputs[index]
+        assert value is not None
+        if value.dtype not in FLOATS or value in walk.graph.inputs or _of_range(value):
+            found += _read(walk, node, index, value)
+            continue
+        above = value.producer()
+        if above is None or above in seen:
+            continue
+        seen.add(above)
+        if above.op_type == "Concat":
+            joint = above
+            waiting += [(above, at) for at in range(len(above.inputs))]
+        elif above.op_type in _ANGLES:
+            free = [i for i, one in enumerate(above.inputs) if one is not None and not walk.learned(one)]
+            if not free:
+                # Sizes alone: a range over the tokens is learned too, and is no weight.
+                free = [i for i, one in enumerate(above.inputs) if one is not None and not walk.constant(one)]
+            if len(free) == 1:
+                waiting.append((above, free[0]))
+        elif above.op_type in _SAME:
+            waiting.append((above, 0))
+    if len({read.source for read in found}) > 1:
+        raise GraphError(
+            "it joins rotary angles of different positions: they have several rows for each token",
+            where=f"node {joint.name or joint.outputs[0].name} ({joint.op_type})",
+            fix="Export the model with one row of positions, position_ids [B, n]; or leave them as they are with "
+            "--positions keep.",
+        )
+    return found
 
 
 def _of_range(value: ir.Value) -> bool:

@@ -148,6 +148,15 @@ def test_angles_of_several_positions():
     refused(g.model(g.softmax()), "angles of different positions.*joins.*--positions keep")
 
 
+def test_angles_that_are_joined_with_themselves_over_and_over():
+    g = Graph()
+    joined = angles(g, g.input("position_ids", ir.DataType.INT64, ["batch", "n"]))
+    for _ in range(40):
+        joined = g.b.op("Concat", joined, joined, axis=-1)
+    g.b.op("Cos", joined)
+    assert attach(g.model(g.softmax())).positions == "position_ids"
+
+
 def refused(model: ir.Model, match: str, **asked: str) -> None:
     before = len(model.graph)
     with pytest.raises(GraphError, match=match):
