@@ -119,8 +119,8 @@ def idea_ours() -> str:
     ratios = list(found["tiny-vlm"]["ours"]["rows"]["kcenter_merge"])
     head = [f"{float(ratio):.0%} removed" for ratio in ratios]
     lines = ["| model, questions | method | " + " | ".join(head) + " |", "|---" * (2 + len(ratios)) + "|"]
-    for model in MODELS:
-        fresh = found[model]["ours"]
+    for model, measured in found.items():
+        fresh = measured["ours"]
         for name, rows in fresh["rows"].items():
             cells = []
             for ratio in ratios:

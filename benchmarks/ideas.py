@@ -1,6 +1,7 @@
 """The field's ideas of how a slot should count, each against log(size), on the built-in models: docs/ideas.md.
 
     OMP_NUM_THREADS=1 python benchmarks/ideas.py [tiny-vlm tiny-video tiny-asr]     about five minutes of one core each
+    OMP_NUM_THREADS=1 python benchmarks/ideas.py tiny-ocr --ours
     python benchmarks/ideas.py --tables
 
 Everything is in PyTorch: the models' own modules and the methods' references. A method that merges is measured against
@@ -25,6 +26,9 @@ from idea_readers import Answering, Listening, Slots, Way
 from report import RESULTS, save
 from tokexport.exporter.zoo.tiny_asr import evaluate as asr
 from tokexport.exporter.zoo.tiny_asr import model as asr_model
+from tokexport.exporter.zoo.tiny_ocr import evaluate as ocr
+from tokexport.exporter.zoo.tiny_ocr import model as ocr_model
+from tokexport.exporter.zoo.tiny_ocr.text import WORDS as OCR_WORDS
 from tokexport.exporter.zoo.tiny_video import evaluate as video
 from tokexport.exporter.zoo.tiny_video import model as video_model
 from tokexport.exporter.zoo.tiny_video.clips import clip_values
@@ -43,7 +47,7 @@ RATIOS = (0.75, 0.85, 0.9, 0.95)
 # Set -> seed of its questions and their number; the first are those of benchmarks/methods.py.
 SETS = {"first": (0, 512), "second": (15, 512)}
 # Fresh questions on which what came of them is compared with the methods there were.
-FRESH = {"tiny-vlm": 2048, "tiny-video": 1024, "tiny-asr": 1024}
+FRESH = {"tiny-vlm": 2048, "tiny-ocr": 2048, "tiny-video": 1024, "tiny-asr": 1024}
 FRESH_SEED = 16
 OURS: dict[str, dict[str, Any]] = {
     "nearest_merge": {},
@@ -118,8 +122,9 @@ class Model:
             self.project: Callable[[Tensor], Tensor] = lambda features: features
             return
         with torch.inference_mode():
-            if name == "tiny-vlm":
-                model, drawn, words = vlm_model.load(), vlm.question_set(questions, seed), WORDS
+            if name in ("tiny-vlm", "tiny-ocr"):
+                zoo, asked, words = (vlm_model, vlm, WORDS) if name == "tiny-vlm" else (ocr_model, ocr, OCR_WORDS)
+                model, drawn = zoo.load(), asked.question_set(questions, seed)
                 seen, attention = model.vision.with_cls_attention(torch.from_numpy(pixel_values(drawn.pixels)))
                 self.features, self.signals = seen[:, 1:], {"cls_attention": attention}
             else:
