@@ -13,7 +13,7 @@ from ...files import size
 from .. import completion, render, tables
 from ..evaluate.usefulness import judge
 from ..progress import progress, verbose
-from .shared import NUMBER, OUT, WHOLE, clip_options, common, frames_again, input_shape, settings, sizes
+from .shared import NUMBER, OUT, WHOLE, clip_options, common, frames_again, input_shape, rebuild_option, settings, sizes
 
 # Status of the second verdict -> its heading.
 _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHANCE", "unknown": "usefulness"}
@@ -41,11 +41,7 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
     "from 0, between attention and feed-forward; decoder_layer:I: behind layer I of a folder's language model.  "
     "[default: auto]",
 )
-@click.option(
-    "--rebuild",
-    is_flag=True,
-    help="With a --seam in the encoder, as encoder_layer:I: put all tokens back at their places behind its last layer.",
-)
+@rebuild_option
 @click.option(
     "--set",
     "pairs",

@@ -73,6 +73,12 @@ def measuring(command: F) -> F:
     return clip_options(command)
 
 
+rebuild_option = click.option(
+    "--rebuild",
+    is_flag=True,
+    help="With a --seam in the encoder, as encoder_layer:I: put all tokens back at their places behind its last layer.",
+)
+
 _MEASURING = (
     click.argument("source", required=False, shell_complete=completion.sources),
     click.option(
@@ -96,6 +102,7 @@ _MEASURING = (
         shell_complete=completion.seams,
         help="Where all methods go; `tokexport inspect` lists the seams of a file.",
     ),
+    rebuild_option,
     click.option("--seeds", type=WHOLE, default=3, show_default=True, help="How many sets of questions."),
     click.option("--questions", type=WHOLE, default=1024, show_default=True, help="Questions in a set."),
     click.option(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from ...errors import TokexportError
-from ...graph_passes.compressors import Compressor
-from ...graph_passes.insertion.insert import insert
-from ...graph_passes.seams.find import resolve
+from ...graph_passes.compressors import Compressor, make
+from ...graph_passes.insertion.sequence import Step, places
 from ...runtimes.ort.graph import ort_runner
 from ..bundling import graphs
 from ..proof.parity import between
@@ -19,13 +18,14 @@ from ..timing import interleaved
 from .accuracy import refusal
 from .answers import Language
 from .known import graph_hash
-from .question_set import compressor_node
+from .question_set import compressor_node, put
 from .resolution import resized
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
+    from ...graph_passes.insertion.insert import Inserted
     from ...graph_passes.seams.seam import Seam
     from ..sources.source import GraphSource, Source
 
@@ -38,11 +38,13 @@ class Model:
 
     Attributes:
         where: the name of a seam, or ``auto``: that of the method.
+        rebuild: whether tokens are put back at their places behind the encoder's last layer.
     """
 
     source: Source
     encoder: ir.Model
     where: str = "auto"
+    rebuild: bool = False
 
     def seam(self, compressor: Compressor) -> Seam:
         """Where the method goes in this model: see `Source.seam_for`.
@@ -50,7 +52,17 @@ class Model:
         Raises:
             RequestError: the model has no such place.
         """
-        return resolve(self.encoder, self.where, self.source.seam_for(compressor))
+        step = Step(compressor, None, 1, self.where, rebuild=self.rebuild)
+        return places(self.encoder, [step], self.source.seam_for)[0]
+
+    def compressed(self, compressor: Compressor, keep: int) -> tuple[ir.Model, Inserted]:
+        """The encoder graph with the method in it.
+
+        Raises:
+            RequestError, GraphError: as `seam` and `question_set.put`.
+        """
+        graph = self.encoder.clone()
+        return graph, put(graph, self.seam(compressor), compressor, keep, rebuild=self.rebuild)
 
 
 class Bench:
@@ -59,11 +71,16 @@ class Bench:
     Args:
         source: with its language graphs, where it has them.
         seam: where all methods go; ``auto``: each where its paper has it.
+        rebuild: put the tokens back at their places behind the encoder's last layer.
+
+    Raises:
+        RequestError, GraphError: tokens cannot be rebuilt behind that seam.
     """
 
-    def __init__(self, source: Source, seam: str = "auto") -> None:
+    def __init__(self, source: Source, seam: str = "auto", rebuild: bool = False) -> None:
         self.source = source
-        self.base = Model(source, graphs.encoder(source, "fp32")[0], seam)
+        self.base = Model(source, graphs.encoder(source, "fp32")[0], seam, rebuild)
+        self._rebuilt = self.base.compressed(make("uniform"), 1)[1].leaving if rebuild else None
         self._prepared: dict[Compressor, Model] = {}
         # A sweep goes through its numbers of tokens in turn.
         self.language = lru_cache(maxsize=2)(partial(Language.export, source))
@@ -82,26 +99,27 @@ class Bench:
         if source is self.source:
             return self.base
         if compressor not in self._prepared:
-            self._prepared[compressor] = Model(source, graphs.encoder(source, "fp32")[0], self.base.where)
+            self._prepared[compressor] = replace(self.base, source=source, encoder=graphs.encoder(source, "fp32")[0])
         return self._prepared[compressor]
+
+    def leaving(self, keep: int) -> int:
+        """How many tokens leave the encoder where `keep` are kept at the seam: all where they are rebuilt."""
+        return self._rebuilt or keep
 
     def refusal(self, compressor: Compressor, keep: int) -> str:
         """Why `compressor` cannot keep `keep` tokens of this model, or nothing."""
         try:
             model = self.model(compressor)
-            seam = model.seam(compressor)
-            refused = refusal(compressor, seam, keep)
+            refused = refusal(compressor, model.seam(compressor), keep)
             if not refused:
-                insert(model.encoder.clone(), seam, compressor, keep)
+                model.compressed(compressor, keep)
         except TokexportError as error:
             return str(error)
         return refused
 
     def times(self, compressor: Compressor, keep: int) -> dict[str, float]:
         """Milliseconds at B = 1 on one thread: the encoder without and with the compressor, and its node alone."""
-        model = self.model(compressor)
-        compressed = model.encoder.clone()
-        inserted = insert(compressed, model.seam(compressor), compressor, keep)
+        compressed, inserted = self.model(compressor).compressed(compressor, keep)
         node = compressor_node(compressed, inserted)
         read = [value.name or "" for value in node.inputs if value is not None]
         plain = self.source.real_inputs(1)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -166,8 +167,10 @@ class Folder:
         whole = self.question_set(base, seed)
         if seam.tokens not in self._full:
             uniform = make("uniform")
-            self._full[seam.tokens] = whole.encode(base.seam(uniform), uniform, seam.tokens)
+            self._full[seam.tokens] = whole.encode(base.seam(uniform), uniform, seam.tokens, rebuild=base.rebuild)
         full, answer = self._full[seam.tokens], self._bench.source.answer
+        if base.rebuild:
+            seam = replace(seam, tokens=self._bench.leaving(keep), grid=None)
         if answer == "embedding":
             assert full.answer is not None and encoded.answer is not None, "its encoder gives it"
             each = of_answers(full.answer, encoded.answer, answer)

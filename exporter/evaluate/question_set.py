@@ -18,6 +18,7 @@ from ...errors import RequestError
 from ...graph_passes.compressors import OUTPUTS, Compressor, make
 from ...graph_passes.compressors.blocks.texts import TEXT
 from ...graph_passes.insertion.insert import Inserted, insert
+from ...graph_passes.insertion.sequence import Step, insert_steps
 from ...runtimes.media.encoder_input import encoder_input
 from ...runtimes.ort.graph import Run, ort_runner
 from ...runtimes.tokenizer_file import TokenizerFile
@@ -41,17 +42,21 @@ class _Tail:
         whole: the encoder.
         before: the tokens that the compressor reads.
         after: those that it gives.
-        result: those that the encoder gives.
-        run: `after`, and `before` where there is a prefix, -> `result`; None: they are the same.
-        inputs: of the part.
+        assignment: the compressor's output of that name.
+        result: the tokens that the encoder gives.
+        run: `inputs` -> `result`; None: they are the same.
+        inputs: of the part: `after`; `before` where there is a prefix or tokens are rebuilt, and then `assignment`.
+        leaving: how many tokens leave the encoder.
     """
 
     whole: ir.Model
     before: str
     after: str
+    assignment: str
     result: str
     run: Run | None
     inputs: Collection[str]
+    leaving: int
 
 
 class QuestionSet:
@@ -72,7 +77,7 @@ class QuestionSet:
         self._main = next(iter(source.encoder.inputs))
         self._seen: dict[tuple[str, str], list[np.ndarray]] = {}
         self._texts: dict[int, ir.Model] = {}
-        self._tails: dict[tuple[str, int], _Tail] = {}
+        self._tails: dict[tuple[str, int, bool], _Tail] = {}
         vocabulary = source.processor.vocabulary
         self._words = Words.from_json(json.loads(source.processor_files[vocabulary])) if vocabulary else None
         self.prompts = prompts_of(source, prompts, self._words)
@@ -90,14 +95,16 @@ class QuestionSet:
             of.append(number)
         return cls(source, encoder, inputs, of, [question.prompt for question in questions])
 
-    def encode(self, seam: Seam, compressor: Compressor, keep: int, *, size_bias: bool = True) -> Encoded:
+    def encode(
+        self, seam: Seam, compressor: Compressor, keep: int, *, size_bias: bool = True, rebuild: bool = False
+    ) -> Encoded:
         """Run the encoder with `compressor` at `seam`, from the seam on.
 
         Raises:
-            RequestError, GraphError: as `insert` does.
+            RequestError, GraphError: as `put` does.
         """
         model = self.encoder.clone()
-        inserted = insert(model, seam, compressor, keep, size_bias=size_bias)
+        inserted = put(model, seam, compressor, keep, size_bias=size_bias, rebuild=rebuild)
         signals = {name: read.value for name, read in inserted.reads.items()}
         feeds = self._read(model, seam, {"tokens": inserted.tokens_in, **signals})
         if TEXT in compressor.signals():
@@ -115,30 +122,36 @@ class QuestionSet:
         feeds = self._asked({name: [result[name] for result in found] for name in seen}, text)
         return self._encoded(between(model, list(feeds), self._ends(model, inserted)), feeds, inserted, size_bias)
 
-    def select(self, seam: Seam, kept: np.ndarray, *, merge: bool = False) -> Encoded:
+    def select(self, seam: Seam, kept: np.ndarray, *, merge: bool = False, rebuild: bool = False) -> Encoded:
         """Keep tokens that are chosen outside the graph.
 
         Args:
             seam: where.
             kept: ascending positions int64: [Q, K], for each question its own, or [K] for all.
             merge: average every other token into the nearest kept one.
+            rebuild: put all back at their places behind the encoder's last layer.
         """
         shared = kept.ndim == 1
         kept = np.tile(kept, (len(self.inputs), 1)) if shared else kept
         at = np.arange(len(self.inputs)) if shared else self.of
-        tail = self._tail(seam, kept.shape[1])
+        tail = self._tail(seam, kept.shape[1], rebuild)
         heads = self._read(tail.whole, seam, {"tokens": tail.before})[tail.before]
         combine = merged if merge else selected
         made = [combine(_with_batch(heads[number])[0, seam.prefix :], rows) for number, rows in zip(at, kept)]
         gathered = [content[None] for content, _, _ in made]
         feeds = {tail.after: gathered}
-        if seam.prefix:
+        if tail.before in tail.inputs:
             feeds[tail.before] = [heads[number] for number in at]
+        if tail.assignment in tail.inputs:
+            feeds[tail.assignment] = [assignment[None] for _, _, assignment in made]
         # Without a prefix the compressor's tokens may be the encoder's result.
         tokens = gathered
         if tail.run is not None:
             tokens = [result[tail.result] for result in self._each(tail.run, tail.inputs, feeds)]
         sizes, assignment = (np.stack(part) for part in list(zip(*made))[1:])
+        if rebuild:
+            kept = assignment = np.tile(np.arange(tail.leaving), (len(made), 1))
+            sizes = np.ones(kept.shape, np.float32)
         of = self.of if shared else np.arange(len(kept))
         return Encoded(np.concatenate([_with_batch(one) for one in tokens]), kept, sizes, assignment, of)
 
@@ -160,18 +173,20 @@ class QuestionSet:
                 self._seen[seam.tensor, what] = [result[name] for result in found]
         return {name: self._seen[seam.tensor, what] for what, name in names.items()}
 
-    def _tail(self, seam: Seam, keep: int) -> _Tail:
+    def _tail(self, seam: Seam, keep: int, rebuild: bool) -> _Tail:
         """What follows a compressor that keeps so many at a seam; choices that differ in nothing else share it."""
-        key = seam.tensor, keep
+        key = seam.tensor, keep, rebuild
         if key not in self._tails:
             whole = self.encoder.clone()
-            inserted = insert(whole, seam, make("uniform"), keep, size_bias=False)
+            inserted = put(whole, seam, make("uniform"), keep, size_bias=False, rebuild=rebuild)
             before, after = inserted.tokens_in, compressor_node(whole, inserted).outputs[0].name or ""
+            assignment = inserted.node_outputs["assignment"]
+            fed = [after, *([before] if seam.prefix or rebuild else []), *([assignment] if rebuild else [])]
             result = outputs(whole, inserted)["tokens"]
-            part = between(whole, [after, *([before] if seam.prefix else [])], [result]) if result != after else None
+            part = between(whole, fed, [result]) if result != after else None
             run = ort_runner(part, threads=1) if part else None
             inputs = value_names(part.graph.inputs) if part else []
-            self._tails[key] = _Tail(whole, before, after, result, run, inputs)
+            self._tails[key] = _Tail(whole, before, after, assignment, result, run, inputs, inserted.leaving)
         return self._tails[key]
 
     def _asked(self, feeds: Mapping[str, list[np.ndarray]], text: ir.Model) -> dict[str, list[np.ndarray]]:
@@ -269,6 +284,19 @@ def merged(tokens: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray
     members = assignment == np.arange(len(kept))[:, None]
     sizes = members.sum(1, dtype=np.float32)
     return (members @ tokens / sizes[:, None]).astype(tokens.dtype), sizes, assignment
+
+
+def put(
+    model: ir.Model, seam: Seam, compressor: Compressor, keep: int, *, size_bias: bool = True, rebuild: bool = False
+) -> Inserted:
+    """`insert` one compressor, with its tokens put back at their places behind the encoder's last layer on request.
+
+    Raises:
+        RequestError, GraphError: as `insert`, or `sequence.insert_steps`.
+    """
+    if not rebuild:
+        return insert(model, seam, compressor, keep, size_bias=size_bias)
+    return insert_steps(model, [Step(compressor, None, keep, seam.name, rebuild=True)], [seam], size_bias=size_bias)
 
 
 def compressor_node(model: ir.Model, inserted: Inserted) -> ir.Node:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import GraphError, RequestError
 from ...graph_passes.compressors import changed
-from ...graph_passes.insertion.insert import insert
 from ..bundling import device_fit
 from ..evaluate.resolution import NAME as RESOLUTION
 from ..opening import DEFAULT
@@ -120,9 +119,7 @@ def _leave_out(study: Study, target: Target) -> None:
 def _refused(study: Study, target: Target, row: Row) -> GraphError | None:
     """Why the device cannot run the encoder with the method of a row."""
     assert row.compressor is not None, "asked before"
-    model = study.bench.model(row.compressor)
-    encoder = model.encoder.clone()
-    insert(encoder, model.seam(row.compressor), row.compressor, row.keep)
+    encoder, _ = study.bench.model(row.compressor).compressed(row.compressor, row.keep)
     return device_fit.refusal(target, encoder)
 
 
@@ -154,6 +151,7 @@ def _command(request: Request, device: str | None, point: Point | None) -> str |
     words += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     words += ["--keep", str(point.keep)]
     words += ["--seam", request.seam] if request.seam != "auto" else []
+    words += ["--rebuild"] if request.rebuild else []
     words += ["--parts", request.parts] if request.parts != "all" else []
     words += ["--frames", str(request.frames)] if request.frames is not None else []
     words += ["--fps", f"{request.fps:g}"] if request.fps is not None else []

@@ -92,6 +92,7 @@ class Plan:
             **judge.facts,
             "versions": {"tokexport": __version__, **versions()},
             **({"seam": bench.base.where} if bench.base.where != "auto" else {}),
+            **({"rebuild": True} if bench.base.rebuild else {}),
         }
         self._tokens = bench.base.seam(make("uniform")).tokens
 
@@ -140,6 +141,9 @@ class Plan:
     def _resolution(self, ratio: str, keep: int) -> Row:
         """The largest smaller pictures of which the uncompressed encoder gives at most `keep` tokens."""
         bench, judge, seam = self._bench, self._judge, self._bench.base.seam(make("uniform"))
+        if bench.base.rebuild:
+            reason = "a smaller picture leaves the language model fewer tokens, and here it reads all"
+            return Row(resolution.NAME, None, ratio, keep, reason)
         encoder, reason = resolution.smaller_encoder(bench.source, seam, keep)
         if encoder is None or encoder.grid is None:
             return Row(resolution.NAME, None, ratio, keep, reason)
@@ -171,25 +175,26 @@ class Plan:
     def _timed(self, row: Row, encoder: Callable[[], dict[str, float]], **facts: Any) -> Row:
         """With the cells of its times; `encoder` measures those of the encoder."""
         # The folder may be moved to another machine: answers hold there too, times do not.
-        here, bench, total, own = {"machine": machine()["machine"]}, self._bench, self._tokens, row.keep
-        row.encoder = [self._cell("encoder", row.compressor, own, encoder, **facts, **here)]
+        here, bench = {"machine": machine()["machine"]}, self._bench
+        row.encoder = [self._cell("encoder", row.compressor, row.keep, encoder, **facts, **here)]
         if self._generates:
+            total, own = bench.leaving(self._tokens), bench.leaving(row.keep)
             row.prefill = [self._cell("prefill", None, own, lambda: bench.prefill_times(total, own), **here)]
         return row
 
     def _figure(self, compressor: Compressor, own: int, keep: int, size_bias: bool) -> list[Cell]:
-        bench, judge = self._bench, self._judge
+        bench, judge, slots = self._bench, self._judge, self._bench.leaving(keep)
 
         def of(seed: int) -> Callable[[], dict[str, float]]:
             def compute() -> dict[str, float]:
                 model = bench.model(compressor)
                 question_set, seam = judge.question_set(model, seed), model.seam(compressor)
-                encoded = question_set.encode(seam, compressor, own, size_bias=size_bias)
-                return judge.score(question_set, seam, encoded, keep, seed)
+                encoded = question_set.encode(seam, compressor, own, size_bias=size_bias, rebuild=model.rebuild)
+                return judge.score(question_set, seam, encoded, slots, seed)
 
             return compute
 
-        facts = {"size_bias": size_bias, "slots": keep}
+        facts = {"size_bias": size_bias, "slots": slots}
         return [self._cell("answers", compressor, own, of(seed), seed=seed, **facts) for seed in judge.seeds]
 
     def _oracle(self, keep: int, merge: bool) -> list[Cell]:
@@ -200,7 +205,8 @@ class Plan:
                 question_set, seam = judge.question_set(bench.base, seed), bench.base.seam(make("uniform"))
                 kept = judge.oracle(seed, keep)
                 assert kept is not None, "asked before"
-                return judge.score(question_set, seam, question_set.select(seam, kept, merge=merge), keep, seed)
+                encoded = question_set.select(seam, kept, merge=merge, rebuild=bench.base.rebuild)
+                return judge.score(question_set, seam, encoded, bench.leaving(keep), seed)
 
             return compute
 

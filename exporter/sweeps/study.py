@@ -16,6 +16,7 @@ from ...errors import RequestError
 from ...graph_passes.budget import check_budget, parse_ratio
 from ...graph_passes.compressors import Compressor, make, methods
 from ...graph_passes.compressors.blocks.texts import TEXT
+from ...graph_passes.insertion.sequence import Step
 from ..bundling import variants
 from ..evaluate.bench import Bench
 from ..evaluate.judges import Folder, Judge, Questions
@@ -50,6 +51,7 @@ class Request:
     keep: int | None = None
     frames: int | None = None
     fps: float | None = None
+    rebuild: bool = False
 
     @property
     def budgets(self) -> list[Budget]:
@@ -99,7 +101,8 @@ class Study:
         self.request, self.tried, self._asked = request, tried, asked
         self.source = open_source(request.source, parts=request.parts, clip=clip_of(request.frames, request.fps))
         _check_task(self.source, asked, request.inputs, request.prompt)
-        self.bench = Bench(self.source, request.seam)
+        variants.check_places(self.source, [Step(make("uniform"), None, 1, request.seam, rebuild=request.rebuild)])
+        self.bench = Bench(self.source, request.seam, request.rebuild)
         self.judge: Judge = (
             Folder(self.bench, request.inputs, request.prompt)
             if request.inputs

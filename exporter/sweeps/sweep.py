@@ -41,6 +41,7 @@ def sweep(
     frames: int | None = None,
     fps: float | None = None,
     seam: str = "auto",
+    rebuild: bool = False,
     workers: int = 1,
     scheduler: str | None = None,
     advance: Advance = log_of,
@@ -58,6 +59,7 @@ def sweep(
         parts: with ``encoder`` no language model is read, and tokens are judged, not answers.
         frames, fps: as in `pipeline.export`.
         seam: where all methods go; ``auto``: each where its paper has it.
+        rebuild: with a seam in the encoder, of methods and baselines alike, as in `pipeline.export`.
         workers: processes that compute cells side by side, each with the model open.
         scheduler: address of a Dask scheduler whose workers compute them instead.
         advance: called after each cell: how many are done, how many there are, and what it was.
@@ -72,7 +74,7 @@ def sweep(
     from .picture import draw
 
     asked = (seeds, questions, inputs, prompt, parts, seam)
-    request = Request(source, tuple(methods), tuple(ratios) or RATIOS, *asked, frames=frames, fps=fps)
+    request = Request(source, tuple(methods), tuple(ratios) or RATIOS, *asked, frames=frames, fps=fps, rebuild=rebuild)
     compute = compute_by(request, workers, scheduler)
     result, folder = measured(Study(request), out, compute, advance)
     (folder / TABLE).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -19,8 +19,9 @@ from tokexport.exporter.evaluate.answers import Encoded, Language
 from tokexport.exporter.evaluate.question_set import QuestionSet
 from tokexport.exporter.opening import open_source
 from tokexport.exporter.sources.source import Question
-from tokexport.graph_passes.compressors import make
+from tokexport.graph_passes.compressors import Case, make
 from tokexport.graph_passes.insertion.insert import insert
+from tokexport.graph_passes.insertion.sequence import Step, insert_steps
 from tokexport.graph_passes.seams.find import resolve
 from tokexport.graph_passes.seams.seam import Seam
 
@@ -61,6 +62,24 @@ def test_behind_a_cached_head_the_encoder_gives_what_it_gives_as_a_whole(paper, 
         np.testing.assert_array_equal(getattr(cut, part), getattr(full, part))
     off = paper.question_set.encode(place, make(method), KEEP, size_bias=False)
     assert (off.sizes == 1).all() and np.allclose(off.tokens, cut.tokens, atol=1e-5) == (not inserted.biased)
+
+
+@pytest.mark.parametrize("method", ["kcenter_merge", "uniform"])
+def test_rebuilt_behind_a_cached_head_are_the_tokens_of_the_whole_encoder(paper, method):
+    place, whole = resolve(paper.model, "encoder_layer:1"), paper.model.clone()
+    inserted = insert_steps(whole, [Step(make(method), None, KEEP, rebuild=True)], [place])
+    cut = paper.question_set.encode(place, make(method), KEEP, rebuild=True)
+    full = paper.question_set.whole(whole, inserted)
+    np.testing.assert_allclose(cut.tokens, full.tokens, atol=1e-5)
+    for part in ("kept_indices", "sizes", "assignment", "of"):
+        np.testing.assert_array_equal(getattr(cut, part), getattr(full, part))
+    if method == "uniform":
+        # The same positions, chosen outside the graph.
+        kept = make(method).kept(Case(place.tokens, place.dim, KEEP, place.dtype, place.grid))
+        chosen = paper.question_set.select(place, kept, rebuild=True)
+        np.testing.assert_allclose(chosen.tokens, full.tokens, atol=1e-5)
+        for part in ("kept_indices", "sizes", "assignment", "of"):
+            np.testing.assert_array_equal(getattr(chosen, part), getattr(full, part))
 
 
 def test_batched_answers_are_those_of_one_question_at_a_time(paper):

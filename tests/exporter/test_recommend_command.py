@@ -38,7 +38,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with out/, a sweep of tiny-vlm; it is exported once, and its times are made up."""
     bench = Bench(open_source("tiny-vlm", parts="all"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "Bench", lambda source, seam: bench)
+        patch.setattr(study, "Bench", lambda source, *at: bench)
         patch.setattr(sweep_rows, "SEEDS", 2)
         patch.setattr(Bench, "times", lambda *_: {"uncompressed_ms": 5.0, "encoder_ms": 5.0, "compressor_ms": 0.1})
         patch.setattr(Bench, "smaller_times", lambda *_: {"uncompressed_ms": 5.0, "encoder_ms": 1.0})

@@ -53,7 +53,7 @@ def bench() -> sweep_bench.Bench:
 @pytest.fixture
 def folder(tmp_path, monkeypatch, bench) -> Path:
     monkeypatch.setattr(
-        studying, "Bench", lambda source, seam: bench if source.name == "tiny-vlm" else sweep_bench.Bench(source, seam)
+        studying, "Bench", lambda source, *at: bench if source.name == "tiny-vlm" else sweep_bench.Bench(source, *at)
     )
     monkeypatch.setattr(sweep_bench, "ROUNDS", 2)
     monkeypatch.chdir(tmp_path)
@@ -207,11 +207,15 @@ def test_a_module_that_was_changed_is_measured_again(folder, monkeypatch):
 def test_a_seam_of_the_users_choice_is_where_all_methods_go(bench):
     inside = copy.copy(bench)
     inside.base = dataclasses.replace(bench.base, where="encoder_layer:1")
+    rebuilt = copy.copy(inside)
+    rebuilt.base = dataclasses.replace(inside.base, rebuild=True)
     names = {
         seam: [cell.name for cell in sweep_rows.Plan(judged, Questions(judged, 16, 1)).uncompressed().runs[0]]
-        for seam, judged in {"auto": bench, "encoder_layer:1": inside}.items()
+        for seam, judged in {"auto": bench, "encoder_layer:1": inside, "rebuilt": rebuilt}.items()
     }
-    assert names["auto"] != names["encoder_layer:1"]
+    assert len({tuple(cells) for cells in names.values()}) == 3
+    # Cells that were measured before there was such a choice stay what they are.
+    assert not any("rebuild" in name for name in (*names["auto"], *names["encoder_layer:1"]))
     assert inside.base.seam(make("kcenter_merge")).name == "encoder_layer:1"
     with pytest.raises(RequestError, match=r"seam 'encoder_layer:9' was not found.*--seam"):
         dataclasses.replace(bench.base, where="encoder_layer:9").seam(make("kcenter_merge"))
