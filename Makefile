@@ -16,7 +16,7 @@ $(BIN)/python:
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install -q --upgrade "setuptools>=77"
 	$(PIP) install -q "$$(grep '^torch==' constraints.txt)"
-	$(PIP) install -q --no-build-isolation -c constraints.txt -e ".[export,ort]"
+	$(PIP) install -q --no-build-isolation -c constraints.txt -e ".[export,ort,audio]"
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
