@@ -37,7 +37,6 @@ from tokexport.exporter.sweeps.rows import method_of
 from tokexport.exporter.sweeps.sweep import sweep
 from tokexport.exporter.timing import interleaved
 from tokexport.graph_passes.budget import tokens_kept
-from tokexport.graph_passes.insertion.insert import insert
 from tokexport.runtimes.ort.graph import ort_runner
 
 WHISPER = "tiny.en"
@@ -158,10 +157,9 @@ def _source(model: str) -> str:
 
 
 def _encoder(bench: Bench, one: Setting) -> Callable[[], Any]:
-    graph, (sample,) = bench.base.encoder.clone(), bench.source.real_inputs(1)
+    graph, (sample,) = bench.base.encoder, bench.source.real_inputs(1)
     if one.method != "uncompressed":
-        compressor = method_of(one.method)
-        insert(graph, bench.base.seam(compressor), compressor, one.keep)
+        graph, _ = bench.base.compressed(method_of(one.method), one.keep)
     (fed,) = with_text([sample], graph, bench.source)
     return partial(ort_runner(graph, threads=1), fed)
 

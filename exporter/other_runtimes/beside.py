@@ -20,7 +20,7 @@ import onnx_ir as ir
 from ...errors import GraphError
 from ...graph_passes.ir_tools.builder import Builder
 from ...graph_passes.ir_tools.input_shapes import given_inputs
-from .branches import Merged, require, tensor
+from .branches import Merged, axes, require, tensor
 from .graphs import float32, parts, parts_of
 from .packed import FURTHER, cast, of_words, with_image
 
@@ -64,10 +64,10 @@ def decoder(model: ir.Model, reads: Reads, width: int, kept: int, tokens: int) -
     b, dtype = merged.body, own[reads.past[0]].dtype
     sizes, embeds = own[reads.past[0]].shape, own[reads.embeds]
     assert dtype is not None and sizes is not None and embeds.shape is not None and embeds.dtype is not None
-    rows = tensor(EMBEDS, ir.DataType.FLOAT, *_axes(embeds)[:2], width + FURTHER)
-    positions = tensor(POSITIONS, own[reads.positions].dtype or ir.DataType.INT64, *_axes(own[reads.positions]))
+    rows = tensor(EMBEDS, ir.DataType.FLOAT, *axes(embeds)[:2], width + FURTHER)
+    positions = tensor(POSITIONS, own[reads.positions].dtype or ir.DataType.INT64, *axes(own[reads.positions]))
     outer[reads.positions] = positions
-    batch, _, past, _ = _axes(own[reads.past[0]])
+    batch, _, past, _ = axes(own[reads.past[0]])
     carried = [tensor(name, dtype, batch, 1, past, parts_of(dtype)) for name in reads.carried[:2]]
     merged.inputs += [rows, *outer.values(), *carried]
 
@@ -82,7 +82,7 @@ def decoder(model: ir.Model, reads: Reads, width: int, kept: int, tokens: int) -
         fed[reads.bias] = b.op("Concat", _past(b, carried[0]), told, axis=1)
     made = merged.call(b, "decoder", model, fed)
     present = next(value for value in model.graph.outputs if value.name == reads.present[0])
-    after = _axes(present)[2] if present.shape is not None else f"{past}_after"
+    after = axes(present)[2] if present.shape is not None else f"{past}_after"
     for name, cache, value in zip(reads.carried[2:], carried, (told, through), strict=True):
         columns = [b.op("Unsqueeze", one, [2]) for one in parts(b, value, dtype)]
         new = b.op("Unsqueeze", b.op("Concat", *columns, axis=2), [1])
@@ -132,7 +132,7 @@ def words(model: ir.Model, width: int, *, features: str = "", image: int = -1, o
     row = of_words(b, float32(b, made))
     if features:
         row = with_image(b, row, b.cast(read, "int64"), rows, image)
-    row.type, row.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([*_axes(ids)[:2], width + FURTHER])
+    row.type, row.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([*axes(ids)[:2], width + FURTHER])
     return merged.model({EMBEDS: row})
 
 
@@ -169,10 +169,6 @@ def _column(b: Builder, rows: ir.Value, at: int) -> ir.Value:
 def _past(b: Builder, cache: ir.Value) -> ir.Value:
     """What lies in a cache [B, 1, T, c] for each token, [B, T] float32."""
     return b.op("ReduceSum", float32(b, b.op("Squeeze", cache, [1])), [2], keepdims=0)
-
-
-def _axes(value: ir.Value) -> list[int | str]:
-    return [axis if isinstance(axis, int) else str(axis) for axis in value.shape or ()]
 
 
 def _like(value: ir.Value) -> ir.Value:

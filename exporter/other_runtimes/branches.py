@@ -129,6 +129,11 @@ def tensor(name: str, dtype: ir.DataType, *shape: int | str) -> ir.Value:
     return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
 
 
+def axes(value: ir.Value) -> list[int | str]:
+    """The shape of a value as `tensor` takes it."""
+    return [axis if isinstance(axis, int) else str(axis) for axis in value.shape or ()]
+
+
 def require(b: Builder, ok: ir.Value, what: str) -> ir.Value:
     """int64 [1], zero; where `ok`, bool of one value, is false, the runtime stops with `what` as the node that failed.
 

@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph_passes.ir_tools.builder import Builder
-from .branches import Merged, tensor
+from .branches import Merged, axes, tensor
 
 # Channels behind the features, and what a word has in the first of them.
 FURTHER = 2
@@ -37,7 +37,7 @@ def encoder(
         batch: whether the output is [1, K, width + 2] or [K, width + 2].
     """
     given = model.graph.inputs[0]
-    shape = [axis if isinstance(axis, int) else str(axis) for axis in given.shape or ()]
+    shape = axes(given)
     pixels = tensor(names[0], ir.DataType.FLOAT, *shape)
     merged = Merged("encoder", [pixels])
     b = merged.body
@@ -121,7 +121,7 @@ def with_axis(model: ir.Model) -> ir.Model:
     """An encoder of pictures [1, C, H, W] as one of [1, 1, C, H, W], in place."""
     graph = model.graph
     given = graph.inputs[0]
-    shape = [axis if isinstance(axis, int) else str(axis) for axis in given.shape or ()]
+    shape = axes(given)
     b = Builder("axis.")
     new = tensor(given.name or "", given.dtype or ir.DataType.FLOAT, 1, *shape)
     given.name = f"{given.name}.one"
