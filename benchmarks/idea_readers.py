@@ -43,7 +43,8 @@ class Way:
         distance: in prefill, log(2 - mean cos(d theta)) is added to the logits of slots, where d is how far the query
             is, or how far the members are from their slot (the mean over them).
         unmerge: attention is to all N tokens, each equal to its slot, at its own position: from all of them, and the
-            mean over a slot's members is its own (all), or from slots (keys).
+            mean over a slot's members is its own (all), or from slots (keys). With prefill, slots are read so by the
+            prompt alone, and by the words of an answer as `sizes` says.
         own: there a token is its slot plus what it differed from it in front of the first layer.
         spread: half the variance of the members' logits is added: of a key that varies alike in all directions
             (scalar), or with all covariances (full).
@@ -54,7 +55,7 @@ class Way:
     sizes: Literal["one", "members", "even"] = "one"
     median: bool = False
     distance: Literal["", "query", "members"] = ""
-    unmerge: Literal["", "all", "keys"] = ""
+    unmerge: Literal["", "all", "keys", "prefill"] = ""
     own: bool = False
     spread: Literal["", "scalar", "full"] = ""
     constant: float = 0.0
@@ -169,7 +170,7 @@ class Answering:
         x = self.model.splice(torch.cat([front, ids], 1), slots.tokens)
         text = (config.offset + config.tokens + torch.arange(self.width)).repeat(ASKED).expand(len(at), -1)
         positions = torch.cat([torch.zeros_like(front), config.offset + place, text], 1)
-        x = self._unmerged(x, positions, slots, way) if way.unmerge else self._read(x, positions, at, slots, way)
+        x = self._unmerged(x, positions, at, slots, way) if way.unmerge else self._read(x, positions, at, slots, way)
         said = decoder.logits(x[:, -ids.shape[1] :]).argmax(-1).unflatten(1, (ASKED, -1))[..., :-1]
         wanted = ids.unflatten(1, (ASKED, -1))[..., 1:]
         graded = (torch.arange(self.width - 1) >= self.last[at][..., None]) & (wanted != PAD)
@@ -222,7 +223,7 @@ class Answering:
             return _variance(query, slots.mean(key.square().sum(-1)))
         return _full_variance(query, rotate(key, *self.model.decoder.rotary(positions.gather(1, slots.member))), slots)
 
-    def _unmerged(self, x: Tensor, positions: Tensor, slots: Slots, way: Way) -> Tensor:
+    def _unmerged(self, x: Tensor, positions: Tensor, number: Tensor, slots: Slots, way: Way) -> Tensor:
         decoder, offset, length = self.model.decoder, self.model.config.offset, x.shape[1]
         front, n, text = offset + slots.kept.shape[1], slots.member.shape[1], self.ids.shape[1]
         behind = torch.arange(front, length).expand(len(x), -1)
@@ -233,16 +234,21 @@ class Answering:
         places = torch.cat([torch.arange(offset + n), positions[0, front:]])
         cos, sin = decoder.rotary(places[None])
         mask = self._seen(offset + n + text)
-        if way.unmerge == "keys":
+        if way.unmerge != "all":
             # A slot sees the members of all slots up to its own place.
             rows = torch.cat([positions[:, :front], torch.arange(offset + n, offset + n + text).expand(len(x), -1)], 1)
             mask = mask[0, 0][rows][:, None]
+        decoding = torch.arange(self.width) > self.last[number][..., None]
+        decoding = F.pad(decoding.flatten(1), (front, 0))[:, None, :, None]
+        merged = F.pad(slots.bias(way), (offset, text))[:, None, None] + self._seen(length)
         for layer in decoder.blocks:
             query, key, value = layer.qkv(x.gather(1, row[..., None].expand(-1, -1, x.shape[2])) + apart, cos, sin)
-            if way.unmerge == "keys":
-                query = layer.qkv(x, *decoder.rotary(positions))[0]
+            if way.unmerge != "all":
+                query, *slot = layer.qkv(x, *decoder.rotary(positions))
             read = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-            x = layer.finish(x, read if way.unmerge == "keys" else merge @ read)
+            if way.unmerge == "prefill":
+                read = torch.where(decoding, F.scaled_dot_product_attention(query, *slot, attn_mask=merged), read)
+            x = layer.finish(x, merge @ read if way.unmerge == "all" else read)
         return x
 
 

@@ -12,6 +12,7 @@ from ..keywords import answered
 from ..runtimes.bundle.losses import Announce, name_deleted
 from .bundling import device_fit, graphs, inner, variants
 from .bundling import llm_weights as quantising
+from .bundling import size_bias as biases
 from .bundling.variants import Ratio
 from .progress import Progress, log
 from .proof import gate, prove
@@ -103,7 +104,8 @@ def export(
         precision: fp32, fp16 or bf16, as types in the graph; None: fp32, or what is recommended for `device`.
         device: ``NAME`` or ``NAME@TENSORRT`` (`devices.profiles.target`): what it cannot run is refused.
         parts: ``encoder`` leaves the language graphs and the graph text out.
-        size_bias: ``auto`` adds log(sizes) to all attention over merged tokens, and weights means over them by sizes.
+        size_bias: ``auto`` adds log(sizes) to all attention over merged tokens, and weights means over them by sizes;
+            ``positions``: and prefill reads them at the positions of all that is in them; ``off``.
         assume_no_padding: masks that depend on an input mask nothing, as the manifest then says; else they are refused.
         input_shapes: of an ONNX file, input name -> sizes, for inputs with dynamic axes other than the batch.
         drop_outputs: of an ONNX file, outputs that are left out, as lengths are that would keep the old count.
@@ -121,6 +123,7 @@ def export(
         RequestError, GraphError, BundleError: exit 2, nothing written. MissingError: exit 3.
         GateError: exit 1; the result is in ``<out>.failed``.
     """
+    biases.check(size_bias)
     asked, name = variants.requests(method, ratio, keep, seam, recipe, params, rebuild)
     fit = device_fit.choose(device, precision)
     held = lengths_of(prompt_length, answer_length, images), image_size_of(image_size), clip_of(frames, fps)
@@ -182,7 +185,8 @@ def _plans(sources: Sequence[Source], asked: Sequence[Sequence[Step]], common: t
     for source in sources:
         for steps in asked:
             outer, inside = inner.parted(steps)
-            plans.append(graphs.Plan(inner.placed(source, inside, *common[:2]), outer, *common))
+            placed = inner.placed(source, inside, *common[:2])
+            plans.append(graphs.Plan(biases.reading(placed, outer, common[1]), outer, *common))
     return plans
 
 

@@ -177,6 +177,8 @@ def begin(run: Run, variant: Variant, encoded: Mapping[str, np.ndarray], prompts
         tokens = widened(encoded["tokens"], record)
         embeds = run("embed", input_ids=input_ids, tokens=tokens, **places)["inputs_embeds"]
         read = {"inputs_embeds": embeds, "kept_indices": widened(kept_indices, record)}
+        if record.by_position:
+            read["assignment"] = _assignment(variant, record, encoded)
         same = {"token_bias": widened(token_bias, record), **places}
     state = run("prefill", **read, **same, last_index=last)
     return Begun(variant, state, KVCache(state), last, same, kept_indices, sizes)
@@ -266,6 +268,20 @@ def _kept(
             + (", or float16 overflowed: try --precision fp32." if _half(variant, "encoder") else ": report it."),
         )
     return encoded["kept_indices"], sizes
+
+
+def _assignment(variant: Variant, record: GenerationRecord, encoded: Mapping[str, np.ndarray]) -> np.ndarray:
+    """assignment [B, N] int64, of the encoder."""
+    rows, tokens = len(encoded["tokens"]), record.tokens_in
+    found = encoded.get("assignment")
+    if found is None or found.shape != (rows, tokens):
+        raise GraphError(
+            f"prefill reads an assignment [{rows}, {tokens}], and "
+            + ("there is none" if found is None else f"it is {list(found.shape)}"),
+            where=f"output assignment of the encoder of {variant.name}",
+            fix="Export the bundle again.",
+        )
+    return found
 
 
 def _scores(logits: np.ndarray, answers: int, record: GenerationRecord, role: Role) -> np.ndarray:

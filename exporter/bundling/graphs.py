@@ -216,7 +216,7 @@ def compress(plan: Plan, model: ir.Model) -> Inserted:
         model,
         plan.steps,
         place(plan, model),
-        size_bias=plan.size_bias == "auto",
+        size_bias=plan.size_bias != "off",
         assume_no_padding=plan.assume_no_padding,
     )
 
@@ -260,7 +260,7 @@ def write(writer: BundleWriter, plan: Plan, built: Built, precision: Precision, 
                 source,
                 step,
                 done,
-                size_bias=plan.size_bias == "auto" and _reads_sizes(built, done),
+                size_bias=plan.size_bias != "off" and _reads_sizes(built, done),
                 assume_no_padding=plan.assume_no_padding,
             )
             for step, done in zip(built.steps, inserted.steps)

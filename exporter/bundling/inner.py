@@ -68,4 +68,4 @@ def placed(source: Source, steps: Sequence[Step], parts: str, size_bias: str) ->
             f"seam {steps[0].seam} is in the language model, and --parts {parts} leaves that out",
             fix="Leave --parts out, or take a seam of the encoder: --seam projector_output.",
         )
-    return source.inside(steps, size_bias=size_bias == "auto")
+    return source.inside(steps, size_bias=size_bias != "off")

@@ -16,8 +16,10 @@ Arrays = dict[str, np.ndarray]
 
 
 def language_values(encoded: Mapping[str, np.ndarray]) -> Arrays:
-    """What the language graphs read of an encoder's outputs, by role, in float32: tokens, kept_indices, token_bias."""
-    values = {name: encoded[name] for name in ("tokens", "kept_indices")} | {"token_bias": np.log(encoded["sizes"])}
+    """What the language graphs read of an encoder's outputs, by role, in float32: tokens, kept_indices, token_bias, and
+    assignment where it is given."""
+    read = [name for name in ("tokens", "kept_indices", "assignment") if name in encoded]
+    values = {name: encoded[name] for name in read} | {"token_bias": np.log(encoded["sizes"])}
     return {name: x if x.dtype.kind in "iu" else x.astype(np.float32) for name, x in values.items()}
 
 

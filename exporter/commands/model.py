@@ -62,7 +62,14 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
     help="Fit the graphs to this device, or refuse; `tokexport devices` lists them. FILE.toml is one of your own.",
 )
 @click.option("--parts", type=click.Choice(["encoder", "all"]), default="all", show_default=True)
-@click.option("--size-bias", type=click.Choice(["auto", "off"]), default="auto", show_default=True)
+@click.option(
+    "--size-bias",
+    type=click.Choice(["auto", "positions", "off"]),
+    default="auto",
+    show_default=True,
+    help="How merged tokens count: auto adds log(size) in attention; positions: and prefill reads them at the positions "
+    "of all that is in them, for videos above all.",
+)
 @click.option(
     "--assume-no-padding", is_flag=True, help="Masks that depend on an input mask nothing; the manifest says so."
 )

@@ -7,6 +7,7 @@ arguments that the decoder was called with. So one function, told by those what 
                 [past | new]; `attention_mask` is that of the past, and the new key is always seen.
     cross_bias  [B, 1, 1, K], added to the logits of cross-attention, where the decoder gives that none for a mask.
     watch       called with the layer, its scaled queries, its keys, the mask and the softcap; see `stages.Watch`.
+    members     prefill: gives the keys and values that are read in the place of the layer's; see `by_position`.
 
 A cache of transformers concatenates; these keep what a layer computed, so that a graph can return it.
 """
@@ -41,6 +42,7 @@ def attention(
     past: Mapping[int, KeyValue] | None = None,
     cross_bias: Tensor | None = None,
     watch: Callable[..., None] | None = None,
+    members: Callable[[nn.Module, Tensor, Tensor], KeyValue] | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """softmax(scaling Q K^T + mask) V, with the interface that transformers gives to registered functions.
@@ -58,6 +60,7 @@ def attention(
         past: see the module docstring.
         cross_bias: likewise.
         watch: likewise.
+        members: likewise.
 
     Returns:
         [B, n, H, d], and None for the weights.
@@ -67,6 +70,8 @@ def attention(
     query = query * (dim**-0.5 if scaling is None else scaling)
     if watch is not None:
         watch(module.layer_idx, query, key, attention_mask, softcap)
+    if members is not None:
+        key, value = members(module, key, value)
     query = query.reshape(batch, groups, heads // groups * rows, dim)
     mask = attention_mask if module.is_causal or cross_bias is None else cross_bias
 

@@ -15,7 +15,9 @@ from torch.nn import functional as F
 
 from ..sources.source import GraphSource
 from ..zoo.decoding import MASKED, causal_mask
-from .embeddings import WithToken, WithZero
+from ..zoo.members import assignment_example
+from .by_position import by_position
+from .embeddings import Embed, WithToken, WithZero
 from .positions import Positions as Positions
 from .several import Places
 from .stages import Compress, Cut, Watch, parts, raters, shortened
@@ -50,6 +52,8 @@ class LanguageDecoder:
             is then of no meaning.
         cuts: the compressors between its layers, upstream first; only where I is 1. Among the n layers of
             `further` they select. The last may leave no token.
+        by_position: whether prefill takes assignment [B, N], and reads slots at the positions of their members; only
+            where I is 1, and without cuts.
     """
 
     model: nn.Module
@@ -70,6 +74,7 @@ class LanguageDecoder:
     learned: tuple[int, Tensor] | None = None
     images: int = 1
     cuts: tuple[Cut, ...] = ()
+    by_position: bool = False
 
     @property
     def embedding(self) -> nn.Module:
@@ -183,6 +188,7 @@ class LanguageDecoder:
                     "token_bias": bias,
                     "last_index": torch.tensor([last]),
                     **places(),
+                    **(assignment_example(tokens, keep) if self.by_position else {}),
                 },
                 outputs=(
                     "logits",
@@ -212,32 +218,12 @@ class LanguageDecoder:
         ]
 
 
-class Embed(nn.Module):
-    """input_ids [B, P] int64, tokens [B, I K, D], of several images image_starts [B, I] int64 -> inputs_embeds
-    [B, P + I K, D]; the tokens of one image stand behind `offset` ids.
-
-    Where tokens have further channels, those of words are zero.
-    """
-
-    def __init__(self, embedding: nn.Module, offset: int, keep: int) -> None:
-        super().__init__()
-        self.embedding, self.offset, self.keep = embedding, offset, keep
-
-    def forward(self, input_ids: Tensor, tokens: Tensor, image_starts: Tensor | None = None) -> Tensor:
-        """See the class."""
-        words = self.embedding(input_ids)
-        if further := tokens.shape[2] - words.shape[2]:
-            words = F.pad(words, (0, further))
-        if image_starts is not None:
-            return Places.of(image_starts, self.keep, words.shape[1] + tokens.shape[1]).woven(words, tokens)
-        return torch.cat([words[:, : self.offset], tokens, words[:, self.offset :]], 1)
-
-
 class Prefill(nn.Module):
     """inputs_embeds [B, L, D], kept_indices [B, I K] int64, token_bias [B, I K] float32, last_index [B] int64, of
-    several images image_starts [B, I] int64 -> logits [B, V] at last_index, then present_key_i, present_value_i
-    [B, G, L + spare, d] of every layer that attends, state_<kind>_i of the others, and of each cut that leaves any
-    kept_indices_<j> and token_bias_<j> [B, K_j] of them; L = P + I K, for any K without cuts.
+    several images image_starts [B, I] int64, `by_position` assignment [B, N] int64 -> logits [B, V] at last_index, then
+    present_key_i, present_value_i [B, G, L + spare, d] of every layer that attends, state_<kind>_i of the others, and
+    of each cut that leaves any kept_indices_<j> and token_bias_<j> [B, K_j] of them; L = P + I K, for any K without
+    cuts.
 
     The caches are zero after L, which is P + K_j behind a cut.
     """
@@ -253,10 +239,11 @@ class Prefill(nn.Module):
         kept_indices: Tensor,
         token_bias: Tensor,
         last_index: Tensor,
-        image_starts: Tensor | None = None,
+        told: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """See the class."""
+        """See the class; `told` is what only some decoders take."""
         sizes, cache = self.sizes, Carried(last_index=last_index)
+        image_starts, assignment = (None, told) if sizes.by_position else (told, None)
         hidden, left = inputs_embeds, []
         rate = raters(sizes.cuts, hidden[..., : sizes.dim], sizes.offset, kept_indices.shape[1], last_index)
         for stage, part in enumerate(self.parts):
@@ -266,14 +253,17 @@ class Prefill(nn.Module):
             places = None if image_starts is None else Places.of(image_starts, keep, length)
             real = (torch.arange(length) <= last_index[:, None]).to(inputs_embeds.dtype)
             bias = sizes.spread(token_bias, length, places)
-            mask = sizes.mask(keep, last_index, places)
             if stage < len(self.compress):
                 cut = sizes.cuts[stage]
                 read = cut.compressor.signals()
                 named["watch"] = watch = Watch(cut.layer - 1, read, sizes.offset, keep, last_index, rate)
+            if assignment is None:
+                mask = sizes.mask(keep, last_index, places) + bias[:, None, None]
+            else:
+                mask, named["members"] = by_position(sizes, kept_indices, assignment, token_bias, last_index)
             hidden = part(
                 inputs_embeds=hidden,
-                attention_mask=masks(sizes.model.config, mask + bias[:, None, None], real, bias),
+                attention_mask=masks(sizes.model.config, mask, real, bias),
                 position_ids=_axes(sizes.rotated(kept_indices, places)),
                 past_key_values=cache,
                 use_cache=True,

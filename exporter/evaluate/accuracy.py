@@ -77,7 +77,7 @@ def measure(plan: Plan, built: Built, folder: Path, variant: Variant, questions:
     models = {role: load_model(folder / graph.forms["portable"]) for role, graph in variant.graphs.items()}
     language = Language(models, source.generation(inserted.leaving))  # type: ignore[arg-type]
     question_set = QuestionSet.of_questions(source, built.uncompressed, asked)
-    bias = plan.size_bias == "auto"
+    bias = plan.size_bias != "off"
     encoded = question_set.whole(models["encoder"], inserted, size_bias=bias, text=models.get("text"))
     said = question_set.answer(encoded, language)
     compressed, error = graded(source, said, asked)

@@ -91,6 +91,7 @@ class Language:
             size_bias=True,
             seam=SeamRecord(kind="", graph="encoder", tensor=""),
         )
+        self._read = ("tokens", "kept_indices", "sizes", *(["assignment"] if generation.by_position else []))
         self._variant = Variant(name="exam", compression=[record], graphs={}, generation=generation)
 
     @classmethod
@@ -111,7 +112,7 @@ class Language:
             # The last batch is filled up with its last question.
             asked = np.minimum(np.arange(start, start + self.batch), len(prompts) - 1)
             rows = encoded.of[asked]
-            fed = {name: getattr(encoded, name)[rows] for name in ("tokens", "kept_indices", "sizes")}
+            fed = {name: getattr(encoded, name)[rows] for name in self._read}
             said, _, _ = greedy_batch(self._run, self._variant, fed, [prompts[question] for question in asked])
             return said[: len(prompts) - start]
 

@@ -28,6 +28,7 @@ class Model(Protocol):
     checkpoint: Checkpoint
     layout: Layout
     further: int
+    marks: Any
     inner: tuple[Step, ...]
     inner_bias: bool
 
@@ -56,6 +57,25 @@ def check_images(source: Model) -> None:
             where=str(source.checkpoint.folder / "config.json"),
             fix="Leave --images out, and ask about each.",
         )
+
+
+def check_by_position(source: Model) -> None:
+    """Raise `RequestError` where merged tokens cannot be read at the positions of all that is in them."""
+    why = ""
+    if source.marks is None:
+        why, fix = "its language graphs are not exported", "Leave --parts out."
+    elif source.images > 1:
+        why, fix = (
+            f"a prompt of it has {source.images} {source.layout.called}, each compressed by itself",
+            "Leave --size-bias out: log(size) gives merged tokens their weight.",
+        )
+    elif source.inner:
+        why, fix = (
+            f"tokens are compressed again between layers of its language model, at {source.inner[0].seam}",
+            "Leave that step or --size-bias out.",
+        )
+    if why:
+        raise RequestError(f"--size-bias positions cannot be had of {source.name}: {why}", fix=fix)
 
 
 def check_lengths(source: Model) -> None:

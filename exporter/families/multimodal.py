@@ -28,7 +28,7 @@ from .answering import Marks, a_word, check_placeholder, marks, unlike_greedy
 from .between_layers import check_inner, cuts_of, seams_in, tokens_by_layer
 from .input_embeddings import text_graph
 from .layout import Layout, prefix_of, shell
-from .limits import check_images, check_lengths
+from .limits import check_by_position, check_images, check_lengths
 from .multimodal_reference import Reference, parted
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ class Multimodal(Source):
             states=prepare(model),
             as_zero=self.placeholder if self.layout.mark_is_zero else None,
             images=self.images,
+            by_position=self.by_position,
         )
 
     def _loaded(self) -> tuple[nn.Module, nn.Linear]:
@@ -157,6 +158,11 @@ class Multimodal(Source):
         """See `Source`."""
         check_inner(self, steps)
         return replace(self, inner=tuple(steps), inner_bias=size_bias)
+
+    def read_by_position(self) -> Self:
+        """See `Source`."""
+        check_by_position(self)
+        return replace(self, by_position=True)
 
     @property
     def between_layers(self) -> str:
@@ -205,6 +211,7 @@ class Multimodal(Source):
             prompt=self.asked,
             images=images if images > 1 else None,
             placeholder=self.placeholder if images > 1 else None,
+            by_position=self.by_position or None,
         )
 
     def proof_prompt(self, images: int | None = None) -> list[int]:

@@ -19,6 +19,7 @@ from ..sources.source import Answered
 from .answering import Marks
 from .cut_reference import Cuts
 from .greedy_reference import Hook, greedy
+from .members_reference import Whole
 
 
 class _Absent(nn.Identity):
@@ -113,6 +114,18 @@ class Reference:
                 at += own.advance
         return torch.cat(found, -1)
 
+    def _by_position(
+        self, encoded: Mapping[str, np.ndarray], words: Sequence[Sequence[int]], kept: Tensor, token_bias: np.ndarray
+    ) -> Whole | None:
+        """What the slots of a prompt stand for, where the decoder reads that."""
+        if not self._decoder.by_position:
+            return None
+        into = torch.from_numpy(encoded["assignment"].astype(np.int64))
+        everything = self._positions(words, torch.arange(into.shape[1])[None])
+        span = len(words[0]), sum(map(len, words))
+        bias = torch.from_numpy(np.asarray(token_bias, np.float32))
+        return Whole(self._language, span, kept, into, bias, everything, self._decoder.image_sees)
+
     def answer(
         self,
         encoded: Mapping[str, np.ndarray],
@@ -125,7 +138,8 @@ class Reference:
         """What greedy `generate` says.
 
         Args:
-            encoded: of I images, tokens [1, I K, D] and kept_indices [1, I K]; see also `Cuts.own`.
+            encoded: of I images, tokens [1, I K, D] and kept_indices [1, I K], by position assignment [1, N]; see also
+                `Cuts.own`.
             token_bias: [1, I K], added to the mask of every attention; its e^x, whole numbers, is how often linear
                 attentions count a token.
             prompt: the ids before the first image, those between it and the next, ..., and those behind the last.
@@ -143,6 +157,7 @@ class Reference:
         nothing = [torch.zeros(1, len(ids)) for ids in prompt]
         image = _woven(nothing, torch.ones(1, kept.shape[1])) > 0
         bias = _woven(nothing, torch.from_numpy(np.asarray(token_bias, np.float32)))
+        whole_prompt = self._by_position(encoded, prompt, kept, token_bias)
         cut = Cuts(self._language, cuts, (len(prompt[0]), kept.shape[1]), kept, bias, embeds, encoded)
 
         def biased(
@@ -150,6 +165,9 @@ class Reference:
         ) -> tuple[tuple[Any, ...], dict[str, Any]]:
             mask, own = named["attention_mask"], cut.bias(attention.layer_idx)  # type: ignore[arg-type]
             assert mask is not None, "eager attention has a mask"
+            if whole_prompt and mask.shape[2] > 1:
+                # It has the weights of the members already.
+                return args, named
             added = F.pad(own, (0, mask.shape[-1] - own.shape[-1]))[:, None, None]
             return args, {**named, "attention_mask": mask + added}
 
@@ -170,7 +188,8 @@ class Reference:
             "position_ids": positions[0] if len(positions) == 1 else positions,
             **self._kinds(image),
         }
-        with repeating(self._language, cut.times), cut.hooked():
+        by_position = whole_prompt.hooked() if whole_prompt else contextlib.nullcontext()
+        with repeating(self._language, cut.times), cut.hooked(), by_position:
             answered = greedy(self.model.generate, hooks, marks, limit, inputs=inputs)
         return replace(answered, picks=cut.picks)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,12 +16,16 @@ from ...runtimes.bundle.manifest import GenerationRecord, PreprocessRecord, Proc
 from ...runtimes.generate import padded
 from ...runtimes.words import Words
 from ..sources.source import GraphSource, Parts, Question, Source
+from ..zoo.members import assignment_example
 from ..zoo.tiny_vlm import model as zoo
 from ..zoo.tiny_vlm.evaluate import QuestionSet, evaluate, question_set
 from ..zoo.tiny_vlm.questions import questions as ask
 from ..zoo.tiny_vlm.scenes import Scene, pixel_values, scene
 from ..zoo.tiny_vlm.text import BOS, EOS, PAD, WORDS
 from .input_embeddings import text_graph
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 VOCABULARY = "processor/vocabulary.json"
 
@@ -114,6 +118,7 @@ class TinyVLMSource(Source):
                     "kept_indices": torch.linspace(0, config.tokens - 1, keep).long()[None],
                     "token_bias": bias,
                     "last_index": torch.tensor([index]),
+                    **(assignment_example(config.tokens, keep) if self.by_position else {}),
                 },
                 outputs=("logits", *(f"present_{name}" for name in caches)),
             ),
@@ -145,7 +150,14 @@ class TinyVLMSource(Source):
             bos=BOS,
             pad=PAD,
             eos=[EOS],
+            by_position=self.by_position or None,
         )
+
+    def read_by_position(self) -> Self:
+        """See `Source`."""
+        if self.parts == "encoder":
+            super().read_by_position()
+        return replace(self, by_position=True)
 
     def text(self, length: int) -> GraphSource | None:
         """The decoder's own embeddings: the projector maps the tokens into their space."""

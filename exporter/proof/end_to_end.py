@@ -35,7 +35,7 @@ class EndToEnd:
     Attributes:
         error: ``kept_overlap``, the mean share of kept positions that are the same, and ``cosine``, the worst of the
             outputs.
-        wholes: of each sample tokens, as they leave the encoder, kept_indices and sizes.
+        wholes: of each sample tokens, as they leave the encoder, kept_indices, sizes and assignment.
     """
 
     error: dict[str, float]
@@ -62,7 +62,7 @@ def end_to_end(graph: GraphSource, inserted: Inserted, encoded: Sequence[tuple[S
         names = [name for name in got if name not in inserted.outputs.values()]
         found = [compare("end to end", name, value.numpy(), got[name], "bf16") for name, value in zip(names, outputs)]
         cosines += [one.cosine for one in found]
-        composed = {"kept_indices": whole.kept_indices, "sizes": whole.sizes}
+        composed = {"kept_indices": whole.kept_indices, "sizes": whole.sizes, "assignment": whole.assignment}
         wholes.append({"tokens": outputs[0].numpy()} | {name: value.numpy() for name, value in composed.items()})
     error = {"kept_overlap": float(np.mean(overlaps)), "cosine": float(min(cosines))}
     return EndToEnd(error, wholes)

@@ -75,7 +75,7 @@ def answer_probes(source: Source, variant: Variant, encoded: Sequence[Arrays], w
     limit = min(_LIMIT, record.max_new_tokens)
     for number, own in enumerate(encoded):
         fed = wholes[number] if wholes else own
-        same = _same_picks(fed, own)
+        same = _same_picks(fed, own, by_position=bool(record.by_position))
         fed = {**own, **fed} if same else own
         sizes = fed["sizes"].astype(np.float32)
         bias = np.log(sizes) if biased else np.zeros_like(sizes)
@@ -84,7 +84,8 @@ def answer_probes(source: Source, variant: Variant, encoded: Sequence[Arrays], w
         if answered is None:
             return []
         how = {"prompt": list(source.proof_prompt(*images)), "limit": limit, "own_picks": not same}
-        inputs = {name: own[name] for name in ("tokens", "kept_indices", "sizes")}
+        read = ("tokens", "kept_indices", "sizes", *(["assignment"] if record.by_position else []))
+        inputs = {name: own[name] for name in read}
         probes.append(Probe(ANSWERS, "decode", inputs, stored(answered, limit), how))
     return probes
 
@@ -220,11 +221,11 @@ def _are_ids(array: np.ndarray, vocabulary: int) -> bool:
     return array.dtype == np.int64 and bool(array.size and array.min() >= 0 and array.max() < vocabulary)
 
 
-def _same_picks(one: Arrays, other: Arrays) -> bool:
-    """Whether two compressors kept the same tokens, and merged as many into each."""
-    return np.array_equal(one["kept_indices"], other["kept_indices"]) and np.allclose(
-        one["sizes"], other["sizes"], 1e-3
-    )
+def _same_picks(one: Arrays, other: Arrays, *, by_position: bool) -> bool:
+    """Whether two compressors kept the same tokens, and merged as many into each, or `by_position` the same."""
+    exact = ("kept_indices", *(["assignment"] if by_position else []))
+    same = all(np.array_equal(one[name], other[name]) for name in exact)
+    return same and np.allclose(one["sizes"], other["sizes"], 1e-3)
 
 
 def _compare(

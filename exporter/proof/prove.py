@@ -122,7 +122,7 @@ def prove(
         probes, found, weights = _with_weights(source, variant, by_role, (models, bundled), probes, min_agreement)
         checks += found
     give_back()
-    read = variant.generation or inserted.sized or source.answer or plan.size_bias != "auto"
+    read = variant.generation or inserted.sized or source.answer or plan.size_bias == "off"
     merged = any(step.compressor.method.merges for step in inserted.counted)
     notes += _remarks(source, inserted, parts, precision, unread=merged and not read)
     told = [found.to_json() for found in checks]

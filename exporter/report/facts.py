@@ -93,6 +93,8 @@ def _text(plan: Plan) -> str:
 
 
 def _size_bias(on: bool, plan: Plan, merges: bool) -> str:
+    if on and plan.source.by_position:
+        return "by position: prefill reads a merged token at the positions of all that is in it, decode with log(size)"
     if on:
         return "on: log(size) is added to the attention logits of merged tokens"
     if not merges:

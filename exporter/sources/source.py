@@ -128,6 +128,7 @@ class Source(ABC):
         notes: what a user must know of the model, such as what was left out.
         inner: the compressors between the layers of its language model, upstream first; see `inside`.
         inner_bias: whether layers behind them add log(sizes) of what they merge.
+        by_position: whether prefill reads merged tokens at the positions of all that is in them; see `zoo.members`.
     """
 
     kind: Kind
@@ -156,6 +157,7 @@ class Source(ABC):
     notes: tuple[str, ...] = ()
     inner: tuple[Step, ...] = ()
     inner_bias: bool = False
+    by_position: bool = False
 
     @property
     def takes(self) -> Modality | None:
@@ -260,6 +262,18 @@ class Source(ABC):
             f"seam {steps[0].seam} is a place in a language model, and {self.name} has none that can be parted there",
             fix="Give the folder of a vision-language checkpoint, or take a seam of its encoder: "
             "--seam projector_output.",
+        )
+
+    def read_by_position(self) -> Source:
+        """This model with a prefill that reads merged tokens at the positions of all that is in them.
+
+        Raises:
+            RequestError: its language graphs cannot, or there are none.
+        """
+        raise RequestError(
+            f"--size-bias positions is read by the prefill of a decoder whose tokens have positions, and {self.name} "
+            "has none",
+            fix="Leave --size-bias out: log(size) is added wherever the graphs read merged tokens.",
         )
 
     @property

@@ -96,6 +96,8 @@ class GenerationRecord(Strict):
         prompt: how a question is asked; None: with `bos` in front of it.
         images: how many a prompt may have, 2 or more; absent: one. Schema 2.3.
         placeholder: with `images`: the id that stands in a prompt for each.
+        by_position: prefill takes the encoder's assignment, and reads slots at the positions of all tokens in them;
+            absent: it does not. Schema 2.6.
     """
 
     attention: Literal["self", "cross"] = "self"
@@ -114,11 +116,14 @@ class GenerationRecord(Strict):
     prompt: PromptRecord | None = None
     images: Annotated[int, Field(ge=2, le=MOST_IMAGES)] | None = None
     placeholder: Annotated[int, Field(ge=0)] | None = None
+    by_position: Literal[True] | None = None
 
     @model_validator(mode="after")
     def _images_are_placed(self) -> GenerationRecord:
         if (self.images is None) != (self.placeholder is None):
             raise ValueError("`images` and `placeholder` go together, and one is missing")
+        if self.by_position and (self.images or self.attention == "cross"):
+            raise ValueError("`by_position` is of prompts with one image, among whose words its tokens have positions")
         if self.images and self.attention == "cross":
             raise ValueError(f"a prompt of {self.images} images has places for none of them in cross-attention")
         if self.prompt and len(self.prompt.several or ()) != (self.images or 1) - 1:

@@ -90,6 +90,11 @@ capacity of their caches is P + K_j + max_new_tokens. Prefill gives kept_indices
 tokens are left behind it, and token_bias_<j> [B, K_j] float32, which decode takes; neither where K_j is 0. last_index
 and write_index count in the sequence that enters the first layer, and the graphs subtract: the slot of a layer's caches
 is write_index less the tokens that were removed in front of it, which is the first layer's capacity less its own.
+
+Schema 2.6 adds `by_position` of the generation record: prefill further takes assignment [B, N] int64, as the encoder
+gives it. What asks in prefill then reads each slot once for every token in it, at that token's position (offset and
+its number), and slots and ids up to their own position: N keys for K slots, whose weights are token_bias less log of
+how many. A token with -1 is not read, but at the place of a slot. Caches and decode are those of K slots.
 """
 
 from __future__ import annotations
@@ -124,8 +129,10 @@ SCHEMA = "2.0"
 # whose tokens are rebuilt, and of those with compressors inside the language model. All others say 2.0: its readers
 # check them strictly.
 WEIGHTS_SCHEMA, STATES_SCHEMA, IMAGES_SCHEMA, REBUILT_SCHEMA, INNER_SCHEMA = "2.1", "2.2", "2.3", "2.4", "2.5"
+# Of those whose prefill reads slots by position.
+POSITION_SCHEMA = "2.6"
 # Schemas that are read: major version -> its newest minor version.
-READ = {1: 0, 2: 5}
+READ = {1: 0, 2: 6}
 MANIFEST = "manifest.json"
 
 
@@ -239,6 +246,8 @@ class Variant(Strict):
     @property
     def oldest_schema(self) -> str:
         """That says all of it."""
+        if self.generation and self.generation.by_position:
+            return POSITION_SCHEMA
         if any(record.seam.graph == "prefill" for record in self.compression):
             return INNER_SCHEMA
         if any(record.rebuilt for record in self.compression):
@@ -265,6 +274,8 @@ class Variant(Strict):
             graph = self.graphs.get(role)  # type: ignore[call-overload]
             if role != "text" and self.generation and self.generation.images:
                 inputs = (*inputs, "image_starts")
+            if role == "prefill" and self.generation and self.generation.by_position:
+                inputs = (*inputs, "assignment")
             lacking = (
                 [] if graph is None else [*({*inputs} - graph.inputs.keys()), *({*outputs} - graph.outputs.keys())]
             )

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..decoding import attend_past, below, causal_mask
-from .layers import Decoder, TinyVLMConfig, VisionTransformer
+from ..members import Members, seen_up_to, taken
+from .layers import Decoder, TinyVLMConfig, VisionTransformer, rotate
 
 __all__ = [
     "Decode",
@@ -162,8 +163,9 @@ class Embed(nn.Module):
 
 
 class Prefill(nn.Module):
-    """inputs_embeds [B, P + K, D], kept_indices [B, K] int64, token_bias [B, K] float32, last_index [B] int64 ->
-    logits [B, V] at last_index, then present_key_i, present_value_i [B, H, capacity, dh] of every layer.
+    """inputs_embeds [B, P + K, D], kept_indices [B, K] int64, token_bias [B, K] float32, last_index [B] int64, where
+    members are read assignment [B, N] int64 -> logits [B, V] at last_index, then present_key_i, present_value_i
+    [B, H, capacity, dh] of every layer.
 
     last_index counts in the spliced sequence (K + index in the prompt); the caches are zero after P + K.
     """
@@ -184,20 +186,39 @@ class Prefill(nn.Module):
         self.register_buffer("text_positions", text[None], persistent=False)
 
     def forward(
-        self, inputs_embeds: Tensor, kept_indices: Tensor, token_bias: Tensor, last_index: Tensor
+        self,
+        inputs_embeds: Tensor,
+        kept_indices: Tensor,
+        token_bias: Tensor,
+        last_index: Tensor,
+        assignment: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """See the class."""
         text = self.text_positions.expand(inputs_embeds.shape[0], -1)
         positions = torch.cat([text[:, : self.offset], kept_indices + self.offset, text[:, self.offset :]], 1)
-        mask = self.mask + F.pad(token_bias, (self.offset, self.after))[:, None, None]
         cos, sin = self.decoder.rotary(positions)
+        members = None if assignment is None else Members.of(kept_indices, assignment, token_bias)
+        bias = token_bias if members is None else members.bias
+        mask = self.mask if members is None else seen_up_to(positions, self.after + self.offset + bias.shape[1])
+        mask = mask + F.pad(bias, (self.offset, self.after))[:, None, None]
         x, present = inputs_embeds, []
         for layer in self.decoder.blocks:
             query, key, value = layer.qkv(x, cos, sin)
-            x = layer.attend(x, query, key, value, mask)
+            read = (key, value) if members is None else self._read(key, value, members, cos, sin)
+            x = layer.attend(x, query, *read, mask)
             present += [F.pad(key, (0, 0, 0, self.spare)), F.pad(value, (0, 0, 0, self.spare))]
         last = x.gather(1, last_index[:, None, None].expand(-1, -1, x.shape[2]))
         return self.decoder.logits(last[:, 0]), *present
+
+    def _read(self, key: Tensor, value: Tensor, members: Members, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, H, P + N, dh] of the members, each at its own position, in the place of their slots."""
+        front, back = slice(None, self.offset), slice(key.shape[2] - self.after, None)
+        at, places = slice(front.stop, back.start), torch.arange(members.slot.shape[1])[None] + self.offset
+        unrotated = rotate(key[:, :, at], cos[:, :, at], -sin[:, :, at])
+        keys = rotate(taken(unrotated, members.slot), *self.decoder.rotary(places))
+        values = taken(value[:, :, at], members.slot)
+        keys = torch.cat([key[:, :, front], keys, key[:, :, back]], 2)
+        return keys, torch.cat([value[:, :, front], values, value[:, :, back]], 2)
 
 
 class Decode(nn.Module):

@@ -1,0 +1,46 @@
+"""How much merged tokens count in attention, as it can be asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+from ...errors import RequestError
+
+if TYPE_CHECKING:
+    from ...graph_passes.insertion.sequence import Step
+    from ..sources.source import Source
+
+# ``auto``: log(sizes) is added wherever attention reads them. ``positions``: so it is, and prefill reads them at the
+# positions of all tokens in them. ``off``: they count as one token.
+SizeBias = Literal["auto", "positions", "off"]
+
+
+def check(size_bias: str) -> None:
+    """Raise `RequestError` where it is none of `SizeBias`."""
+    if size_bias not in get_args(SizeBias):
+        raise RequestError(f"size_bias {size_bias!r} is not known", fix=f"Give {' or '.join(get_args(SizeBias))}.")
+
+
+def reading(source: Source, steps: Sequence[Step], size_bias: str) -> Source:
+    """`source`, with a prefill that reads merged tokens as is asked.
+
+    Args:
+        source: of the model.
+        steps: the compressors of its encoder, upstream first.
+        size_bias: see `SizeBias`.
+
+    Raises:
+        RequestError: what reaches prefill is not merged, or as `Source.read_by_position`.
+    """
+    if size_bias != "positions":
+        return source
+    rebuilt = max((number for number, step in enumerate(steps) if step.rebuild), default=-1)
+    reach = [step.compressor.method for step in steps[rebuilt + 1 :]]
+    if not any(method.merges for method in reach):
+        why = f"{reach[-1].name} merges no token" if reach else "all tokens are put back at their places"
+        raise RequestError(
+            f"--size-bias positions does nothing here: {why}",
+            fix="Leave it out, or take a method that merges, such as --method kcenter_merge.",
+        )
+    return source.read_by_position()

@@ -1,0 +1,108 @@
+"""Prefill of transformers' decoders that reads slots at the positions of their members; see `zoo.members`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..zoo.members import Members, seen_up_to, taken
+from .attention import KeyValue
+
+if TYPE_CHECKING:
+    from .language import LanguageDecoder
+
+
+@dataclass(frozen=True)
+class ByPosition:
+    """The keys and values of one prefill; called with a layer's attention, its keys and values [B, G, P + K, d].
+
+    Attributes:
+        slot: see `Members`.
+        turned: kind of layer, where they rotate differently, else "" -> cos and sin of the distance from each member's
+            slot to it, as the model's rotary embedding gives them.
+        offset: ids before the tokens.
+        keep: K.
+    """
+
+    slot: Tensor
+    turned: Mapping[str, tuple[Tensor, Tensor]]
+    offset: int
+    keep: int
+
+    @classmethod
+    def of(cls, model: Any, members: Members, rows: Tensor, kept: Tensor, offset: int) -> ByPosition:
+        """Find the rotations.
+
+        Args:
+            model: of transformers, without its head.
+            members: of the kept tokens.
+            rows: [R, N] int64, the positions of all tokens.
+            kept: [B, K] int64.
+            offset: ids before the tokens.
+        """
+        away = rows[:, None] - rows[:, kept.gather(1, members.slot)]
+        away, like, turned = away[0] if len(away) == 1 else away, members.bias, {}
+        for kind in getattr(model.rotary_emb, "layer_types", [""]):
+            cos, sin = model.rotary_emb(like, away, *([kind] if kind else []))
+            # What scales a rotation, as YaRN does, has scaled the key already.
+            scale = getattr(model.rotary_emb, f"{kind}_attention_scaling" if kind else "attention_scaling")
+            turned[kind] = cos / scale, sin / scale
+        return cls(members.slot, turned, offset, kept.shape[1])
+
+    def __call__(self, module: nn.Module, key: Tensor, value: Tensor) -> KeyValue:
+        """[B, G, P + N, d] of both: those of the members in the place of the slots."""
+        # By the layer's own code: families pair channels differently, and some rotate only a part of them.
+        rotate: Any = sys.modules[type(module).__module__].apply_rotary_pos_emb  # type: ignore[attr-defined]
+        keys, kind = self._members(key), "" if "" in self.turned else str(module.layer_type)
+        keys = rotate(keys, keys, *self.turned[kind])[1]
+        return self._woven(key, keys), self._woven(value, self._members(value))
+
+    def _members(self, x: Tensor) -> Tensor:
+        return taken(x[:, :, self.offset : self.offset + self.keep], self.slot)
+
+    def _woven(self, x: Tensor, members: Tensor) -> Tensor:
+        return torch.cat([x[:, :, : self.offset], members, x[:, :, self.offset + self.keep :]], 2)
+
+
+def by_position(
+    decoder: LanguageDecoder, kept: Tensor, assignment: Tensor, token_bias: Tensor, last: Tensor
+) -> tuple[Tensor, ByPosition]:
+    """What prefill is told to read the members of its slots.
+
+    Args:
+        decoder: whose prefill it is.
+        kept: [B, K] int64.
+        assignment: [B, N] int64.
+        token_bias: [B, K].
+        last: [B] int64, the place of the prompt's last id among P + K.
+
+    Returns:
+        The mask [B, 1, P + K, P + N], and the keys that it is for.
+    """
+    rows, offset, length = decoder.positions.rows, decoder.offset, decoder.prompt_length
+    members = Members.of(kept, assignment, token_bias)
+    mask = _seen(decoder, kept, rows.shape[1], last)
+    bias = F.pad(members.bias, (offset, length - offset))
+    return mask + bias[:, None, None], ByPosition.of(decoder.model, members, rows, kept, offset)
+
+
+def _seen(decoder: LanguageDecoder, kept: Tensor, tokens: int, last: Tensor) -> Tensor:
+    """Who sees whom, [B, 1, P + K, P + N]."""
+    keep, offset, whole = kept.shape[1], decoder.offset, decoder.prompt_length + tokens
+    ids = torch.arange(whole).expand(len(kept), -1)
+    place = torch.cat([ids[:, :offset], kept + offset, ids[:, offset + tokens :]], 1)
+    mask = seen_up_to(place, whole)
+    if decoder.image_sees == "image":
+        asks, is_read = (
+            (offset <= one) & (one < offset + tokens) for one in (place[:, None, :, None], ids[:, None, None])
+        )
+        return torch.where(asks & is_read, 0.0, mask)
+    if decoder.image_sees == "prompt":
+        return torch.where(ids[:, None, None] <= (last + tokens - keep)[:, None, None, None], 0.0, mask)
+    return mask

@@ -1,0 +1,94 @@
+"""A prompt whose slots are read as all of their members, in transformers' own code, by hooks around its attentions.
+
+Nothing here turns a key: every attention gets the whole uncompressed sequence, in which each token is a copy of its
+slot, and of what it gives, and of what it caches, the rows of the slots' own places are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+_NEVER = -1e9
+
+
+class Whole:
+    """The uncompressed sequence that stands for one prompt of L = P' + K ids and slots; L' = P' + N.
+
+    Args:
+        language: of transformers.
+        span: where the K slots begin in the prompt, and P', its ids.
+        kept: [1, K] int64.
+        assignment: [1, N] int64.
+        bias: [1, K], log of the sizes.
+        positions: [R, 1, L'] int64, of the whole sequence.
+        sees: see `LanguageDecoder.image_sees`.
+    """
+
+    def __init__(
+        self,
+        language: Any,
+        span: tuple[int, int],
+        kept: Tensor,
+        assignment: Tensor,
+        bias: Tensor,
+        positions: Tensor,
+        sees: Literal["before", "image", "prompt"],
+    ) -> None:
+        self._language = language
+        start, ids = span
+        slots, tokens = kept[0].tolist(), assignment.shape[1]
+        into = {at: slot for at, slot in enumerate(assignment[0].tolist()) if slot >= 0}
+        into = {place: slot for slot, place in enumerate(slots)} | into
+        members = [list(into.values()).count(slot) for slot in range(len(slots))]
+        weights = [float(bias[0, into[at]]) - float(torch.tensor(members[into[at]]).log()) if at in into else _NEVER
+                   for at in range(tokens)]  # fmt: skip
+        behind = range(start + len(slots), ids + len(slots))
+        # Of each place in the whole sequence the one in the prompt, and of each of those the other.
+        self._row = torch.tensor([*range(start), *(start + into.get(at, 0) for at in range(tokens)), *behind])
+        self._own = torch.tensor([*range(start), *(start + at for at in slots), *(range(start + tokens, ids + tokens))])
+        length = ids + tokens
+        hidden = torch.ones(length, length).triu(1) * _NEVER
+        if sees == "image":
+            hidden[start : start + tokens, start : start + tokens] = 0
+        if sees == "prompt":
+            hidden[:] = 0
+        hidden[:, start : start + tokens] += torch.tensor(weights)
+        self._mask, self._positions = hidden[None, None], positions
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Inside, the language model reads a prompt so."""
+        handles = []
+        for layer in self._language.layers:
+            if hasattr(layer, "self_attn"):
+                handles.append(layer.self_attn.register_forward_pre_hook(self._before, with_kwargs=True))
+                handles.append(layer.self_attn.register_forward_hook(self._behind, with_kwargs=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _before(
+        self, attention: Any, args: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        hidden = args[0] if args else named["hidden_states"]
+        if hidden.shape[1] == 1:
+            return args, named
+        whole, rotary = hidden[:, self._row], self._language.rotary_emb
+        kind = [attention.layer_type] if hasattr(rotary, "layer_types") else []
+        places = self._positions[0] if len(self._positions) == 1 else self._positions
+        changed = {**named, "attention_mask": self._mask, "position_embeddings": rotary(whole, places, *kind)}
+        return ((whole, *args[1:]), changed) if args else (args, {**changed, "hidden_states": whole})
+
+    def _behind(self, attention: Any, _: Any, named: dict[str, Any], output: tuple[Any, ...]) -> Any:
+        if output[0].shape[1] == 1:
+            return output
+        cached = named["past_key_values"].layers[attention.layer_idx]
+        cached.keys, cached.values = cached.keys[:, :, self._own], cached.values[:, :, self._own]
+        return (output[0][:, self._own], *output[1:])
