@@ -67,8 +67,8 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
     type=click.Choice(["auto", "positions", "off"]),
     default="auto",
     show_default=True,
-    help="How merged tokens count: auto adds log(size) in attention; positions: and prefill reads them at the positions "
-    "of all that is in them, for videos above all.",
+    help="How merged tokens count. auto: log(size) is added in attention; positions: and prefill reads them at the "
+    "positions of all that is in them, which videos gain by.",
 )
 @click.option(
     "--assume-no-padding", is_flag=True, help="Masks that depend on an input mask nothing; the manifest says so."

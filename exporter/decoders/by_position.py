@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,31 @@ from torch.nn import functional as F
 
 from ..zoo.members import Members, seen_up_to, taken
 from .attention import KeyValue
+from .positions import Positions
 
-if TYPE_CHECKING:
-    from .language import LanguageDecoder
+
+class Decoder(Protocol):
+    """What is read of a `LanguageDecoder`."""
+
+    @property
+    def model(self) -> Any:
+        """Of transformers, without its head."""
+
+    @property
+    def positions(self) -> Positions:
+        """Of the N tokens."""
+
+    @property
+    def offset(self) -> int:
+        """Ids before the tokens."""
+
+    @property
+    def prompt_length(self) -> int:
+        """P."""
+
+    @property
+    def image_sees(self) -> str:
+        """See there."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +80,7 @@ class ByPosition:
     def __call__(self, module: nn.Module, key: Tensor, value: Tensor) -> KeyValue:
         """[B, G, P + N, d] of both: those of the members in the place of the slots."""
         # By the layer's own code: families pair channels differently, and some rotate only a part of them.
-        rotate: Any = sys.modules[type(module).__module__].apply_rotary_pos_emb  # type: ignore[attr-defined]
+        rotate: Any = sys.modules[type(module).__module__].apply_rotary_pos_emb
         keys, kind = self._members(key), "" if "" in self.turned else str(module.layer_type)
         keys = rotate(keys, keys, *self.turned[kind])[1]
         return self._woven(key, keys), self._woven(value, self._members(value))
@@ -71,7 +93,7 @@ class ByPosition:
 
 
 def by_position(
-    decoder: LanguageDecoder, kept: Tensor, assignment: Tensor, token_bias: Tensor, last: Tensor
+    decoder: Decoder, kept: Tensor, assignment: Tensor, token_bias: Tensor, last: Tensor
 ) -> tuple[Tensor, ByPosition]:
     """What prefill is told to read the members of its slots.
 
@@ -92,7 +114,7 @@ def by_position(
     return mask + bias[:, None, None], ByPosition.of(decoder.model, members, rows, kept, offset)
 
 
-def _seen(decoder: LanguageDecoder, kept: Tensor, tokens: int, last: Tensor) -> Tensor:
+def _seen(decoder: Decoder, kept: Tensor, tokens: int, last: Tensor) -> Tensor:
     """Who sees whom, [B, 1, P + K, P + N]."""
     keep, offset, whole = kept.shape[1], decoder.offset, decoder.prompt_length + tokens
     ids = torch.arange(whole).expand(len(kept), -1)

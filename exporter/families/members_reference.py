@@ -58,12 +58,13 @@ class Whole:
         if sees == "prompt":
             hidden[:] = 0
         hidden[:, start : start + tokens] += torch.tensor(weights)
-        self._mask, self._positions = hidden[None, None], positions
+        self._mask, self._positions, self._first = hidden[None, None], positions, 0
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
         """Inside, the language model reads a prompt so."""
-        handles = []
+        rotary = self._language.rotary_emb
+        handles = [rotary.register_forward_pre_hook(self._count, with_kwargs=True)]
         for layer in self._language.layers:
             if hasattr(layer, "self_attn"):
                 handles.append(layer.self_attn.register_forward_pre_hook(self._before, with_kwargs=True))
@@ -74,15 +75,21 @@ class Whole:
             for handle in handles:
                 handle.remove()
 
+    def _count(self, _: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Positions begin at 1 in some families, whatever `generate` is given."""
+        places = args[1] if len(args) > 1 else named["position_ids"]
+        if places.shape[-1] > 1:
+            self._first = int(places.flatten()[0] - self._positions.flatten()[self._own[0]])
+
     def _before(
         self, attention: Any, args: tuple[Any, ...], named: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         hidden = args[0] if args else named["hidden_states"]
         if hidden.shape[1] == 1:
             return args, named
-        whole, rotary = hidden[:, self._row], self._language.rotary_emb
-        kind = [attention.layer_type] if hasattr(rotary, "layer_types") else []
-        places = self._positions[0] if len(self._positions) == 1 else self._positions
+        whole, rotary = hidden[:, self._row], self._language.rotary_emb.forward
+        kind = [attention.layer_type] if hasattr(self._language.rotary_emb, "layer_types") else []
+        places = (self._positions[0] if len(self._positions) == 1 else self._positions) + self._first
         changed = {**named, "attention_mask": self._mask, "position_embeddings": rotary(whole, places, *kind)}
         return ((whole, *args[1:]), changed) if args else (args, {**changed, "hidden_states": whole})
 
@@ -91,4 +98,6 @@ class Whole:
             return output
         cached = named["past_key_values"].layers[attention.layer_idx]
         cached.keys, cached.values = cached.keys[:, :, self._own], cached.values[:, :, self._own]
+        if hasattr(cached, "cumulative_length"):
+            cached.cumulative_length = len(self._own)
         return (output[0][:, self._own], *output[1:])

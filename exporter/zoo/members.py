@@ -2,8 +2,8 @@
 
 A merged token stands for several, its members, and has one position, although they were at several. log(size) gives it
 their weight. Here prefill further gives it their positions: an id or a slot attends to each member, whose key is that
-of its slot, rotated as if it were at the member's own position, and whose value is that of its slot. So there are N keys
-for K slots, where only the slots and ids ask. DyMU (arXiv 2504.17040, section 3.3) lets all N ask.
+of its slot, rotated as if it were at the member's own position, and whose value is that of its slot. So there are N
+keys for K slots, where only the slots and ids ask. DyMU (arXiv 2504.17040) lets all N ask.
 
 A member's key is its slot's key, rotated further by the distance between the two: rotations add. The KV cache holds the
 K slots, each at its own position, and decode reads them with log(size).
