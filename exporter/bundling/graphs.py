@@ -320,7 +320,8 @@ def _language_samples(
     for number in range(len(encoded)):
         # Several images, where the graphs take them, are those of the samples behind this one.
         images = [encoded[(number + further) % len(encoded)] for further in range(source.images)]
-        for graph, fed, _ in language_runs(graphs, language_values(joined(images))):
+        values = joined(images) if len(images) > 1 else images[0]
+        for graph, fed, _ in language_runs(graphs, language_values(values)):
             samples.setdefault(graph.role, []).append(fed)
     return samples
 

@@ -91,7 +91,7 @@ class Language:
             size_bias=True,
             seam=SeamRecord(kind="", graph="encoder", tensor=""),
         )
-        self._read = ("tokens", "kept_indices", "sizes", *(["assignment"] if generation.by_position else []))
+        self._read = generation.reads
         self._variant = Variant(name="exam", compression=[record], graphs={}, generation=generation)
 
     @classmethod

@@ -63,6 +63,11 @@ def _refusal(bundle: Bundle, variant: Variant, target: str) -> tuple[str, str] |
             f"its graphs have places for {record.images} images, and {target} hands over the tokens of one",
             "Export it again without --images.",
         )
+    if record.by_position:
+        return (
+            f"its prefill reads merged tokens by position, and {target} does not hand it which token went where",
+            f"Export it again without --size-bias positions. {run}",
+        )
     if "text" in variant.graphs or len(variant.graphs["encoder"].inputs) > 1:
         return f"its encoder keeps tokens by the question, and {target} gives an encoder no text", (
             f"Export it with a method that does not read the question. {run}"

@@ -72,6 +72,8 @@ def export_to(
             seen = picture if isinstance(picture, PreprocessRecord) else None
             tower = Tower(models["encoder"], chosen, seen, size_bias == "auto" and merges(chosen))
             notes = BESIDE[target](writer, tower, llm, step)
+            if chosen.generation is not None and chosen.generation.by_position:
+                notes = [*notes, "the bundle's own prefill reads merged tokens by position; this one is told log(size)"]
         files = writer.commit_files()
     return {
         "target": target,

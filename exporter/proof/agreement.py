@@ -66,7 +66,7 @@ def agreement_probes(
     record = variant.generation
     assert record is not None, "there are language graphs"
     method = {"least": LEAST[weights] if least is None else least, "weights": weights}
-    inputs = [{name: one[name] for name in ("tokens", "kept_indices", "sizes")} for one in encoded]
+    inputs = [{name: one[name] for name in record.reads} for one in encoded]
     prompts, limit = [_prompts(source, record, one) for one in inputs], min(_LONGEST, record.max_new_tokens)
     passage = _passage(source, record)[:limit]
     texts: list[tuple[Arrays, list[int], list[int]]] = []

@@ -84,8 +84,7 @@ def answer_probes(source: Source, variant: Variant, encoded: Sequence[Arrays], w
         if answered is None:
             return []
         how = {"prompt": list(source.proof_prompt(*images)), "limit": limit, "own_picks": not same}
-        read = ("tokens", "kept_indices", "sizes", *(["assignment"] if record.by_position else []))
-        inputs = {name: own[name] for name in read}
+        inputs = {name: own[name] for name in record.reads}
         probes.append(Probe(ANSWERS, "decode", inputs, stored(answered, limit), how))
     return probes
 

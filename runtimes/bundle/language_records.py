@@ -118,6 +118,11 @@ class GenerationRecord(Strict):
     placeholder: Annotated[int, Field(ge=0)] | None = None
     by_position: Literal[True] | None = None
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The encoder's outputs that generation reads."""
+        return ("tokens", "kept_indices", "sizes", *(["assignment"] if self.by_position else []))
+
     @model_validator(mode="after")
     def _images_are_placed(self) -> GenerationRecord:
         if (self.images is None) != (self.placeholder is None):

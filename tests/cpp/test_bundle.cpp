@@ -151,7 +151,7 @@ TEST_CASE("no path leaves the folder") {
 TEST_CASE("schema versions") {
     CHECK(changed("\"1.0\"", "\"1.7\"").schema == "1.7");
     CHECK(changed("\"1.0\"", "\"2.0\"").schema == "2.0");
-    // 2.5 is known here, so its unknown keys are refused; those of 2.6 are not.
+    // 2.6 is known here, so its unknown keys are refused; those of 2.7 are not.
     const std::string weights = R"("toy-0.5", "llm_weights": {"weights": "int4", "form": "MatMulNBits"})";
     const auto with_key = [&](const std::string& schema, const std::string& key) {
         return parse(with(with(toy::kManifest, "\"toy-0.5\"", key), "\"1.0\"", schema));
@@ -159,8 +159,8 @@ TEST_CASE("schema versions") {
     CHECK(with_key("\"2.1\"", weights).variants.size() == 1);
     const std::string rebuilt = R"("size_bias": true, "rebuilt": {"tensors": ["t"], "tokens": 4})";
     CHECK(parse(with(with(toy::kManifest, "\"size_bias\": true", rebuilt), "\"1.0\"", "\"2.4\"")).variants.size() == 1);
-    CHECK(with_key("\"2.6\"", R"("toy-0.5", "later": 1)").variants.size() == 1);
-    CHECK_SAYS(with_key("\"2.5\"", R"("toy-0.5", "later": 1)"), BundleError, "later");
+    CHECK(with_key("\"2.7\"", R"("toy-0.5", "later": 1)").variants.size() == 1);
+    CHECK_SAYS(with_key("\"2.6\"", R"("toy-0.5", "later": 1)"), BundleError, "later");
     CHECK_SAYS(changed("\"1.0\"", "\"3.0\""), BundleError, "reads 1.x and 2.x (manifest.json). Build a newer tokexport");
     CHECK_SAYS(changed("\"1.0\"", "\"0.9\""), BundleError, "Export it again");
     for (const char* version : {"\"1\"", "\"1.x\"", "\"-1.0\"", "\"1.0.0\"", "\"99999999999.0\"", "1.0", "null"})

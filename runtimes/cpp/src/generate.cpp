@@ -27,13 +27,18 @@ const Tensor& output(const Tensors& tensors, const std::string& role, const std:
     return found->second;
 }
 
-const Tensor& slots(const Tensors& encoded, const std::string& name, std::int64_t kept) {
+// One row, of as many numbers as a field of the generation record says.
+const Tensor& row(const Tensors& encoded, const std::string& name, std::int64_t count, const std::string& field) {
     const Tensor& tensor = output(encoded, "encoder", name);
-    if (tensor.shape() != std::vector<std::int64_t>{1, kept})
-        throw GraphError("the encoder's " + name + " are " + text_of(tensor.shape()) + ", and image_span keeps " +
-                             std::to_string(kept),
+    if (tensor.shape() != std::vector<std::int64_t>{1, count})
+        throw GraphError("the encoder's " + name + " are " + text_of(tensor.shape()) + ", and " + field + " " +
+                             std::to_string(count),
                          "", "Export the bundle again.");
     return tensor;
+}
+
+const Tensor& slots(const Tensors& encoded, const std::string& name, std::int64_t kept) {
+    return row(encoded, name, kept, "image_span keeps");
 }
 
 // kept_indices and sizes: the encoder's, or all tokens where it keeps them all.
@@ -165,6 +170,7 @@ Tensors prefill(const Run& run, const GenerationRecord& record, const Tensors& e
         inputs["inputs_embeds"] = output(run("embed", std::move(read)), "embed", "inputs_embeds");
         const auto kept = static_cast<std::int64_t>(answer.kept_indices.size());
         inputs["kept_indices"] = widened(Tensor::of({1, kept}, answer.kept_indices), record);
+        if (record.by_position) inputs["assignment"] = row(encoded, "assignment", record.tokens_in, "tokens_in is");
     }
     return run("prefill", std::move(inputs));
 }

@@ -134,6 +134,11 @@ GenerationRecord generation_of(const Field& field) {
     if (images) record.images = images->integer(2, kMostImages);
     if (placeholder) record.placeholder = placeholder->integer(0, record.vocabulary - 1);
     field.must(!images || !record.cross, "a prompt has no places for images in cross-attention");
+    if (const auto by_position = fields.optional("by_position")) {
+        record.by_position = by_position->boolean();
+        by_position->must(record.by_position, "it is true, or absent");
+        by_position->must(!images && !record.cross, "it is of prompts with one image");
+    }
     if (const auto prompt = fields.optional("prompt")) check_prompt(*prompt, record);
     fields.done();
     return record;

@@ -11,7 +11,7 @@ inline const char* const kAgain = "Export it again, or copy it again in full.";
 constexpr int kNewestManifest = 2, kNewestSidecar = 1;
 
 // The newest minor version of the manifest's newest major one; of all others it is 0.
-constexpr int kManifestMinor = 5;
+constexpr int kManifestMinor = 6;
 
 // The major version, from 1 to `newest`. BundleError: another one, or no version at all.
 int major_version(const std::string& schema, const std::string& where, int newest);

@@ -65,6 +65,7 @@ struct GenerationRecord {
     std::optional<SpeechRecord> speech = {};        // none: a prompt begins with `bos`
     std::int64_t images = 1;                        // I, as many as a prompt may have
     std::int64_t placeholder = -1;                  // with several: the id that stands in a prompt for each
+    bool by_position = false;  // prefill takes `assignment`, and reads slots at the positions of all tokens in them
 };
 
 // The inputs of the graph `text`.
