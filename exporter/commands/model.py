@@ -13,7 +13,19 @@ from ...files import size
 from .. import completion, render, tables
 from ..evaluate.usefulness import judge
 from ..progress import progress, verbose
-from .shared import NUMBER, OUT, WHOLE, clip_options, common, frames_again, input_shape, rebuild_option, settings, sizes
+from .shared import (
+    NUMBER,
+    OUT,
+    WHOLE,
+    clip_options,
+    common,
+    frames_again,
+    input_shape,
+    rebuild_option,
+    settings,
+    size_bias_option,
+    sizes,
+)
 
 # Status of the second verdict -> its heading.
 _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHANCE", "unknown": "usefulness"}
@@ -62,14 +74,7 @@ _USE = {"useful": "useful", "unclear": "NO CLEAR GAIN", "worse": "WORSE THAN CHA
     help="Fit the graphs to this device, or refuse; `tokexport devices` lists them. FILE.toml is one of your own.",
 )
 @click.option("--parts", type=click.Choice(["encoder", "all"]), default="all", show_default=True)
-@click.option(
-    "--size-bias",
-    type=click.Choice(["auto", "positions", "off"]),
-    default="auto",
-    show_default=True,
-    help="How merged tokens count. auto: log(size) is added in attention; positions: and prefill reads them at the "
-    "positions of all that is in them, which videos gain by.",
-)
+@size_bias_option("auto", "positions", "off")
 @click.option(
     "--assume-no-padding", is_flag=True, help="Masks that depend on an input mask nothing; the manifest says so."
 )

@@ -79,6 +79,19 @@ rebuild_option = click.option(
     help="With a --seam in the encoder, as encoder_layer:I: put all tokens back at their places behind its last layer.",
 )
 
+
+def size_bias_option(*ways: str) -> Callable[[F], F]:
+    """How merged tokens count: those ways of `bundling.size_bias.SizeBias` that a command knows."""
+    return click.option(
+        "--size-bias",
+        type=click.Choice(ways),
+        default="auto",
+        show_default=True,
+        help="How merged tokens count. auto: log(size) is added in attention; positions: and prefill reads them at the "
+        "positions of all that is in them, which videos gain by.",
+    )
+
+
 _MEASURING = (
     click.argument("source", required=False, shell_complete=completion.sources),
     click.option(
@@ -103,6 +116,7 @@ _MEASURING = (
         help="Where all methods go; `tokexport inspect` lists the seams of a file.",
     ),
     rebuild_option,
+    size_bias_option("auto", "positions"),
     click.option("--seeds", type=WHOLE, default=3, show_default=True, help="How many sets of questions."),
     click.option("--questions", type=WHOLE, default=1024, show_default=True, help="Questions in a set."),
     click.option(

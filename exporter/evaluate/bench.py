@@ -150,13 +150,22 @@ class Bench:
         }
         return interleaved(runs, ROUNDS)
 
-    def prefill_times(self, tokens: int, keep: int) -> dict[str, float]:
-        """Milliseconds of prefill at B = 1 on one thread, for all `tokens` and for `keep` of them."""
-        return interleaved({"uncompressed_ms": self._prefill(tokens), "prefill_ms": self._prefill(keep)}, ROUNDS)
+    def prefill_times(self, tokens: int, keep: int, *, by_position: bool = False) -> dict[str, float]:
+        """Milliseconds of prefill at B = 1 on one thread, for all `tokens` and for `keep` of them.
 
-    def _prefill_of(self, keep: int) -> Callable[[], Any]:
+        Args:
+            tokens: N.
+            keep: K.
+            by_position: whether these are read at the positions of all that is in them.
+        """
+        runs = {"uncompressed_ms": self._prefill(tokens, False), "prefill_ms": self._prefill(keep, by_position)}
+        return interleaved(runs, ROUNDS)
+
+    def _prefill_of(self, keep: int, by_position: bool) -> Callable[[], Any]:
         from ..sources.torch_export import export_graph
 
-        graph = next(graph for graph in self.source.language(keep) if graph.role == "prefill")
+        alike = self.source.by_position == by_position
+        source = self.source if alike else replace(self.source, by_position=by_position)
+        graph = next(graph for graph in source.language(keep) if graph.role == "prefill")
         feeds: dict[str, np.ndarray] = {name: value.numpy() for name, value in graph.inputs.items()}  # type: ignore[union-attr]
         return partial(ort_runner(export_graph(graph), threads=1), feeds)

@@ -152,6 +152,7 @@ def _command(request: Request, device: str | None, point: Point | None) -> str |
     words += ["--keep", str(point.keep)]
     words += ["--seam", request.seam] if request.seam != "auto" else []
     words += ["--rebuild"] if request.rebuild else []
+    words += ["--size-bias", request.size_bias] if request.size_bias != "auto" and compressor.method.merges else []
     words += ["--parts", request.parts] if request.parts != "all" else []
     words += ["--frames", str(request.frames)] if request.frames is not None else []
     words += ["--fps", f"{request.fps:g}"] if request.fps is not None else []

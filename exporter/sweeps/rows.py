@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from ...errors import RequestError, TokexportError
@@ -93,6 +94,7 @@ class Plan:
             "versions": {"tokexport": __version__, **versions()},
             **({"seam": bench.base.where} if bench.base.where != "auto" else {}),
             **({"rebuild": True} if bench.base.rebuild else {}),
+            **({"by_position": True} if bench.source.by_position else {}),
         }
         self._tokens = bench.base.seam(make("uniform")).tokens
 
@@ -179,7 +181,11 @@ class Plan:
         row.encoder = [self._cell("encoder", row.compressor, row.keep, encoder, **facts, **here)]
         if self._generates:
             total, own = bench.leaving(self._tokens), bench.leaving(row.keep)
-            row.prefill = [self._cell("prefill", None, own, lambda: bench.prefill_times(total, own), **here)]
+            # Only merged tokens have positions besides their own.
+            apart = bench.source.by_position and row.compressor is not None and row.compressor.method.merges
+            here |= {"merged": True} if apart else {}
+            times = partial(bench.prefill_times, total, own, by_position=apart)
+            row.prefill = [self._cell("prefill", None, own, times, **here)]
         return row
 
     def _figure(self, compressor: Compressor, own: int, keep: int, size_bias: bool) -> list[Cell]:

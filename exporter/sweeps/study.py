@@ -52,6 +52,7 @@ class Request:
     frames: int | None = None
     fps: float | None = None
     rebuild: bool = False
+    size_bias: str = "auto"
 
     @property
     def budgets(self) -> list[Budget]:
@@ -99,7 +100,8 @@ class Study:
         request.check()
         asked = [method_of(text) for text in request.methods]
         self.request, self.tried, self._asked = request, tried, asked
-        self.source = open_source(request.source, parts=request.parts, clip=clip_of(request.frames, request.fps))
+        opened = open_source(request.source, parts=request.parts, clip=clip_of(request.frames, request.fps))
+        self.source = opened.read_by_position() if request.size_bias == "positions" else opened
         _check_task(self.source, asked, request.inputs, request.prompt)
         variants.check_places(self.source, [Step(make("uniform"), None, 1, request.seam, rebuild=request.rebuild)])
         self.bench = Bench(self.source, request.seam, request.rebuild)

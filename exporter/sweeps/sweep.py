@@ -42,6 +42,7 @@ def sweep(
     fps: float | None = None,
     seam: str = "auto",
     rebuild: bool = False,
+    size_bias: str = "auto",
     workers: int = 1,
     scheduler: str | None = None,
     advance: Advance = log_of,
@@ -60,6 +61,7 @@ def sweep(
         frames, fps: as in `pipeline.export`.
         seam: where all methods go; ``auto``: each where its paper has it.
         rebuild: with a seam in the encoder, of methods and baselines alike, as in `pipeline.export`.
+        size_bias: ``auto`` or ``positions``, likewise.
         workers: processes that compute cells side by side, each with the model open.
         scheduler: address of a Dask scheduler whose workers compute them instead.
         advance: called after each cell: how many are done, how many there are, and what it was.
@@ -74,7 +76,8 @@ def sweep(
     from .picture import draw
 
     asked = (seeds, questions, inputs, prompt, parts, seam)
-    request = Request(source, tuple(methods), tuple(ratios) or RATIOS, *asked, frames=frames, fps=fps, rebuild=rebuild)
+    more = {"frames": frames, "fps": fps, "rebuild": rebuild, "size_bias": size_bias}
+    request = Request(source, tuple(methods), tuple(ratios) or RATIOS, *asked, **more)  # type: ignore[arg-type]
     compute = compute_by(request, workers, scheduler)
     result, folder = measured(Study(request), out, compute, advance)
     (folder / TABLE).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -159,6 +159,14 @@ TEST_CASE("schema versions") {
     CHECK(with_key("\"2.1\"", weights).variants.size() == 1);
     const std::string rebuilt = R"("size_bias": true, "rebuilt": {"tensors": ["t"], "tokens": 4})";
     CHECK(parse(with(with(toy::kManifest, "\"size_bias\": true", rebuilt), "\"1.0\"", "\"2.4\"")).variants.size() == 1);
+    const auto read = [&](const std::string& value) {
+        const std::string span = R"("image_span": [1, 2], "by_position": )" + value;
+        return parse(with(with(toy::kManifest, "\"image_span\": [1, 2]", span), "\"1.0\"", "\"2.6\""));
+    };
+    CHECK(read("true").variants[0].generation->by_position);
+    CHECK_FALSE(read("null").variants[0].generation->by_position);
+    CHECK_SAYS(read("false"), BundleError, "it is true, or absent");
+    CHECK_SAYS(read(R"(true, "images": 2, "placeholder": 3)"), BundleError, "of prompts with one image");
     CHECK(with_key("\"2.7\"", R"("toy-0.5", "later": 1)").variants.size() == 1);
     CHECK_SAYS(with_key("\"2.6\"", R"("toy-0.5", "later": 1)"), BundleError, "later");
     CHECK_SAYS(changed("\"1.0\"", "\"3.0\""), BundleError, "reads 1.x and 2.x (manifest.json). Build a newer tokexport");

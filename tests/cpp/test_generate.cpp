@@ -58,6 +58,24 @@ float number(const Call& call, const std::string& name) { return *call.inputs.at
 
 }  // namespace
 
+TEST_CASE("by position prefill is told which slot each token went into, and decode is not") {
+    Scripted graphs{{3, kEos}};
+    Variant made = variant();
+    made.generation->by_position = true;
+    CHECK_SAYS(greedy(std::ref(graphs), made, encoded(), {1, 5, 5}), GraphError, "no output assignment");
+    graphs.calls.clear();
+    Tensors given = encoded();
+    given["assignment"] = Tensor::of<std::int64_t>({1, 4}, {0, 0, -1, 1});
+    greedy(std::ref(graphs), made, given, {1, 5, 5});
+    REQUIRE(graphs.calls.size() == 3);
+    const Tensor& told = graphs.calls[1].inputs.at("assignment");
+    CHECK(Ids(told.values<std::int64_t>(), told.values<std::int64_t>() + 4) == Ids{0, 0, -1, 1});
+    CHECK(graphs.calls[2].inputs.count("assignment") == 0);
+    CHECK(number(graphs.calls[2], "token_bias") == doctest::Approx(std::log(3)));
+    given["assignment"] = Tensor::of<std::int64_t>({1, 2}, {0, 1});
+    CHECK_SAYS(greedy(std::ref(graphs), made, given, {1, 5, 5}), GraphError, "and tokens_in is 4");
+}
+
 TEST_CASE("a state is replaced at every step") {
     Scripted graphs{{3, 4, 5, kEos}, false, true};
     greedy(std::ref(graphs), variant(), encoded(), {1, 5, 5});

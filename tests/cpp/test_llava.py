@@ -43,6 +43,18 @@ def test_a_llava_folder_answers_as_in_python(cpp: Calls, tmp_path: Path) -> None
     assert outcome(cpp.image, "generate", drawn(3), bundle=path, prompt="What is it ?") is RequestError
 
 
+def test_slots_that_are_read_by_position_answer_as_in_python(cpp: Calls, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    folder = tiny_checkpoints.whole_llava(tmp_path / "folder", loud=True)
+    settings = {"method": "kcenter_merge", "ratio": "0.75", "verify": False, "prompt_length": 24, "answer_length": 16}
+    merged, by_position = (
+        export(str(folder), tmp_path / way, size_bias=way, **settings).bundle for way in ("auto", "positions")
+    )
+    ids = load(merged, threads=1).ids("What is in w17 w18 ?")
+    found = answers_alike(cpp, by_position, ids)
+    assert [one["ids"] for one in found] != [one["ids"] for one in answers_alike(cpp, merged, ids)]
+
+
 @pytest.mark.slow
 def test_two_images_are_answered_as_in_python(cpp: Calls, tmp_path: Path) -> None:
     pytest.importorskip("torch")

@@ -72,6 +72,19 @@ def test_every_value_reaches_its_graph() -> None:
     assert first["write_index"].dtype == first["input_ids"].dtype == np.int64
 
 
+def test_by_position_prefill_alone_is_told_which_slot_each_token_went_into() -> None:
+    variant = toy()
+    assert variant.generation is not None
+    variant = variant.model_copy(update={"generation": variant.generation.model_copy(update={"by_position": True})})
+    calls: Calls = []
+    greedy(recorder([5, 2], calls), variant, encoded(assignment=np.array([[0, 0, -1, 1]])), [1, 3, 4])
+    told = [inputs.get("assignment") for _, inputs in calls]
+    assert [one is None for one in told] == [True, False, True]
+    np.testing.assert_array_equal(told[1], [[0, 0, -1, 1]])
+    with pytest.raises(GraphError, match=r"reads an assignment \[1, 4\], and it is \[1, 2\]"):
+        greedy(recorder([5, 2], calls), variant, encoded(assignment=np.array([[0, 1]])), [1, 3, 4])
+
+
 def test_a_given_text_is_read_word_by_word() -> None:
     calls: Calls = []
     logits = forced(recorder([5, 6, 2], calls), toy(), encoded(), [1, 3, 4], [7, 8, 2])

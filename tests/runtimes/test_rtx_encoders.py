@@ -181,12 +181,13 @@ def test_half_precision_agrees_with_float32(encoder: Path) -> None:
     assert 0 < len(report.islands) < report.nodes
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_every_graph_of_a_bundle_builds(tmp_path: Path, precision: Any) -> None:
+@pytest.mark.parametrize(("precision", "size_bias"), [("fp32", "auto"), ("fp16", "positions")])
+def test_every_graph_of_a_bundle_builds(tmp_path: Path, precision: Any, size_bias: str) -> None:
     from tokexport.exporter.pipeline import export
     from tokexport.runtimes.bundle.reader import open_bundle
 
-    done = export(out=tmp_path / "b", method="kcenter_merge", keep=21, precision=precision, verify=False)
+    asked = {"method": "kcenter_merge", "keep": 21, "precision": precision, "size_bias": size_bias}
+    done = export(out=tmp_path / "b", verify=False, **asked)
     graphs = open_bundle(done.bundle).variant().graphs
     assert set(graphs) == {"encoder", "embed", "prefill", "decode"}
     assert "plugin" in graphs["encoder"].forms
