@@ -113,6 +113,28 @@ def _left(row: dict[str, Any]) -> str:
     return f"{row['tokens']:.1f} ({row['bucket']})"
 
 
+def idea_by_position() -> str:
+    """log(size) alone, and with members read at their positions, through exported graphs."""
+    found = _read("by_position")
+    ratios = [*next(iter(found["tiny-video"]["rows"].values()))]
+    head = [f"{float(ratio):.0%} removed" for ratio in ratios]
+    lines = ["| model | method | " + " | ".join(head) + " |", "|---" * (2 + len(ratios)) + "|"]
+    for model, measured in found.items():
+        whole = f"{model}, {share(measured['uncompressed'])} with all"
+        for method, cells in measured["rows"].items():
+            shown = [_both(cells[ratio]) if ratio in cells else "" for ratio in ratios]
+            name = f"`{method}`" if any("positions" in cell for cell in cells.values()) else f"*{method}*"
+            lines.append(f"| {whole} | {name} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def _both(cell: dict[str, Any]) -> str:
+    if "positions" not in cell:
+        return share(cell["auto"])
+    gain = _gain({"gain": cell["positions"] - cell["auto"], "stderr": cell["stderr"]})
+    return f"{share(cell['auto'])} / {share(cell['positions'])}<br><sub>{gain}</sub>"
+
+
 def idea_ours() -> str:
     """What came of them, beside the best there were."""
     found = _read("ideas")

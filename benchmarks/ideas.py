@@ -74,6 +74,7 @@ IDEAS: dict[str, dict[str, Way]] = {
         "distance to the members": replace(LOG_SIZE, distance="members"),
         "unmerged": Way(unmerge="all"),
         "unmerged, keys alone": Way(unmerge="keys"),
+        "unmerged, keys alone, in prefill": replace(LOG_SIZE, unmerge="prefill"),
         "unmerged, own differences": Way(unmerge="all", own=True),
         "spread, scalar": replace(LOG_SIZE, spread="scalar"),
         "spread, full": replace(LOG_SIZE, spread="full"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from family_tables import families
 from gpu_record import cells, records
-from idea_tables import idea_merging, idea_ours, idea_picks, idea_same, idea_selecting, idea_words
+from idea_tables import idea_by_position, idea_merging, idea_ours, idea_picks, idea_same, idea_selecting, idea_words
 from method_tables import (
     accuracy,
     best_asr,
@@ -164,7 +164,7 @@ PAGES: dict[str, tuple[Callable[[], str], ...]] = {
     "docs/built-in-models.md": (best_vlm, best_ocr, best_video, best_asr),
     "docs/benchmarks.md": (speed, real_size, inside, first_token, pareto, whole_models, export),
     "docs/families.md": (families,),
-    "docs/ideas.md": (idea_merging, idea_selecting, idea_picks, idea_ours, idea_words, idea_same),
+    "docs/ideas.md": (idea_merging, idea_by_position, idea_selecting, idea_picks, idea_ours, idea_words, idea_same),
     "docs/devices.md": (known_devices,),
     "docs/gpus.md": (gpus,),
     "docs/methods.md": (

@@ -19,6 +19,7 @@ import torch
 from click.testing import CliRunner
 from tokexport.errors import GraphError, RequestError
 from tokexport.exporter.cli import main
+from tokexport.exporter.evaluate.bench import Bench
 from tokexport.exporter.opening import open_source
 from tokexport.exporter.pipeline import export
 from tokexport.exporter.sources.checkpoint import Lengths
@@ -202,3 +203,23 @@ def test_what_has_no_positions_to_read_is_refused(tmp_path: Path) -> None:
 def test_a_way_that_is_not_known_is_refused_in_python() -> None:
     with pytest.raises(RequestError, match="size_bias 'on' is not known"):
         export("tiny-vlm", method="kcenter_merge", ratio="0.75", size_bias="on")
+
+
+def test_what_is_recommended_is_typed_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prefill that reads more keys is timed for what merges, and for nothing else."""
+    asked: list[tuple[int, int, bool]] = []
+
+    def times(_: Any, tokens: int, keep: int, *, by_position: bool) -> dict[str, float]:
+        asked.append((tokens, keep, by_position))
+        return {"uncompressed_ms": 2.0, "prefill_ms": 1.0}
+
+    monkeypatch.setattr(Bench, "times", lambda *_: {"uncompressed_ms": 2.0, "encoder_ms": 1.0, "compressor_ms": 0.1})
+    monkeypatch.setattr(Bench, "prefill_times", times)
+    words = ["--method", "kcenter_merge", "--tokens", "28", "--questions", "64", "--seeds", "1"]
+    result = CliRunner().invoke(
+        main, ["recommend", "tiny-video", *words, "--size-bias", "positions", "-o", str(tmp_path / "s"), "--json"]
+    )
+    found = json.loads(result.stdout)
+    assert found["command"] == "tokexport model tiny-video --method kcenter_merge --keep 28 --size-bias positions"
+    assert found["recommended"]["accuracy"] > 0.58
+    assert set(asked) == {(288, 288, False), (288, 28, False), (288, 28, True)}

@@ -42,7 +42,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(sweep_rows, "SEEDS", 2)
         patch.setattr(Bench, "times", lambda *_: {"uncompressed_ms": 5.0, "encoder_ms": 5.0, "compressor_ms": 0.1})
         patch.setattr(Bench, "smaller_times", lambda *_: {"uncompressed_ms": 5.0, "encoder_ms": 1.0})
-        patch.setattr(Bench, "prefill_times", lambda _, n, k: {"uncompressed_ms": n / 10, "prefill_ms": k / 10})
+        patch.setattr(Bench, "prefill_times", lambda _, n, k, **__: {"uncompressed_ms": n / 10, "prefill_ms": k / 10})
         folder = tmp_path_factory.mktemp("swept")
         patch.chdir(folder)
         tokexport("sweep", *ASKED, *RATIO)

@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             "times": {"encoder_ms": 5.0, "compressor_ms": 0.1},
             "prefill_times": {"prefill_ms": 1.0},
         }.items():
-            patch.setattr(sweep_bench.Bench, name, lambda *_, times=times: {"uncompressed_ms": 9.0, **times})
+            patch.setattr(sweep_bench.Bench, name, lambda *_, times=times, **__: {"uncompressed_ms": 9.0, **times})
         patch.chdir(folder)
         yield folder
 

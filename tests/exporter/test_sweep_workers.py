@@ -52,7 +52,9 @@ def answers_in(folder: str) -> dict[str, Any]:
 def test_two_processes_find_what_one_does_and_times_are_taken_when_they_are_gone(request_, monkeypatch):
     cells, there = cells_of(request_), []
     for name in ("times", "prefill_times"):
-        monkeypatch.setattr(bench.Bench, name, lambda *_: there.append(multiprocessing.active_children()) or {"ms": 1})
+        monkeypatch.setattr(
+            bench.Bench, name, lambda *_, **__: there.append(multiprocessing.active_children()) or {"ms": 1}
+        )
     Cells(Path("one")).complete(cells, lambda cell: None)
     seen: list[Cell] = []
 
