@@ -1,6 +1,6 @@
 """Where compressors sit, and what a LLaVA of real size gains: time to the first token and later ones, and KV bytes.
 
-    python benchmarks/first_token.py [--rounds N] [--folder FOLDER]
+    python benchmarks/first_token.py [--rounds N] [--folder FOLDER] [--only NAME]
 
 CLIP-L/336 and a language model of 0.5B with random weights, as `real_size_models.py` writes it: only costs are
 measured. Each bundle is exported without its proof (its kind is proved in tests); then each answers in turns with
@@ -22,7 +22,7 @@ import torch
 from child import child
 from real_size_models import MODELS
 from real_size_vlm import PROMPT, TOKENS, Bundle
-from report import save
+from report import RESULTS, save
 from tokexport.exporter.timing import interleaved
 
 NAME, MODEL = "first_token", "llava-clip-l-qwen2-0.5b"
@@ -31,19 +31,30 @@ HALVED = _STEP.format("kcenter_merge", "encoder_layer:1/4", "1/2")
 # 86 of the 288 that are left.
 REST = _STEP.format("kcenter_merge", "projector_input", "202/288")
 # In words -> options of `tokexport model`, or the text of a recipe.
+WHOLE = "all tokens"
 BUNDLES: dict[str, list[str] | str] = {
-    "all tokens": ["--method", "uniform", "--keep", "576"],
+    WHOLE: ["--method", "uniform", "--keep", "576"],
     "85% gone before prefill": ["--method", "kcenter_merge", "--ratio", "0.85"],
+    "85% gone before prefill, which reads by position": [
+        "--method",
+        "kcenter_merge",
+        "--ratio",
+        "0.85",
+        "--size-bias",
+        "positions",
+    ],
     "encoder halved": HALVED,
     "encoder halved, 85% gone before prefill": HALVED + REST,
     "fastv: half gone behind two layers": ["--recipe", "fastv"],
 }
 
 
-def exported(folder: Path, scratch: Path) -> dict[str, Path]:
-    """The bundles, in `scratch`."""
+def exported(folder: Path, scratch: Path, names: list[str]) -> dict[str, Path]:
+    """The bundles of these names, and the uncompressed one, in `scratch`."""
     found = {}
     for number, (name, asked) in enumerate(BUNDLES.items()):
+        if name not in (WHOLE, *names):
+            continue
         out = scratch / str(number)
         if isinstance(asked, str):
             (recipe := scratch / f"steps-{number}.toml").write_text(asked)
@@ -106,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="of the encoder and of prefill")
     parser.add_argument("--folder", type=Path, help="where the model lies, or is kept when it was made")
+    parser.add_argument("--only", nargs="*", choices=[*BUNDLES], default=[*BUNDLES], help="the others stay as they are")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
@@ -113,9 +125,12 @@ def main() -> None:
         if not folder.is_dir():
             maker = Path(__file__).with_name("real_size_models.py")
             child([sys.executable, str(maker), MODEL, str(folder)], scratch / "log")
-        table = measured(exported(folder, scratch), asked.rounds)
+        table = measured(exported(folder, scratch, asked.only), asked.rounds)
+        kept = RESULTS / f"{NAME}.json"
+        before = json.loads(kept.read_text())["results"] if kept.is_file() else {}
+        table = {name: table.get(name, before.get(name)) for name in BUNDLES}
         print(json.dumps(table, indent=1))
-        save(NAME, table, f"python benchmarks/{NAME}.py")
+        save(NAME, {name: row for name, row in table.items() if row}, f"python benchmarks/{NAME}.py")
 
 
 if __name__ == "__main__":

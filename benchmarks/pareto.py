@@ -4,10 +4,11 @@
     python benchmarks/pareto.py --tables
 
 tiny-vlm, tiny-video and tiny-asr, and Whisper tiny.en with its trained weights. What a setting loses is what results/
-say of it, on 512 questions or 541 words of human speech; behind the first layer of the encoder it is measured here by
-`tokexport sweep`, whose cells are kept in build/pareto. What it takes is measured here: the encoder and its compressor,
-prefill, and decode of a token, each as the one graph that a bundle has, in turns with all other settings of the model,
-on one thread by this process's own time. Up to token n that is encoder + prefill + (n - 1) x decode.
+say of it, on 512 questions or 541 words of human speech; behind the first layer of the encoder, and where prefill reads
+slots by position, it is measured here by `tokexport sweep`, whose cells are kept in build/pareto. What it takes is
+measured here: the encoder and its compressor, prefill, and decode of a token, each as the one graph that a bundle has,
+in turns with all other settings of the model, on one thread by this process's own time. Up to token n that is encoder +
+prefill + (n - 1) x decode.
 """
 
 from __future__ import annotations
@@ -41,15 +42,22 @@ from tokexport.runtimes.ort.graph import ort_runner
 
 WHISPER = "tiny.en"
 SEAMS = {"behind": "auto", "inside": "encoder_layer:0"}
-RATIOS = {"behind": ("0.5", "0.75", "0.9"), "inside": ("0.5", "0.75")}
+# Behind the encoder too, and read with --size-bias positions.
+BY_POSITION = "by position"
+RATIOS = {"behind": ("0.5", "0.75", "0.9"), "inside": ("0.5", "0.75"), BY_POSITION: ("0.5", "0.75", "0.9")}
 METHODS = {
     "tiny-vlm": ("kcenter_merge", "two_scale", "tome:metric=tokens"),
     "tiny-video": ("kcenter_merge", "prunevid", "tome:metric=tokens"),
     "tiny-asr": ("kcenter_merge", "two_scale", "a_tome:metric=tokens"),
     WHISPER: ("kcenter_merge", "two_scale", "a_tome:metric=tokens"),
 }
-# Its layers see each frame by itself.
-BEHIND_ONLY = ("tiny-video",)
+# The layers of tiny-video's encoder see each frame by itself.
+PLACES = {
+    "tiny-vlm": ("behind", "inside"),
+    "tiny-video": ("behind", BY_POSITION),
+    "tiny-asr": ("behind", "inside"),
+    WHISPER: ("behind", "inside"),
+}
 # Its grid is not in the folder.
 WHISPER_BASELINES = ("uniform", "random", "pool:grid=1500")
 SEEDS = 10
@@ -61,7 +69,7 @@ class Setting:
 
     Attributes:
         method: as after ``--method``; ``uncompressed``.
-        place: one of `SEAMS`.
+        place: one of `SEAMS`, or `BY_POSITION`.
         keep: K.
         loss: answers or words that are wrong beside those of the uncompressed model, as a share of all.
     """
@@ -85,23 +93,30 @@ def settings(model: str) -> list[Setting]:
 
 def _of_questions(model: str) -> Iterator[Setting]:
     wanted = (*METHODS[model], *BASELINES)
-    for place, seam in SEAMS.items():
-        if place == "inside" and model in BEHIND_ONLY:
-            continue
-        told: dict[str, Any] = (
-            json.loads(method_tables.result(model).read_text())
-            if place == "behind"
-            else sweep(
-                model, tables.ROOT / "build" / NAME / model, methods=METHODS[model], ratios=RATIOS[place],
-                questions=512, seeds=1, seam=seam, advance=lambda done, of, what: print(done, of, what, flush=True),
-            )
-        )  # fmt: skip
+    for place in PLACES[model]:
+        told = json.loads(method_tables.result(model).read_text()) if place == "behind" else _swept(model, place)
         whole = told["uncompressed"]
         if place == "behind":
             yield Setting("uncompressed", place, whole["keep"], 0.0)
-        for row in told["rows"]:
+        # By position baselines are what they are behind the encoder.
+        rows = [row for row in told["rows"] if place != BY_POSITION or not row["baseline"]]
+        for row in rows:
             if row["method"] in wanted and row["ratio"] in RATIOS[place] and "accuracy" in row:
                 yield Setting(row["method"], place, row["keep"], round(whole["accuracy"] - row["accuracy"], 4))
+
+
+def _swept(model: str, place: str) -> dict[str, Any]:
+    return sweep(
+        model,
+        tables.ROOT / "build" / NAME / f"{model}-{place.replace(' ', '-')}",
+        methods=METHODS[model],
+        ratios=RATIOS[place],
+        questions=512,
+        seeds=1,
+        seam=SEAMS.get(place, "auto"),
+        size_bias="positions" if place == BY_POSITION else "auto",
+        advance=lambda done, of, what: print(done, of, what, flush=True),
+    )
 
 
 def _of_words() -> Iterator[Setting]:
@@ -125,14 +140,18 @@ def measured(model: str, rounds: int) -> dict[str, dict[str, Any]]:
     asked = settings(model)
     source: Any = open_source(_source(model), parts="all")
     benches = {place: Bench(source, seam) for place, seam in SEAMS.items() if any(s.place == place for s in asked)}
-    encoders = {one.name: _encoder(benches[one.place], one) for one in asked}
-    keeps = dict.fromkeys(one.keep for one in asked)
+    encoders = {one.name: _encoder(benches.get(one.place, benches["behind"]), one) for one in asked}
     turns = partial(interleaved, rounds=rounds, warmup=2, clock=time.process_time)
     took = {"encoder": turns(encoders)}
     del encoders
     for role in ("prefill", "decode"):
-        of_keep = turns({str(keep): _language(source, role, keep) for keep in keeps})
-        took[role] = {one.name: of_keep[str(one.keep)] for one in asked}
+        graphs = {one.name: (role == "prefill" and one.place == BY_POSITION, one.keep) for one in asked}
+        sources = {
+            False: source,
+            True: source.read_by_position() if any(apart for apart, _ in graphs.values()) else None,
+        }
+        of_graph = turns({str(key): _language(sources[key[0]], role, key[1]) for key in dict.fromkeys(graphs.values())})
+        took[role] = {name: of_graph[str(key)] for name, key in graphs.items()}
     table: dict[str, dict[str, Any]] = {}
     for one in asked:
         steps = {role: round(times[one.name], 3) for role, times in took.items()}
@@ -185,14 +204,14 @@ def draw(results: dict[str, dict[str, dict[str, Any]]], target: Path) -> None:
                 if row["method"] == "uncompressed":
                     axes.plot(*at, color="black", marker="*", markersize=12, linestyle="none")
                     continue
-                behind = row["place"] == "behind"
                 colour, marker = (
-                    (GREY if behind else "black", greys[row["method"].partition(":")[0]])
+                    ("black" if row["place"] == "inside" else GREY, greys[row["method"].partition(":")[0]])
                     if is_baseline(row)
                     else styles[row["method"]]
                 )
-                filled = colour if behind else "white"
-                axes.plot(*at, color=colour, marker=marker, markerfacecolor=filled, markersize=7, linestyle="none")
+                filled = {"inside": {"markerfacecolor": "white"}, BY_POSITION: {"fillstyle": "left"}}
+                shape: dict[str, Any] = filled.get(row["place"], {"markerfacecolor": colour})
+                axes.plot(*at, color=colour, marker=marker, markersize=7, linestyle="none", **shape)
             best = [(row[f"to_{n}_ms"] / whole, 100 * row["loss"]) for row in front(rows.values(), n)]
             axes.step(*zip(*best), where="post", color="black", linewidth=1, zorder=0)
             axes.set_yscale("symlog", linthresh=1)
@@ -217,6 +236,9 @@ def draw(results: dict[str, dict[str, dict[str, Any]]], target: Path) -> None:
         markerfacecolor="white",
         linestyle="none",
         label="open, or black: inside the encoder",
+    )
+    grid[0][0].plot(
+        [], [], color="black", marker="o", fillstyle="left", linestyle="none", label="half: read by position"
     )
     handles, labels = grid[0][0].get_legend_handles_labels()
     canvas.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)

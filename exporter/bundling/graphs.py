@@ -168,6 +168,7 @@ def build(
         filled += fill(models[graph.role], inner) if inner else []
         notes += [f"{graph.role}: {note}" for note in said]
     notes += [f"prefill: no plugin form, because {no_plugin(method).what}" for method in _no_plugin(models)]
+    notes += [_by_position(plan.source, inserted.leaving)] if plan.source.by_position else []
     return Built(models, uncompressed, inserted, language, notes, text, steps, inner=filled)
 
 
@@ -175,6 +176,15 @@ def _inner(plan: Plan, keep: int) -> list[tuple[Compressor, Case]]:
     """The compressors between the layers of the language model, which K = `keep` tokens enter."""
     cases = plan.source.inner_cases(keep)
     return [(step.made(case.keep), case) for step, case in zip(plan.source.inner, cases, strict=True) if case.keep]
+
+
+def _by_position(source: Source, keep: int) -> str:
+    record = source.generation(keep)
+    assert record is not None, "there are language graphs"
+    return (
+        f"prefill reads {keep} merged tokens at the positions of all {record.tokens_in} that are in them: its layers "
+        f"compute {keep}, and its attention is over {record.tokens_in}"
+    )
 
 
 def _no_plugin(models: dict[Role, ir.Model]) -> list[str]:

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 SizeBias = Literal["auto", "positions", "off"]
 
 
-def check(size_bias: str) -> None:
-    """Raise `RequestError` where it is none of `SizeBias`."""
-    if size_bias not in get_args(SizeBias):
-        raise RequestError(f"size_bias {size_bias!r} is not known", fix=f"Give {' or '.join(get_args(SizeBias))}.")
+def check(size_bias: str, *known: SizeBias) -> None:
+    """Raise `RequestError` where it is none of those that are `known`; none given: all of `SizeBias`."""
+    known = known or get_args(SizeBias)
+    if size_bias not in known:
+        raise RequestError(f"size_bias {size_bias!r} is not known", fix=f"Give {' or '.join(known)}.")
 
 
 def reading(source: Source, steps: Sequence[Step], size_bias: str) -> Source:

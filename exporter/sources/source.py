@@ -271,8 +271,8 @@ class Source(ABC):
             RequestError: its language graphs cannot, or there are none.
         """
         raise RequestError(
-            f"--size-bias positions is read by the prefill of a decoder whose tokens have positions, and {self.name} "
-            "has none",
+            f"--size-bias positions is read by a prefill whose tokens have positions among words, and the graphs of "
+            f"{self.name} that are asked for have none",
             fix="Leave --size-bias out: log(size) is added wherever the graphs read merged tokens.",
         )
 

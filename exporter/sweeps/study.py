@@ -17,6 +17,7 @@ from ...graph_passes.budget import check_budget, parse_ratio
 from ...graph_passes.compressors import Compressor, make, methods
 from ...graph_passes.compressors.blocks.texts import TEXT
 from ...graph_passes.insertion.sequence import Step
+from ..bundling import size_bias as biases
 from ..bundling import variants
 from ..evaluate.bench import Bench
 from ..evaluate.judges import Folder, Judge, Questions
@@ -75,6 +76,7 @@ class Request:
             raise RequestError(
                 f"{self.seeds} seeds of {self.questions} questions are no questions", fix="Ask at least one of each."
             )
+        biases.check(self.size_bias, "auto", "positions")
         if self.seam.startswith("decoder_layer:"):
             raise RequestError(
                 f"a sweep compares what encoders keep, and seam {self.seam} is in the language model",

@@ -146,6 +146,7 @@ def test_videos_gain_by_it_and_the_bundle_says_so(bundle: Path) -> None:
     accuracy = json.loads((bundle / "parity.json").read_text()) | manifest["parity"]
     # .471 with log(size) alone: docs/ideas.md.
     assert accuracy["accuracy"]["compressed"] > 0.58
+    assert any("28 merged tokens at the positions of all 288" in note for note in accuracy["notes"])
     report = (bundle / "report.html").read_text(encoding="utf-8")
     assert "by position: prefill reads a merged token" in report and "--size-bias positions" in report
 
@@ -183,8 +184,8 @@ def refusal(*asked: str, source: str = "tiny-video") -> str:
 
 def test_what_has_no_positions_to_read_is_refused(tmp_path: Path) -> None:
     budget = ["--method", "kcenter_merge", "--ratio", "0.75"]
-    assert "tiny-asr has none" in refusal(*budget, source="tiny-asr")
-    assert "tiny-video has none" in refusal(*budget, "--parts", "encoder")
+    assert "tiny-asr that are asked for have none" in refusal(*budget, source="tiny-asr")
+    assert "tiny-video that are asked for have none" in refusal(*budget, "--parts", "encoder")
     assert "divprune merges no token" in refusal("--method", "divprune", "--ratio", "0.75")
     inside = ["--seam", "encoder_layer:1", "--rebuild"]
     assert "all tokens are put back at their places" in refusal(*budget, *inside, source="tiny-vlm")
