@@ -104,8 +104,7 @@ def export(
         precision: fp32, fp16 or bf16, as types in the graph; None: fp32, or what is recommended for `device`.
         device: ``NAME`` or ``NAME@TENSORRT`` (`devices.profiles.target`): what it cannot run is refused.
         parts: ``encoder`` leaves the language graphs and the graph text out.
-        size_bias: ``auto`` adds log(sizes) to all attention over merged tokens, and weights means over them by sizes;
-            ``positions``: and prefill reads them at the positions of all that is in them; ``off``.
+        size_bias: ``auto``, ``positions`` or ``off``, how merged tokens count; see `bundling.size_bias`.
         assume_no_padding: masks that depend on an input mask nothing, as the manifest then says; else they are refused.
         input_shapes: of an ONNX file, input name -> sizes, for inputs with dynamic axes other than the batch.
         drop_outputs: of an ONNX file, outputs that are left out, as lengths are that would keep the old count.
@@ -123,7 +122,6 @@ def export(
         RequestError, GraphError, BundleError: exit 2, nothing written. MissingError: exit 3.
         GateError: exit 1; the result is in ``<out>.failed``.
     """
-    biases.check(size_bias)
     asked, name = variants.requests(method, ratio, keep, seam, recipe, params, rebuild)
     fit = device_fit.choose(device, precision)
     held = lengths_of(prompt_length, answer_length, images), image_size_of(image_size), clip_of(frames, fps)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from ...graph_passes.insertion.sequence import Step
     from ..sources.source import Source
 
-# ``auto``: log(sizes) is added wherever attention reads them. ``positions``: so it is, and prefill reads them at the
-# positions of all tokens in them. ``off``: they count as one token.
+# ``auto``: log(sizes) is added to all attention over them, and weights means over them. ``positions``: so it is, and
+# prefill reads them at the positions of all tokens in them. ``off``: they count as one token.
 SizeBias = Literal["auto", "positions", "off"]
 
 
@@ -32,8 +32,9 @@ def reading(source: Source, steps: Sequence[Step], size_bias: str) -> Source:
         size_bias: see `SizeBias`.
 
     Raises:
-        RequestError: what reaches prefill is not merged, or as `Source.read_by_position`.
+        RequestError: another way than these; what reaches prefill is not merged, or as `Source.read_by_position`.
     """
+    check(size_bias)
     if size_bias != "positions":
         return source
     rebuilt = max((number for number, step in enumerate(steps) if step.rebuild), default=-1)

@@ -100,7 +100,7 @@ how many. A token with -1 is not read, but at the place of a slot. Caches and de
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -121,25 +121,14 @@ from .media_records import Preprocess as Preprocess
 from .media_records import PreprocessRecord as PreprocessRecord
 from .media_records import VideoRecord as VideoRecord
 from .media_records import WaveformRecord as WaveformRecord
+from .schemas import IMAGES, INNER, POSITION, REBUILT, STATES, WEIGHTS
+from .schemas import READ as READ
+from .schemas import SCHEMA as SCHEMA
+from .schemas import newest as newest
 from .strict import LARGEST, BundlePath, FileName, Strict
 from .strict import Role as Role
 
-SCHEMA = "2.0"
-# Of bundles with `Variant.llm_weights`, of those with states, of those whose prompts may have several images, of those
-# whose tokens are rebuilt, and of those with compressors inside the language model. All others say 2.0: its readers
-# check them strictly.
-WEIGHTS_SCHEMA, STATES_SCHEMA, IMAGES_SCHEMA, REBUILT_SCHEMA, INNER_SCHEMA = "2.1", "2.2", "2.3", "2.4", "2.5"
-# Of those whose prefill reads slots by position.
-POSITION_SCHEMA = "2.6"
-# Schemas that are read: major version -> its newest minor version.
-READ = {1: 0, 2: 6}
 MANIFEST = "manifest.json"
-
-
-def newest(schemas: Iterable[str]) -> str:
-    """Of schemas such as ``2.5`` the one with the largest numbers."""
-    return max(schemas, key=lambda schema: [int(part) for part in schema.split(".")])
-
 
 # The prefix of hidden files and folders inside a bundle or beside it; then those of a pending replacement, and of the
 # staging folder.
@@ -247,16 +236,16 @@ class Variant(Strict):
     def oldest_schema(self) -> str:
         """That says all of it."""
         if self.generation and self.generation.by_position:
-            return POSITION_SCHEMA
+            return POSITION
         if any(record.seam.graph == "prefill" for record in self.compression):
-            return INNER_SCHEMA
+            return INNER
         if any(record.rebuilt for record in self.compression):
-            return REBUILT_SCHEMA
+            return REBUILT
         if self.generation and self.generation.images:
-            return IMAGES_SCHEMA
+            return IMAGES
         if has_states(self.graphs):
-            return STATES_SCHEMA
-        return WEIGHTS_SCHEMA if self.llm_weights else SCHEMA
+            return STATES
+        return WEIGHTS if self.llm_weights else SCHEMA
 
     @model_validator(mode="after")
     def _text_is_whole(self) -> Variant:

@@ -165,8 +165,8 @@ TEST_CASE("schema versions") {
     };
     CHECK(read("true").variants[0].generation->by_position);
     CHECK_FALSE(read("null").variants[0].generation->by_position);
-    CHECK_SAYS(read("false"), BundleError, "it is true, or absent");
-    CHECK_SAYS(read(R"(true, "images": 2, "placeholder": 3)"), BundleError, "of prompts with one image");
+    CHECK_SAYS(read("false"), BundleError, "it is true, of prompts with one image");
+    CHECK_SAYS(read(R"(true, "images": 2, "placeholder": 3)"), BundleError, "it is true, of prompts with one image");
     CHECK(with_key("\"2.7\"", R"("toy-0.5", "later": 1)").variants.size() == 1);
     CHECK_SAYS(with_key("\"2.6\"", R"("toy-0.5", "later": 1)"), BundleError, "later");
     CHECK_SAYS(changed("\"1.0\"", "\"3.0\""), BundleError, "reads 1.x and 2.x (manifest.json). Build a newer tokexport");

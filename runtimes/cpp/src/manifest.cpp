@@ -136,8 +136,7 @@ GenerationRecord generation_of(const Field& field) {
     field.must(!images || !record.cross, "a prompt has no places for images in cross-attention");
     if (const auto by_position = fields.optional("by_position")) {
         record.by_position = by_position->boolean();
-        by_position->must(record.by_position, "it is true, or absent");
-        by_position->must(!images && !record.cross, "it is of prompts with one image");
+        by_position->must(record.by_position && !images && !record.cross, "it is true, of prompts with one image");
     }
     if (const auto prompt = fields.optional("prompt")) check_prompt(*prompt, record);
     fields.done();
