@@ -11,7 +11,7 @@ import numpy as np
 from ...graph_passes.forms import compressor_nodes
 from ...graph_passes.ir_tools.model_io import load_model
 from ...runtimes.generate import begin
-from ...runtimes.images import in_one
+from ...runtimes.images import in_one, joined
 from ..proof.parity import between
 from .picks import Picks
 
@@ -116,7 +116,7 @@ def inside(variant: Variant, chosen: Sequence[Picks], picks: Picks, before: int)
     left, last = iter(chosen), picks
     for record in variant.compression:
         if record.seam.graph == "prefill":
-            last = last.then(next(left) if record.tokens_out else Picks.none(record.tokens_in))
+            last = last.then(next(left) if record.tokens_out else Picks.none(len(last.kept)))
             found += _stages_of(record, last, variant.grid, before + len(found))
     return found
 
@@ -154,7 +154,9 @@ def _fed(session: Session, role: str, array: np.ndarray, prompt: str | Sequence[
             caught.append(inputs)
         return session.run(role, **inputs)
 
-    begin(run, session.variant, session.encode(array, asked), [session.ids(prompt)])
+    read = [session.run("encoder", **inputs) for inputs in session.encoder_inputs(array, asked)]
+    several = session.variant.generation is not None and session.variant.generation.images
+    begin(run, session.variant, joined(read) if several else read[0], [session.ids(prompt, len(read))])
     return caught
 
 
@@ -169,9 +171,19 @@ def _chosen(session: Session, role: str, fed: Sequence[Arrays]) -> list[Picks]:
         inputs = [tensor.name for tensor in record.inputs.values()]
         run = ort_runner(between(model, inputs, [name for node in nodes for name in node]))
     values = [run({record.inputs[name].name: array for name, array in one.items()}) for one in fed]
-    found = []
+    found, images = [], _there(fed[0])
     for node in nodes:
-        parts = [dict(zip(_OUTPUTS, (one[name] for name in node), strict=True)) for one in values]
+        parts = [
+            dict(zip(_OUTPUTS, (one[name][number : number + 1] for name in node), strict=True))
+            for one in values
+            for number in range(images)
+        ]
         whole = parts[0] if len(parts) == 1 else in_one(parts, parts[0]["assignment"].shape[1])
         found.append(Picks.of(whole))
     return found
+
+
+def _there(fed: Arrays) -> int:
+    """How many images or frames a graph was given, each of which its compressors take by itself."""
+    starts = fed.get("image_starts")
+    return 1 if starts is None else int((starts < fed["inputs_embeds"].shape[1]).sum())
