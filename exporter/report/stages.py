@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -91,7 +91,8 @@ def followed(session: Session, array: np.ndarray, picks: Picks, prompt: str | Se
     found: list[Stage] = []
     last: Picks | None = None
     first = outer[0]
-    for record, chosen in zip(outer, _chosen(session, "encoder", _fed(session, "encoder", array, prompt)), strict=True):
+    fed = _fed(session, "encoder", array, prompt)
+    for record, chosen in zip(outer, _chosen(session, "encoder", fed), strict=True):
         last = last.then(chosen) if last else chosen
         found += _stages_of(record, last, first.seam.grid, len(found))
         if record.rebuilt and record is not outer[-1]:
@@ -100,7 +101,8 @@ def followed(session: Session, array: np.ndarray, picks: Picks, prompt: str | Se
     if prompt and len(outer) < len(records):
         inner = _chosen(session, "prefill", _fed(session, "prefill", array, prompt))
         found += inside(session.variant, inner, picks, len(found))
-    return found
+    # Of a video that is read frame by frame the records say the grid of a frame.
+    return [replace(one, grid=(len(fed), *one.grid)) if len(fed) > 1 and one.grid else one for one in found]
 
 
 def inside(variant: Variant, chosen: Sequence[Picks], picks: Picks, before: int) -> list[Stage]:

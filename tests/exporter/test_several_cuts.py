@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from functools import partial
 from pathlib import Path
@@ -32,8 +33,10 @@ pytest.importorskip("transformers")
 QUESTION = "What is in w17 w18 ?"
 FRAMES = 4
 HYBRID = ["linear_attention", "full_attention", "linear_attention", "linear_attention", "full_attention"]
-LOUD = partial(tiny_checkpoints.whole_llava, depth=4, loud=True)
+LOUD = partial(tiny_checkpoints.whole_llava, depth=3, loud=True)
+DEEP = partial(tiny_checkpoints.whole_llava, depth=4, loud=True)
 QWEN = {kind: partial(tiny_qwen_vl.qwen_vl, kind=kind) for kind in ("Qwen2VL", "Qwen3VL")}
+MERGED = {"method": "kcenter_merge"}
 HYBRIDS = {
     "Qwen3_5": partial(tiny_qwen_vl.qwen_vl, kind="Qwen3_5", num_hidden_layers=5, layer_types=HYBRID),
     "LFM2-VL": tiny_hybrids.lfm2_vl,
@@ -46,10 +49,10 @@ def command(*arguments: object) -> str:
     return result.stdout
 
 
-def agrees(source: Any, counts: tuple[int, ...]) -> None:
+def agrees(source: Any, *counts: int, sizes: tuple[int, ...] = (1, 2, 3)) -> None:
     """About so many images prefill and decode say what transformers says: tokens left, and the scores of two words."""
     for images in counts:
-        found, own = both(source, [1 + number % 3 for number in range(images * source.tokens)], images)
+        found, own = both(source, [*itertools.islice(itertools.cycle(sizes), images * source.tokens)], images)
         assert {name: found[name].tolist() for name in own.picks} == {k: v.tolist() for k, v in own.picks.items()}
         assert np.allclose(np.concatenate([found["logits"], found["next"]]), own.scores, atol=3e-4)
 
@@ -84,11 +87,12 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return LOUD(tmp_path_factory.mktemp("checkpoints") / "deep")
 
 
+@pytest.mark.slow
 def test_each_attention_is_read_of_the_words_behind_each_image(llava):
     found = {}
     for name in ("cls", "words", "raters", "peak"):
         source = cut(llava, ("decoder_layer:1", 9), attention=name, prompt=40, images=3)
-        agrees(source, (2,))
+        agrees(source, 2)
         found[name] = tuple(both(source, images=2)[0]["kept_indices_1"][0].tolist())
     assert len(set(found.values())) == 4
 
@@ -96,31 +100,41 @@ def test_each_attention_is_read_of_the_words_behind_each_image(llava):
 @pytest.mark.parametrize(
     ("make", "steps", "asked"),
     [
-        (LOUD, [("decoder_layer:0", 18), ("decoder_layer:1", 6), ("decoder_layer:2", 0)], {"method": "kcenter_merge"}),
-        (LOUD, [("decoder_layer:1", 18)], {"method": "sparsevlm", "scores": "attention"}),
-        (QWEN["Qwen2VL"], [("decoder_layer:0", 9)], {"method": "kcenter_merge"}),
-        (QWEN["Qwen3VL"], [("decoder_layer:0", 18), ("decoder_layer:1", 5)], {}),
-        (HYBRIDS["Qwen3_5"], [("decoder_layer:1", 12), ("decoder_layer:2", 5)], {"method": "kcenter_merge"}),
-        (HYBRIDS["Qwen3_5"], [("decoder_layer:1", 12), ("decoder_layer:2", 0)], {"method": "kcenter_merge"}),
-        (HYBRIDS["LFM2-VL"], [("decoder_layer:1", 9)], {"method": "kcenter_merge"}),
+        (LOUD, [("decoder_layer:0", 9), ("decoder_layer:1", 0)], {"attention": "words"}),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in (
+                (DEEP, [("decoder_layer:0", 18), ("decoder_layer:1", 6), ("decoder_layer:2", 0)], MERGED),
+                (DEEP, [("decoder_layer:1", 18)], {"method": "sparsevlm", "scores": "attention"}),
+                (QWEN["Qwen2VL"], [("decoder_layer:0", 9)], MERGED),
+                (QWEN["Qwen3VL"], [("decoder_layer:0", 18), ("decoder_layer:1", 5)], {}),
+                (HYBRIDS["Qwen3_5"], [("decoder_layer:1", 12), ("decoder_layer:2", 5)], MERGED),
+                (HYBRIDS["Qwen3_5"], [("decoder_layer:1", 12), ("decoder_layer:2", 0)], MERGED),
+                (HYBRIDS["LFM2-VL"], [("decoder_layer:1", 9)], MERGED),
+            )
+        ),
     ],
 )
 def test_prompts_of_one_to_three_images_are_read_as_transformers_reads_them(tmp_path, make, steps, asked):
     """Merged, selected and removed; by several axes, with features of their own, and with states."""
-    agrees(cut(make(tmp_path / "folder"), *steps, prompt=48, images=3, **asked), (1, 2, 3))
+    source = cut(make(tmp_path / "folder"), *steps, prompt=48, images=3, **asked)
+    # Keys of small tokens are not of norm 1, as the many updates of a slot in one have it.
+    agrees(source, 1, 2, 3, sizes=(1,) if make in HYBRIDS.values() else (1, 2, 3))
 
 
 @pytest.mark.parametrize(
     ("make", "steps"),
     [
         (partial(tiny_checkpoints.internvl, loud=True), [("decoder_layer:0", 5)]),
-        (partial(tiny_checkpoints.smolvlm, loud=True), [("decoder_layer:0", 0)]),
-        (QWEN["Qwen3VL"], [("decoder_layer:0", 9), ("decoder_layer:1", 0)]),
+        pytest.param(
+            partial(tiny_checkpoints.smolvlm, loud=True), [("decoder_layer:0", 0)], marks=pytest.mark.slow
+        ),
+        pytest.param(QWEN["Qwen3VL"], [("decoder_layer:0", 9), ("decoder_layer:1", 0)], marks=pytest.mark.slow),
     ],
 )
 def test_frames_with_words_between_are_read_as_transformers_reads_them(tmp_path, make, steps):
     source = cut(make(tmp_path / "folder"), *steps, prompt=96, clip=Clip(FRAMES, 0.5))
-    agrees(source, (source.images,))
+    agrees(source, source.images)
 
 
 @pytest.fixture(scope="module")
@@ -160,12 +174,12 @@ def test_the_proof_is_of_prompts_of_one_to_three_images(bundle):
     manifest = json.loads((bundle / "manifest.json").read_text())
     (variant,) = manifest["variants"]
     assert manifest["schema"] == "2.5" and variant["generation"]["images"] == 3
-    assert variant["generation"]["kv_capacity"] == [40 + 3 * count + 16 for count in (24, 12, 6, 6)]
+    assert variant["generation"]["kv_capacity"] == [40 + 3 * count + 16 for count in (24, 12, 6)]
     assert variant["graphs"]["prefill"]["outputs"]["kept_indices_2"]["shape"] == [1, 18]
     checks = manifest["parity"]["checks"]
     assert all(check["ok"] for check in checks)
     answers = next(check for check in checks if check["part"] == "generation")
-    assert "48 tokens of 3 answers compared" in answers["detail"] or "not compared" in answers["detail"]
+    assert int(answers["detail"].split(" tokens of 3 answers compared")[0]) > 20
 
 
 def test_a_bundle_answers_about_fewer_images_as_its_folder_does(llava, bundle):
@@ -214,6 +228,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_a_video_is_proved_and_followed_frame_by_frame(video, tmp_path):
     manifest = json.loads((video / "manifest.json").read_text())
     checks = manifest["parity"]["checks"]
