@@ -66,7 +66,7 @@ class Span:
         return torch.cat([hidden[:, : self.offset], *left, hidden[:, self._end :]], 1)
 
     def behind(self, last: Tensor, left: int) -> tuple[Tensor, Tensor | None]:
-        """Where `left` tokens of each image remain: the place of the prompt's last id [B], where images begin [B, I]."""
+        """Where `left` tokens of each remain: the place of the prompt's last id [B], and where images begin [B, I]."""
         return shorter(last, self.keep - left), None
 
 

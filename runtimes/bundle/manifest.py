@@ -90,10 +90,9 @@ capacity of their caches is P + K_j + max_new_tokens. Prefill gives kept_indices
 tokens are left behind it, and token_bias_<j> [B, K_j] float32, which decode takes; neither where K_j is 0. last_index
 and write_index count in the sequence that enters the first layer, and the graphs subtract: the slot of a layer's caches
 is write_index less the tokens that were removed in front of it, which is the first layer's capacity less its own.
-Of I = `images` each is compressed by itself, so that K_j is of each, and I K_j stands for K_j above: kept_indices_<j>
-and token_bias_<j> are of one image after the other, any values in the place of those that are not there. In a prompt
-with n of them n K_j tokens are left, and a slot of the caches is write_index less n / I of the difference of capacities.
-image_starts, too, counts in the sequence that enters the first layer.
+Of up to I = `images` each is compressed by itself: K_j is of each, and I K_j stands for K_j above, in kept_indices_<j>
+and token_bias_<j> one image after the other, with any values in the place of those that are not there. About n images
+the slot is write_index less n / I of that difference. image_starts counts where write_index does.
 """
 
 from __future__ import annotations
@@ -306,7 +305,7 @@ class Manifest(Strict):
             check_states(variant.graphs)
             inner = [record.tokens_out for record in variant.compression if record.seam.graph == "prefill"]
             record = variant.generation
-            check_inner(variant.graphs, inner, record.kv_capacity if record else [], record and record.images or 1)
+            check_inner(variant.graphs, inner, record.kv_capacity if record else [], (record and record.images) or 1)
         return self
 
     def preprocess_of(self, variant: Variant) -> Preprocess | None:

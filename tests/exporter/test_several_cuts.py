@@ -78,8 +78,8 @@ def test_each_image_is_read_and_replaced_by_itself():
     assert [one.tolist() for one in span.behind(last, 1)] == [[5], [[1, 3, 97]]]
     # A prompt that ends in an image of one token.
     assert Spans(0, 1, torch.tensor([[2]]), 5).behind(torch.tensor([2]), 0)[0].tolist() == [1]
-    both_ways = torch.arange(6)[None]
-    assert span.each(both_ways).tolist() == [[0, 1], [2, 3], [4, 5]] and span.together(span.each(both_ways)).equal(both_ways)
+    six = torch.arange(6)[None]
+    assert span.each(six).tolist() == [[0, 1], [2, 3], [4, 5]] and span.together(span.each(six)).equal(six)
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +126,7 @@ def test_prompts_of_one_to_three_images_are_read_as_transformers_reads_them(tmp_
     ("make", "steps"),
     [
         (partial(tiny_checkpoints.internvl, loud=True), [("decoder_layer:0", 5)]),
-        pytest.param(
-            partial(tiny_checkpoints.smolvlm, loud=True), [("decoder_layer:0", 0)], marks=pytest.mark.slow
-        ),
+        pytest.param(partial(tiny_checkpoints.smolvlm, loud=True), [("decoder_layer:0", 0)], marks=pytest.mark.slow),
         pytest.param(QWEN["Qwen3VL"], [("decoder_layer:0", 9), ("decoder_layer:1", 0)], marks=pytest.mark.slow),
     ],
 )
@@ -238,6 +236,7 @@ def test_a_video_is_proved_and_followed_frame_by_frame(video, tmp_path):
     said = command("show", video, "--video", tmp_path / "clip.png", "--prompt", QUESTION, "-o", tmp_path / "kept.svg")
     assert "1. cls_topk at decoder_layer:0: 16 → 8: 64 tokens become 32, 32 dropped" in said
     session = tokexport.load(video)
-    read = [session.run("encoder", **one) for one in session.encoder_inputs(np.stack([drawn(i) for i in range(FRAMES)]))]
+    pixels = np.stack([drawn(seed) for seed in range(FRAMES)])
+    read = [session.run("encoder", **one) for one in session.encoder_inputs(pixels)]
     kept = begin(session.run, session.variant, joined(read), [session.ids(QUESTION, FRAMES)]).state["kept_indices_1"]
     assert kept.shape == (1, 32) and all(len(set(one)) == 8 for one in kept.reshape(FRAMES, 8).tolist())
