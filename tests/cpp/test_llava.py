@@ -91,7 +91,7 @@ def test_compressors_between_layers_take_each_of_several_images_as_in_python(cpp
         ids = session.ids("What is in w17 w18 ?", count)
         answers.append(cpp.images("generate", pictures[:count], bundle=path, prompt_ids=ids, keep=True))
         assert answers[-1] == session.generate(pictures[:count], ids).to_json()
-    assert len({tuple(one["ids"]) for one in answers}) == 3 and all(len(set(one["ids"])) > 3 for one in answers)
+    assert len({tuple(one["ids"]) for one in answers}) == 3 and len({i for one in answers for i in one["ids"]}) > 8
 
 
 def test_the_frames_of_a_video_are_answered_as_in_python(cpp: Calls, tmp_path: Path) -> None:
@@ -109,8 +109,8 @@ def test_frames_that_are_one_tensor_are_answered_as_in_python(cpp: Calls, tmp_pa
 @pytest.mark.slow
 def test_compressors_between_layers_take_each_frame_as_in_python(cpp: Calls, tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    folder = tiny_qwen_vl.qwen_vl(tmp_path / "folder", "Qwen3VL")
-    asked_of_frames(cpp, folder, tmp_path / "b", 3, method="cls_topk", seam="decoder_layer:0", prompt_length=96)
+    folder = tiny_checkpoints.internvl(tmp_path / "folder", loud=True)
+    asked_of_frames(cpp, folder, tmp_path / "b", 6, method="cls_topk", seam="decoder_layer:0")
 
 
 def asked_of_frames(cpp: Calls, folder: Path, out: Path, places: int, **settings: Any) -> None:
