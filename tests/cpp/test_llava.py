@@ -79,6 +79,7 @@ def test_compressors_between_layers_answer_as_in_python(cpp: Calls, tmp_path: Pa
     assert len({i for one in found for i in one["ids"]}) > 5
 
 
+@pytest.mark.slow
 def test_compressors_between_layers_take_each_of_several_images_as_in_python(cpp: Calls, tmp_path: Path) -> None:
     """How much shorter the caches of the later layers are filled depends on how many images a prompt has."""
     pytest.importorskip("torch")

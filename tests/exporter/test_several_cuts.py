@@ -122,12 +122,13 @@ def test_prompts_of_one_to_three_images_are_read_as_transformers_reads_them(tmp_
     agrees(source, 1, 2, 3, sizes=(1,) if make in HYBRIDS.values() else (1, 2, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "steps"),
     [
         (partial(tiny_checkpoints.internvl, loud=True), [("decoder_layer:0", 5)]),
-        pytest.param(partial(tiny_checkpoints.smolvlm, loud=True), [("decoder_layer:0", 0)], marks=pytest.mark.slow),
-        pytest.param(QWEN["Qwen3VL"], [("decoder_layer:0", 9), ("decoder_layer:1", 0)], marks=pytest.mark.slow),
+        (partial(tiny_checkpoints.smolvlm, loud=True), [("decoder_layer:0", 0)]),
+        (QWEN["Qwen3VL"], [("decoder_layer:0", 9), ("decoder_layer:1", 0)]),
     ],
 )
 def test_frames_with_words_between_are_read_as_transformers_reads_them(tmp_path, make, steps):
