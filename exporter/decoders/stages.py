@@ -1,8 +1,8 @@
 """Compressors between the layers of a language model: its parts, and what a compressor reads there.
 
 A model is parted at its cuts. The parts share the layers of the model, whose own forward runs each of them: masks,
-rotary tables and norms stay its own. Behind a cut the sequence is shorter by the tokens that the compressor removed;
-of several images each is compressed by itself.
+rotary tables and norms stay its own. Behind a cut the sequence is shorter by the tokens that the compressor removed.
+Of several images each is compressed by itself.
 
 In PyTorch a compressor runs its reference. In a graph it is one opaque node, which `insertion.fill` gives its body, so
 that a graph has our compressor and not a trace of the reference.
