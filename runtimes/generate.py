@@ -181,7 +181,7 @@ def begin(run: Run, variant: Variant, encoded: Mapping[str, np.ndarray], prompts
             read["assignment"] = _assignment(variant, record, encoded)
         same = {"token_bias": widened(token_bias, record), **places}
     state = run("prefill", **read, **same, last_index=last)
-    return Begun(variant, state, KVCache(state), last, same, kept_indices, sizes)
+    return Begun(variant, state, KVCache(state, places.get("image_starts")), last, same, kept_indices, sizes)
 
 
 def _record(variant: Variant) -> GenerationRecord:

@@ -55,6 +55,12 @@ def widened(array: np.ndarray, record: GenerationRecord) -> np.ndarray:
     return np.concatenate([array, np.zeros((len(array), missing, *array.shape[2:]), array.dtype)], 1)
 
 
+def narrowed(array: np.ndarray, record: GenerationRecord | None, count: int) -> np.ndarray:
+    """What is of `count` images of an array for as many as the graphs have room for, [B, I n, ...]."""
+    most = record.images if record and record.images else 0
+    return array[:, : array.shape[1] // most * count] if most else array
+
+
 def count_of(record: GenerationRecord, encoded: Mapping[str, np.ndarray]) -> int:
     """n of what `joined` returned."""
     return int(encoded["tokens"].shape[1]) // record.image_span[1]

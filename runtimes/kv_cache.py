@@ -31,21 +31,24 @@ class KVCache:
 
     Args:
         prefilled: outputs of prefill by role name. Its caches become the buffers that are written.
+        image_starts: of a bundle for several images, [B, I] int64; see the contract.
 
     Attributes:
         inputs: of decode: past_key_<i>, past_value_<i>, and where there are any cross_key_<i>, cross_value_<i>,
             state_<kind>_<i>, and token_bias_<j>.
     """
 
-    def __init__(self, prefilled: Mapping[str, Any]) -> None:
+    def __init__(self, prefilled: Mapping[str, Any], image_starts: np.ndarray | None = None) -> None:
         self.inputs = {
             name.replace("present_", "past_", 1): value
             for name, value in prefilled.items()
             if name.startswith(("present_", "cross_", "state_", "token_bias_"))
         }
         slots = {name: value.shape[2] for name, value in self.inputs.items() if name.startswith("past_")}
-        # By how many tokens the sequence of a layer is shorter than that of the first: they were removed before it.
-        self._removed = {name: max(slots.values()) - count for name, count in slots.items()}
+        self._starts = image_starts
+        images = 1 if image_starts is None else image_starts.shape[1]
+        # How many tokens of each image were removed in front of a layer.
+        self._removed = {name: (max(slots.values()) - count) // images for name, count in slots.items()}
 
     def keep(self, decoded: Mapping[str, Any], at: np.ndarray) -> None:
         """Keep what decode returned of a token: slices new_* for slot at[b] of row b, or whole caches present_*; states
@@ -58,6 +61,7 @@ class KVCache:
         Raises:
             GraphError: a cache has no such slot.
         """
+        images: Any = 1 if self._starts is None else (self._starts < at[:, None]).sum(1)
         for name, buffer in self.inputs.items():
             rest = name.removeprefix("past_")
             if f"present_{rest}" in decoded:
@@ -65,7 +69,7 @@ class KVCache:
             elif name.startswith("state_"):
                 _replace(buffer, decoded[f"new_{name}"])
             elif f"new_{rest}" in decoded:
-                _write(name, buffer, decoded[f"new_{rest}"], at - self._removed[name])
+                _write(name, buffer, decoded[f"new_{rest}"], at - self._removed[name] * images)
 
 
 def _write(name: str, buffer: Any, new: Any, at: np.ndarray) -> None:

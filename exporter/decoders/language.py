@@ -20,6 +20,7 @@ from .by_position import by_position
 from .embeddings import Embed, WithToken, WithZero
 from .positions import Positions as Positions
 from .several import Places
+from .spans import Span, Spans, behind, passed, shorter
 from .stages import Compress, Cut, Watch, parts, raters, shortened
 from .states import Carried, Shapes, masks
 
@@ -50,8 +51,8 @@ class LanguageDecoder:
         images: I, how many the graphs have room for. With several, K is of each, tokens, kept_indices and token_bias
             are of all of them, one after the other, and every graph takes image_starts [B, I] (see `several`); `offset`
             is then of no meaning.
-        cuts: the compressors between its layers, upstream first; only where I is 1. Among the n layers of
-            `further` they select. The last may leave no token.
+        cuts: the compressors between its layers, upstream first; of several images each is compressed by itself. Among
+            the n layers of `further` they select. The last may leave no token.
         by_position: whether prefill takes assignment [B, N], and reads slots at the positions of their members; only
             where I is 1, and without cuts.
     """
@@ -120,10 +121,10 @@ class LanguageDecoder:
 
     def spread(self, token_bias: Tensor, length: int, places: Places | None) -> Tensor:
         """The bias of the tokens, and 0 for words, of each place in a sequence of L = `length`: [B, L]."""
-        if places:
-            return torch.where(places.inside, token_bias.gather(1, places.tokens()), 0.0)
         if not token_bias.shape[1]:
             return token_bias.new_zeros(len(token_bias), length)
+        if places:
+            return torch.where(places.inside, token_bias.gather(1, places.tokens()), 0.0)
         return F.pad(token_bias, (self.offset, length - token_bias.shape[1] - self.offset))
 
     def rotated(self, kept: Tensor, places: Places | None) -> Tensor:
@@ -131,6 +132,12 @@ class LanguageDecoder:
         if places:
             return places.positions(self.positions.rows[:, kept], self.positions.advance)
         return self.positions.with_text(kept, self.offset, self.prompt_length)
+
+    def span(self, tokens: int, length: int, image_starts: Tensor | None) -> Span:
+        """Where the tokens of all images, I K = `tokens` together, stand in a sequence of L = `length`."""
+        if image_starts is None:
+            return Span(self.offset, tokens)
+        return Spans(self.offset, tokens // self.images, image_starts, length)
 
     def capacity(self, keep: int) -> int:
         """Of the caches of layers that see K = `keep` tokens."""
@@ -205,7 +212,7 @@ class LanguageDecoder:
                     "write_index": torch.tensor([last + 1]),
                     "token_bias": bias,
                     **places(),
-                    **{f"token_bias_{cut}": torch.zeros(1, self.counts(keep)[cut]) for cut in cuts},
+                    **{f"token_bias_{cut}": torch.zeros(1, self.images * self.counts(keep)[cut]) for cut in cuts},
                     # A tensor for each: torch.export takes one that is given twice for one input.
                     **{
                         f"past_{name}": torch.zeros(1, self.heads, slots[int(name.split("_")[1])], self.head_dim)
@@ -222,10 +229,10 @@ class Prefill(nn.Module):
     """inputs_embeds [B, L, D], kept_indices [B, I K] int64, token_bias [B, I K] float32, last_index [B] int64, of
     several images image_starts [B, I] int64, `by_position` assignment [B, N] int64 -> logits [B, V] at last_index, then
     present_key_i, present_value_i [B, G, L + spare, d] of every layer that attends, state_<kind>_i of the others, and
-    of each cut that leaves any kept_indices_<j> and token_bias_<j> [B, K_j] of them; L = P + I K, for any K without
+    of each cut that leaves any kept_indices_<j> and token_bias_<j> [B, I K_j] of them; L = P + I K, for any K without
     cuts.
 
-    The caches are zero after L, which is P + K_j behind a cut.
+    The caches are zero after L, which is P + I K_j behind a cut.
     """
 
     def __init__(self, decoder: LanguageDecoder) -> None:
@@ -245,18 +252,20 @@ class Prefill(nn.Module):
         sizes, cache = self.sizes, Carried(last_index=last_index)
         image_starts, assignment = (None, told) if sizes.by_position else (told, None)
         hidden, left = inputs_embeds, []
-        rate = raters(sizes.cuts, hidden[..., : sizes.dim], sizes.offset, kept_indices.shape[1], last_index)
+        span = sizes.span(kept_indices.shape[1], hidden.shape[1], image_starts)
+        rate = raters(sizes.cuts, hidden[..., : sizes.dim], span, last_index)
         for stage, part in enumerate(self.parts):
             hidden, *further = hidden.split(sizes.dim, -1)
             named: dict[str, Any] = {"deepstack_visual_embeds": further} if further else {}
             length, keep = hidden.shape[1], kept_indices.shape[1] // sizes.images
+            span = sizes.span(kept_indices.shape[1], length, image_starts)
             places = None if image_starts is None else Places.of(image_starts, keep, length)
             real = (torch.arange(length) <= last_index[:, None]).to(inputs_embeds.dtype)
             bias = sizes.spread(token_bias, length, places)
             if stage < len(self.compress):
                 cut = sizes.cuts[stage]
                 read = cut.compressor.signals()
-                named["watch"] = watch = Watch(cut.layer - 1, read, sizes.offset, keep, last_index, rate)
+                named["watch"] = watch = Watch(cut.layer - 1, read, span, last_index, rate)
             if assignment is None:
                 mask = sizes.mask(keep, last_index, places) + bias[:, None, None]
             else:
@@ -273,13 +282,12 @@ class Prefill(nn.Module):
                 hidden = torch.cat([hidden, *rest], -1)
             if stage < len(self.compress):
                 compress: Any = self.compress[stage]
-                before = kept_indices, token_bias
-                hidden, kept_indices, token_bias = shortened(compress, hidden, sizes.offset, *before, watch)
-                last_index = last_index - (keep - kept_indices.shape[1])
+                hidden, kept_indices, token_bias = shortened(compress, hidden, kept_indices, token_bias, watch)
                 left += [kept_indices, token_bias]
             elif stage < len(sizes.cuts):
-                hidden = torch.cat([hidden[:, : sizes.offset], hidden[:, sizes.offset + keep :]], 1)
-                kept_indices, token_bias, last_index = kept_indices[:, :0], token_bias[:, :0], last_index - keep
+                hidden, kept_indices, token_bias = span.replaced(hidden, None), kept_indices[:, :0], token_bias[:, :0]
+            if stage < len(sizes.cuts):
+                last_index, image_starts = span.behind(last_index, sizes.cuts[stage].case.keep)
             cache.last_index = last_index
         last = hidden.gather(1, last_index[:, None, None].expand(-1, -1, hidden.shape[2]))
         present = [F.pad(part, (0, 0, 0, sizes.answer_length)) for part in cache.in_order()]
@@ -312,14 +320,14 @@ class Decode(nn.Module):
         caches, states = caches[: len(sizes.caches)], dict(zip(sizes.carried, caches[len(sizes.caches) :], strict=True))
         cache, position = Carried(states), index + (sizes.positions.advance - self.keep)
         if starts is not None:
-            position = index + (starts < index).sum(1, keepdim=True) * (sizes.positions.advance - self.keep)
+            position = index + passed(starts, index) * (sizes.positions.advance - self.keep)
         position = position.expand(len(sizes.positions.rows), -1, -1)
         past = dict(zip(sizes.attending, zip(caches[::2], caches[1::2], strict=True), strict=True))
         hidden = self.embedding(input_ids)
         for part, bias, count in zip(self.parts, biases, sizes.counts(self.keep), strict=True):
             length = sizes.capacity(count)
-            places = None if starts is None else Places.of(starts, count, length)
-            seen = torch.where(torch.arange(length)[None] < index - (self.keep - count), 0.0, MASKED)
+            places = None if starts is None else Places.of(behind(starts, self.keep - count), count, length)
+            seen = torch.where(torch.arange(length)[None] < shorter(index, self.keep - count, starts), 0.0, MASKED)
             mask = seen + sizes.spread(bias, length, places)
             hidden = part(
                 inputs_embeds=hidden,

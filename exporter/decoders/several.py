@@ -60,10 +60,12 @@ class Places:
         """[R, B, L] for the rotary embedding.
 
         Args:
-            of_tokens: [R, B, I K], of each token from the first position of its image.
+            of_tokens: [R, B, I K], of each token from the first position of its image; K may be 0.
             advance: by how many positions an image moves what is behind it.
         """
         place = torch.arange(self.begun.shape[1])[None]
+        if not self.keep:
+            return (place + self.begun * advance).expand(len(of_tokens), -1, -1)
         rows = self.tokens().expand(len(of_tokens), -1, -1)
         begins = self.start + (self.begun - 1) * (advance - self.keep)
         of_words = place + self.begun * (advance - self.keep)

@@ -2,6 +2,7 @@
 
 A model is parted at its cuts. The parts share the layers of the model, whose own forward runs each of them: masks,
 rotary tables and norms stay its own. Behind a cut the sequence is shorter by the tokens that the compressor removed.
+Of several images each is compressed by itself.
 
 In PyTorch a compressor runs its reference. In a graph it is one opaque node, which `insertion.fill` gives its body, so
 that a graph has our compressor and not a trace of the reference.
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from ...graph_passes.compressors import Case, Compressor
 from ...graph_passes.compressors.sparsevlm import raters_among
 from ...graph_passes.insertion.fill import OPAQUE
+from .spans import Span
 
 _LAST, _WORDS, _RATERS, _PEAK = (f"{who}_attention" for who in ("cls", "words", "raters", "peak"))
 # What a compressor can read between layers: whose attention to the tokens that is, in the layer in front of it.
@@ -73,25 +75,18 @@ def _part(model: Any, first: int, last: int) -> nn.Module:
     return part
 
 
-def raters(cuts: Sequence[Cut], embeds: Tensor, offset: int, keep: int, last: Tensor) -> Tensor | None:
-    """Which words behind the tokens rate them, [B, W] bool, see `sparsevlm`; None where no compressor asks.
+def raters(cuts: Sequence[Cut], embeds: Tensor, span: Span, last: Tensor) -> Tensor | None:
+    """Which words behind the tokens rate them, [E, W] bool, see `sparsevlm`; None where no compressor asks.
 
     Args:
         cuts: of the model.
         embeds: [B, L, D], as they enter the model.
-        offset: ids before the tokens.
-        keep: K, how many tokens these are.
+        span: of the tokens.
         last: [B] int64, the place of the prompt's last id.
     """
     if not any(_RATERS in cut.compressor.signals() for cut in cuts):
         return None
-    end = offset + keep
-    return raters_among(embeds[:, offset:end], embeds[:, end:], _real(end, embeds.shape[1], last))
-
-
-def _real(end: int, length: int, last: Tensor) -> Tensor:
-    """Which of the places behind the tokens have a word of the prompt, [B, W] bool."""
-    return torch.arange(end, length) <= last[:, None]
+    return raters_among(span.tokens(embeds), span.readers(embeds), span.real(embeds.shape[1], last))
 
 
 class Watch:
@@ -100,20 +95,16 @@ class Watch:
     Args:
         layer: that is watched.
         names: of the `SIGNALS` that are read.
-        offset: ids before the tokens.
-        keep: K, how many tokens the layer sees.
+        span: of the tokens that the layer sees.
         last: [B] int64, the place of the prompt's last id.
-        raters: [B, W] bool, which words rate the tokens, where that is read.
+        raters: [E, W] bool, which words rate the tokens, where that is read.
 
     Attributes:
-        signals: name -> [B, K] float32, once the layer has run.
+        signals: name -> [E, K] float32, once the layer has run.
     """
 
-    def __init__(
-        self, layer: int, names: Sequence[str], offset: int, keep: int, last: Tensor, raters: Tensor | None
-    ) -> None:
-        self.layer, self.names, self.last, self.raters = layer, names, last, raters
-        self.offset, self.end = offset, offset + keep
+    def __init__(self, layer: int, names: Sequence[str], span: Span, last: Tensor, raters: Tensor | None) -> None:
+        self.layer, self.names, self.span, self.last, self.raters = layer, names, span, last, raters
         self.signals: dict[str, Tensor] = {}
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, mask: Tensor, softcap: float | None) -> None:
@@ -125,20 +116,20 @@ class Watch:
                 row = self.last[:, None, None, None]
                 mine = query.gather(2, row.expand(-1, query.shape[1], -1, query.shape[3]))
                 seen = mask.expand(len(query), -1, -1, -1).gather(2, row.expand(-1, 1, -1, mask.shape[3]))
-                found = _weights(mine, key, seen, softcap).mean(1)[:, 0]
+                found = self.span.paid(_weights(mine, key, seen, softcap).mean(1), lambda rows: rows[:, 0])
             else:
-                weights = _weights(query[:, :, self.end :], key, mask[:, :, self.end :], softcap)
+                weights = _weights(self.span.rows(query), key, self.span.rows(mask), softcap)
                 found = self._of_words(name, weights)
-            self.signals[name] = found[:, self.offset : self.end].float()
+            self.signals[name] = found.float()
 
     def _of_words(self, name: str, weights: Tensor) -> Tensor:
-        """[B, L] of the attention [B, H, W, L] of the words behind the tokens, some of which are padding."""
-        those = _real(self.end, weights.shape[3], self.last) if name != _RATERS else self.raters
+        """[E, K] of the attention [B, H, W, L] of the words behind the tokens, some of which are padding."""
+        those = self.span.real(weights.shape[3], self.last) if name != _RATERS else self.raters
         assert those is not None, "where raters are read they are given"
         those = those[..., None].to(weights.dtype)
         if name == _PEAK:
-            return (weights.amax(1) * those).amax(1)
-        return (weights.mean(1) * those).sum(1) / those.sum(1).clamp(min=1)
+            return self.span.paid(weights.amax(1), lambda rows: (rows * those).amax(1))
+        return self.span.paid(weights.mean(1), lambda rows: (rows * those).sum(1) / those.sum(1).clamp(min=1))
 
 
 def _weights(query: Tensor, key: Tensor, mask: Tensor, softcap: float | None) -> Tensor:
@@ -153,8 +144,8 @@ def _weights(query: Tensor, key: Tensor, mask: Tensor, softcap: float | None) ->
 
 
 class Compress(nn.Module):
-    """tokens [B, N, D], signals [B, N] float32 -> tokens [B, K, D], kept_indices [B, K] int64, sizes [B, K] float32,
-    assignment [B, N] int64.
+    """tokens [E, N, D], signals [E, N] float32 -> tokens [E, K, D], kept_indices [E, K] int64, sizes [E, K] float32,
+    assignment [E, N] int64; see `spans`.
 
     Args:
         cut: where.
@@ -194,24 +185,23 @@ class Compress(nn.Module):
 
 
 def shortened(
-    compress: Compress, hidden: Tensor, offset: int, kept: Tensor, bias: Tensor, watch: Watch
+    compress: Compress, hidden: Tensor, kept: Tensor, bias: Tensor, watch: Watch
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A sequence behind a cut.
 
     Args:
         compress: of the cut.
         hidden: [B, L, D] in front of it; or with further channels, of what is added behind later layers.
-        offset: ids before the tokens.
-        kept: [B, N], which of all tokens these are.
-        bias: [B, N], log of how many each stands for.
+        kept: [B, I N], which of all tokens of its image each is.
+        bias: [B, I N], log of how many each stands for.
         watch: has seen the layer in front of it.
 
     Returns:
-        [B, L - N + K, ...]; kept and bias [B, K] of what is left.
+        [B, L - I (N - K), ...]; kept and bias [B, I K] of what is left.
     """
-    end = offset + kept.shape[1]
+    span, kept, bias = watch.span, watch.span.each(kept), watch.span.each(bias)
     signals = [watch.signals[name] for name in compress.cut.compressor.signals()]
-    before, dim = hidden[:, offset:end], compress.cut.case.dim
+    before, dim = span.tokens(hidden), compress.cut.case.dim
     tokens, index, _, assignment = compress(before[..., :dim], *signals)
     if further := before.shape[2] - dim:
         tokens = torch.cat([tokens, before[..., dim:].gather(1, index[..., None].expand(-1, -1, further))], -1)
@@ -222,4 +212,4 @@ def shortened(
         bias = torch.where(into.sum(-1) > 0, (into * bias.exp()[:, None]).sum(-1), own.exp()).log()
     else:
         bias = own
-    return torch.cat([hidden[:, :offset], tokens, hidden[:, end:]], 1), kept.gather(1, index), bias
+    return span.replaced(hidden, tokens), span.together(kept.gather(1, index)), span.together(bias)

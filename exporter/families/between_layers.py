@@ -120,10 +120,6 @@ def tokens_by_layer(cuts: Sequence[Cut], keep: int, layers: int) -> list[int]:
 def _unable(model: Model) -> tuple[str, str] | None:
     """Why the language model of `model` cannot be parted, and what to do; None where it can."""
     text = model.language_config
-    if model.layout.frames:
-        return "it reads a video frame by frame, with words between them", _BEFORE
-    if model.images > 1:
-        return "prompts of several images", f"Leave --images out. {_BEFORE}"
     if set(getattr(text, "layer_types", None) or ()) - {"full_attention", *CARRYING}:
         return "layers of its language model have a sliding window", _BEFORE
     if model.layout.image_sees != "before":

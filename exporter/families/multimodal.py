@@ -252,7 +252,7 @@ class Multimodal(Source):
         prompt, place = self.proof_prompt(images), self.offset
         # The words before the first image, between them and behind the last.
         words = [prompt[:place], prompt[place:]] if self.images == 1 else parted(prompt, self.placeholder)
-        cuts = self.cuts(encoded["tokens"].shape[1]) if self.inner else ()
+        cuts = self.cuts(encoded["tokens"].shape[1] // (len(words) - 1)) if self.inner else ()
         return self.reference.answer(encoded, token_bias, words, self.marks, limit, cuts)
 
     def let_go(self) -> None:

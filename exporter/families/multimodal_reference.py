@@ -158,7 +158,9 @@ class Reference:
         image = _woven(nothing, torch.ones(1, kept.shape[1])) > 0
         bias = _woven(nothing, torch.from_numpy(np.asarray(token_bias, np.float32)))
         whole_prompt = self._by_position(encoded, prompt, kept, token_bias)
-        cut = Cuts(self._language, cuts, (len(prompt[0]), kept.shape[1]), kept, bias, embeds, encoded)
+        each = kept.shape[1] // (len(prompt) - 1)
+        starts = [sum(map(len, prompt[: number + 1])) + number * each for number in range(len(prompt) - 1)]
+        cut = Cuts(self._language, cuts, starts, kept, bias, embeds, encoded)
 
         def biased(
             attention: nn.Module, args: tuple[Any, ...], named: dict[str, Any]

@@ -18,10 +18,9 @@ import numpy as np
 from ...errors import GraphError
 from ...runtimes.choose import Rules
 from ...runtimes.generate import go_along, go_on
-from ...runtimes.images import count_of
 from ...runtimes.tokenizer_file import TokenizerFile
 from ..progress import Progress
-from .generation import Arrays, Runner, all_begun, stored
+from .generation import Arrays, Runner, all_begun, images_of, stored
 from .metrics import Check
 from .probes import AGREEMENT, ANSWERS, Probe
 
@@ -159,8 +158,7 @@ def _perplexity(own: np.ndarray) -> float:
 
 def _prompts(source: Source, record: GenerationRecord, encoded: Arrays) -> list[list[int]]:
     """Different ones, about one input, or about several images that were encoded."""
-    images = (count_of(record, encoded),) if record.images else ()
-    proved = source.proof_prompt(*images)
+    proved = source.proof_prompt(*images_of(record, encoded))
     asked = [proved] if proved else source.real_prompts(_PROMPTS, record.prompt_length)
     return [list(prompt) for prompt in dict.fromkeys(map(tuple, asked or [[record.bos]]))]
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from ...errors import GraphError
 from ...runtimes.generate import Begun, Run, begin, go_on
-from ...runtimes.images import count_of, joined
+from ...runtimes.images import count_of, joined, narrowed
 from ..freed import give_back
 from ..progress import Progress
 from .metrics import GATES, Check
@@ -79,7 +79,7 @@ def answer_probes(source: Source, variant: Variant, encoded: Sequence[Arrays], w
         fed = {**own, **fed} if same else own
         sizes = fed["sizes"].astype(np.float32)
         bias = np.log(sizes) if biased else np.zeros_like(sizes)
-        images = (count_of(record, own),) if record.images else ()
+        images = images_of(record, own)
         answered = source.own_answer(fed, bias, limit, *images)
         if answered is None:
             return []
@@ -104,6 +104,11 @@ def in_prompts(record: GenerationRecord | None, encoded: Sequence[Arrays]) -> li
     counts = [most - number % most for number in range(len(encoded))]
     at = [[(number + further) % len(encoded) for further in range(count)] for number, count in enumerate(counts)]
     return [joined([encoded[one] for one in images]) for images in at]
+
+
+def images_of(record: GenerationRecord | None, encoded: Arrays) -> tuple[int, ...]:
+    """How many images were encoded, as `Source.proof_prompt` takes it; nothing where a prompt has one."""
+    return (count_of(record, encoded),) if record and record.images else ()
 
 
 def check_answers(
@@ -143,7 +148,7 @@ def check_answers(
         (said,), _, _ = go_on(run, one, limit)
         distinct.update(said)
         counts.picks += how["own_picks"]
-        if _same_inside(one, probe, counts, number):
+        if _same_inside(one, probe, record, counts, number):
             _compare(said, wanted, record, limit, GATES[precision][1], counts, number)
     if not counts.compared and not counts.wrong:
         counts.wrong, counts.worst = 1, "no answer could be compared: tokens picked in the language model differ in all"
@@ -259,18 +264,22 @@ def _compare(
         return
 
 
-def _same_inside(begun: Begun, probe: Probe, counts: _Counts, number: int) -> bool:
+def _same_inside(begun: Begun, probe: Probe, record: GenerationRecord, counts: _Counts, number: int) -> bool:
     """Whether compressors in the language model picked the tokens that the model's own code has there.
 
     Rounding may flip one pick, or some of very many: then the answers cannot be compared, and that is counted. More
     picks that differ are wrong.
     """
-    same = True
+    same, count = True, sum(images_of(record, probe.inputs)) or 1
     for name, wanted in probe.expected.items():
         if not name.startswith("kept_indices_"):
             continue
-        own = np.asarray(begun.state[name])
-        differ = len(np.setdiff1d(own, wanted)) if own.shape == wanted.shape else wanted.size
+        own = narrowed(np.asarray(begun.state[name]), record, count)
+        differ = wanted.size
+        if own.shape == wanted.shape:
+            # Those of each image count from its own first token.
+            pairs = zip(np.split(own, count, 1), np.split(wanted, count, 1))
+            differ = sum(len(np.setdiff1d(one, other)) for one, other in pairs)
         if differ > max(1, wanted.size // _PICKS_OF):
             counts.wrong += 1
             counts.worst = counts.worst or f"input {number}: {differ} of {wanted.size} picks of {name} differ"

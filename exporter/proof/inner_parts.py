@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...graph_passes.compressors import OUTPUTS
+from ...runtimes.images import narrowed
 from ..sources.arrays import to_tensor
 from .encoder_probes import card, check_finite
-from .generation import all_begun
+from .generation import all_begun, images_of
 from .parity import Runner, between, run_reference, value_names
 from .probes import Probe
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from ...graph_passes.insertion.fill import Filled
-    from ...runtimes.bundle.manifest import Role, Variant
+    from ...runtimes.bundle.manifest import GenerationRecord, Role, Variant
     from ..sources.source import GraphSource
 
 Arrays = Mapping[str, np.ndarray]
@@ -50,9 +51,10 @@ def prefill_values(
     return [{name: np.array(value) for name, value in one.state.items() if name in wanted} for one in begun]
 
 
-def picks(values: Arrays) -> dict[str, np.ndarray]:
-    """Of these values which tokens are left behind each compressor."""
-    return {name: value for name, value in values.items() if name.startswith(KEPT)}
+def picks(values: Arrays, record: GenerationRecord, encoded: Arrays) -> dict[str, np.ndarray]:
+    """Of these values which tokens are left behind each compressor, of the images that were encoded."""
+    count = sum(images_of(record, encoded))
+    return {name: narrowed(value, record, count) for name, value in values.items() if name.startswith(KEPT)}
 
 
 def compressor_probes(filled: Sequence[Filled], values: Sequence[Arrays]) -> list[Probe]:
@@ -89,7 +91,7 @@ def around(probe: Probe, module: Any, filled: Sequence[Filled], own: Arrays) -> 
     made = dict(probe.expected)
     copied = {name: made.pop(name) for name in probe.expected if name.startswith((KEPT, "token_bias_"))}
     # Without merged tokens all are 0, which has no direction to compare.
-    made |= {name: copied.pop(name) for name in [*copied] if name not in picks(copied) and np.ptp(copied[name])}
+    made |= {name: copied.pop(name) for name in [*copied] if not name.startswith(KEPT) and np.ptp(copied[name])}
     for compress, one in zip(module.compress, filled, strict=True):
         made |= {name: tensor.numpy() for name, tensor in zip(one.inputs, compress.read, strict=True)}
     return [Probe("prefill", "prefill", fed, made), Probe("sequence", "prefill", fed, copied)]

@@ -109,7 +109,8 @@ def prove(
         wholes = in_prompts(variant.generation, whole_in_torch.wholes if whole_in_torch else [])
         inner = _inside_prefill(plan, built, variant, by_role, models)
         probes += compressor_probes(built.inner, inner)
-        by_role = [{**one, **picks(own)} for one, own in zip(by_role, inner)] if inner else by_role
+        if inner:
+            by_role = [{**one, **picks(own, variant.generation, one)} for one, own in zip(by_role, inner)]
         probes += _of_language(plan, built, variant, by_role, wholes, inner)
         if precision != "bf16":
             source.let_go()
@@ -136,12 +137,13 @@ def _inside_prefill(
 ) -> list[dict[str, np.ndarray]]:
     """What prefill computes around its compressors, of each sample; nothing where it has none."""
     from ...runtimes.ort.graph import ort_runner
+    from .generation import images_of
     from .inner_parts import prefill_values
 
     if not built.inner:
         return []
-    prompt = plan.source.proof_prompt()
-    found = prefill_values(variant, built.inner, models, ort_runner, [(one, prompt) for one in by_role])
+    asked = [(one, plan.source.proof_prompt(*images_of(variant.generation, one))) for one in by_role]
+    found = prefill_values(variant, built.inner, models, ort_runner, asked)
     give_back()
     return found
 

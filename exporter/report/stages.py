@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from ...graph_passes.forms import compressor_nodes
 from ...graph_passes.ir_tools.model_io import load_model
 from ...runtimes.generate import begin
-from ...runtimes.images import in_one
+from ...runtimes.images import in_one, joined
 from ..proof.parity import between
 from .picks import Picks
 
@@ -91,7 +91,8 @@ def followed(session: Session, array: np.ndarray, picks: Picks, prompt: str | Se
     found: list[Stage] = []
     last: Picks | None = None
     first = outer[0]
-    for record, chosen in zip(outer, _chosen(session, "encoder", _fed(session, "encoder", array, prompt)), strict=True):
+    fed = _fed(session, "encoder", array, prompt)
+    for record, chosen in zip(outer, _chosen(session, "encoder", fed), strict=True):
         last = last.then(chosen) if last else chosen
         found += _stages_of(record, last, first.seam.grid, len(found))
         if record.rebuilt and record is not outer[-1]:
@@ -100,7 +101,8 @@ def followed(session: Session, array: np.ndarray, picks: Picks, prompt: str | Se
     if prompt and len(outer) < len(records):
         inner = _chosen(session, "prefill", _fed(session, "prefill", array, prompt))
         found += inside(session.variant, inner, picks, len(found))
-    return found
+    # Of a video that is read frame by frame the records say the grid of a frame.
+    return [replace(one, grid=(len(fed), *one.grid)) if len(fed) > 1 and one.grid else one for one in found]
 
 
 def inside(variant: Variant, chosen: Sequence[Picks], picks: Picks, before: int) -> list[Stage]:
@@ -116,7 +118,7 @@ def inside(variant: Variant, chosen: Sequence[Picks], picks: Picks, before: int)
     left, last = iter(chosen), picks
     for record in variant.compression:
         if record.seam.graph == "prefill":
-            last = last.then(next(left) if record.tokens_out else Picks.none(record.tokens_in))
+            last = last.then(next(left) if record.tokens_out else Picks.none(len(last.kept)))
             found += _stages_of(record, last, variant.grid, before + len(found))
     return found
 
@@ -154,7 +156,9 @@ def _fed(session: Session, role: str, array: np.ndarray, prompt: str | Sequence[
             caught.append(inputs)
         return session.run(role, **inputs)
 
-    begin(run, session.variant, session.encode(array, asked), [session.ids(prompt)])
+    read = [session.run("encoder", **inputs) for inputs in session.encoder_inputs(array, asked)]
+    several = session.variant.generation is not None and session.variant.generation.images
+    begin(run, session.variant, joined(read) if several else read[0], [session.ids(prompt, len(read))])
     return caught
 
 
@@ -169,9 +173,19 @@ def _chosen(session: Session, role: str, fed: Sequence[Arrays]) -> list[Picks]:
         inputs = [tensor.name for tensor in record.inputs.values()]
         run = ort_runner(between(model, inputs, [name for node in nodes for name in node]))
     values = [run({record.inputs[name].name: array for name, array in one.items()}) for one in fed]
-    found = []
+    found, images = [], _there(fed[0])
     for node in nodes:
-        parts = [dict(zip(_OUTPUTS, (one[name] for name in node), strict=True)) for one in values]
+        parts = [
+            dict(zip(_OUTPUTS, (one[name][number : number + 1] for name in node), strict=True))
+            for one in values
+            for number in range(images)
+        ]
         whole = parts[0] if len(parts) == 1 else in_one(parts, parts[0]["assignment"].shape[1])
         found.append(Picks.of(whole))
     return found
+
+
+def _there(fed: Arrays) -> int:
+    """How many images or frames a graph was given, each of which its compressors take by itself."""
+    starts = fed.get("image_starts")
+    return 1 if starts is None else int((starts < fed["inputs_embeds"].shape[1]).sum())

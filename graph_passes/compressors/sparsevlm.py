@@ -13,6 +13,7 @@ C is floor(n / 10) + 1 for a pool of n, as released; `clusters` 0 omits the pool
 P from the attention of layers 2, 6 and 15 and keeps one of its lists of counts at each. Here everything happens once,
 with the embeddings as queries and keys. Between the layers of a language model ``scores`` "attention" is that of the
 code: P is what the raters, found once where the model begins, pay each token in the layer in front, mean over heads.
+Of several images each has its own raters there, among all words behind it, those between further images too.
 If all rows have the mean weight, all are raters; the code then has none. Slots are in spatial order, a cluster at its
 centre; there clusters come last. Domain: C < K <= N; K = N is the identity.
 """

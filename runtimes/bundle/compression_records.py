@@ -13,7 +13,8 @@ class SeamRecord(Strict):
     """The seam at which the compressor is inserted.
 
     Attributes:
-        span: [start, length] of the tokens in the sequence of a language model, where `graph` is prefill. Schema 2.5.
+        span: [start, length] of the tokens in the sequence of a language model, where `graph` is prefill; of several
+            images as in `image_span` of the generation record. Schema 2.5.
     """
 
     kind: str

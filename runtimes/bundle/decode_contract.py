@@ -85,13 +85,14 @@ def check_states(graphs: Graphs) -> None:
                 )
 
 
-def check_inner(graphs: Graphs, counts: Sequence[int], capacities: Sequence[int]) -> None:
+def check_inner(graphs: Graphs, counts: Sequence[int], capacities: Sequence[int], images: int = 1) -> None:
     """Compressors between layers: prefill tells decode of each what is left, and caches are as long as is said.
 
     Args:
         graphs: by role.
         counts: K_j of each; of one that keeps none nothing is told.
         capacities: of the caches, by layer.
+        images: I.
 
     Raises:
         ValueError: they do not.
@@ -107,8 +108,10 @@ def check_inner(graphs: Graphs, counts: Sequence[int], capacities: Sequence[int]
             ("prefill", prefill.outputs, f"token_bias_{number}"),
             ("decode", decode.inputs, f"token_bias_{number}"),
         ):
-            if name not in tensors or tensors[name].shape[1:] != [keep]:
-                raise ValueError(f"the graph `{role}` has no {name!r} [B, {keep}], of compressor {number} inside it")
+            if name not in tensors or tensors[name].shape[1:] != [images * keep]:
+                raise ValueError(
+                    f"the graph `{role}` has no {name!r} [B, {images * keep}], of compressor {number} inside it"
+                )
     for name, past in decode.inputs.items():
         layer = name.rpartition("_")[2]
         if not name.startswith("past_key_") or not layer.isdigit():

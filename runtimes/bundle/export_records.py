@@ -1,10 +1,29 @@
-"""What an export records of its proof, in the manifest's `parity`: read by `verify` and by reports."""
+"""What an export records: the files it wrote, the model they are of, and its proof, in the manifest's `parity`: read by
+`verify` and by reports.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from .strict import Strict
+
+
+class FileRecord(Strict):
+    """Size in bytes and SHA-256 of one file, keyed by its path inside the bundle (forward slashes)."""
+
+    size: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class SourceRecord(Strict):
+    """The model that was exported; never with a path of the exporting machine."""
+
+    kind: Literal["builtin", "checkpoint", "module", "onnx"]
+    name: str
+    sha256: str | None = None
 
 
 class CheckRecord(BaseModel):

@@ -90,6 +90,9 @@ capacity of their caches is P + K_j + max_new_tokens. Prefill gives kept_indices
 tokens are left behind it, and token_bias_<j> [B, K_j] float32, which decode takes; neither where K_j is 0. last_index
 and write_index count in the sequence that enters the first layer, and the graphs subtract: the slot of a layer's caches
 is write_index less the tokens that were removed in front of it, which is the first layer's capacity less its own.
+Of up to I = `images` each is compressed by itself: K_j is of each, and I K_j stands for K_j above, in kept_indices_<j>
+and token_bias_<j> one image after the other, with any values in the place of those that are not there. About n images
+the slot is write_index less n / I of that difference. image_starts counts where write_index does.
 
 Schema 2.6 adds `by_position` of the generation record: prefill further takes assignment [B, N] int64, as the encoder
 gives it. What asks in prefill then reads each slot once for every token in it, at that token's position (offset and
@@ -110,7 +113,9 @@ from .compression_records import CompressionRecord as CompressionRecord
 from .compression_records import RebuiltRecord as RebuiltRecord
 from .compression_records import SeamRecord as SeamRecord
 from .decode_contract import check_caches, check_inner, check_states, has_states
+from .export_records import FileRecord as FileRecord
 from .export_records import Parity
+from .export_records import SourceRecord as SourceRecord
 from .language_records import LONGEST_PROMPT, GenerationRecord, TextRecord
 from .language_records import ProcessorRecord as ProcessorRecord
 from .language_records import PromptRecord as PromptRecord
@@ -147,21 +152,6 @@ _NEEDED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 Precision = Literal["fp32", "fp16", "bf16"]
 Form = Literal["portable", "plugin", "inlined"]
 DType = Literal["float32", "float16", "bfloat16", "float64", "int64", "int32", "int8", "uint8", "bool"]
-
-
-class FileRecord(Strict):
-    """Size in bytes and SHA-256 of one file, keyed by its path inside the bundle (forward slashes)."""
-
-    size: int = Field(ge=0)
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-
-
-class SourceRecord(Strict):
-    """The model that was exported; never with a path of the exporting machine."""
-
-    kind: Literal["builtin", "checkpoint", "module", "onnx"]
-    name: str
-    sha256: str | None = None
 
 
 class TensorRecord(Strict):
@@ -314,7 +304,8 @@ class Manifest(Strict):
             check_caches(variant.graphs, self.schema_)
             check_states(variant.graphs)
             inner = [record.tokens_out for record in variant.compression if record.seam.graph == "prefill"]
-            check_inner(variant.graphs, inner, variant.generation.kv_capacity if variant.generation else [])
+            record = variant.generation
+            check_inner(variant.graphs, inner, record.kv_capacity if record else [], (record and record.images) or 1)
         return self
 
     def preprocess_of(self, variant: Variant) -> Preprocess | None:

@@ -108,6 +108,34 @@ TEST_CASE("layers that see fewer tokens have shorter caches, and are told of wha
     CHECK(calls[1].at("past_key_1").floats() == std::vector<float>{0, 0, 0, 0, 7, 0, 0, 0});
 }
 
+TEST_CASE("of several images the later layers saw as many tokens fewer as those in the prompt had") {
+    std::vector<Tensors> calls;
+    const Run run = [&](const std::string& role, Tensors inputs) -> Tensors {
+        Tensors outputs = {{"inputs_embeds", Tensor::of<float>({1}, {42})},
+                           {"logits", Tensor::of<float>({1, kVocabulary}, {0, 0, 0, 1, 0, 0})}};
+        if (role == "prefill") {
+            // Three images of two tokens, and of one behind the compressor.
+            outputs["present_key_0"] = Tensor::of<float>({1, 1, 12, 1}, std::vector<float>(12, 0.0f));
+            outputs["present_key_1"] = Tensor::of<float>({1, 1, 9, 1}, std::vector<float>(9, 0.0f));
+        } else if (role == "decode") {
+            for (const char* name : {"new_key_0", "new_key_1"}) outputs[name] = Tensor::of<float>({1, 1, 1, 1}, {7});
+            calls.push_back(std::move(inputs));
+        }
+        return outputs;
+    };
+    Variant several = variant();
+    several.generation->images = 3;
+    several.generation->placeholder = 4;
+    several.graphs["decode"].outputs["new_key_0"] = {};
+    const Tensors two = {{"tokens", Tensor::of<float>({1, 4, 1}, {5, 6, 7, 8})},
+                         {"kept_indices", Tensor::of<std::int64_t>({1, 4}, {1, 3, 0, 2})},
+                         {"sizes", Tensor::of<float>({1, 4}, {1, 1, 1, 1})}};
+    greedy(run, several, two, {4, 4, 5});
+    REQUIRE(calls.size() == 2);
+    CHECK(calls[1].at("past_key_0").floats() == std::vector<float>{0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0});
+    CHECK(calls[1].at("past_key_1").floats() == std::vector<float>{0, 0, 0, 7, 0, 0, 0, 0, 0});
+}
+
 TEST_CASE("several images: every graph is told where they begin, and one that is not there is zeros") {
     Scripted graphs{{3, kEos}};
     Variant several = variant();

@@ -91,6 +91,22 @@ def test_compressors_between_layers_answer_as_in_python(cpp: Calls, tmp_path: Pa
     assert len({i for one in found for i in one["ids"]}) > 5
 
 
+@pytest.mark.slow
+def test_compressors_between_layers_take_each_of_several_images_as_in_python(cpp: Calls, tmp_path: Path) -> None:
+    """How much shorter the caches of the later layers are filled depends on how many images a prompt has."""
+    pytest.importorskip("torch")
+    folder = tiny_checkpoints.whole_llava(tmp_path / "folder", depth=3, loud=True)
+    settings = {"method": "kcenter_merge", "seam": "decoder_layer:0", "keep": 9, "verify": False}
+    path = export(str(folder), tmp_path / "b", images=3, prompt_length=32, answer_length=16, **settings).bundle
+    session, pictures = load(path, threads=1), [drawn(seed) for seed in range(3)]
+    answers = []
+    for count in (1, 2, 3):
+        ids = session.ids("What is in w17 w18 ?", count)
+        answers.append(cpp.images("generate", pictures[:count], bundle=path, prompt_ids=ids, keep=True))
+        assert answers[-1] == session.generate(pictures[:count], ids).to_json()
+    assert len({tuple(one["ids"]) for one in answers}) == 3 and len({i for one in answers for i in one["ids"]}) > 8
+
+
 def test_the_frames_of_a_video_are_answered_as_in_python(cpp: Calls, tmp_path: Path) -> None:
     """Six pictures, of which the encoder takes one after the other."""
     pytest.importorskip("torch")
@@ -103,10 +119,17 @@ def test_frames_that_are_one_tensor_are_answered_as_in_python(cpp: Calls, tmp_pa
     asked_of_frames(cpp, tiny_qwen_vl.qwen_vl(tmp_path / "folder", "Qwen2_5_VL"), tmp_path / "b", 1)
 
 
-def asked_of_frames(cpp: Calls, folder: Path, out: Path, places: int) -> None:
+@pytest.mark.slow
+def test_compressors_between_layers_take_each_frame_as_in_python(cpp: Calls, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    folder = tiny_checkpoints.internvl(tmp_path / "folder", loud=True)
+    asked_of_frames(cpp, folder, tmp_path / "b", 6, method="cls_topk", seam="decoder_layer:0")
+
+
+def asked_of_frames(cpp: Calls, folder: Path, out: Path, places: int, **settings: Any) -> None:
     """C++ says of six pictures what Python says of the video."""
-    settings = {"method": "kcenter_merge", "ratio": "0.75", "verify": False, "prompt_length": 64, "answer_length": 16}
-    path = export(str(folder), out, frames=6, **settings).bundle
+    known = {"method": "kcenter_merge", "ratio": "0.75", "verify": False, "prompt_length": 64, "answer_length": 16}
+    path = export(str(folder), out, frames=6, **{**known, **settings}).bundle
     session, frames = load(path, threads=1), [drawn(seed) for seed in range(6)]
     ids = session.ids("What is in w17 w18 ?", places)
     found = cpp.images("generate", frames, bundle=path, prompt_ids=ids, keep=True)

@@ -97,21 +97,6 @@ def test_where_it_cannot_be_another_place_is_named(tmp_path, kind, method, seam,
         cut(folder, (seam, 9), method=method, prompt=32)
 
 
-@pytest.mark.parametrize(
-    ("lengths", "clip", "why"),
-    [
-        (Lengths(48, 20, images=2), None, "prompts of several images.*Leave --images out.*--seam projector_output"),
-        (Lengths(96, 20), Clip(4, 2.0), "a video frame by frame.*Compress before.*--seam projector_output"),
-    ],
-)
-def test_several_images_and_frames_with_words_between_are_refused(tmp_path, lengths, clip, why):
-    source: Any = open_source(str(FOLDERS["Qwen3VL"](tmp_path)), parts="all", lengths=lengths, clip=clip)
-    step = Step(make("cls_topk"), None, 9, "decoder_layer:1")
-    with pytest.raises(RequestError, match=why):
-        source.inside([step], size_bias=True)
-    assert source.between_layers.startswith("none: ")
-
-
 def test_a_video_that_is_read_as_one_has_cuts(tmp_path):
     """Tokens at their times, rows and columns: those left behind a cut keep them."""
     folder = FOLDERS["Qwen2_5_VL"](tmp_path)

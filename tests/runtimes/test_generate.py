@@ -152,6 +152,15 @@ def test_layers_that_see_fewer_tokens_have_shorter_caches() -> None:
         assert (buffer[0, 0, slot] == layer + 1).all() and np.count_nonzero(buffer) == 2
 
 
+def test_of_several_images_a_cache_is_shorter_by_what_is_gone_of_those_in_the_prompt() -> None:
+    """Each had three tokens and has one: of three in the first row, and of one in the second."""
+    made = {"present_key_0": np.zeros((2, 1, 15, 1)), "present_key_1": np.zeros((2, 1, 9, 1))}
+    cache = KVCache(made, np.array([[0, 4, 7], [1, 15, 15]]))
+    cache.keep({f"new_key_{layer}": np.ones((2, 1, 1, 1)) for layer in (0, 1)}, np.array([12, 6]))
+    written = [cache.inputs[f"past_key_{layer}"][:, 0, :, 0].nonzero()[1].tolist() for layer in (0, 1)]
+    assert written == [[12, 6], [6, 4]]
+
+
 def test_without_size_bias_the_bias_is_zero() -> None:
     calls: Calls = []
     greedy(recorder([2], calls), toy(size_bias=False), encoded(), [1, 3])

@@ -102,8 +102,9 @@ bool begins(const std::string& text, const std::string& with) { return text.comp
 // it returns whole. What prefill says of compressors between layers, token_bias_<j>, decode reads at every step.
 class Cache {
   public:
-    // Takes the cache out of what prefill returned.
-    Cache(const Variant& variant, Tensors& state) {
+    // Takes the cache out of what prefill returned of a prompt with so many images.
+    Cache(const Variant& variant, Tensors& state, std::int64_t images)
+        : images_(images), most_(variant.generation->images) {
         const auto decode = variant.graphs.find("decode");
         if (decode != variant.graphs.end())
             for (const auto& output : decode->second.outputs) whole_ = whole_ && !begins(output.first, "new_");
@@ -135,8 +136,9 @@ class Cache {
             if (past == past_.end())
                 throw GraphError("decode returns " + name + ", and prefill has no such cache", "output of decode",
                                  "Export the bundle again.");
-            // Behind a compressor between layers the sequence is shorter by the tokens that it removed.
-            past->second.put(slice, slot - (longest_ - capacity_of(past->second)));
+            // Behind a compressor between layers the sequence is shorter by the tokens that it removed of each image.
+            const std::int64_t removed = (longest_ - capacity_of(past->second)) / most_;
+            past->second.put(slice, slot - removed * images_);
         }
         take_present(state);
     }
@@ -152,7 +154,7 @@ class Cache {
     }
 
     Tensors past_, kept_;
-    std::int64_t longest_ = 0;
+    std::int64_t images_, most_, longest_ = 0;
     bool whole_ = true;  // decode returns all of the cache, and may have these buffers for its own
 };
 
@@ -219,7 +221,7 @@ Answer greedy(const Run& run, const Variant& variant, const Tensors& encoded, co
     const std::int64_t slots = record.cross ? 0 : images * record.kept;
     const std::int64_t last = static_cast<std::int64_t>(apart.words.size()) - 1 + slots;
     Tensors state = prefill(run, record, encoded, ids, answer, same, last);
-    Cache cache(variant, state);
+    Cache cache(variant, state, images);
     for (std::size_t step = 0;; ++step) {
         const std::int64_t token = most_likely(state, step ? "decode" : "prefill", record, answer.ids, rules);
         answer.finished = std::find(record.eos.begin(), record.eos.end(), token) != record.eos.end();
