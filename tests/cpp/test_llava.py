@@ -71,8 +71,8 @@ def test_two_images_are_answered_as_in_python(cpp: Calls, tmp_path: Path) -> Non
     assert json.loads(run(*tool).stdout) == answers[-1]
 
 
-# Behind the compressor one layer carries states, and one attends to what is left.
-LINEAR, CONV = (("full_attention", other, "full_attention") for other in ("linear_attention", "conv"))
+# Behind the compressor one layer attends to what is left, and one carries states.
+LINEAR, CONV = (("full_attention", "full_attention", other) for other in ("linear_attention", "conv"))
 MERGED = {"method": "kcenter_merge", "seam": "decoder_layer:0", "keep": 5}
 LLAVA = partial(tiny_checkpoints.whole_llava, depth=3, loud=True)
 # What a language model has -> a folder of its kind, and what is compressed there.
@@ -81,6 +81,8 @@ INSIDE: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
     "linear": (partial(tiny_qwen_vl.qwen_vl, kind="Qwen3_5", layer_types=[*LINEAR]), MERGED),
     "DeepStack": (partial(tiny_qwen_vl.qwen_vl, kind="Qwen3VL"), {**MERGED, "method": "cls_topk"}),
     "M-RoPE": (partial(tiny_qwen_vl.qwen_vl, kind="Qwen2_5_VL"), MERGED),
+    "images that see themselves": (partial(tiny_checkpoints.gemma3, depth=3), MERGED),
+    "prompts that see themselves": (partial(tiny_checkpoints.paligemma, depth=3), MERGED),
     "nothing else": (LLAVA, MERGED),
     "nothing left": (LLAVA, {**MERGED, "keep": 0}),
 }
