@@ -368,15 +368,20 @@ def internvl(folder: Path, *, size: int = 48, vocabulary: int = 96, loud: bool =
     return folder
 
 
-def gemma3(folder: Path, *, size: int = 48, vocabulary: int = 96) -> Path:
-    """A Gemma 3 whose picture is 8 x 8 patches, pooled to 4 x 4 tokens; one layer of the language model slides."""
+def _sliding(depth: int) -> dict[str, Any]:
+    """Every other layer of a Gemma slides, the first one too."""
+    kinds = ["sliding_attention", "full_attention"] * depth
+    return {"layer_types": kinds[:depth], "num_hidden_layers": depth, "sliding_window": 512, "query_pre_attn_scalar": 8}
+
+
+def gemma3(folder: Path, *, size: int = 48, vocabulary: int = 96, depth: int = 2) -> Path:
+    """A Gemma 3 whose picture is 8 x 8 patches, pooled to 4 x 4 tokens; layers of the language model slide."""
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    layers = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 512, "query_pre_attn_scalar": 8}
     config = Gemma3Config(
         vision_config={**vision, "image_size": size, "patch_size": 6, "vision_use_head": False},
-        text_config=answering(vocabulary, "gemma3_text", **layers).to_dict(),
+        text_config=answering(vocabulary, "gemma3_text", **_sliding(depth)).to_dict(),
         mm_tokens_per_image=16,
         image_token_index=vocabulary - 1,
         boi_token_index=11,
@@ -391,13 +396,13 @@ def gemma3(folder: Path, *, size: int = 48, vocabulary: int = 96) -> Path:
     return folder
 
 
-def paligemma(folder: Path, *, size: int = 48, vocabulary: int = 96, kind: str = "gemma2") -> Path:
-    """A PaliGemma whose picture is 4 x 4 tokens; of the second version, and one layer of its Gemma 2 slides."""
+def paligemma(folder: Path, *, size: int = 48, vocabulary: int = 96, kind: str = "gemma2", depth: int = 2) -> Path:
+    """A PaliGemma whose picture is 4 x 4 tokens; of the second version, and layers of its Gemma 2 slide."""
     from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    layers = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 512, "query_pre_attn_scalar": 8}
-    second: dict[str, Any] = {**layers, "final_logit_softcapping": 2.0} if kind == "gemma2" else {}
+    layers = _sliding(depth) if kind == "gemma2" else {"num_hidden_layers": depth}
+    second: dict[str, Any] = {"final_logit_softcapping": 2.0} if kind == "gemma2" else {}
     config = PaliGemmaConfig(
         vision_config={
             **vision,
@@ -406,7 +411,7 @@ def paligemma(folder: Path, *, size: int = 48, vocabulary: int = 96, kind: str =
             "patch_size": 12,
             "vision_use_head": False,
         },
-        text_config=answering(vocabulary, kind, **second).to_dict(),
+        text_config=answering(vocabulary, kind, **layers, **second).to_dict(),
         projection_dim=32,
         hidden_size=32,
         image_token_index=vocabulary - 1,

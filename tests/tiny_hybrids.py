@@ -25,8 +25,8 @@ def patches(pixels: Any, side: int) -> dict[str, Any]:
     }
 
 
-def lfm2_vl(folder: Path, *, side: int = 48) -> Path:
-    """An LFM2-VL whose picture is 8 x 8 patches, 4 x 4 tokens, over two convolutions and an attention.
+def lfm2_vl(folder: Path, *, side: int = 48, layers: tuple[str, ...] = ("conv", "full_attention", "conv")) -> Path:
+    """An LFM2-VL whose picture is 8 x 8 patches, 4 x 4 tokens, over convolutions and attentions.
 
     Its learned positions are those of 5 x 5 patches.
     """
@@ -46,8 +46,8 @@ def lfm2_vl(folder: Path, *, side: int = 48) -> Path:
             "hidden_size": 32,
             "intermediate_size": 64,
             "block_multiple_of": 8,
-            "num_hidden_layers": 3,
-            "layer_types": ["conv", "full_attention", "conv"],
+            "num_hidden_layers": len(layers),
+            "layer_types": [*layers],
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "vocab_size": VOCABULARY,

@@ -2,6 +2,10 @@
 
 ``decoder_layer:<i>`` is behind layer i, counted from 0, as ``encoder_layer:<i>`` is; ``decoder_layer:1/2`` is behind
 the layer that completes the first half.
+
+Layers with a sliding window are as any other: no sequence is longer than the window, see `limits.check_lengths`, and
+what is left behind a compressor lies no further apart than before. Tokens of an image that see each other do so behind
+a compressor too, those that are left, and where words are seen from the image they still are.
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
     from ...graph_passes.insertion.sequence import Step
     from .limits import Model
 
+# Kinds of layers, as configurations call them, that a mask of the whole sequence describes.
+_KINDS = {"full_attention", "sliding_attention", *CARRYING}
 _BEFORE = "Compress before the language model instead: --seam projector_output."
 
 
@@ -120,10 +126,8 @@ def tokens_by_layer(cuts: Sequence[Cut], keep: int, layers: int) -> list[int]:
 def _unable(model: Model) -> tuple[str, str] | None:
     """Why the language model of `model` cannot be parted, and what to do; None where it can."""
     text = model.language_config
-    if set(getattr(text, "layer_types", None) or ()) - {"full_attention", *CARRYING}:
-        return "layers of its language model have a sliding window", _BEFORE
-    if model.layout.image_sees != "before":
-        return "tokens of an image see each other in its language model", _BEFORE
+    if others := {*(getattr(text, "layer_types", None) or ())} - _KINDS:
+        return f"layers of its language model are {', '.join(sorted(others))}", _BEFORE
     return None
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny_checkpoints
+import tiny_hybrids
 import tiny_qwen_vl
 from cpp_build import INSTALLED, Calls, outcome, run
 from PIL import Image
@@ -80,13 +83,30 @@ def test_two_images_are_answered_as_in_python(cpp: Calls, tmp_path: Path) -> Non
     assert json.loads(run(*tool).stdout) == answers[-1]
 
 
-@pytest.mark.slow
-def test_compressors_between_layers_answer_as_in_python(cpp: Calls, tmp_path: Path) -> None:
+# Behind the compressor one layer attends to what is left, and one carries states.
+LINEAR, CONV = (("full_attention", "full_attention", other) for other in ("linear_attention", "conv"))
+MERGED = {"method": "kcenter_merge", "seam": "decoder_layer:0", "keep": 5}
+LLAVA = partial(tiny_checkpoints.whole_llava, depth=3, loud=True)
+# What a language model has -> a folder of its kind, and what is compressed there.
+INSIDE: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
+    "conv": (partial(tiny_hybrids.lfm2_vl, layers=CONV), MERGED),
+    "linear": (partial(tiny_qwen_vl.qwen_vl, kind="Qwen3_5", layer_types=[*LINEAR]), MERGED),
+    "DeepStack": (partial(tiny_qwen_vl.qwen_vl, kind="Qwen3VL"), {**MERGED, "method": "cls_topk"}),
+    "M-RoPE": (partial(tiny_qwen_vl.qwen_vl, kind="Qwen2_5_VL"), MERGED),
+    "images that see themselves": (partial(tiny_checkpoints.gemma3, depth=3), MERGED),
+    "prompts that see themselves": (partial(tiny_checkpoints.paligemma, depth=3), MERGED),
+    "nothing else": (LLAVA, MERGED),
+    "nothing left": (LLAVA, {**MERGED, "keep": 0}),
+}
+
+
+@pytest.mark.parametrize("kind", ["conv", *(pytest.param(one, marks=pytest.mark.slow) for one in [*INSIDE][1:])])
+def test_compressors_between_layers_answer_as_in_python(cpp: Calls, tmp_path: Path, kind: str) -> None:
     """The caches of the later layers are shorter, and decode is told of what was merged there."""
     pytest.importorskip("torch")
-    folder = tiny_checkpoints.whole_llava(tmp_path / "folder", depth=3, loud=True)
-    settings = {"method": "kcenter_merge", "seam": "decoder_layer:0", "verify": False, "answer_length": 16}
-    path = export(str(folder), tmp_path / "b", ratio="0.75", prompt_length=24, **settings).bundle
+    make, settings = INSIDE[kind]
+    lengths = {"verify": False, "prompt_length": 32, "answer_length": 16}
+    path = export(str(make(tmp_path / "folder")), tmp_path / "b", **settings, **lengths).bundle
     found = answers_alike(cpp, path, load(path, threads=1).ids("What is in w17 w18 ?"))
     assert len({i for one in found for i in one["ids"]}) > 5
 

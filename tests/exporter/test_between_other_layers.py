@@ -1,4 +1,5 @@
-"""Compressors between the layers of language models that rotate by several axes, add features, or carry states."""
+"""Compressors between the layers of language models that rotate by several axes, add features, carry states, have
+sliding windows, or let tokens of an image see each other."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import tokexport
 from cut_models import both, cut
+from tiny_checkpoints import gemma3, paligemma, whole_llava
 from tiny_hybrids import lfm2_vl
 from tiny_qwen_vl import qwen_vl
 from tokexport.errors import RequestError
@@ -29,6 +31,10 @@ FOLDERS: dict[str, Any] = {
     "Qwen3VL": lambda folder: qwen_vl(folder, "Qwen3VL"),
     "Qwen3_5": lambda folder: qwen_vl(folder, "Qwen3_5", num_hidden_layers=5, layer_types=HYBRID),
     "LFM2-VL": lfm2_vl,
+    # What tokens see behind a cut is read two layers behind it.
+    "Gemma3": lambda folder: gemma3(folder, depth=4),
+    "PaliGemma": lambda folder: paligemma(folder, kind="gemma", depth=4),
+    "PaliGemma2": lambda folder: paligemma(folder, depth=4),
 }
 LENGTHS = {"prompt_length": 32, "answer_length": 20}
 
@@ -76,6 +82,48 @@ def test_features_are_added_to_the_tokens_that_are_left(tmp_path, steps):
         assert found[name].tolist() == kept.tolist()
     assert np.allclose(np.concatenate([found["logits"], found["next"]]), own.scores, atol=3e-4)
     assert both(cut(tmp_path, ("decoder_layer:0", 0), method="uniform", prompt=32))[0]["logits"].isfinite().all()
+
+
+@pytest.mark.parametrize("left", [5, 0])
+@pytest.mark.parametrize("kind", ["Gemma3", "PaliGemma2"])
+def test_the_tokens_that_are_left_see_each_other(tmp_path, kind, left):
+    """Behind a second cut too, and none is there to see behind one that removes all; words read those they see."""
+    steps = [("decoder_layer:0", 12), ("decoder_layer:1", left)]
+    found, own = both(cut(FOLDERS[kind](tmp_path), *steps, attention="words", prompt=32))
+    for name, kept in own.picks.items():
+        assert found[name].tolist() == kept.tolist()
+    assert np.allclose(np.concatenate([found["logits"], found["next"]]), own.scores, atol=3e-4)
+
+
+def _reconfigured(folder: Path, **text: Any) -> Path:
+    """With other values in the text_config of its config.json."""
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"] |= text
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("kinds", [["full_attention", "sliding_attention"], ["sliding_attention"] * 2])
+def test_within_its_window_a_layer_that_slides_is_as_any_other(tmp_path, kinds):
+    """Of a Qwen2 in a LLaVA, which says so in its configuration alone."""
+    window = {"use_sliding_window": True, "sliding_window": 96, "layer_types": kinds * 2}
+    folder = _reconfigured(whole_llava(tmp_path, kind="qwen2", depth=4, loud=True), **window)
+    found, own = both(cut(folder, ("decoder_layer:1", 9), prompt=32))
+    assert found["kept_indices_1"].tolist() == own.picks["kept_indices_1"].tolist()
+    assert np.allclose(np.concatenate([found["logits"], found["next"]]), own.scores, atol=3e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ({"use_sliding_window": True, "sliding_window": 64}, r"see 64 \(sliding_window\).*all layers see all"),
+        ({"layer_types": ["full_attention", "chunked_attention"]}, r"are chunked_attention .*--seam projector_output"),
+    ],
+)
+def test_longer_sequences_than_the_window_and_other_layers_are_refused(tmp_path, text, why):
+    folder = _reconfigured(whole_llava(tmp_path, kind="qwen2"), **text)
+    with pytest.raises(RequestError, match=why):
+        cut(folder, ("decoder_layer:0", 9), prompt=32)
 
 
 @pytest.mark.parametrize(
