@@ -52,7 +52,7 @@ def both(source: Any, sizes: list[int] | None = None, images: int | None = None)
     with torch.no_grad():
         fed["inputs_embeds"] = embed.module(ids, every, *given.values())
         assert int(fed["last_index"]) < fed["inputs_embeds"].shape[1] - 1, "it has padding"
-        found = dict(zip(prefill.outputs, prefill.module(**fed), strict=True))
+        found = dict(zip(prefill.outputs, prefill.module(*(fed[name] for name in prefill.inputs)), strict=True))
         given |= {name.replace("present_", "past_"): value for name, value in found.items()}
         given |= {"input_ids": torch.tensor([own.ids[:1]]), "write_index": fed["last_index"] + 1, "token_bias": weights}
         found["next"] = decode.module(*(given[name] for name in decode.inputs))[0]
