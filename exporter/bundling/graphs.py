@@ -182,8 +182,8 @@ def _by_position(source: Source, keep: int) -> str:
     record = source.generation(keep)
     assert record is not None, "there are language graphs"
     return (
-        f"prefill reads {keep} merged tokens at the positions of all {record.tokens_in} that are in them: its layers "
-        f"compute {keep}, and its attention is over {record.tokens_in}"
+        f"prefill reads merged tokens at the positions of all that is in them: its layers compute {keep} tokens, and "
+        f"its attention is over {record.tokens_in} positions"
     )
 
 

@@ -39,10 +39,19 @@ def reading(source: Source, steps: Sequence[Step], size_bias: str) -> Source:
         return source
     rebuilt = max((number for number, step in enumerate(steps) if step.rebuild), default=-1)
     reach = [step.compressor.method for step in steps[rebuilt + 1 :]]
-    if not any(method.merges for method in reach):
-        why = f"{reach[-1].name} merges no token" if reach else "all tokens are put back at their places"
-        raise RequestError(
-            f"--size-bias positions does nothing here: {why}",
-            fix="Leave it out, or take a method that merges, such as --method kcenter_merge.",
+    if source.inner or any(method.merges for method in reach):
+        return source.read_by_position()
+    if not reach:
+        raise nothing(
+            "all tokens are put back at their places",
+            "Leave --rebuild or --size-bias out, or in a recipe merge behind the step that rebuilds.",
         )
-    return source.read_by_position()
+    raise nothing(
+        f"{reach[-1].name} merges no token",
+        "Leave it out, or take a method that merges, such as --method kcenter_merge.",
+    )
+
+
+def nothing(why: str, fix: str) -> RequestError:
+    """Why no merged token reaches prefill."""
+    return RequestError(f"--size-bias positions does nothing here: {why}", fix=fix)

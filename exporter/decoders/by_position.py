@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +22,14 @@ class Decoder(Protocol):
     @property
     def model(self) -> Any:
         """Of transformers, without its head."""
+
+    @property
+    def dim(self) -> int:
+        """D."""
+
+    @property
+    def attending(self) -> list[int]:
+        """The layers that have keys and values."""
 
     @property
     def positions(self) -> Positions:
@@ -48,26 +56,28 @@ class ByPosition:
         slot: see `Members`.
         turned: kind of layer, where they rotate differently, else "" -> cos and sin of the distance from each member's
             slot to it, as the model's rotary embedding gives them.
+        rotating: the layers whose keys have positions at all; see `rotating_in`.
         offset: ids before the tokens.
         keep: K.
     """
 
     slot: Tensor
     turned: Mapping[str, tuple[Tensor, Tensor]]
+    rotating: Collection[int]
     offset: int
     keep: int
 
     @classmethod
-    def of(cls, model: Any, members: Members, rows: Tensor, kept: Tensor, offset: int) -> ByPosition:
+    def of(cls, decoder: Decoder, rotating: Collection[int], members: Members, kept: Tensor) -> ByPosition:
         """Find the rotations.
 
         Args:
-            model: of transformers, without its head.
+            decoder: whose prefill it is.
+            rotating: its layers that rotate.
             members: of the kept tokens.
-            rows: [R, N] int64, the positions of all tokens.
             kept: [B, K] int64.
-            offset: ids before the tokens.
         """
+        model, rows = decoder.model, decoder.positions.rows
         away = rows[:, None] - rows[:, kept.gather(1, members.slot)]
         away, like, turned = away[0] if len(away) == 1 else away, members.bias, {}
         for kind in getattr(model.rotary_emb, "layer_types", [""]):
@@ -75,14 +85,16 @@ class ByPosition:
             # What scales a rotation, as YaRN does, has scaled the key already.
             scale = getattr(model.rotary_emb, f"{kind}_attention_scaling" if kind else "attention_scaling")
             turned[kind] = cos / scale, sin / scale
-        return cls(members.slot, turned, offset, kept.shape[1])
+        return cls(members.slot, turned, rotating, decoder.offset, kept.shape[1])
 
     def __call__(self, module: nn.Module, key: Tensor, value: Tensor) -> KeyValue:
         """[B, G, P + N, d] of both: those of the members in the place of the slots."""
-        # By the layer's own code: families pair channels differently, and some rotate only a part of them.
-        rotate: Any = sys.modules[type(module).__module__].apply_rotary_pos_emb
-        keys, kind = self._members(key), "" if "" in self.turned else str(module.layer_type)
-        keys = rotate(keys, keys, *self.turned[kind])[1]
+        keys = self._members(key)
+        if module.layer_idx in self.rotating:
+            # By the layer's own code: families pair channels differently, and some rotate only a part of them.
+            rotate: Any = sys.modules[type(module).__module__].apply_rotary_pos_emb
+            kind = "" if "" in self.turned else str(module.layer_type)
+            keys = rotate(keys, keys, *self.turned[kind])[1]
         return self._woven(key, keys), self._woven(value, self._members(value))
 
     def _members(self, x: Tensor) -> Tensor:
@@ -92,13 +104,38 @@ class ByPosition:
         return torch.cat([x[:, :, : self.offset], members, x[:, :, self.offset + self.keep :]], 2)
 
 
+@torch.no_grad()
+def rotating_in(decoder: Decoder) -> frozenset[int]:
+    """The layers whose attention reads positions; in some models, such as SmolLM3, every fourth one does not.
+
+    Each is asked about two tokens near each other and far apart: no name says it in all families.
+    """
+    model, found = decoder.model, set()
+    hidden = torch.linspace(-1, 1, 2 * decoder.dim).reshape(1, 2, -1).sin()
+    mask = torch.zeros(1, 1, 2, 2)
+    for layer in decoder.attending:
+        attention = model.layers[layer].self_attn
+        kind = [attention.layer_type] if hasattr(model.rotary_emb, "layer_types") else []
+        said = []
+        for far in (1, 100):
+            place = torch.tensor([0, far]).expand(len(decoder.positions.rows), 1, -1)
+            place = place[0] if len(place) == 1 else place
+            turned = model.rotary_emb(hidden, place, *kind)
+            near = torch.tensor([[0, 1]])
+            said.append(attention(hidden, position_embeddings=turned, attention_mask=mask, position_ids=near)[0])
+        if not torch.equal(*said):
+            found.add(layer)
+    return frozenset(found)
+
+
 def by_position(
-    decoder: Decoder, kept: Tensor, assignment: Tensor, token_bias: Tensor, last: Tensor
+    decoder: Decoder, rotating: Collection[int], kept: Tensor, assignment: Tensor, token_bias: Tensor, last: Tensor
 ) -> tuple[Tensor, ByPosition]:
     """What prefill is told to read the members of its slots.
 
     Args:
         decoder: whose prefill it is.
+        rotating: its layers that rotate.
         kept: [B, K] int64.
         assignment: [B, N] int64.
         token_bias: [B, K].
@@ -111,7 +148,7 @@ def by_position(
     members = Members.of(kept, assignment, token_bias)
     mask = _seen(decoder, kept, rows.shape[1], last)
     bias = F.pad(members.bias, (offset, length - offset))
-    return mask + bias[:, None, None], ByPosition.of(decoder.model, members, rows, kept, offset)
+    return mask + bias[:, None, None], ByPosition.of(decoder, rotating, members, kept)
 
 
 def _seen(decoder: Decoder, kept: Tensor, tokens: int, last: Tensor) -> Tensor:

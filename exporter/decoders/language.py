@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..sources.source import GraphSource
 from ..zoo.decoding import MASKED, causal_mask
 from ..zoo.members import assignment_example
-from .by_position import by_position
+from .by_position import by_position, rotating_in
 from .embeddings import Embed, WithToken, WithZero
 from .positions import Positions as Positions
 from .several import Places
@@ -239,6 +239,7 @@ class Prefill(nn.Module):
         super().__init__()
         self.parts, self.head, self.sizes = nn.ModuleList(parts(decoder.model, decoder.cuts)), decoder.head, decoder
         self.compress = nn.ModuleList(Compress(cut, j) for j, cut in enumerate(decoder.cuts, 1) if cut.case.keep)
+        self.rotating = rotating_in(decoder) if decoder.by_position else frozenset[int]()
 
     def forward(
         self,
@@ -269,7 +270,9 @@ class Prefill(nn.Module):
             if assignment is None:
                 mask = sizes.mask(keep, last_index, places) + bias[:, None, None]
             else:
-                mask, named["members"] = by_position(sizes, kept_indices, assignment, token_bias, last_index)
+                mask, named["members"] = by_position(
+                    sizes, self.rotating, kept_indices, assignment, token_bias, last_index
+                )
             hidden = part(
                 inputs_embeds=hidden,
                 attention_mask=masks(sizes.model.config, mask, real, bias),

@@ -91,6 +91,8 @@ class Whole:
         kind = [attention.layer_type] if hasattr(self._language.rotary_emb, "layer_types") else []
         places = (self._positions[0] if len(self._positions) == 1 else self._positions) + self._first
         changed = {**named, "attention_mask": self._mask, "position_embeddings": rotary(whole, places, *kind)}
+        if named.get("position_ids") is not None:
+            changed["position_ids"] = places if named["position_ids"].ndim == 2 == places.ndim else places[0]
         return ((whole, *args[1:]), changed) if args else (args, {**changed, "hidden_states": whole})
 
     def _behind(self, attention: Any, _: Any, named: dict[str, Any], output: tuple[Any, ...]) -> Any:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 # Of each answer; more says nothing new about the graphs, and a model with random weights never ends.
 _LIMIT = 32
 _LIKELIEST = 8
+# The first scores of an answer may be so many times as far off as outputs, relative to the largest of them.
+_FAR = 5
 # Rounding flips one pick in so many at most.
 _PICKS_OF = 50
 LANGUAGE: tuple[Role, ...] = ("embed", "prefill", "decode")
@@ -149,6 +151,7 @@ def check_answers(
         distinct.update(said)
         counts.picks += how["own_picks"]
         if _same_inside(one, probe, record, counts, number):
+            _compare_scores(one, wanted, record, _FAR * GATES[precision][1], counts, number)
             _compare(said, wanted, record, limit, GATES[precision][1], counts, number)
     if not counts.compared and not counts.wrong:
         counts.wrong, counts.worst = 1, "no answer could be compared: tokens picked in the language model differ in all"
@@ -262,6 +265,24 @@ def _compare(
                 f"input {number}: token {at} is {own} and not {theirs}, whose score is {behind:.3g} higher"
             )
         return
+
+
+def _compare_scores(
+    begun: Begun, answered: Answered, record: GenerationRecord, tolerance: float, counts: _Counts, number: int
+) -> None:
+    """Add what the first scores show: words alone say nothing of a prefill that is a little off.
+
+    A recogniser's are those of its prompt, whose further ids it is told.
+    """
+    if record.attention == "cross":
+        return
+    wanted = answered.scores[0]
+    told = np.isfinite(wanted)
+    own = np.asarray(begun.state["logits"], np.float32).reshape(-1)[told]
+    off, most = float(np.abs(own - wanted[told]).max()), float(np.abs(wanted[told]).max())
+    if not off <= tolerance * most:
+        counts.wrong += 1
+        counts.worst = counts.worst or (f"input {number}: the first scores are {off:.3g} off, of at most {most:.3g}")
 
 
 def _same_inside(begun: Begun, probe: Probe, record: GenerationRecord, counts: _Counts, number: int) -> bool:

@@ -68,7 +68,7 @@ def _step(step: Step, record: CompressionRecord, plan: Plan) -> list[tuple[str, 
         ("Prefix tokens", f"{seam.prefix}, not counted and not touched" if seam.prefix else "none"),
         ("Tokens", f"{record.tokens_in} → {record.tokens_out} (ratio {record.ratio})"),
         ("Text", _text(plan) if TEXT in step.compressor.signals() else ""),
-        ("Size bias", _size_bias(record.size_bias, plan, method.merges)),
+        ("Size bias", _size_bias(record.size_bias, plan, method.merges) + _by_position(step, record, plan)),
     ]
 
 
@@ -92,9 +92,15 @@ def _text(plan: Plan) -> str:
     return "an input of the encoder, which the caller fills; it was proved with random rows"
 
 
+def _by_position(step: Step, record: CompressionRecord, plan: Plan) -> str:
+    """How prefill reads what a compressor of the encoder merged, where it reads it."""
+    behind = plan.steps[plan.steps.index(step) :] if step in plan.steps else ()
+    if not (plan.source.by_position and record.size_bias and behind) or any(one.rebuild for one in behind):
+        return ""
+    return "; prefill reads a merged token at the positions of all that is in it"
+
+
 def _size_bias(on: bool, plan: Plan, merges: bool) -> str:
-    if on and plan.source.by_position:
-        return "by position: prefill reads a merged token at the positions of all that is in it, decode with log(size)"
     if on:
         return "on: log(size) is added to the attention logits of merged tokens"
     if not merges:

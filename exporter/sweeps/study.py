@@ -77,6 +77,8 @@ class Request:
                 f"{self.seeds} seeds of {self.questions} questions are no questions", fix="Ask at least one of each."
             )
         biases.check(self.size_bias, "auto", "positions")
+        if self.rebuild and self.size_bias == "positions":
+            raise biases.nothing("all tokens are put back at their places", "Leave --rebuild or --size-bias out.")
         if self.seam.startswith("decoder_layer:"):
             raise RequestError(
                 f"a sweep compares what encoders keep, and seam {self.seam} is in the language model",

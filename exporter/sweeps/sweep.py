@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ..sources.source import Parts
 
 
+_BY_POSITION = "prefill reads merged tokens at the positions of all that is in them"
+
+
 def sweep(
     source: str | None = None,
     out: Path | str | None = None,
@@ -130,7 +133,7 @@ def measured(study: Study, out: Path | str | None, compute: Compute, advance: Ad
         "cells": {"all": len(wanted), "found": found},
         "uncompressed": full,
         "rows": [_figures(row, cells, judge.figure, full) for row in rows],
-        "notes": judge.notes,
+        "notes": [*judge.notes, *([_BY_POSITION] if study.source.by_position else [])],
         **machine(),
         "versions": versions(),
     }

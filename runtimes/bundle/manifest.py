@@ -255,6 +255,8 @@ class Variant(Strict):
                 inputs = (*inputs, "image_starts")
             if role == "prefill" and self.generation and self.generation.by_position:
                 inputs = (*inputs, "assignment")
+                if not self.tells_sizes:
+                    raise ValueError("`by_position` is of merged tokens, and no compressor tells their sizes")
             lacking = (
                 [] if graph is None else [*({*inputs} - graph.inputs.keys()), *({*outputs} - graph.outputs.keys())]
             )

@@ -85,6 +85,10 @@ def test_prefill_of_a_built_in_model_is_attention_to_the_whole_sequence() -> Non
 
 _WHOLE: dict[str, Callable[[Path], Any]] = {
     "Llama": partial(tiny_checkpoints.whole_llava, loud=True),
+    "SmolLM3, one of whose layers does not rotate": partial(tiny_checkpoints.whole_llava, kind="smollm3", depth=4),
+    "Cohere 2, likewise": partial(tiny_checkpoints.whole_llava, kind="cohere2", depth=4),
+    "EXAONE 4, likewise": partial(tiny_checkpoints.whole_llava, kind="exaone4", depth=4),
+    "Ministral 3, whose queries are scaled by position": partial(tiny_checkpoints.whole_llava, kind="ministral3"),
     "Mistral": partial(tiny_checkpoints.whole_llava, kind="mistral"),
     "Gemma 3, whose kinds of layers rotate differently": tiny_checkpoints.gemma3,
     "PaliGemma, all of whose prompt is seen": tiny_checkpoints.paligemma,
@@ -146,9 +150,12 @@ def test_videos_gain_by_it_and_the_bundle_says_so(bundle: Path) -> None:
     accuracy = json.loads((bundle / "parity.json").read_text()) | manifest["parity"]
     # .471 with log(size) alone: docs/ideas.md.
     assert accuracy["accuracy"]["compressed"] > 0.58
-    assert any("28 merged tokens at the positions of all 288" in note for note in accuracy["notes"])
+    assert any("compute 28 tokens, and its attention is over 288 positions" in note for note in accuracy["notes"])
     report = (bundle / "report.html").read_text(encoding="utf-8")
-    assert "by position: prefill reads a merged token" in report and "--size-bias positions" in report
+    assert (
+        "prefill reads a merged token at the positions of all that is in it" in report
+        and "--size-bias positions" in report
+    )
 
 
 def test_a_manifest_whose_prefill_takes_no_assignment_is_refused(bundle: Path) -> None:
@@ -191,6 +198,9 @@ def test_what_has_no_positions_to_read_is_refused(tmp_path: Path) -> None:
     assert "all tokens are put back at their places" in refusal(*budget, *inside, source="tiny-vlm")
     pytest.importorskip("transformers")
     folder = str(tiny_checkpoints.whole_llava(tmp_path / "f", depth=3))
+    taken = refusal(*budget, "--seam", "encoder_layer:0", "--rebuild", source=folder)
+    assert "Leave --rebuild or --size-bias out" in taken
+    assert "again between layers" in refusal(*budget, "--seam", "decoder_layer:0", source=folder)
     assert "a prompt of it has 2 images, each compressed by itself" in refusal(*budget, "--images", "2", source=folder)
     assert "its language graphs are not exported" in refusal(*budget, "--parts", "encoder", source=folder)
     recipe = tmp_path / "two.toml"

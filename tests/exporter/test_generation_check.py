@@ -24,20 +24,22 @@ class Said:
         return Answered(self.ids, np.array(self.scores, np.float32))
 
 
-def variant(size_bias=True):
+def variant(size_bias=True, attention="cross"):
     seam = SeamRecord(kind="encoder_output", graph="encoder", tensor="t")
     step = CompressionRecord(method="m", ratio="0.5", tokens_in=4, tokens_out=2, size_bias=size_bias, seam=seam)
     sizes = {"image_span": (0, 2), "tokens_in": 4, "prompt_length": 2, "kv_capacity": [8], "max_new_tokens": 3}
-    record = {"attention": "cross", **sizes, "vocabulary": 4, "bos": 1, "pad": 0, "eos": [3]}
+    record = {"attention": attention, **sizes, "vocabulary": 4, "bos": 1, "pad": 0, "eos": [3]}
     return Variant(name="v", compression=[step], graphs={}, generation=record)
 
 
-def judged(source, encoded, wholes, logits, *, size_bias=True):
+def judged(source, encoded, wholes, logits, *, size_bias=True, attention="cross"):
     """The check of graphs that choose by `logits`, one row after the other."""
     rows = iter(logits)
 
     def runner(role):
         def run(inputs):
+            if role == "embed":
+                return {"inputs_embeds": np.zeros((1, 4, 2), np.float32)}
             cache = np.zeros((1, 1, 8, 2), np.float32)
             made = {"present_key_0": cache, "present_value_0": cache} if role == "prefill" else {
                 "new_key_0": cache[:, :, :1], "new_value_0": cache[:, :, :1]
@@ -46,9 +48,9 @@ def judged(source, encoded, wholes, logits, *, size_bias=True):
 
         return run
 
-    found = variant(size_bias)
+    found = variant(size_bias, attention)
     probes = answer_probes(source, found, encoded, wholes)
-    (check,) = check_answers(probes, found, {"prefill": "prefill", "decode": "decode"}, runner, "fp32")
+    (check,) = check_answers(probes, found, {role: role for role in ("embed", "prefill", "decode")}, runner, "fp32")
     return check
 
 
@@ -154,3 +156,12 @@ def test_where_rounding_flipped_a_pick_the_graphs_own_tokens_are_fed(flipped):
     found = judged(source, [OWN], [other], SCORES)
     assert found.ok and "1 inputs as the graph compressed them" in found.detail
     np.testing.assert_array_equal(source.bias, np.log(OWN["sizes"]))
+
+
+def test_the_first_scores_are_compared_too_where_words_are_the_same():
+    """A prefill that is a little off may say the same words."""
+    said, off = Said([2, 2, 2], [SCORES[0]] * 3), [[score + 0.02 * max(SCORES[0]) for score in SCORES[0]]]
+    right = judged(said, [OWN], [], [SCORES[0]] * 3, attention="self")
+    assert right.ok, right.detail
+    wrong = judged(said, [OWN], [], [*off, SCORES[0], SCORES[0]], attention="self")
+    assert not wrong.ok and "input 0: the first scores are" in wrong.detail
