@@ -96,7 +96,9 @@ def gathered(
         preprocess=preprocess,
     )
     path = Path(f"{name}.onnx") if kind == "onnx" else None
-    source = SimpleNamespace(name=name, kind=kind, model_path=path, image_size=None, clip=None, inner=())
+    source = SimpleNamespace(
+        name=name, kind=kind, model_path=path, image_size=None, clip=None, inner=(), by_position=False
+    )
     steps = (Step(compressor, "0.75" if keep is None else None, keep, seam),)
     plan = SimpleNamespace(
         source=source,
