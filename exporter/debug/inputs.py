@@ -87,7 +87,8 @@ def partners(a: Side, b: Side) -> dict[str, str]:
     if a.inputs and len(free_b) > len(free_a):
         raise RequestError(
             f"{b.text} takes the input {free_b[len(free_a)]!r}, and {a.text} has none that it could be",
-            fix=f"A takes {_listed(a)}; B takes {_listed(b)}. --role names another graph of a bundle.",
+            fix=("Name them the other way round: B takes all that A takes. " if {*a.inputs} < {*b.inputs} else "")
+            + f"A takes {_listed(a)}; B takes {_listed(b)}. --role names another graph of a bundle.",
         )
     found |= dict(zip(free_b, free_a))
     for own, other in found.items():

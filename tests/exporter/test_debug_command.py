@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnx_ir as ir
 import pytest
 from toy_debug import CHANNELS, TOKENS, Graph, found, layer, renamed, saved, typed
@@ -246,3 +247,13 @@ def test_random_ids_are_rows_of_the_table_that_they_index(tmp_path: Path) -> Non
     other = ir.load(path)
     other.graph.initializers["table"].const_value = ir.tensor(np.ones((5, 8), np.float32), name="table")
     assert not found(path, "--against", saved(other, tmp_path / "other.onnx"), "-o", tmp_path / "out")["ok"]
+
+
+def test_a_graph_that_takes_more_is_named_first(tmp_path: Path) -> None:
+    """The cure that is printed works."""
+    text = '<ir_version: 10, opset_import: ["" : 18]> g ({}) => (float[2] y) {{ y = {} }}'
+    for name, takes, body in (("a", "float[2] x", "Neg (x)"), ("b", "float[2] x, float[2] more", "Sub (more, x)")):
+        onnx.save(onnx.parser.parse_model(text.format(takes, body)), tmp_path / f"{name}.onnx")
+    refused = typed(tmp_path / "a.onnx", "--against", tmp_path / "b.onnx", code=2)
+    assert "Name them the other way round" in " ".join(refused.output.split())
+    assert not found(tmp_path / "b.onnx", "--against", tmp_path / "a.onnx", "-o", tmp_path / "out")["ok"]
