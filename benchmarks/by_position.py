@@ -10,13 +10,12 @@ tokens.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from typing import Any
 
 import numpy as np
 import tables
-from report import RESULTS, save
+from report import gained, known, save
 from tokexport.exporter.evaluate.answers import Language
 from tokexport.exporter.evaluate.bench import Bench
 from tokexport.exporter.evaluate.question_set import QuestionSet
@@ -56,7 +55,7 @@ def measured(model: str) -> dict[str, Any]:
             right = {way: _right(source, questions.answer(encoded, one), asked) for way, one in read.items()}
             cell: dict[str, Any] = {"keep": keep, **{way: float(np.mean(one)) for way, one in right.items()}}
             if "positions" in right:
-                cell["stderr"] = _error(right["positions"] - right["auto"], questions.of)
+                _, cell["stderr"] = gained(right["positions"] - right["auto"], np.ones(QUESTIONS), questions.of)
             found["rows"].setdefault(name, {})[ratio] = cell
             print(f"{model} {name} {ratio} {cell}", flush=True)
     return found
@@ -66,19 +65,6 @@ def _right(source: Source, said: list[str], asked: list[Question]) -> np.ndarray
     return np.array([source.score([one], [question.answer]) for one, question in zip(said, asked, strict=True)])
 
 
-def _error(gains: np.ndarray, of: np.ndarray) -> float:
-    """The standard error of their mean; questions about one input are not independent."""
-    off = np.bincount(of, gains - gains.mean())
-    return float(np.sqrt(np.square(off).sum()) / len(gains))
-
-
-def known() -> dict[str, Any]:
-    """What was measured before, by model."""
-    file = RESULTS / f"{NAME}.json"
-    found: dict[str, Any] = json.loads(file.read_text())["results"] if file.is_file() else {}
-    return found
-
-
 def main() -> None:
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -86,7 +72,7 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="measure nothing")
     asked = parser.parse_args()
     for model in [] if asked.tables else asked.models:
-        save(NAME, known() | {model: measured(model)}, f"python benchmarks/{NAME}.py")
+        save(NAME, known(NAME) | {model: measured(model)}, f"python benchmarks/{NAME}.py")
     tables.write()
 
 

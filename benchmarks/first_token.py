@@ -22,7 +22,7 @@ import torch
 from child import child
 from real_size_models import MODELS
 from real_size_vlm import PROMPT, TOKENS, Bundle
-from report import RESULTS, save
+from report import known, save
 from tokexport.exporter.timing import interleaved
 
 NAME, MODEL = "first_token", "llava-clip-l-qwen2-0.5b"
@@ -30,8 +30,8 @@ _STEP = '[[steps]]\nmethod = "{}"\nseam = "{}"\nratio = "{}"\n\n'
 HALVED = _STEP.format("kcenter_merge", "encoder_layer:1/4", "1/2")
 # 86 of the 288 that are left.
 REST = _STEP.format("kcenter_merge", "projector_input", "202/288")
-# In words -> options of `tokexport model`, or the text of a recipe.
 WHOLE = "all tokens"
+# In words -> options of `tokexport model`, or the text of a recipe.
 BUNDLES: dict[str, list[str] | str] = {
     WHOLE: ["--method", "uniform", "--keep", "576"],
     "85% gone before prefill": ["--method", "kcenter_merge", "--ratio", "0.85"],
@@ -126,8 +126,7 @@ def main() -> None:
             maker = Path(__file__).with_name("real_size_models.py")
             child([sys.executable, str(maker), MODEL, str(folder)], scratch / "log")
         table = measured(exported(folder, scratch, asked.only), asked.rounds)
-        kept = RESULTS / f"{NAME}.json"
-        before = json.loads(kept.read_text())["results"] if kept.is_file() else {}
+        before = known(NAME)
         # Ratios are of pairs; of the uncompressed bundle the times of the first run stay.
         table = {name: table.get(name, before.get(name)) for name in BUNDLES}
         if WHOLE in before and len(asked.only) < len(BUNDLES):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -48,12 +49,17 @@ def _gain(mean: dict[str, float]) -> str:
     return f"{sign}{share(abs(mean['gain']))} ± {share(mean['stderr'])}"
 
 
+def _head(first: str, ratios: Sequence[str]) -> list[str]:
+    """The head of a table of methods by ratio."""
+    removed = [f"{float(ratio):.0%} removed" for ratio in ratios]
+    return [f"| {first} | method | " + " | ".join(removed) + " |", "|---" * (2 + len(ratios)) + "|"]
+
+
 def idea_picks() -> str:
     """What selections reach, cell by cell, on the second set."""
     found = _read("ideas")
     ratios = list(found["tiny-vlm"]["second"]["selecting"]["rows"]["uniform"])
-    head = [f"{float(ratio):.0%} removed" for ratio in ratios]
-    lines = ["| model | method | " + " | ".join(head) + " |", "|---" * (2 + len(ratios)) + "|"]
+    lines = _head("model", ratios)
     for model in MODELS:
         second = found[model]["second"]
         for method, rows in second["selecting"]["rows"].items():
@@ -117,8 +123,7 @@ def idea_by_position() -> str:
     """log(size) alone, and with members read at their positions, through exported graphs."""
     found = _read("by_position")
     ratios = [*next(iter(found["tiny-video"]["rows"].values()))]
-    head = [f"{float(ratio):.0%} removed" for ratio in ratios]
-    lines = ["| model | method | " + " | ".join(head) + " |", "|---" * (2 + len(ratios)) + "|"]
+    lines = _head("model", ratios)
     for model, measured in found.items():
         whole = f"{model}, {share(measured['uncompressed'])} with all"
         for method, cells in measured["rows"].items():
@@ -139,8 +144,7 @@ def idea_ours() -> str:
     """What came of them, beside the best there were."""
     found = _read("ideas")
     ratios = list(found["tiny-vlm"]["ours"]["rows"]["kcenter_merge"])
-    head = [f"{float(ratio):.0%} removed" for ratio in ratios]
-    lines = ["| model, questions | method | " + " | ".join(head) + " |", "|---" * (2 + len(ratios)) + "|"]
+    lines = _head("model, questions", ratios)
     for model, measured in found.items():
         fresh = measured["ours"]
         for name, rows in fresh["rows"].items():

@@ -13,7 +13,6 @@ judged by the second.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from math import ceil
@@ -23,7 +22,7 @@ import numpy as np
 import tables
 import torch
 from idea_readers import Answering, Listening, Slots, Way
-from report import RESULTS, save
+from report import gained, known, save
 from tokexport.exporter.zoo.tiny_asr import evaluate as asr
 from tokexport.exporter.zoo.tiny_asr import model as asr_model
 from tokexport.exporter.zoo.tiny_ocr import evaluate as ocr
@@ -168,11 +167,7 @@ class Model:
 
     def gain(self, before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
         """How much better, and its standard error; questions about one input are not independent."""
-        better = np.bincount(self.of, before - after)
-        share = np.bincount(self.of, self.units)
-        mean = better.sum() / share.sum()
-        off = better - mean * share
-        return float(mean), float(np.sqrt(np.square(off).sum()) / share.sum())
+        return gained(before - after, self.units, self.of)
 
 
 def measure(model: Model, before: dict[str, Any] | None) -> dict[str, Any]:
@@ -237,13 +232,6 @@ def _mean(model: Model, pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str,
     return {"gain": gain, "stderr": error}
 
 
-def known() -> dict[str, Any]:
-    """What was measured before: model -> set -> results."""
-    file = RESULTS / "ideas.json"
-    found: dict[str, Any] = json.loads(file.read_text())["results"] if file.is_file() else {}
-    return found
-
-
 def main() -> None:
     """Measure, keep what is there of other models, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -257,10 +245,10 @@ def main() -> None:
             if name == "ours":
                 found = ours(Model(source, FRESH_SEED, FRESH[source]))
             else:
-                first = known().get(source, {}).get("first") if name == "second" else None
+                first = known("ideas").get(source, {}).get("first") if name == "second" else None
                 found = measure(Model(source, *SETS[name]), first)
             # Others may have measured meanwhile.
-            done = known()
+            done = known("ideas")
             done.setdefault(source, {})[name] = found
             save("ideas", done, "python benchmarks/ideas.py")
     tables.write()

@@ -27,7 +27,7 @@ from typing import Any
 import method_tables
 import tables
 from pareto_table import BASELINES, NAME, TOKENS, front, is_baseline
-from report import RESULTS, save
+from report import RESULTS, known, save
 from tokexport.exporter.evaluate.bench import Bench
 from tokexport.exporter.evaluate.cost import blank
 from tokexport.exporter.opening import open_source
@@ -253,7 +253,7 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="measure nothing")
     asked = parser.parse_args()
     kept = RESULTS / f"{NAME}.json"
-    found = tables.results(NAME) if kept.is_file() else {}
+    found = known(NAME)
     for model in () if asked.tables else asked.models:
         found[model] = measured(model, asked.rounds if model != WHISPER else max(3, asked.rounds // 3))
         save(NAME, {name: found[name] for name in METHODS if name in found}, f"python benchmarks/{NAME}.py")

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..zoo.members import Members, seen_up_to, taken
+from ..zoo.members import Members, in_place, seen_up_to, taken
 from .attention import KeyValue
-from .positions import Positions
+from .positions import Positions, axes
 
 
 class Decoder(Protocol):
@@ -79,9 +79,9 @@ class ByPosition:
         """
         model, rows = decoder.model, decoder.positions.rows
         away = rows[:, None] - rows[:, kept.gather(1, members.slot)]
-        away, like, turned = away[0] if len(away) == 1 else away, members.bias, {}
+        turned = {}
         for kind in getattr(model.rotary_emb, "layer_types", [""]):
-            cos, sin = model.rotary_emb(like, away, *([kind] if kind else []))
+            cos, sin = model.rotary_emb(members.bias, axes(away), *([kind] if kind else []))
             # What scales a rotation, as YaRN does, has scaled the key already.
             scale = getattr(model.rotary_emb, f"{kind}_attention_scaling" if kind else "attention_scaling")
             turned[kind] = cos / scale, sin / scale
@@ -89,19 +89,18 @@ class ByPosition:
 
     def __call__(self, module: nn.Module, key: Tensor, value: Tensor) -> KeyValue:
         """[B, G, P + N, d] of both: those of the members in the place of the slots."""
-        keys = self._members(key)
-        if module.layer_idx in self.rotating:
-            # By the layer's own code: families pair channels differently, and some rotate only a part of them.
-            rotate: Any = sys.modules[type(module).__module__].apply_rotary_pos_emb
-            kind = "" if "" in self.turned else str(module.layer_type)
-            keys = rotate(keys, keys, *self.turned[kind])[1]
-        return self._woven(key, keys), self._woven(value, self._members(value))
 
-    def _members(self, x: Tensor) -> Tensor:
-        return taken(x[:, :, self.offset : self.offset + self.keep], self.slot)
+        def turned(slots: Tensor) -> Tensor:
+            keys = taken(slots, self.slot)
+            if module.layer_idx in self.rotating:
+                # By the layer's own code: families pair channels differently, and some rotate only a part of them.
+                rotate: Any = sys.modules[type(module).__module__].apply_rotary_pos_emb
+                kind = "" if "" in self.turned else str(module.layer_type)
+                keys = rotate(keys, keys, *self.turned[kind])[1]
+            return keys
 
-    def _woven(self, x: Tensor, members: Tensor) -> Tensor:
-        return torch.cat([x[:, :, : self.offset], members, x[:, :, self.offset + self.keep :]], 2)
+        at = self.offset, self.keep
+        return in_place(key, *at, turned), in_place(value, *at, lambda slots: taken(slots, self.slot))
 
 
 @torch.no_grad()
@@ -112,16 +111,14 @@ def rotating_in(decoder: Decoder) -> frozenset[int]:
     """
     model, found = decoder.model, set()
     hidden = torch.linspace(-1, 1, 2 * decoder.dim).reshape(1, 2, -1).sin()
-    mask = torch.zeros(1, 1, 2, 2)
+    mask, near = torch.zeros(1, 1, 2, 2), torch.tensor([[0, 1]])
     for layer in decoder.attending:
         attention = model.layers[layer].self_attn
         kind = [attention.layer_type] if hasattr(model.rotary_emb, "layer_types") else []
         said = []
         for far in (1, 100):
-            place = torch.tensor([0, far]).expand(len(decoder.positions.rows), 1, -1)
-            place = place[0] if len(place) == 1 else place
-            turned = model.rotary_emb(hidden, place, *kind)
-            near = torch.tensor([[0, 1]])
+            places = torch.tensor([0, far]).expand(len(decoder.positions.rows), 1, -1)
+            turned = model.rotary_emb(hidden, axes(places), *kind)
             said.append(attention(hidden, position_embeddings=turned, attention_mask=mask, position_ids=near)[0])
         if not torch.equal(*said):
             found.add(layer)

@@ -19,6 +19,7 @@ from ..zoo.members import assignment_example
 from .by_position import by_position, rotating_in
 from .embeddings import Embed, WithToken, WithZero
 from .positions import Positions as Positions
+from .positions import axes
 from .several import Places
 from .spans import Span, Spans, behind, passed, shorter
 from .stages import Compress, Cut, Watch, parts, raters, shortened
@@ -276,7 +277,7 @@ class Prefill(nn.Module):
             hidden = part(
                 inputs_embeds=hidden,
                 attention_mask=masks(sizes.model.config, mask, real, bias),
-                position_ids=_axes(sizes.rotated(kept_indices, places)),
+                position_ids=axes(sizes.rotated(kept_indices, places)),
                 past_key_values=cache,
                 use_cache=True,
                 **named,
@@ -335,14 +336,9 @@ class Decode(nn.Module):
             hidden = part(
                 inputs_embeds=hidden,
                 attention_mask=masks(sizes.model.config, mask[:, None, None], None),
-                position_ids=_axes(position),
+                position_ids=axes(position),
                 past_key_values=cache,
                 use_cache=True,
                 past=past,
             ).last_hidden_state
         return self.head(hidden[:, 0]), *cache.in_order(), *(cache.made[name] for name in sizes.carried)
-
-
-def _axes(positions: Tensor) -> Tensor:
-    """[R, B, L] as models take it, which is [B, L] where R is 1."""
-    return positions[0] if len(positions) == 1 else positions

@@ -33,3 +33,8 @@ class Positions:
             return text
         image = self.rows[:, kept] + offset
         return torch.cat([text[..., :offset], image, text[..., offset:]], -1)
+
+
+def axes(positions: Tensor) -> Tensor:
+    """[R, B, L] as models take it, which is [B, L] where R is 1."""
+    return positions[0] if len(positions) == 1 else positions

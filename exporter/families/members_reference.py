@@ -6,12 +6,16 @@ slot, and of what it gives, and of what it caches, the rows of the slots' own pl
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from ..decoders.positions import axes
 
 _NEVER = -1e9
 
@@ -44,9 +48,9 @@ class Whole:
         slots, tokens = kept[0].tolist(), assignment.shape[1]
         into = {at: slot for at, slot in enumerate(assignment[0].tolist()) if slot >= 0}
         into = {place: slot for slot, place in enumerate(slots)} | into
-        members = [list(into.values()).count(slot) for slot in range(len(slots))]
-        weights = [float(bias[0, into[at]]) - float(torch.tensor(members[into[at]]).log()) if at in into else _NEVER
-                   for at in range(tokens)]  # fmt: skip
+        members = Counter(into.values())
+        each = {at: float(bias[0, slot]) - math.log(members[slot]) for at, slot in into.items()}
+        weights = [each.get(at, _NEVER) for at in range(tokens)]
         behind = range(start + len(slots), ids + len(slots))
         # Of each place in the whole sequence the one in the prompt, and of each of those the other.
         self._row = torch.tensor([*range(start), *(start + into.get(at, 0) for at in range(tokens)), *behind])
@@ -89,7 +93,7 @@ class Whole:
             return args, named
         whole, rotary = hidden[:, self._row], self._language.rotary_emb.forward
         kind = [attention.layer_type] if hasattr(self._language.rotary_emb, "layer_types") else []
-        places = (self._positions[0] if len(self._positions) == 1 else self._positions) + self._first
+        places = axes(self._positions) + self._first
         changed = {**named, "attention_mask": self._mask, "position_embeddings": rotary(whole, places, *kind)}
         if named.get("position_ids") is not None:
             changed["position_ids"] = places if named["position_ids"].ndim == 2 == places.ndim else places[0]

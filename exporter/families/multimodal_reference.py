@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..decoders.language import LanguageDecoder
+from ..decoders.positions import axes
 from ..decoders.stages import Cut
 from ..sources.source import Answered
 from .answering import Marks
@@ -115,7 +116,7 @@ class Reference:
         return torch.cat(found, -1)
 
     def _by_position(
-        self, encoded: Mapping[str, np.ndarray], words: Sequence[Sequence[int]], kept: Tensor, token_bias: np.ndarray
+        self, encoded: Mapping[str, np.ndarray], words: Sequence[Sequence[int]], kept: Tensor, weights: Tensor
     ) -> Whole | None:
         """What the slots of a prompt stand for, where the decoder reads that."""
         if not self._decoder.by_position:
@@ -123,8 +124,7 @@ class Reference:
         into = torch.from_numpy(encoded["assignment"].astype(np.int64))
         everything = self._positions(words, torch.arange(into.shape[1])[None])
         span = len(words[0]), sum(map(len, words))
-        bias = torch.from_numpy(np.asarray(token_bias, np.float32))
-        return Whole(self._language, span, kept, into, bias, everything, self._decoder.image_sees)
+        return Whole(self._language, span, kept, into, weights, everything, self._decoder.image_sees)
 
     def answer(
         self,
@@ -156,8 +156,9 @@ class Reference:
         positions = self._positions(prompt, kept)
         nothing = [torch.zeros(1, len(ids)) for ids in prompt]
         image = _woven(nothing, torch.ones(1, kept.shape[1])) > 0
-        bias = _woven(nothing, torch.from_numpy(np.asarray(token_bias, np.float32)))
-        whole_prompt = self._by_position(encoded, prompt, kept, token_bias)
+        weights = torch.from_numpy(np.asarray(token_bias, np.float32))
+        bias = _woven(nothing, weights)
+        whole_prompt = self._by_position(encoded, prompt, kept, weights)
         each = kept.shape[1] // (len(prompt) - 1)
         starts = [sum(map(len, prompt[: number + 1])) + number * each for number in range(len(prompt) - 1)]
         cut = Cuts(self._language, cuts, starts, kept, bias, embeds, encoded)
@@ -187,7 +188,7 @@ class Reference:
         inputs = {
             "inputs_embeds": embeds,
             "attention_mask": torch.ones(embeds.shape[:2], dtype=torch.long),
-            "position_ids": positions[0] if len(positions) == 1 else positions,
+            "position_ids": axes(positions),
             **self._kinds(image),
         }
         by_position = whole_prompt.hooked() if whole_prompt else contextlib.nullcontext()

@@ -282,7 +282,7 @@ def _compare_scores(
     off, most = float(np.abs(own - wanted[told]).max()), float(np.abs(wanted[told]).max())
     if not off <= tolerance * most:
         counts.wrong += 1
-        counts.worst = counts.worst or (f"input {number}: the first scores are {off:.3g} off, of at most {most:.3g}")
+        counts.worst = counts.worst or f"input {number}: the first scores are {off:.3g} off, of at most {most:.3g}"
 
 
 def _same_inside(begun: Begun, probe: Probe, record: GenerationRecord, counts: _Counts, number: int) -> bool:

@@ -79,8 +79,16 @@ def sweep(
     from .picture import draw
 
     asked = (seeds, questions, inputs, prompt, parts, seam)
-    more = {"frames": frames, "fps": fps, "rebuild": rebuild, "size_bias": size_bias}
-    request = Request(source, tuple(methods), tuple(ratios) or RATIOS, *asked, **more)  # type: ignore[arg-type]
+    request = Request(
+        source,
+        tuple(methods),
+        tuple(ratios) or RATIOS,
+        *asked,
+        frames=frames,
+        fps=fps,
+        rebuild=rebuild,
+        size_bias=size_bias,
+    )
     compute = compute_by(request, workers, scheduler)
     result, folder = measured(Study(request), out, compute, advance)
     (folder / TABLE).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")

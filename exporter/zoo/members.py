@@ -11,6 +11,7 @@ K slots, each at its own position, and decode reads them with log(size).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +63,12 @@ def seen_up_to(place: Tensor, length: int) -> Tensor:
 def taken(x: Tensor, slot: Tensor) -> Tensor:
     """The slot of each member: x [B, H, K, d], slot [B, N] -> [B, H, N, d]."""
     return x.gather(2, slot[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
+
+
+def in_place(x: Tensor, offset: int, keep: int, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Keys or values [B, H, P + K, d], with what `change` makes of the K slots behind `offset` ids in their place."""
+    end = offset + keep
+    return torch.cat([x[:, :, :offset], change(x[:, :, offset:end]), x[:, :, end:]], 2)
 
 
 def assignment_example(tokens: int, keep: int) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..decoding import attend_past, below, causal_mask
-from ..members import Members, seen_up_to, taken
+from ..members import Members, in_place, seen_up_to, taken
 from .layers import Decoder, TinyVLMConfig, VisionTransformer, rotate
 
 __all__ = [
@@ -212,13 +212,15 @@ class Prefill(nn.Module):
 
     def _read(self, key: Tensor, value: Tensor, members: Members, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [B, H, P + N, dh] of the members, each at its own position, in the place of their slots."""
-        front, back = slice(None, self.offset), slice(key.shape[2] - self.after, None)
-        at, places = slice(front.stop, back.start), torch.arange(members.slot.shape[1])[None] + self.offset
-        unrotated = rotate(key[:, :, at], cos[:, :, at], -sin[:, :, at])
-        keys = rotate(taken(unrotated, members.slot), *self.decoder.rotary(places))
-        values = taken(value[:, :, at], members.slot)
-        keys = torch.cat([key[:, :, front], keys, key[:, :, back]], 2)
-        return keys, torch.cat([value[:, :, front], values, value[:, :, back]], 2)
+        keep = key.shape[2] - self.offset - self.after
+        at, places = slice(self.offset, self.offset + keep), torch.arange(members.slot.shape[1])[None] + self.offset
+
+        def turned(slots: Tensor) -> Tensor:
+            unrotated = rotate(slots, cos[:, :, at], -sin[:, :, at])
+            return rotate(taken(unrotated, members.slot), *self.decoder.rotary(places))
+
+        values = in_place(value, self.offset, keep, lambda slots: taken(slots, members.slot))
+        return in_place(key, self.offset, keep, turned), values
 
 
 class Decode(nn.Module):
